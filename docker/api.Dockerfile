@@ -1,0 +1,44 @@
+# The HTTP API, Flower and the exporter: everything but the model, so no torch. Build from the repository's root:
+#   docker build -f docker/api.Dockerfile -t svd-service-api .
+# The base is any image with Python 3.11 or newer and its venv module as `python3`.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+# The dependencies are a layer of their own, made from their list alone, so that a change of the code fetches nothing.
+# A folder of its own, too: setuptools would take the empty modules made here for the newer ones.
+WORKDIR /dependencies
+COPY pyproject.toml ./
+# The versions are in pyproject.toml:
+# hadolint ignore=DL3013
+RUN mkdir svd_service \
+    && echo '__version__ = "0"' > svd_service/__init__.py \
+    && touch README.md LICENSE celeryconfig.py wsgi.py \
+    && pip install --no-cache-dir '.[api,monitoring]'
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE celeryconfig.py wsgi.py ./
+COPY svd_service svd_service
+# What installs is of no use in the image.
+RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+    && pip uninstall --yes pip setuptools
+
+FROM ${PYTHON_IMAGE}
+# /data is made here so that a new volume mounted on it belongs to the user, too. The number is the worker image's.
+RUN groupadd --gid 10001 svd \
+    && useradd --uid 10001 --gid svd --home-dir /tmp --no-create-home --shell /usr/sbin/nologin svd \
+    && install -d /app \
+    && install -d -o svd -g svd /data
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SVD_BIND=0.0.0.0:8000 \
+    SVD_EXPORTER_BIND=0.0.0.0:9808 \
+    SVD_DATA_DIR=/data
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+CMD ["gunicorn", "-c", "python:svd_service.gunicorn", "wsgi:application"]

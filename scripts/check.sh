@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# All that can be said of the code without running it; the same for people, pre-commit and CI.
+#
+# usage: scripts/check.sh [--fix]      --fix: what ruff can put right, it does
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ -d .venv/bin ]; then
+  PATH=$PWD/.venv/bin:$PATH
+fi
+
+failed=()
+check() {
+  local name=$1 said
+  shift
+  printf '%-8s' "$name" >&2
+  if said=$("$@" 2>&1); then
+    printf 'ok\n' >&2
+  else
+    printf 'FAILED: %s\n%s\n' "$*" "$said" >&2
+    failed+=("$name")
+  fi
+}
+
+if [ "${1:-}" = --fix ]; then
+  ruff check --quiet --fix || true
+  ruff format --quiet
+fi
+check lint ruff check
+check format ruff format --check
+check types mypy
+check walls lint-imports --no-logo
+check shell shellcheck --external-sources scripts/*.sh .ci/run
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed: %s\n' "${failed[*]}" >&2
+  exit 1
+fi

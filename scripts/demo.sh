@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# A video of your picture, from nothing: makes .venv if there is none, installs, starts the whole service on free ports
+# with its data in a temporary folder, sends the picture over HTTP, saves the video, and stops everything again.
+#
+# usage: scripts/demo.sh [PICTURE [OUT.mp4]]      default: scripts/sample.jpg and out.mp4
+set -euo pipefail
+
+case ${1:-} in
+  -h | --help)
+    sed -n '2,5s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
+
+absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$PWD/$1" ;; esac; }
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+picture=$(absolute "${1:-$here/scripts/sample.jpg}")
+out=$(absolute "${2:-out.mp4}")
+cd "$here"
+# shellcheck source=scripts/environment.sh
+. scripts/environment.sh
+
+[ -f "$picture" ] || die "There is no picture $picture."
+[ -r "$picture" ] || die "The picture $picture cannot be read."
+[ ! -d "$out" ] || die "$out is a folder; name a file for the video."
+[ -d "$(dirname "$out")" ] || die "There is no folder $(dirname "$out") for the video."
+
+ensure_environment local
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/svd-demo.XXXXXX")
+service='' client=''
+running() { [ -n "$service" ] && kill -0 "$service" 2>/dev/null; }
+stop() {
+  trap - EXIT
+  say "Stopping …"
+  [ -z "$client" ] || kill "$client" 2>/dev/null || true
+  # A second signal, if the first does not do within a few seconds: nothing here is worth waiting for.
+  for _ in 1 2; do
+    ! running || kill -TERM "$service" 2>/dev/null || true
+    for _ in $(seq 30); do
+      running || break
+      sleep 0.1
+    done
+  done
+  [ -z "$service" ] || wait "$service" 2>/dev/null || true
+  rm -rf "$folder"
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+read -r port metrics < <(.venv/bin/python - <<'PYTHON'
+import socket
+
+listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(listener.getsockname()[1] for listener in listeners))
+PYTHON
+)
+address=http://127.0.0.1:$port
+
+# A Redis of its own: whatever the environment or .env names is not the demonstration's to use.
+REDIS_URL='' REDIS_HOST='' SVD_DATA_DIR=$folder SVD_BIND=127.0.0.1:$port SVD_EXPORTER_BIND=127.0.0.1:$metrics \
+  .venv/bin/svd-service up >"$folder/up.log" 2>&1 &
+service=$!
+say "Starting Redis, worker and HTTP API on $address …"
+until grep -q '^Ready' "$folder/up.log"; do
+  running || {
+    cat "$folder/up.log" >&2
+    die "The service did not start."
+  }
+  sleep 0.2
+done
+sed -n 's/^  model  */Model: /p' "$folder/up.log" >&2
+
+# In the background, so that this shell hears Ctrl-C at once.
+.venv/bin/svd-service generate "$picture" --out "$out" --server "$address" &
+client=$!
+wait "$client" || die "There is no video."

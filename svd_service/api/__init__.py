@@ -1,0 +1,82 @@
+"""The web process: routes and shapes over the use cases of `svd_service.jobs`. It never imports torch."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from svd_service import logs
+from svd_service.api import admission, docs, errors, ops, pages
+from svd_service.api.events import Hub
+from svd_service.api.json import MsgspecJSON
+from svd_service.api.native import routes as native
+from svd_service.api.native.schema import JobView
+from svd_service.api.openai import errors as openai_errors
+from svd_service.api.openai import routes as openai
+from svd_service.api.stability import errors as stability_errors
+from svd_service.api.stability import routes as stability
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings, settings
+from svd_service.jobs.keys import Keyring
+from svd_service.jobs.ledger import Ledger, connect
+from svd_service.jobs.model import Model
+from svd_service.jobs.service import JobService
+
+logger = logging.getLogger(__name__)
+
+#: Room beside the picture, in bytes, for the other fields of a form and its boundaries.
+FORM_OVERHEAD = 65_536
+
+
+def create_app(configuration: Settings | None = None) -> Flask:
+    """The WSGI application for `configuration`, by default that of the environment and `.env`.
+
+    Redis need not be there yet: `/health` says so until it is.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
+    configuration = configuration or settings()
+    logs.configure(configuration)
+    app = Flask("svd_service", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = configuration.max_upload_bytes + FORM_OVERHEAD
+    app.json = MsgspecJSON(app)
+    if hops := configuration.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    client = connect(configuration)
+    app.extensions["jobs"] = JobService(
+        Ledger(client, configuration),
+        LocalArtifacts(configuration.data_dir),
+        Model.of(configuration),
+        configuration,
+        _publisher(configuration),
+    )
+    app.extensions["events"] = Hub(app.extensions["jobs"], lambda job: app.json.dumps(JobView.of(job)).encode())
+    app.extensions["keyring"] = Keyring(client, configuration)
+    errors.install(
+        app, {"v1": openai_errors.shape, "v2beta": stability_errors.shape, "v2alpha": stability_errors.shape}
+    )
+    ops.install(app)  # first: its clock is to run for what is turned away, too
+    admission.install(app, app.extensions["keyring"], configuration)
+    for dialect in (native, openai, stability):
+        app.register_blueprint(dialect.blueprint)
+    app.register_blueprint(docs.blueprint)
+    app.register_blueprint(pages.blueprint)
+    return app
+
+
+def _publisher(configuration: Settings) -> Callable[[str], None]:
+    """Celery comes in with the first id: it would be a third of the time that this process takes to start."""
+
+    @functools.cache
+    def publisher() -> Callable[[str], None]:
+        from svd_service.celery_app import Publisher  # noqa: PLC0415
+
+        return Publisher(configuration)
+
+    def publish(job_id: str) -> None:
+        publisher()(job_id)
+
+    return publish

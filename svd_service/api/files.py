@@ -1,0 +1,53 @@
+"""How a file of the artifact store is sent: whole, in part (Range), or not at all when the client has it."""
+
+from typing import BinaryIO, Final
+
+from flask import Response, request
+from werkzeug.wsgi import FileWrapper
+
+from svd_service.jobs.job import Variant
+from svd_service.jobs.service import OpenResult
+
+#: Media type and file ending of each variant.
+KINDS: Final = {
+    Variant.VIDEO: ("video/mp4", ".mp4"),
+    Variant.THUMBNAIL: ("image/webp", ".webp"),
+    Variant.SPRITESHEET: ("image/jpeg", ".jpg"),
+}
+
+
+def send_result(opened: OpenResult) -> Response:
+    """A response with a job's video or another variant of it, as `send` makes it."""
+    media_type, ending = KINDS[opened.variant]
+    # The same video has the same thumbnail, so that the video's hash tells of both.
+    mark = "" if opened.variant is Variant.VIDEO else f"-{opened.variant}"
+    return send(
+        opened.file,
+        size=opened.size,
+        etag=opened.result.sha256 + mark,
+        media_type=media_type,
+        name=opened.job.id + ending,
+        modified=opened.job.ended_at or opened.job.created_at,
+    )
+
+
+def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, modified: float) -> Response:
+    """A response with `file`, which is closed with it.
+
+    `size` in bytes; `modified` is in seconds since the epoch. Answers 206 to a range, 304 to
+    a matching condition, 412 to one that fails and 416 to a range beyond the end.
+    """
+    response = Response(FileWrapper(file), mimetype=media_type, direct_passthrough=True)
+    response.call_on_close(file.close)
+    response.content_length = size
+    response.last_modified = modified  # type: ignore[assignment]
+    response.set_etag(etag)
+    response.cache_control.private = True
+    response.cache_control.no_cache = True
+    response.headers.set("Content-Disposition", "inline", filename=name)
+    try:
+        response.make_conditional(request, accept_ranges=True, complete_length=size)
+    except Exception:
+        file.close()
+        raise
+    return response

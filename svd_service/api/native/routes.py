@@ -1,0 +1,166 @@
+"""The native dialect's routes: each parses, calls one use case and presents."""
+
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+
+from svd_service.api import events, files, forms
+from svd_service.api.context import hub, jobs, owner, priority
+from svd_service.api.errors import retry_after
+from svd_service.api.native.schema import ErrorView, GenerateForm, JobList, JobView, ListQuery
+from svd_service.api.openapi import EVENT_STREAM, FILE, Answer, View, describe
+from svd_service.jobs.errors import MissingPictureError
+from svd_service.jobs.job import Variant
+
+blueprint = Blueprint("native", __name__)
+
+_UNKNOWN = {404: "There is no such job, or it is another key's."}
+_COME_AGAIN = {"Retry-After": "In how many seconds it may have ended."}
+_EVENTS = {
+    200: Answer("The events, for as long as the caller listens and there is something to come.", str, EVENT_STREAM)
+}
+
+
+@blueprint.post("/generate")
+@describe(
+    "native",
+    {202: Answer("The job, queued.", JobView, headers={"Location": "Where its status is.", **_COME_AGAIN})},
+    error=ErrorView,
+    errors={
+        400: "There is no picture in the request.",
+        413: "The picture has too many bytes or pixels.",
+        415: "The file is no picture of a kind that is read.",
+        422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
+    },
+    form=GenerateForm,
+    headers={"Idempotency-Key": "The same request, sent again with the same key, gets the same job."},
+)
+def generate() -> ResponseReturnValue:
+    """Make a video from a picture.
+
+    With an `Idempotency-Key` header the same request, sent again, gets the same job.
+    """
+    if "image" not in request.files:
+        raise MissingPictureError("send the picture as a file in the form field 'image'")
+    form = forms.parse(GenerateForm)
+    job = jobs().submit(
+        cast(BinaryIO, form.image.stream),
+        form.request(),
+        owner=owner(),
+        idempotency_key=request.headers.get("Idempotency-Key", ""),
+        priority=priority(form.priority),
+    )
+    headers = {"Location": f"/status/{job.id}", "Retry-After": retry_after(job.eta_seconds)}
+    return jsonify(JobView.of(job)), 202, headers
+
+
+@blueprint.get("/jobs")
+@describe(
+    "native",
+    {200: Answer("A page of jobs.", JobList)},
+    error=ErrorView,
+    errors={404: "`after` is no job of the caller's.", 422: "What is asked for is out of bounds or not understood."},
+    query=ListQuery,
+)
+def page() -> Response:
+    """The caller's jobs, page by page, newest first."""
+    query = forms.parse_query(ListQuery)
+    found, more = jobs().page(owner=owner(), **query.page())
+    following = f"/jobs?after={found[-1].id}&limit={query.limit}&order={query.order}" if more and found else None
+    return jsonify(JobList(jobs=[JobView.of(job) for job in found], has_more=more, next=following))
+
+
+@blueprint.delete("/jobs/<task_id>")
+@describe(
+    "native",
+    {
+        200: Answer("It was queued, and is cancelled.", JobView),
+        202: Answer("It was started, and stops at its next step.", JobView),
+        204: Answer("It had ended; record and video are deleted for good."),
+    },
+    error=ErrorView,
+    errors=_UNKNOWN,
+)
+def delete(task_id: str) -> ResponseReturnValue:
+    """Cancel a job, or delete an ended one.
+
+    A queued job is cancelled at once (200), a started one at its next step (202). Of an ended job, record and video are
+    deleted for good (204).
+    """
+    job = jobs().delete(task_id, owner=owner())
+    if job is None:
+        return "", 204
+    return jsonify(JobView.of(job)), 200 if job.state.ended else 202
+
+
+@blueprint.get("/events")
+@describe("native", _EVENTS, error=ErrorView)
+def all_events() -> Response:
+    """Server-sent events of all the caller's jobs, beginning with how the newest stand."""
+    return events.stream_owner(hub(), owner=owner())
+
+
+@blueprint.get("/jobs/<task_id>/events")
+@describe(
+    "native",
+    {**_EVENTS, 204: Answer("The job has ended, and the caller has heard that already.")},
+    error=ErrorView,
+    errors=_UNKNOWN,
+    headers={"Last-Event-ID": "What was heard last."},
+)
+def job_events(task_id: str) -> Response:
+    """Server-sent events of one job: how it stands, every change, and its end; resumed by `Last-Event-ID`."""
+    seen = request.headers.get("Last-Event-ID", "")
+    return events.stream_job(hub(), jobs(), task_id, owner=owner(), seen=int(seen) if seen.isdecimal() else -1)
+
+
+@blueprint.get("/jobs/<task_id>")
+@blueprint.get("/status/<task_id>")
+@describe("native", {200: Answer("The job.", JobView)}, error=ErrorView, errors=_UNKNOWN)
+def status(task_id: str) -> Response:
+    """How a job stands."""
+    return jsonify(JobView.of(jobs().find(task_id, owner=owner())))
+
+
+def _describe_result(what: str, media_type: str) -> Callable[[View], View]:
+    """What is said of a route that answers with a file of a finished job."""
+    return describe(
+        "native",
+        {
+            200: Answer(f"The {what}.", FILE, (media_type,), {"ETag": "Made of the SHA-256 of the video."}),
+            206: Answer("The part that `Range` asks for.", FILE, (media_type,), {"Content-Range": "Which part it is."}),
+            304: Answer("The caller has it already."),
+        },
+        error=ErrorView,
+        errors={
+            **_UNKNOWN,
+            409: "The job has no video: it has not ended, or it failed or was cancelled. `status` says which.",
+            410: "The video is past its time and gone.",
+            412: "A condition of the request does not hold.",
+            416: "The range lies beyond the end.",
+        },
+    )
+
+
+@blueprint.get("/results/<task_id>")
+@blueprint.get("/results/<task_id>.mp4")
+@_describe_result("video", "video/mp4")
+def result(task_id: str) -> Response:
+    """The video of a finished job. Ranges and conditional requests are answered as they should be."""
+    return files.send_result(jobs().open_result(task_id, owner=owner()))
+
+
+@blueprint.get("/results/<task_id>/thumbnail")
+@_describe_result("thumbnail", "image/webp")
+def thumbnail(task_id: str) -> Response:
+    """One frame of a finished job's video, as WebP."""
+    return files.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.THUMBNAIL))
+
+
+@blueprint.get("/results/<task_id>/spritesheet")
+@_describe_result("sprite sheet", "image/jpeg")
+def spritesheet(task_id: str) -> Response:
+    """All frames of a finished job's video side by side, as JPEG."""
+    return files.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.SPRITESHEET))

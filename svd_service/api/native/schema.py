@@ -1,0 +1,215 @@
+"""The shapes of the native dialect, in and out. They are the validation and the OpenAPI document alike."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from svd_service.api.forms import UploadedFile
+from svd_service.api.options import Options
+from svd_service.jobs.job import Job
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Fit
+
+
+class GenerateForm(Options, kw_only=True, forbid_unknown_fields=True):
+    """A picture, and SVD's own parameters, all of them optional."""
+
+    image: Annotated[UploadedFile, Meta(description="The picture: JPEG, PNG, WebP and others; not animated.")]
+
+
+class ModelView(Struct):
+    """The model that a job is for. `trained` is false for random weights: the video is noise then."""
+
+    name: str
+    revision: str | None
+    trained: bool
+
+
+class ProgressView(Struct):
+    """`step` of `steps` within `phase`; `fraction` of the whole attempt, 0 to 1."""
+
+    phase: str
+    step: int
+    steps: int
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+
+
+class AttemptView(Struct):
+    """One attempt. `outcome` is null while it runs; `lost` means that its worker fell silent."""
+
+    number: int
+    worker: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+
+
+class FailureView(Struct):
+    """Why the job failed."""
+
+    code: str
+    message: str
+
+
+class ResultView(Struct):
+    """Where the video is, and what it is. `bytes` is its size; `sha256` is also its ETag."""
+
+    url: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    frames: int
+
+
+class ParametersView(Struct):
+    """The effective values, seed included."""
+
+    seed: int
+    width: int
+    height: int
+    num_frames: int
+    num_inference_steps: int
+    fps: int
+    motion_bucket_id: int
+    noise_aug_strength: float
+    min_guidance_scale: float
+    max_guidance_scale: float
+    decode_chunk_size: int
+    fit: Fit
+
+
+class JobView(Struct, kw_only=True):
+    """A job. `status`: queued, started, finished, failed, cancelled or expired. Times in ISO 8601, UTC."""
+
+    task_id: str
+    status: str
+    position: Annotated[int | None, Meta(description="Place in the queue, 1 is next; null unless queued.")]
+    eta_seconds: Annotated[
+        float | None, Meta(description="Seconds until it will have ended; null when that cannot be told.")
+    ]
+    priority: int
+    progress: ProgressView | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None
+    cancel_requested: Annotated[bool, Meta(description="Whether its worker is to stop at the next step.")]
+    attempt: int
+    attempts: list[AttemptView]
+    parameters: ParametersView
+    model: ModelView
+    error: FailureView | None
+    result: ResultView | None
+    provenance: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """How `job` is shown."""
+        progress, failure, result = job.progress, job.failure, job.result
+        return cls(
+            task_id=job.id,
+            status=job.state,
+            position=job.position,
+            priority=job.priority,
+            eta_seconds=job.eta_seconds,
+            progress=ProgressView(progress.phase, progress.step, progress.steps, progress.fraction)
+            if progress
+            else None,
+            created_at=_moment(job.created_at),
+            started_at=_moment(job.started_at),
+            ended_at=_moment(job.ended_at),
+            expires_at=_moment(job.expires_at),
+            cancel_requested=job.cancel_requested,
+            attempt=len(job.attempts),
+            attempts=[
+                AttemptView(**{**vars(a), "started_at": _moment(a.started_at), "ended_at": _moment(a.ended_at)})
+                for a in job.attempts
+            ],
+            parameters=ParametersView(**job.parameters.to_dict()),
+            model=ModelView(**job.model),
+            error=FailureView(**vars(failure)) if failure else None,
+            result=ResultView(
+                url=f"/results/{job.id}.mp4",
+                bytes=result.bytes,
+                sha256=result.sha256,
+                width=result.width,
+                height=result.height,
+                frames=result.frames,
+            )
+            if result
+            else None,
+            provenance=result.provenance if result else None,
+        )
+
+
+class ListQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which page of the caller's jobs: so many behind job `after`, by the time of submission."""
+
+    after: Annotated[str, Meta(description="Id of the last job of the page before.")] | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=100, description="Most jobs of the page.")] = 20
+    order: Annotated[Literal["asc", "desc"], Meta(description="`desc`: newest first.")] = "desc"
+
+    def page(self) -> dict[str, Any]:
+        """The same as the use cases know it."""
+        return {
+            "after": None if self.after is UNSET else self.after,
+            "limit": self.limit,
+            "newest_first": self.order == "desc",
+        }
+
+
+class JobList(Struct, kw_only=True):
+    """A page of the caller's jobs; `next` is the path of the page behind it, if there is one."""
+
+    jobs: list[JobView]
+    has_more: bool
+    next: str | None
+
+
+class ModelsView(Struct):
+    """The models that are served."""
+
+    models: list[Model]
+
+
+class WorkerView(Struct):
+    """A worker process that holds the model. `ready_since` in seconds since the epoch."""
+
+    worker: str
+    device: str
+    model: str
+    trained: bool
+    ready_since: float
+
+
+class HealthView(Struct, omit_defaults=True):
+    """How the service is. `status`: ok, or unavailable with a `message`."""
+
+    status: str
+    redis: bool
+    workers_ready: int
+    workers: list[WorkerView]
+    model: ModelView | None = None
+    message: str | None = None
+
+
+class ErrorDetail(Struct, omit_defaults=True):
+    """What went wrong: a stable `code`, a sentence, and the `parameter` at fault if there is one."""
+
+    code: str
+    message: str
+    parameter: str | None = None
+
+
+class ErrorView(Struct, omit_defaults=True):
+    """The one shape of an error; `status` is the job's, where there is one."""
+
+    error: ErrorDetail
+    status: str | None = None
+
+
+def _moment(seconds: float | None) -> Any:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

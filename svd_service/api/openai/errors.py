@@ -1,0 +1,17 @@
+"""The shape of OpenAI's errors: `{"error": {"message", "type", "param", "code"}}`."""
+
+from typing import Final
+
+from flask import Response, jsonify
+
+from svd_service.api.openai.schema import OpenAIError, OpenAIErrorDetail
+from svd_service.api.problem import Problem
+
+#: The `type` of an error by its status; below 500, all others are the request's fault.
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def shape(problem: Problem) -> Response:
+    """`problem` in OpenAI's words."""
+    kind = "server_error" if problem.status >= 500 else _TYPES.get(problem.status, "invalid_request_error")
+    return jsonify(OpenAIError(OpenAIErrorDetail(problem.message, kind, problem.parameter or None, problem.code)))

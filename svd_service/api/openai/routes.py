@@ -1,0 +1,175 @@
+"""The routes of OpenAI's Videos API: each parses, calls one use case and presents."""
+
+from typing import Any, Final, NoReturn
+
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
+
+from svd_service.api import files, forms
+from svd_service.api.context import jobs, owner, priority
+from svd_service.api.openai import reference
+from svd_service.api.openai.schema import (
+    ContentQuery,
+    DeletedVideo,
+    OpenAIError,
+    VideoForm,
+    VideoList,
+    VideosQuery,
+    VideoView,
+)
+from svd_service.api.openapi import FILE, Answer, describe
+from svd_service.jobs.errors import UnsupportedError
+from svd_service.jobs.job import Job
+
+blueprint = Blueprint("openai", __name__, url_prefix="/v1/videos")
+
+#: Milliseconds after which a client is to ask again, where nobody knows how long the job takes; and the least and most
+#: where it is known. A client keeps to what the first answer says until the job has ended.
+POLL_AFTER: Final = 1_000
+POLL_BOUNDS: Final = (500, 10_000)
+
+#: Room beside the picture, in bytes, for the other fields of a request; a prompt may have 32,000 characters.
+OVERHEAD: Final = 262_144
+
+_UNKNOWN: Final = {404: "There is no such job, or it is another key's."}
+_JOB: Final = {
+    200: Answer(
+        "The job.",
+        VideoView,
+        headers={"openai-poll-after-ms": "Unless it has ended: when to ask again, in milliseconds."},
+    )
+}
+
+
+@blueprint.post("")
+@describe(
+    "openai",
+    _JOB,
+    error=OpenAIError,
+    errors={
+        400: "There is no picture in the request, or it is not understood.",
+        413: "The picture has too many bytes or pixels.",
+        415: "The file is no picture of a kind that is read.",
+        422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
+    },
+    form=VideoForm,
+    json=VideoForm,
+    headers={"Idempotency-Key": "The same request, sent again with the same key, gets the same job."},
+)
+def create() -> ResponseReturnValue:
+    """Make a video from the picture `input_reference`."""
+    _let_data_urls_in()
+    form = forms.convert(VideoForm, _fields())
+    job = jobs().submit(
+        reference.read(form.input_reference),
+        form.request_to(jobs().model),
+        owner=owner(),
+        notes=form.notes(),
+        idempotency_key=request.headers.get("Idempotency-Key", ""),
+        priority=priority(form.priority),
+    )
+    return _presented(job)
+
+
+@blueprint.get("")
+@describe(
+    "openai",
+    {200: Answer("A page of jobs.", VideoList)},
+    error=OpenAIError,
+    errors={404: "`after` is no job of the caller's.", 422: "What is asked for is out of bounds or not understood."},
+    query=VideosQuery,
+)
+def list_videos() -> Response:
+    """The caller's jobs, page by page."""
+    query = forms.parse_query(VideosQuery)
+    found, more = jobs().page(owner=owner(), after=query.after, limit=query.limit, newest_first=query.order == "desc")
+    return jsonify(VideoList.of(found, more=more))
+
+
+@blueprint.get("/<video_id>")
+@describe("openai", _JOB, error=OpenAIError, errors=_UNKNOWN)
+def retrieve(video_id: str) -> Response:
+    """How a job stands."""
+    return _presented(jobs().find(video_id, owner=owner()))
+
+
+@blueprint.delete("/<video_id>")
+@describe("openai", {200: Answer("It is deleted.", DeletedVideo)}, error=OpenAIError, errors=_UNKNOWN)
+def delete(video_id: str) -> Response:
+    """Delete a job and its video; one that has not ended is cancelled."""
+    jobs().discard(video_id, owner=owner())
+    return jsonify(DeletedVideo(id=video_id))
+
+
+@blueprint.get("/<video_id>/content")
+@describe(
+    "openai",
+    {
+        200: Answer("The file.", FILE, ("video/mp4", "image/webp", "image/jpeg")),
+        206: Answer("The part of it that `Range` asks for.", FILE, ("video/mp4", "image/webp", "image/jpeg")),
+        304: Answer("It is the one that the caller has."),
+    },
+    error=OpenAIError,
+    errors={
+        **_UNKNOWN,
+        409: "There is no video: the job has not ended, or ended without one.",
+        410: "The video is past its time.",
+        412: "A condition of the request does not hold.",
+        416: "The range begins behind the end.",
+        422: "There is no such variant.",
+    },
+    query=ContentQuery,
+)
+def content(video_id: str) -> Response:
+    """The video, a thumbnail or a sprite sheet of it, whatever the caller says that it accepts."""
+    variant = forms.parse_query(ContentQuery).variant
+    return files.send_result(jobs().open_result(video_id, owner=owner(), variant=variant))
+
+
+@blueprint.route("/edits", methods=["GET", "POST", "DELETE"])  # the others, too: these are no jobs' ids
+@blueprint.route("/extensions", methods=["GET", "POST", "DELETE"])
+@blueprint.route("/characters", methods=["GET", "POST", "DELETE"])
+@blueprint.get("/characters/<character_id>")
+@blueprint.post("/<video_id>/remix")
+@describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."})
+def unsupported(**_: str) -> NoReturn:
+    """What Stable Video Diffusion cannot do: it makes a video of a picture, and takes neither text nor video."""
+    raise UnsupportedError(
+        "Stable Video Diffusion makes a video of one picture; it cannot edit, extend or remix videos, nor keep "
+        "characters"
+    )
+
+
+def _presented(job: Job) -> Response:
+    response = jsonify(VideoView.of(job))
+    if not job.state.ended:
+        response.headers["openai-poll-after-ms"] = str(_poll_after(job))
+    return response
+
+
+def _poll_after(job: Job) -> int:
+    """A tenth of the time left, so that the video is had at most that much later than it could be."""
+    if job.eta_seconds is None:
+        return POLL_AFTER
+    return round(min(max(job.eta_seconds * 100, POLL_BOUNDS[0]), POLL_BOUNDS[1]))
+
+
+def _let_data_urls_in() -> None:
+    """Base64 makes four characters of three bytes."""
+    most = jobs().settings.max_upload_bytes * 4 // 3 + OVERHEAD
+    request.max_content_length = request.max_form_memory_size = most
+
+
+def _fields() -> dict[str, Any]:
+    """The fields of a form or of a JSON object; a form writes `{image_url: …}` as `input_reference[image_url]`."""
+    if request.is_json:
+        body = request.get_json()
+        if not isinstance(body, dict):
+            raise BadRequest("the request's body must be a JSON object")
+        return {name: value for name, value in body.items() if value is not None}
+    fields = forms.form_fields()
+    for part in ("image_url", "file_id"):
+        if (value := fields.pop(f"{reference.FIELD}[{part}]", None)) is not None:
+            fields.setdefault(reference.FIELD, {part: value})
+    return fields

@@ -1,0 +1,225 @@
+"""The shapes of OpenAI's Videos API, in and out."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from svd_service.api.options import Options
+from svd_service.jobs.errors import InvalidParameterError
+from svd_service.jobs.job import Job, State, Variant
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Request
+
+Status = Literal["queued", "in_progress", "completed", "failed"]
+
+#: How the native states are called here. A client of OpenAI's knows no others, and stops asking at one that it does not
+#: know; so a cancelled job has failed (`error.code` says why), and one whose video is past its time stays completed
+#: (`expires_at` says when).
+STATUSES: Final[dict[State, Status]] = {
+    State.QUEUED: "queued",
+    State.STARTED: "in_progress",
+    State.FINISHED: "completed",
+    State.EXPIRED: "completed",
+    State.FAILED: "failed",
+    State.CANCELLED: "failed",
+}
+
+#: The names under which a job's notes hold what was said to be ignored.
+PROMPT: Final = "prompt"
+MODEL: Final = "openai_model"
+
+NO_TEXT: Final = "Stable Video Diffusion takes no text: the prompt was recorded and has no part in the video."
+
+
+class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
+    """A picture, OpenAI's own fields, and SVD's parameters as extras; a form or a JSON object."""
+
+    prompt: (
+        Annotated[str, Meta(max_length=32_000, description="Recorded. SVD takes no text, and the answer says so.")]
+        | UnsetType
+    ) = UNSET
+    input_reference: Annotated[
+        Any,
+        Meta(
+            description="The picture: a file, a data URL, or `{image_url}` with one. An http(s) URL where the service "
+            "fetches them.",
+            extra_json_schema={
+                "anyOf": [
+                    {"type": "string", "format": "binary"},
+                    {"type": "object", "properties": {"image_url": {"type": "string"}}, "required": ["image_url"]},
+                ]
+            },
+        ),
+    ] = UNSET
+    model: (
+        Annotated[str, Meta(max_length=200, description="Any: the one model that is served makes the video.")]
+        | UnsetType
+    ) = UNSET
+    seconds: (
+        Annotated[float, Meta(gt=0, le=3_600, description="Length; becomes `num_frames`, at `fps` a second.")]
+        | UnsetType
+    ) = UNSET
+    size: (
+        Annotated[str, Meta(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$", description="Width x height in pixels.")] | UnsetType
+    ) = UNSET
+
+    def request_to(self, model: Model) -> Request:
+        """What the caller said, as the use cases know it; `seconds` and `size` in the terms of `model`.
+
+        Raises:
+            InvalidParameterError: `seconds` or `size` is beyond the model, or said twice.
+        """
+        if self.seconds is not UNSET:
+            self.num_frames = self._frames(self.seconds, model)
+        if self.size is not UNSET:
+            self.width, self.height = self._pixels(self.size, model)
+        return self.request()
+
+    def notes(self) -> dict[str, str]:
+        """What is remembered with the job, though the video does not depend on it."""
+        said = {PROMPT: self.prompt, MODEL: self.model}
+        return {name: value for name, value in said.items() if value is not UNSET}
+
+    def _frames(self, seconds: float, model: Model) -> int:
+        if self.num_frames is not UNSET:
+            raise InvalidParameterError("seconds", "seconds and num_frames say the same: send one of them")
+        fps = model.defaults.fps if self.fps is UNSET else self.fps
+        frames = round(seconds * fps)
+        least, most = model.bounds.num_frames
+        if not least <= frames <= most:
+            raise InvalidParameterError(
+                "seconds",
+                f"seconds: {seconds:g} s are {frames} frames at {fps} a second; the model makes {least} to {most}. "
+                "A lower fps makes longer videos.",
+            )
+        return frames
+
+    def _pixels(self, size: str, model: Model) -> tuple[int, int]:
+        if self.width is not UNSET or self.height is not UNSET:
+            raise InvalidParameterError("size", "size and width, height say the same: send one of them")
+        width, height = (int(side) for side in size.split("x"))
+        for side, (least, most) in ((width, model.bounds.width), (height, model.bounds.height)):
+            if side % 8 or not least <= side <= most:
+                raise InvalidParameterError(
+                    "size", f"size: each side must be a multiple of 8, here between {least} and {most}; got {size}"
+                )
+        return width, height
+
+
+class VideosQuery(Struct, kw_only=True):
+    """Which page of the list."""
+
+    after: Annotated[str, Meta(description="Id of the last job of the page before.")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="Jobs on a page.")] = 20
+    order: Annotated[Literal["asc", "desc"], Meta(description="By the time of submission.")] = "desc"
+
+
+class ContentQuery(Struct, kw_only=True):
+    """Which content."""
+
+    variant: Annotated[Variant, Meta(description="The MP4, one frame as WebP, or all frames as JPEG.")] = Variant.VIDEO
+
+
+class VideoError(Struct):
+    """Why the job failed; `cancelled` if it was."""
+
+    code: str
+    message: str
+
+
+class VideoView(Struct, kw_only=True):
+    """A job. Times are seconds since the epoch; `seconds` and `size` are those of the video, as text.
+
+    Behind `remixed_from_video_id` stands what OpenAI's API does not have.
+    """
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Status
+    progress: Annotated[int, Meta(ge=0, le=100)]
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    error: VideoError | None
+    prompt: str | None
+    seconds: str
+    size: str
+    remixed_from_video_id: None = None
+    queue_position: Annotated[int | None, Meta(description="1 is next; null unless queued.")]
+    eta_seconds: Annotated[float | None, Meta(description="How long it still takes, if that can be told.")]
+    parameters: Annotated[dict[str, Any], Meta(description="SVD's parameters in effect, the seed included.")]
+    warnings: Annotated[list[str], Meta(description="What was asked for and has no effect.")]
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """How `job` is shown."""
+        used, finished = job.parameters, job.state in {State.FINISHED, State.EXPIRED}
+        return cls(
+            id=job.id,
+            model=job.model["name"],
+            status=STATUSES[job.state],
+            progress=100 if finished else int(job.progress.fraction * 100) if job.progress else 0,
+            created_at=int(job.created_at),
+            completed_at=int(job.ended_at) if finished and job.ended_at else None,
+            expires_at=int(job.expires_at) if job.expires_at else None,
+            error=_error(job),
+            prompt=job.notes.get(PROMPT),
+            seconds=f"{round(used.num_frames / used.fps, 2):g}",
+            size=f"{used.width}x{used.height}",
+            queue_position=job.position,
+            eta_seconds=job.eta_seconds,
+            parameters=used.to_dict(),
+            warnings=_warnings(job),
+        )
+
+
+class VideoList(Struct, kw_only=True):
+    """A page of jobs; `last_id` is the next page's `after`."""
+
+    object: Literal["list"] = "list"
+    data: list[VideoView]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+    @classmethod
+    def of(cls, jobs: list[Job], *, more: bool) -> Self:
+        """How a page of `jobs` is shown."""
+        ends = (jobs[0].id, jobs[-1].id) if jobs else (None, None)
+        return cls(data=[VideoView.of(job) for job in jobs], has_more=more, first_id=ends[0], last_id=ends[1])
+
+
+class DeletedVideo(Struct, kw_only=True):
+    """That a job is deleted."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool = True
+
+
+class OpenAIErrorDetail(Struct):
+    """What went wrong: a sentence, whose fault, the parameter if there is one, and a stable code."""
+
+    message: str
+    kind: str = field(name="type")
+    param: str | None
+    code: str
+
+
+class OpenAIError(Struct):
+    """The one shape of an error."""
+
+    error: OpenAIErrorDetail
+
+
+def _error(job: Job) -> VideoError | None:
+    if job.state is State.CANCELLED:
+        return VideoError("cancelled", "The job was cancelled.")
+    return VideoError(job.failure.code, job.failure.message) if job.failure else None
+
+
+def _warnings(job: Job) -> list[str]:
+    asked, used = job.notes.get(MODEL), job.model["name"]
+    unserved = f"The model {asked!r} is not served here: the video is made by {used}."
+    return [*([NO_TEXT] if PROMPT in job.notes else []), *([unserved] if asked and asked != used else [])]

@@ -1,0 +1,69 @@
+"""SVD's own parameters as every dialect takes them from a caller: all of them optional, with their usual bounds."""
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from svd_service.jobs.request import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Request
+
+
+def _bounds(name: str) -> dict[str, float]:
+    least, most = BOUNDS[name]
+    return {"ge": least, "le": most}
+
+
+class Options(Struct, kw_only=True, forbid_unknown_fields=True):
+    """SVD's parameters; what is left out is the model's choice."""
+
+    seed: (
+        Annotated[int, Meta(ge=0, le=MAX_SEED, description="Same seed and settings, same video. Default: random.")]
+        | UnsetType
+    ) = UNSET
+    num_frames: Annotated[int, Meta(ge=2, description="Frames of the video.")] | UnsetType = UNSET
+    num_inference_steps: (
+        Annotated[int, Meta(**_bounds("num_inference_steps"), description="Denoising steps: more is slower and finer.")]
+        | UnsetType
+    ) = UNSET
+    fps: (
+        Annotated[
+            int, Meta(**_bounds("fps"), description="Frames per second, of the video and of the model's conditioning.")
+        ]
+        | UnsetType
+    ) = UNSET
+    motion_bucket_id: (
+        Annotated[int, Meta(**_bounds("motion_bucket_id"), description="How much motion: more is more.")] | UnsetType
+    ) = UNSET
+    noise_aug_strength: (
+        Annotated[
+            float, Meta(**_bounds("noise_aug_strength"), description="Noise added to the picture: more is freer.")
+        ]
+        | UnsetType
+    ) = UNSET
+    min_guidance_scale: (
+        Annotated[float, Meta(**_bounds("min_guidance_scale"), description="Guidance at the first frame.")] | UnsetType
+    ) = UNSET
+    max_guidance_scale: (
+        Annotated[float, Meta(**_bounds("max_guidance_scale"), description="Guidance at the last frame.")] | UnsetType
+    ) = UNSET
+    decode_chunk_size: (
+        Annotated[
+            int, Meta(**_bounds("decode_chunk_size"), description="Frames decoded at once: fewer need less memory.")
+        ]
+        | UnsetType
+    ) = UNSET
+    width: Annotated[int, Meta(ge=64, multiple_of=8, description="Width in pixels, a multiple of 8.")] | UnsetType = (
+        UNSET
+    )
+    height: Annotated[int, Meta(ge=64, multiple_of=8, description="Height in pixels, a multiple of 8.")] | UnsetType = (
+        UNSET
+    )
+    fit: Annotated[Fit, Meta(description="`crop`, `pad`, or `auto`: crop, and portrait stays portrait.")] = Fit.AUTO
+
+    priority: Annotated[
+        int, Meta(ge=0, le=MAX_PRIORITY, description="Greater is sooner; a key may have a lower bound of its own.")
+    ] = 0
+
+    def request(self) -> Request:
+        """What the caller said of the video, as the use cases know it."""
+        fields = {*Options.__struct_fields__} - {"priority"}
+        return Request(**{name: value for name in fields if (value := getattr(self, name)) is not UNSET})

@@ -1,0 +1,25 @@
+"""An error on its way to the caller, before a dialect gives it its shape."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Response
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong: the HTTP `status`, a stable `code`, a sentence.
+
+    `parameter` is the one at fault, and `job_status` the native word for the state of the job that the error is about;
+    both are empty where there is none.
+    """
+
+    status: int
+    code: str
+    message: str
+    parameter: str = ""
+    job_status: str = ""
+
+
+#: How a dialect says it. The caller sets the status.
+Shape = Callable[[Problem], Response]

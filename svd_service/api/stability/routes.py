@@ -1,0 +1,133 @@
+"""The routes of Stability's image-to-video API: each parses, calls one use case and presents."""
+
+import base64
+from typing import BinaryIO, Final, cast
+
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotAcceptable
+
+from svd_service.api import files, forms
+from svd_service.api.context import jobs, owner
+from svd_service.api.openapi import FILE, Answer, describe
+from svd_service.api.stability import ids
+from svd_service.api.stability.errors import request_id
+from svd_service.api.stability.schema import (
+    AlphaGenerationForm,
+    Generation,
+    GenerationForm,
+    GenerationResult,
+    PendingGeneration,
+    StabilityError,
+)
+from svd_service.jobs.errors import MissingPictureError, NotReadyError
+from svd_service.jobs.job import State
+from svd_service.jobs.service import OpenResult
+
+blueprint = Blueprint("stability", __name__)
+
+_REQUEST: Final = {"x-request-id": "Made up for this request."}
+_RESULT: Final = {
+    **_REQUEST,
+    "finish-reason": "`SUCCESS`: nothing is filtered here.",
+    "seed": "The one in effect.",
+}
+_ACCEPTED: Final = {
+    200: Answer("The id of the generation.", Generation, headers={**_REQUEST, "x-video-size": "Of the video to come."})
+}
+_REFUSED: Final = {
+    400: "There is no picture in the request, or it has another size than those that are taken.",
+    413: "The picture has too many bytes.",
+    415: "The file is no picture of a kind that is read.",
+    422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
+}
+_HEADERS: Final = {"Idempotency-Key": "The same request, sent again with the same key, gets the same generation."}
+
+
+@blueprint.post("/v2beta/image-to-video")
+@describe("stability", _ACCEPTED, error=StabilityError, errors=_REFUSED, form=GenerationForm, headers=_HEADERS)
+def generate() -> Response:
+    """Make a video from the picture `image`."""
+    return _submitted(GenerationForm)
+
+
+@blueprint.post("/v2alpha/generation/image-to-video")
+@describe("stability", _ACCEPTED, error=StabilityError, errors=_REFUSED, form=AlphaGenerationForm, headers=_HEADERS)
+def generate_alpha() -> Response:
+    """The same with older defaults."""
+    return _submitted(AlphaGenerationForm)
+
+
+@blueprint.get("/v2beta/image-to-video/result/<generation_id>")
+@blueprint.get("/v2alpha/generation/image-to-video/result/<generation_id>")
+@describe(
+    "stability",
+    {
+        200: Answer("The video.", FILE, ("video/mp4",), _RESULT, {"application/json": GenerationResult}),
+        202: Answer("It is not there yet.", PendingGeneration, headers=_REQUEST),
+        206: Answer("The part of it that `Range` asks for.", FILE, ("video/mp4",), _RESULT),
+        304: Answer("It is the one that the caller has."),
+    },
+    error=StabilityError,
+    errors={
+        404: "There is no such generation, or it is another key's.",
+        406: "The video does not come in a kind that is accepted.",
+        409: "There is no video: the generation failed or was cancelled.",
+        410: "The video is past its time.",
+        412: "A condition of the request does not hold.",
+        416: "The range begins behind the end.",
+    },
+)
+def result(generation_id: str) -> ResponseReturnValue:
+    """The video; 202 while there is none yet.
+
+    `Accept` chooses: `video/*`, the default, is the MP4, and `application/json` the same as Base64.
+    """
+    as_json = _wants_json()
+    try:
+        opened = jobs().open_result(ids.shortened(generation_id), owner=owner())
+    except NotReadyError as error:
+        if State(error.state).ended:
+            raise
+        return jsonify(PendingGeneration(generation_id)), 202
+    response = _as_json(opened) if as_json else files.send_result(opened)
+    response.headers["finish-reason"] = "SUCCESS"
+    response.headers["seed"] = str(opened.job.parameters.seed)
+    return response
+
+
+@blueprint.after_request
+def _with_request_id(response: Response) -> Response:
+    response.headers["x-request-id"] = request_id()
+    return response
+
+
+def _submitted(schema: type[GenerationForm]) -> Response:
+    if "image" not in request.files:
+        raise MissingPictureError("image: send the picture as a file in this form field")
+    form = forms.parse(schema)
+    job = jobs().submit(
+        cast(BinaryIO, form.image.stream),
+        form.request(),
+        owner=owner(),
+        idempotency_key=request.headers.get("Idempotency-Key", ""),
+    )
+    response = jsonify(Generation(ids.lengthened(job.id)))
+    response.headers["x-video-size"] = f"{job.parameters.width}x{job.parameters.height}"
+    return response
+
+
+def _wants_json() -> bool:
+    """Whether the caller wants JSON rather than the video itself, which also who takes both gets."""
+    accepted = request.accept_mimetypes
+    # The video is an MP4; who accepts nothing but other kinds of video cannot be served.
+    video, json = (accepted.quality(kind) if accepted else 1 for kind in ("video/mp4", "application/json"))
+    if not video and not json:
+        raise NotAcceptable("accept: video/* or application/json")
+    return json > video
+
+
+def _as_json(opened: OpenResult) -> Response:
+    with opened.file as file:
+        video = base64.b64encode(file.read()).decode()
+    return jsonify(GenerationResult(video, opened.job.parameters.seed))

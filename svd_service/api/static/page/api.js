@@ -1,0 +1,103 @@
+// The service's HTTP API, as the page uses it. With a key, every request carries it.
+
+const KEY = "svd-service.key";
+
+/** What the service refused or failed to do. `status` is 0 where there was no answer at all. */
+export class ApiError extends Error {
+  constructor(status, code, message, { parameter = null, retryAfter = null } = {}) {
+    super(message);
+    Object.assign(this, { status, code, parameter, retryAfter });
+  }
+}
+
+let key = remembered();
+
+function remembered() {
+  try {
+    return localStorage.getItem(KEY) ?? "";
+  } catch {
+    return ""; // a browser that keeps nothing
+  }
+}
+
+export const currentKey = () => key;
+
+export function useKey(value) {
+  key = value;
+  try {
+    if (value) localStorage.setItem(KEY, value);
+    else localStorage.removeItem(KEY);
+  } catch {
+    // It is used until the page is left, then.
+  }
+}
+
+/** A response that is `ok`; raises ApiError for any other. */
+export async function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "unreachable", "The service does not answer.");
+  }
+  if (response.ok) return response;
+  const said = await response.json().catch(() => ({}));
+  const { code = `http_${response.status}`, message = response.statusText, parameter } = said.error ?? {};
+  throw new ApiError(response.status, code, message, {
+    parameter,
+    retryAfter: Number(response.headers.get("Retry-After")) || null,
+  });
+}
+
+const json = async (path, options) => (await ask(path, options)).json();
+
+export const models = async () => (await json("/models")).models;
+export const status = (id) => json(`/status/${id}`);
+export const jobs = (after) => json(`/jobs?limit=50${after ? `&after=${after}` : ""}`);
+export const videoUrl = (id) => `/results/${id}.mp4`;
+export const video = async (id) => (await ask(videoUrl(id))).blob();
+
+/** How the service is; of one that is down, too, where it can still say so. */
+export async function health() {
+  try {
+    return await (await fetch("/health", { cache: "no-store" })).json();
+  } catch {
+    return { status: "unreachable", workers_ready: 0, workers: [] };
+  }
+}
+
+/** Cancels a job or deletes one that has ended: the job as it then is, or null where it is gone. */
+export async function remove(id) {
+  const response = await ask(`/jobs/${id}`, { method: "DELETE" });
+  return response.status === 204 ? null : response.json();
+}
+
+/**
+ * Submits a picture. What was sent without an answer is sent again under the same Idempotency-Key, so that it never
+ * becomes two jobs.
+ */
+export async function generate(picture, fields) {
+  const headers = { "Idempotency-Key": randomWord() };
+  const form = new FormData();
+  form.append("image", picture, picture.name || "picture");
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await json("/generate", { method: "POST", body: form, headers });
+    } catch (error) {
+      if (attempt === 3 || ![0, 502, 503, 504].includes(error.status)) throw error;
+      await pause(1000 * (error.retryAfter ?? attempt));
+    }
+  }
+}
+
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** crypto.randomUUID is missing where a page is served without TLS; this is not. */
+function randomWord() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16).padStart(8, "0")).join("");
+}
+
+export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];

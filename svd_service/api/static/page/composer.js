@@ -1,0 +1,297 @@
+// Where a video begins: the pictures that were added, the part of each that is used, the settings, and sending them.
+
+import { generate, randomSeed } from "./api.js";
+import { Frame, MIDDLE, cut, thumbnail } from "./crop.js";
+import { $, announce, element } from "./dom.js";
+import { fault, length, motion } from "./words.js";
+
+const MAX_SEED = 4294967295;
+const SLIDERS = [
+  "motion_bucket_id",
+  "num_frames",
+  "num_inference_steps",
+  "fps",
+  "noise_aug_strength",
+  "max_guidance_scale",
+  "min_guidance_scale",
+  "decode_chunk_size",
+];
+
+/** `submitted(job, record)` is told of every job; `refused(error)` of every error. */
+export class Composer {
+  #drafts = [];
+  #current = null;
+  #defaults = { width: 1024, height: 576 };
+  #busy = false;
+
+  constructor({ submitted, refused }) {
+    Object.assign(this, { submitted, refused });
+    this.frame = new Frame($("crop"), ({ zoom }) => ($("zoom").value = zoom));
+    this.#listen();
+  }
+
+  /** Take defaults and bounds from the model's description. */
+  configure(model) {
+    this.#defaults = model.defaults;
+    for (const [name, [least, most]] of Object.entries(model.bounds)) {
+      const slider = $(name);
+      if (slider) Object.assign(slider, { min: least, max: most });
+    }
+    this.set(model.defaults);
+    const { width, height } = model.defaults;
+    $("shape").hidden = width === height;
+    this.#render();
+  }
+
+  /** Put settings into the form. */
+  set(settings) {
+    for (const name of SLIDERS) if (name in settings) $(name).value = settings[name];
+    $("seed").value = settings.seed ?? "";
+    this.#say();
+  }
+
+  /** Add pictures; `preset` is {settings, shape, pad, place} of an earlier job. */
+  async add(files, preset = {}) {
+    const pictures = [...files].filter((file) => file.type.startsWith("image/") || preset.settings);
+    if (files.length && !pictures.length) {
+      this.#fault("These are no pictures. Choose files such as JPEG, PNG or WebP.");
+      return;
+    }
+    this.#fault("");
+    const first = this.#drafts.length === 0;
+    const drafts = await Promise.all(pictures.map((file) => draft(file, preset)));
+    if (!drafts.length) return;
+    this.#drafts.push(...drafts);
+    this.#select(drafts[0]);
+    if (preset.settings) this.set(preset.settings);
+    announce(drafts.length === 1 ? `${drafts[0].name} was added.` : `${drafts.length} pictures were added.`);
+    if (first || preset.settings) $("crop").focus({ preventScroll: !preset.settings });
+    if (preset.settings) $("composer").scrollIntoView({ block: "start" });
+  }
+
+  #listen() {
+    for (const id of ["files", "photo"]) {
+      $(id).addEventListener("change", (event) => {
+        this.add([...event.target.files]);
+        event.target.value = ""; // so that the same file can be chosen again
+      });
+    }
+    document.addEventListener("paste", (event) => {
+      if (event.clipboardData?.files.length) this.add([...event.clipboardData.files]);
+    });
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      $("composer").classList.add("over");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) $("composer").classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      $("composer").classList.remove("over");
+      this.add([...event.dataTransfer.files]);
+    });
+    for (const name of SLIDERS) $(name).addEventListener("input", () => this.#slide(name));
+    $("seed").addEventListener("input", () => this.#checkSeed());
+    $("reseed").addEventListener("click", () => {
+      $("seed").value = randomSeed();
+      this.#checkSeed();
+      announce(`Seed ${$("seed").value}`);
+    });
+    $("zoom").addEventListener("input", (event) => this.frame.move({ zoom: Number(event.target.value) }));
+    $("shape").addEventListener("change", (event) => {
+      Object.assign(this.#current, { shape: event.target.value, place: { ...MIDDLE } });
+      this.#render();
+    });
+    $("pad").addEventListener("change", (event) => {
+      for (const one of this.#drafts) one.pad = event.target.checked;
+      this.#render();
+    });
+    $("defaults").addEventListener("click", () => {
+      this.set(this.#defaults);
+      announce("The model's own settings");
+    });
+    $("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+  }
+
+  #slide(name) {
+    const [low, high] = [$("min_guidance_scale"), $("max_guidance_scale")];
+    // The start may not exceed the end: the one that was not touched goes along.
+    if (Number(low.value) > Number(high.value)) {
+      if (name === "min_guidance_scale") high.value = low.value;
+      else low.value = high.value;
+    }
+    this.#say();
+  }
+
+  #say() {
+    for (const output of document.querySelectorAll(".more output")) output.value = $(output.htmlFor.value).value;
+    $("motion-says").value = motion(Number($("motion_bucket_id").value));
+    $("length-says").value = length(Number($("num_frames").value), Number($("fps").value));
+    $("motion_bucket_id").setAttribute("aria-valuetext", `${$("motion_bucket_id").value}, ${$("motion-says").value}`);
+    $("num_frames").setAttribute("aria-valuetext", $("length-says").value);
+  }
+
+  #checkSeed() {
+    const seed = $("seed").value.trim();
+    const good = /^\d*$/.test(seed) && Number(seed) <= MAX_SEED;
+    $("seed-fault").hidden = good;
+    $("seed-fault").textContent = good ? "" : `A whole number from 0 to ${MAX_SEED}, or nothing for a random one.`;
+    $("seed").setAttribute("aria-invalid", String(!good));
+    return good;
+  }
+
+  #fault(text) {
+    $("composer-fault").textContent = text;
+  }
+
+  #target(one) {
+    const { width, height } = this.#defaults;
+    const [short, long] = [Math.min(width, height), Math.max(width, height)];
+    return one.shape === "portrait" ? { width: short, height: long } : { width: long, height: short };
+  }
+
+  #select(one) {
+    this.#current = one;
+    this.#render();
+  }
+
+  #render() {
+    const [any, one] = [this.#drafts.length > 0, this.#current];
+    $("composer").classList.toggle("filled", any);
+    $("drop").hidden = any;
+    $("editor").hidden = !any;
+    $("submit").disabled = !any || this.#busy;
+    $("submit").textContent = this.#busy
+      ? "Sending …"
+      : this.#drafts.length > 1
+        ? `Make ${this.#drafts.length} videos`
+        : "Make the video";
+    $("strip").replaceChildren(...(any ? this.#tiles() : []));
+    if (!one) return;
+    this.frame.show(one, this.#target(one));
+    for (const radio of $("shape").querySelectorAll("input")) radio.checked = radio.value === one.shape;
+    $("pad").checked = one.pad;
+    $("zoom").value = one.place.zoom;
+    $("zoom").disabled = one.pad || !one.image;
+    $("shape").disabled = !one.image;
+    $("crop-help").hidden = one.pad || !one.image;
+  }
+
+  #tiles() {
+    const tile = (one) =>
+      element(
+        "li",
+        {},
+        element(
+          "button",
+          {
+            type: "button",
+            class: "tile",
+            "aria-pressed": String(one === this.#current),
+            "aria-label": `Edit ${one.name}`,
+            on: { click: () => this.#focusing("tile", one) },
+          },
+          one.url ? element("img", { src: one.url, alt: "" }) : "?",
+        ),
+        element(
+          "button",
+          {
+            type: "button",
+            class: "remove",
+            "aria-label": `Remove ${one.name}`,
+            on: { click: () => this.#remove(one) },
+          },
+          "×",
+        ),
+      );
+    const more = element("li", {}, element("label", { class: "tile add", htmlFor: "files" }, "+ Add"));
+    return [...this.#drafts.map(tile), more];
+  }
+
+  #focusing(kind, one) {
+    this.#select(one);
+    $("strip").children[this.#drafts.indexOf(one)]?.querySelector(`.${kind}`)?.focus();
+  }
+
+  #remove(one) {
+    const place = this.#drafts.indexOf(one);
+    this.#drop(one);
+    announce(`${one.name} was removed.`);
+    const next = this.#drafts[Math.min(place, this.#drafts.length - 1)];
+    if (next) this.#focusing("tile", next);
+    else $("files").focus();
+  }
+
+  #drop(one) {
+    this.#drafts = this.#drafts.filter((other) => other !== one);
+    if (one.url) URL.revokeObjectURL(one.url);
+    if (this.#current === one) this.#current = this.#drafts[0] ?? null;
+    this.#render();
+  }
+
+  /** The settings as the form has them. */
+  #settings() {
+    const settings = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
+    const seed = $("seed").value.trim();
+    return seed ? { ...settings, seed: Number(seed) } : settings;
+  }
+
+  async #submit() {
+    if (this.#busy || !this.#drafts.length) return;
+    if (!this.#checkSeed()) {
+      $("seed").focus();
+      return;
+    }
+    this.#busy = true;
+    this.#fault("");
+    this.#render();
+    const settings = this.#settings();
+    try {
+      for (const one of [...this.#drafts]) {
+        const target = this.#target(one);
+        const picture = await cut(one.file, one.image, target, one.place, one.pad);
+        const record = {
+          name: one.name,
+          picture,
+          thumbnail: one.image ? await thumbnail(one.image, target, one.place, one.pad) : null,
+          // What was cut out is the picture from now on.
+          draft: { shape: one.shape, pad: one.pad, place: picture === one.file ? one.place : { ...MIDDLE } },
+          fields: one.image ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
+        };
+        await this.send(record, settings);
+        this.#drop(one);
+      }
+    } catch (error) {
+      this.#fault(fault(error));
+      this.refused(error);
+    } finally {
+      this.#busy = false;
+      this.#render();
+    }
+  }
+
+  /** Submit a record's picture with these settings; the job is then told of. */
+  async send(record, settings) {
+    const job = await generate(record.picture, { ...settings, ...record.fields });
+    await this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });
+  }
+}
+
+async function draft(file, { shape, pad = $("pad").checked, place = MIDDLE, name }) {
+  const url = URL.createObjectURL(file);
+  const image = new Image();
+  image.src = url;
+  const title = name ?? (file.name || "picture").replace(/\.[^.]+$/, "");
+  try {
+    await image.decode();
+  } catch {
+    URL.revokeObjectURL(url);
+    return { file, name: title, image: null, url: null, shape: "landscape", pad, place: { ...MIDDLE } };
+  }
+  shape ??= image.naturalHeight > image.naturalWidth ? "portrait" : "landscape";
+  return { file, name: title, image, url, shape, pad, place: { ...place } };
+}

@@ -1,0 +1,151 @@
+// Which part of a picture is used: the arithmetic, the frame that a person moves, and the cut picture.
+
+import { announce, element } from "./dom.js";
+
+/** Larger files than this are sent smaller, in bytes: nobody waits for pixels that no video shows. */
+const LARGE = 10_000_000;
+
+/** The part of a picture (in its own pixels) that a video of `target` shows. `place`: {x, y, zoom}, x and y in 0..1. */
+export function region(picture, target, place) {
+  const aspect = target.width / target.height;
+  const width = Math.min(picture.width, picture.height * aspect) / place.zoom;
+  const height = width / aspect;
+  return {
+    left: (picture.width - width) * place.x,
+    top: (picture.height - height) * place.y,
+    width,
+    height,
+  };
+}
+
+export const MIDDLE = Object.freeze({ x: 0.5, y: 0.5, zoom: 1 });
+
+const isMiddle = (place) => Object.keys(MIDDLE).every((name) => place[name] === MIDDLE[name]);
+
+/** The picture to send: the file as it is where the service's own cut does, else the part that was chosen. */
+export async function cut(file, image, target, place, pad) {
+  if (!image || ((pad || isMiddle(place)) && file.size <= LARGE)) return file;
+  const whole = { left: 0, top: 0, width: image.naturalWidth, height: image.naturalHeight };
+  const part = pad ? whole : region(whole, target, place);
+  // Twice the video's size leaves the service something to sharpen from.
+  const scale = Math.min(1, (2 * Math.max(target.width, target.height)) / Math.max(part.width, part.height));
+  const blob = await draw(image, part, part.width * scale, part.height * scale, 0.95);
+  return new File([blob], file.name || "picture.jpg", { type: "image/jpeg" });
+}
+
+/** A small picture of the part, for the job's card. */
+export function thumbnail(image, target, place, pad) {
+  const whole = { left: 0, top: 0, width: image.naturalWidth, height: image.naturalHeight };
+  const part = pad ? whole : region(whole, target, place);
+  const scale = 480 / Math.max(part.width, part.height);
+  return draw(image, part, part.width * scale, part.height * scale, 0.8);
+}
+
+function draw(image, part, width, height, quality) {
+  const canvas = element("canvas", { width: Math.max(1, Math.round(width)), height: Math.max(1, Math.round(height)) });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white"; // as the service takes what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, part.left, part.top, part.width, part.height, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve, reject) => {
+    const done = (blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be cut")));
+    canvas.toBlob(done, "image/jpeg", quality);
+  });
+}
+
+/** The frame over a picture. It moves by pointer and by keys and tells `moved(place)`. */
+export class Frame {
+  constructor(box, moved) {
+    this.box = box;
+    this.moved = moved;
+    this.frame = element("div", { class: "frame" });
+    box.addEventListener("pointerdown", (event) => this.#grab(event));
+    box.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Show a draft: {image, place, pad, name} and the size of its video. */
+  show(draft, target) {
+    Object.assign(this, { draft, target });
+    const { image, pad } = draft;
+    this.box.classList.toggle("pad", Boolean(image && pad));
+    this.box.classList.toggle("blind", !image);
+    const shape = image && !pad ? image.naturalWidth / image.naturalHeight : target.width / target.height;
+    this.box.style.setProperty("--shape", shape);
+    if (!image) {
+      this.box.replaceChildren(
+        element("p", {}, `This browser cannot show ${draft.name}. It is sent as it is, and its middle is used.`),
+      );
+      return;
+    }
+    image.alt = "";
+    image.draggable = false;
+    this.box.replaceChildren(image, this.frame);
+    this.#place();
+  }
+
+  #place() {
+    const { naturalWidth: width, naturalHeight: height } = this.draft.image;
+    const part = region({ width, height }, this.target, this.draft.place);
+    const percent = { left: part.left / width, top: part.top / height, width: part.width / width };
+    percent.height = part.height / height;
+    for (const [name, value] of Object.entries(percent)) this.frame.style[name] = `${value * 100}%`;
+    // A finger still scrolls the page over a frame that moves sideways only.
+    this.box.style.touchAction = percent.height > 0.99 ? "pan-y" : "";
+  }
+
+  move(change) {
+    const { place } = this.draft;
+    for (const [name, value] of Object.entries(change)) {
+      place[name] = Math.min(name === "zoom" ? 4 : 1, Math.max(name === "zoom" ? 1 : 0, value));
+    }
+    this.#place();
+    this.moved(place);
+  }
+
+  #grab(event) {
+    if (!this.draft?.image || this.draft.pad || event.button !== 0) return;
+    const { naturalWidth: width, naturalHeight: height } = this.draft.image;
+    const part = region({ width, height }, this.target, this.draft.place);
+    const scale = width / this.box.clientWidth;
+    const from = { ...this.draft.place, pageX: event.pageX, pageY: event.pageY };
+    const room = { x: (width - part.width) / scale, y: (height - part.height) / scale };
+    const follow = (move) => {
+      const change = {};
+      // The frame follows the pointer; along a side that it fills it cannot move.
+      if (room.x > 0.5) change.x = from.x + (move.pageX - from.pageX) / room.x;
+      if (room.y > 0.5) change.y = from.y + (move.pageY - from.pageY) / room.y;
+      this.move(change);
+    };
+    const release = () => {
+      this.box.classList.remove("held");
+      this.box.removeEventListener("pointermove", follow);
+    };
+    this.box.setPointerCapture(event.pointerId);
+    this.box.classList.add("held");
+    this.box.addEventListener("pointermove", follow);
+    for (const end of ["pointerup", "pointercancel"]) this.box.addEventListener(end, release, { once: true });
+  }
+
+  #key(event) {
+    if (!this.draft?.image || this.draft.pad || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { x, y, zoom } = this.draft.place;
+    const step = event.shiftKey ? 0.2 : 0.05;
+    const change = {
+      ArrowLeft: { x: x - step },
+      ArrowRight: { x: x + step },
+      ArrowUp: { y: y - step },
+      ArrowDown: { y: y + step },
+      "+": { zoom: zoom + 0.1 },
+      "=": { zoom: zoom + 0.1 },
+      "-": { zoom: zoom - 0.1 },
+      Home: MIDDLE,
+    }[event.key];
+    if (!change) return;
+    event.preventDefault();
+    this.move(change);
+    const percent = (value) => `${Math.round(value * 100)} percent`;
+    const place = this.draft.place;
+    announce(`${percent(place.x)} from the left, ${percent(place.y)} from the top, zoom ${place.zoom.toFixed(1)}`);
+  }
+}

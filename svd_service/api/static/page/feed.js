@@ -1,0 +1,112 @@
+// How jobs stand, as it changes: pushed by the service where it can, asked for at intervals where it cannot.
+
+import { ApiError, ask, pause, status } from "./api.js";
+
+/** Milliseconds between two questions: alone, and beside a stream (which does not tell places in the queue). */
+const ALONE = 1_000;
+const BESIDE_STREAM = 5_000;
+
+/** Milliseconds until a stream that was refused is asked for again. */
+const REFUSED = 30_000;
+
+/** Watches jobs until they have ended. `changed(job)`, `gone(id)`, and `reached(error)` with null when all is well. */
+export class Feed {
+  #open = new Set();
+  #polling = false;
+  #stream = null;
+  #streaming = false;
+  #pushes = true;
+
+  constructor(listeners) {
+    Object.assign(this, listeners);
+  }
+
+  /** Watch a job from now on. */
+  watch(id) {
+    this.#open.add(id);
+    if (!this.#polling) this.#poll();
+    if (!this.#stream) this.#listen();
+  }
+
+  /** Stop watching: the job ended, or is no longer shown. */
+  forget(id) {
+    this.#open.delete(id);
+    if (!this.#open.size) this.#stream?.abort();
+  }
+
+  /** Forget everything: another key is in use. */
+  clear() {
+    for (const id of [...this.#open]) this.forget(id);
+    this.#pushes = true;
+  }
+
+  async #poll() {
+    this.#polling = true;
+    while (this.#open.size) {
+      await Promise.all([...this.#open].map((id) => this.#look(id)));
+      const crowd = Math.max(1, this.#open.size / 3);
+      await pause(this.#streaming ? BESIDE_STREAM : ALONE * crowd);
+    }
+    this.#polling = false;
+  }
+
+  async #look(id) {
+    try {
+      const job = await status(id);
+      if (this.#open.has(id)) this.changed(job);
+      this.reached(null);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (error.status === 404 && this.#open.has(id)) this.gone(id);
+      else if (error.status !== 404) this.reached(error);
+    }
+  }
+
+  async #listen() {
+    const stream = new AbortController();
+    this.#stream = stream;
+    while (this.#open.size && this.#pushes) {
+      let wait = REFUSED;
+      try {
+        const response = await ask("/events", { headers: { Accept: "text/event-stream" }, signal: stream.signal });
+        this.#streaming = true;
+        for await (const event of events(response.body)) this.#hear(event);
+        wait = 2_000; // the service closed it: it restarts, perhaps
+      } catch (error) {
+        if ([401, 404, 405].includes(error.status)) this.#pushes = false;
+      }
+      this.#streaming = false;
+      if (stream.signal.aborted) break;
+      await pause(wait);
+    }
+    if (this.#stream === stream) this.#stream = null;
+    if (this.#open.size && this.#pushes && stream.signal.aborted) this.#listen();
+  }
+
+  #hear({ type, data }) {
+    const said = JSON.parse(data);
+    if (!this.#open.has(said.task_id)) return;
+    if (type === "deleted") this.gone(said.task_id);
+    else this.changed(said);
+  }
+}
+
+/** The server-sent events in a body. EventSource would do this, but cannot show a key. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const event = { type: "message", data: "" };
+      for (const line of block.split("\n")) {
+        if (line.startsWith("data:")) event.data += line.slice(5).trim();
+        else if (line.startsWith("event:")) event.type = line.slice(6).trim();
+      }
+      if (event.data) yield event;
+    }
+  }
+}

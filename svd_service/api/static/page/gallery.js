@@ -1,0 +1,331 @@
+// The jobs, a card each: from the place in the queue to the video, and what can be done with it.
+
+import { currentKey, randomSeed, remove, video, videoUrl } from "./api.js";
+import { $, announce, element, toast } from "./dom.js";
+import { advice, fault, keptUntil, length, size, standing } from "./words.js";
+
+const ENDED = new Set(["finished", "failed", "cancelled", "expired"]);
+export const hasEnded = (job) => ENDED.has(job.status);
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+// Videos play while they are seen, and are fetched when they are about to be.
+const watcher = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) target.pause();
+      else target.dispatchEvent(new Event("seen"));
+    }
+  },
+  { rootMargin: "100px" },
+);
+
+/** `again(record, job, seed)`, `change(record, job)`, `removed(id)`, `refused(error)`. */
+export class Gallery {
+  #cards = new Map();
+
+  constructor(actions) {
+    this.actions = actions;
+  }
+
+  has(id) {
+    return this.#cards.has(id);
+  }
+
+  /** Show a job: a new card, or what has changed on the one there is. */
+  show(job, record = null, { first = true } = {}) {
+    let card = this.#cards.get(job.task_id);
+    if (!card) {
+      card = new Card(job, record, this);
+      this.#cards.set(job.task_id, card);
+      if (first) $("gallery").prepend(card.item);
+      else $("gallery").append(card.item);
+    }
+    card.update(job);
+    this.#count();
+    return card;
+  }
+
+  drop(id) {
+    const card = this.#cards.get(id);
+    if (!card) return;
+    const neighbour = card.item.nextElementSibling ?? card.item.previousElementSibling;
+    const focused = card.item.contains(document.activeElement);
+    card.close();
+    this.#cards.delete(id);
+    this.#count();
+    if (focused) (neighbour?.querySelector("article") ?? $("gallery-title")).focus();
+  }
+
+  clear() {
+    for (const id of [...this.#cards.keys()]) this.drop(id);
+  }
+
+  #count() {
+    $("empty").hidden = this.#cards.size > 0;
+  }
+}
+
+class Card {
+  #url = null;
+  #armed = 0;
+  #busy = false;
+
+  constructor(job, record, gallery) {
+    Object.assign(this, { job, record, gallery, status: "" });
+    const created = new Date(job.created_at);
+    this.name = record?.name ?? `Video of ${created.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+    const title = `job-${job.task_id}`;
+    this.screen = element("div", { class: "screen" });
+    this.standing = element("p", { class: "standing" });
+    this.progress = element("progress", { max: 1, value: 0, "aria-label": `Progress of ${this.name}` });
+    this.detail = element("p", { class: "detail" });
+    this.actions = element("div", { class: "actions" });
+    this.article = element(
+      "article",
+      { tabIndex: -1, "aria-labelledby": title },
+      this.screen,
+      element(
+        "div",
+        { class: "about" },
+        element("h3", { id: title }, this.name),
+        this.standing,
+        this.progress,
+        this.detail,
+        this.actions,
+      ),
+    );
+    this.item = element("li", { class: "card" }, this.article);
+    this.item.dataset.id = job.task_id;
+    const { width, height } = job.parameters;
+    this.screen.style.setProperty("--shape", width / height);
+    if (record?.thumbnail) this.poster = URL.createObjectURL(record.thumbnail);
+  }
+
+  update(job) {
+    const before = this.status;
+    Object.assign(this, { job, status: job.status });
+    const state = job.cancel_requested && job.status === "started" ? "stopping" : job.status;
+    this.item.dataset.status = job.status;
+    this.standing.textContent = standing(job);
+    this.#progress();
+    if (this.state !== state) {
+      this.state = state;
+      this.#rebuild();
+      if (before && before !== job.status) announce(`${this.name}: ${standing(job)}`);
+    }
+  }
+
+  close() {
+    this.item.remove();
+    for (const url of [this.#url, this.poster]) if (url) URL.revokeObjectURL(url);
+    const player = this.screen.querySelector("video");
+    if (player) watcher.unobserve(player);
+  }
+
+  #progress() {
+    this.progress.hidden = hasEnded(this.job);
+    if (this.job.status === "queued") this.progress.value = 0;
+    else this.progress.value = this.job.progress?.fraction ?? 0;
+  }
+
+  #rebuild() {
+    const focused = this.actions.contains(document.activeElement);
+    this.#screen();
+    this.detail.textContent = this.#says();
+    this.actions.replaceChildren(...this.#buttons());
+    if (focused) (this.actions.querySelector("button, a") ?? this.article).focus();
+  }
+
+  #says() {
+    const { status, parameters, result, error, expires_at: until } = this.job;
+    if (status === "finished") {
+      const kept = until ? `\n${size(result.bytes)}, kept until ${keptUntil(until)}` : "";
+      return `${length(parameters.num_frames, parameters.fps)} · seed ${parameters.seed}${kept}`;
+    }
+    if (status === "failed") return `${error?.message ?? ""} ${advice(error?.code)}`.trim();
+    if (status === "expired") return "Its time is over and the video was deleted.";
+    return `${length(parameters.num_frames, parameters.fps)} · seed ${parameters.seed}`;
+  }
+
+  #screen() {
+    if (this.status === "finished") {
+      this.screen.replaceChildren(this.#player());
+      return;
+    }
+    const picture = this.poster
+      ? element("img", { src: this.poster, alt: "" })
+      : element("span", { class: "blank", "aria-hidden": "true" });
+    this.screen.replaceChildren(picture);
+  }
+
+  #player() {
+    const player = element("video", {
+      muted: true,
+      loop: true,
+      playsInline: true,
+      controls: true,
+      preload: "metadata",
+      "aria-label": `${this.name}, a video without sound`,
+    });
+    player.setAttribute("muted", "");
+    if (this.poster) player.poster = this.poster;
+    player.addEventListener("seen", async () => {
+      if (!player.src) await this.#load(player);
+      if (!still.matches && player.src) player.play().catch(() => {}); // a browser may ask for a click first
+    });
+    watcher.observe(player);
+    return player;
+  }
+
+  async #load(player) {
+    if (!currentKey()) {
+      player.src = videoUrl(this.job.task_id);
+      return;
+    }
+    try {
+      player.src = await this.#blobUrl();
+    } catch (error) {
+      this.#fault(error);
+    }
+  }
+
+  async #blobUrl() {
+    // A video element cannot show a key, so with one the page fetches the video itself.
+    this.#url ??= URL.createObjectURL(await video(this.job.task_id));
+    return this.#url;
+  }
+
+  #buttons() {
+    const button = (text, action, className = "") =>
+      element(
+        "button",
+        { type: "button", class: className, "aria-label": `${text}: ${this.name}`, on: { click: (e) => action(e.target) } },
+        text,
+      );
+    const repeat = this.record?.picture
+      ? [
+          button("Another seed", () => this.#again(), "quiet"),
+          button("Change", () => this.gallery.actions.change(this.record, this.job), "quiet"),
+        ]
+      : [];
+    const minor = (...buttons) => element("div", { class: "minor" }, ...buttons);
+    const dispose = button("Delete", (pressed) => this.#delete(pressed), "quiet danger");
+    switch (this.state) {
+      case "queued":
+      case "started":
+        return [button("Cancel", () => this.#cancel())];
+      case "stopping":
+        return [];
+      case "finished":
+        return [this.#download(), button("Copy link", () => this.#copy()), minor(...repeat, dispose)];
+      case "failed":
+        if (!this.record?.picture) return [minor(dispose)];
+        return [button("Try again", () => this.#again()), minor(repeat[1], dispose)];
+      default:
+        return [minor(...repeat, dispose)];
+    }
+  }
+
+  #download() {
+    const link = element("a", {
+      class: "button primary",
+      href: videoUrl(this.job.task_id),
+      download: `${this.name}.mp4`,
+      "aria-label": `Download: ${this.name}`,
+    }, "Download");
+    link.addEventListener("click", async (event) => {
+      if (link.href.startsWith("blob:")) return;
+      // The service names the file by the job's id, and wants the key where there is one: so the page fetches it.
+      event.preventDefault();
+      try {
+        link.href = await this.#blobUrl();
+        link.click();
+      } catch (error) {
+        this.#fault(error);
+      }
+    });
+    return link;
+  }
+
+  async #copy() {
+    const link = new URL(videoUrl(this.job.task_id), location.href).href;
+    const done = await copy(link);
+    const key = currentKey() ? " It works with your key only." : "";
+    toast(done ? `The link is copied.${key}` : `Copy this link: ${link}`);
+  }
+
+  async #again() {
+    await this.#working(() => this.gallery.actions.again(this.record, this.job, randomSeed()));
+  }
+
+  async #cancel() {
+    await this.#working(async () => {
+      const job = await remove(this.job.task_id);
+      if (job) this.gallery.actions.changed(job);
+      else this.gallery.actions.removed(this.job.task_id);
+    });
+  }
+
+  async #delete(pressed) {
+    if (!this.#armed) {
+      this.#armed = setTimeout(() => this.#disarm(pressed), 5000);
+      pressed.textContent = "Delete for good?";
+      pressed.setAttribute("aria-label", `Delete for good: ${this.name}`);
+      announce(`Press again to delete ${this.name} for good.`);
+      return;
+    }
+    this.#disarm(pressed);
+    await this.#working(async () => {
+      const left = await remove(this.job.task_id).catch((error) => {
+        if (error.status !== 404) throw error;
+      });
+      if (left) this.gallery.actions.changed(left);
+      else {
+        toast(`${this.name} is deleted.`);
+        this.gallery.actions.removed(this.job.task_id);
+      }
+    });
+  }
+
+  #disarm(pressed) {
+    clearTimeout(this.#armed);
+    this.#armed = 0;
+    pressed.textContent = "Delete";
+    pressed.setAttribute("aria-label", `Delete: ${this.name}`);
+  }
+
+  async #working(action) {
+    if (this.#busy) return;
+    this.#busy = true;
+    try {
+      await action();
+    } catch (error) {
+      this.#fault(error);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  #fault(error) {
+    toast(fault(error));
+    this.gallery.actions.refused(error);
+  }
+}
+
+/** Copy text; returns whether that worked. Without TLS browsers have only the old way. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const before = document.activeElement;
+    const field = element("textarea", { value: text, readOnly: true, class: "visually-hidden" });
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    before?.focus();
+    return done;
+  }
+}

@@ -1,0 +1,96 @@
+// What the page says about jobs, times and faults.
+
+export function duration(seconds) {
+  if (seconds < 5) return "5 seconds";
+  if (seconds < 60) return `${Math.round(seconds / 5) * 5} seconds`;
+  if (seconds < 90) return "a minute";
+  if (seconds < 3570) return `${Math.round(seconds / 60)} minutes`;
+  const hours = Math.max(1, Math.round(seconds / 1800) / 2);
+  return hours === 1 ? "an hour" : `${hours} hours`;
+}
+
+export function motion(value) {
+  const words = ["very calm", "calm", "moderate", "lively", "very lively"];
+  return words[Math.min(4, Math.floor((value / 256) * 5))];
+}
+
+export const length = (frames, fps) => `${(frames / fps).toFixed(1)} s · ${frames} frames`;
+
+export function size(bytes) {
+  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+const left = (job) => (job.eta_seconds == null ? "" : ` · about ${duration(job.eta_seconds)} left`);
+const readyIn = (job) => (job.eta_seconds == null ? "" : ` · ready in about ${duration(job.eta_seconds)}`);
+
+/** One line about where a job stands. */
+export function standing(job) {
+  if (job.cancel_requested && job.status === "started") return "Stopping at the next step …";
+  if (job.status === "queued") return queued(job) + readyIn(job);
+  if (job.status === "started") return phase(job.progress) + left(job);
+  return { finished: "Ready", failed: "This did not work", cancelled: "Cancelled", expired: "No longer kept" }[
+    job.status
+  ];
+}
+
+function queued(job) {
+  const again = job.attempt > 0 ? "Its worker was lost; starting again. " : "";
+  if (job.position == null) return `${again}Waiting`;
+  return job.position === 1 ? `${again}Next in line` : `${again}Number ${job.position} in line`;
+}
+
+function phase(progress) {
+  const of = progress?.steps ? ` ${Math.min(progress.step + 1, progress.steps)} of ${progress.steps}` : "";
+  switch (progress?.phase) {
+    case "sampling":
+      return `Imagining: step${of}`;
+    case "decoding":
+      return `Drawing: frame${of}`;
+    case "publishing":
+      return "Almost there";
+    default:
+      return "Looking at the picture";
+  }
+}
+
+const startOf = (moment) => new Date(moment).setHours(0, 0, 0, 0);
+
+export function keptUntil(moment) {
+  const when = new Date(moment);
+  const days = Math.round((startOf(when) - startOf(new Date())) / 86_400_000);
+  const time = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const day = ["today", "tomorrow"][days] ?? when.toLocaleDateString([], { day: "numeric", month: "long" });
+  return `${day}, ${time}`;
+}
+
+const FAILED = {
+  out_of_memory: "Decoding fewer frames at once helps, too.",
+  time_limit: "Try fewer steps or fewer frames.",
+  device_lost: "The machine behind the service is in trouble. Try again later.",
+  worker_lost: "The machine behind the service may be in trouble. Try again later.",
+};
+
+/** What a person can do about a job that failed. */
+export const advice = (code) => FAILED[code] ?? "Try again; if it fails again, try another picture or other settings.";
+
+/** What went wrong with a request, and what to do. */
+export function fault(error) {
+  const sentence = error.message.charAt(0).toUpperCase() + error.message.slice(1).replace(/\.?$/, ".");
+  switch (error.status) {
+    case 0:
+      return "The service does not answer. Your pictures are still here: check the connection, then try again.";
+    case 401:
+    case 403:
+      return "The service asks for a valid API key. Enter yours, then try again.";
+    case 413:
+      return `${sentence} Send a smaller picture.`;
+    case 415:
+      return "The service cannot read this kind of file. Save it as JPEG or PNG, then try again.";
+    case 429:
+      return `${sentence} ${error.retryAfter ? `Try again in ${duration(error.retryAfter)}.` : "Try again later."}`;
+    case 503:
+      return "The service cannot reach its queue at the moment. Your pictures are still here: try again shortly.";
+    default:
+      return error.status >= 500 ? "The service made a mistake. Try again; its log says more." : sentence;
+  }
+}

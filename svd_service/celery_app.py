@@ -1,0 +1,53 @@
+"""The Celery app, and how a job's id is published. Imports neither Flask nor the tasks."""
+
+from typing import Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from svd_service.config import Settings
+from svd_service.jobs.errors import UnavailableError
+
+#: The one task's name. Its only content is the Celery task id, which is the job's id.
+GENERATE: Final = "svd_service.generate"
+
+app = Celery("svd_service", config_source="celeryconfig", set_as_current=True)
+
+
+class Publisher:
+    """Gives job ids to Celery.
+
+    It has an app of its own without a result backend: with one, every publication would subscribe to a result that
+    nobody here reads, and wait for a Redis that does not answer for much longer than a caller would.
+    """
+
+    def __init__(self, settings: Settings, *, timeout: float = 1.0) -> None:
+        self._app = Celery("svd_service.publisher", config_source="celeryconfig", set_as_current=False)
+        self._app.conf.update(
+            broker_url=settings.broker,
+            result_backend="disabled://",
+            broker_transport_options={
+                **self._app.conf.broker_transport_options,
+                "socket_timeout": timeout,
+                "socket_connect_timeout": timeout,
+            },
+        )
+        self._queue = settings.namespace
+
+    def __call__(self, job_id: str) -> None:
+        """Publish one id.
+
+        Raises:
+            UnavailableError: Celery's broker cannot be reached, or did not answer in time; the message may have been
+                sent all the same.
+        """
+        try:
+            self._app.send_task(
+                GENERATE,
+                task_id=job_id,
+                queue=self._queue,
+                retry=True,  # once: a connection that Redis closed in the meantime
+                retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
+            )
+        except (OperationalError, OSError) as error:
+            raise UnavailableError(f"the broker cannot be reached: {error}") from error

@@ -1,0 +1,42 @@
+"""The Python client and the command line. Imports nothing of the server, so that it installs without it.
+
+from svd_service.client import Client
+
+with Client("http://127.0.0.1:8000") as client:
+    job = client.submit("cat.jpg", seed=7)
+    for job in client.watch(job.id):
+        print(job.state, job.fraction, job.eta_seconds)
+    client.download(job.id, "cat.mp4")
+"""
+
+from svd_service.client.client import Client, Parameters
+from svd_service.client.errors import (
+    AnswerError,
+    ClientError,
+    ExpiredError,
+    JobEndedError,
+    NotReadyError,
+    RefusedError,
+    UnavailableError,
+    UnknownJobError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from svd_service.client.status import JobStatus, Progress
+
+__all__ = [
+    "AnswerError",
+    "Client",
+    "ClientError",
+    "ExpiredError",
+    "JobEndedError",
+    "JobStatus",
+    "NotReadyError",
+    "Parameters",
+    "Progress",
+    "RefusedError",
+    "UnavailableError",
+    "UnknownJobError",
+    "UnreachableError",
+    "WaitTimeoutError",
+]

@@ -1,0 +1,306 @@
+"""The service over HTTP, from Python: submit a picture, follow its job, fetch the video."""
+
+import contextlib
+import ipaddress
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from svd_service import __version__
+from svd_service.client.errors import AnswerError, JobEndedError, UnreachableError, WaitTimeoutError, error_of
+from svd_service.client.events import Event, read_events
+from svd_service.client.status import JobStatus
+
+#: Answers that say "not now" rather than "no": what stands in front of a service that restarts gives them too.
+_NOT_NOW: Final = frozenset({429, 502, 503, 504})
+#: Seconds between two tries, or two looks at a job: first, and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
+_LOOK_EVERY: Final = 1.0
+
+
+class Parameters(TypedDict, total=False):
+    """What may be asked for; what is absent (or `None`) is the model's choice, or chance's for `seed`.
+
+    Bounds are the service's business, which says so when one is exceeded.
+    """
+
+    seed: int | None
+    width: int | None
+    height: int | None
+    num_frames: int | None
+    num_inference_steps: int | None
+    fps: int | None
+    motion_bucket_id: int | None
+    noise_aug_strength: float | None
+    min_guidance_scale: float | None
+    max_guidance_scale: float | None
+    decode_chunk_size: int | None
+    fit: Literal["auto", "crop", "pad"] | None
+    priority: int | None
+
+
+class Client:
+    """The service at `base_url`.
+
+    What only reads is tried again while nobody answers, for `patience` seconds, since the service may be restarting.
+    A submission is tried again only where no connection came about: otherwise it may have been accepted.
+
+    Args:
+        base_url: such as `http://127.0.0.1:8000`.
+        api_key: sent as a bearer token.
+        timeout: seconds that the service may be silent within one request.
+        patience: seconds for which a request is tried again.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str | None = None, *, timeout: float = 30.0, patience: float = 60.0
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._patience = patience
+        headers = {"User-Agent": f"svd-service/{__version__}"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        # A proxy from the environment is of no use on the way to this very machine.
+        self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
+
+    def submit(self, picture: str | PathLike[str] | bytes, **parameters: Unpack[Parameters]) -> JobStatus:
+        """Send a picture (a path, or a file's bytes); the job that was made of it.
+
+        Raises:
+            OSError: the file cannot be read.
+            RefusedError: the picture or a parameter is at fault.
+            UnavailableError: the service cannot take jobs right now.
+            UnreachableError: nobody answers, or the connection broke; in the latter case the job may have been made.
+        """
+        file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
+        form = {key: str(value) for key, value in parameters.items() if value is not None}
+        answer = self._persistently(
+            lambda: self._send("POST", "/generate", data=form, files={"image": file}), idempotent=False
+        )
+        return JobStatus.of(answer.json())
+
+    def status(self, job_id: str) -> JobStatus:
+        """Where the job stands.
+
+        Raises:
+            UnknownJobError: there is no such job.
+            UnreachableError, UnavailableError: for longer than the client's patience.
+        """
+        return JobStatus.of(self._get(f"/status/{_word(job_id)}").json())
+
+    def wait(
+        self, job_id: str, on_status: Callable[[JobStatus], None] | None = None, timeout: float | None = None
+    ) -> JobStatus:
+        """Look at the job until it is finished, telling `on_status` what was seen each time; its last status.
+
+        Raises:
+            JobEndedError: it failed or was cancelled.
+            WaitTimeoutError: it had not ended after `timeout` seconds.
+            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pauses = _pauses(_LOOK_EVERY)
+        while True:
+            job = self.status(job_id)
+            if on_status is not None:
+                on_status(job)
+            if job.state in {"failed", "cancelled"}:
+                raise JobEndedError(job)
+            if job.ended:
+                return job
+            pause = next(pauses)
+            if deadline is not None and time.monotonic() + pause > deadline:
+                raise WaitTimeoutError(job)
+            time.sleep(pause)
+
+    def watch(self, job_id: str) -> Iterator[JobStatus]:
+        """The job's status now and at every change, until it has ended.
+
+        The service tells it (server-sent events); where it does not, or a proxy swallows it, we ask.
+
+        Raises:
+            UnknownJobError: there is no such job, or it was deleted meanwhile.
+            UnreachableError, UnavailableError: for longer than the client's patience.
+        """
+        version = ""
+        while True:
+            with contextlib.suppress(UnreachableError, AnswerError):
+                for event in self._events(f"/jobs/{_word(job_id)}/events", version):
+                    if event.name != "message":
+                        break
+                    version, job = event.id, JobStatus.of(json.loads(event.data))
+                    yield job
+                    if job.ended:
+                        return
+            job = self.status(job_id)
+            yield job
+            if job.ended:
+                return
+            time.sleep(_LOOK_EVERY)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Cancel the job: at once if it is queued, at its next step if it is started; if it has ended, leave it.
+
+        Raises:
+            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+        """
+        job = self.status(job_id)
+        return job if job.ended else self.delete(job_id) or job
+
+    def delete(self, job_id: str) -> JobStatus | None:
+        """Cancel the job, or delete it and its video for good if it has ended; then there is no status any more.
+
+        Raises:
+            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+        """
+        answer = self._persistently(lambda: self._send("DELETE", f"/jobs/{_word(job_id)}"))
+        return None if answer.status_code == 204 else JobStatus.of(answer.json())
+
+    def jobs(self, limit: int | None = None) -> Iterator[JobStatus]:
+        """Your jobs, newest first, at most `limit` of them.
+
+        Raises:
+            UnreachableError, UnavailableError: as `status` does.
+        """
+        path: str | None = f"/jobs?limit={min(limit or 100, 100)}"
+        number = 0
+        while path:
+            page = self._get(path).json()
+            for told in page["jobs"]:
+                yield JobStatus.of(told)
+                number += 1
+                if number == limit:
+                    return
+            path = page["next"]
+
+    def download(self, job_id: str, path: str | PathLike[str]) -> Path:
+        """Write the job's video to `path`; what is there before is replaced once the whole video has come.
+
+        Raises:
+            NotReadyError: the job has no video (yet).
+            ExpiredError: the video is past its time.
+            OSError: the file cannot be written.
+            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+        """
+        target = Path(path)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            self._persistently(lambda: self._stream_to(part, f"/results/{_word(job_id)}"))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def health(self) -> dict[str, Any]:
+        """What the service says of itself, also when that is nothing good. Asked once, without patience.
+
+        Raises:
+            UnreachableError: nobody answers.
+            AnswerError: somebody else answers.
+        """
+        answer = self._request("GET", "/health")
+        with contextlib.suppress(ValueError):
+            told = answer.json()
+            if isinstance(told, dict) and "status" in told:
+                return told
+        raise error_of(answer) if answer.is_error else AnswerError("this is not svd-service", answer.status_code)
+
+    def close(self) -> None:
+        """Close the connections; nothing can be asked afterwards."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _get(self, path: str) -> httpx2.Response:
+        return self._persistently(lambda: self._send("GET", path))
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        answer = self._request(method, path, **content)
+        if not answer.is_success:
+            raise error_of(answer)
+        return answer
+
+    def _request(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        with self._named_errors():
+            return self._http.request(method, self.base_url + path, **content)
+
+    def _events(self, path: str, last_id: str) -> Iterator[Event]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        with self._named_errors(), self._http.stream("GET", self.base_url + path, headers=headers) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise error_of(answer)
+            yield from read_events(answer.iter_lines())
+
+    def _stream_to(self, part: Path, path: str) -> httpx2.Response:
+        with self._named_errors(), self._http.stream("GET", self.base_url + path) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise error_of(answer)
+            with part.open("wb") as file:
+                for block in answer.iter_bytes():
+                    file.write(block)
+        return answer
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
+
+    def _persistently(self, attempt: Callable[[], httpx2.Response], *, idempotent: bool = True) -> httpx2.Response:
+        """What `attempt` gives, as soon as it gives anything but "not now"."""
+        deadline = time.monotonic() + self._patience
+        pauses = _pauses(_LONGEST_PAUSE)
+        while True:
+            pause = next(pauses)
+            try:
+                return attempt()
+            except (UnreachableError, AnswerError) as error:
+                if not _worth_another_try(error, idempotent=idempotent) or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+
+
+def _worth_another_try(error: UnreachableError | AnswerError, *, idempotent: bool) -> bool:
+    if isinstance(error, AnswerError):
+        return idempotent and error.status_code in _NOT_NOW
+    never_sent = (httpx2.ConnectError, httpx2.ConnectTimeout)
+    hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
+    return isinstance(error.__cause__, never_sent) or (idempotent and not isinstance(error.__cause__, hopeless))
+
+
+def _pauses(longest: float) -> Iterator[float]:
+    """Seconds to pause, growing to `longest`; spread a little, so that many clients do not come back as one."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause * random.uniform(0.9, 1.1)  # noqa: S311 - nothing secret about it
+        pause = min(pause * 1.5, longest)
+
+
+def _word(job_id: str) -> str:
+    return quote(job_id, safe="")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,110 @@
+"""How jobs look while one waits: a bar each on a terminal, a line for each change elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from svd_service.client.status import JobStatus
+
+#: Without a terminal, seconds between two lines of a job that only went on within its phase.
+_LINE_EVERY = 5.0
+
+
+def describe(job: JobStatus) -> str:
+    """Where the job stands, in a few words: `queued, number 2`, `sampling 3/25, 40 s left`, `failed: …`."""
+    left = "" if job.eta_seconds is None else f", {_duration(job.eta_seconds)} left"
+    if job.state == "queued" and job.position:
+        return ("queued, next" if job.position == 1 else f"queued, number {job.position}") + left
+    if job.state == "started" and job.progress:
+        counted = f" {job.progress.step}/{job.progress.steps}" if job.progress.steps else ""
+        again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
+        return f"{job.progress.phase}{counted}{again}{left}"
+    return f"{job.state}: {job.error_message}" if job.error_message else job.state
+
+
+def _duration(seconds: float) -> str:
+    """As exactly as a person wants it: `40 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Display(Protocol):
+    """Shows how far each of several pictures is."""
+
+    def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
+        """Say that the picture at `index` has come this far (0 to 1)."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Bars:
+    """A bar for each picture, on a terminal."""
+
+    def __init__(self, console: Console, names: list[str]) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=console,
+        )
+        self._tasks = [self._progress.add_task(name, total=1.0, words="waiting to be sent") for name in names]
+
+    def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
+        """Move the picture's bar; one that ended stands still."""
+        task = self._tasks[index]
+        self._progress.update(task, completed=fraction, words=words)
+        if ended:
+            self._progress.stop_task(task)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Lines:
+    """A line for each change, where there is no terminal; steps of one phase only now and then."""
+
+    def __init__(self, console: Console, names: list[str]) -> None:
+        self._console = console
+        self._names = names
+        self._last: dict[int, tuple[str, float]] = {}
+
+    def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
+        """Write a line if it says something new."""
+        said, when = self._last.get(index, ("", 0.0))
+        same_phase = said.partition(" ")[0] == words.partition(" ")[0]
+        if words == said or (same_phase and not ended and time.monotonic() - when < _LINE_EVERY):
+            return
+        self._last[index] = (words, time.monotonic())
+        self._console.print(
+            f"{self._names[index]}: {words} ({fraction:.0%})", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def display_on(console: Console, names: list[str]) -> Display:
+    """What suits `console`."""
+    return Bars(console, names) if console.is_terminal else Lines(console, names)

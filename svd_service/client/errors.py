@@ -1,0 +1,123 @@
+"""What can go wrong between a caller and the service, as one tree.
+
+ClientError
+├── UnreachableError       nobody answers at that address
+├── AnswerError            the service answered, with an error
+│   ├── RefusedError       the submission is at fault (400, 413, 415, 422 …); `parameter` may name the culprit
+│   ├── UnknownJobError    no such job (404)
+│   ├── NotReadyError      the job has no result to give (409)
+│   ├── ExpiredError       the result is past its time and gone (410)
+│   └── UnavailableError   the service cannot work right now (5xx); try again later
+├── JobEndedError          the job ended without a video
+└── WaitTimeoutError       the job had not ended when the caller's patience did; it goes on
+"""
+
+from typing import Any, Self
+
+import httpx2
+
+from svd_service.client.status import JobStatus
+
+
+class ClientError(Exception):
+    """Root of the tree."""
+
+
+class UnreachableError(ClientError):
+    """Nobody answers at that address."""
+
+
+class AnswerError(ClientError):
+    """The service answered with an error, whose message this is.
+
+    Attributes:
+        status_code: HTTP status.
+        code: the service's stable, machine-readable code, or "" where something between us answered instead.
+        parameter: name of the parameter at fault, if one is.
+        job_state: state of the job, where the error is about one (409 and 410).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status_code: int,
+        code: str = "",
+        parameter: str | None = None,
+        job_state: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.code = code
+        self.parameter = parameter
+        self.job_state = job_state
+
+    @classmethod
+    def of(cls, answer: httpx2.Response) -> Self:
+        """The error that `answer` tells of; its body must have been read."""
+        told = _error_of(answer)
+        message = str(told.get("message") or f"{answer.status_code} {answer.reason_phrase}".strip())
+        return cls(
+            message,
+            status_code=answer.status_code,
+            code=str(told.get("code", "")),
+            parameter=told.get("parameter"),
+            job_state=told.get("status"),
+        )
+
+
+class RefusedError(AnswerError):
+    """The submission is at fault."""
+
+
+class UnknownJobError(AnswerError):
+    """There is no such job."""
+
+
+class NotReadyError(AnswerError):
+    """The job has no result to give (yet); `job_state` says where it stands."""
+
+
+class ExpiredError(AnswerError):
+    """The result is past its time and gone."""
+
+
+class UnavailableError(AnswerError):
+    """The service cannot work right now."""
+
+
+class JobEndedError(ClientError):
+    """The job ended without a video: it failed or was cancelled. `job` is its last status."""
+
+    def __init__(self, job: JobStatus) -> None:
+        super().__init__(f"{job.state}: {job.error_message}" if job.error_message else job.state)
+        self.job = job
+
+
+class WaitTimeoutError(ClientError):
+    """The job had not ended in time. `job` is its last status; it goes on without us."""
+
+    def __init__(self, job: JobStatus) -> None:
+        super().__init__(f"job {job.id} is still {job.state}")
+        self.job = job
+
+
+_BY_STATUS: dict[int, type[AnswerError]] = {404: UnknownJobError, 409: NotReadyError, 410: ExpiredError}
+
+
+def error_of(answer: httpx2.Response) -> AnswerError:
+    """The right member of the tree for an answer that is no success."""
+    kind = _BY_STATUS.get(answer.status_code)
+    if kind is None:
+        kind = UnavailableError if answer.status_code >= 500 else RefusedError
+    return kind.of(answer)
+
+
+def _error_of(answer: httpx2.Response) -> dict[str, Any]:
+    """`error` of the service's error shape, with the job's state beside it; empty if the body is anybody else's."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    if not isinstance(body, dict) or not isinstance(body.get("error"), dict):
+        return {}
+    return {**body["error"], "status": body.get("status")}

@@ -1,0 +1,265 @@
+"""Settings: the only reader of the environment and of `.env`. Imports nothing of ours.
+
+Every other module gets its values from a `Settings`; a process has its own from `settings()`, read once, and tests
+build theirs from a mapping with `Settings.from_mapping`.
+"""
+
+import functools
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta
+
+#: The model of a machine with CUDA, and that of every other machine.
+CUDA_MODEL: Final = "stabilityai/stable-video-diffusion-img2vid-xt"
+CPU_MODEL: Final = str(Path(__file__).resolve().parent / "models" / "nano")
+
+#: Environment variables that do not follow the rule, which is `SVD_` and the field's name.
+_VARIABLES: Final = {
+    "redis_url": "REDIS_URL",
+    "redis_host": "REDIS_HOST",
+    "redis_port": "REDIS_PORT",
+    "video_width": "VIDEO_WIDTH",
+    "video_height": "VIDEO_HEIGHT",
+    "video_frames": "VIDEO_FRAMES",
+    "multiprocess_dir": "PROMETHEUS_MULTIPROC_DIR",
+}
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Size = Annotated[int, Meta(ge=64, le=4096, multiple_of=8)]
+Seconds = Annotated[float, Meta(gt=0)]
+RedisURL = Annotated[str, Meta(pattern="^(redis|rediss|unix)://")]
+Keys = Annotated[str, Meta(pattern=r"^( *[^:,\s]+:[0-9a-f]{64}(:[0-2])? *(,|$))*$")]
+Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
+
+
+class ConfigurationError(Exception):
+    """A setting has a value that cannot be used. The message names the environment variable."""
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets `field`."""
+    return _VARIABLES.get(field, f"SVD_{field.upper()}")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
+    """Everything that an operator can set. What each is for stands beside it, for docs/configuration.md too."""
+
+    # Redis
+    redis_url: Annotated[
+        RedisURL | None, Meta(description="Redis as a URL; wins over `REDIS_HOST` and `REDIS_PORT`.")
+    ] = None
+    redis_host: Annotated[str | None, Meta(description="Host of Redis. Default: localhost.")] = None
+    redis_port: Annotated[Port, Meta(description="Port of Redis.")] = 6379
+    namespace: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z][a-z0-9_-]{0,31}$",
+            description="What every key of ours in Redis begins with, and the name of the Celery queue.",
+        ),
+    ] = "svd"
+
+    # The model
+    model: Annotated[
+        str | None,
+        Meta(
+            description="A hub id or a folder in diffusers' layout. Default: SVD-XT where there is a CUDA device, else "
+            "the small model that comes with the package. Set it alike for API and workers."
+        ),
+    ] = None
+    model_revision: Annotated[str | None, Meta(description="Branch, tag or commit of a hub model.")] = None
+    devices: Annotated[
+        str,
+        Meta(
+            pattern=r"^((\d+|cpu)( *, *(\d+|cpu))*)?$",
+            description="Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every CUDA device, "
+            "or one CPU process.",
+        ),
+    ] = ""
+    cpu_threads: Annotated[
+        int, Meta(ge=0, description="Threads of a CPU process; 0: the cores shared among the processes.")
+    ] = 0
+    video_width: Annotated[Size | None, Meta(description="Default width in pixels. Default: the model's.")] = None
+    video_height: Annotated[Size | None, Meta(description="Default height in pixels. Default: the model's.")] = None
+    video_frames: Annotated[
+        Annotated[int, Meta(ge=2, le=100)] | None, Meta(description="Default number of frames. Default: the model's.")
+    ] = None
+
+    # Pictures and videos
+    data_dir: Annotated[Path, Meta(description="Where pictures and videos are kept.")] = msgspec.field(
+        default_factory=lambda: Path("data").resolve()
+    )
+    max_upload_bytes: Annotated[int, Meta(ge=1_000, description="Largest picture accepted, in bytes.")] = 20_000_000
+    max_pixels: Annotated[
+        int,
+        # Beyond that, Pillow takes any picture for a decompression bomb.
+        Meta(ge=4_096, le=89_478_485, description="Largest picture accepted, in pixels."),
+    ] = 50_000_000
+    result_ttl: Annotated[Seconds, Meta(description="Seconds a result is kept after it was published.")] = 86_400
+    record_ttl: Annotated[
+        Seconds, Meta(description="Seconds a job that ended is remembered after its result is gone (410, then 404).")
+    ] = 604_800
+
+    fetch_urls: Annotated[
+        bool,
+        Meta(
+            description="Whether a picture may be named by its http(s) URL, in OpenAI's dialect. The API fetches it, "
+            "from public addresses alone."
+        ),
+    ] = False
+
+    # Jobs
+    max_attempts: Annotated[
+        int, Meta(ge=1, le=10, description="Attempts that may be lost or cut short before a job fails for good.")
+    ] = 3
+    lease: Annotated[
+        float,
+        Meta(ge=1, description="Seconds after which a job whose worker fell silent is given to another."),
+    ] = 10
+    job_timeout: Annotated[float, Meta(ge=1, description="Seconds one attempt may take before the job fails.")] = 3_600
+    drain_timeout: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Seconds that a job in hand gets to finish when its worker is told to stop; then it is handed "
+            "back at its next step, and another worker begins it anew.",
+        ),
+    ] = 25
+
+    # Who may ask, and how much
+    api_keys: Annotated[
+        Keys,
+        Meta(
+            description="API keys as `NAME:SHA256` or `NAME:SHA256:PRIORITY`, with commas between; beside those of "
+            "`svd-service keys`. Without any key everybody may use the service."
+        ),
+    ] = ""
+    rate_limit: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Requests in a minute that one key may make, or without keys one address; 0: any number.",
+        ),
+    ] = 0
+    max_queued: Annotated[int, Meta(ge=1, description="Jobs that may wait for a worker; more are refused (429).")] = (
+        1_000
+    )
+    max_queued_per_key: Annotated[int, Meta(ge=1, description="Jobs of one key that may wait.")] = 500
+    trusted_proxies: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10,
+            description="Proxies before the HTTP API whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+        ),
+    ] = 0
+
+    # The web process
+    bind: Annotated[str, Meta(description="Address and port of the HTTP API (gunicorn).")] = "127.0.0.1:8000"
+    api_processes: Annotated[int, Meta(ge=1, description="Processes of gunicorn.")] = 2
+    api_threads: Annotated[int, Meta(ge=2, description="Threads of each such process.")] = 16
+    api_streams: Annotated[
+        int, Meta(ge=0, description="Open event streams of each such process; each has a thread beside those.")
+    ] = 32
+
+    # Looking on
+    multiprocess_dir: Annotated[
+        Path | None,
+        Meta(description="Where gunicorn's processes count requests; emptied at start. Default: a temporary folder."),
+    ] = None
+    log_format: Annotated[Literal["plain", "json"], Meta(description="`plain`, or `json` for one object a line.")] = (
+        "plain"
+    )
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="Least severe level that is logged.")
+    ] = "INFO"
+    exporter_bind: Annotated[str, Meta(description="Address and port of the Prometheus exporter.")] = "127.0.0.1:9808"
+    flower_bind: Annotated[str, Meta(description="Address and port of Flower.")] = "127.0.0.1:5555"
+    flower_basic_auth: Annotated[
+        Credentials | None,
+        Meta(
+            description="`user:password` for Flower. `svd-service up --flower` makes one up and shows it if there is "
+            "none.",
+        ),
+    ] = None
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """Settings from the environment and, for what is not there, from `.env` in the present folder.
+
+        Raises:
+            ConfigurationError: a variable has a value that cannot be used.
+        """
+        return cls.from_mapping({**dotenv_values(".env"), **os.environ})
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> "Settings":
+        """Settings from a mapping of variable names alone; an empty value is no value.
+
+        Raises:
+            ConfigurationError: a variable has a value that cannot be used.
+        """
+        given = {name: values[name] for name in cls.variables().values() if values.get(name) not in {None, ""}}
+        # One by one, so that the message can name the variable and show its value.
+        for name, value in given.items():
+            try:
+                msgspec.convert({name: value}, cls, strict=False, dec_hook=_path)
+            except (msgspec.ValidationError, ValueError) as error:
+                reason = str(error).removesuffix(f" - at `$.{name}`")
+                raise ConfigurationError(f"{name}={value!r}: {reason}") from None
+        return msgspec.convert(given, cls, strict=False, dec_hook=_path)
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """The environment variable of each field."""
+        return {field.name: field.encode_name for field in msgspec.structs.fields(cls)}
+
+    @property
+    def redis(self) -> str:
+        """URL of the Redis that holds the ledger, Celery's queue and its results."""
+        return self.redis_url or f"redis://{self.redis_host or 'localhost'}:{self.redis_port}/0"
+
+    @property
+    def broker(self) -> str:
+        """The same Redis as Celery spells it."""
+        return self.redis.replace("unix://", "redis+socket://", 1)
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """One device a worker process, by process index: CUDA device numbers or `cpu`."""
+        named = tuple(name.strip() for name in self.devices.split(",") if name.strip())
+        return named or cuda_devices() or ("cpu",)
+
+    @property
+    def model_source(self) -> str:
+        """Hub id or folder of the model that this host uses."""
+        return self.model or (CPU_MODEL if set(self.worker_devices) == {"cpu"} else CUDA_MODEL)
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value).expanduser().resolve()
+    raise NotImplementedError(kind)
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """Numbers of the NVIDIA devices that are here, found without loading CUDA, which counts them from 0.
+
+    A container that was given some of a host's devices sees files with the host's numbers.
+    """
+    return tuple(str(number) for number, _ in enumerate(glob.glob("/dev/nvidia[0-9]*")))
+
+
+@functools.cache
+def settings() -> Settings:
+    """This process's settings, read once.
+
+    Raises:
+        ConfigurationError: a variable has a value that cannot be used.
+    """
+    return Settings.load()

@@ -1,0 +1,216 @@
+"""The ledger's figures as Prometheus metrics: `LedgerCollector`, and a small server of its own, `svd-service exporter`.
+
+The figures are counted in Redis, so they are right whichever process did the work and whichever was restarted since.
+The API's `/metrics` shows them too, through the same collector; whoever adds up over both must choose one of them.
+Imports neither Flask nor Celery.
+"""
+
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Metric, start_wsgi_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+from svd_service import logs
+from svd_service.config import ConfigurationError, Settings
+from svd_service.config import settings as settings_of_this_process
+from svd_service.jobs.errors import QueueFullError, RefusedError, UnavailableError
+from svd_service.jobs.job import State
+from svd_service.jobs.ledger import Figures, Ledger, WorkerStatus, connect
+
+logger = logging.getLogger(__name__)
+
+#: Label values that are shown from the start, at 0: a counter that appears with its first event hides that event from
+#: `rate` and `increase`.
+END_STATES: Final = (State.FINISHED, State.FAILED, State.CANCELLED)
+OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
+
+
+class Source(Protocol):
+    """Where the figures come from: a `Ledger`, or anything else that has them."""
+
+    def figures(self) -> Figures:
+        """What there is and what has happened; raises `UnavailableError` when that cannot be told."""
+        ...
+
+
+class LedgerCollector:
+    """The ledger's figures as metric families, read anew at every scrape.
+
+    When the ledger cannot be reached, `svd_ledger_up` is 0 and every other family is empty: a zero would be a claim.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, always in the same order, each sorted by its labels."""
+        try:
+            figures = self._source.figures()
+        except UnavailableError as error:
+            logger.warning("no figures: %s", error)
+            yield _up(0)
+            return
+        yield _up(1)
+        yield from _jobs(figures)
+        yield from _queue(figures)
+        yield from _durations(figures)
+        yield from _workers(figures.workers)
+
+    def describe(self) -> Iterator[Metric]:
+        """Every family that there may be. With it a registry knows their names, and reads nothing to find them out."""
+        nothing = Figures({}, 0, {}, {}, {}, {}, 0, 0.0, {}, {})
+        yield _up(1)
+        for families in (_jobs(nothing), _queue(nothing), _durations(nothing), _workers([])):
+            yield from families
+
+
+def registry(source: Source) -> CollectorRegistry:
+    """A registry with our collector alone; the library's default one would add this process' own figures."""
+    made = CollectorRegistry()
+    made.register(LedgerCollector(source))
+    return made
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[WSGIServer]:
+    """Metrics on `settings.exporter_bind` (`host:port`; port 0 takes a free one) for as long as the block lasts.
+
+    Raises:
+        ConfigurationError: the address is none, or cannot be bound.
+    """
+    host, port = _address(settings.exporter_bind)
+    try:
+        server, thread = start_wsgi_server(port, host, registry(Ledger(connect(settings), settings)))
+    except OSError as error:
+        raise ConfigurationError(f"SVD_EXPORTER_BIND={settings.exporter_bind}: {error}") from None
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def serve(settings: Settings) -> None:
+    """Serve metrics until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigurationError: the address is none, or cannot be bound.
+    """
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    # Explicitly: as a container's first process it would not be ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, stop)
+    with serving(settings) as server:
+        logger.info("metrics on http://%s:%s/metrics", *server.server_address[:2])
+        try:
+            while True:
+                signal.pause()
+        except KeyboardInterrupt:
+            pass
+
+
+def main() -> None:
+    """Serve with this process' settings; what is wrong with them ends it with a message."""
+    try:
+        settings = settings_of_this_process()
+        logs.configure(settings)
+        serve(settings)
+    except ConfigurationError as error:
+        raise SystemExit(f"svd-service exporter: {error}") from None
+
+
+def _address(bind: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{bind}")
+        if parts.hostname and parts.port is not None:
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise ConfigurationError(f"SVD_EXPORTER_BIND={bind!r}: expected host:port")
+
+
+def _up(value: int) -> Metric:
+    return GaugeMetricFamily("svd_ledger_up", "Whether the job ledger in Redis could be read (1) or not (0).", value)
+
+
+def _jobs(figures: Figures) -> Iterator[Metric]:
+    yield _gauge("svd_jobs", "Jobs that the ledger remembers, by state.", "state", _from_zero(State, figures.jobs))
+    yield CounterMetricFamily("svd_jobs_created", "Jobs accepted.", value=figures.created)
+    yield _counter(
+        "svd_jobs_refused",
+        "Submissions refused; nothing was stored.",
+        "reason",
+        _from_zero((*(kind.code for kind in RefusedError.__subclasses__()), QueueFullError.code), figures.refused),
+    )
+    yield _counter("svd_jobs_ended", "Jobs ended, by their end.", "state", _from_zero(END_STATES, figures.ended))
+    yield _counter("svd_jobs_failed", "Jobs failed for good, by reason.", "reason", figures.failed)
+    yield _counter(
+        "svd_attempts",
+        "Attempts at a job, by what became of them; those started count all.",
+        "outcome",
+        _from_zero(OUTCOMES, figures.attempts),
+    )
+
+
+def _queue(figures: Figures) -> Iterator[Metric]:
+    yield GaugeMetricFamily("svd_queue_length", "Jobs that wait for a worker.", figures.queue_length)
+    yield GaugeMetricFamily(
+        "svd_queue_oldest_seconds", "Age of the job that has waited longest; 0 when none waits.", figures.oldest_queued
+    )
+
+
+def _durations(figures: Figures) -> Iterator[Metric]:
+    phases = SummaryMetricFamily(
+        "svd_phase_seconds", "Time that a phase of a finished attempt took.", labels=("device", "phase")
+    )
+    for labels, (count, seconds) in sorted(figures.phases.items()):
+        phases.add_metric(labels, count, seconds)
+    yield phases
+    steps = SummaryMetricFamily("svd_step_seconds", "Time that one denoising step took.", labels=("device",))
+    for device, (count, seconds) in sorted(figures.steps.items()):
+        steps.add_metric((device,), count, seconds)
+    yield steps
+
+
+def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
+    by_name = sorted(workers, key=lambda status: status.worker)
+    yield GaugeMetricFamily("svd_workers_ready", "Worker processes that hold the model.", len(by_name))
+    ready = GaugeMetricFamily(
+        "svd_worker_ready", "1 for each worker process that holds the model.", labels=("worker", "device", "model")
+    )
+    load = GaugeMetricFamily(
+        "svd_worker_load_seconds", "Time that loading the model took.", labels=("worker", "device")
+    )
+    for status in by_name:
+        ready.add_metric((status.worker, status.device, status.model), 1)
+        load.add_metric((status.worker, status.device), status.load_seconds)
+    yield ready
+    yield load
+
+
+def _from_zero(known: Iterable[str], found: Mapping[str, int]) -> dict[str, int]:
+    return dict.fromkeys(map(str, known), 0) | {str(label): value for label, value in found.items()}
+
+
+def _gauge(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
+    return _labelled(GaugeMetricFamily(name, documentation, labels=(label,)), values)
+
+
+def _counter(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
+    return _labelled(CounterMetricFamily(name, documentation, labels=(label,)), values)
+
+
+def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str, int]) -> Metric:
+    for label, value in sorted(values.items()):
+        family.add_metric((label,), value)
+    return family

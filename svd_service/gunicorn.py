@@ -1,0 +1,77 @@
+"""gunicorn's configuration: `gunicorn -c python:svd_service.gunicorn wsgi:application`."""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from svd_service.config import settings
+
+# prometheus_client counts across processes in files. It and our settings look for the folder when they are first
+# loaded, so it is named before either.
+if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # noqa: TID251
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="svd-metrics-")  # noqa: TID251
+
+_settings = settings()
+
+bind = _settings.bind
+workers = _settings.api_processes
+# Each open event stream keeps a thread, so they have threads of their own: the other requests always find theirs.
+threads = _settings.api_threads + _settings.api_streams
+worker_connections = max(1_000, 2 * threads)
+worker_class = "gthread"
+# Uploads of a slow client keep a thread, not the process: gthread's timeout is about a process that hangs.
+timeout = 60
+graceful_timeout = 20
+keepalive = 15
+control_socket_disable = True
+accesslog = None
+errorlog = "-"
+loglevel = _settings.log_level.lower()
+
+_metrics_dir = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])  # noqa: TID251
+
+
+def on_starting(server: Any) -> None:
+    """Begin with no counts of an earlier server."""
+    _metrics_dir.mkdir(parents=True, exist_ok=True)
+    _delete_counts()
+
+
+def when_ready(server: Any) -> None:
+    """Say so when everybody who can reach the address may use the service."""
+    # As below: nothing of the application is loaded in the parent before its time.
+    from svd_service.jobs import keys  # noqa: PLC0415
+
+    if warning := keys.warning_if_open(_settings):
+        server.log.warning(warning)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Bring in Celery and Pillow while nobody waits for them; end streams when the process ends."""
+    import svd_service.celery_app  # noqa: PLC0415
+    import svd_service.jobs.picture  # noqa: F401, PLC0415
+
+    worker.wsgi.extensions["events"].close_when(lambda: not worker.alive)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Fold the counts of a process that is gone."""
+    # Loaded here, in the parent, it would be too early at the top.
+    from prometheus_client import multiprocess  # noqa: PLC0415
+
+    multiprocess.mark_process_dead(worker.pid, path=str(_metrics_dir))  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: Any) -> None:
+    """Leave nothing behind."""
+    _delete_counts()
+    # It stays where it is a mount point, or somebody else's too.
+    with suppress(OSError):
+        _metrics_dir.rmdir()
+
+
+def _delete_counts() -> None:
+    for counts in _metrics_dir.glob("*.db"):
+        counts.unlink(missing_ok=True)

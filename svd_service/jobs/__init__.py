@@ -1,0 +1,1 @@
+"""What a job is and may do. No Flask, no Celery, no torch."""

@@ -1,0 +1,163 @@
+"""What can go wrong with a job, as one tree. None of these knows an HTTP status: each dialect maps them at its edge.
+
+JobError
+├── RefusedError                the submission is at fault; nothing was stored
+│   ├── InvalidParameterError   a parameter is out of bounds or not understood
+│   ├── MissingPictureError     there is no picture in the request
+│   ├── UnsupportedError        beyond what Stable Video Diffusion can do
+│   ├── NotAPictureError        the bytes are no picture of a kind we read
+│   ├── BrokenPictureError      a picture, but truncated or damaged
+│   ├── AnimatedPictureError    a picture of several frames
+│   ├── PictureSizeError        not one of the sizes that the API takes
+│   └── PictureTooLargeError    too many bytes or too many pixels
+├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
+├── UnknownJobError             no such job (or not the caller's)
+├── NotReadyError               the job has no result (yet)
+├── ExpiredError                the result is past its time
+├── UnauthorizedError           the caller did not show a key, or not a valid one
+├── LimitedError                not now: the caller may come again after a while
+│   ├── QueueFullError          too many jobs wait already
+│   └── RateLimitedError        too many requests
+├── UnknownKeyError             no such API key
+├── StaleAttemptError           this attempt is no longer the job's; all it writes is refused
+└── UnavailableError            the ledger or the artifacts cannot be reached
+"""
+
+
+class JobError(Exception):
+    """Root of the tree. `code` is stable and machine-readable; the message is for a person."""
+
+    code = "error"
+
+
+class RefusedError(JobError):
+    """The submission is at fault; nothing was stored."""
+
+    code = "refused"
+
+
+class InvalidParameterError(RefusedError):
+    """A parameter is out of bounds or not understood. `parameter` names it."""
+
+    code = "invalid_parameter"
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class MissingPictureError(RefusedError):
+    """There is no picture in the request."""
+
+    code = "missing_image"
+
+
+class UnsupportedError(RefusedError):
+    """What is asked for is beyond what Stable Video Diffusion can do."""
+
+    code = "not_supported"
+
+
+class NotAPictureError(RefusedError):
+    """The bytes are no picture of a kind we read."""
+
+    code = "not_an_image"
+
+
+class BrokenPictureError(RefusedError):
+    """A picture, but truncated or damaged."""
+
+    code = "broken_image"
+
+
+class AnimatedPictureError(RefusedError):
+    """A picture of several frames, where one is wanted."""
+
+    code = "animated_image"
+
+
+class PictureSizeError(RefusedError):
+    """The picture's width and height are not among those that the API takes."""
+
+    code = "image_size"
+
+
+class PictureTooLargeError(RefusedError):
+    """Too many bytes or too many pixels."""
+
+    code = "image_too_large"
+
+
+class IdempotencyConflictError(JobError):
+    """An `Idempotency-Key` was used before, for another request."""
+
+    code = "idempotency_conflict"
+
+
+class UnknownJobError(JobError):
+    """No such job, or not the caller's."""
+
+    code = "unknown_job"
+
+
+class NotReadyError(JobError):
+    """The job has no result to give. `state` is the job's present state; `eta_seconds` when it may have one."""
+
+    code = "not_ready"
+
+    def __init__(self, state: str, message: str, eta_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.state = state
+        self.eta_seconds = eta_seconds
+
+
+class ExpiredError(JobError):
+    """The result is past its time and gone."""
+
+    code = "expired"
+
+
+class UnauthorizedError(JobError):
+    """No API key was shown, or not a valid one."""
+
+    code = "unauthorized"
+
+
+class LimitedError(JobError):
+    """Not now. `retry_after` is in how many seconds to come again."""
+
+    code = "limited"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFullError(LimitedError):
+    """Too many jobs wait already, or too many of the caller's; nothing was stored."""
+
+    code = "queue_full"
+
+
+class RateLimitedError(LimitedError):
+    """Too many requests."""
+
+    code = "rate_limited"
+
+
+class UnknownKeyError(JobError):
+    """No such API key."""
+
+    code = "unknown_key"
+
+
+class StaleAttemptError(JobError):
+    """This attempt is no longer the job's: it was given to another, or the job has ended."""
+
+    code = "stale_attempt"
+
+
+class UnavailableError(JobError):
+    """The ledger or the artifacts cannot be reached right now; nothing is known to be lost."""
+
+    code = "unavailable"

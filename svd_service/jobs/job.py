@@ -1,0 +1,174 @@
+"""A job: its states and their legal moves, its progress, its attempts, and how it looks at one moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from svd_service.jobs.request import Parameters
+
+
+class State(StrEnum):
+    """Where a job stands. Celery's own states are never shown as ours."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be done for the job."""
+        return not MOVES[self] & {State.STARTED, State.FINISHED}
+
+
+#: The legal moves. The ledger's Lua makes no other; `started → queued` is a lost attempt that is to be repeated.
+MOVES: Final[dict[State, frozenset[State]]] = {
+    State.QUEUED: frozenset({State.STARTED, State.FAILED, State.CANCELLED}),
+    State.STARTED: frozenset({State.QUEUED, State.STARTED, State.FINISHED, State.FAILED, State.CANCELLED}),
+    State.FINISHED: frozenset({State.EXPIRED}),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+
+
+class Phase(StrEnum):
+    """What a started job is busy with, in this order."""
+
+    PREPARING = "preparing"
+    SAMPLING = "sampling"
+    DECODING = "decoding"
+    PUBLISHING = "publishing"
+
+
+#: Share of an attempt's time that each phase is taken to need, for the one number of a progress bar, until finished
+#: jobs have shown what it is on their device.
+PHASE_WEIGHTS: Final[dict[Phase, float]] = {
+    Phase.PREPARING: 0.04,
+    Phase.SAMPLING: 0.76,
+    Phase.DECODING: 0.18,
+    Phase.PUBLISHING: 0.02,
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an attempt has come: `step` of `steps` within `phase` (decoding counts frames).
+
+    `weights` are the phases' shares of the whole attempt's time; `at` is when it was told.
+    """
+
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+    weights: Mapping[Phase, float] = field(default_factory=lambda: PHASE_WEIGHTS, compare=False, repr=False)
+    at: float = field(default=0.0, compare=False, repr=False)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole attempt that is done, 0 to 1."""
+        done = 0.0
+        for phase, weight in self.weights.items():
+            if phase is self.phase:
+                return round(done + weight * (self.step / self.steps if self.steps else 0.0), 4)
+            done += weight
+        raise AssertionError(self.phase)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a claim: the worker process that runs an attempt.
+
+    `instance` is made up anew by each worker parent at its start, so that a process id is only ever compared within
+    the process tree that it belongs to.
+    """
+
+    worker: str
+    device: str
+    instance: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one attempt. `token` fences it: each claim has its own, and only the present one is heard."""
+
+    job_id: str
+    token: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt as history tells it. `outcome` is absent while it runs; times are seconds since the epoch."""
+
+    number: int
+    worker: str
+    device: str
+    started_at: float
+    ended_at: float | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed: a stable code, and a sentence that a person understands."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A published video. `artifact` is its name in the store, `sha256` that of its bytes (and its ETag)."""
+
+    artifact: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    frames: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class Variant(StrEnum):
+    """What a result comes as: the video, one frame of it (WebP), or all frames side by side on a sheet (JPEG)."""
+
+    VIDEO = "video"
+    THUMBNAIL = "thumbnail"
+    SPRITESHEET = "spritesheet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job at one moment, `observed_at`, as the ledger tells it. Times are seconds since the epoch, by Redis' clock.
+
+    `eta_seconds` is how long it still takes, `None` where that cannot be told. `notes` are what its caller wants
+    remembered with it. A `deleted` job is nobody's: only its worker is still to stop.
+    """
+
+    id: str
+    state: State
+    parameters: Parameters
+    model: dict[str, Any]
+    owner: str
+    input: str
+    created_at: float
+    version: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    expires_at: float | None = None
+    cancel_requested: bool = False
+    deleted: bool = False
+    notes: dict[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
+    attempts: tuple[Attempt, ...] = ()
+    failure: Failure | None = None
+    result: Result | None = None
+    position: int | None = None
+    observed_at: float = 0.0
+    eta_seconds: float | None = None
+    priority: int = 0

@@ -1,0 +1,640 @@
+"""The job ledger: the one truth about every job, in Redis, changed by nothing but the Lua scripts beside this file.
+
+Keys, all under one namespace:
+
+==========================  ======  ================================================================================
+``job:{id}``                hash    the job: state, owner, request, times, attempts, progress, failure, result
+``waiting``                 zset    queued jobs whose id Celery does not have yet, by fair-queueing tag
+``published``               zset    queued jobs whose id was given to Celery, by the time of that
+``queued``                  zset    both of them, by the time of submission
+``leases``                  zset    started jobs, by the time at which their lease lapses
+``ended``                   zset    ended jobs, by the time at which retention looks at them next
+``owner:{owner}``           zset    an owner's jobs, by the time of submission
+``queued_of``               hash    how many jobs each owner has in `queued`
+``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
+``states``                  hash    how many jobs there are in each state
+``counters``                hash    what has ever happened, for the exporter
+``paces``                   hash    how fast each kind of device is with each model (pace.py)
+``workers``                 zset    worker processes that hold the model, by their last heartbeat
+``worker_status``           hash    their status, as JSON
+``heard``                           when a worker or house-keeping was last heard
+``finish_tags``, ``clock``          the virtual time of fair queueing
+``rate:{who}:{minute}``             requests that someone made in a minute
+``keys``                    hash    API keys: the business of keys.py
+``events``                  channel "id version owner" at every change of a job
+==========================  ======  ================================================================================
+
+Invariants, after every script:
+
+1. A job is in exactly the sets of its state: queued in `queued` and in one of `waiting` and `published`; started in
+   `leases`, with a `token`; ended in `ended`; and in nothing else.
+2. A write in the name of an attempt is heard only if its token is the job's present one. A token is made anew for every
+   claim, so at most one attempt is heard at any time, and none after the job has ended.
+3. A job's result is written once, by the move to `finished`, and that move ends the attempt.
+4. Nobody's lease runs while nobody is heard, because Redis is down or frozen.
+5. A job leaves `started` for `queued` at most as often as attempts allow; released attempts are not counted.
+6. Every script can be repeated after an answer that was lost, and changes nothing the second time.
+
+So Celery's message is a hint, not the truth: lost, it is sent again by `reap` and `dispatch`; doubled, the second claim
+is refused.
+"""
+
+import json
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from svd_service.config import Settings
+from svd_service.jobs.connection import reachable as _reachable
+from svd_service.jobs.errors import (
+    IdempotencyConflictError,
+    QueueFullError,
+    RateLimitedError,
+    StaleAttemptError,
+    UnknownJobError,
+)
+from svd_service.jobs.job import (
+    Attempt,
+    Claim,
+    Failure,
+    Holder,
+    Job,
+    Phase,
+    Progress,
+    Result,
+    State,
+)
+from svd_service.jobs.pace import Outlook, work_of
+from svd_service.jobs.request import Parameters
+
+#: Seconds between two heartbeats of a worker process, and after how many it no longer counts.
+HEARTBEAT: Final = 2.0
+WORKER_SILENCE: Final = 3 * HEARTBEAT + 1
+
+#: Seconds for which a published id may stay unclaimed beside an idle worker before it is published again.
+REPUBLISH_AFTER: Final = 5.0
+
+#: Seconds for which an `Idempotency-Key` is remembered.
+IDEMPOTENCY_TTL: Final = 86_400
+
+#: Why a job failed whose attempts were all lost.
+WORKER_LOST: Final = Failure("worker_lost", "The worker was lost in every attempt.")
+
+#: Seconds after which to come again to a full queue: while no job has finished yet or nobody works, and at most.
+UNKNOWN_RETRY_AFTER: Final = 30
+LONGEST_RETRY_AFTER: Final = 3_600
+
+_SEPARATOR: Final = "|"
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` a duration."""
+
+    worker: str
+    device: str
+    instance: str
+    pid: int
+    model: str
+    trained: bool
+    ready_since: float
+    load_seconds: float
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Artifacts that a job has a use for: its picture, its result, and what the attempt with `token` is writing."""
+
+    input: str | None
+    token: str | None
+    result: str | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What there is and what has happened, for metrics. Summaries are (count, sum of seconds)."""
+
+    jobs: dict[str, int]
+    created: int
+    refused: dict[str, int]
+    ended: dict[str, int]
+    failed: dict[str, int]
+    attempts: dict[str, int]
+    queue_length: int
+    oldest_queued: float
+    phases: dict[tuple[str, str], tuple[int, float]]
+    steps: dict[str, tuple[int, float]]
+    workers: list[WorkerStatus] = field(default_factory=list)
+
+
+def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
+    """A client of Redis on which nothing waits longer than `timeout` seconds.
+
+    A connection that Redis closed in the meantime (a restart) is opened anew once; a timeout is not repeated.
+    """
+    return redis.Redis.from_url(
+        settings.redis,
+        decode_responses=True,
+        socket_connect_timeout=timeout,
+        socket_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+
+
+class Ledger:
+    """The ledger of one namespace.
+
+    Every method raises `UnavailableError` when Redis cannot be reached or does not answer in time; what was asked for
+    may then have happened or not, and asking again is safe.
+    """
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self._redis = client
+        self._settings = settings
+        self._namespace = settings.namespace
+        lua = Path(__file__).parent / "lua"
+        prelude = (lua / "prelude.lua").read_text()
+        self._scripts = {
+            name: client.register_script(prelude + (lua / f"{name}.lua").read_text())
+            for name in (
+                "submit", "dispatch", "claim", "progress", "finish", "settle",
+                "cancel", "reap", "expire", "forget", "heartbeat", "workers", "outlook",
+                "count_request",
+            )
+        }  # fmt: skip
+
+    # What callers do
+
+    def submit(
+        self,
+        job_id: str,
+        *,
+        parameters: Parameters,
+        model: Mapping[str, Any],
+        input: str,
+        owner: str = "",
+        notes: Mapping[str, str] | None = None,
+        idempotency_key: str = "",
+        fingerprint: str = "",
+        priority: int = 0,
+    ) -> str:
+        """Accept a job; returns its id, or that of the job made earlier under the same `idempotency_key`.
+
+        Raises:
+            IdempotencyConflictError: that key was used for another request (one with another `fingerprint`).
+            QueueFullError: too many jobs wait, or too many of this owner.
+        """
+        fields = {
+            "parameters": _dump(parameters.to_dict()),
+            "model": _dump(model),
+            "input": input,
+            "work": _dump(work_of(parameters)),
+        }
+        if notes:
+            fields["notes"] = _dump(notes)
+        verdict, accepted = self._run(
+            "submit",
+            job_id,
+            owner,
+            idempotency_key,
+            fingerprint,
+            IDEMPOTENCY_TTL,
+            priority,
+            self._settings.max_queued,
+            self._settings.max_queued_per_key,
+            *_flat(fields.items()),
+        )
+        if verdict == "conflict":
+            raise IdempotencyConflictError("this Idempotency-Key was used for a different request")
+        if verdict in {"full", "owner_full"}:
+            raise self._queue_full(of_owner=verdict == "owner_full")
+        return str(accepted)
+
+    def require_room(self, owner: str) -> None:
+        """Refuse early what `submit` would refuse now.
+
+        Raises:
+            QueueFullError: too many jobs wait, or too many of this owner.
+        """
+        with _reachable(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(self._key("queued"))
+            pipe.hget(self._key("queued_of"), owner)
+            queued, of_owner = pipe.execute()
+        if queued >= self._settings.max_queued:
+            raise self._queue_full(of_owner=False)
+        if owner and int(of_owner or 0) >= self._settings.max_queued_per_key:
+            raise self._queue_full(of_owner=True)
+
+    def count_request(self, who: str, limit: int) -> None:
+        """Count a request of `who`, who may make `limit` within any minute.
+
+        Raises:
+            RateLimitedError: this one is too many; it was not counted.
+        """
+        wait = float(self._run("count_request", who, limit, 60))
+        if wait > 0:
+            raise RateLimitedError(f"more than {limit} requests in a minute", math.ceil(wait))
+
+    def _queue_full(self, *, of_owner: bool) -> QueueFullError:
+        """The error that says when to come again: when a place may be free, going by how long jobs took so far."""
+        with _reachable(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._key("counters"))
+            pipe.hlen(self._key("queued_of"))
+            counters, owners = pipe.execute()
+        workers = len(self.workers())
+        # Every finished job samples once; other owners' jobs take their turns between two of this one's.
+        jobs = _sum(counters, "phase_count", f"{_SEPARATOR}{Phase.SAMPLING}")
+        seconds = _sum(counters, "phase_seconds") / jobs if jobs and workers else 0.0
+        pause = seconds / max(1, workers) * (max(1, owners) if of_owner else 1)
+        retry_after = min(math.ceil(pause), LONGEST_RETRY_AFTER) or UNKNOWN_RETRY_AFTER
+        whose = "of yours wait" if of_owner else "wait"
+        return QueueFullError(f"the queue is full: no more jobs {whose} than may; try again later", retry_after)
+
+    def find(self, job_id: str) -> Job:
+        """The job at this moment.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        (job,) = self._find([job_id])
+        if job is None:
+            raise UnknownJobError(f"there is no job {job_id}")
+        return job
+
+    def page(
+        self, owner: str, *, after: str | None = None, limit: int = 20, newest_first: bool = True
+    ) -> tuple[list[Job], bool]:
+        """A page of an owner's jobs by the time of submission, beginning behind job `after`; and whether there is more.
+
+        Raises:
+            UnknownJobError: `after` is no job of this owner.
+        """
+        key = self._key("owner", owner)
+        with _reachable():
+            start = 0
+            if after is not None:
+                rank = self._redis.zrevrank(key, after) if newest_first else self._redis.zrank(key, after)
+                if rank is None:
+                    raise UnknownJobError(f"there is no job {after}")
+                start = cast(int, rank) + 1
+            ids = cast(list[str], self._redis.zrange(key, start, start + limit, desc=newest_first))
+        # A job may be forgotten between the two questions.
+        return [job for job in self._find(ids[:limit]) if job is not None], len(ids) > limit
+
+    def _find(self, job_ids: list[str]) -> list[Job | None]:
+        with _reachable(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zcard(self._key("published"))
+            for job_id in job_ids:
+                pipe.hgetall(self._key("job", job_id))
+                pipe.zrank(self._key("waiting"), job_id)
+                pipe.zrank(self._key("published"), job_id)
+            (seconds, microseconds), ahead, *answers = pipe.execute()
+        found: list[Job | None] = []
+        for job_id, fields, waiting, published in zip(
+            job_ids, answers[0::3], answers[1::3], answers[2::3], strict=True
+        ):
+            rank = published if published is not None else None if waiting is None else ahead + waiting
+            place = None if rank is None else rank + 1
+            found.append(_job(job_id, fields, place, seconds + microseconds / 1e6) if fields else None)
+        return found
+
+    def foretell(self, jobs: Sequence[Job]) -> list[Job]:
+        """The same jobs; those that have not ended with the seconds they still take, as far as that can be told."""
+        live = [job for job in jobs if not job.state.ended]
+        if not live:
+            return list(jobs)
+        places = max(job.position or 1 for job in live) - 1
+        outlook = Outlook.of(json.loads(self._run("outlook", WORKER_SILENCE, places)))
+        return [outlook.foretell(job) for job in jobs]
+
+    def cancel(self, job_id: str) -> State:
+        """Cancel a queued job at once, ask a started one's worker to stop; returns the state after that.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        state = self._run("cancel", job_id, self._settings.record_ttl)
+        if not state:
+            raise UnknownJobError(f"there is no job {job_id}")
+        return State(state)
+
+    def forget(self, job_id: str, *, insist: bool = False) -> bool:
+        """Delete the record of a job that has ended; returns False if it has not ended.
+
+        Who insists has a queued job cancelled and deleted, and a started one cancelled: it is `deleted` from now on,
+        in no list, and its record goes when its attempt has ended.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        answer = self._run("forget", job_id, int(insist))
+        if answer == 0:
+            raise UnknownJobError(f"there is no job {job_id}")
+        return bool(answer > 0)
+
+    def count_refused(self, code: str) -> None:
+        """Note that a submission was refused, for the exporter."""
+        with _reachable():
+            self._redis.hincrby(self._key("counters"), f"refused{_SEPARATOR}{code}", 1)
+
+    # What workers do
+
+    def holder(self, job_id: str) -> tuple[Holder, str] | None:
+        """Who holds the claim on a started job, and under which token; `None` if nobody does."""
+        key = self._key("job", job_id)
+        with _reachable():
+            attempt, token = self._redis.hmget(key, "attempt", "token")
+            held = self._redis.hget(key, f"held:{attempt!s}") if token else None
+        return (Holder(**json.loads(held)), str(token)) if held else None
+
+    def held_by(self, instance: str) -> list[tuple[Claim, Holder]]:
+        """The claims on started jobs that processes of the worker `instance` hold."""
+        with _reachable(), self._redis.pipeline(transaction=False) as pipe:
+            ids = cast(list[str], self._redis.zrange(self._key("leases"), 0, -1))
+            for job_id in ids:
+                pipe.hmget(self._key("job", job_id), "attempt", "token")
+            claims = [
+                Claim(job_id, token, int(attempt))
+                for job_id, (attempt, token) in zip(ids, pipe.execute(), strict=True)
+                if token
+            ]
+            for claim in claims:
+                pipe.hget(self._key("job", claim.job_id), f"held:{claim.attempt}")
+            holders = [Holder(**json.loads(held)) if held else None for held in pipe.execute()]
+        return [
+            (claim, holder)
+            for claim, holder in zip(claims, holders, strict=True)
+            if holder is not None and holder.instance == instance
+        ]
+
+    def claim(self, job_id: str, holder: Holder, *, dead: str = "") -> Claim | None:
+        """Claim a job for one attempt; `None` when there is nothing to do (held by another, ended, deleted).
+
+        `dead` is the token of a claim whose holder the caller knows to be dead: it is broken before its lease lapses.
+        """
+        token = uuid.uuid4().hex
+        verdict = self._run("claim", job_id, token, _dump(asdict(holder)), self._settings.lease, dead, *self._repeating)
+        return Claim(job_id, token, verdict[1]) if verdict[0] == "claimed" else None
+
+    def report(self, claim: Claim, progress: Progress | None = None) -> bool:
+        """Renew the claim's lease and tell progress, if any; returns whether the job is to be cancelled.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        told = (progress.phase, progress.step, progress.steps) if progress else ("", 0, 0)
+        answer = self._run("progress", claim.job_id, claim.token, self._settings.lease, *told)
+        _heard(answer, claim)
+        return bool(answer == "cancel")
+
+    def finish(self, claim: Claim, result: Result, *, device: str, seconds: Mapping[str, float], steps: int) -> None:
+        """Publish the result and end the job. `seconds` by phase and the number of `steps` feed the metrics, and
+        teach how long the next jobs will take.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's; the caller's result is not the job's and is to go.
+        """
+        counters: dict[str, float] = {}
+        for phase, duration in seconds.items():
+            counters[_SEPARATOR.join(("phase_count", device, phase))] = 1
+            counters[_SEPARATOR.join(("phase_seconds", device, phase))] = round(duration, 6)
+        counters[_SEPARATOR.join(("step_count", device))] = steps
+        counters[_SEPARATOR.join(("step_seconds", device))] = round(seconds.get(Phase.SAMPLING, 0.0), 6)
+        answer = self._run(
+            "finish",
+            claim.job_id,
+            claim.token,
+            _dump(asdict(result)),
+            self._settings.result_ttl,
+            device,
+            _dump([seconds.get(phase, 0) for phase in list(Phase)[:-1]]),
+            *_flat(counters.items()),
+        )
+        _heard(answer, claim)
+
+    def fail(self, claim: Claim, failure: Failure) -> None:
+        """End the job as failed.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        self._settle(claim, "failed", failure)
+
+    def retry(self, claim: Claim, failure: Failure) -> None:
+        """End the attempt; the job is queued again, or fails with `failure` when no attempts are left.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        self._settle(claim, "retried", failure)
+
+    def release(self, claim: Claim) -> None:
+        """Give the job back unharmed; the attempt does not count.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        self._settle(claim, "released", Failure("", ""))
+
+    def lose(self, claim: Claim) -> None:
+        """End an attempt whose holder is known to be dead, as `reap` does when its lease has lapsed.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        self._settle(claim, "lost", WORKER_LOST)
+
+    def confirm_cancel(self, claim: Claim) -> None:
+        """End the job as cancelled: the worker has stopped.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        self._settle(claim, "cancelled", Failure("", ""))
+
+    def heartbeat(self, status: WorkerStatus) -> None:
+        """Say that a worker process holds the model and is there."""
+        self._run("heartbeat", status.worker, _dump(asdict(status)))
+
+    def leave(self, worker: str) -> None:
+        """Say that a worker process is about to go."""
+        with _reachable():
+            self._redis.zrem(self._key("workers"), worker)
+
+    def workers(self) -> list[WorkerStatus]:
+        """The worker processes that are ready, by name."""
+        answer = self._run("workers", WORKER_SILENCE)
+        return sorted(
+            (
+                WorkerStatus(**{**json.loads(status), "seen_at": float(seen)})
+                for seen, status in zip(answer[1::3], answer[2::3], strict=True)
+                if status
+            ),
+            key=lambda worker: worker.worker,
+        )
+
+    # What keeps the promise
+
+    def dispatch(self) -> list[str]:
+        """Choose the jobs whose ids are to be given to Celery now; the caller publishes each of the returned ids."""
+        return list(self._run("dispatch", WORKER_SILENCE))
+
+    def reap(self) -> tuple[list[str], list[str]]:
+        """Queue or end the jobs whose lease lapsed; returns their ids, and the ids that are to be published again."""
+        lapsed, overdue = self._run("reap", *self._repeating, REPUBLISH_AFTER, WORKER_SILENCE)
+        return list(lapsed), list(overdue)
+
+    def expire(self, limit: int = 100) -> list[str]:
+        """Apply retention to at most `limit` jobs; returns those whose artifacts are to be deleted."""
+        return list(self._run("expire", self._settings.record_ttl, limit))
+
+    def ping(self) -> None:
+        """Make sure that Redis answers."""
+        with _reachable():
+            self._redis.ping()
+
+    def wanted(self, job_ids: Iterable[str]) -> dict[str, Wanted]:
+        """What each job still wants of the artifacts; of a job that there is not, nothing."""
+        ids = list(job_ids)
+        with _reachable(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hmget(self._key("job", job_id), "state", "input", "token", "result")
+            return {
+                job_id: Wanted(
+                    input=input if state in {State.QUEUED, State.STARTED} else None,
+                    token=token,
+                    result=json.loads(result)["artifact"] if result else None,
+                )
+                for job_id, (state, input, token, result) in zip(ids, pipe.execute(), strict=True)
+            }
+
+    def figures(self) -> Figures:
+        """What there is and what has happened."""
+        with _reachable(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(self._key("states"))
+            pipe.hgetall(self._key("counters"))
+            pipe.zcard(self._key("queued"))
+            pipe.zrange(self._key("queued"), 0, 0, withscores=True)
+            pipe.time()
+            states, counters, queued, oldest, (seconds, microseconds) = pipe.execute()
+        split = {tuple(name.split(_SEPARATOR)): float(value) for name, value in counters.items()}
+
+        def by_label(kind: str) -> dict[str, int]:
+            return {name[1]: int(value) for name, value in split.items() if name[0] == kind}
+
+        return Figures(
+            jobs={state: int(states.get(state, 0)) for state in State},
+            created=int(split.get(("created",), 0)),
+            refused=by_label("refused"),
+            ended=by_label("ended"),
+            failed=by_label("failed"),
+            attempts=by_label("attempts"),
+            queue_length=queued,
+            oldest_queued=max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else 0.0,
+            phases={
+                (name[1], name[2]): (int(value), split[("phase_seconds", name[1], name[2])])
+                for name, value in split.items()
+                if name[0] == "phase_count"
+            },
+            steps={
+                name[1]: (int(value), split[("step_seconds", name[1])])
+                for name, value in split.items()
+                if name[0] == "step_count"
+            },
+            workers=self.workers(),
+        )
+
+    # Within
+
+    @property
+    def _repeating(self) -> tuple[float, float]:
+        return self._settings.max_attempts, self._settings.record_ttl
+
+    def _settle(self, claim: Claim, outcome: str, failure: Failure) -> None:
+        answer = self._run(
+            "settle", claim.job_id, claim.token, outcome, failure.code, failure.message, *self._repeating
+        )
+        _heard(answer, claim)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._namespace, *parts))
+
+    def _run(self, script: str, *args: str | float) -> Any:
+        with _reachable():
+            return self._scripts[script](keys=[self._namespace], args=list(args))
+
+
+def _heard(answer: str, claim: Claim) -> None:
+    if answer == "stale":
+        raise StaleAttemptError(f"attempt {claim.attempt} is no longer that of job {claim.job_id}")
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _flat(pairs: Iterable[tuple[str, str | float]]) -> list[str | float]:
+    return [part for pair in pairs for part in pair]
+
+
+def _sum(counters: Mapping[str, str], kind: str, suffix: str = "") -> float:
+    prefix = kind + _SEPARATOR
+    return sum(float(value) for name, value in counters.items() if name.startswith(prefix) and name.endswith(suffix))
+
+
+def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_at: float) -> Job:
+    def moment(name: str) -> float | None:
+        return float(fields[name]) if name in fields else None
+
+    attempts = tuple(_attempt(number, fields) for number in range(1, int(fields["attempt"]) + 1))
+    return Job(
+        id=job_id,
+        state=State(fields["state"]),
+        parameters=Parameters.from_dict(json.loads(fields["parameters"])),
+        model=json.loads(fields["model"]),
+        owner=fields["owner"],
+        input=fields["input"],
+        created_at=float(fields["created"]),
+        version=int(fields["version"]),
+        started_at=moment("started"),
+        ended_at=moment("ended"),
+        expires_at=moment("expires"),
+        cancel_requested="cancel" in fields,
+        deleted="deleted" in fields,
+        notes=json.loads(fields.get("notes", "{}")),
+        progress=_progress(fields) if "phase" in fields else None,
+        attempts=attempts,
+        failure=Failure(fields["failure_code"], fields["failure_message"]) if "failure_code" in fields else None,
+        result=Result(**json.loads(fields["result"])) if "result" in fields else None,
+        position=position,
+        observed_at=observed_at,
+        priority=int(fields.get("priority", 0)),
+    )
+
+
+def _progress(fields: Mapping[str, str]) -> Progress:
+    at = float(fields.get("told", 0.0))
+    return Progress(Phase(fields["phase"]), int(fields["step"]), int(fields["steps"]), at=at)
+
+
+def _attempt(number: int, fields: Mapping[str, str]) -> Attempt:
+    holder = Holder(**json.loads(fields[f"held:{number}"]))
+    ended = fields.get(f"ended:{number}")
+    return Attempt(
+        number=number,
+        worker=holder.worker,
+        device=holder.device,
+        started_at=float(fields[f"began:{number}"]),
+        ended_at=float(ended) if ended else None,
+        outcome=fields.get(f"outcome:{number}"),
+    )

@@ -1,0 +1,108 @@
+-- Before every script of the ledger: the names of keys, the one clock, and the steps that several scripts take.
+-- KEYS[1] is the namespace. The layout and the invariants are told in ledger.py.
+local namespace = KEYS[1]
+
+-- One clock for all: Redis' own, in seconds, so that no host's clock decides about a lease.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+-- Lua's own tostring keeps 14 digits, too few for microseconds since 1970.
+local now_text = string.format('%.6f', now)
+
+local function key(name) return namespace .. ':' .. name end
+local function job_key(id) return namespace .. ':job:' .. id end
+local function field(id, name) return redis.call('HGET', job_key(id), name) end
+local function set(id, ...) redis.call('HSET', job_key(id), ...) end
+
+local function count(name, by) redis.call('HINCRBY', key('counters'), name, by or 1) end
+
+-- Every visible change bumps the job's version and is told on the one channel, as "id version owner".
+local function announce(id)
+  local version = redis.call('HINCRBY', job_key(id), 'version', 1)
+  redis.call('PUBLISH', key('events'), id .. ' ' .. version .. ' ' .. (field(id, 'owner') or ''))
+end
+
+local function move(id, to)
+  redis.call('HINCRBY', key('states'), field(id, 'state'), -1)
+  redis.call('HINCRBY', key('states'), to, 1)
+  set(id, 'state', to)
+end
+
+local function leave_queue(id)
+  redis.call('ZREM', key('waiting'), id)
+  redis.call('ZREM', key('published'), id)
+  if redis.call('ZREM', key('queued'), id) == 1 then
+    local owner = field(id, 'owner')
+    if redis.call('HINCRBY', key('queued_of'), owner, -1) < 1 then redis.call('HDEL', key('queued_of'), owner) end
+  end
+end
+
+local function clock() return tonumber(redis.call('GET', key('clock')) or '0') end
+
+-- Among the waiting, the one with the least tag is next.
+local function enter_queue(id, tag)
+  redis.call('ZADD', key('waiting'), tag, id)
+  local added = redis.call('ZADD', key('queued'), field(id, 'created'), id)
+  redis.call('HINCRBY', key('queued_of'), field(id, 'owner'), added)
+end
+
+local function close_attempt(id, outcome)
+  local number = field(id, 'attempt')
+  set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
+  redis.call('HDEL', job_key(id), 'token', 'phase', 'step', 'steps', 'told')
+  redis.call('ZREM', key('leases'), id)
+  count('attempts|' .. outcome)
+end
+
+local function end_job(id, state, keep)
+  leave_queue(id)
+  move(id, state)
+  set(id, 'ended', now_text)
+  if field(id, 'deleted') then keep = 0 end  -- nobody asks for it any more: retention takes it at its next round
+  redis.call('ZADD', key('ended'), now + keep, id)
+  count('ended|' .. state)
+  announce(id)
+end
+
+local function fail_job(id, code, message, keep)
+  set(id, 'failure_code', code, 'failure_message', message)
+  count('failed|' .. code)
+  end_job(id, 'failed', keep)
+end
+
+-- An attempt is over without a verdict: cancel what was to be cancelled, repeat what may be repeated, else fail.
+local function repeat_or_end(id, max_attempts, code, message, keep)
+  if field(id, 'cancel') then
+    end_job(id, 'cancelled', keep)
+  elseif tonumber(field(id, 'tries')) >= max_attempts then
+    fail_job(id, code, message, keep)
+  else
+    move(id, 'queued')
+    enter_queue(id, clock() - 1)  -- it has waited already: before all others
+    announce(id)
+  end
+end
+
+-- Workers and house-keeping are heard at least every two seconds. Longer than this, and nobody could be: Redis was down
+-- or frozen, or everybody else was. What goes beyond counts for no lease. A lease is not judged before this has run.
+local longest_silence = 3
+local function hear()
+  local missed = now - tonumber(redis.call('GET', key('heard')) or now_text) - longest_silence
+  redis.call('SET', key('heard'), now_text)
+  if missed <= 0 then return end
+  for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('ZINCRBY', key('leases'), missed, id) end
+end
+
+-- Whether `token` is the claim that the job is held under now.
+local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
+
+local function live_workers(max_age) return redis.call('ZCOUNT', key('workers'), now - max_age, '+inf') end
+
+-- The record goes; whoever listens is told with a last version, since there is nothing left to look up.
+local function forget(id)
+  local owner = field(id, 'owner')
+  announce(id)
+  redis.call('HINCRBY', key('states'), field(id, 'state'), -1)
+  redis.call('ZREM', key('ended'), id)
+  redis.call('ZREM', key('owner:' .. owner), id)
+  redis.call('DEL', job_key(id))
+end

@@ -1,0 +1,112 @@
+"""A model as callers and operators know it: its name, what it takes by default, and its bounds.
+
+A folder in diffusers' layout may carry a `svd_service.json` with these fields; one without is described by what its
+`unet/config.json` tells, and a hub id that we do not know by SVD-XT's figures. No weights are read here, so the web
+process can do it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from svd_service.config import ConfigurationError, Settings
+
+#: Written beside a model's `model_index.json`.
+DESCRIPTION_FILE = "svd_service.json"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request that says nothing gets. Sizes in pixels, `fps` in frames per second."""
+
+    width: int = 1024
+    height: int = 576
+    num_frames: int = 25
+    num_inference_steps: int = 25
+    fps: int = 7
+    motion_bucket_id: int = 127
+    noise_aug_strength: float = 0.02
+    min_guidance_scale: float = 1.0
+    max_guidance_scale: float = 3.0
+    decode_chunk_size: int = 4
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Least and greatest that the model takes, both included. Sizes are multiples of 8 pixels."""
+
+    width: tuple[int, int] = (64, 2048)
+    height: tuple[int, int] = (64, 2048)
+    num_frames: tuple[int, int] = (2, 50)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's description. `source` is the hub id or folder; `trained` is false for random weights."""
+
+    name: str
+    source: str
+    revision: str | None = None
+    description: str = ""
+    trained: bool = True
+    defaults: Defaults = field(default_factory=Defaults)
+    bounds: Bounds = field(default_factory=Bounds)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The model that `settings` name, with the sizes that they override.
+
+        Raises:
+            ConfigurationError: the folder is no model, or a default lies outside the model's bounds.
+        """
+        source = settings.model_source
+        described = _describe(Path(source)) if _is_folder(source) else _of_hub(source)
+        overridden = {
+            name: value
+            for name, value in (
+                ("width", settings.video_width),
+                ("height", settings.video_height),
+                ("num_frames", settings.video_frames),
+            )
+            if value is not None
+        }
+        bounds = Bounds(**{name: tuple(pair) for name, pair in described.pop("bounds", {}).items()})
+        for name, value in overridden.items():
+            least, most = getattr(bounds, name)
+            if not least <= value <= most:
+                variable = {"num_frames": "VIDEO_FRAMES"}.get(name, f"VIDEO_{name.upper()}")
+                raise ConfigurationError(f"{variable}={value}: the model {source} takes {least} to {most}")
+        defaults = Defaults(**{**described.pop("defaults", {}), **overridden})
+        described.setdefault("revision", settings.model_revision)
+        return cls(source=source, defaults=defaults, bounds=bounds, **described)
+
+    def summary(self) -> dict[str, Any]:
+        """What a job remembers of its model."""
+        return {"name": self.name, "revision": self.revision, "trained": self.trained}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for `GET /models`."""
+        return asdict(self)
+
+
+def _is_folder(source: str) -> bool:
+    return Path(source).is_dir() or source.startswith((".", "/", "~"))
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    folder = folder.expanduser()
+    if not (folder / "model_index.json").is_file():
+        raise ConfigurationError(f"SVD_MODEL={folder}: there is no model in diffusers' layout (no model_index.json)")
+    description = folder / DESCRIPTION_FILE
+    if description.is_file():
+        return dict(json.loads(description.read_text()))
+    unet = folder / "unet" / "config.json"
+    frames = json.loads(unet.read_text()).get("num_frames", 25) if unet.is_file() else 25
+    return {"name": folder.name, "defaults": {"num_frames": frames}}
+
+
+def _of_hub(source: str) -> dict[str, Any]:
+    # The 14-frame model is the one without "xt"; both were trained at 1024x576 (the model cards on the hub).
+    frames = 25 if "xt" in source.rsplit("/", 1)[-1] else 14
+    return {"name": source, "defaults": {"num_frames": frames}}

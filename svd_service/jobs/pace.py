@@ -1,0 +1,214 @@
+"""How long jobs take: what the finished ones have taught, and what that foretells of the others.
+
+For each model on each kind of device, and for each phase, a line is fitted through the logarithms of size and seconds:
+`seconds = c · size ^ slope`. A fixed cost makes the slope less than 1, attention more. Old jobs are forgotten bit by
+bit, so the line follows the device. `lua/finish.lua` learns, `lua/outlook.lua` fetches what is needed to foretell, and
+here it is read. Neither costs more with a long queue: of the jobs ahead, the first are taken one by one, those further
+off by samples that stand for their neighbours.
+"""
+
+import heapq
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
+
+from svd_service.jobs.job import Job, Phase, Progress, State
+from svd_service.jobs.request import Parameters
+
+#: For each phase in order: (size, how often the phase does work of that size).
+Work = Sequence[tuple[float, int]]
+
+#: The slope before anything is known (work of double the size takes double the time), how much that counts beside
+#: what was seen, and what is still believed.
+_SLOPE: Final = 1.0
+_SLOPE_WEIGHT: Final = 0.2
+_SLOPES: Final = (0.2, 2.0)
+
+#: Share of an attempt after which it foretells its own end where no finished job does.
+_ENOUGH: Final = 0.1
+
+#: An attempt that is this much slower or faster than expected is taken for no slower or faster.
+_DRIFT: Final = (0.5, 3.0)
+
+
+#: Share of what was left when progress was told that is still said to be left when it should long be over.
+_OVERDUE: Final = 0.02
+
+
+def work_of(parameters: Parameters) -> Work:
+    """What there is to do, phase by phase. Sizes are in pixels: of a picture, or of all frames together."""
+    pixels = parameters.width * parameters.height
+    volume = parameters.num_frames * pixels
+    # With guidance, every step runs the model with and without the picture.
+    passes = 2 if parameters.max_guidance_scale > 1 else 1
+    return (pixels, 1), (volume * passes, parameters.num_inference_steps), (volume, 1), (volume, 1)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through the logarithms: weight of what was seen, its means, its sum of squares and of products."""
+
+    weight: float
+    mean_size: float
+    mean_seconds: float
+    squares: float
+    products: float
+
+    def seconds(self, size: float) -> float:
+        """What work of `size` is expected to take."""
+        slope = (self.products + _SLOPE_WEIGHT * _SLOPE) / (self.squares + _SLOPE_WEIGHT)
+        slope = min(max(slope, _SLOPES[0]), _SLOPES[1])
+        return math.exp(self.mean_seconds + slope * (math.log(size) - self.mean_size))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one kind of device is with one model: a line for each phase."""
+
+    lines: Sequence[Line | None]
+
+    @classmethod
+    def of(cls, told: str) -> Self:
+        """As `finish.lua` keeps it: JSON, the lines by phase, an empty one where nothing was seen."""
+        return cls([Line(*numbers) if numbers else None for numbers in json.loads(told)])
+
+    def seconds(self, work: Work) -> list[float]:
+        """What each phase is expected to take."""
+        return [
+            times * line.seconds(size) if line else 0.0 for line, (size, times) in zip(self.lines, work, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A worker process that is ready, and what it is busy with: for how many seconds, how far it is, and how many
+    seconds ago it said so.
+    """
+
+    device: str
+    model: str
+    work: Work | None = None
+    elapsed: float = 0.0
+    silence: float = 0.0
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the ledger knows of the time to come, at one moment.
+
+    `queue` has the work of queued jobs with their places (from 0), in order; where places are left out, a job stands
+    for those between it and the next.
+    """
+
+    paces: Mapping[tuple[str, str], Pace] = field(default_factory=dict)
+    runners: Sequence[Runner] = ()
+    queue: Sequence[tuple[int, Work]] = ()
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """As `outlook.lua` answers."""
+        paces = {(key.split("|")[0], key.split("|")[1]): Pace.of(lines) for key, lines in dict(told["paces"]).items()}
+        runners = [_runner(**runner) for runner in told["runners"]]
+        return cls(paces, runners, [(place, json.loads(work)) for place, work in told["queue"]])
+
+    def foretell(self, job: Job) -> Job:
+        """`job` with the seconds that it still takes, where that can be told, and with phases weighed as measured."""
+        if job.state is State.STARTED:
+            return self._started(job)
+        if job.state is State.QUEUED and job.position is not None:
+            return replace(job, eta_seconds=_rounded(self._until_end(job, job.position - 1)))
+        return job
+
+    def _started(self, job: Job) -> Job:
+        attempt = job.attempts[-1]
+        expected = self._expected(work_of(job.parameters), job.model["name"], attempt.device)
+        progress = job.progress
+        if progress and expected:
+            progress = replace(progress, weights=dict(zip(Phase, _shares(expected), strict=True)))
+        silent_since = progress.at if progress else attempt.started_at
+        left = _left(expected, progress, job.observed_at - attempt.started_at, job.observed_at - silent_since)
+        return replace(job, progress=progress, eta_seconds=_rounded(left))
+
+    def _until_end(self, job: Job, place: int) -> float | None:
+        """Plays the queue through: whoever is free first takes the next job."""
+        model, own = job.model["name"], work_of(job.parameters)
+        runners = [runner for runner in self.runners if runner.model == model]
+        if not runners or self._seconds(own, runners[0]) is None:
+            return None
+        free = [(self._busy(runner), number) for number, runner in enumerate(runners)]
+        heapq.heapify(free)
+        ahead = [entry for entry in self.queue if entry[0] < place]
+        ends = [entry[0] for entry in ahead[1:]] + [place]
+        for (start, work), end in zip(ahead, ends, strict=False):  # nobody ahead: one end too many
+            seconds = [self._seconds(work, runner) or 0.0 for runner in runners]
+            if end - start == 1:
+                since, number = free[0]
+                heapq.heapreplace(free, (since + seconds[number], number))
+            else:
+                each = (end - start) / sum(1 / one for one in seconds)
+                free = [(since + each, number) for since, number in free]
+        since, number = free[0]
+        return since + (self._seconds(own, runners[number]) or 0.0)
+
+    def _busy(self, runner: Runner) -> float:
+        """Seconds until the runner is free."""
+        if runner.work is None:
+            return 0.0
+        expected = self._expected(runner.work, runner.model, runner.device)
+        return (
+            _left(expected, runner.progress, runner.elapsed, runner.silence)
+            or self._seconds(runner.work, runner)
+            or 0.0
+        )
+
+    def _expected(self, work: Work, model: str, device: str) -> list[float] | None:
+        pace = self.paces.get((model, device))
+        # Without the steps, which are most of it, nothing is known.
+        return pace.seconds(work) if pace and pace.lines[1] else None
+
+    def _seconds(self, work: Work, runner: Runner) -> float | None:
+        """What the whole job takes on the runner's device; on one that has finished none yet, what others take."""
+        own = self._expected(work, runner.model, runner.device)
+        if own:
+            return sum(own)
+        devices = [device for model, device in self.paces if model == runner.model]
+        known = [sum(told) for device in devices if (told := self._expected(work, runner.model, device))]
+        return sum(known) / len(known) if known else None
+
+
+def _runner(
+    device: str, model: str, work: str = "", phase: str = "", step: str = "0", steps: str = "0", **seconds: float
+) -> Runner:
+    progress = Progress(Phase(phase), int(step), int(steps)) if phase else None
+    return Runner(device, model, json.loads(work) if work else None, progress=progress, **seconds)
+
+
+def _left(expected: list[float] | None, progress: Progress | None, elapsed: float, silence: float) -> float | None:
+    """Seconds until an attempt ends that has run for `elapsed`, and was last heard of `silence` ago."""
+    left = _left_then(expected, progress, elapsed - silence)
+    # What is overdue is not done: a little always remains.
+    return None if left is None else max(left - silence, left * _OVERDUE)
+
+
+def _left_then(expected: list[float] | None, progress: Progress | None, elapsed: float) -> float | None:
+    """The same at the moment at which progress was told; what an attempt has shown of itself counts more and more."""
+    if expected is None:
+        done = progress.fraction if progress else 0.0
+        return elapsed * (1 - done) / done if done >= _ENOUGH else None
+    weights = dict(zip(Phase, _shares(expected), strict=True))
+    done = replace(progress, weights=weights).fraction if progress else 0.0
+    total = sum(expected)
+    drift = elapsed / (done * total) if done else 1.0
+    drift = min(max(drift, _DRIFT[0]), _DRIFT[1])
+    return total * (1 - done) * ((1 - done) + done * drift)
+
+
+def _shares(expected: list[float]) -> list[float]:
+    return [one / sum(expected) for one in expected]
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

@@ -1,0 +1,119 @@
+"""What a caller may ask for, its bounds, and how what was not said is filled in from the model's defaults."""
+
+import secrets
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from svd_service.jobs.errors import InvalidParameterError
+from svd_service.jobs.model import Model
+
+MAX_SEED: Final = 2**32 - 1
+
+#: Greatest priority of a job; 0 is that of who asks for none. It says when, not what, so it is no parameter.
+MAX_PRIORITY: Final = 2
+
+#: SVD's usual bounds, least and greatest, both included (the pipeline's documentation); sizes and the number of
+#: frames are bounded by each model.
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "seed": (0, MAX_SEED),
+    "num_inference_steps": (1, 100),
+    "fps": (5, 30),
+    "motion_bucket_id": (1, 255),
+    "noise_aug_strength": (0.0, 1.0),
+    "min_guidance_scale": (1.0, 10.0),
+    "max_guidance_scale": (1.0, 10.0),
+    "decode_chunk_size": (1, 50),
+}
+
+
+class Fit(StrEnum):
+    """How a picture is brought to the video's size."""
+
+    AUTO = "auto"  # crop; a portrait picture gets a portrait video, unless a size was asked for
+    CROP = "crop"  # fill the frame, cut what hangs over
+    PAD = "pad"  # show all of the picture, on black
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Effective values of one job; nothing is left open. Sizes in pixels, `fps` in frames per second.
+
+    `fit` is `crop` or `pad`: `auto` is decided when the picture's shape is known.
+    """
+
+    seed: int
+    width: int
+    height: int
+    num_frames: int
+    num_inference_steps: int
+    fps: int
+    motion_bucket_id: int
+    noise_aug_strength: float
+    min_guidance_scale: float
+    max_guidance_scale: float
+    decode_chunk_size: int
+    fit: Fit
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "fit": Fit(values["fit"])})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller said; what is `None` is the model's choice, or chance's for `seed`."""
+
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    num_frames: int | None = None
+    num_inference_steps: int | None = None
+    fps: int | None = None
+    motion_bucket_id: int | None = None
+    noise_aug_strength: float | None = None
+    min_guidance_scale: float | None = None
+    max_guidance_scale: float | None = None
+    decode_chunk_size: int | None = None
+    fit: Fit = Fit.AUTO
+
+    def resolve(self, model: Model, picture_size: tuple[int, int]) -> Parameters:
+        """Effective parameters for a picture of `picture_size` (width, height in pixels, upright).
+
+        Raises:
+            InvalidParameterError: a value is out of bounds, or two contradict each other.
+        """
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        values = {**asdict(model.defaults), **said}
+        if self.seed is None:
+            values["seed"] = secrets.randbelow(MAX_SEED + 1)
+        if self.fit is Fit.AUTO:
+            values["fit"] = Fit.CROP
+            portrait = picture_size[1] > picture_size[0]
+            if self.width is None and self.height is None and portrait != (values["height"] > values["width"]):
+                values["width"], values["height"] = values["height"], values["width"]
+        # Whoever sets only the one end of the guidance gets the other end moved along, not an error.
+        if self.max_guidance_scale is None:
+            values["max_guidance_scale"] = max(values["max_guidance_scale"], values["min_guidance_scale"])
+        if self.min_guidance_scale is None:
+            values["min_guidance_scale"] = min(values["min_guidance_scale"], values["max_guidance_scale"])
+        _check(values, model)
+        return Parameters(**values)
+
+
+def _check(values: dict[str, Any], model: Model) -> None:
+    bounds = {**BOUNDS, **asdict(model.bounds)}
+    for name, (least, most) in bounds.items():
+        # `not (a <= x <= b)` also refuses NaN.
+        if not least <= values[name] <= most:
+            raise InvalidParameterError(name, f"{name} must lie between {least} and {most}; got {values[name]}")
+    for name in ("width", "height"):
+        if values[name] % 8:
+            raise InvalidParameterError(name, f"{name} must be a multiple of 8; got {values[name]}")
+    if values["min_guidance_scale"] > values["max_guidance_scale"]:
+        raise InvalidParameterError("min_guidance_scale", "min_guidance_scale must not exceed max_guidance_scale")

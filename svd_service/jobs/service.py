@@ -1,0 +1,313 @@
+"""The use cases of a job, one method each: what every dialect and every worker calls."""
+
+import hashlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import BinaryIO, Final
+
+from svd_service.artifacts import ArtifactStore, MissingArtifactError
+from svd_service.config import Settings
+from svd_service.jobs.errors import (
+    ExpiredError,
+    NotReadyError,
+    QueueFullError,
+    RefusedError,
+    UnavailableError,
+    UnknownJobError,
+)
+from svd_service.jobs.job import Job, Result, State, Variant
+from svd_service.jobs.ledger import Ledger, Wanted
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Request
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which an artifact may lie without a job that wants it: longer than any submission takes.
+ORPHAN_AGE: Final = 3_600.0
+
+
+@dataclass
+class OpenResult:
+    """A finished job's video or another variant of it, open for reading: `size` bytes. The caller closes `file`."""
+
+    job: Job
+    result: Result
+    variant: Variant
+    size: int
+    file: BinaryIO
+
+
+class JobService:
+    """Submit, find, cancel, delete jobs and open their results; dispatch, reap and sweep for those who keep house.
+
+    `publish` gives a job's id to Celery. It may fail or raise `UnavailableError`: the job is in the ledger by then,
+    and the house-keeping publishes it again.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        artifacts: ArtifactStore,
+        model: Model,
+        settings: Settings,
+        publish: Callable[[str], None],
+    ) -> None:
+        self.ledger = ledger
+        self.artifacts = artifacts
+        self.model = model
+        self.settings = settings
+        self._publish = publish
+
+    def submit(
+        self,
+        upload: BinaryIO,
+        request: Request,
+        *,
+        owner: str = "",
+        notes: Mapping[str, str] | None = None,
+        idempotency_key: str = "",
+        priority: int = 0,
+    ) -> Job:
+        """Accept a picture and a request; the job is in the ledger, and queued, when this returns.
+
+        `notes` are remembered with the job, and have no part in the video.
+
+        Raises:
+            RefusedError: the picture or a parameter is at fault.
+            IdempotencyConflictError: `idempotency_key` was used before, for another request.
+            QueueFullError: too many jobs wait, or too many of this owner.
+            UnavailableError: the ledger or the artifacts cannot be reached. The job may exist all the same; asking
+                again with the same `idempotency_key` is safe.
+        """
+        if not idempotency_key:
+            # Before the picture costs anything. With the key it may be a repetition, which needs no room.
+            self.ledger.require_room(owner)
+        # Pillow comes in with the first picture: the web process is to start fast, and workers need none of this.
+        from svd_service.jobs.picture import encode_png, open_picture  # noqa: PLC0415
+
+        with open_picture(upload, self.settings) as picture:
+            parameters = request.resolve(self.model, picture.size)
+            content = encode_png(picture.fitted(parameters.width, parameters.height, parameters.fit))
+        # While Redis is away nothing is to be stored that would be left behind.
+        self.ledger.ping()
+        job_id = str(uuid.uuid4())
+        name = input_name(job_id)
+        self.artifacts.put(name, content)
+        accepted = ""
+        try:
+            accepted = self.ledger.submit(
+                job_id,
+                parameters=parameters,
+                model=self.model.summary(),
+                input=name,
+                owner=owner,
+                notes=notes,
+                idempotency_key=idempotency_key,
+                fingerprint=_fingerprint(content, request) if idempotency_key else "",
+                priority=priority,
+            )
+        except UnavailableError:
+            # The job may be there all the same, and want its picture. If it is not, the sweep for orphans gets it.
+            accepted = job_id
+            raise
+        finally:
+            if accepted != job_id:
+                self.artifacts.delete(name)
+        self.dispatch()
+        return self.find(accepted, owner=owner)
+
+    def count_refused(self, error: RefusedError | QueueFullError) -> None:
+        """Note for the exporter that a submission was refused."""
+        with suppress(UnavailableError):
+            self.ledger.count_refused(error.code)
+
+    def find(self, job_id: str, *, owner: str = "") -> Job:
+        """The job at this moment.
+
+        Raises:
+            UnknownJobError: there is none of that id, or it is another owner's.
+        """
+        if _is_job_id(job_id):
+            job = self.ledger.find(job_id)
+            if job.owner == owner and not job.deleted:
+                (job,) = self.ledger.foretell([job])
+                return _in_time(job)
+        raise UnknownJobError(f"there is no job {job_id}")
+
+    def page(
+        self, *, owner: str = "", after: str | None = None, limit: int = 20, newest_first: bool = True
+    ) -> tuple[list[Job], bool]:
+        """A page of an owner's jobs by the time of submission, beginning behind job `after`; and whether there is more.
+
+        Raises:
+            UnknownJobError: `after` is no job of this owner.
+        """
+        found, more = self.ledger.page(owner, after=after, limit=limit, newest_first=newest_first)
+        return [_in_time(job) for job in self.ledger.foretell(found)], more
+
+    def open_result(self, job_id: str, *, owner: str = "", variant: Variant = Variant.VIDEO) -> OpenResult:
+        """A finished job's video, or its thumbnail or sprite sheet.
+
+        Raises:
+            UnknownJobError: there is no such job, or it is another owner's.
+            NotReadyError: the job has not finished, or ended without a result.
+            ExpiredError: the result is past its time.
+        """
+        job = self.find(job_id, owner=owner)
+        if job.state is State.EXPIRED:
+            raise ExpiredError("the result is past its time and was deleted")
+        if job.result is None:
+            raise NotReadyError(job.state, _why_not_ready(job), job.eta_seconds)
+        name = variant_name(job.result.artifact, variant)
+        try:
+            size = job.result.bytes if variant is Variant.VIDEO else self.artifacts.size(name)
+            return OpenResult(job, job.result, variant, size, self.artifacts.open(name))
+        except MissingArtifactError:
+            raise ExpiredError("the result is gone from the store") from None
+
+    def cancel(self, job_id: str, *, owner: str = "") -> Job:
+        """Cancel the job: at once if it is queued, at its next step if it is started, not at all if it has ended.
+
+        Raises:
+            UnknownJobError: there is none of that id, or it is another owner's.
+        """
+        job = self.find(job_id, owner=owner)
+        if self.ledger.cancel(job_id) is State.CANCELLED:
+            self.artifacts.delete(job.input)
+            self.dispatch()
+        return self.find(job_id, owner=owner)
+
+    def delete(self, job_id: str, *, owner: str = "") -> Job | None:
+        """Cancel a job that has not ended, as `cancel` does; of one that has, delete record and artifacts for good.
+
+        Returns the job, or `None` when it is no more. Whoever repeats this until it says so has a job that is gone.
+
+        Raises:
+            UnknownJobError: there is none of that id, or it is another owner's.
+        """
+        if not self.find(job_id, owner=owner).state.ended:
+            return self.cancel(job_id, owner=owner)
+        # The record first: artifacts without one are swept up, while a record without them would promise a video.
+        self.ledger.forget(job_id)
+        self._delete_artifacts(job_id)
+        return None
+
+    def discard(self, job_id: str, *, owner: str = "") -> None:
+        """Delete the job with all that it has; nobody sees it again. One that is started is cancelled as well.
+
+        Raises:
+            UnknownJobError: there is none of that id, or it is another owner's.
+        """
+        self.find(job_id, owner=owner)
+        if self.ledger.forget(job_id, insist=True):
+            self._delete_artifacts(job_id)
+            self.dispatch()
+
+    def dispatch(self) -> None:
+        """Give Celery as many ids as there are workers. Never raises: what fails here is repeated by house-keeping."""
+        try:
+            for job_id in self.ledger.dispatch():
+                self._publish(job_id)
+        except UnavailableError as error:
+            logger.warning("publishing is put off: %s", error)
+
+    def reap(self) -> list[str]:
+        """Take back the jobs of lost workers and publish again what got lost; returns the ids taken back."""
+        lapsed, overdue = self.ledger.reap()
+        for job_id in overdue:
+            self._publish(job_id)
+        self.dispatch()
+        return lapsed
+
+    def expire(self) -> int:
+        """Apply retention to the results and records that are due; returns how many."""
+        due = self.ledger.expire()
+        for job_id in due:
+            self._delete_artifacts(job_id)
+        return len(due)
+
+    def sweep_orphans(self) -> int:
+        """Delete the artifacts that no job wants (left by a crash between two steps); returns how many."""
+        swept = self.artifacts.sweep_staging(max(ORPHAN_AGE, self.settings.job_timeout))
+        for batch in _batches(self.artifacts.names(), 200):
+            old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
+            wanted = self.ledger.wanted({_job_of(name) for name in old})
+            for name in old:
+                if not _is_wanted(name, wanted[_job_of(name)]):
+                    self.artifacts.delete(name)
+                    swept += 1
+        return swept
+
+    def _delete_artifacts(self, job_id: str) -> None:
+        self.artifacts.delete(input_name(job_id))
+        for name, _ in list(self.artifacts.names(f"results/{job_id}")):
+            self.artifacts.delete(name)
+
+
+def input_name(job_id: str) -> str:
+    """The artifact that holds a job's fitted picture."""
+    return f"inputs/{job_id}.png"
+
+
+def result_name(job_id: str, token: str) -> str:
+    """The artifact that holds the video of one attempt; no two attempts ever write to one name."""
+    return f"results/{job_id}/{token}.mp4"
+
+
+def variant_name(video: str, variant: Variant) -> str:
+    """The artifact that holds a variant of the artifact `video`."""
+    endings = {Variant.VIDEO: ".mp4", Variant.THUMBNAIL: ".thumbnail.webp", Variant.SPRITESHEET: ".spritesheet.jpg"}
+    return video.removesuffix(".mp4") + endings[variant]
+
+
+def _job_of(name: str) -> str:
+    return name.split("/")[1].removesuffix(".png")
+
+
+def _is_wanted(name: str, wanted: Wanted) -> bool:
+    # A video's thumbnail and sprite sheet are wanted as long as the video is.
+    video = variant_name(name.partition(".")[0], Variant.VIDEO)
+    return name == wanted.input or video in {
+        wanted.result,
+        result_name(_job_of(name), wanted.token) if wanted.token else None,
+    }
+
+
+def _batches(names: Iterator[tuple[str, float]], size: int) -> Iterator[list[tuple[str, float]]]:
+    batch: list[tuple[str, float]] = []
+    for name in names:
+        batch.append(name)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _is_job_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _in_time(job: Job) -> Job:
+    """A result is past its time when its time is over, not when somebody came to sweep it up."""
+    if job.state is State.FINISHED and job.expires_at is not None and job.expires_at <= job.observed_at:
+        return replace(job, state=State.EXPIRED, result=None)
+    return job
+
+
+def _why_not_ready(job: Job) -> str:
+    if job.failure is not None:
+        return f"the job failed: {job.failure.message}"
+    return f"the job has no result: it is {job.state}"
+
+
+def _fingerprint(content: bytes, request: Request) -> str:
+    said = json.dumps(asdict(request), sort_keys=True).encode()
+    return hashlib.sha256(content + said).hexdigest()

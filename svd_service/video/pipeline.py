@@ -1,0 +1,252 @@
+"""Picture → frames: diffusers' Stable Video Diffusion pipeline, loaded once and run for one video after another."""
+
+import logging
+import os
+import platform
+import time
+from collections import abc
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from transformers.utils import logging as transformers_logging
+
+from svd_service.config import Settings
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Parameters
+from svd_service.video.encoder import Frame
+from svd_service.video.memory import Ladder
+from svd_service.video.weights import ModelLoadError, Weights, find
+
+__all__ = ["Generator", "ModelLoadError", "load"]
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[Progress], None]
+
+_CPU: Final = torch.device("cpu")
+
+
+def load(model: Model, device: str, settings: Settings) -> "Generator":
+    """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number in half.
+
+    A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number was outside.
+
+    Raises:
+        ModelLoadError: there is no such device, or the weights cannot be had or opened.
+    """
+    began = time.monotonic()
+    place = _place(device)
+    torch.set_num_threads(_threads(settings))
+    weights = find(model, half=place != _CPU)
+    precision = torch.float32 if place == _CPU else torch.float16
+    generator = Generator(_open(weights, precision, place), model, weights.revision)
+    logger.info("loaded %s on %s in %.1f s", model.name, generator.device, time.monotonic() - began)
+    if not model.trained:
+        logger.warning("the weights of %s are untrained: its videos are noise", model.name)
+    return generator
+
+
+def _place(device: str) -> torch.device:
+    if device == "cpu":
+        return _CPU
+    visible = torch.cuda.device_count()
+    index = 0 if visible == 1 else int(device)
+    if index >= visible:
+        raise ModelLoadError(
+            f"There is no CUDA device {device}: torch {torch.__version__} sees {visible} of them. Check the driver "
+            f"(nvidia-smi) and that torch is a CUDA build, or set SVD_DEVICES=cpu."
+        )
+    return torch.device("cuda", index)
+
+
+def _threads(settings: Settings) -> int:
+    # Of these cores and no others: a container or taskset may leave this process fewer than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
+
+
+def _open(weights: Weights, precision: torch.dtype, place: torch.device) -> "Pipeline":
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipe: Pipeline = Pipeline.from_pretrained(
+            weights.folder, dtype=precision, variant=weights.variant, use_safetensors=True, local_files_only=True
+        ).to(place)
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"The model does not fit into the memory of {place}: {error}") from error
+    except Exception as error:
+        raise ModelLoadError(
+            f"{weights.folder} cannot be loaded as a Stable Video Diffusion in diffusers' layout, with safetensors "
+            f"files. Copy or fetch it anew, or set SVD_MODEL to another. {type(error).__name__}: {error}"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class Pipeline(StableVideoDiffusionPipeline):
+    """The stock pipeline, which also says when it has prepared everything and begins with the steps."""
+
+    on_begin: Callable[[], None] | None = None
+
+    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+        """The stock bar. It is made where the steps begin, for which there is no callback."""
+        if self.on_begin is not None:
+            self.on_begin()
+        return super().progress_bar(iterable, total)
+
+
+class Generator:
+    """A pipeline on a device. It makes one video at a time: what a video needs from step to step, the pipeline holds.
+
+    `device` names the hardware; `origin` is what of a video's provenance is the same for every video made here.
+    """
+
+    def __init__(self, pipe: Pipeline, model: Model, revision: str | None) -> None:
+        self._pipe = pipe
+        self._place: torch.device = pipe.device
+        self._precision: torch.dtype = pipe.unet.dtype
+        self._vae_precision: torch.dtype = pipe.vae.dtype
+        self._ladder = Ladder(pipe, self._place)
+        self.device = _name(self._place)
+        self.origin: dict[str, Any] = {
+            "model": {
+                "name": model.name,
+                "source": _public(model.source),
+                "revision": revision,
+                "trained": model.trained,
+            },
+            "device": self.device,
+            "precision": str(self._precision).removeprefix("torch."),
+        }
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """How the present video, or the last one, used memory; as JSON knows it (see `memory.Thrift`)."""
+        return self._ladder.thrift.to_dict()
+
+    def generate(
+        self, picture: Image.Image, parameters: Parameters, on_progress: OnProgress
+    ) -> abc.Generator[Frame, None, None]:
+        """The video's frames one by one: RGB, uint8, shape (height, width, 3); those of the stock pipeline.
+
+        `picture` is RGB and has the size asked for. No more than `decode_chunk_size` frames are made ahead. When
+        `on_progress` raises, or the iterator is closed, the work ends there and the generator can be used again.
+
+        Raises:
+            ValueError: the picture has another mode or size.
+            torch.OutOfMemoryError: the device's memory does not suffice, whatever was tried (see `memory`); the
+                generator can be used again.
+        """
+        size = (parameters.width, parameters.height)
+        if picture.mode != "RGB" or picture.size != size:
+            raise ValueError(f"expected an RGB picture of {size}, got {picture.mode} of {picture.size}")
+        try:
+            on_progress(Progress(Phase.PREPARING))
+            self._ladder.begin(parameters.decode_chunk_size)
+            latents = self._ladder.sample(lambda: self._sample(picture, parameters, on_progress))
+            yield from self._decode(latents, on_progress)
+        finally:
+            self._restore()
+
+    def _sample(self, picture: Image.Image, parameters: Parameters, on_progress: OnProgress) -> torch.Tensor:
+        """Latents of shape (frames, channels, height / 8, width / 8)."""
+        steps = parameters.num_inference_steps
+        self._restore_vae()
+
+        def begin() -> None:
+            self._synchronise()
+            on_progress(Progress(Phase.SAMPLING, 0, steps))
+
+        def step_ended(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            on_progress(Progress(Phase.SAMPLING, step + 1, steps))
+            return tensors
+
+        self._pipe.on_begin = begin
+        least, greatest = self._guidance(parameters)
+        output = self._pipe(
+            picture,
+            width=parameters.width,
+            height=parameters.height,
+            num_frames=parameters.num_frames,
+            num_inference_steps=steps,
+            min_guidance_scale=least,
+            max_guidance_scale=greatest,
+            fps=parameters.fps,
+            motion_bucket_id=parameters.motion_bucket_id,
+            noise_aug_strength=parameters.noise_aug_strength,
+            # The CPU's, so that a seed means the same noise on every device of one precision.
+            generator=torch.Generator(_CPU).manual_seed(parameters.seed),
+            callback_on_step_end=step_ended,
+            output_type="latent",
+        )
+        latents: torch.Tensor = output.frames[0]
+        return latents
+
+    def _guidance(self, parameters: Parameters) -> tuple[float, float]:
+        # The pipeline asks twice whether the greatest scale exceeds 1, before and after it is rounded to the model's
+        # precision, and breaks when the answers differ.
+        greatest = torch.tensor(parameters.max_guidance_scale).to(self._precision).item()
+        return (parameters.min_guidance_scale, parameters.max_guidance_scale) if greatest > 1 else (1.0, 1.0)
+
+    def _decode(self, latents: torch.Tensor, on_progress: OnProgress) -> Iterator[Frame]:
+        self._synchronise()
+        on_progress(Progress(Phase.DECODING, 0, len(latents)))
+        done = 0
+        while done < len(latents):
+            frames = self._ladder.decode(partial(self._decode_chunk, latents[done:]), done, len(latents))
+            done += len(frames)
+            on_progress(Progress(Phase.DECODING, done, len(latents)))
+            yield from frames
+
+    @torch.inference_mode()
+    def _decode_chunk(self, latents: torch.Tensor, size: int) -> Frame:
+        """The first `size` frames as (frames, height, width, 3); what `decode_latents` and the video processor do."""
+        vae = self._pipe.vae
+        latents = 1 / vae.config.scaling_factor * latents[:size]
+        pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
+        pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        frames: Frame = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return frames
+
+    def _synchronise(self) -> None:
+        """Let the device catch up, so that the time that a phase takes is counted as that phase's."""
+        if self._place.type == "cuda":
+            torch.cuda.synchronize(self._place)
+
+    def _restore(self) -> None:
+        self._restore_vae()
+        self._pipe.on_begin = None
+        self._pipe.maybe_free_model_hooks()
+        self._ladder.reset()
+
+    def _restore_vae(self) -> None:
+        # The pipeline encodes the picture in single precision; if it fails there, the VAE stays so.
+        if self._pipe.vae.dtype != self._vae_precision:
+            self._pipe.vae.to(dtype=self._vae_precision)
+
+
+def _public(source: str) -> str:
+    """A hub id as it is, and of a folder its name alone: where it lies is nobody's business who gets a video."""
+    return Path(source).name if Path(source).expanduser().is_dir() else source
+
+
+def _name(place: torch.device) -> str:
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"cpu ({_processor()})"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())

@@ -1,0 +1,60 @@
+"""A video's thumbnail and sprite sheet, made of its frames as they pass by, so that nobody has to decode it again."""
+
+import io
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+#: Longest side in pixels of the thumbnail, and of each frame on the sheet.
+THUMBNAIL_SIDE: Final = 512
+TILE_SIDE: Final = 256
+
+#: Pillow's own scale, 0 to 100.
+QUALITY: Final = 85
+
+
+class Previews:
+    """Takes the `frames` frames of a video of `width` x `height` pixels, one after the other."""
+
+    def __init__(self, width: int, height: int, frames: int) -> None:
+        self._frames = frames
+        self._next = 0
+        self._columns = math.ceil(math.sqrt(frames))
+        self._tile = _within(width, height, TILE_SIDE)
+        rows = math.ceil(frames / self._columns)
+        self._sheet = Image.new("RGB", (self._columns * self._tile[0], rows * self._tile[1]))
+        self._thumbnail_size = _within(width, height, THUMBNAIL_SIDE)
+        self._thumbnail = Image.new("RGB", self._thumbnail_size)
+
+    def put(self, frame: NDArray[np.uint8]) -> None:
+        """Take the next frame: RGB, 8 bits, shape (height, width, 3)."""
+        image = Image.fromarray(frame)
+        row, column = divmod(self._next, self._columns)
+        place = (column * self._tile[0], row * self._tile[1])
+        self._sheet.paste(image.resize(self._tile, Image.Resampling.BILINEAR, reducing_gap=2.0), place)
+        # The first frame is the picture that the caller knows already; halfway, it has begun to move.
+        if self._next == self._frames // 2:
+            self._thumbnail = image.resize(self._thumbnail_size, Image.Resampling.LANCZOS)
+        self._next += 1
+
+    def thumbnail(self) -> bytes:
+        """The frame halfway through, as WebP."""
+        return _encoded(self._thumbnail, "WEBP")
+
+    def spritesheet(self) -> bytes:
+        """All frames in rows, from left to right and from top to bottom, as JPEG; the grid is as square as can be."""
+        return _encoded(self._sheet, "JPEG")
+
+
+def _within(width: int, height: int, side: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=QUALITY)
+    return buffer.getvalue()

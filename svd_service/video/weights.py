@@ -1,0 +1,120 @@
+"""Where a model's weights are: a folder, the hub or the hub's cache. And what to do when they cannot be had."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx2
+from diffusers import StableVideoDiffusionPipeline
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    RevisionResolutionError,
+)
+
+from svd_service.jobs.model import Model
+
+logger = logging.getLogger(__name__)
+
+#: The variant in which the hub's models keep their weights in half precision.
+HALF: Final = "fp16"
+
+#: No word from the hub, and nothing of the model in its cache.
+_UNREACHABLE: Final = (httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionResolutionError)
+
+
+class ModelLoadError(Exception):
+    """The model cannot be loaded. The message says why, and what the operator can do."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A folder in diffusers' layout, which of its files to take, and which revision of the model it is."""
+
+    folder: Path
+    variant: str | None
+    revision: str | None
+
+
+def find(model: Model, *, half: bool) -> Weights:
+    """The weights of `model`, fetched from the hub if they are neither a folder nor in the hub's cache.
+
+    Of the two kinds of files that a model may come with, those in half precision are taken if `half` and there are
+    any, else the others. A hub model's revision is the commit that its branch or tag stands for.
+
+    Raises:
+        ModelLoadError: they cannot be had.
+    """
+    folder = Path(model.source).expanduser()
+    if folder.is_dir():
+        return Weights(folder, _variant(folder, half=half), model.revision)
+    if model.source.count("/") != 1 or model.source.startswith((".", "/", "~")):
+        raise ModelLoadError(
+            f"SVD_MODEL={model.source}: there is no such folder, and it is no id of a hub model either"
+        )
+    # Where packets to the hub vanish, the wait for it is long, and this line says how to be rid of it.
+    logger.info("looking for %s on the hub, else in its cache (HF_HUB_OFFLINE=1: in its cache alone)", model.source)
+    try:
+        folder = _fetch(model, half=half)
+    except Exception as error:
+        raise _explained(model, error) from error
+    return Weights(folder, _variant(folder, half=half), folder.name)
+
+
+def _variant(folder: Path, *, half: bool) -> str | None:
+    names = [path.name for path in folder.glob("*/*.safetensors")]
+    halves = [name for name in names if f".{HALF}" in name]
+    # Files of the one kind alone are taken for either precision.
+    return HALF if halves and (half or len(halves) == len(names)) else None
+
+
+def _fetch(model: Model, *, half: bool) -> Path:
+    if half:
+        try:
+            return _download(model, HALF)
+        except ValueError:
+            pass  # how diffusers says that the model has no such variant
+    return _download(model, None)
+
+
+def _download(model: Model, variant: str | None) -> Path:
+    # Only safetensors: the other format is a pickle, which may run a stranger's code.
+    options = {"revision": model.revision, "variant": variant, "use_safetensors": True}
+    return Path(StableVideoDiffusionPipeline.download(model.source, **options))
+
+
+def _explained(model: Model, error: BaseException) -> ModelLoadError:
+    """What a failed fetch means for the operator."""
+    source, revision = model.source, model.revision or "main"
+    causes = list(_causes(error))
+    statuses = {cause.response.status_code for cause in causes if isinstance(cause, HfHubHTTPError)}
+    if statuses & {401, 403}:
+        return ModelLoadError(
+            f"The hub refuses access to {source}. Accept its licence on https://huggingface.co/{source} and set "
+            f"HF_TOKEN to a token of that account (https://huggingface.co/settings/tokens); if there is no such model, "
+            f"correct SVD_MODEL."
+        )
+    if any(isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError) for cause in causes):
+        return ModelLoadError(
+            f"The hub has no model {source} with a revision {revision}: correct SVD_MODEL or SVD_MODEL_REVISION."
+        )
+    if statuses - {404} or any(isinstance(cause, _UNREACHABLE) for cause in causes):
+        reason = str(causes[-1]).partition("\n")[0]
+        return ModelLoadError(
+            f"{source} is not in this machine's cache, and the hub cannot be reached: {reason}. Connect this "
+            f"machine for the first start, or bring the model as a folder and set SVD_MODEL=/path/to/it."
+        )
+    return ModelLoadError(
+        f"{source} cannot be had from the hub as a Stable Video Diffusion in safetensors files: {error}"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

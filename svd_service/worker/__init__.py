@@ -1,0 +1,1 @@
+"""What runs on the GPU's side: Celery's worker, its processes and the one task."""

@@ -1,0 +1,164 @@
+"""From a forked process to a worker that is ready: pin the device, load the model once, say so, keep saying so."""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from billiard import current_process
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from PIL.Image import Image
+
+from svd_service import logs
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.celery_app import Publisher
+from svd_service.config import Settings, settings
+from svd_service.jobs.job import Holder, Progress
+from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Parameters
+from svd_service.jobs.service import JobService
+from svd_service.worker import departure
+from svd_service.worker.lease import Lease
+from svd_service.worker.shared import DEPARTURE, LOADS, Departure
+
+if TYPE_CHECKING:
+    from svd_service.video import Rendering
+
+logger = logging.getLogger(__name__)
+
+#: Made once in the parent and inherited by every process that it forks.
+INSTANCE: Final = uuid.uuid4().hex
+
+#: Most seconds that a process waits after it could not load the model, before another takes its place.
+LOAD_PAUSE: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """All that one worker process has: its place, the loaded model, the jobs, and the thread that keeps it alive.
+
+    `render` writes the video of a picture (RGB, of the size that the parameters name) to a path.
+    """
+
+    holder: Holder
+    render: "Callable[[Image, Parameters, Path, Callable[[Progress], None]], Rendering]"
+    jobs: JobService
+    lease: Lease
+    settings: Settings
+    departure: Departure = DEPARTURE
+
+
+class _Process:
+    """Holds this process' slot; empty until the model is loaded."""
+
+    slot: Slot | None = None
+
+
+def slot() -> Slot:
+    """This process' slot.
+
+    Raises:
+        RuntimeError: the model is not loaded, so this is no process that may take jobs.
+    """
+    if _Process.slot is None:
+        raise RuntimeError("this process has not loaded the model")
+    return _Process.slot
+
+
+def jobs(configuration: Settings) -> JobService:
+    """The use cases over connections of this process' own."""
+    return JobService(
+        Ledger(connect(configuration, timeout=3.0), configuration),
+        LocalArtifacts(configuration.data_dir),
+        Model.of(configuration),
+        configuration,
+        Publisher(configuration, timeout=3.0),
+    )
+
+
+def open_slot(configuration: Settings, node: str, index: int) -> Slot:
+    """Pin the device of process number `index`, load the model onto it and tell the ledger that it is there.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded; the message says what to do.
+        UnavailableError: Redis cannot be reached.
+    """
+    device = configuration.worker_devices[index]
+    # Before anything touches CUDA, which is why torch comes in only now: this process sees no device but its own.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device  # noqa: TID251
+    if device == "cpu":
+        # By default OpenMP's threads spin while they wait for each other. Beside other busy processes that costs more
+        # than it gains: on two busy cores the nano model took 70 to 84 s a video spinning, and 9 to 41 s sleeping.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251
+    from svd_service.video import render  # noqa: PLC0415
+    from svd_service.video.pipeline import load  # noqa: PLC0415
+
+    service = jobs(configuration)
+    began = time.monotonic()
+    generator = load(service.model, device, configuration)
+    load_seconds = time.monotonic() - began
+    holder = Holder(f"{node}/{index}", generator.device, INSTANCE, os.getpid())
+    status = WorkerStatus(
+        worker=holder.worker,
+        device=holder.device,
+        instance=INSTANCE,
+        pid=holder.pid,
+        model=service.model.name,
+        trained=service.model.trained,
+        ready_since=time.time(),
+        load_seconds=round(load_seconds, 3),
+    )
+    lease = Lease(service.ledger, status, configuration.lease, DEPARTURE)
+    lease.start()
+    logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
+    return Slot(holder, partial(render, generator), service, lease, configuration)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process of this machine is no more."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def process_index() -> int:
+    """This process' place in Celery's pool, from 0; a process that replaces another has that one's."""
+    return int(current_process().index)  # type: ignore[attr-defined]
+
+
+@worker_process_init.connect
+def _initialise(sender: str, **_: Any) -> None:
+    # Celery swallows an exception of this hook and lets the process take jobs without a model; SystemExit it honours.
+    index = process_index()
+    LOADS.begin(index)
+    try:
+        _Process.slot = open_slot(settings(), sender, index)
+    except Exception:
+        failures = LOADS.fail(index)
+        pause = min(2.0**failures, LOAD_PAUSE)
+        logger.critical("the model could not be loaded; process %d ends in %.0f s", index, pause, exc_info=True)
+        # Celery starts the next one at once, and would do so for ever. The worker ends if all of its processes fail.
+        time.sleep(pause)
+        raise SystemExit(departure.LOAD_FAILED) from None
+    departure.ignore_signals()
+    LOADS.succeed(index)
+
+
+@worker_process_shutdown.connect
+def _shut_down(exitcode: int, **_: Any) -> None:
+    departure.heed_signals(exitcode)
+    if _Process.slot is not None:
+        _Process.slot.lease.stop()
+
+
+@setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    logs.configure(settings())

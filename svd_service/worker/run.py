@@ -1,0 +1,277 @@
+"""One attempt at a job, from claim to end, without Celery: claim, generate, publish, settle."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, UnidentifiedImageError
+
+from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactError
+from svd_service.jobs.errors import JobError, StaleAttemptError, UnavailableError
+from svd_service.jobs.job import Claim, Failure, Holder, Job, Phase, Progress, Result, Variant
+from svd_service.jobs.ledger import Ledger
+from svd_service.jobs.service import input_name, result_name, variant_name
+from svd_service.worker.lifecycle import Slot, is_gone
+from svd_service.worker.shared import Departure
+
+logger = logging.getLogger(__name__)
+
+#: Least seconds between two reports: a tiny model's steps are not all worth a round trip.
+REPORT_INTERVAL: Final = 0.05
+
+#: Seconds without reports after one that Redis did not take, so that generation does not wait for it at every step.
+REPORT_PAUSE: Final = 5.0
+
+#: Seconds for which the end of an attempt is told again while Redis is away: longer than a restart with a large file.
+SETTLE_PATIENCE: Final = 300.0
+
+#: The same for a job that is handed back: the worker is to go, and the lease will lapse anyway.
+RELEASE_PATIENCE: Final = 3.0
+
+#: Seconds for which the picture is asked for again while the store is away, and between two such questions.
+INPUT_PATIENCE: Final = 60.0
+INPUT_PAUSE: Final = 1.0
+
+
+class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
+    """The job was cancelled while this attempt ran."""
+
+
+class HandBackRequested(JobError):  # noqa: N818  (a request, not an error)
+    """The worker is to go, and the time that it gave this attempt is over."""
+
+
+class TimeLimitError(JobError):
+    """The attempt took longer than one may."""
+
+    code = "time_limit"
+
+    def __init__(self) -> None:
+        super().__init__("The attempt took longer than the time limit of a job.")
+
+
+class DeviceLostError(JobError):
+    """The device failed in a way that leaves this process unable to use it. The attempt is settled."""
+
+    code = "device_lost"
+
+
+class BrokenInputError(JobError):
+    """The stored picture is missing or cannot be read."""
+
+    code = "broken_input"
+
+
+def run_job(job_id: str, slot: Slot) -> str:
+    """Run one attempt; returns how it ended (for Celery's tools: the ledger has the truth).
+
+    What the job is to blame for is written to the ledger, not raised.
+
+    Raises:
+        UnavailableError: Redis was away for longer than our patience; the lease will lapse and the job be repeated.
+        DeviceLostError: this process is of no more use; the job is repeated, in another one.
+    """
+    claim = _claim(job_id, slot)
+    # One id less is on its way: let the next follow before this job's minutes begin.
+    slot.jobs.dispatch()
+    if claim is None:
+        return "nothing to do"
+    logger.info("job %s: attempt %d begins", job_id, claim.attempt)
+    try:
+        with slot.lease.kept(claim):
+            outcome = _attempt(claim, slot)
+    except StaleAttemptError:
+        outcome = "stale"
+    logger.info("job %s: attempt %d %s", job_id, claim.attempt, outcome)
+    return outcome
+
+
+def _claim(job_id: str, slot: Slot) -> Claim | None:
+    ledger = slot.jobs.ledger
+    held = ledger.holder(job_id)
+    dead = held[1] if held and _is_dead_sibling(held[0], slot.holder) else ""
+    return ledger.claim(job_id, slot.holder, dead=dead)
+
+
+def _is_dead_sibling(holder: Holder, ours: Holder) -> bool:
+    """Whether `holder` was a process of our own worker and is no more: its job need not wait for the lease."""
+    if holder.instance != ours.instance:
+        return False
+    return holder.pid == ours.pid or is_gone(holder.pid)
+
+
+def _attempt(claim: Claim, slot: Slot) -> str:
+    ledger = slot.jobs.ledger
+    try:
+        job = ledger.find(claim.job_id)
+        _generate(claim, job, slot)
+        outcome = "finished"
+    except StaleAttemptError:
+        raise
+    except CancelRequested:
+        _patiently(lambda: ledger.confirm_cancel(claim))
+        outcome = "cancelled"
+    except HandBackRequested:
+        _patiently(lambda: ledger.release(claim), RELEASE_PATIENCE)
+        # Other workers wait for it.
+        slot.jobs.dispatch()
+        return "released"
+    except UnavailableError as error:
+        return _repeat(claim, slot, Failure(error.code, f"Storage could not be reached in any attempt: {error}"))
+    except Exception as error:
+        logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
+        if _is_device_lost(error):
+            failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
+            _repeat(claim, slot, failure)
+            raise DeviceLostError(str(error)) from error
+        failure = _failure(error)
+        _patiently(lambda: ledger.fail(claim, failure))
+        outcome = "failed"
+    with suppress(UnavailableError):
+        slot.jobs.artifacts.delete(input_name(claim.job_id))
+    return outcome
+
+
+def _repeat(claim: Claim, slot: Slot, failure: Failure) -> str:
+    _patiently(lambda: slot.jobs.ledger.retry(claim, failure))
+    slot.jobs.dispatch()
+    return "retried"
+
+
+def _generate(claim: Claim, job: Job, slot: Slot) -> None:
+    artifacts, ledger = slot.jobs.artifacts, slot.jobs.ledger
+    began = time.monotonic()
+    report = Reporter(claim, ledger, slot.departure, deadline=began + slot.settings.job_timeout)
+    picture = _read_input(job, slot, report)
+    name = result_name(job.id, claim.token)
+    with artifacts.staged(name) as path:
+        rendering = slot.render(picture, job.parameters, path, report)
+        report(Progress(Phase.PUBLISHING))
+        size, digest = path.stat().st_size, _sha256(path)
+        artifacts.put(variant_name(name, Variant.THUMBNAIL), rendering.thumbnail)
+        artifacts.put(variant_name(name, Variant.SPRITESHEET), rendering.spritesheet)
+    try:
+        provenance = {**rendering.provenance, "attempt": claim.attempt, "worker": asdict(slot.holder)["worker"]}
+        result = Result(name, size, digest, rendering.width, rendering.height, rendering.frames, provenance)
+        _patiently(
+            lambda: ledger.finish(
+                claim,
+                result,
+                device=slot.holder.device,
+                seconds=rendering.seconds,
+                steps=job.parameters.num_inference_steps,
+            )
+        )
+    except StaleAttemptError:
+        for variant in Variant:
+            artifacts.delete(variant_name(name, variant))
+        raise
+
+
+def _read_input(job: Job, slot: Slot, report: "Reporter") -> Image.Image:
+    give_up = time.monotonic() + INPUT_PATIENCE
+    while True:
+        try:
+            with slot.jobs.artifacts.open(job.input) as file, Image.open(file, formats=["PNG"]) as picture:
+                return picture.convert("RGB")
+        except ArtifactsUnavailableError as error:
+            if time.monotonic() > give_up:
+                raise
+            logger.warning("job %s: its picture is asked for again: %s", job.id, error)
+            report(Progress(Phase.PREPARING))
+            time.sleep(INPUT_PAUSE)
+        except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise BrokenInputError("The stored picture is missing or cannot be read.") from error
+
+
+class Reporter:
+    """Tells the ledger how far an attempt is, within a phase at most every `REPORT_INTERVAL`, and stops the attempt
+    when it must.
+
+    Called with a `Progress` by the generation, in its thread. `deadline` is on `time.monotonic`'s clock, in seconds.
+
+    Raises, when called:
+        CancelRequested: the job was cancelled.
+        HandBackRequested: the worker is to go, and gives no more time.
+        StaleAttemptError: the claim is no longer the job's.
+        TimeLimitError: the deadline is past.
+    """
+
+    def __init__(self, claim: Claim, ledger: Ledger, departure: Departure, deadline: float) -> None:
+        self._claim = claim
+        self._ledger = ledger
+        self._departure = departure
+        self._deadline = deadline
+        self._next = 0.0
+        self._phase: Phase | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of `progress`."""
+        now = time.monotonic()
+        if now > self._deadline:
+            raise TimeLimitError
+        # What is left to do in this phase takes less time than another worker would need to begin anew.
+        if self._departure.due and progress.phase is not Phase.PUBLISHING:
+            raise HandBackRequested("The worker is to go.")
+        # A phase may take minutes without a step: that it has begun is always told.
+        if now < self._next and progress.phase is self._phase:
+            return
+        self._phase = progress.phase
+        try:
+            cancelled = self._ledger.report(self._claim, progress)
+        except UnavailableError as error:
+            # Redis may be back before the job is done; only the end has to reach it.
+            logger.warning("job %s: progress is not told: %s", self._claim.job_id, error)
+            self._next = time.monotonic() + REPORT_PAUSE
+            return
+        self._next = time.monotonic() + REPORT_INTERVAL
+        if cancelled:
+            raise CancelRequested("The job was cancelled.")
+
+
+def _patiently(settle: Callable[[], None], patience: float = SETTLE_PATIENCE) -> None:
+    give_up = time.monotonic() + patience
+    pause = 0.1
+    while True:
+        try:
+            return settle()
+        except UnavailableError as error:
+            if time.monotonic() > give_up:
+                raise
+            logger.warning("the end of an attempt is told again in %.1f s: %s", pause, error)
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+
+# torch's own errors are known by name, since only `video` may import torch.
+
+
+def _is_device_lost(error: Exception) -> bool:
+    """Whether CUDA has failed for good: an error of its own leaves the process' context unusable (CUDA's guide)."""
+    if _is_out_of_memory(error):
+        return False
+    return type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, TimeLimitError | BrokenInputError):
+        return Failure(error.code, str(error))
+    if _is_out_of_memory(error):
+        return Failure("out_of_memory", "The device ran out of memory; ask for fewer frames or a smaller size.")
+    return Failure("generation_failed", f"Generation failed: {type(error).__name__}: {error}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,28 @@
+"""The one task. Its whole message is its id: the job's."""
+
+from typing import Any, Final
+
+from celery.exceptions import Reject
+
+from svd_service.celery_app import GENERATE, app
+from svd_service.worker import departure, housekeeping, lifecycle
+from svd_service.worker.run import DeviceLostError, run_job
+
+#: Exit status of a process whose device can no longer be used (EX_OSERR of sysexits.h).
+DEVICE_LOST: Final = 71
+
+housekeeping.install(app)
+departure.install(app)
+
+
+@app.task(name=GENERATE, bind=True, max_retries=2, Request="svd_service.worker.limits:JobRequest")
+def generate(self: Any) -> dict[str, str]:
+    """Run one attempt at the job whose id is this task's."""
+    slot = lifecycle.slot()
+    if slot.departure.asked:
+        raise Reject("this worker is to go", requeue=True)
+    try:
+        return {"attempt": run_job(self.request.id, slot)}
+    except DeviceLostError:
+        # A CUDA context that has failed once fails for ever: Celery replaces the process, which loads the model anew.
+        raise SystemExit(DEVICE_LOST) from None

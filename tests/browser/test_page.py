@@ -1,0 +1,398 @@
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+from playwright.sync_api import FilePayload, Page, Route, expect
+
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
+from svd_service.jobs.job import Claim, Failure, Holder, Phase, Progress, Result
+from svd_service.jobs.ledger import Ledger, connect
+from svd_service.jobs.request import BOUNDS
+from svd_service.jobs.service import result_name
+from tests.browser.conftest import Visit
+from tests.integration.stack import Stack
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+CAT, ASTRONAUT = PICTURES / "chelsea.jpg", PICTURES / "astronaut.jpg"
+KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
+SECONDS = 120_000  # a slow machine is no fault of the page's
+
+Open = Callable[..., Visit]
+
+
+def card(page: Page, name: str):
+    return page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def add(page: Page, *pictures: Path | FilePayload) -> None:
+    page.locator("#files").set_input_files(list(pictures))  # type: ignore[arg-type]
+    expect(page.locator("#editor")).to_be_visible()
+
+
+def send(page: Page) -> None:
+    page.locator("#submit").click()
+    expect(page.locator("#drop")).to_be_visible(timeout=SECONDS)
+
+
+def ids(page: Page) -> list[str]:
+    return [str(item.get_attribute("data-id")) for item in page.locator(".card").all()]
+
+
+def claim(ledger: Ledger, page: Page, place: int = 0) -> Claim:
+    held = ledger.claim(ids(page)[place], Holder("host/0", "cpu", "instance", 1))
+    assert held is not None
+    return held
+
+
+def drawn(width: int, height: int, left: str, right: str) -> FilePayload:
+    """A picture of two halves."""
+    picture = Image.new("RGB", (width, height), left)
+    picture.paste(right, (width // 2, 0, width, height))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return {"name": "halves.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["desktop", "phone"])
+def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str):
+    window = visit(stack, kind)
+    page = window.page
+    expect(page.locator("#model")).to_contain_text("nano")
+    window.look("1-empty")
+
+    add(page, CAT, ASTRONAUT)
+    window.look("2-pictures")
+    page.get_by_text("More settings").click()
+    page.locator("#num_inference_steps").fill("30")  # so that there is time to watch, and to cancel
+    window.look("3-settings")
+    send(page)
+    cat, astronaut = card(page, "chelsea"), card(page, "astronaut")
+    expect(astronaut.locator(".standing")).to_contain_text("in line")
+    bar = cat.locator("progress")
+    expect(cat).to_have_attribute("data-status", "started", timeout=SECONDS)
+    expect(bar).not_to_have_js_property("value", 0, timeout=SECONDS)
+    seen = bar.evaluate("bar => bar.value")
+    window.look("4-running")
+    astronaut.get_by_role("button", name="Cancel").click()
+    expect(astronaut).to_have_attribute("data-status", "cancelled", timeout=SECONDS)
+
+    video = cat.locator("video")
+    expect(video).to_have_js_property("readyState", 4, timeout=SECONDS)
+    expect(video).to_have_js_property("loop", True)
+    expect(video).to_have_js_property("videoWidth", 256)
+    assert seen < 1
+    # Who asked their system for less motion starts the video by themselves.
+    expect(video).to_have_js_property("paused", kind == "phone")
+    window.look("5-done")
+
+    page.reload()
+    cat.scroll_into_view_if_needed()  # videos that nobody sees are not fetched
+    expect(cat.locator("video")).to_have_js_property("readyState", 4, timeout=SECONDS)
+    expect(astronaut).to_have_attribute("data-status", "cancelled")
+    with page.expect_download() as download:
+        cat.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "chelsea.mp4"
+    assert b"ftyp" in Path(download.value.path()).read_bytes()[:16]
+
+    cat.get_by_role("button", name="Change").click()
+    expect(page.locator("#seed")).to_have_value(re.compile(r"^\d+$"))
+    cat.get_by_role("button", name="Delete").click()
+    cat.get_by_role("button", name="Delete for good").click()
+    expect(cat).to_have_count(0)
+    page.reload()
+    expect(astronaut).to_be_visible()
+    expect(cat).to_have_count(0)
+
+
+def test_the_part_that_the_frame_shows_is_what_the_service_gets(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, drawn(1200, 300, "red", "blue"))
+    page.locator("#crop").focus()
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowRight")
+    send(page)
+    (job_id,) = ids(page)
+    with Image.open(Path(desk.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png") as fitted:
+        assert fitted.size == (256, 144)
+        red, _, blue = fitted.getpixel((2, 70))  # type: ignore[misc]
+    assert (red < 60, blue > 195) == (True, True)
+
+
+def test_a_pointer_moves_the_frame_and_portrait_gives_a_portrait_video(desk: Stack, ledger: Ledger, visit: Open):
+    window = visit(desk)
+    page = window.page
+    add(page, drawn(800, 600, "red", "blue"))
+    page.get_by_label("Portrait").check()
+    box = page.locator("#crop").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 2, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    window.look("portrait")
+    send(page)
+    (job_id,) = ids(page)
+    with Image.open(Path(desk.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png") as fitted:
+        assert fitted.size == (144, 256)
+        red, _, blue = fitted.getpixel((140, 100))  # type: ignore[misc]
+    assert (red > 195, blue < 60) == (True, True)
+
+
+def test_the_whole_picture_is_kept_on_black_where_that_is_asked_for(desk: Stack, ledger: Ledger, visit: Open):
+    window = visit(desk)
+    page = window.page
+    add(page, CAT)
+    page.get_by_text("More settings").click()
+    page.get_by_label("Keep the whole picture").check()
+    window.look("whole")
+    send(page)
+    parameters = desk.status(ids(page)[0])["parameters"]
+    assert (parameters["fit"], parameters["width"], parameters["height"]) == ("pad", 256, 144)
+
+
+def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    expect(page.locator("#model")).to_contain_text("nano")
+
+    def tab_to(locator) -> None:
+        for _ in range(40):
+            if locator.evaluate("element => element === document.activeElement"):
+                return
+            page.keyboard.press("Tab")
+        raise AssertionError(f"Tab does not lead to {locator}")
+
+    # Choosers are caught only from some moment after the first who listens has come.
+    page.on("filechooser", lambda _: None)
+    tab_to(page.locator("#files"))
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(CAT)
+    expect(page.locator("#crop")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#announcer")).to_contain_text("from the top")
+    tab_to(page.locator("#motion_bucket_id"))
+    page.keyboard.press("End")
+    expect(page.locator("#motion-says")).to_have_text("very lively")
+    tab_to(page.locator("#submit"))
+    page.keyboard.press("Enter")
+    article = card(page, "chelsea").locator("article")
+    expect(article).to_be_focused()
+    tab_to(article.get_by_role("button", name="Cancel"))
+    page.keyboard.press("Enter")
+    expect(card(page, "chelsea")).to_have_attribute("data-status", "cancelled")
+    expect(page.locator("#announcer")).to_contain_text("chelsea: Cancelled")
+    delete = article.get_by_role("button", name="Delete")
+    tab_to(delete)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(page.locator(".card")).to_have_count(0)
+    expect(page.locator("#gallery-title")).to_be_focused()
+    assert desk.http.get("/jobs").json()["jobs"] == []
+
+
+def test_pictures_are_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    for kind, holder in (("paste", "clipboardData"), ("drop", "dataTransfer")):
+        page.evaluate(
+            """async ([kind, holder]) => {
+                const canvas = Object.assign(document.createElement('canvas'), { width: 320, height: 180 });
+                const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+                const data = new DataTransfer();
+                data.items.add(new File([blob], `${kind}.png`, { type: 'image/png' }));
+                const Kind = kind === 'paste' ? ClipboardEvent : DragEvent;
+                document.dispatchEvent(new Kind(kind, { [holder]: data, bubbles: true, cancelable: true }));
+            }""",
+            [kind, holder],
+        )
+        expect(page.get_by_role("button", name=f"Edit {kind}")).to_be_visible()
+    page.get_by_role("button", name="Remove paste").click()
+    expect(page.get_by_role("button", name="Edit drop")).to_be_focused()
+    expect(page.locator("#submit")).to_have_text("Make the video")
+
+
+@pytest.mark.parametrize("pushed", [True, False], ids=["pushed", "polled"])
+def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Open, pushed: bool):
+    window = visit(desk)
+    page = window.page
+    if not pushed:
+        page.route("**/events", lambda route: route.fulfill(status=503))
+        window.expected.append("503")
+    expect(page.locator("#notices")).to_contain_text("No worker is ready yet")
+    add(page, CAT)
+    send(page)
+    shown = card(page, "chelsea")
+    expect(shown.locator(".standing")).to_contain_text("Next in line")
+    held = claim(ledger, page)
+    ledger.report(held, Progress(Phase.SAMPLING, 2, 6))
+    expect(shown.locator(".standing")).to_contain_text("step 3 of 6")
+    expect(shown.locator("progress")).not_to_have_js_property("value", 0)
+    ledger.report(held, Progress(Phase.DECODING, 5, 8))
+    expect(shown.locator(".standing")).to_contain_text("frame 6 of 8")
+    window.look("decoding")
+    ledger.fail(held, Failure("out_of_memory", "The device ran out of memory; ask for fewer frames."))
+    expect(shown.locator(".detail")).to_contain_text("ask for fewer frames")
+    window.look("failed")
+    shown.get_by_role("button", name="Try again").click()
+    expect(page.locator(".card")).to_have_count(2)
+
+
+def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, CAT)
+    send(page)
+    held = claim(ledger, page)
+    shown = card(page, "chelsea")
+    expect(shown).to_have_attribute("data-status", "started")
+    shown.get_by_role("button", name="Cancel").click()
+    expect(shown.locator(".standing")).to_contain_text("Stopping")
+    assert ledger.report(held) is True
+    ledger.confirm_cancel(held)
+    expect(shown.locator(".standing")).to_have_text("Cancelled")
+
+
+def test_another_seed_is_the_same_picture_and_settings_again(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, CAT)
+    page.get_by_role("button", name="Another seed").click()
+    seed = int(page.locator("#seed").input_value())
+    page.locator("#motion_bucket_id").fill("200")
+    send(page)
+    assert desk.status(ids(page)[0])["parameters"]["seed"] == seed
+    card(page, "chelsea").get_by_role("button", name="Cancel").click()
+    card(page, "chelsea").get_by_role("button", name="Another seed").click()
+    expect(page.locator(".card")).to_have_count(2)
+    new, old = (desk.status(job_id)["parameters"] for job_id in ids(page))
+    assert new["seed"] != old["seed"]
+    assert {**new, "seed": 0} == {**old, "seed": 0}
+    assert new["motion_bucket_id"] == 200
+
+
+def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Stack, ledger: Ledger, visit: Open):
+    window = visit(desk)
+    page = window.page
+    window.expected += ["422", "503"]
+    page.locator("#files").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"})
+    expect(page.locator("#composer-fault")).to_contain_text("no pictures")
+    frames = [Image.new("RGB", (320, 180), colour) for colour in ("red", "blue")]
+    moving = io.BytesIO()
+    frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
+    add(page, {"name": "moving.gif", "mimeType": "image/gif", "buffer": moving.getvalue()})
+    page.locator("#submit").click()
+    expect(page.locator("#composer-fault")).to_contain_text("several frames")
+    expect(page.get_by_role("button", name="Edit moving")).to_be_visible()
+    window.look("refused")
+    page.get_by_role("button", name="Remove moving").click()
+
+    page.route("**/generate", lambda route: _refuse(route, 429, "too many jobs wait already"))
+    window.expected.append("429")
+    add(page, CAT)
+    page.locator("#submit").click()
+    expect(page.locator("#composer-fault")).to_have_text("Too many jobs wait already. Try again in 30 seconds.")
+    page.unroute("**/generate")
+    page.locator("#seed").fill("many")
+    page.locator("#submit").click()
+    expect(page.locator("#seed")).to_be_focused()
+    page.locator("#seed").fill("5")
+    send(page)
+    assert desk.status(ids(page)[0])["parameters"]["seed"] == 5
+
+
+def _refuse(route: Route, status: int, message: str) -> None:
+    route.fulfill(status=status, headers={"Retry-After": "30"}, json={"error": {"code": "refused", "message": message}})
+
+
+@pytest.fixture(scope="module")
+def locked(make_stack: Callable[..., Stack]) -> Stack:
+    """As `desk`, for those alone who have one of two keys."""
+    known = (f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in KEYS.items())
+    stack = make_stack(SVD_API_KEYS=",".join(known))
+    stack.start_redis()
+    stack.start_api()
+    return stack
+
+
+def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, visit: Open):
+    def enter(key: str) -> None:
+        page.get_by_role("button", name="API key").click()
+        page.get_by_label("Your key").fill(key)
+        page.get_by_role("button", name="Use this key").click()
+
+    window = visit(locked)
+    page = window.page
+    window.expected.append("401")
+    expect(page.locator("#notices")).to_contain_text("asks for an API key")
+    window.look("key-wanted")
+    page.get_by_role("button", name="Enter a key").click()
+    window.look("key-dialog")
+    page.keyboard.press("Escape")
+    enter("sk-svd-wrong")
+    expect(page.locator("#notices")).to_contain_text("does not accept this API key")
+    enter(KEYS["anna"])
+    expect(page.locator("#model")).to_contain_text("nano")
+    expect(page.locator("#notices")).not_to_contain_text("API key")
+
+    add(page, CAT)
+    send(page)
+    held = finish(locked, page)
+    video = card(page, "chelsea").locator("video")
+    expect(video).to_have_js_property("readyState", 4)
+    assert str(video.get_attribute("src")).startswith("blob:")
+    with page.expect_download() as download:
+        card(page, "chelsea").get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "chelsea.mp4"
+
+    # The gallery is the key's, wherever its jobs came from; the other key has one of its own.
+    headers = {"Authorization": f"Bearer {KEYS['anna']}"}
+    with CAT.open("rb") as picture:
+        assert locked.http.post("/generate", files={"image": picture}, headers=headers).status_code == 202
+    page.reload()
+    expect(page.locator(".card")).to_have_count(2)
+    assert ids(page)[1] == held.job_id
+    enter(KEYS["ben"])
+    expect(page.locator(".card")).to_have_count(0)
+    page.get_by_role("button", name="API key").click()
+    page.get_by_role("button", name="Forget the key").click()
+    expect(page.locator("#notices")).to_contain_text("asks for an API key")
+
+
+def finish(stack: Stack, page: Page) -> Claim:
+    """Take a worker's part: publish a video of one second as the newest job's result."""
+    settings = Settings.from_mapping(stack.environment)
+    client = connect(settings)
+    held = claim(Ledger(client, settings), page)
+    name = result_name(held.job_id, held.token)
+    video = one_second()
+    LocalArtifacts(settings.data_dir).put(name, video)
+    result = Result(name, len(video), hashlib.sha256(video).hexdigest(), 256, 144, 7)
+    Ledger(client, settings).finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
+    client.close()
+    return held
+
+
+def one_second() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=7, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 256, 144, "yuv420p"
+        for shade in range(0, 210, 30):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (256, 144), (shade, 80, 120)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def test_the_form_has_the_bounds_of_the_service(desk: Stack, visit: Open):
+    page = visit(desk).page
+    expect(page.locator("#num_frames")).to_have_attribute("max", "25")
+    for name, (least, most) in BOUNDS.items():
+        if name != "seed":
+            slider = page.locator(f"#{name}")
+            bounds = (float(slider.get_attribute("min") or ""), float(slider.get_attribute("max") or ""))
+            assert bounds == (least, most), name

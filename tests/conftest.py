@@ -1,0 +1,114 @@
+"""What tests of every kind share: settings from a mapping, a real Redis, an environment that says nothing of ours."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import redis
+
+from svd_service.config import Settings, settings
+from svd_service.stack import parts
+from svd_service.stack.precautions import StackError
+
+# A shell that starts us in the background has us ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: In CI a part that is missing is a failure; elsewhere the tests that need it are skipped.
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+#: `--hypothesis-profile=thorough`: many more examples, other ones each time.
+hypothesis.settings.register_profile("thorough", max_examples=2_000)
+
+
+@pytest.fixture(autouse=True)
+def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith(("REDIS_", "VIDEO_", "SVD_")):
+            monkeypatch.delenv(name)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings of a CPU machine that keeps its data in the test's own folder; keywords are environment variables."""
+
+    def make(**variables: object) -> Settings:
+        defaults = {"SVD_DATA_DIR": str(tmp_path / "data"), "SVD_DEVICES": "cpu"}
+        return Settings.from_mapping(defaults | {name: str(value) for name, value in variables.items()})
+
+    return make
+
+
+@pytest.fixture(name="settings")
+def _settings(make_settings: Callable[..., Settings]) -> Settings:
+    """As `make_settings()` gives them; no Redis is behind them."""
+    return make_settings()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Redis (or Valkey) that lives as long as the session. Tests take `redis_url`."""
+    program = redis_program()
+    port = free_port()
+    folder = tmp_path_factory.mktemp("redis")
+    options = {"bind": "127.0.0.1", "port": port, "dir": folder, "save": "", "logfile": folder / "log"}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    process = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL)
+    url = f"redis://127.0.0.1:{port}/0"
+    try:
+        _wait_for_redis(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """URL of the session's Redis, with nothing in it."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> "Iterator[redis.Redis]":
+    """A client of that Redis, for a look behind the ledger."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def redis_program() -> str:
+    """Path of a Redis server, as `svd-service up` finds it."""
+    try:
+        return parts.redis_program()
+    except StackError as error:
+        (pytest.fail if CI else pytest.skip)(str(error))
+
+
+def _wait_for_redis(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 10
+    with redis.Redis.from_url(url) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.ConnectionError:
+                assert process.poll() is None, f"Redis ended with status {process.returncode}"
+                assert time.monotonic() < deadline, "Redis does not answer"
+                time.sleep(0.05)

@@ -1,0 +1,59 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.stack import Stack
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.enable_socket)
+            item.add_marker(pytest.mark.timeout(240))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny_model import build  # brings torch, which takes seconds
+
+    return build(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    return (PICTURES / "chelsea.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def make_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Callable[..., Stack]]:
+    """Makes stacks that end with the module. Keywords are environment variables."""
+    stacks: list[Stack] = []
+
+    def make(**variables: str) -> Stack:
+        stacks.append(Stack(tmp_path_factory.mktemp("stack"), {"SVD_MODEL": str(tiny_model), **variables}))
+        return stacks[-1]
+
+    yield make
+    for stack in stacks:
+        stack.stop_all()
+
+
+@pytest.fixture(scope="module")
+def workerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Redis and the API, for tests that start workers with a stand-in for a model; 3 seconds make a worker lost."""
+    stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3"})
+    stack.start_redis()
+    stack.start_api()
+    yield stack
+    stack.stop_all()
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """A running service with one worker process and the tiny model."""
+    stack = make_stack()
+    stack.start_all()
+    return stack

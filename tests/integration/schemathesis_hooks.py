@@ -1,0 +1,31 @@
+"""What schemathesis sends where chance would get nowhere: pictures that all dialects take, and a finished job."""
+
+import io
+import os
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies
+from PIL import Image
+
+from svd_service.api.stability.ids import lengthened
+
+
+def picture(size: tuple[int, int]) -> bytes:
+    """A PNG of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+schemathesis.openapi.format("binary", strategies.sampled_from([picture((1024, 576)), picture((576, 1024))]))
+
+
+@schemathesis.hook
+def flatmap_path_parameters(context: Any, parameters: dict[str, Any] | None) -> Any:
+    """Every other time, a job that there is; nobody deletes it, so that the others find it."""
+    if parameters is None or context.operation.method.upper() == "DELETE":
+        return strategies.just(parameters)
+    job = os.environ["FINISHED_JOB"]
+    known = {name: lengthened(job) if name == "generation_id" else job for name in parameters if name.endswith("id")}
+    return strategies.sampled_from([parameters, {**parameters, **known}])

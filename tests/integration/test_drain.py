@@ -1,0 +1,118 @@
+"""A worker that is told to stop: the model is a stand-in, the rest is real."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.stack import Stack
+
+#: A stand-in's step takes 0.1 s.
+TWO_SECONDS = {"num_inference_steps": 20, "width": 64, "height": 64}
+FOUR_SECONDS = TWO_SECONDS | {"num_inference_steps": 40}
+
+#: Seconds that ending may take, beside a job: far less than any grace given here, far more than a quiet machine needs.
+SOON = 20
+
+
+@pytest.fixture
+def stack(workerless: Stack) -> Iterator[Stack]:
+    stack = workerless
+    yield stack
+    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
+        stack.stop(name, signal.SIGKILL)
+    stack.redis.flushall()
+
+
+def to_process(worker: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
+    worker.send_signal(sign)
+
+
+def to_group(worker: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
+    """As a terminal does, systemd without KillMode=mixed, and `timeout`, which tells the process once more."""
+    os.killpg(worker.pid, sign)
+    worker.send_signal(sign)
+
+
+def ready(stack: Stack, name: str = "worker", grace: float = 300, **faults: Any) -> "subprocess.Popen[bytes]":
+    worker = stack.start_stand_in(name, variables={"SVD_DRAIN_TIMEOUT": str(grace)}, **faults)
+    stack.wait(lambda: any(found.startswith(f"{name}@") for found in stack.workers()), 60)
+    return worker
+
+
+@pytest.mark.parametrize(
+    ("send", "sign"),
+    [(to_group, signal.SIGTERM), (to_group, signal.SIGINT)],
+    ids=["SIGTERM to the group", "SIGINT to the group"],
+)
+def test_the_job_in_hand_is_finished_no_other_is_begun_and_the_worker_ends_then(
+    stack: Stack, photo: bytes, send: Callable[..., None], sign: signal.Signals
+):
+    worker = ready(stack)
+    job_id = stack.submit(photo, **TWO_SECONDS)
+    stack.wait_until_started(job_id)
+    send(worker, sign)
+    stack.wait(lambda: stack.workers() == [], SOON)
+    waiting = stack.submit(photo, **TWO_SECONDS)
+    job = stack.wait_for(job_id, "finished", "queued", "failed")
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
+    assert worker.wait(SOON) == 0
+    assert stack.status(waiting)["status"] == "queued"
+    ready(stack, "next")
+    assert [attempt["outcome"] for attempt in stack.wait_for(waiting, "finished")["attempts"]] == ["finished"]
+
+
+def test_an_idle_worker_ends_at_once(stack: Stack):
+    worker = ready(stack)
+    to_group(worker, signal.SIGTERM)
+    assert worker.wait(SOON) == 0
+    assert stack.workers() == []
+
+
+def test_a_worker_that_still_loads_its_model_ends_at_once(stack: Stack):
+    worker = stack.start_stand_in("loading", load_seconds=600)
+    stack.wait(lambda: " ready." in (stack.folder / "loading.log").read_text(), 60)
+    to_process(worker, signal.SIGTERM)
+    worker.wait(SOON)
+
+
+def test_a_deploy_loses_nothing_and_a_job_that_needs_longer_is_resumed_by_the_new_worker(stack: Stack, photo: bytes):
+    old = ready(stack, "old", grace=1)
+    done = stack.submit(photo, **TWO_SECONDS)
+    stack.wait_for(done, "finished")
+    running = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(running)
+    waiting = stack.submit(photo, **TWO_SECONDS)
+    ready(stack, "new")
+    old.send_signal(signal.SIGTERM)
+    assert old.wait(SOON) == 0
+
+    job = stack.wait_for(running, "finished", "failed")
+    assert [(attempt["outcome"], attempt["worker"].split("@")[0]) for attempt in job["attempts"]] == [
+        ("released", "old"),
+        ("finished", "new"),
+    ]
+    # What was handed back does not count as one of the job's attempts.
+    assert stack.redis.hget(f"svd:job:{running}", "tries") == "1"
+    for job_id in (done, waiting):
+        job = stack.wait_for(job_id, "finished")
+        assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
+
+
+@pytest.mark.parametrize("signs", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)], ids=str)
+def test_a_second_signal_hurries(stack: Stack, photo: bytes, signs: tuple[signal.Signals, ...]):
+    worker = ready(stack, step=1)
+    job_id = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(job_id)
+    for sign in signs[:-1]:
+        to_group(worker, sign)
+        time.sleep(1.5)
+        assert stack.status(job_id)["status"] == "started"
+    to_group(worker, signs[-1])
+    assert worker.wait(SOON) == 0
+    job = stack.status(job_id)
+    assert (job["status"], [attempt["outcome"] for attempt in job["attempts"]]) == ("queued", ["released"])

@@ -1,0 +1,62 @@
+"""Two keys and one worker: the many jobs of the one do not hold up the first of the other."""
+
+import io
+from collections.abc import Callable, Iterator
+
+import pytest
+from PIL import Image
+
+from svd_service.config import Settings
+from svd_service.jobs.keys import Keyring
+from tests.integration.stack import Stack
+
+FAST = {"num_frames": 2, "num_inference_steps": 1, "width": 64, "height": 64, "max_guidance_scale": 1}
+MANY = 200
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def secrets(stack: Stack) -> dict[str, str]:
+    keyring = Keyring(stack.redis, Settings.from_mapping(stack.environment))
+    return {name: keyring.create(name)[1] for name in ("ann", "bob")}
+
+
+@pytest.fixture
+def speak_as(stack: Stack, secrets: dict[str, str]) -> Iterator[Callable[[str], None]]:
+    def speak(name: str) -> None:
+        stack.http.headers["Authorization"] = f"Bearer {secrets[name]}"
+
+    yield speak
+    del stack.http.headers["Authorization"]
+
+
+@pytest.mark.slow
+def test_one_keys_first_job_starts_among_the_next_two_of_anothers_two_hundred(
+    stack: Stack, speak_as: Callable[[str], None]
+) -> None:
+    speak_as("ann")
+    # A long one, so that nothing of what follows starts before all of it is queued.
+    long = stack.submit(picture(), **{**FAST, "num_inference_steps": 100, "num_frames": 25})
+    stack.wait_for(long, "started")
+    for _ in range(MANY):
+        stack.submit(picture(), **FAST)
+    speak_as("bob")
+    job_id = stack.submit(picture(), **FAST)
+    before = started(stack)
+    assert stack.wait_for(job_id, "finished", "failed")["status"] == "finished"
+    moment = float(str(stack.redis.hget(f"svd:job:{job_id}", "started")))
+    earlier = [other for other, at in started(stack).items() if at < moment and other not in before]
+    assert len(earlier) <= 1, "it is the first or the second to start"
+    assert len(before) < MANY / 2
+
+
+def started(stack: Stack) -> dict[str, float]:
+    """When each job that was started ever was."""
+    ids = [str(name).rpartition(":")[2] for name in stack.redis.scan_iter("svd:job:*", count=1_000)]
+    moments = {job_id: stack.redis.hget(f"svd:job:{job_id}", "started") for job_id in ids}
+    return {job_id: float(str(moment)) for job_id, moment in moments.items() if moment}

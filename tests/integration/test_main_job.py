@@ -1,0 +1,235 @@
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import av
+import httpx2
+import pytest
+from PIL import Image
+
+from tests.integration.stack import Stack
+
+FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale": 1}
+
+
+def artifacts(stack: Stack) -> set[str]:
+    root = Path(stack.environment["SVD_DATA_DIR"])
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(stack: Stack, photo: bytes) -> dict:
+    return stack.wait_for(stack.submit(photo, seed=7, **FAST), "finished", "failed")
+
+
+def test_a_picture_becomes_a_video(stack: Stack, finished: dict):
+    assert finished["status"] == "finished", finished["error"]
+    video = stack.http.get(f"/results/{finished['task_id']}")
+    assert video.status_code == 200
+    assert video.headers["Content-Type"] == "video/mp4"
+    with av.open(io.BytesIO(video.content), "r") as container:
+        stream = container.streams.video[0]
+        frames = sum(1 for _ in container.decode(stream))
+        context = stream.codec_context
+        assert (stream.codec.canonical_name, context.pix_fmt, context.width, context.height) == (
+            "h264",
+            "yuv420p",
+            64,
+            64,
+        )
+        assert {context.color_primaries, context.color_trc, context.colorspace} == {1}
+        assert frames == 3
+        assert stream.average_rate == 7
+        assert json.loads(container.metadata["comment"])["parameters"]["seed"] == 7
+    assert video.content.index(b"moov") < video.content.index(b"mdat")
+
+
+def test_the_status_tells_the_whole_story(finished: dict):
+    assert finished["parameters"] | FAST == finished["parameters"]
+    assert finished["parameters"]["seed"] == 7
+    assert finished["model"] == {"name": "tiny", "revision": "seed-0", "trained": False}
+    assert finished["created_at"] <= finished["started_at"] <= finished["ended_at"] <= finished["expires_at"]
+    assert [attempt["outcome"] for attempt in finished["attempts"]] == ["finished"]
+    assert finished["provenance"]["seconds"]["sampling"] > 0
+    assert finished["provenance"]["model"]["trained"] is False
+
+
+def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: bytes):
+    (model,) = stack.http.get("/models").json()["models"]
+    job = stack.wait_for(stack.submit(photo), "finished", "failed")
+    assert job["status"] == "finished", job["error"]
+    chosen = job["provenance"]["parameters"]
+    assert chosen == model["defaults"] | {"seed": chosen["seed"], "fit": "crop"} == job["parameters"]
+
+
+def test_same_seed_same_bytes(stack: Stack, photo: bytes, finished: dict):
+    again = stack.wait_for(stack.submit(photo, seed=7, **FAST), "finished")
+    other = stack.wait_for(stack.submit(photo, seed=8, **FAST), "finished")
+    assert again["result"]["sha256"] == finished["result"]["sha256"] != other["result"]["sha256"]
+
+
+def test_a_result_answers_ranges_and_conditions(stack: Stack, finished: dict):
+    url = finished["result"]["url"]
+    whole = stack.http.get(url)
+    assert whole.headers["ETag"] == f'"{hashlib.sha256(whole.content).hexdigest()}"'
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    part = stack.http.get(url, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert part.headers["Content-Range"] == f"bytes 10-19/{len(whole.content)}"
+    tail = stack.http.get(url, headers={"Range": "bytes=-5"})
+    assert (tail.status_code, tail.content) == (206, whole.content[-5:])
+    beyond = stack.http.get(url, headers={"Range": f"bytes={len(whole.content)}-"})
+    assert beyond.status_code == 416
+    assert beyond.json()["error"]["code"] == "requested_range_not_satisfiable"
+    same = stack.http.get(url, headers={"If-None-Match": whole.headers["ETag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    changed = stack.http.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+    assert (changed.status_code, changed.content) == (200, whole.content)
+    head = stack.http.head(url)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(whole.content)))
+
+
+def test_the_inputs_of_ended_jobs_are_gone(stack: Stack, finished: dict):
+    left = artifacts(stack)
+    assert not [name for name in left if name.startswith("inputs/")]
+    assert f"results/{finished['task_id']}" in {str(Path(name).parent) for name in left}
+
+
+def test_a_killed_child_does_not_lose_its_job(stack: Stack, photo: bytes):
+    job_id = stack.submit(photo, **{**FAST, "num_frames": 12, "num_inference_steps": 60})
+    stack.wait(lambda: (stack.status(job_id)["progress"] or {}).get("phase") == "sampling", 30)
+    key = f"svd:job:{job_id}"
+    os.kill(json.loads(str(stack.redis.hget(key, "held:1")))["pid"], signal.SIGKILL)
+    job = stack.wait_for(job_id, "finished", "failed", seconds=120)
+    assert job["status"] == "finished"
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["lost", "finished"]
+    assert job["attempt"] == 2
+
+
+def test_a_job_whose_picture_is_gone_fails_with_a_reason(stack: Stack, photo: bytes):
+    stack.processes["worker"].send_signal(signal.SIGSTOP)
+    try:
+        job_id = stack.submit(photo, **FAST)
+        (Path(stack.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png").unlink()
+    finally:
+        stack.processes["worker"].send_signal(signal.SIGCONT)
+    job = stack.wait_for(job_id, "failed", "finished")
+    assert job["error"] == {"code": "broken_input", "message": "The stored picture is missing or cannot be read."}
+    answer = stack.http.get(f"/results/{job_id}")
+    assert (answer.status_code, answer.json()["status"]) == (409, "failed")
+
+
+def test_celerys_own_tools_answer(stack: Stack):
+    celery = ("-m", "celery", "-A", "svd_service.celery_app")
+    for command, expected in (("active", "empty"), ("registered", "svd_service.generate"), ("stats", "prefork")):
+        done = subprocess.run(
+            [sys.executable, *celery, "inspect", command],
+            env=stack.environment,
+            cwd=stack.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert expected in done.stdout
+
+
+def test_health_names_the_ready_worker(stack: Stack):
+    health = stack.http.get("/health").json()
+    assert (health["status"], health["redis"], health["workers_ready"]) == ("ok", True, 1)
+    assert health["workers"][0]["model"] == "tiny"
+    assert health["workers"][0]["trained"] is False
+
+
+def test_an_unknown_job_is_404_everywhere(stack: Stack):
+    for path in (f"/status/{uuid.uuid4()}", f"/results/{uuid.uuid4()}", "/status/nonsense", "/nowhere"):
+        answer = stack.http.get(path)
+        assert (answer.status_code, set(answer.json())) == (404, {"error"})
+
+
+def test_nothing_is_left_of_what_is_refused(stack: Stack, photo: bytes):
+    before = artifacts(stack)
+    animated = io.BytesIO()
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:])
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    cases = [
+        ({"image": b"no picture"}, {}, 415, "not_an_image"),
+        ({"image": photo[: len(photo) // 2]}, {}, 422, "broken_image"),
+        ({"image": animated.getvalue()}, {}, 422, "animated_image"),
+        ({"image": bomb.getvalue()}, {}, 413, "image_too_large"),
+        ({"image": photo + b"\0" * 21_000_000}, {}, 413, "image_too_large"),
+        ({}, {}, 400, "missing_image"),
+        ({"image": photo}, {"motion_bucket_id": "256"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"seed": "-1"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"fps": "seven"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"noise_aug_strength": "nan"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"width": "100"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"num_frames": "26"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"min_guidance_scale": "3", "max_guidance_scale": "1"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"fit": "stretch"}, 422, "invalid_parameter"),
+        ({"image": photo}, {"steps": "3"}, 422, "invalid_parameter"),
+    ]
+    for files, form, status, code in cases:
+        answer = stack.http.post("/generate", files=files or None, data=form)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+        if code == "invalid_parameter":
+            assert answer.json()["error"]["parameter"] in {*form}
+    assert artifacts(stack) == before
+
+
+def test_redis_away_or_frozen_is_503_within_three_seconds(make_stack, photo: bytes):
+    stack = make_stack()
+    stack.start_redis()
+    stack.start_api()
+    redis_process = stack.processes["redis"]
+    for sign in (signal.SIGSTOP, signal.SIGKILL):
+        redis_process.send_signal(sign)
+        for ask in (
+            lambda: stack.http.get("/health"),
+            lambda: stack.http.get(f"/status/{uuid.uuid4()}"),
+            lambda: stack.http.post("/generate", files={"image": photo}),
+        ):
+            answer = ask()
+            assert answer.status_code == 503
+            assert answer.elapsed.total_seconds() < 3
+    assert artifacts(stack) == set()
+    redis_process.wait()
+    stack.processes.pop("redis")
+    stack.start_redis()
+    assert stack.http.get("/health").status_code == 200
+
+
+def test_counters_survive_the_restart_of_every_process(make_stack, photo: bytes):
+    stack = make_stack()
+    stack.start_all()
+    jobs = [stack.submit(photo, **FAST) for _ in range(5)]
+    assert {stack.wait_for(job, "finished", "failed")["status"] for job in jobs} == {"finished"}
+    stack.stop("worker")
+    for job_id in [stack.submit(photo, **FAST) for _ in range(2)]:
+        (Path(stack.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png").unlink()
+        jobs.append(job_id)
+    stack.start_worker()
+    for job_id in jobs[5:]:
+        stack.wait_for(job_id, "failed")
+    assert stack.http.post("/generate", files={"image": b"no picture"}).status_code == 415
+    for name in ("worker", "exporter", "api", "redis"):
+        stack.stop(name)
+    stack.start_all()
+    exporter = httpx2.get(f"http://127.0.0.1:{stack.exporter_port}/metrics").text
+    for metrics in (stack.http.get("/metrics").text, exporter):
+        for line in (
+            "svd_jobs_created_total 7.0",
+            'svd_jobs_ended_total{state="finished"} 5.0',
+            'svd_jobs_ended_total{state="failed"} 2.0',
+            'svd_jobs_refused_total{reason="not_an_image"} 1.0',
+            'svd_jobs{state="finished"} 5.0',
+            "svd_workers_ready 1.0",
+        ):
+            assert line in metrics.splitlines()

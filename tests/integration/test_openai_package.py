@@ -1,0 +1,148 @@
+"""The unmodified `openai` package against the real service; it lives in folders of its own, as two versions do."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+from svd_service.config import Settings
+from svd_service.jobs.keys import Keyring
+from tests.integration.conftest import PICTURES
+from tests.integration.packages import installed
+from tests.integration.stack import Stack
+
+PROGRAM = Path(__file__).with_name("openai_program.py")
+
+
+#: What a user without a key, or with too many jobs, has to do with.
+TURNED_AWAY = """
+import sys, warnings, openai
+warnings.simplefilter("ignore", DeprecationWarning)
+url, path, *keys = sys.argv[1:]
+for key in keys:
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    try:
+        for _ in range(2):
+            client.videos.create(prompt="x", input_reference=open(path, "rb"))
+    except openai.APIStatusError as error:
+        print(type(error).__name__, error.code, "Retry-After" in error.response.headers)
+"""
+
+
+@pytest.fixture(scope="module", params=["3.52.0", "2.6.1"])
+def package(request: pytest.FixtureRequest) -> Path:
+    """The folder with one version of the package."""
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    requirement = f"openai=={request.param}"
+    return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
+
+
+@pytest.fixture(scope="module")
+def done(package: Path, stack: Stack) -> dict[str, Any]:
+    """What the program of a user tells."""
+    known = {video["id"] for video in stack.http.get("/v1/videos?limit=100").json()["data"]}
+    program = subprocess.run(
+        [sys.executable, str(PROGRAM), stack.url, str(PICTURES / "chelsea.jpg")],
+        env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert program.returncode == 0, f"{program.stderr}\n{stack.logs()}"
+    return {"known": known, "expected_version": package.name.rpartition("-")[2], **json.loads(program.stdout)}
+
+
+def test_pictures_go_in_as_files_bytes_and_data_urls(done):
+    assert done["version"] == done["expected_version"]
+    for video in done["created"]:
+        assert (video["object"], video["model"], video["size"], video["progress"]) == ("video", "tiny", "64x64", 0)
+        assert video["status"] in {"queued", "in_progress"}
+        assert "takes no text" in video["warnings"][0]
+    of_file, of_bytes, *_ = done["created"]
+    assert (of_file["seconds"], of_file["prompt"]) == ("1", "a cat")
+    assert (of_file["parameters"]["num_frames"], of_file["parameters"]["seed"]) == (7, 5)
+    assert "sora-2" in of_file["warnings"][1]
+    assert of_bytes["parameters"]["seed"] == 5
+    assert done["retrieved"]["id"] == of_file["id"]
+
+
+def test_a_video_is_polled_until_it_is_there(done):
+    video = done["done"]
+    assert (video["status"], video["progress"], video["error"], video["prompt"]) == ("completed", 100, None, "a dog")
+    assert video["created_at"] <= video["completed_at"] < video["expires_at"]
+    assert video["parameters"]["seed"] == 7
+
+
+def test_all_three_contents_come(done):
+    kinds = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
+    assert {name: kind for name, (kind, _) in done["contents"].items()} == kinds
+    contents = {name: io.BytesIO(base64.b64decode(content)) for name, (_, content) in done["contents"].items()}
+    with av.open(contents["video"], "r") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 3
+    for name, kind, size in (("thumbnail", "WEBP", (64, 64)), ("spritesheet", "JPEG", (128, 128))):
+        with Image.open(contents[name]) as image:
+            assert (image.format, image.size) == (kind, size)
+
+
+def test_the_list_is_paged_through_by_itself(done):
+    ours = [video_id for video_id in done["listed"] if video_id not in done["known"]]
+    assert ours == [done["done"]["id"], *reversed([video["id"] for video in done["created"]])]
+    assert done["ascending"] == done["listed"][::-1]
+
+
+def test_deleted_videos_are_gone(done):
+    for answer in done["deleted"]:
+        assert (answer["object"], answer["deleted"]) == ("video.deleted", True)
+    assert done["deleted"][0]["id"] == done["done"]["id"]
+    assert not {answer["id"] for answer in done["deleted"]} & {*done["left"]}
+    assert {video["id"] for video in done["created"]} <= {*done["left"]}
+
+
+@pytest.mark.parametrize(
+    ("case", "error"),
+    [
+        ("no_picture", ["BadRequestError", 400, "missing_image", None]),
+        ("remix", ["BadRequestError", 400, "not_supported", None]),
+        ("unknown", ["NotFoundError", 404, "unknown_job", None]),
+        ("unknown_content", ["NotFoundError", 404, "unknown_job", None]),
+        ("unknown_delete", ["NotFoundError", 404, "unknown_job", None]),
+        ("deleted", ["NotFoundError", 404, "unknown_job", None]),
+        ("deleted_done", ["NotFoundError", 404, "unknown_job", None]),
+        ("not_ready", ["ConflictError", 409, "not_ready", None]),
+        ("size", ["UnprocessableEntityError", 422, "invalid_parameter", "size"]),
+        ("seed", ["UnprocessableEntityError", 422, "invalid_parameter", "seed"]),
+        ("no_image", ["APIStatusError", 415, "not_an_image", None]),
+    ],
+)
+def test_errors_are_of_the_class_that_users_catch(done, case, error):
+    assert done["errors"][case] == error
+
+
+def test_who_is_turned_away_hears_why(package: Path, make_stack: Callable[..., Stack]):
+    stack = make_stack(SVD_MAX_QUEUED="1")
+    stack.start_redis()
+    stack.start_api()
+    _, secret = Keyring(stack.redis, Settings.from_mapping(stack.environment)).create("ann")
+    program = subprocess.run(
+        [sys.executable, "-c", TURNED_AWAY, stack.url, str(PICTURES / "chelsea.jpg"), "sk-wrong", secret],
+        env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    wrong, full = program.stdout.splitlines()
+    assert wrong.split()[:2] == ["AuthenticationError", "unauthorized"]
+    assert (full.split()[0], full.split()[2]) == ("RateLimitError", "True")

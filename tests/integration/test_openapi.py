@@ -1,0 +1,99 @@
+"""The running service keeps what its OpenAPI document promises: schemathesis, with every check that it has."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
+from svd_service.jobs.job import Holder, Result, Variant
+from svd_service.jobs.keys import Keyring
+from svd_service.jobs.ledger import Ledger
+from svd_service.jobs.service import result_name, variant_name
+from tests.integration.stack import Stack
+
+HERE = Path(__file__).parent
+EXAMPLES = 8
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """An API that wants keys, and no worker: what is submitted stays queued."""
+    stack = Stack(tmp_path_factory.mktemp("closed"), {})
+    stack.start_redis()
+    stack.start_api()
+    yield stack
+    stack.stop_all()
+
+
+@pytest.fixture(scope="module")
+def settings_of(closed: Stack) -> Settings:
+    return Settings.from_mapping(closed.environment)
+
+
+def finish(stack: Stack, settings: Settings, job_id: str) -> None:
+    """Takes the part of a worker."""
+    ledger = Ledger(stack.redis, settings)
+    claim = ledger.claim(job_id, Holder("host/0", "cpu", "instance", 1))
+    assert claim is not None
+    name, video = result_name(job_id, claim.token), bytes(2_000)
+    for variant in Variant:
+        LocalArtifacts(settings.data_dir).put(variant_name(name, variant), video)
+    result = Result(name, len(video), "ab" * 32, 64, 64, 3)
+    ledger.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)
+
+
+def users(folder: Path, secrets: dict[str, str]) -> Path:
+    """Who may ask, as schemathesis wants to be told: with two it also looks whether one gets at what is the other's."""
+    file = folder / "users.json"
+    told = [
+        {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {secret}"}]}
+        for name, secret in secrets.items()
+    ]
+    file.write_text(json.dumps({"auth": told}))
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_every_answer_is_one_that_is_documented(
+    closed: Stack, settings_of: Settings, photo: bytes, tmp_path: Path
+) -> None:
+    keyring = Keyring(closed.redis, settings_of)
+    secrets = {name: keyring.create(name, priority=2)[1] for name in ("ann", "bob")}
+    closed.http.headers["Authorization"] = f"Bearer {secrets['ann']}"
+    job_id = closed.submit(photo)
+    finish(closed, settings_of, job_id)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", HERE / "schemathesis.toml", "run"),
+            f"{closed.url}/openapi.json",
+            *("--auth-wfc", users(tmp_path, secrets)),
+            # A stream of events ends when its job does, and here nobody works: test_events.py reads them.
+            *("--exclude-path-regex", "/events$", "--request-timeout", "20"),
+            # It takes every DELETE that is answered 200 for the end, but the first one of a queued job only cancels it.
+            *("--exclude-checks", "use_after_free"),
+            *("--checks", "all", "--max-examples", str(EXAMPLES), "--continue-on-failure"),
+            *("--generation-deterministic", "--no-color"),
+        ],
+        cwd=tmp_path,
+        env={
+            **closed.environment,
+            "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks",
+            "FINISHED_JOB": job_id,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=380,
+    )
+    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+    tested = re.search(r"Tested: +(\d+)", done.stdout)
+    assert tested
+    assert int(tested[1]) >= 10
+    assert "Missing test data" not in done.stdout

@@ -1,0 +1,159 @@
+"""`svd-service up` and `svd-service generate` as a person uses them: real processes, the tiny model."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import pytest
+
+from svd_service.client import Client
+from tests.conftest import free_port
+
+SERVICE = (sys.executable, "-m", "svd_service")
+PICTURE = Path(__file__).parents[1] / "pictures" / "chelsea.jpg"
+
+
+class Up:
+    """One `svd-service up` in a folder of its own, where `.env` says how it is set."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        # Every process of this service has this in its environment, which is how what is left of it is found.
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "SVD_DATA_DIR": str(folder / "data")}
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+        self.environment["TMPDIR"] = str(self.scratch)
+        exporter = f"SVD_EXPORTER_BIND=127.0.0.1:{free_port()}"
+        flower = f"SVD_FLOWER_BIND=127.0.0.1:{free_port()}"
+        (folder / ".env").write_text(f"SVD_MODEL={model}\nSVD_DEVICES=cpu\nSVD_LEASE=2\n{exporter}\n{flower}\n")
+        # Somebody's own modules of the same names must not hide ours.
+        (folder / "wsgi.py").write_text("raise SystemExit('the wrong wsgi.py')\n")
+        (folder / "celeryconfig.py").write_text("raise SystemExit('the wrong celeryconfig.py')\n")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> "subprocess.Popen[bytes]":
+        command = (*SERVICE, "up", "--port", str(self.port), *options)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        return self.process
+
+    def start_and_wait(self, *options: str) -> "subprocess.Popen[bytes]":
+        process = self.start(*options)
+        wait_for(lambda: "Ready" in self.said or process.poll() is not None, 90)
+        assert process.poll() is None, self.said
+        return process
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "up.log"
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def left(self) -> dict[int, str]:
+        """Processes of this service that are alive: their ids and command lines."""
+        mark = f"SVD_DATA_DIR={self.folder / 'data'}\0".encode()
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes():
+                    found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ").strip()
+            except OSError:
+                continue
+        return found
+
+    def stop(self) -> None:
+        for pid in self.left():
+            os.kill(pid, signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Up]:
+    """One folder for all of these: what one test's service leaves there, the next one's finds."""
+    up = Up(tmp_path_factory.mktemp("up"), tiny_model)
+    yield up
+    up.stop()
+
+
+@pytest.fixture
+def up(place: Up) -> Iterator[Up]:
+    yield place
+    place.stop()
+
+
+def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path: Path) -> None:
+    process = up.start_and_wait("--flower")
+    out = tmp_path / "out.mp4"
+    subprocess.run([*SERVICE, "generate", str(PICTURE), "-o", str(out), "--server", up.url], check=True)
+    with av.open(str(out)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 3
+    for words in ("tiny  (its weights are untrained", up.url, "redis://127.0.0.1:", "flower", "password"):
+        assert words in up.said
+
+    second = subprocess.run(
+        [*SERVICE, "up"], env=up.environment, cwd=up.folder, capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 2
+    assert f"process {process.pid}" in second.stdout
+
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert up.left() == {}
+    assert list(up.scratch.iterdir()) == []
+
+
+def test_jobs_outlive_the_death_of_up(up: Up, tmp_path: Path) -> None:
+    process = up.start_and_wait()
+    with Client(up.url) as client:
+        jobs = [client.submit(PICTURE, seed=seed) for seed in range(2)]
+        wait_for(lambda: client.status(jobs[0].id).state != "queued", 30)
+    process.kill()
+    process.wait()
+    wait_for(lambda: up.left() == {}, 10)
+
+    process = up.start_and_wait()
+    with Client(up.url) as client:
+        for job in jobs:
+            client.wait(job.id, timeout=90)
+            assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert up.left() == {}
+
+
+def test_a_part_that_crashes_ends_all_with_its_last_words(up: Up) -> None:
+    process = up.start_and_wait()
+    worker = next(pid for pid, command in sorted(up.left().items()) if "celery" in command)
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(timeout=60) == 1
+    assert "worker ended by itself (status SIGKILL)" in up.said
+    assert up.left() == {}
+
+
+def test_a_model_that_is_none_is_said_before_anything_starts(up: Up, tmp_path: Path) -> None:
+    up.environment["SVD_MODEL"] = str(tmp_path)
+    try:
+        assert up.start().wait(timeout=30) == 2
+    finally:
+        del up.environment["SVD_MODEL"]
+    assert "SVD_MODEL" in up.said
+    assert "Traceback" not in up.said

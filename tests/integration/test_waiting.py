@@ -1,0 +1,143 @@
+"""What people do while they wait, against real processes: cancel, listen, send the same thing twice."""
+
+import io
+import json
+import signal
+import statistics
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from svd_service.client import Client
+from tests.integration.stack import Stack
+
+FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale": 1}
+SLOW = {**FAST, "num_frames": 8, "num_inference_steps": 100, "width": 256, "height": 256}
+
+
+def small_picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def told(stack: Stack, job_id: str, *names: str) -> list[str]:
+    """Fields of the ledger's record: its times are exact, and by one clock."""
+    return [str(value) for value in stack.redis.hmget(f"svd:job:{job_id}", *names)]
+
+
+def step_seconds(stack: Stack, job_id: str) -> float:
+    """How long a step of the running job takes."""
+
+    def reaches(step: int) -> Any:
+        return lambda: (now := stack.status(job_id)["progress"]) and now["step"] >= step and (time.time(), now["step"])
+
+    (since, first), (until, last) = stack.wait(reaches(2), 60), stack.wait(reaches(6), 60)
+    return float((until - since) / (last - first))
+
+
+@pytest.mark.slow
+def test_twenty_running_jobs_are_cancelled_within_a_step_and_the_next_starts_at_once(
+    stack: Stack,
+):
+    picture = small_picture()
+    running = stack.submit(picture, **SLOW)
+    steps, cancelled_after, next_after, holders = [], [], [], set()
+    for _ in range(20):
+        following = stack.submit(picture, **SLOW)
+        steps.append(step_seconds(stack, running))
+        seconds, microseconds = stack.redis.time()
+        assert stack.http.delete(f"/jobs/{running}").status_code == 202
+        stack.wait_for(running, "cancelled")
+        stack.wait_for(following, "started")
+        ended, held = told(stack, running, "ended", "held:1")
+        (began,) = told(stack, following, "began:1")
+        cancelled_after.append(float(ended) - seconds - microseconds / 1e6)
+        next_after.append(float(began) - float(ended))
+        holders.add(json.loads(held)["pid"])
+        running = following
+    stack.http.delete(f"/jobs/{running}")
+    stack.wait_for(running, "cancelled")
+    in_steps = [seconds / step for seconds, step in zip(cancelled_after, steps, strict=True)]
+    figures = (
+        f"step {statistics.median(steps):.3f} s; cancelled after {statistics.median(in_steps):.2f} step times "
+        f"(at most {max(in_steps):.2f}: {max(cancelled_after):.3f} s); the next began "
+        f"{statistics.median(next_after):.3f} s later (at most {max(next_after):.3f} s)"
+    )
+    sys.stderr.write(f"\n{figures}\n")  # `pytest -s` shows it
+    assert len(holders) == 1  # one process all along: nothing was loaded anew
+    assert statistics.median(in_steps) <= 1.5
+
+
+def test_the_same_submission_sent_a_hundred_times_at_once_is_one_job(stack: Stack):
+    picture = small_picture()
+    together = threading.Barrier(100)
+    created = stack.redis.hget("svd:counters", "created")
+
+    def send(number: int) -> tuple[int, str]:
+        together.wait()
+        answer = stack.http.post(
+            "/generate",
+            files={"image": ("picture", picture)},
+            data={name: str(value) for name, value in FAST.items()},
+            headers={"Idempotency-Key": "the same"},
+        )
+        return answer.status_code, answer.json().get("task_id", "")
+
+    with ThreadPoolExecutor(100) as senders:
+        answers = set(senders.map(send, range(100)))
+    assert {status for status, _ in answers} == {202}
+    assert len(answers) == 1
+    assert int(str(stack.redis.hget("svd:counters", "created"))) - int(str(created or 0)) == 1
+    ((_, job_id),) = answers
+    assert stack.wait_for(job_id, "finished", "failed")["status"] == "finished"
+    assert stack.status(job_id)["attempt"] == 1
+
+
+def test_a_jobs_events_lead_from_its_submission_to_its_end(stack: Stack):
+    with Client(stack.url) as client:
+        job_id = stack.submit(small_picture(), **{**SLOW, "num_inference_steps": 8})
+        seen = list(client.watch(job_id))
+    states = list(dict.fromkeys(job.state for job in seen))
+    assert states in (["queued", "started", "finished"], ["started", "finished"])
+    fractions = [job.fraction for job in seen]
+    assert fractions == sorted(fractions)
+    assert seen[-1].told == stack.status(job_id)
+
+
+def test_events_go_on_after_redis_was_away(make_stack):
+    stack = make_stack()
+    stack.start_redis()
+    stack.start_api()
+    job_id = stack.submit(small_picture(), **FAST)
+    seen: list[str] = []
+    with Client(stack.url) as client:
+        reader = threading.Thread(target=lambda: seen.extend(job.state for job in client.watch(job_id)))
+        reader.start()
+        stack.wait(lambda: "queued" in seen, 20)
+        stack.stop("redis")
+        time.sleep(1)
+        stack.start_redis()
+        stack.wait(lambda: stack.http.delete(f"/jobs/{job_id}").status_code == 200, 20)
+        reader.join(timeout=30)
+    assert not reader.is_alive()
+    assert seen[-1] == "cancelled"
+
+
+def test_open_streams_do_not_hold_up_the_end_of_the_api(make_stack):
+    stack = make_stack(SVD_API_STREAMS="8")
+    stack.start_redis()
+    stack.start_api()
+    with stack.http.stream("GET", "/events") as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("retry:")
+        began = time.monotonic()
+        stack.processes["api"].send_signal(signal.SIGTERM)
+        assert list(lines) == [""]  # the end of the stream, not a broken connection
+    stack.processes["api"].wait(timeout=20)
+    assert time.monotonic() - began < 15

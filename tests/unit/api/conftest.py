@@ -1,0 +1,88 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from svd_service.api import create_app
+from svd_service.config import Settings
+from svd_service.jobs.job import Claim, Holder, Result
+from svd_service.jobs.service import JobService, result_name
+
+VIDEO = bytes(range(256)) * 8
+HOLDER = Holder("host/0", "cpu", "instance", 1)
+
+
+@pytest.fixture
+def app(redis_url: str, make_settings: Callable[..., Settings]) -> Flask:
+    app = create_app(make_settings(REDIS_URL=redis_url))
+    app.testing = True
+    return app
+
+
+@pytest.fixture
+def http(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def jobs(app: Flask) -> JobService:
+    service = app.extensions["jobs"]
+    assert isinstance(service, JobService)
+    return service
+
+
+@pytest.fixture
+def data_dir(jobs: JobService) -> Path:
+    return jobs.settings.data_dir
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    return (Path(__file__).parents[2] / "pictures" / "chelsea.jpg").read_bytes()
+
+
+@pytest.fixture
+def submit(http: FlaskClient, photo: bytes) -> Callable[..., str]:
+    def post(**fields: object) -> str:
+        answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), **fields})
+        assert answer.status_code == 202, answer.text
+        return str(answer.get_json()["task_id"])
+
+    return post
+
+
+@pytest.fixture
+def claim(jobs: JobService) -> Callable[[str], Claim]:
+    """Takes the part of a worker: claims the job."""
+
+    def take(job_id: str) -> Claim:
+        claim = jobs.ledger.claim(job_id, HOLDER)
+        assert claim is not None
+        return claim
+
+    return take
+
+
+@pytest.fixture
+def finish(jobs: JobService, claim: Callable[[str], Claim]) -> Callable[[str], None]:
+    """Takes the part of a worker: publishes `VIDEO` as the job's result."""
+
+    def publish(job_id: str) -> None:
+        held = claim(job_id)
+        name = result_name(job_id, held.token)
+        jobs.artifacts.put(name, VIDEO)
+        result = Result(name, len(VIDEO), "ab" * 32, 256, 144, 8, {"seed": 1})
+        jobs.ledger.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
+
+    return publish
+
+
+def png(size: tuple[int, int], colour: str = "red") -> io.BytesIO:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer

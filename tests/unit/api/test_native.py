@@ -1,0 +1,272 @@
+import io
+import math
+import uuid
+
+import pytest
+
+from svd_service.artifacts import ArtifactsUnavailableError
+from svd_service.jobs.job import Failure, Phase, Progress
+from svd_service.jobs.ledger import WorkerStatus
+from tests.unit.api.conftest import VIDEO, png
+
+
+def stored(data_dir):
+    return [path for path in data_dir.rglob("*") if path.is_file()]
+
+
+def test_a_submission_is_accepted_with_its_effective_values(http, photo):
+    answer = http.post(
+        "/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), "seed": "5", "fps": "", "num_frames": "4"}
+    )
+    assert answer.status_code == 202
+    job = answer.json
+    assert (job["status"], job["position"], job["attempt"]) == ("queued", 1, 0)
+    assert (job["parameters"]["seed"], job["parameters"]["num_frames"], job["parameters"]["fps"]) == (5, 4, 7)
+    assert (job["model"]["name"], job["model"]["trained"]) == ("nano", True)
+    assert answer.headers["Location"] == f"/status/{job['task_id']}"
+    assert http.get(answer.headers["Location"]).json == job
+
+
+def test_the_stored_picture_has_the_size_to_be_generated(http, data_dir):
+    http.post("/generate", data={"image": (png((100, 200)), "x")})
+    (path,) = stored(data_dir)
+    from PIL import Image
+
+    with Image.open(path) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (144, 256))
+
+
+def test_the_story_of_a_job(http, jobs, submit, claim):
+    job_id = submit()
+    held = claim(job_id)
+    jobs.ledger.report(held, Progress(Phase.SAMPLING, 3, 6))
+    job = http.get(f"/status/{job_id}").json
+    assert job["status"] == "started"
+    assert job["progress"] == {"phase": "sampling", "step": 3, "steps": 6, "fraction": 0.42}
+    assert (job["attempts"][0]["worker"], job["attempts"][0]["outcome"]) == ("host/0", None)
+    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    job = http.get(f"/status/{job_id}").json
+    assert (job["status"], job["error"]) == ("failed", {"code": "time_limit", "message": "It took too long."})
+    answer = http.get(f"/results/{job_id}", buffered=True)
+    assert answer.status_code == 409
+    assert answer.json["status"] == "failed"
+    assert "It took too long." in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".mp4"])
+def test_a_result_is_the_video(http, submit, finish, suffix):
+    job_id = submit()
+    finish(job_id)
+    answer = http.get(f"/results/{job_id}{suffix}", buffered=True)
+    assert (answer.status_code, answer.data, answer.mimetype) == (200, VIDEO, "video/mp4")
+    assert answer.headers["ETag"] == f'"{"ab" * 32}"'
+    assert answer.headers["Content-Length"] == str(len(VIDEO))
+    assert http.get(f"/status/{job_id}").json["result"]["url"] == f"/results/{job_id}.mp4"
+
+
+def test_a_range_condition_that_fails_is_told(http, submit, finish):
+    job_id = submit()
+    finish(job_id)
+    assert http.get(f"/results/{job_id}", headers={"Range": "bytes=1-3"}, buffered=True).data == VIDEO[1:4]
+    beyond = http.get(f"/results/{job_id}", headers={"Range": "bytes=9999-"}, buffered=True)
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(VIDEO)}")
+    assert http.get(f"/results/{job_id}", headers={"If-Match": '"other"'}, buffered=True).status_code == 412
+
+
+def test_a_result_that_is_not_there_yet_is_409_with_the_status(http, submit):
+    answer = http.get(f"/results/{submit()}", buffered=True)
+    assert (answer.status_code, answer.json["status"], answer.json["error"]["code"]) == (409, "queued", "not_ready")
+
+
+def test_who_asks_too_early_is_told_when_to_come_again(http, jobs, submit, finish, claim):
+    waiting = http.get(f"/results/{submit()}", buffered=True)
+    assert waiting.headers["Retry-After"] == "5"  # nothing is known yet
+    finish(submit())
+    jobs.ledger.heartbeat(WorkerStatus("host/0", "cpu", "instance", 1, "nano", True, 0.0, 1.0))
+    job_id = submit()
+    job = http.get(f"/status/{job_id}").json
+    assert job["eta_seconds"] > 1
+    assert http.get(f"/results/{job_id}").headers["Retry-After"] == str(math.ceil(job["eta_seconds"]))
+    held = claim(job_id)
+    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    assert "Retry-After" not in http.get(f"/results/{job_id}").headers
+
+
+def test_a_result_past_its_time_is_410_before_and_after_the_sweep(http, jobs, submit, finish, redis_client, data_dir):
+    job_id = submit()
+    finish(job_id)
+    redis_client.hset(f"svd:job:{job_id}", "expires", "1")
+    redis_client.zadd("svd:ended", {job_id: 1})
+    for _ in range(2):
+        answer = http.get(f"/results/{job_id}", buffered=True)
+        assert (answer.status_code, answer.json["status"]) == (410, "expired")
+        assert http.get(f"/status/{job_id}").json["status"] == "expired"
+        jobs.expire()
+    assert not [path for path in stored(data_dir) if path.suffix == ".mp4"]
+
+
+def test_a_result_that_vanished_from_the_store_is_410(http, submit, finish, data_dir):
+    job_id = submit()
+    finish(job_id)
+    next(path for path in stored(data_dir) if path.suffix == ".mp4").unlink()
+    assert http.get(f"/results/{job_id}", buffered=True).status_code == 410
+
+
+@pytest.mark.parametrize("path", ["/status/{}", "/results/{}", "/results/{}.mp4"])
+@pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "nonsense", "../../etc/passwd"])
+def test_an_unknown_id_is_404(http, path, job_id):
+    answer = http.get(path.format(job_id))
+    assert answer.status_code == 404
+    assert set(answer.json) == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "parameter"),
+    [
+        ({}, 400, "missing_image", None),
+        ({"image": "text, not a file"}, 400, "missing_image", None),
+        ({"image": (io.BytesIO(b""), "x.jpg")}, 415, "not_an_image", None),
+        ({"image": (io.BytesIO(b"%PDF-1.7"), "x.jpg")}, 415, "not_an_image", None),
+    ],
+)
+def test_what_is_no_picture_is_refused(http, data_dir, fields, status, code, parameter):
+    answer = http.post("/generate", data=fields, content_type="multipart/form-data")
+    assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
+    assert stored(data_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", "4294967296"),
+        ("seed", "1.5"),
+        ("num_frames", "1"),
+        ("num_frames", "26"),
+        ("num_inference_steps", "0"),
+        ("fps", "four"),
+        ("motion_bucket_id", "0"),
+        ("noise_aug_strength", "1.01"),
+        ("noise_aug_strength", "nan"),
+        ("max_guidance_scale", "inf"),
+        ("width", "72.5"),
+        ("width", "68"),
+        ("height", "1024"),
+        ("fit", "stretch"),
+        ("prompt", "a cat"),
+    ],
+)
+def test_a_parameter_at_fault_is_named(http, data_dir, jobs, name, value):
+    answer = http.post("/generate", data={"image": (png((64, 64)), "x"), name: value})
+    assert answer.status_code == 422
+    assert answer.json["error"]["code"] == "invalid_parameter"
+    assert answer.json["error"]["parameter"] == name
+    assert name in answer.json["error"]["message"]
+    assert stored(data_dir) == []
+    assert jobs.ledger.figures().refused == {"invalid_parameter": 1}
+
+
+def test_a_request_that_is_too_large_is_refused(http, app, jobs, photo):
+    app.config["MAX_CONTENT_LENGTH"] = 1000
+    answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})
+    assert (answer.status_code, answer.json["error"]["code"]) == (413, "image_too_large")
+    assert jobs.ledger.figures().refused == {"image_too_large": 1}
+
+
+def test_an_idempotency_key_gives_the_same_job(http, photo, data_dir):
+    def post(key, **fields):
+        data = {"image": (io.BytesIO(photo), "cat.jpg"), **fields}
+        return http.post("/generate", data=data, headers={"Idempotency-Key": key})
+
+    first = post("k").json["task_id"]
+    assert post("k").json["task_id"] == first
+    assert post("other").json["task_id"] != first
+    conflict = post("k", seed="1")
+    assert (conflict.status_code, conflict.json["error"]["code"]) == (422, "idempotency_conflict")
+    assert len(stored(data_dir)) == 2
+
+
+def test_a_full_store_is_503_and_makes_no_job(http, jobs, photo, monkeypatch):
+    def full(name, data):
+        raise ArtifactsUnavailableError("no space left on device")
+
+    monkeypatch.setattr(jobs.artifacts, "put", full)
+    answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})
+    assert (answer.status_code, answer.json["error"]["code"]) == (503, "artifacts_unavailable")
+    assert answer.headers["Retry-After"]
+    assert jobs.ledger.figures().created == 0
+
+
+def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, submit, monkeypatch):
+    from svd_service.jobs.errors import UnavailableError
+
+    def away(job_id):
+        raise UnavailableError("the broker is away")
+
+    monkeypatch.setattr(jobs, "_publish", away)
+    assert http.get(f"/status/{submit()}").json["status"] == "queued"
+
+
+def test_what_the_router_refuses_has_the_same_shape(http):
+    for method, path, status in (("get", "/generate", 405), ("get", "/nowhere", 404), ("post", "/status/x", 405)):
+        answer = getattr(http, method)(path)
+        assert (answer.status_code, set(answer.json)) == (status, {"error"})
+
+
+def test_a_bug_is_500_in_the_same_shape(http, jobs, app, monkeypatch):
+    app.testing = False
+
+    def broken(job_id):
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(jobs, "find", broken)
+    answer = http.get(f"/status/{uuid.uuid4()}")
+    assert (answer.status_code, answer.json["error"]["code"]) == (500, "internal_server_error")
+    assert "a bug" not in answer.text
+
+
+def test_a_queued_job_is_cancelled_at_once_and_deleted_the_second_time(http, submit, data_dir):
+    job_id = submit()
+    answer = http.delete(f"/jobs/{job_id}")
+    assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
+    assert stored(data_dir) == []
+    assert http.delete(f"/jobs/{job_id}").status_code == 204
+    for again in (http.delete(f"/jobs/{job_id}"), http.get(f"/jobs/{job_id}"), http.get(f"/status/{job_id}")):
+        assert again.status_code == 404
+
+
+def test_a_started_job_is_asked_to_stop_as_often_as_one_likes(http, jobs, submit, claim):
+    job_id = submit()
+    held = claim(job_id)
+    for _ in range(2):
+        answer = http.delete(f"/jobs/{job_id}")
+        assert (answer.status_code, answer.json["status"], answer.json["cancel_requested"]) == (202, "started", True)
+    jobs.ledger.confirm_cancel(held)
+    assert http.get(f"/jobs/{job_id}").json["status"] == "cancelled"
+
+
+def test_a_finished_job_is_deleted_with_its_video(http, submit, finish, data_dir):
+    job_id = submit()
+    finish(job_id)
+    assert http.delete(f"/jobs/{job_id}").status_code == 204
+    assert http.get(f"/results/{job_id}").status_code == 404
+    assert stored(data_dir) == []
+
+
+def test_jobs_are_listed_page_by_page(http, submit):
+    made = [submit() for _ in range(3)]
+    first = http.get("/jobs?limit=2").json
+    assert ([job["task_id"] for job in first["jobs"]], first["has_more"]) == (made[:0:-1], True)
+    second = http.get(first["next"]).json
+    assert ([job["task_id"] for job in second["jobs"]], second["has_more"], second["next"]) == (made[:1], False, None)
+    assert [job["task_id"] for job in http.get("/jobs?order=asc").json["jobs"]] == made
+    assert first["jobs"][0] == http.get(f"/jobs/{made[-1]}").json
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=many", "order=up", "page=2"])
+def test_a_page_that_cannot_be_is_refused(http, query):
+    answer = http.get(f"/jobs?{query}")
+    assert (answer.status_code, answer.json["error"]["parameter"]) == (422, query.partition("=")[0])
+
+
+def test_a_page_behind_an_unknown_job_is_404(http):
+    assert http.get("/jobs?after=nothing").status_code == 404

@@ -1,0 +1,283 @@
+import base64
+import io
+import json
+import uuid
+
+import pytest
+from PIL import Image
+from werkzeug.test import encode_multipart
+
+from svd_service.jobs.job import Failure, Phase, Progress, Variant
+from svd_service.jobs.service import variant_name
+from tests.unit.api.conftest import VIDEO, png
+
+
+@pytest.fixture
+def create(http, photo):
+    def post(**fields):
+        fields = {"prompt": "a cat", "input_reference": (io.BytesIO(photo), "upload"), **fields}
+        answer = http.post("/v1/videos", data={name: value for name, value in fields.items() if value is not None})
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    return post
+
+
+def data_url(content: bytes, media_type: str = "image/jpeg") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def test_a_video_is_queued_with_all_fields_that_the_clients_know(create):
+    answer = create(model="sora-2", seconds="1", size="256x144", seed="5", fps="8")
+    video = answer.json
+    uuid.UUID(video["id"])
+    expected = {
+        "object": "video",
+        "model": "nano",
+        "status": "queued",
+        "progress": 0,
+        "completed_at": None,
+        "expires_at": None,
+        "error": None,
+        "prompt": "a cat",
+        "seconds": "1",
+        "size": "256x144",
+        "queue_position": 1,
+    }
+    assert video | expected == video
+    assert type(video["created_at"]) is int
+    assert (video["parameters"]["seed"], video["parameters"]["num_frames"]) == (5, 8)
+    assert int(answer.headers["openai-poll-after-ms"]) >= 100
+
+
+def test_what_has_no_effect_is_said(create):
+    warnings = create(model="sora-2").json["warnings"]
+    assert ["takes no text" in warnings[0], "'sora-2' is not served here" in warnings[1], len(warnings)] == [
+        True
+    ] * 2 + [2]
+    assert create(prompt=None, model="nano").json["warnings"] == []
+
+
+def test_json_with_a_data_url_makes_the_same_job_as_a_form_with_a_file(http, create, photo):
+    form = create(seconds="1", seed="3").json
+    for reference in (data_url(photo), {"image_url": data_url(photo, "text/plain")}):
+        body = {"prompt": "a cat", "input_reference": reference, "seconds": "1", "seed": 3, "size": None}
+        video = http.post("/v1/videos", json=body).json
+        assert (video["parameters"], video["prompt"]) == (form["parameters"], "a cat")
+
+
+def test_a_form_may_hold_a_data_url_larger_than_forms_usually_are(http):
+    noise = io.BytesIO()
+    Image.effect_noise((900, 900), 90).save(noise, "PNG")
+    assert len(noise.getvalue()) > 600_000
+    for field in ("input_reference", "input_reference[image_url]"):
+        boundary, body = encode_multipart({"prompt": "x", field: data_url(noise.getvalue())})
+        answer = http.post("/v1/videos", data=body, content_type=f"multipart/form-data; boundary={boundary}")
+        assert answer.status_code == 200, answer.text
+
+
+def test_data_urls_may_be_written_in_other_ways(http):
+    content = png((64, 64)).getvalue()
+    quoted = "".join(f"%{byte:02x}" for byte in content)
+    for url in (f"data:,{quoted}", f"DATA:image/png;x=y;BASE64,{base64.b64encode(content).decode()}"):
+        answer = http.post("/v1/videos", json={"input_reference": url})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"input_reference": None}, 400, None),
+        ({"input_reference": "nonsense"}, 422, "input_reference"),
+        ({"input_reference": "data:image/png;base64,!!"}, 422, "input_reference"),
+        ({"input_reference": "data:image/png;base64,aGVsbG8="}, 415, None),
+        ({"input_reference": "https://example.org/cat.jpg"}, 422, "input_reference"),
+        ({"input_reference": {"file_id": "file-1"}}, 422, "input_reference"),
+        ({"input_reference": 5}, 422, "input_reference"),
+        ({"seconds": "9"}, 422, "seconds"),
+        ({"seconds": "0"}, 422, "seconds"),
+        ({"seconds": "nan"}, 422, "seconds"),
+        ({"seconds": "inf"}, 422, "seconds"),
+        ({"seconds": "1", "num_frames": 4}, 422, "seconds"),
+        ({"size": "1280x720"}, 422, "size"),
+        ({"size": "100x100"}, 422, "size"),
+        ({"size": "wide"}, 422, "size"),
+        ({"size": "256x144", "width": 256}, 422, "size"),
+        ({"seed": "-1"}, 422, "seed"),
+        ({"voice": "loud"}, 422, "voice"),
+        ({"prompt": 5}, 422, "prompt"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_openais_shape(http, photo, fields, status, param):
+    answer = http.post("/v1/videos", json={"prompt": "x", "input_reference": data_url(photo), **fields})
+    assert answer.status_code == status, answer.text
+    assert set(answer.json) == {"error"}
+    error = answer.json["error"]
+    assert (set(error), error["param"]) == ({"message", "type", "param", "code"}, param)
+    assert error["type"] == "invalid_request_error"
+
+
+def test_bodies_that_are_no_json_object_are_refused(http):
+    for body in (b"", b"{", b"[]", b"7", b"[" * 100_000, b'{"prompt": "\xff"}'):
+        answer = http.post("/v1/videos", data=body, content_type="application/json")
+        assert (answer.status_code, set(answer.json)) == (400, {"error"}), body[:20]
+    assert http.post("/v1/videos").status_code == 400
+
+
+def test_the_story_of_a_video(http, jobs, create, claim):
+    video_id = create().json["id"]
+    held = claim(video_id)
+    jobs.ledger.report(held, Progress(Phase.SAMPLING, 3, 6))
+    answer = http.get(f"/v1/videos/{video_id}")
+    assert (answer.json["status"], answer.json["progress"], answer.json["queue_position"]) == ("in_progress", 42, None)
+    assert "openai-poll-after-ms" in answer.headers
+    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    answer = http.get(f"/v1/videos/{video_id}")
+    assert answer.json["error"] == {"code": "time_limit", "message": "It took too long."}
+    assert (answer.json["status"], answer.json["completed_at"]) == ("failed", None)
+    assert "openai-poll-after-ms" not in answer.headers
+
+
+def test_a_cancelled_job_has_failed_with_that_reason(http, jobs, create):
+    video_id = create().json["id"]
+    jobs.cancel(video_id)
+    video = http.get(f"/v1/videos/{video_id}").json
+    assert (video["status"], video["error"]["code"]) == ("failed", "cancelled")
+
+
+def test_contents_come_in_all_variants(http, jobs, create, finish):
+    video_id = create().json["id"]
+    assert http.get(f"/v1/videos/{video_id}/content").status_code == 409
+    finish(video_id)
+    video = http.get(f"/v1/videos/{video_id}").json
+    assert (video["status"], video["progress"]) == ("completed", 100)
+    assert video["created_at"] <= video["completed_at"] < video["expires_at"]
+    name = jobs.find(video_id).result.artifact
+    jobs.artifacts.put(variant_name(name, Variant.THUMBNAIL), b"thumb")
+    jobs.artifacts.put(variant_name(name, Variant.SPRITESHEET), b"sheet")
+    tags = set()
+    for query, content, kind in (
+        ("", VIDEO, "video/mp4"),
+        ("?variant=video", VIDEO, "video/mp4"),
+        ("?variant=thumbnail", b"thumb", "image/webp"),
+        ("?variant=spritesheet", b"sheet", "image/jpeg"),
+    ):
+        answer = http.get(
+            f"/v1/videos/{video_id}/content{query}", headers={"Accept": "application/binary"}, buffered=True
+        )
+        assert (answer.status_code, answer.data, answer.content_type) == (200, content, kind)
+        tags.add(answer.headers["ETag"])
+    assert len(tags) == 3
+    assert http.get(f"/v1/videos/{video_id}/content?variant=audio").status_code == 422
+    assert http.get(f"/results/{video_id}/thumbnail", buffered=True).data == b"thumb"
+    assert http.get(f"/results/{video_id}/spritesheet", buffered=True).data == b"sheet"
+
+
+def test_a_video_past_its_time_stays_completed_and_has_no_content(http, jobs, create, finish):
+    video_id = create().json["id"]
+    finish(video_id)
+    jobs.ledger._redis.hset(f"svd:job:{video_id}", "expires", "1")
+    assert http.get(f"/v1/videos/{video_id}").json["status"] == "completed"
+    answer = http.get(f"/v1/videos/{video_id}/content")
+    assert (answer.status_code, answer.json["error"]["code"]) == (410, "expired")
+
+
+def test_the_list_goes_page_by_page_in_both_orders(http, create, submit):
+    ids = [create().json["id"], submit(), create().json["id"]]
+    first = http.get("/v1/videos?limit=2").json
+    assert first | {"object": "list", "has_more": True, "first_id": ids[2], "last_id": ids[1]} == first
+    rest = http.get(f"/v1/videos?limit=2&after={first['last_id']}").json
+    assert ([video["id"] for video in rest["data"]], rest["has_more"]) == ([ids[0]], False)
+    assert [video["id"] for video in http.get("/v1/videos?order=asc").json["data"]] == ids
+    assert (
+        http.get(f"/v1/videos?after={ids[0]}").json | {"data": [], "first_id": None, "last_id": None}
+        == http.get(f"/v1/videos?after={ids[0]}").json
+    )
+    for query, status in (("limit=0", 422), ("limit=x", 422), ("order=up", 422), ("after=x", 404)):
+        assert http.get(f"/v1/videos?{query}").status_code == status
+
+
+def test_deleting_what_has_ended_leaves_nothing(http, jobs, create, finish, data_dir):
+    video_id = create().json["id"]
+    finish(video_id)
+    answer = http.delete(f"/v1/videos/{video_id}")
+    assert answer.json == {"id": video_id, "object": "video.deleted", "deleted": True}
+    assert [path for path in data_dir.rglob("*") if path.is_file()] == []
+    for method, path in (("get", ""), ("get", "/content"), ("delete", "")):
+        assert getattr(http, method)(f"/v1/videos/{video_id}{path}").status_code == 404
+    assert http.get("/v1/videos").json["data"] == []
+
+
+def test_deleting_a_queued_job_takes_it_out_of_the_queue(http, jobs, create, data_dir):
+    first, second = create().json["id"], create().json["id"]
+    assert http.delete(f"/v1/videos/{first}").status_code == 200
+    assert http.get(f"/v1/videos/{second}").json["queue_position"] == 1
+    assert [path.stem for path in data_dir.rglob("*") if path.is_file()] == [second]
+
+
+def test_deleting_a_started_job_cancels_it_and_nobody_sees_it_again(http, jobs, create, claim, data_dir):
+    video_id = create().json["id"]
+    held = claim(video_id)
+    assert http.delete(f"/v1/videos/{video_id}").status_code == 200
+    assert jobs.ledger.report(held)
+    for path in (f"/v1/videos/{video_id}", f"/status/{video_id}"):
+        assert http.get(path).status_code == 404
+    assert http.delete(f"/v1/videos/{video_id}").status_code == 404
+    jobs.ledger.confirm_cancel(held)
+    assert jobs.expire() == 1
+    assert [path for path in data_dir.rglob("*") if path.is_file()] == []
+
+
+def test_what_svd_cannot_do_is_a_400_in_the_same_shape(http, create):
+    video_id = create().json["id"]
+    for path in ("edits", "extensions", "characters", f"{video_id}/remix"):
+        answer = http.post(f"/v1/videos/{path}", json={"prompt": "x"})
+        assert (answer.status_code, answer.json["error"]["code"]) == (400, "not_supported")
+    assert http.get("/v1/videos/characters/char_1").json["error"]["code"] == "not_supported"
+
+
+def test_every_error_beneath_the_prefix_has_openais_shape(http, app, jobs, photo, monkeypatch):
+    app.testing = False
+
+    def broken(job_id):
+        raise AssertionError("a bug")
+
+    cases = [
+        (http.get("/v1/nowhere"), 404),
+        (http.get("/v1/videos/x"), 404),
+        (http.put("/v1/videos"), 405),
+        (http.get(f"/v1/videos/{uuid.uuid4()}"), 404),
+        (http.post("/v1/videos", environ_overrides={"CONTENT_LENGTH": "30000000"}), 413),
+        (http.post("/v1/videos", json={"input_reference": data_url(photo + bytes(20_000_000))}), 413),
+    ]
+    assert cases[2][0].headers["Allow"]
+    monkeypatch.setattr(jobs, "find", broken)
+    cases.append((http.get(f"/v1/videos/{uuid.uuid4()}"), 500))
+    for answer, status in cases:
+        assert answer.status_code == status
+        assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+    assert cases[-1][0].json["error"]["type"] == "server_error"
+
+
+def test_without_redis_it_is_503_in_the_same_shape(make_settings):
+    from svd_service.api import create_app
+
+    http = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0")).test_client()
+    answer = http.get("/v1/videos")
+    assert answer.status_code == 503
+    assert (answer.get_json() or {})["error"]["type"] == "server_error"
+    assert answer.headers["Retry-After"]
+
+
+def test_an_idempotency_key_gives_the_same_job(http, photo):
+    def post():
+        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload")}
+        return http.post("/v1/videos", data=data, headers={"Idempotency-Key": "k"}).json["id"]
+
+    assert post() == post()
+
+
+def test_a_job_made_here_is_seen_natively(http, create):
+    video_id = create(seed="9").json["id"]
+    assert http.get(f"/status/{video_id}").json["parameters"]["seed"] == 9
+    assert json.loads(http.get("/v1/videos").data)["data"][0]["id"] == video_id

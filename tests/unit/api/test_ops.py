@@ -1,0 +1,63 @@
+import io
+import subprocess
+import sys
+
+from svd_service.api import create_app
+from svd_service.jobs.ledger import WorkerStatus
+
+
+def test_health_tells_of_redis_and_the_workers(http, jobs):
+    assert http.get("/health").json | {"status": "ok", "redis": True, "workers_ready": 0} == http.get("/health").json
+    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0))
+    health = http.get("/health").json
+    assert health["workers_ready"] == 1
+    assert health["workers"] == [
+        {"worker": "w/0", "device": "cpu", "model": "nano", "trained": True, "ready_since": 1.0}
+    ]
+
+
+def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):
+    http = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0")).test_client()
+    answer = http.get("/health")
+    assert answer.status_code == 503
+    assert (answer.get_json() or {}) | {"status": "unavailable", "redis": False} == answer.get_json()
+    metrics = http.get("/metrics")
+    assert metrics.status_code == 200
+    assert "svd_ledger_up 0.0" in metrics.text
+    posted = http.post("/generate", data={"image": (io.BytesIO(b"no picture"), "x")})
+    assert (posted.status_code, (posted.get_json() or {})["error"]["code"]) == (503, "unavailable")
+
+
+def test_the_model_is_described(http):
+    answer = http.get("/models").get_json()
+    assert answer
+    (model,) = answer["models"]
+    assert model["name"] == "nano"
+    assert model["defaults"]["width"] == 256
+    assert model["bounds"]["num_frames"] == [2, 25]
+
+
+def test_metrics_tell_of_http_and_of_the_ledger(http, submit):
+    submit()
+    http.get("/status/x")
+    text = http.get("/metrics").text
+    assert 'flask_http_request_total{method="POST",status="202"} 1.0' in text
+    assert 'url_rule="/status/<task_id>"' in text
+    assert "svd_jobs_created_total 1.0" in text
+
+
+def test_openmetrics_end_once(http):
+    text = http.get("/metrics", headers={"Accept": "application/openmetrics-text"}).text
+    assert text.count("# EOF") == 1
+    assert text.endswith("# EOF\n")
+
+
+def test_the_application_starts_without_redis(make_settings, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import wsgi; print(wsgi.application.name)"],
+        env={"REDIS_URL": "redis://127.0.0.1:1/0", "SVD_DEVICES": "cpu", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "svd_service\n"

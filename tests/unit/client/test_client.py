@@ -1,0 +1,287 @@
+"""The Python client, against a stand-in on a real socket."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from svd_service.client import (
+    AnswerError,
+    Client,
+    ExpiredError,
+    JobEndedError,
+    JobStatus,
+    NotReadyError,
+    RefusedError,
+    UnavailableError,
+    UnknownJobError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from svd_service.client.events import Event, read_events
+from tests.conftest import free_port
+from tests.unit.client.stand_in import JOB, Answer, StandIn, refusal, stream, told
+
+
+@pytest.fixture
+def client(service: StandIn) -> Iterator[Client]:
+    with Client(service.url, timeout=5, patience=3) as made:
+        yield made
+
+
+def test_a_picture_is_sent_with_the_parameters_that_were_said(client: Client, service: StandIn, tmp_path: Path) -> None:
+    service.answer("POST /generate", told("queued", position=3))
+    (tmp_path / "cat.jpg").write_bytes(b"a cat")
+    job = client.submit(tmp_path / "cat.jpg", seed=0, noise_aug_strength=0.5, fit="pad", width=None)
+    body = service.asked[-1].body
+    assert (job.id, job.state, job.position) == (JOB, "queued", 3)
+    assert b'name="image"; filename="cat.jpg"' in body
+    assert b"a cat" in body
+    for name, value in {"seed": "0", "noise_aug_strength": "0.5", "fit": "pad"}.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
+    assert b"width" not in body
+
+
+def test_a_picture_may_be_bytes(client: Client, service: StandIn) -> None:
+    service.answer("POST /generate", told("queued"))
+    client.submit(b"a dog")
+    assert b"a dog" in service.asked[-1].body
+
+
+def test_the_key_is_sent_as_a_bearer_token(service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", told("queued"))
+    with Client(service.url, api_key="secret") as client:
+        client.status(JOB)
+    assert service.asked[-1].headers["Authorization"] == "Bearer secret"
+
+
+def test_a_refusal_says_what_the_service_said(client: Client, service: StandIn) -> None:
+    service.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be …", parameter="fps"))
+    with pytest.raises(RefusedError, match="fps must be …") as caught:
+        client.submit(b"a cat", fps=1)
+    assert (caught.value.status_code, caught.value.code, caught.value.parameter) == (422, "invalid_parameter", "fps")
+
+
+@pytest.mark.parametrize(
+    ("http_status", "kind"),
+    [(404, UnknownJobError), (409, NotReadyError), (410, ExpiredError), (500, UnavailableError)],
+)
+def test_each_answer_has_its_exception(
+    client: Client, service: StandIn, http_status: int, kind: type[AnswerError], tmp_path: Path
+) -> None:
+    service.answer(f"GET /results/{JOB}", refusal(http_status, "some_code", "some words", state="started"))
+    with pytest.raises(kind, match="some words") as caught:
+        client.download(JOB, tmp_path / "out.mp4")
+    assert caught.value.job_state == "started"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_is_not_the_services_is_told_by_its_status(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", Answer(b"<html>no such page</html>", 404))
+    with pytest.raises(UnknownJobError, match="404 Not Found"):
+        client.status(JOB)
+
+
+def test_an_id_cannot_lead_to_another_path(client: Client, service: StandIn) -> None:
+    with pytest.raises(UnknownJobError):
+        client.status("../health?x")
+    assert service.asked[-1].path == "/status/..%2Fhealth%3Fx"
+
+
+def test_waiting_tells_of_each_look_and_ends_with_the_video(client: Client, service: StandIn) -> None:
+    sampling = {"phase": "sampling", "step": 3, "steps": 25, "fraction": 0.13}
+    service.answer(
+        f"GET /status/{JOB}", told("queued", position=1), told("started", progress=sampling), told("finished")
+    )
+    seen: list[JobStatus] = []
+    assert client.wait(JOB, seen.append).state == "finished"
+    assert [job.state for job in seen] == ["queued", "started", "finished"]
+    assert [job.fraction for job in seen] == [0, 0.13, 1]
+
+
+def test_waiting_for_a_job_that_fails_raises_with_its_reason(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", told("failed", error={"code": "crashed", "message": "3 attempts crashed"}))
+    with pytest.raises(JobEndedError, match="failed: 3 attempts crashed") as caught:
+        client.wait(JOB)
+    assert caught.value.job.state == "failed"
+
+
+def test_waiting_ends_when_the_callers_patience_does(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", told("queued"))
+    with pytest.raises(WaitTimeoutError, match="still queued"):
+        client.wait(JOB, timeout=0.5)
+
+
+@contextlib.contextmanager
+def coming(port: int, seconds: float, request: str, answer: Answer) -> Iterator[None]:
+    """A service that is there after a while."""
+    servers: list[StandIn] = []
+    timer = threading.Timer(seconds, lambda: servers.append(StandIn(port, {request: answer})))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        servers[0].stop()
+
+
+def test_reading_goes_on_when_the_service_comes_back() -> None:
+    port = free_port()
+    with (
+        coming(port, 0.5, f"GET /status/{JOB}", told("finished")),
+        Client(f"http://127.0.0.1:{port}", patience=10) as client,
+    ):
+        assert client.status(JOB).state == "finished"
+
+
+def test_reading_survives_a_connection_that_breaks(client: Client, service: StandIn) -> None:
+    broken = Answer(b"{}", cut=-1)
+    service.answer(f"GET /status/{JOB}", broken, broken, told("started"))
+    assert client.status(JOB).state == "started"
+
+
+def test_patience_ends(service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "Redis is away"))
+    with Client(service.url, patience=0.5) as client, pytest.raises(UnavailableError, match="Redis is away"):
+        client.status(JOB)
+    assert service.count(f"GET /status/{JOB}") > 1
+
+
+def test_a_picture_is_sent_again_when_nobody_listened() -> None:
+    port = free_port()
+    with (
+        coming(port, 0.5, "POST /generate", told("queued")),
+        Client(f"http://127.0.0.1:{port}", patience=10) as client,
+    ):
+        assert client.submit(b"a cat").state == "queued"
+
+
+def test_reading_goes_on_when_the_service_says_not_now(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "not yet"), told("started"))
+    assert client.status(JOB).state == "started"
+
+
+@pytest.mark.parametrize("answer", [Answer(b"", cut=-1), refusal(503, "unavailable", "the queue is away")])
+def test_a_picture_that_may_have_arrived_is_not_sent_again(client: Client, service: StandIn, answer: Answer) -> None:
+    service.answer("POST /generate", answer)
+    with pytest.raises((UnreachableError, UnavailableError)):
+        client.submit(b"a cat")
+    assert service.count("POST /generate") == 1
+
+
+def test_a_download_is_whole_or_not_there(client: Client, service: StandIn, tmp_path: Path) -> None:
+    service.answer(f"GET /results/{JOB}", Answer(b"half a video", cut=4))
+    (tmp_path / "out.mp4").write_bytes(b"an older video")
+    with Client(service.url, patience=0) as hasty, pytest.raises(UnreachableError):
+        hasty.download(JOB, tmp_path / "out.mp4")
+    assert (tmp_path / "out.mp4").read_bytes() == b"an older video"
+    assert len(list(tmp_path.iterdir())) == 1
+
+    service.answer(f"GET /results/{JOB}", Answer(b"the video", cut=4), Answer(b"the video"))
+    client.download(JOB, tmp_path / "out.mp4")
+    assert (tmp_path / "out.mp4").read_bytes() == b"the video"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_health_is_told_also_when_it_is_bad(client: Client, service: StandIn) -> None:
+    service.answer("GET /health", Answer(b'{"status": "unavailable", "redis": false}', 503))
+    assert client.health()["redis"] is False
+
+
+def test_somebody_else_at_the_address_is_not_taken_for_the_service(client: Client, service: StandIn) -> None:
+    service.answer("GET /health", Answer(b"<html>welcome</html>"))
+    with pytest.raises(AnswerError, match="not svd-service"):
+        client.health()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://"])
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    with Client(address, patience=60) as client, pytest.raises(UnreachableError):
+        client.status(JOB)
+
+
+def test_a_proxy_is_not_asked_the_way_to_this_machine(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    service.answer(f"GET /status/{JOB}", told("queued"))
+    with Client(service.url, patience=0) as client:
+        assert client.status(JOB).state == "queued"
+
+
+def test_watching_hears_of_each_change_to_the_end(client: Client, service: StandIn) -> None:
+    service.answer(
+        f"GET /jobs/{JOB}/events",
+        stream({"status": "queued", "position": 1}, {"status": "started", "eta_seconds": 4.5}, {"status": "finished"}),
+    )
+    seen = list(client.watch(JOB))
+    assert [(job.state, job.eta_seconds) for job in seen] == [("queued", None), ("started", 4.5), ("finished", None)]
+    assert service.count(f"GET /status/{JOB}") == 0
+
+
+def test_watching_goes_on_where_the_stream_broke(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /jobs/{JOB}/events", stream({"status": "queued"}), stream({"status": "finished"}))
+    service.answer(f"GET /status/{JOB}", told("started"))
+    assert [job.state for job in client.watch(JOB)] == ["queued", "started", "finished"]
+    asked = [asked for asked in service.asked if asked.path.endswith("/events")]
+    assert [request.headers["Last-Event-ID"] for request in asked] == [None, "1"]
+
+
+@pytest.mark.parametrize("answer", [refusal(503, "too_many_streams", "try again"), refusal(404, "not_found", "what?")])
+def test_watching_asks_where_there_are_no_events(client: Client, service: StandIn, answer: Answer) -> None:
+    service.answer(f"GET /jobs/{JOB}/events", answer)
+    service.answer(f"GET /status/{JOB}", told("started"), told("finished"))
+    assert [job.state for job in client.watch(JOB)] == ["started", "finished"]
+
+
+def test_watching_an_unknown_job_says_so(client: Client) -> None:
+    with pytest.raises(UnknownJobError):
+        list(client.watch(JOB))
+
+
+def test_a_job_that_has_not_ended_is_cancelled(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", told("queued"))
+    service.answer(f"DELETE /jobs/{JOB}", told("cancelled"))
+    assert client.cancel(JOB).state == "cancelled"
+
+
+def test_cancelling_does_not_delete_a_job_that_has_ended(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", told("finished"))
+    assert client.cancel(JOB).state == "finished"
+    assert service.count(f"DELETE /jobs/{JOB}") == 0
+
+
+def test_deleting_an_ended_job_leaves_nothing_to_tell(client: Client, service: StandIn) -> None:
+    service.answer(f"DELETE /jobs/{JOB}", Answer(b"", 204))
+    assert client.delete(JOB) is None
+
+
+def page(number: int, following: str | None) -> Answer:
+    jobs = [{"task_id": f"{JOB}-{index}", "status": "queued"} for index in range(number)]
+    return Answer(json.dumps({"jobs": jobs, "has_more": following is not None, "next": following}).encode())
+
+
+def test_jobs_are_fetched_page_by_page_and_no_more_than_wanted(client: Client, service: StandIn) -> None:
+    service.answer("GET /jobs?limit=100", page(100, "/jobs?after=x"))
+    service.answer("GET /jobs?limit=3", page(3, "/jobs?after=y"))
+    service.answer("GET /jobs?after=x", page(2, None))
+    assert len(list(client.jobs())) == 102
+    assert len(list(client.jobs(3))) == 3
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    lines = [
+        "retry: 1",
+        ": comment",
+        "",
+        "id: 7",
+        "data: one",
+        "data:two",
+        "",
+        "event: deleted",
+        "data: x",
+        "",
+        "data: cut",
+    ]
+    assert list(read_events(lines)) == [Event("message", "one\ntwo", "7"), Event("deleted", "x", "7")]

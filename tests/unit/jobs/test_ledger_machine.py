@@ -1,0 +1,624 @@
+"""Hypothesis plays callers, workers dead and alive, and house-keeping against the ledger in a real Redis.
+
+After each step the invariants that ledger.py states are looked up in the raw keys. Scripts are repeated as if their
+answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
+
+    python -m pytest tests/unit/jobs/test_ledger_machine.py --hypothesis-profile=thorough
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis
+import pytest
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from svd_service.config import Settings
+from svd_service.jobs.errors import IdempotencyConflictError, StaleAttemptError, UnknownJobError
+from svd_service.jobs.job import MOVES, Claim, Failure, Holder, Phase, Progress, Result, State
+from svd_service.jobs.ledger import REPUBLISH_AFTER, WORKER_SILENCE, Ledger, WorkerStatus
+from svd_service.jobs.request import Fit, Parameters
+
+PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
+MAX_ATTEMPTS = 3
+OWNERS, KEYS, WORKERS = ("", "one", "two"), ("", "", "", "k", "l"), ("w/0", "w/1", "w/2")
+
+#: Longer than anything takes here, so that no time passes but what a rule makes pass.
+LONG = 3_600
+
+THOROUGH = hypothesis.settings.get_current_profile_name() == "thorough"
+STEPS = 50
+#: Not every step of an example gets to be taken, so there are some more examples than the division gives.
+EXAMPLES = 300 if THOROUGH else 40
+
+
+@dataclass
+class ModelJob:
+    """What a job should look like."""
+
+    owner: str
+    number: int
+    state: State = State.QUEUED
+    token: str | None = None
+    last_token: str | None = None
+    lapsed: bool = False
+    cancel: bool = False
+    returned: bool = False
+    tries: int = 0
+    outcomes: list[str | None] = field(default_factory=list)
+    failure: str | None = None
+    result: Result | None = None
+    due: bool = False
+
+
+class RepeatingLedger(Ledger):
+    """Runs each script `runs` times with the same arguments, as one does whose answers got lost; gives the last."""
+
+    runs = 1
+
+    def _run(self, script: str, *args: str | float) -> Any:
+        answer = super()._run(script, *args)
+        for _ in range(self.runs - 1):
+            before = snapshot(self._redis)
+            answer = super()._run(script, *args)
+            assert snapshot(self._redis) == before, f"{script} changed something when it was repeated"
+        return answer
+
+
+def snapshot(client: Any) -> dict[str, Any]:
+    """Everything in Redis, but what being told the same again may renew: leases, heartbeats, the version told."""
+    found: dict[str, Any] = {}
+    for key in client.keys("svd:*"):
+        kind = client.type(key)
+        if kind == "zset":
+            times = not key.endswith((":leases", ":workers"))
+            found[key] = client.zrange(key, 0, -1, withscores=times)
+        elif kind == "hash":
+            found[key] = {name: value for name, value in client.hgetall(key).items() if name != "version"}
+        elif not key.endswith(":heard"):
+            found[key] = client.get(key)
+    return found
+
+
+#: What may happen: how often, and with what arguments. One rule draws from it: Hypothesis leaves out whole rules in
+#: many of its examples and prefers the first, and then little comes of the rest.
+HAPPENINGS: dict[str, tuple[int, dict[str, Any]]] = {
+    "a_caller_submits": (
+        3,
+        {
+            "owner": st.sampled_from(OWNERS),
+            "key": st.sampled_from(KEYS),
+            "fingerprint": st.sampled_from("fffg"),
+            "runs": st.sampled_from((1, 1, 2)),
+        },
+    ),
+    "a_caller_asks": (
+        3,
+        {"what": st.sampled_from(("cancel", "forget", "look", "positions")), "runs": st.sampled_from((1, 2))},
+    ),
+    "a_worker_process": (
+        2,
+        {
+            "worker": st.sampled_from(WORKERS),
+            "what": st.sampled_from(("beats", "dies", "leaves")),
+            "runs": st.sampled_from((1, 2)),
+        },
+    ),
+    "a_message_is_delivered": (8, {"worker": st.sampled_from(WORKERS), "runs": st.sampled_from((1, 1, 2))}),
+    "an_attempt_says_something": (
+        6,
+        {
+            "what": st.sampled_from(
+                ("report", "progress", "finish", "finish", "failed", "retried", "released", "cancelled", "lost")
+            ),
+            "runs": st.sampled_from((1, 2)),
+        },
+    ),
+    "time_passes_for": (4, {"what": st.sampled_from(("a lease", "a lease", "publication", "silence", "retention"))}),
+    "a_worker_keeps_house": (
+        6,
+        {"what": st.sampled_from(("dispatch", "reap", "expire")), "runs": st.sampled_from((1, 1, 2))},
+    ),
+}
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Lets things happen; `self.jobs` says what should come of it."""
+
+    def __init__(self, client: Any, settings: Settings) -> None:
+        super().__init__()
+        client.flushdb()
+        self.client = client
+        self.ledger = RepeatingLedger(client, settings)
+        self.jobs: dict[str, ModelJob] = {}
+        self.keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self.counted: Counter[str] = Counter()
+        self.made = 0
+        self.versions: dict[str, int] = {}
+        self.states_seen: dict[str, State] = {}
+        self.ever: list[str] = []
+        self.claims: list[Claim] = []
+        self.listener = client.pubsub(ignore_subscribe_messages=True)
+        self.listener.subscribe("svd:events")
+        self.listener.get_message(timeout=1)
+
+    def teardown(self) -> None:
+        self.listener.close()
+
+    # What may happen
+
+    @initialize(jobs=st.integers(1, 6), workers=st.integers(0, 3))
+    def begin(self, jobs, workers):
+        for _ in range(jobs):
+            self._accept("one", "", "f", 1)
+        for worker in WORKERS[:workers]:
+            self._heartbeat(worker, 1)
+
+    @rule(data=st.data())
+    def something_happens(self, data):
+        name = data.draw(st.sampled_from([name for name, (weight, _) in HAPPENINGS.items() for _ in range(weight)]))
+        arguments = {key: data.draw(strategy, label=key) for key, strategy in HAPPENINGS[name][1].items()}
+        getattr(self, name)(data, **arguments)
+
+    def a_caller_submits(self, data, owner, key, fingerprint, runs):
+        self._accept(owner, key, fingerprint, runs)
+
+    def a_caller_asks(self, data, what, runs):
+        if what == "positions":
+            self._check_positions()
+        elif self.ever:
+            job_id = data.draw(st.sampled_from(self.ever))
+            {"cancel": lambda: self._cancel(job_id, runs), "forget": lambda: self._ask_to_forget(job_id)}.get(
+                what, lambda: self._look(job_id)
+            )()
+
+    def a_worker_process(self, data, worker, what, runs):
+        if what == "beats":
+            self._heartbeat(worker, runs)
+        elif what == "dies":
+            self._shift("workers", worker, -2 * LONG)
+        else:
+            self.ledger.leave(worker)
+
+    def a_message_is_delivered(self, data, worker, runs):
+        """To its first worker, or once more, or to one who knows, rightly or not, that the job's holder is dead."""
+        if pool := self._of_state(State.QUEUED) * 3 + self._of_state(State.STARTED) + self.ever:
+            job_id = data.draw(st.sampled_from(pool))
+            held = self.ledger.holder(job_id)
+            assert (held is not None) == (self._state(job_id) is State.STARTED)
+            tokens = ["", "", *([held[1]] if held else []), *(claim.token for claim in self.claims[-2:])]
+            self._claim(job_id, worker, data.draw(st.sampled_from(tokens)), runs)
+
+    def an_attempt_says_something(self, data, what, runs):
+        """One that is heard, or one that is stale and does not know it."""
+        heard = [claim for claim in self.claims if self._heard(claim) is not None]
+        if self.claims:
+            claim = data.draw(st.sampled_from(heard * 3 + self.claims))
+            if what in {"report", "progress"}:
+                self._report(claim, Progress(Phase.SAMPLING, 1, 4) if what == "progress" else None, runs)
+            elif what == "finish":
+                self._publish(claim, runs)
+            else:
+                self._end_attempt(claim, what, runs)
+
+    def time_passes_for(self, data, what):
+        started, ended = self._of_state(State.STARTED), self._ended()
+        if what == "a lease":
+            for job_id in data.draw(st.lists(st.sampled_from(started), unique=True)) if started else ():
+                self._lapse(job_id)
+        elif what == "silence":
+            self._be_silent()
+        elif what == "publication":
+            for job_id in self._members("published"):
+                self._shift("published", job_id, -LONG - REPUBLISH_AFTER - 1)
+        elif what == "retention" and ended:
+            job_id = data.draw(st.sampled_from(ended))
+            self._shift("ended", job_id, -10_000_000)
+            self.jobs[job_id].due = True
+
+    def a_worker_keeps_house(self, data, what, runs):
+        {"dispatch": self._dispatch, "reap": self._reap, "expire": self._expire}[what](runs)
+
+    # Callers
+
+    def _accept(self, owner: str, key: str, fingerprint: str, runs: int) -> None:
+        job_id = f"job-{self.made:03}"
+        earlier = self.keys.get((owner, key)) if key else None
+        if earlier and earlier[0] not in self.jobs:
+            earlier = None
+        with self._repeated(runs):
+            if earlier and earlier[1] != fingerprint:
+                with pytest.raises(IdempotencyConflictError):
+                    self._submit(job_id, owner, key, fingerprint)
+                return
+            accepted = self._submit(job_id, owner, key, fingerprint)
+        if earlier:
+            assert accepted == earlier[0]
+            return
+        assert accepted == job_id
+        self.jobs[job_id] = ModelJob(owner, self.made)
+        self.ever.append(job_id)
+        self.made += 1
+        self.counted["created"] += 1
+        if key:
+            self.keys[owner, key] = (job_id, fingerprint)
+
+    def _submit(self, job_id: str, owner: str, key: str, fingerprint: str) -> str:
+        more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint}
+        return self.ledger.submit(job_id, parameters=PARAMETERS, model={}, input=f"inputs/{job_id}.png", **more)
+
+    def _cancel(self, job_id: str, runs: int) -> None:
+        with self._repeated(runs):
+            if job_id not in self.jobs:
+                with pytest.raises(UnknownJobError):
+                    self.ledger.cancel(job_id)
+                return
+            job = self.jobs[job_id]
+            if job.state is State.QUEUED:
+                self._end(job, State.CANCELLED)
+            job.cancel = job.cancel or job.state is State.STARTED
+            assert self.ledger.cancel(job_id) is job.state
+
+    def _ask_to_forget(self, job_id: str) -> None:
+        if job_id not in self.jobs:
+            with pytest.raises(UnknownJobError):
+                self.ledger.forget(job_id)
+            return
+        assert self.ledger.forget(job_id) is self.jobs[job_id].state.ended
+        if self.jobs[job_id].state.ended:
+            self._forget(job_id)
+
+    def _look(self, job_id: str) -> None:
+        if job_id not in self.jobs:
+            with pytest.raises(UnknownJobError):
+                self.ledger.find(job_id)
+            return
+        model, job = self.jobs[job_id], self.ledger.find(job_id)
+        assert (job.state, job.owner, job.cancel_requested) == (model.state, model.owner, model.cancel)
+        assert [attempt.outcome for attempt in job.attempts] == model.outcomes
+        assert job.result == model.result
+        assert (job.position is not None) == (model.state is State.QUEUED)
+
+    def _check_positions(self) -> None:
+        queued = [job_id for job_id, job in self.jobs.items() if job.state is State.QUEUED]
+        positions = sorted(self.ledger.find(job_id).position or 0 for job_id in queued)
+        assert positions == list(range(1, len(queued) + 1))
+
+    # Workers
+
+    def _heartbeat(self, worker: str, runs: int) -> None:
+        with self._repeated(runs):
+            self.ledger.heartbeat(WorkerStatus(worker, "cpu", "instance", 1, "tiny", False, 0.0, 1.0))
+        self._shift("workers", worker, LONG)
+
+    def _claim(self, job_id: str, worker: str, dead: str, runs: int) -> None:
+        job = self.jobs.get(job_id)
+        if job is not None and job.state is State.STARTED and (job.lapsed or job.token == dead):
+            self._lose(job)
+        with self._repeated(runs):
+            claim = self.ledger.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead)
+        if job is None or job.state is not State.QUEUED:
+            assert claim is None
+            return
+        assert claim is not None
+        job.state, job.token, job.lapsed = State.STARTED, claim.token, False
+        job.outcomes.append(None)
+        job.tries += 1
+        self.counted["attempts|started"] += 1
+        assert claim.attempt == len(job.outcomes)
+        self.claims.append(claim)
+
+    def _report(self, claim: Claim, progress: Progress | None, runs: int) -> None:
+        job = self._heard(claim)
+        with self._repeated(runs):
+            if job is None:
+                with pytest.raises(StaleAttemptError):
+                    self.ledger.report(claim, progress)
+                return
+            assert self.ledger.report(claim, progress) is job.cancel
+        job.lapsed = False
+
+    def _publish(self, claim: Claim, runs: int) -> None:
+        result = Result(f"results/{claim.job_id}/{claim.token}.mp4", 1, "00ff", 64, 64, 3, {})
+        job = self._heard(claim)
+        with self._repeated(runs):
+            if job is None:
+                self._expect_nothing(claim, lambda: self._finish(claim, result), of=State.FINISHED)
+                return
+            self._finish(claim, result)
+        self._close(job, "finished")
+        job.last_token, job.cancel, job.result = claim.token, False, result
+        self._end(job, State.FINISHED)
+
+    def _finish(self, claim: Claim, result: Result) -> None:
+        self.ledger.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=2)
+
+    def _end_attempt(self, claim: Claim, outcome: str, runs: int) -> None:
+        job = self._heard(claim)
+        with self._repeated(runs):
+            if job is None:
+                self._expect_nothing(claim, lambda: self._settle(claim, outcome))
+                return
+            self._settle(claim, outcome)
+        self._close(job, outcome)
+        job.last_token = claim.token
+        if outcome == "failed":
+            self._fail(job, "reason")
+        elif outcome == "cancelled":
+            self._end(job, State.CANCELLED)
+        else:
+            job.tries -= outcome == "released"
+            self._repeat_or_end(job, "worker_lost" if outcome == "lost" else "reason")
+
+    def _settle(self, claim: Claim, outcome: str) -> None:
+        if outcome == "failed":
+            self.ledger.fail(claim, Failure("reason", "why"))
+        elif outcome == "retried":
+            self.ledger.retry(claim, Failure("reason", "why"))
+        elif outcome == "released":
+            self.ledger.release(claim)
+        elif outcome == "lost":
+            self.ledger.lose(claim)
+        else:
+            self.ledger.confirm_cancel(claim)
+
+    def _expect_nothing(self, claim: Claim, write: Callable[[], None], of: State | None = None) -> None:
+        """A write that comes too late is refused, or waved through if its attempt has been settled by its own word."""
+        job = self.jobs.get(claim.job_id)
+        told = job is not None and job.last_token == claim.token and of in {None, job.state}
+        if told:
+            write()
+        else:
+            with pytest.raises(StaleAttemptError):
+                write()
+
+    # House-keeping
+
+    def _dispatch(self, runs: int) -> None:
+        window = max(1, self._live_workers())
+        published, waiting = self._members("published"), self._members("waiting")
+        with self._repeated(runs):
+            chosen = self.ledger.dispatch()
+        if runs > 1:
+            assert chosen == []
+            chosen = sorted(self._members("published") - published)
+        else:
+            self._check_order(chosen, waiting)
+        fresh = [job_id for job_id in waiting if not self.jobs[job_id].returned]
+        back = len(waiting) - len(fresh)
+        room = window - len(published) - back
+        assert len(chosen) == back + max(0, min(room, len(fresh)))
+        self._note_publication(chosen)
+
+    def _check_order(self, chosen: list[str], waiting: set[str]) -> None:
+        """Those who had waited already come first; an owner's other jobs in the order of their submission."""
+        order = chosen + sorted(waiting - set(chosen))
+        returned = [self.jobs[job_id].returned for job_id in order]
+        assert returned[: len(chosen)] == sorted(returned, reverse=True)[: len(chosen)]
+        for owner in OWNERS:
+            fresh = [self.jobs[job_id] for job_id in order]
+            numbers = [job.number for job in fresh if job.owner == owner and not job.returned]
+            mine = [self.jobs[job_id] for job_id in chosen]
+            first = [job.number for job in mine if job.owner == owner and not job.returned]
+            assert first == sorted(numbers)[: len(first)]
+
+    def _lapse(self, job_id: str) -> None:
+        self._shift("leases", job_id, -3 * LONG)
+        self.jobs[job_id].lapsed = True
+
+    def _be_silent(self) -> None:
+        """Nobody is heard for a long time."""
+        for job_id in self._members("leases"):
+            self._shift("leases", job_id, -10 * LONG)
+        if heard := self.client.get("svd:heard"):
+            self.client.set("svd:heard", float(heard) - 10 * LONG)
+
+    def _note_publication(self, job_ids: Iterable[str]) -> None:
+        """However slow this machine is: only a rule makes it long ago."""
+        for job_id in job_ids:
+            self._shift("published", job_id, LONG)
+
+    def _reap(self, runs: int) -> None:
+        lapsed = {job_id for job_id, job in self.jobs.items() if job.lapsed}
+        started = len(self._of_state(State.STARTED)) - len(lapsed)
+        seconds, _ = self.client.time()
+        overdue = set(self.client.zrangebyscore("svd:published", "-inf", seconds))
+        republished = overdue if self._live_workers() > started else set()
+        with self._repeated(runs):
+            answered = self.ledger.reap()
+        for job_id in lapsed:
+            self._lose(self.jobs[job_id])
+        if runs > 1:
+            assert answered == ([], [])
+        else:
+            assert set(answered[0]) == lapsed
+            assert set(answered[1]) == republished
+        self._note_publication(republished)
+
+    def _expire(self, runs: int) -> None:
+        due = {job_id for job_id, job in self.jobs.items() if job.due}
+        with self._repeated(runs):
+            answered = self.ledger.expire()
+        assert set(answered) == (due if runs == 1 else set())
+        for job_id in due:
+            job = self.jobs[job_id]
+            if job.state is State.FINISHED:
+                job.state, job.due, job.result = State.EXPIRED, False, None
+            else:
+                self._forget(job_id)
+
+    # What should come of it
+
+    def _heard(self, claim: Claim) -> ModelJob | None:
+        job = self.jobs.get(claim.job_id)
+        return job if job is not None and job.state is State.STARTED and job.token == claim.token else None
+
+    def _close(self, job: ModelJob, outcome: str) -> None:
+        assert job.outcomes[-1] is None
+        job.outcomes[-1] = outcome
+        job.token, job.lapsed = None, False
+        self.counted[f"attempts|{outcome}"] += 1
+
+    def _lose(self, job: ModelJob) -> None:
+        self._close(job, "lost")
+        self._repeat_or_end(job, "worker_lost")
+
+    def _repeat_or_end(self, job: ModelJob, code: str) -> None:
+        if job.cancel:
+            self._end(job, State.CANCELLED)
+        elif job.tries >= MAX_ATTEMPTS:
+            self._fail(job, code)
+        else:
+            job.state, job.returned = State.QUEUED, True
+
+    def _fail(self, job: ModelJob, code: str) -> None:
+        job.failure = code
+        self.counted[f"failed|{code}"] += 1
+        self._end(job, State.FAILED)
+
+    def _end(self, job: ModelJob, state: State) -> None:
+        job.state = state
+        self.counted[f"ended|{state}"] += 1
+
+    def _forget(self, job_id: str) -> None:
+        del self.jobs[job_id]
+
+    # Looks behind the ledger
+
+    def _repeated(self, runs: int) -> "_Runs":
+        return _Runs(self.ledger, runs)
+
+    def _shift(self, name: str, member: str, seconds: float) -> None:
+        if self.client.zscore(f"svd:{name}", member) is not None:
+            self.client.zincrby(f"svd:{name}", seconds, member)
+
+    def _members(self, name: str) -> set[str]:
+        return set(self.client.zrange(f"svd:{name}", 0, -1))
+
+    def _live_workers(self) -> int:
+        return int(self.client.zcount("svd:workers", self.client.time()[0] - WORKER_SILENCE, "+inf"))
+
+    def _state(self, job_id: str) -> State | None:
+        return self.jobs[job_id].state if job_id in self.jobs else None
+
+    def _of_state(self, state: State) -> list[str]:
+        return [job_id for job_id, job in self.jobs.items() if job.state is state]
+
+    def _ended(self) -> list[str]:
+        return [job_id for job_id, job in self.jobs.items() if job.state.ended]
+
+    # The invariants
+
+    @invariant()
+    def each_job_is_in_exactly_the_sets_of_its_state(self):
+        names = ("waiting", "published", "queued", "leases", "ended")
+        sets = {name: self._members(name) for name in names}
+        assert not sets["waiting"] & sets["published"]
+        assert sets["waiting"] | sets["published"] == sets["queued"] == set(self._of_state(State.QUEUED))
+        assert sets["leases"] == set(self._of_state(State.STARTED))
+        assert sets["ended"] == set(self._ended())
+        for owner in OWNERS:
+            assert self._members(f"owner:{owner}") == {i for i, job in self.jobs.items() if job.owner == owner}
+
+    @invariant()
+    def the_counts_are_those_of_the_jobs(self):
+        of_owners = Counter(self.jobs[job_id].owner for job_id in self._of_state(State.QUEUED))
+        assert self.client.hgetall("svd:queued_of") == {owner: str(number) for owner, number in of_owners.items()}
+        states = {state: int(number) for state, number in self.client.hgetall("svd:states").items()}
+        assert {state: number for state, number in states.items() if number} == Counter(
+            job.state for job in self.jobs.values()
+        )
+        kinds = ("created", "attempts|", "ended|", "failed|")
+        counters = self.client.hgetall("svd:counters").items()
+        assert {name: int(number) for name, number in counters if name.startswith(kinds)} == self.counted
+
+    @invariant()
+    def each_record_says_what_happened_and_only_legal_moves_were_made(self):
+        ids = list(self.jobs)
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(f"svd:job:{job_id}")
+            records = dict(zip(ids, pipe.execute(), strict=True))
+        assert set(self.client.keys("svd:job:*")) == {f"svd:job:{job_id}" for job_id in ids}
+        for job_id, record in records.items():
+            self._check_record(self.jobs[job_id], record)
+            state, before = State(record["state"]), self.states_seen.get(job_id, State.QUEUED)
+            assert state is before or state in MOVES[before] or state in MOVES[State.QUEUED] & _reach(before)
+            self.states_seen[job_id] = state
+
+    def _check_record(self, job: ModelJob, record: dict[str, str]) -> None:
+        assert record["state"] == job.state
+        assert record.get("token") == job.token
+        assert ("token" in record) == (job.state is State.STARTED)
+        outcomes = [record.get(f"outcome:{number}") for number in range(1, int(record["attempt"]) + 1)]
+        assert outcomes == job.outcomes
+        assert int(record["tries"]) == job.tries == len(outcomes) - outcomes.count("released")
+        assert job.tries <= MAX_ATTEMPTS
+        assert outcomes.count("finished") == (job.state in {State.FINISHED, State.EXPIRED})
+        assert ("result" in record) == (job.state is State.FINISHED)
+        if job.result is not None:
+            assert json.loads(record["result"])["artifact"] == job.result.artifact
+        assert record.get("failure_code") == job.failure
+        assert (job.failure is not None) == (job.state is State.FAILED)
+        assert ("ended" in record) == job.state.ended
+
+    @invariant()
+    def every_change_is_told_with_the_next_version(self):
+        while (message := self.listener.get_message(timeout=0)) is not None:
+            job_id, version, _ = message["data"].split(" ")
+            assert int(version) == self.versions.get(job_id, 0) + 1
+            self.versions[job_id] = int(version)
+        for job_id in self.jobs:
+            assert int(self.client.hget(f"svd:job:{job_id}", "version")) >= self.versions.get(job_id, 0)
+
+
+class _Runs:
+    def __init__(self, ledger: RepeatingLedger, runs: int) -> None:
+        self._ledger, self._runs = ledger, runs
+
+    def __enter__(self) -> None:
+        self._ledger.runs = self._runs
+
+    def __exit__(self, *error: object) -> None:
+        self._ledger.runs = 1
+
+
+def _reach(state: State) -> frozenset[State]:
+    """What a claim may do in one script to a job whose holder is dead: queue it again, and move it on from there."""
+    return MOVES[State.QUEUED] if state is State.STARTED else frozenset()
+
+
+@pytest.mark.enable_socket
+@pytest.mark.timeout(1_800)
+def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_settings):
+    settings = make_settings(SVD_LEASE=LONG, SVD_MAX_ATTEMPTS=MAX_ATTEMPTS)
+    taken = Counter[str]()
+
+    class Counted(LedgerMachine):
+        @invariant()
+        def count(self) -> None:
+            taken["steps"] += 1
+
+        def teardown(self) -> None:
+            super().teardown()
+            taken.update(self.counted)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        make: Any = lambda: Counted(client, settings)  # noqa: E731  (the signature wants a class, the code a maker)
+        run_state_machine_as_test(
+            make,
+            settings=hypothesis.settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize=not THOROUGH,
+                phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+                suppress_health_check=list(hypothesis.HealthCheck),
+            ),
+        )
+    assert taken["steps"] >= EXAMPLES * STEPS * 0.7

@@ -1,0 +1,106 @@
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from svd_service.config import ConfigurationError
+from svd_service.jobs.errors import InvalidParameterError
+from svd_service.jobs.model import Bounds, Defaults, Model
+from svd_service.jobs.request import BOUNDS, Fit, Parameters, Request
+
+MODEL = Model("m", "m", defaults=Defaults(width=1024, height=576), bounds=Bounds(width=(64, 1024), height=(64, 1024)))
+LANDSCAPE, PORTRAIT, SQUARE = (1600, 900), (900, 1600), (500, 500)
+
+
+def test_what_is_not_said_is_the_models_choice():
+    parameters = Request().resolve(MODEL, LANDSCAPE)
+    assert parameters.to_dict() | asdict(MODEL.defaults) == parameters.to_dict()
+    assert parameters.fit is Fit.CROP
+
+
+def test_a_seed_that_is_not_said_is_drawn_anew_each_time():
+    assert Request().resolve(MODEL, LANDSCAPE).seed != Request().resolve(MODEL, LANDSCAPE).seed
+    assert Request(seed=0).resolve(MODEL, LANDSCAPE).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "picture", "size"),
+    [
+        (Request(), PORTRAIT, (576, 1024)),
+        (Request(), SQUARE, (1024, 576)),
+        (Request(fit=Fit.CROP), PORTRAIT, (1024, 576)),
+        (Request(width=1024, height=576), PORTRAIT, (1024, 576)),
+        (Request(height=512), PORTRAIT, (1024, 512)),
+    ],
+)
+def test_auto_turns_the_video_upright_unless_a_size_was_asked_for(request_, picture, size):
+    parameters = request_.resolve(MODEL, picture)
+    assert (parameters.width, parameters.height) == size
+
+
+@pytest.mark.parametrize("name", [*BOUNDS, "width", "height", "num_frames"])
+def test_every_bound_is_included_and_nothing_beyond_it(name):
+    least, most = {**BOUNDS, **asdict(MODEL.bounds)}[name]
+    # The other end of the guidance would be moved along; say it, so that only this bound is looked at.
+    ends: dict[str, Any] = {"min_guidance_scale": 1.0, "max_guidance_scale": 10.0} if "guidance" in name else {}
+    for value in (least, most):
+        assert getattr(Request(**{**ends, name: value}).resolve(MODEL, LANDSCAPE), name) == value
+    step = 8 if name in {"width", "height"} else 1
+    for value in (least - step, most + step, float("nan")):
+        with pytest.raises(InvalidParameterError) as refused:
+            Request(**{**ends, name: value}).resolve(MODEL, LANDSCAPE)
+        assert refused.value.parameter == name
+
+
+def test_sizes_are_multiples_of_eight():
+    with pytest.raises(InvalidParameterError, match="multiple of 8"):
+        Request(width=100).resolve(MODEL, LANDSCAPE)
+
+
+def test_guidance_may_not_fall_but_one_end_moves_the_other_along():
+    with pytest.raises(InvalidParameterError):
+        Request(min_guidance_scale=3, max_guidance_scale=2).resolve(MODEL, LANDSCAPE)
+    up = Request(min_guidance_scale=5.0).resolve(MODEL, LANDSCAPE)
+    assert (up.min_guidance_scale, up.max_guidance_scale) == (5.0, 5.0)
+
+
+def test_parameters_come_back_from_json_as_they_went():
+    parameters = Request(seed=3, fit=Fit.PAD).resolve(MODEL, LANDSCAPE)
+    assert Parameters.from_dict(json.loads(json.dumps(parameters.to_dict()))) == parameters
+
+
+def test_a_folder_describes_its_model(tmp_path, make_settings):
+    (tmp_path / "model_index.json").write_text("{}")
+    described = {"name": "mine", "trained": False, "defaults": {"width": 512}, "bounds": {"width": [64, 512]}}
+    (tmp_path / "svd_service.json").write_text(json.dumps(described))
+    model = Model.of(make_settings(SVD_MODEL=tmp_path, VIDEO_WIDTH=256))
+    assert (model.name, model.trained, model.source) == ("mine", False, str(tmp_path))
+    assert model.defaults == replace(Defaults(), width=256)
+    assert model.bounds.width == (64, 512)
+    with pytest.raises(ConfigurationError, match="VIDEO_WIDTH=1024"):
+        Model.of(make_settings(SVD_MODEL=tmp_path, VIDEO_WIDTH=1024))
+
+
+def test_a_folder_without_description_tells_its_frames(tmp_path, make_settings):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    (tmp_path / "unet" / "config.json").write_text('{"num_frames": 14}')
+    model = Model.of(make_settings(SVD_MODEL=tmp_path))
+    assert (model.name, model.defaults.num_frames, model.trained) == (tmp_path.name, 14, True)
+
+
+def test_a_folder_that_is_no_model_is_refused_at_start(tmp_path, make_settings):
+    with pytest.raises(ConfigurationError, match="SVD_MODEL"):
+        Model.of(make_settings(SVD_MODEL=tmp_path))
+
+
+def test_hub_models_have_svds_own_defaults(make_settings):
+    model = Model.of(make_settings(SVD_MODEL="stabilityai/stable-video-diffusion-img2vid", SVD_MODEL_REVISION="main"))
+    assert (model.defaults.num_frames, model.defaults.width, model.revision) == (14, 1024, "main")
+    assert Model.of(make_settings(SVD_MODEL="stabilityai/stable-video-diffusion-img2vid-xt")).defaults.num_frames == 25
+    assert Model.of(make_settings(SVD_DEVICES="0")).name.endswith("-xt")
+
+
+def test_the_model_of_the_package_is_the_default_without_cuda(settings):
+    assert Model.of(settings).name == "nano"

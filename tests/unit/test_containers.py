@@ -1,0 +1,313 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from svd_service.config import Settings
+from svd_service.exporter import LedgerCollector
+from svd_service.jobs.ledger import Figures
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "compose.yaml"
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+GRAFANA = ROOT / "docker" / "grafana"
+PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
+
+#: What prometheus-flask-exporter and Flower expose, as far as the dashboard uses it.
+METRICS_OF_OTHERS = {
+    "flask_http_request_total",
+    "flask_http_request_duration_seconds_bucket",
+    "flower_worker_online",
+    "flower_worker_number_of_currently_executing_tasks",
+}
+#: Settings that compose.yaml gives no way to set: where Redis is, and what only Flower's own line is about.
+NOT_PASSED_ON = {"REDIS_HOST", "REDIS_PORT", "SVD_FLOWER_BIND", "SVD_FLOWER_BASIC_AUTH"}
+
+Service = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load(COMPOSE.read_text()))
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Service]:
+    return dict(compose["services"])
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> dict[str, Any]:
+    return dict(json.loads((GRAFANA / "dashboards" / "svd-service.json").read_text()))
+
+
+def test_compose_is_what_the_specification_calls_compose() -> None:
+    check = [program("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    assert run(*check) == (0, "ok -- validation done\n")
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_has_nothing_to_say_of(dockerfile: Path) -> None:
+    assert run(program("hadolint"), "--no-color", str(dockerfile)) == (0, "")
+
+
+def test_there_is_an_image_for_the_api_and_one_for_the_worker(services: dict[str, Service]) -> None:
+    built = {ROOT / service["build"]["dockerfile"] for service in services.values() if "build" in service}
+    assert built == set(DOCKERFILES)
+    assert [path.name for path in DOCKERFILES] == ["api.Dockerfile", "worker.Dockerfile"]
+
+
+def test_only_the_api_is_published_beyond_this_machine(services: dict[str, Service]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published == {"api": ["8000:8000"], "flower": ["127.0.0.1:5555:5555"], "grafana": ["127.0.0.1:3000:3000"]}
+
+
+def test_redis_keeps_every_job_and_drops_none(services: dict[str, Service]) -> None:
+    arguments = services["redis"]["command"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert "redis:/data" in services["redis"]["volumes"]
+
+
+def test_only_those_who_need_redis_can_reach_it(compose: dict[str, Any], services: dict[str, Service]) -> None:
+    assert compose["networks"]["ledger"]["internal"] is True
+    assert services["redis"]["networks"] == ["ledger"]
+    on_it = {name for name, service in services.items() if "ledger" in service["networks"]}
+    assert on_it == {"redis", "api", "worker", "flower", "exporter"}
+
+
+def test_no_service_runs_as_root_or_can_become_it(services: dict[str, Service]) -> None:
+    for name, service in services.items():
+        assert str(service["user"]).split(":")[0] not in {"0", "root"}, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.get("privileged"), name
+
+
+def test_no_service_can_write_outside_of_its_volumes(services: dict[str, Service]) -> None:
+    assert [name for name, service in services.items() if not service.get("read_only")] == []
+
+
+def test_what_comes_from_the_repository_is_mounted_for_reading_only(services: dict[str, Service]) -> None:
+    mounts = [mount for service in services.values() for mount in service.get("volumes", ()) if mount.startswith(".")]
+    assert mounts
+    for mount in mounts:
+        source, _, mode = mount.split(":")
+        assert (ROOT / source).is_dir(), mount
+        assert mode == "ro", mount
+
+
+def test_every_service_has_a_health_check_and_comes_back(services: dict[str, Service]) -> None:
+    for name, service in services.items():
+        assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}, name
+        assert service["restart"] == "unless-stopped", name
+
+
+def test_every_volume_and_network_that_is_used_is_declared(
+    compose: dict[str, Any], services: dict[str, Service]
+) -> None:
+    named = {mount.split(":")[0] for service in services.values() for mount in service.get("volumes", ())}
+    assert {name for name in named if not name.startswith(".")} == set(compose["volumes"])
+    assert {name for service in services.values() for name in service["networks"]} == set(compose["networks"])
+
+
+def test_api_and_worker_agree_on_the_model_and_share_the_data(services: dict[str, Service]) -> None:
+    api, worker = services["api"], services["worker"]
+    for name in ("SVD_MODEL", "SVD_MODEL_REVISION", "SVD_DATA_DIR", "REDIS_URL"):
+        assert api["environment"][name] == worker["environment"][name], name
+    assert api["environment"]["SVD_MODEL"]
+    assert "data:/data" in api["volumes"]
+    assert "data:/data" in worker["volumes"]
+    assert api["user"] == worker["user"] == "10001:10001"
+
+
+def test_the_worker_gets_the_gpus_and_time_to_finish_a_job(services: dict[str, Service]) -> None:
+    (reserved,) = services["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert services["worker"]["stop_grace_period"] == f"{Settings().drain_timeout + 30:.0f}s"
+    assert services["worker"]["init"] is True
+
+
+def test_every_setting_can_be_set_in_containers(services: dict[str, Service]) -> None:
+    settings = set(Settings.variables().values())
+    ours = {name for name in settings if name.startswith(("REDIS_", "SVD_", "VIDEO_"))}
+    assert ours - set(services["api"]["environment"]) == NOT_PASSED_ON
+    assert ours - set(services["worker"]["environment"]) == NOT_PASSED_ON
+    assert set(services["worker"]["environment"]) - ours == {"HF_TOKEN"}
+
+
+def test_only_gunicorn_counts_across_processes(services: dict[str, Service]) -> None:
+    name = "PROMETHEUS_MULTIPROC_DIR"
+    assert [each for each, service in services.items() if name in service.get("environment", ())] == ["api"]
+    assert services["api"]["environment"][name].startswith("/tmp/")
+    assert services["api"]["tmpfs"][0].split(":")[0] == "/tmp"
+
+
+def test_no_password_has_a_default(services: dict[str, Service]) -> None:
+    assert services["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${SVD_FLOWER_BASIC_AUTH:?")
+    assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_ADMIN_PASSWORD:?")
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_is_small_in_rights_and_has_a_base_of_ones_choice(dockerfile: Path) -> None:
+    lines = dockerfile.read_text().splitlines()
+    assert [line for line in lines if line.startswith("FROM")] == [
+        "FROM ${PYTHON_IMAGE} AS build",
+        "FROM ${PYTHON_IMAGE}",
+    ]
+    assert "ARG PYTHON_IMAGE=python:3.11-slim-bookworm" in lines
+    assert "USER 10001:10001" in lines
+    assert any(line.startswith("HEALTHCHECK") for line in lines)
+    assert all("--no-cache-dir" in line for line in lines if "pip install" in line)
+
+
+def test_the_images_are_built_from_nothing_but_the_package() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    assert "*" in lines
+    copied = {
+        source
+        for path in DOCKERFILES
+        for line in path.read_text().splitlines()
+        if line.startswith("COPY") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    assert copied == let_in
+
+
+def test_a_health_check_asks_the_same_in_the_image_and_in_compose(services: dict[str, Service]) -> None:
+    for name in ("api", "worker"):
+        image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
+        command = services[name]["healthcheck"]["test"][-1].replace("$$", "$")
+        assert command in image, name
+
+
+def test_promtool_accepts_what_prometheus_is_to_scrape(promtool: str) -> None:
+    status, said = run(promtool, "check", "config", str(PROMETHEUS))
+    assert status == 0, said
+
+
+def test_prometheus_scrapes_services_that_it_can_reach(services: dict[str, Service]) -> None:
+    jobs = {job["job_name"]: job for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
+    assert set(jobs) == {"api", "exporter", "flower"}
+    for name, job in jobs.items():
+        ((target,),) = (entry["targets"] for entry in job["static_configs"])
+        assert target.split(":")[0] == name
+        assert "metrics" in services[name]["networks"]
+
+
+def test_grafana_finds_its_data_and_its_dashboards(services: dict[str, Service]) -> None:
+    (source,) = yaml.safe_load((GRAFANA / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((GRAFANA / "dashboards" / "svd-service.yml").read_text())["providers"]
+    assert "./docker/grafana:/etc/grafana/provisioning:ro" in services["grafana"]["volumes"]
+    assert provider["options"]["path"] == "/etc/grafana/provisioning/dashboards"
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{provider['options']['path']}/svd-service.json"
+
+
+def test_every_panel_has_a_number_of_its_own_and_the_provisioned_data(dashboard: dict[str, Any]) -> None:
+    (source,) = yaml.safe_load((GRAFANA / "datasources" / "prometheus.yml").read_text())["datasources"]
+    numbers = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(numbers)) == len(numbers)
+    used = {part["datasource"]["uid"] for part in [*drawn(dashboard), *targets(dashboard)]}
+    assert used == {source["uid"]}
+
+
+def test_panels_say_what_they_show_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
+    assert all(panel["description"] for panel in drawn(dashboard))
+    taken = [
+        (column, line)
+        for panel in dashboard["panels"]
+        for column in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for line in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert {column for column, _ in taken} == set(range(24))
+
+
+def test_the_dashboard_names_no_metric_that_nobody_exposes(dashboard: dict[str, Any]) -> None:
+    named = {name for query in queries(dashboard) for name in re.findall(r"\b(?:svd|flask|flower)_\w+", query)}
+    assert named - exposed() - METRICS_OF_OTHERS == set()
+
+
+def test_the_dashboard_shows_every_metric_of_the_ledger(dashboard: dict[str, Any]) -> None:
+    named = {name for query in queries(dashboard) for name in re.findall(r"\bsvd_\w+", query)}
+    assert exposed() - named == set()
+
+
+def test_the_dashboard_counts_the_ledger_once(dashboard: dict[str, Any]) -> None:
+    for query in queries(dashboard):
+        selectors = re.findall(r"\bsvd_\w+(\{[^}]*\})?", query)
+        assert all('job="exporter"' in selector for selector in selectors), query
+
+
+def test_promtool_understands_every_query_of_the_dashboard(
+    promtool: str, dashboard: dict[str, Any], tmp_path: Path
+) -> None:
+    rules = [
+        {"record": f"panel:query:{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, query in enumerate(queries(dashboard))
+    ]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    status, said = run(promtool, "check", "rules", str(file))
+    assert status == 0, said
+    assert f"{len(rules)} rules found" in said
+
+
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if not found:
+        (pytest.fail if CI else pytest.skip)("no promtool (Debian: prometheus)")
+    return found
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not found:
+        (pytest.fail if CI else pytest.skip)(f"no {name} (pip install 'svd-service[test]')")
+    return found
+
+
+def run(*command: str) -> tuple[int, str]:
+    ended = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
+    )
+    return ended.returncode, ended.stdout
+
+
+def drawn(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def targets(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in drawn(dashboard):
+        yield from panel["targets"]
+
+
+def queries(dashboard: dict[str, Any]) -> list[str]:
+    return [target["expr"] for target in targets(dashboard)]
+
+
+def exposed() -> set[str]:
+    """Names as Prometheus stores them."""
+    suffixes = {"counter": ("_total",), "summary": ("_sum", "_count"), "gauge": ("",)}
+    families = LedgerCollector(_Nobody()).describe()
+    return {family.name + suffix for family in families for suffix in suffixes[family.type]}
+
+
+class _Nobody:
+    def figures(self) -> Figures:
+        raise AssertionError("describing reads nothing")

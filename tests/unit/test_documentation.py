@@ -1,0 +1,70 @@
+"""What the documents say is true: every setting, route and metric is there, and none that does not exist."""
+
+import re
+import textwrap
+import typing
+from pathlib import Path
+
+import msgspec
+from msgspec import structs
+
+from svd_service.api import create_app
+from svd_service.api.openapi import is_file
+from svd_service.config import Settings
+from svd_service.exporter import LedgerCollector
+from svd_service.jobs.ledger import Ledger, connect
+
+ROOT = Path(__file__).parents[2]
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Variable, default (empty if it is nothing that could be written) and description of every setting."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    rows = []
+    for field in structs.fields(Settings):
+        description = next(meta.description for meta in hints[field.name].__metadata__ if meta.description)
+        default = "data" if field.default is msgspec.NODEFAULT else field.default
+        rows.append((field.encode_name, "" if default is None else str(default), description))
+    return rows
+
+
+def settings_table() -> str:
+    """The table of docs/configuration.md as it should be."""
+    rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {words} |" for name, default, words in described()]
+    return "\n".join(["| Variable | Default | What it is for |", "|---|---|---|", *rows])
+
+
+def env_example() -> str:
+    """.env.example as it should be."""
+    head = "# Copy this to .env and uncomment what you change. docs/configuration.md says more.\n"
+    return head + "".join(
+        f"\n{textwrap.fill(words, 110, initial_indent='# ', subsequent_indent='# ')}\n#{name}={default}\n"
+        for name, default, words in described()
+    )
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert settings_table() in (ROOT / "docs" / "configuration.md").read_text()
+
+
+def test_the_example_of_an_env_file_is_that_of_the_code() -> None:
+    assert (ROOT / ".env.example").read_text() == env_example()
+
+
+def test_the_example_of_an_env_file_may_be_uncommented_as_it_stands() -> None:
+    lines = re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert Settings.from_mapping(dict(lines)) == Settings()
+
+
+def test_every_route_is_in_the_readme_and_no_other(settings: Settings) -> None:
+    rules = (rule for rule in create_app(settings).url_map.iter_rules() if not is_file(rule.endpoint))
+    served = {rule.rule.removesuffix(".mp4").replace("<", "{").replace(">", "}") for rule in rules}
+    assert set(re.findall(r"`(?:[A-Z]+ )?(/[^`\s]*)`", (ROOT / "README.md").read_text())) == served
+
+
+def test_every_metric_of_ours_is_in_the_operations_guide(settings: Settings) -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    families = LedgerCollector(Ledger(connect(settings), settings)).describe()
+    suffixes = {"counter": ["_total"], "summary": ["_count", "_sum"], "gauge": [""]}
+    names = [f"{family.name}{suffix}" for family in families for suffix in suffixes[family.type]]
+    assert [name for name in names if f"`{name}`" not in guide] == []

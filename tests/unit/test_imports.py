@@ -1,0 +1,24 @@
+import json
+import subprocess
+import sys
+
+HEAVY = {"torch", "diffusers", "av", "transformers", "numpy"}
+
+
+def brought_by(statement: str) -> set[str]:
+    program = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+
+
+def test_the_web_process_brings_no_torch():
+    assert not brought_by("import wsgi") & HEAVY
+
+
+def test_the_parent_of_the_worker_processes_brings_no_torch():
+    assert not brought_by("import svd_service.worker.tasks") & {"torch", "diffusers", "transformers"}
+
+
+def test_the_client_brings_nothing_of_the_server():
+    brought = brought_by("import svd_service.client, svd_service.client.commands")
+    assert not brought & (HEAVY | {"flask", "celery", "redis", "PIL", "pydantic"})

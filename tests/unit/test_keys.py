@@ -1,0 +1,94 @@
+"""`svd-service keys`, over a real Redis, and what the server says where there is no key."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from svd_service import keys
+from svd_service.config import Settings
+from svd_service.jobs.keys import Keyring, digest_of, warning_if_open
+from svd_service.stack import parts
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.fixture
+def run(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+
+    def command(*words: str) -> str:
+        return CliRunner().invoke(keys.app, words, catch_exceptions=False).output
+
+    return command
+
+
+def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
+    said = run("create", "ann", "--priority", "1")
+    secret = re.search(r"sk-svd-\S+", said)
+    assert secret
+    assert "It is the first" in said
+    assert "It is the first" not in run("create", "bob")
+    keyring = Keyring(redis_client, settings)
+    ann = keyring.identify(secret[0])
+    assert ann
+    assert (ann.name, ann.priority) == ("ann", 1)
+    listed = run("list")
+    assert ann.id in listed
+    assert secret[0] not in listed
+    assert "ann" in run("revoke", ann.id)
+    assert [key.revoked_at is None for key in keyring.list()] == [False, True]
+    run("forget-all", "--yes")
+    assert "There are no keys" in run("list")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["revoke", "nothing"], "there is no key nothing"), (["list"], "is the service running")]
+)
+def test_what_goes_wrong_is_a_sentence(run, monkeypatch, words, said):
+    if words == ["list"]:
+        monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(SystemExit, match=said):
+        keys.run(words)
+
+
+def test_the_redis_of_an_up_on_this_data_folder_is_found(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    assert parts.with_running_redis(settings) is settings
+    started = parts.redis_of(settings)
+    assert started is not None
+    assert parts.with_running_redis(settings).redis == started.url
+    named = make_settings(REDIS_URL="redis://example/0")
+    assert parts.with_running_redis(named) is named
+
+
+@pytest.mark.parametrize(
+    ("bind", "keyed", "warned"),
+    [
+        ("127.0.0.1:8000", False, False),
+        ("[::1]:8000", False, False),
+        ("localhost:8000", False, False),
+        ("unix:/run/svd.sock", False, False),
+        ("0.0.0.0:8000", False, True),
+        (":8000", False, True),
+        ("[::]:8000", False, True),
+        ("192.0.2.1:8000", False, True),
+        ("0.0.0.0:8000", True, False),
+    ],
+)
+def test_an_open_service_that_others_reach_says_so_at_start(
+    redis_client, redis_url, make_settings, bind, keyed, warned
+):
+    settings = make_settings(REDIS_URL=redis_url, SVD_BIND=bind)
+    if keyed:
+        Keyring(redis_client, settings).create("ann")
+    assert bool(warning_if_open(settings)) == warned
+
+
+def test_a_redis_that_is_not_there_yet_does_not_silence_it(make_settings: Callable[..., Settings]) -> None:
+    away = {"REDIS_URL": "redis://127.0.0.1:1/0", "SVD_BIND": "0.0.0.0:8000"}
+    assert "no API keys" in str(warning_if_open(make_settings(**away)))
+    assert warning_if_open(make_settings(**away, SVD_API_KEYS=f"ann:{digest_of('secret')}")) is None

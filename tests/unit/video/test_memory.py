@@ -1,0 +1,190 @@
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.request import Parameters
+from svd_service.video import render
+from svd_service.video.encoder import Frame
+from svd_service.video.memory import Ladder
+from svd_service.video.pipeline import Generator
+
+Ask = Callable[..., Parameters]
+
+FAST = {"forward_chunking": False, "model_offload": False}
+
+
+def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+
+
+@contextmanager
+def out_of_memory(modules: list[Any], when: Callable[[torch.Tensor], bool]) -> Iterator[None]:
+    """Torch's own error, as of a device that is too small, from `modules` that are called with too large an input."""
+
+    def check(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if when(inputs[0]):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate a lot.")
+
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_pre_hook(check))
+        yield
+
+
+@contextmanager
+def room_for_frames(generator: Generator, most: int) -> Iterator[None]:
+    with out_of_memory([generator._pipe.vae.decoder], lambda latents: len(latents) > most):
+        yield
+
+
+def feed_forwards(generator: Generator) -> list[Any]:
+    return [module for module in generator._pipe.unet.modules() if type(module).__name__ == "FeedForward"]
+
+
+def test_what_fits_is_told_as_it_was_asked_for(generator: Generator, picture: Image.Image, ask: Ask) -> None:
+    frames_of(generator, picture, ask(decode_chunk_size=3))
+    assert generator.memory == {"decode_chunk_size": 3, **FAST, "attempts": []}
+
+
+@pytest.mark.parametrize(("asked", "room", "effective", "tried"), [(4, 1, 1, [4, 2]), (50, 3, 2, [50]), (3, 2, 1, [3])])
+def test_decoding_that_runs_out_of_memory_is_repeated_with_half_the_frames_and_the_sampling_is_not(
+    generator: Generator, picture: Image.Image, ask: Ask, asked: int, room: int, effective: int, tried: list[int]
+) -> None:
+    fast = frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked))
+    expected = frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=effective))
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    with room_for_frames(generator, room), generator._pipe.unet.register_forward_pre_hook(count):
+        frames = frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked))
+    np.testing.assert_array_equal(frames, expected)
+    assert steps == ask().num_inference_steps
+    assert generator.memory == {
+        "decode_chunk_size": effective,
+        **FAST,
+        "attempts": [{"phase": "decoding", "frame": 0, "decode_chunk_size": size, **FAST} for size in tried],
+    }
+    np.testing.assert_array_equal(
+        frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked)), fast, "the next is fast again"
+    )
+    assert generator.memory["attempts"] == []
+
+
+def test_memory_that_runs_out_in_the_middle_costs_one_chunk_and_the_frames_before_stay(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    expected = frames_of(generator, picture, ask(num_frames=6, decode_chunk_size=2))
+    said: list[Progress] = []
+    frames = generator.generate(picture, ask(num_frames=6, decode_chunk_size=2), said.append)
+    made = [next(frames), next(frames)]
+    with room_for_frames(generator, 1):
+        made.extend(frames)
+    assert [step.step for step in said if step.phase is Phase.DECODING] == [0, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(np.stack(made)[:2], expected[:2])
+    assert generator.memory["attempts"] == [{"phase": "decoding", "frame": 2, "decode_chunk_size": 2, **FAST}]
+
+
+def test_sampling_that_runs_out_of_memory_is_repeated_with_forward_chunking(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    expected = frames_of(generator, picture, ask())
+    with out_of_memory(feed_forwards(generator), lambda hidden: hidden.shape[0] > 1 and hidden.shape[1] > 1):
+        frames = frames_of(generator, picture, ask())
+    # The same arithmetic in another order.
+    np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
+    assert generator.memory == {
+        "decode_chunk_size": 2,
+        "forward_chunking": True,
+        "model_offload": False,
+        "attempts": [{"phase": "sampling", "decode_chunk_size": 2, **FAST}],
+    }
+    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+    assert generator.memory == {"decode_chunk_size": 2, **FAST, "attempts": []}
+
+
+def test_the_video_and_its_provenance_tell_the_chunk_size_in_effect(
+    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    with room_for_frames(generator, 1):
+        rendering = render(generator, picture, ask(), tmp_path / "video", lambda _: None)
+    assert rendering.provenance["parameters"]["decode_chunk_size"] == 2
+    assert json.loads(json.dumps(rendering.provenance))["memory"]["decode_chunk_size"] == 1
+    with av.open(tmp_path / "video") as container:
+        assert json.loads(container.metadata["comment"])["memory"] == rendering.provenance["memory"]
+
+
+def test_where_nothing_helps_it_comes_out(generator: Generator, picture: Image.Image, ask: Ask) -> None:
+    with room_for_frames(generator, 0), pytest.raises(torch.OutOfMemoryError):
+        frames_of(generator, picture, ask())
+    assert [attempt["decode_chunk_size"] for attempt in generator.memory["attempts"]] == [2, 1]
+
+
+class Offloading(SimpleNamespace):
+    """What the ladder asks of a pipeline on a CUDA device, written down: no device is needed for that."""
+
+    def __init__(self) -> None:
+        super().__init__(said=[], room=True, unet=torch.nn.Module())
+
+    def enable_model_cpu_offload(self, device: torch.device) -> None:
+        self.said.append(f"offload from {device}")
+
+    def remove_all_hooks(self) -> None:
+        self.said.append("remove hooks")
+
+    def to(self, device: torch.device) -> None:
+        if not self.room:
+            raise torch.OutOfMemoryError
+        self.said.append(f"to {device}")
+
+
+def fail_until(ready: Callable[[], bool]) -> Callable[..., str]:
+    def act(*_: object) -> str:
+        if not ready():
+            raise torch.OutOfMemoryError
+        return "done"
+
+    return act
+
+
+def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_that_works() -> None:
+    pipe = Offloading()
+    ladder = Ladder(pipe, torch.device("cuda", 0))
+    ladder.begin(4)
+    assert ladder.sample(fail_until(lambda: bool(pipe.said))) == "done"
+    assert ladder.thrift.to_dict() | {"attempts": []} == {
+        "decode_chunk_size": 4,
+        "forward_chunking": True,
+        "model_offload": True,
+        "attempts": [],
+    }
+    ladder.begin(4)
+    assert pipe.said == ["offload from cuda:0", "remove hooks", "to cuda:0"]
+    assert ladder.thrift.to_dict() == {"decode_chunk_size": 4, **FAST, "attempts": []}
+
+
+def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next_video() -> None:
+    pipe = Offloading()
+    ladder = Ladder(pipe, torch.device("cuda", 0))
+    ladder.begin(1)
+    assert ladder.decode(fail_until(lambda: bool(pipe.said)), 0, 1) == "done"
+    pipe.room = False
+    ladder.begin(1)
+    assert ladder.thrift.model_offload
+    with pytest.raises(torch.OutOfMemoryError):
+        ladder.decode(fail_until(lambda: False), 0, 1)
+    pipe.room = True
+    ladder.begin(1)
+    assert not ladder.thrift.model_offload

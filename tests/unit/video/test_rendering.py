@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.request import Parameters
+from svd_service.video import Rendering, render
+from svd_service.video.pipeline import Generator
+
+Ask = Callable[..., Parameters]
+Make = Callable[..., tuple[bytes, Rendering]]
+
+
+class StopError(Exception):
+    pass
+
+
+def ignore(progress: Progress) -> None:
+    pass
+
+
+@pytest.fixture
+def make(tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask) -> Make:
+    def make_video(**changes: object) -> tuple[bytes, Rendering]:
+        path = tmp_path / "video"
+        rendering = render(generator, picture, ask(**changes), path, ignore)
+        return path.read_bytes(), rendering
+
+    return make_video
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(make: Make) -> None:
+    (first, _), (again, _), (other, _) = make(seed=1), make(seed=1), make(seed=2)
+    assert first == again
+    assert first != other
+
+
+def test_the_video_shows_the_frames_that_were_generated(
+    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    parameters = ask(num_frames=5, fps=11)
+    rendering = render(generator, picture, parameters, tmp_path / "video", ignore)
+    assert (rendering.width, rendering.height, rendering.frames) == (64, 64, 5)
+    generated = list(generator.generate(picture, parameters, ignore))
+    with av.open(tmp_path / "video") as container:
+        assert container.streams.video[0].average_rate == 11
+        shown = [frame.to_ndarray(format="rgb24", src_colorspace="ITU709") for frame in container.decode(video=0)]
+    # Random weights give coloured noise, of which 4:2:0 keeps little but the coarse.
+    for one, other in zip(generated, shown, strict=True):
+        coarse = [frame.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3)) for frame in (one, other)]
+        np.testing.assert_allclose(coarse[0], coarse[1], atol=12)
+
+
+def test_progress_begins_with_preparing_and_ends_with_the_last_frame(
+    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    said: list[Progress] = []
+    render(generator, picture, ask(), tmp_path / "video", said.append)
+    assert said[0] == Progress(Phase.PREPARING)
+    assert Progress(Phase.SAMPLING, 2, 2) in said
+    assert said[-1] == Progress(Phase.DECODING, 3, 3)
+    fractions = [progress.fraction for progress in said]
+    assert fractions == sorted(fractions)
+
+
+def test_provenance_tells_all_that_determines_the_pixels_and_how_long_it_took(make: Make, ask: Ask) -> None:
+    _, rendering = make(seed=3)
+    provenance = json.loads(json.dumps(rendering.provenance))
+    assert provenance["parameters"] == ask(seed=3).to_dict()
+    assert provenance["model"]["name"] == "tiny"
+    assert provenance["model"]["revision"] == "seed-0"
+    assert provenance["model"]["trained"] is False
+    assert provenance["device"].startswith("cpu (")
+    assert provenance["precision"] == "float32"
+    assert provenance["versions"].keys() == {"svd_service", "av", "diffusers", "torch", "transformers"}
+    assert provenance["seconds"] == rendering.seconds
+    assert rendering.seconds.keys() == {"preparing", "sampling", "decoding", "encoding"}
+    assert all(seconds >= 0 for seconds in rendering.seconds.values())
+
+
+def test_the_file_carries_its_provenance_but_no_times(tmp_path: Path, make: Make) -> None:
+    _, rendering = make(seed=3)
+    with av.open(tmp_path / "video") as container:
+        tags = container.metadata
+    expected = {name: value for name, value in rendering.provenance.items() if name != "seconds"}
+    assert json.loads(tags["comment"]) == json.loads(json.dumps(expected))
+    assert tags["title"] == "tiny, seed 3"
+    assert tags["encoder"].startswith("svd-service ")
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.SAMPLING, Phase.DECODING])
+def test_what_the_progress_call_raises_comes_out_and_the_next_video_is_as_ever(
+    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask, phase: Phase
+) -> None:
+    expected, _ = make()
+    error = StopError("cancelled")
+
+    def stop(progress: Progress) -> None:
+        if progress.phase is phase and progress.step == progress.steps:
+            raise error
+
+    with pytest.raises(StopError) as raised:
+        render(generator, picture, ask(seed=5), tmp_path / "stopped", stop)
+    assert raised.value is error
+    assert make()[0] == expected
+
+
+def test_a_video_that_cannot_be_written_ends_the_work_and_the_next_one_is_as_ever(
+    make: Make, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    expected, _ = make()
+    with pytest.raises(OSError, match="No space left on device"):
+        render(generator, picture, ask(), Path("/dev/full"), ignore)
+    assert make()[0] == expected
+
+
+def test_the_package_alone_brings_no_torch() -> None:
+    program = "import sys, svd_service.video; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,201 @@
+import io
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from svd_service.artifacts import ArtifactsUnavailableError
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
+from svd_service.jobs.errors import UnavailableError, UnknownJobError
+from svd_service.jobs.job import Holder, Job, Phase, Progress, State, Variant
+from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Request
+from svd_service.jobs.service import JobService
+from svd_service.video import Rendering
+from svd_service.worker import run
+from svd_service.worker.lease import Lease
+from svd_service.worker.lifecycle import Slot
+from svd_service.worker.run import run_job
+from svd_service.worker.shared import Departure
+
+VIDEO = b"a video"
+
+
+def rendering(picture: Image.Image, parameters: Any, path: Path, on_progress: Callable[[Progress], None]) -> Rendering:
+    on_progress(Progress(Phase.SAMPLING, 1, 2))
+    path.write_bytes(VIDEO)
+    size, seconds, provenance = picture.size, {"sampling": 1.0}, {"seed": parameters.seed}
+    return Rendering(*size, parameters.num_frames, seconds, provenance, thumbnail=b"one", spritesheet=b"all")
+
+
+@pytest.fixture
+def slot(redis_url: str, make_settings: Callable[..., Settings]) -> Slot:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, lambda job_id: None)
+    holder = Holder("host/0", "cpu", "instance", os.getpid())
+    status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
+    return Slot(holder, rendering, jobs, Lease(ledger, status, settings.lease, Departure()), settings)
+
+
+@pytest.fixture
+def job(slot: Slot) -> Job:
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
+    buffer.seek(0)
+    return slot.jobs.submit(buffer, Request(seed=1))
+
+
+def left(slot: Slot) -> list[str]:
+    return sorted(name.partition("/")[0] for name, _ in slot.jobs.artifacts.names())
+
+
+def raising(error: Exception) -> Callable[..., Rendering]:
+    def render(*_: Any) -> Rendering:
+        raise error
+
+    return render
+
+
+def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
+    assert run_job(job.id, slot) == "finished"
+    opened = slot.jobs.open_result(job.id)
+    with opened.file:
+        assert opened.file.read() == VIDEO
+    assert opened.result.provenance == {"seed": 1, "attempt": 1, "worker": "host/0"}
+    for variant, content in ((Variant.THUMBNAIL, b"one"), (Variant.SPRITESHEET, b"all")):
+        opened = slot.jobs.open_result(job.id, variant=variant)
+        with opened.file:
+            assert (opened.file.read(), opened.size) == (content, 3)
+    assert left(slot) == ["results"] * 3
+
+
+def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(slot, job):
+    def render(picture, parameters, path, on_progress):
+        on_progress(Progress(Phase.SAMPLING, 1, 2))
+        slot.jobs.discard(job.id)
+        return rendering(picture, parameters, path, lambda progress: None)
+
+    assert run_job(job.id, replace(slot, render=render)) in {"finished", "cancelled"}
+    with pytest.raises(UnknownJobError):
+        slot.jobs.find(job.id)
+    assert slot.jobs.expire() == 1
+    assert left(slot) == []
+
+
+def test_a_second_message_for_a_job_does_nothing(slot, job):
+    run_job(job.id, slot)
+    assert run_job(job.id, slot) == "nothing to do"
+    assert run_job("00000000-0000-0000-0000-000000000000", slot) == "nothing to do"
+
+
+def test_a_failure_is_told_in_words_and_leaves_nothing(slot, job):
+    assert run_job(job.id, replace(slot, render=raising(ValueError("no such thing")))) == "failed"
+    failed = slot.jobs.find(job.id)
+    assert failed.state is State.FAILED
+    assert (failed.failure.code, failed.failure.message) == (
+        "generation_failed",
+        "Generation failed: ValueError: no such thing",
+    )
+    assert left(slot) == []
+
+
+def test_a_picture_that_is_gone_or_broken_fails_the_job(slot, job):
+    slot.jobs.artifacts.put(job.input, b"no picture")
+    assert run_job(job.id, slot) == "failed"
+    assert slot.jobs.find(job.id).failure.code == "broken_input"
+
+
+def test_a_cancelled_job_stops_at_its_next_step(slot, job):
+    def render(picture, parameters, path, on_progress):
+        slot.jobs.cancel(job.id)
+        return rendering(picture, parameters, path, on_progress)
+
+    assert run_job(job.id, replace(slot, render=render)) == "cancelled"
+    assert slot.jobs.find(job.id).state is State.CANCELLED
+    assert left(slot) == []
+
+
+def test_an_attempt_that_is_no_longer_the_jobs_publishes_nothing(slot, job, redis_client):
+    def render(picture, parameters, path, on_progress):
+        redis_client.zadd("svd:leases", {job.id: 0})
+        slot.jobs.reap()
+        return rendering(picture, parameters, path, lambda progress: None)
+
+    assert run_job(job.id, replace(slot, render=render)) == "stale"
+    assert slot.jobs.find(job.id).state is State.QUEUED
+    assert left(slot) == ["inputs"]
+
+
+def test_an_attempt_that_takes_too_long_fails_at_its_next_step(slot, job):
+    impatient = replace(slot, settings=Settings.from_mapping({"SVD_JOB_TIMEOUT": 1}))
+
+    def render(picture, parameters, path, on_progress):
+        time.sleep(1.1)
+        return rendering(picture, parameters, path, on_progress)
+
+    assert run_job(job.id, replace(impatient, render=render)) == "failed"
+    assert slot.jobs.find(job.id).failure.code == "time_limit"
+
+
+def test_a_store_that_is_away_is_tried_again_and_then_fails_the_job(slot, job):
+    away = replace(slot, render=raising(ArtifactsUnavailableError("no space left on device")))
+    assert [run_job(job.id, away) for _ in range(3)] == ["retried"] * 3
+    failed = slot.jobs.find(job.id)
+    assert (failed.state, failed.failure.code) == (State.FAILED, "artifacts_unavailable")
+    assert [attempt.outcome for attempt in failed.attempts] == ["retried"] * 3
+
+
+def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
+    finish, tries = slot.jobs.ledger.finish, []
+
+    def sometimes(*args: Any, **kwargs: Any) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise UnavailableError("Redis is away")
+        finish(*args, **kwargs)
+
+    monkeypatch.setattr(slot.jobs.ledger, "finish", sometimes)
+    assert run_job(job.id, slot) == "finished"
+    assert slot.jobs.find(job.id).state is State.FINISHED
+
+
+def test_progress_that_redis_does_not_take_stops_nothing(slot, job, monkeypatch):
+    def away(*_: Any) -> bool:
+        raise UnavailableError("Redis is away")
+
+    monkeypatch.setattr(slot.jobs.ledger, "report", away)
+    assert run_job(job.id, slot) == "finished"
+
+
+def test_reports_are_throttled(slot, job):
+    claim = slot.jobs.ledger.claim(job.id, slot.holder)
+    report = run.Reporter(claim, slot.jobs.ledger, deadline=time.monotonic() + 60, departure=Departure())
+    for step in range(100):
+        report(Progress(Phase.SAMPLING, step, 100))
+    assert slot.jobs.find(job.id).version < 20
+
+
+def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_one_is_not(slot, job):
+    with subprocess.Popen(["sleep", "60"]) as sibling:
+        holder = replace(slot.holder, pid=sibling.pid)
+        slot.jobs.ledger.claim(job.id, holder)
+        assert run_job(job.id, slot) == "nothing to do"
+        sibling.kill()
+    assert run_job(job.id, slot) == "finished"
+    assert [attempt.outcome for attempt in slot.jobs.find(job.id).attempts] == ["lost", "finished"]
+
+
+def test_a_stranger_with_a_dead_ones_process_id_is_not_taken_for_a_sibling(slot, job):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    slot.jobs.ledger.claim(job.id, replace(slot.holder, instance="another", pid=gone.pid))
+    assert run_job(job.id, slot) == "nothing to do"
