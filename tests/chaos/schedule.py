@@ -1,0 +1,45 @@
+"""What goes wrong and when: a function of the seed alone."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+#: Every kind of fault, with its weight among the others and the least and most seconds that it lasts (freezes only).
+#: What costs a load of the model is rarer than the rest, or two workers would do nothing but load.
+KINDS: Final[dict[str, tuple[float, float, float]]] = {
+    "child-kill": (1, 0, 0),  # SIGKILL to the process that holds the model
+    "child-freeze": (1, 1, 14),  # SIGSTOP to it, SIGCONT later: sometimes after its lease has lapsed
+    "worker-kill": (0.6, 0, 0),  # SIGKILL to Celery's parent process alone
+    "host-kill": (0.6, 0, 0),  # SIGKILL to all processes of a worker at once
+    "worker-term": (0.6, 0, 0),  # SIGTERM, as a deployment does
+    "worker-freeze": (1, 1, 14),  # SIGSTOP to Celery's parent process alone
+    "host-freeze": (1, 1, 14),  # SIGSTOP to all processes of a worker
+    "api-kill": (2, 0, 0),  # SIGKILL to all processes of gunicorn
+    "api-freeze": (2, 1, 5),
+    "redis-kill": (2, 0, 0),  # SIGKILL; restarted with its append-only file
+    "redis-freeze": (1.5, 1, 6),
+    "connections": (4, 0, 0),  # CLIENT KILL TYPE normal
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault `at` seconds from the start; `seconds` for which it lasts; `pick` (0 to 1) chooses among its targets."""
+
+    at: float
+    kind: str
+    pick: float
+    seconds: float
+
+
+def schedule(seed: int, interval: float, kinds: Sequence[str]) -> Iterator[Fault]:
+    """Faults without end, one every `interval` seconds on average (a Poisson process)."""
+    chance = random.Random(seed)
+    weights = [KINDS[kind][0] for kind in kinds]
+    at = 0.0
+    while True:
+        at += chance.expovariate(1 / interval)
+        (kind,) = chance.choices(kinds, weights)
+        _, least, most = KINDS[kind]
+        yield Fault(at, kind, chance.random(), chance.uniform(least, most))

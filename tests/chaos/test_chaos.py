@@ -1,0 +1,127 @@
+"""scripts/chaos.py itself, short; and its schedule and its judgement, which have to be right for the figures to mean
+anything.
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.caller import Sighting
+from tests.chaos.report import lost, passed, published_twice, quantile, recovery, report, table
+from tests.chaos.run import Hit, Outcome
+from tests.chaos.schedule import KINDS, schedule
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "chaos.py"
+
+
+def seen(*answers: dict) -> Sighting:
+    sighting = Sighting(0, None)
+    for answer in answers:
+        sighting.see(status(**answer))
+    return sighting
+
+
+def status(state: str, sha: str = "", attempt: int = 1, outcomes: tuple[str, ...] = ()) -> dict:
+    return {
+        "status": state,
+        "result": {"sha256": sha} if sha else None,
+        "provenance": {"attempt": attempt} if sha else None,
+        "attempts": [
+            {"outcome": outcome, "started_at": f"2026-01-01T00:00:{10 * number:02}+00:00"}
+            for number, outcome in enumerate(outcomes)
+        ],
+        "error": {"code": "worker_lost"} if state == "failed" else None,
+    }
+
+
+def outcome_of(*sightings: Sighting, **more: object) -> Outcome:
+    jobs = {str(number): sighting for number, sighting in enumerate(sightings)}
+    finished = sum(sighting.last.get("status") == "finished" for sighting in sightings)
+    return Outcome(1, 3.0, seen=jobs, **{"created": len(jobs), "counted_finished": finished, **more})
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+@pytest.mark.timeout(900)
+def test_two_minutes_of_chaos_lose_nothing_and_publish_nothing_twice(tmp_path):
+    figures_file = tmp_path / "figures.json"
+    options = ("--jobs", "400", "--seed", "7", "--fault-interval", "3", "--limit", "80", "--json", figures_file)
+    done = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(figures_file.read_text())
+    assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])
+    assert figures["accepted"] == figures["finished"] + figures["cancelled"] + sum(figures["failed"].values())
+    assert figures["finished"] > 0
+    assert sum(figures["faults"].values()) >= 5
+
+
+def test_the_same_seed_gives_the_same_faults_as_often_as_was_asked_for():
+    faults = list(islice(schedule(1, 3.0, list(KINDS)), 2_000))
+    assert faults == list(islice(schedule(1, 3.0, list(KINDS)), 2_000))
+    assert faults != list(islice(schedule(2, 3.0, list(KINDS)), 2_000))
+    assert faults[-1].at / 2_000 == pytest.approx(3.0, rel=0.1)
+    kinds = Counter(fault.kind for fault in faults)
+    assert set(kinds) == set(KINDS)
+    assert kinds["connections"] > kinds["child-kill"]
+
+
+def test_what_has_not_ended_or_is_not_known_any_more_is_lost():
+    forgotten = seen({"state": "queued"})
+    forgotten.unknown = True
+    outcome = outcome_of(seen({"state": "started"}), seen({"state": "cancelled"}), forgotten)
+    assert lost(outcome) == {"0": "started", "2": "unknown"}
+    assert not passed(report(outcome))
+
+
+def test_a_job_that_failed_because_it_was_hit_too_often_is_not_lost():
+    outcome = outcome_of(seen({"state": "failed", "outcomes": ("lost",) * 3}))
+    figures = report(outcome)
+    assert passed(figures)
+    assert figures["failed"] == {"worker_lost": 1}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ({"state": "finished", "sha": "a"}, {"state": "finished", "sha": "b"}),
+        ({"state": "finished", "sha": "a"}, {"state": "finished", "sha": "a", "attempt": 2}),
+        ({"state": "finished", "sha": "a"}, {"state": "started"}, {"state": "finished", "sha": "a"}),
+        ({"state": "finished", "sha": "a", "outcomes": ("finished", "finished")},),
+    ],
+)
+def test_a_second_result_is_noticed(answers):
+    outcome = outcome_of(seen({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}), seen(*answers))
+    assert list(published_twice(outcome)) == ["1"]
+    assert not passed(report(outcome))
+
+
+def test_more_results_than_finished_jobs_are_noticed():
+    assert published_twice(outcome_of(seen({"state": "finished", "sha": "a"}), counted_finished=2)) != {}
+
+
+def test_the_time_to_the_restart_counts_for_the_fault_that_hit_the_worker():
+    began = 1_767_225_600.0  # 2026-01-01T00:00:00Z, when the first of the attempts began
+    outcome = outcome_of(
+        seen({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}),
+        seen({"state": "finished", "sha": "b", "outcomes": ("finished",)}),
+        hits=[
+            Hit("connections", began + 1, "0", 1),
+            Hit("host-kill", began + 2, "0", 1),
+            Hit("redis-kill", began + 3, "0", 1),
+            Hit("redis-kill", began + 3, "1", 1),
+        ],
+        ready=[(began, True), (began + 5, False), (began + 8, True), (began + 60, True)],
+    )
+    found = recovery(outcome)
+    assert found["host-kill"] | {"hit": 1, "unharmed": 0, "p95": 8.0, "p95_ready": 5.0} == found["host-kill"]
+    assert found["redis-kill"] == {"hit": 1, "unharmed": 1, "not_repeated": 0}
+    assert "host-kill" in table(report(outcome))
+
+
+def test_quantiles_are_values_that_were_measured():
+    assert [quantile([4, 1, 3, 2], share) for share in (0.5, 0.95, 1.0)] == [2, 4, 4]
