@@ -1,0 +1,148 @@
+"""The model of the package, on photographs that it was never trained on, from a photo's bytes to the MP4's frames.
+
+The measures are those of its training program (`scripts/nano/measures.py`), and so are the figures of its card.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from measures import CONTROL_SHIFT, flicker, last_frame_psnr, moved, pixels_moved, psnr
+from svd_service.config import CPU_MODEL, Settings
+from svd_service.jobs.job import Progress
+from svd_service.jobs.model import Model
+from svd_service.jobs.picture import open_picture
+from svd_service.jobs.request import Request
+from svd_service.video import render
+from svd_service.video.pipeline import Generator
+
+PICTURES = Path(__file__).parents[2] / "pictures"
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+
+#: A quarter of the usual size and of its time, for what does not depend on it.
+SMALL = {"width": 128, "height": 72}
+
+#: Videos take ten seconds of an idle core, and several times as long beside other work.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Film:
+    """`photo` is what the video begins with, (height, width, 3); `frames` are what a player shows of `file`."""
+
+    photo: NDArray[np.uint8]
+    frames: NDArray[np.uint8]
+    file: bytes
+
+
+Shoot = Callable[..., Film]
+
+
+def ignore(progress: Progress) -> None:
+    pass
+
+
+def shown(file: Path) -> NDArray[np.uint8]:
+    with av.open(file) as container:
+        frames = [frame.to_ndarray(format="rgb24", src_colorspace="ITU709") for frame in container.decode(video=0)]
+    return np.stack(frames).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def nano(load_model: Callable[..., Generator]) -> Generator:
+    return load_model(CPU_MODEL)
+
+
+@pytest.fixture(scope="session")
+def shoot(nano: Generator, tmp_path_factory: pytest.TempPathFactory) -> Shoot:
+    """Makes the video of a photo as the service would; keywords are what the caller said. `take` makes it once more."""
+    settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
+    folder, films = tmp_path_factory.mktemp("films"), dict[Any, Film]()
+
+    def film(data: bytes, said: dict[str, Any]) -> Film:
+        with open_picture(data, settings) as picture:
+            parameters = Request(**{"seed": 1} | said).resolve(Model.of(settings), picture.size)
+            photo = picture.fitted(parameters.width, parameters.height, parameters.fit)
+        path = folder / f"{len(films)}.mp4"
+        render(nano, photo, parameters, path, ignore)
+        return Film(np.asarray(photo), shown(path), path.read_bytes())
+
+    def shoot_it(photo: str | bytes, take: int = 1, **said: Any) -> Film:
+        key = (photo, take, *sorted(said.items()))
+        if key not in films:
+            films[key] = film(photo if isinstance(photo, bytes) else (PICTURES / f"{photo}.jpg").read_bytes(), said)
+        return films[key]
+
+    return shoot_it
+
+
+def test_without_cuda_it_is_the_default_and_small_enough_to_come_with_the_package() -> None:
+    model = Model.of(Settings.from_mapping({"SVD_DEVICES": "cpu"}))
+    assert (model.name, model.source, model.trained) == ("nano", CPU_MODEL, True)
+    assert sum(path.stat().st_size for path in Path(CPU_MODEL).rglob("*") if path.is_file()) <= 32e6
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_the_first_frame_shows_the_photo_and_no_other_and_where_it_is(shoot: Shoot, name: str) -> None:
+    film = shoot(name)
+    assert film.frames.shape == (14, 144, 256, 3)
+    likeness = psnr(film.frames[0], film.photo)
+    another = shoot(PHOTOS[PHOTOS.index(name) - 1]).photo
+    assert likeness >= 23
+    assert likeness >= psnr(film.frames[0], another) + 10
+    assert likeness >= psnr(film.frames[0], moved(film.photo, CONTROL_SHIFT)) + 5
+
+
+def test_on_the_mean_the_first_frame_is_better_than_on_the_worst(shoot: Shoot) -> None:
+    assert np.mean([psnr(film.frames[0], film.photo) for film in map(shoot, PHOTOS)]) >= 25.5
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_the_last_frame_shows_where_the_camera_has_moved_to(shoot: Shoot, name: str) -> None:
+    film = shoot(name)
+    likeness = last_frame_psnr(film.frames, film.photo, 127)
+    assert likeness >= 20
+    assert likeness >= psnr(film.frames[-1], film.photo) + 3
+
+
+def test_a_larger_bucket_moves_further(shoot: Shoot) -> None:
+    films = [shoot("astronaut", motion_bucket_id=1), shoot("astronaut"), shoot("astronaut", motion_bucket_id=255)]
+    pixels = [pixels_moved(film.frames[-1], film.photo) for film in films]
+    assert all(less < more for less, more in pairwise(pixels)), pixels
+
+
+def test_at_the_smallest_bucket_nothing_flickers(shoot: Shoot) -> None:
+    film = shoot("astronaut", motion_bucket_id=1)
+    assert flicker(film.frames) <= 2.5
+    assert psnr(film.frames[-1], film.photo) >= 23
+
+
+def test_a_portrait_stays_a_portrait(shoot: Shoot) -> None:
+    data = io.BytesIO()
+    with Image.open(PICTURES / "coffee.jpg") as photo:
+        photo.crop((150, 0, 375, 400)).save(data, "PNG")
+    film = shoot(data.getvalue())
+    assert film.frames.shape == (14, 256, 144, 3)
+    assert psnr(film.frames[0], film.photo) >= 23
+    assert last_frame_psnr(film.frames, film.photo, 127) >= 20
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot: Shoot) -> None:
+    first, again, other = shoot("coffee", **SMALL), shoot("coffee", take=2, **SMALL), shoot("coffee", seed=2, **SMALL)
+    assert first.file == again.file
+    assert (first.frames != other.frames).any()
+
+
+def test_guidance_does_no_harm(shoot: Shoot) -> None:
+    plain, guided = shoot("coffee", **SMALL), shoot("coffee", max_guidance_scale=3.0, **SMALL)
+    assert psnr(guided.frames[0], guided.photo) >= psnr(plain.frames[0], plain.photo) - 1
+    assert last_frame_psnr(guided.frames, guided.photo, 127) >= last_frame_psnr(plain.frames, plain.photo, 127) - 1.5
