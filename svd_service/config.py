@@ -166,6 +166,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     api_streams: Annotated[
         int, Meta(ge=0, description="Open event streams of each such process; each has a thread beside those.")
     ] = 32
+    stream_lifetime: Annotated[
+        float,
+        Meta(
+            gt=0, description="Seconds after which an event stream ends; its reader comes back, if its key still holds."
+        ),
+    ] = 900.0
 
     # Looking on
     multiprocess_dir: Annotated[

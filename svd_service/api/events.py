@@ -73,11 +73,12 @@ class TooManyStreamsError(UnavailableError):
 
 
 class Mailbox:
-    """What one stream has yet to tell: the latest of each job, in order of arrival."""
+    """What one stream has yet to tell: the latest of each job, in order of arrival; for `lifetime` seconds."""
 
-    def __init__(self, *, job_id: str = "", owner: str = "") -> None:
+    def __init__(self, lifetime: float, *, job_id: str = "", owner: str = "") -> None:
         self.job_id = job_id
         self.owner = owner
+        self._end = time.monotonic() + lifetime
         self._news: OrderedDict[str, Event] = OrderedDict()
         self._condition = threading.Condition()
         self._closed = False
@@ -95,10 +96,11 @@ class Mailbox:
             self._condition.notify()
 
     def take(self, timeout: float) -> list[Event] | None:
-        """What has come, perhaps after a wait; nothing after `timeout` seconds; `None` when it was closed."""
+        """What has come, perhaps after a wait; nothing after `timeout` seconds; `None` when it is over."""
+        left = self._end - time.monotonic()
         with self._condition:
-            self._condition.wait_for(lambda: self._news or self._closed, timeout)
-            if self._closed:
+            self._condition.wait_for(lambda: self._news or self._closed, min(timeout, left))
+            if self._closed or time.monotonic() >= self._end:
                 return None
             news = list(self._news.values())
             self._news.clear()
@@ -115,6 +117,7 @@ class Hub:
         self._jobs = service
         self._present = present
         self._capacity = service.settings.api_streams
+        self._lifetime = service.settings.stream_lifetime
         self._lock = threading.Lock()
         self._mailboxes: set[Mailbox] = set()
         self._thread: threading.Thread | None = None
@@ -130,7 +133,7 @@ class Hub:
         Raises:
             TooManyStreamsError: there are as many as there may be.
         """
-        box = Mailbox(job_id=job_id, owner=owner)
+        box = Mailbox(self._lifetime, job_id=job_id, owner=owner)
         with self._lock:
             if len(self._mailboxes) >= self._capacity or self._stopping():
                 raise TooManyStreamsError("too many event streams are open; try again, or look at the status")

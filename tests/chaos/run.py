@@ -144,8 +144,14 @@ def _take_stock(service: Service, caller: Caller, outcome: Outcome) -> None:
             service.artifacts.size(job.result.artifact)
         elif job is not None and not job.state.ended:
             wanted.add(job.input)
-    outcome.orphans = sorted(name for name, _ in service.artifacts.names() if name not in wanted)
+    # What is made of a video lies beside it, under its name with another suffix.
+    stems = {_stem(name) for name in wanted}
+    outcome.orphans = sorted(name for name, _ in service.artifacts.names() if _stem(name) not in stems)
     outcome.remarks = service.own_ends
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def settings_in_words(settings: Settings) -> str:

@@ -4,6 +4,7 @@ The model is a stand-in whose steps take a tenth of a second, the rest is real. 
 (`xfail`, strict), the mechanism that cures the fault is switched off, to show that it is what cures it.
 """
 
+import io
 import os
 import resource
 import signal
@@ -17,6 +18,14 @@ from typing import Any
 
 import pytest
 
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.celery_app import Publisher
+from svd_service.config import Settings
+from svd_service.jobs.errors import UnavailableError
+from svd_service.jobs.ledger import Ledger
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Request
+from svd_service.jobs.service import JobService
 from tests.integration.faults.sitecustomize import FILLS_THE_DISK, HANGS, KILLS_ITS_PROCESS, LOSES_THE_DEVICE
 from tests.integration.stack import Stack
 
@@ -160,6 +169,26 @@ def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
     frozen.wait()
     ready(stack, "next", **switched)
     assert outcomes(stack.wait_for(job_id, "finished", seconds=patience)) == ["finished"]
+
+
+@pytest.mark.parametrize("messages", [0, 2])
+def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: Stack, photo: bytes, messages: int):
+    settings = Settings.from_mapping(stack.environment)
+    publisher = Publisher(settings)
+
+    def publish(job_id: str) -> None:
+        for _ in range(messages):
+            publisher(job_id)
+        raise UnavailableError("no answer in time")
+
+    ready(stack)
+    ledger = Ledger(stack.redis, settings)
+    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, publish)
+    request = Request(num_inference_steps=10, width=64, height=64)
+    (job_id,) = {jobs.submit(io.BytesIO(photo), request, idempotency_key="once").id for _ in range(2)}
+    assert outcomes(stack.wait_for(job_id, "finished", "failed")) == ["finished"]
+    assert outcomes(stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")) == ["finished"]
+    assert log(stack, "worker").count(f"job {job_id}: attempt") == 2  # it began, and it finished
 
 
 def test_a_job_runs_once_though_every_connection_is_dropped_in_the_middle_of_it(stack: Stack, photo: bytes):

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from svd_service.api import events, files, forms
 from svd_service.api.context import hub, jobs, owner, priority
 from svd_service.api.errors import retry_after
-from svd_service.api.native.schema import ErrorView, GenerateForm, JobList, JobView, ListQuery
+from svd_service.api.native.schema import ErrorView, EventView, GenerateForm, JobList, JobView, ListQuery
 from svd_service.api.openapi import EVENT_STREAM, FILE, Answer, View, describe
 from svd_service.jobs.errors import MissingPictureError
 from svd_service.jobs.job import Variant
@@ -19,7 +19,9 @@ blueprint = Blueprint("native", __name__)
 _UNKNOWN = {404: "There is no such job, or it is another key's."}
 _COME_AGAIN = {"Retry-After": "In how many seconds it may have ended."}
 _EVENTS = {
-    200: Answer("The events, for as long as the caller listens and there is something to come.", str, EVENT_STREAM)
+    200: Answer(
+        "The events, for as long as the caller listens and there is something to come.", EventView, EVENT_STREAM
+    )
 }
 
 

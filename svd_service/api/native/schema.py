@@ -161,6 +161,36 @@ class ListQuery(Struct, kw_only=True, forbid_unknown_fields=True):
         }
 
 
+class EventView(Struct, kw_only=True):
+    """A server-sent event: how a job stands. When it was deleted `event` is `deleted`, and only its id is left."""
+
+    event: Annotated[Literal["message", "deleted"], Meta(description="`message` where there is none.")] = "message"
+    id: Annotated[
+        str | UnsetType,
+        Meta(description="For `Last-Event-ID`."),
+    ] = UNSET
+    data: Annotated[
+        str,
+        Meta(
+            extra_json_schema={
+                "contentMediaType": "application/json",
+                "contentSchema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/JobView"},
+                        {
+                            "type": "object",
+                            "properties": {"task_id": {"type": "string"}},
+                            "required": ["task_id"],
+                            "additionalProperties": False,
+                        },
+                    ]
+                },
+            }
+        ),
+    ]
+    retry: Annotated[int | UnsetType, Meta(description="Milliseconds to wait before coming back.")] = UNSET
+
+
 class JobList(Struct, kw_only=True):
     """A page of the caller's jobs; `next` is the path of the page behind it, if there is one."""
 

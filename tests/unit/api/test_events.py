@@ -92,6 +92,17 @@ def test_an_ended_job_is_told_once_and_a_browser_that_comes_back_is_sent_away(ht
     assert again == only
 
 
+def test_a_stream_ends_when_its_time_is_over_and_the_reader_resumes(http, stream, jobs, submit, claim, monkeypatch):
+    monkeypatch.setattr(http.application.extensions["events"], "_lifetime", 0.3)
+    job_id = submit()
+    first, *rest = stream(f"/jobs/{job_id}/events").rest()
+    assert (first["id"], rest) == ("1", [])
+    assert [event["data"]["task_id"] for event in stream("/events").rest()] == [job_id]
+    claim(job_id)
+    (resumed,) = stream(f"/jobs/{job_id}/events", **{"Last-Event-ID": "1"}).rest()
+    assert (resumed["id"], resumed["data"]["status"]) == ("2", "started")
+
+
 def test_a_stream_resumes_with_what_is_new(stream, jobs, submit, claim):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events", **{"Last-Event-ID": "1"})
