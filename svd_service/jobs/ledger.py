@@ -245,17 +245,13 @@ class Ledger:
             raise RateLimitedError(f"more than {limit} requests in a minute", math.ceil(wait))
 
     def _queue_full(self, *, of_owner: bool) -> QueueFullError:
-        """The error that says when to come again: when a place may be free, going by how long jobs took so far."""
-        with _reachable(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(self._key("counters"))
-            pipe.hlen(self._key("queued_of"))
-            counters, owners = pipe.execute()
-        workers = len(self.workers())
-        # Every finished job samples once; other owners' jobs take their turns between two of this one's.
-        jobs = _sum(counters, "phase_count", f"{_SEPARATOR}{Phase.SAMPLING}")
-        seconds = _sum(counters, "phase_seconds") / jobs if jobs and workers else 0.0
-        pause = seconds / max(1, workers) * (max(1, owners) if of_owner else 1)
-        retry_after = min(math.ceil(pause), LONGEST_RETRY_AFTER) or UNKNOWN_RETRY_AFTER
+        """The error that says when to come again: when the next job, or the next of this owner's, will have begun."""
+        with _reachable():
+            owners = self._redis.hlen(self._key("queued_of"))
+        # Other owners' jobs take their turns before this one's.
+        place = owners - 1 if of_owner else 0
+        pause = self._outlook(place).until_start(place)
+        retry_after = UNKNOWN_RETRY_AFTER if pause is None else min(max(1, math.ceil(pause)), LONGEST_RETRY_AFTER)
         whose = "of yours wait" if of_owner else "wait"
         return QueueFullError(f"the queue is full: no more jobs {whose} than may; try again later", retry_after)
 
@@ -314,8 +310,12 @@ class Ledger:
         if not live:
             return list(jobs)
         places = max(job.position or 1 for job in live) - 1
-        outlook = Outlook.of(json.loads(self._run("outlook", WORKER_SILENCE, places)))
+        outlook = self._outlook(places)
         return [outlook.foretell(job) for job in jobs]
+
+    def _outlook(self, places: int) -> Outlook:
+        """What can be told of the time to come, as far as the first `places` of the queue go."""
+        return Outlook.of(json.loads(self._run("outlook", WORKER_SILENCE, places)))
 
     def cancel(self, job_id: str) -> State:
         """Cancel a queued job at once, ask a started one's worker to stop; returns the state after that.
@@ -585,11 +585,6 @@ def _dump(value: object) -> str:
 
 def _flat(pairs: Iterable[tuple[str, str | float]]) -> list[str | float]:
     return [part for pair in pairs for part in pair]
-
-
-def _sum(counters: Mapping[str, str], kind: str, suffix: str = "") -> float:
-    prefix = kind + _SEPARATOR
-    return sum(float(value) for name, value in counters.items() if name.startswith(prefix) and name.endswith(suffix))
 
 
 def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_at: float) -> Job:

@@ -132,12 +132,24 @@ class Outlook:
         left = _left(expected, progress, job.observed_at - attempt.started_at, job.observed_at - silent_since)
         return replace(job, progress=progress, eta_seconds=_rounded(left))
 
+    def until_start(self, place: int) -> float | None:
+        """Seconds until the queued job at `place` (from 0) is begun, and leaves the queue; `None` if nobody knows."""
+        if not self.runners or not self.paces:
+            return None
+        return self._freest(self.runners, place)[0]
+
     def _until_end(self, job: Job, place: int) -> float | None:
-        """Plays the queue through: whoever is free first takes the next job."""
         model, own = job.model["name"], work_of(job.parameters)
         runners = [runner for runner in self.runners if runner.model == model]
         if not runners or self._seconds(own, runners[0]) is None:
             return None
+        since, number = self._freest(runners, place)
+        return since + (self._seconds(own, runners[number]) or 0.0)
+
+    def _freest(self, runners: Sequence[Runner], place: int) -> tuple[float, int]:
+        """Plays the queue through before `place`: whoever is free first takes the next job. In how many seconds which
+        of the runners is free for the job at that place.
+        """
         free = [(self._busy(runner), number) for number, runner in enumerate(runners)]
         heapq.heapify(free)
         ahead = [entry for entry in self.queue if entry[0] < place]
@@ -150,8 +162,7 @@ class Outlook:
             else:
                 each = (end - start) / sum(1 / one for one in seconds)
                 free = [(since + each, number) for since, number in free]
-        since, number = free[0]
-        return since + (self._seconds(own, runners[number]) or 0.0)
+        return free[0]
 
     def _busy(self, runner: Runner) -> float:
         """Seconds until the runner is free."""
