@@ -4,6 +4,8 @@ ClientError
 ├── UnreachableError       nobody answers at that address
 ├── AnswerError            the service answered, with an error
 │   ├── RefusedError       the submission is at fault (400, 413, 415, 422 …); `parameter` may name the culprit
+│   ├── UnauthorizedError  no API key was shown, or not a valid one (401)
+│   ├── LimitedError       too many requests, or too many jobs that wait (429)
 │   ├── UnknownJobError    no such job (404)
 │   ├── NotReadyError      the job has no result to give (409)
 │   ├── ExpiredError       the result is past its time and gone (410)
@@ -69,6 +71,14 @@ class RefusedError(AnswerError):
     """The submission is at fault."""
 
 
+class UnauthorizedError(AnswerError):
+    """No API key was shown, or not a valid one."""
+
+
+class LimitedError(AnswerError):
+    """Too many requests, or too many jobs that wait; the client has tried as long as it may."""
+
+
 class UnknownJobError(AnswerError):
     """There is no such job."""
 
@@ -101,7 +111,13 @@ class WaitTimeoutError(ClientError):
         self.job = job
 
 
-_BY_STATUS: dict[int, type[AnswerError]] = {404: UnknownJobError, 409: NotReadyError, 410: ExpiredError}
+_BY_STATUS: dict[int, type[AnswerError]] = {
+    401: UnauthorizedError,
+    404: UnknownJobError,
+    409: NotReadyError,
+    410: ExpiredError,
+    429: LimitedError,
+}
 
 
 def error_of(answer: httpx2.Response) -> AnswerError:

@@ -16,6 +16,7 @@ from svd_service.client import (
     JobStatus,
     NotReadyError,
     RefusedError,
+    UnauthorizedError,
     UnavailableError,
     UnknownJobError,
     UnreachableError,
@@ -67,7 +68,13 @@ def test_a_refusal_says_what_the_service_said(client: Client, service: StandIn) 
 
 @pytest.mark.parametrize(
     ("http_status", "kind"),
-    [(404, UnknownJobError), (409, NotReadyError), (410, ExpiredError), (500, UnavailableError)],
+    [
+        (401, UnauthorizedError),
+        (404, UnknownJobError),
+        (409, NotReadyError),
+        (410, ExpiredError),
+        (500, UnavailableError),
+    ],
 )
 def test_each_answer_has_its_exception(
     client: Client, service: StandIn, http_status: int, kind: type[AnswerError], tmp_path: Path
