@@ -26,6 +26,17 @@ CI = os.environ.get("CI", "").lower() in {"1", "true"}
 hypothesis.settings.register_profile("thorough", max_examples=2_000)
 
 
+#: Tests of many real processes, whose time is that of the machine. What loses a job is no such: chaos gets one try.
+REAL_PROCESSES = [Path(__file__).parent / name for name in ("integration", "browser")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On CI's shared machines such a test that failed is run once more; the summary names it (RERUN)."""
+    for item in items:
+        if CI and any(folder in item.path.parents for folder in REAL_PROCESSES):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
