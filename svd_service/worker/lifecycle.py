@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard import current_process
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import setup_logging, worker_init, worker_process_init, worker_process_shutdown
 from PIL.Image import Image
 
 from svd_service import logs
@@ -90,12 +90,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         UnavailableError: Redis cannot be reached.
     """
     device = configuration.worker_devices[index]
-    # Before anything touches CUDA, which is why torch comes in only now: this process sees no device but its own.
-    os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device  # noqa: TID251
-    if device == "cpu":
-        # By default OpenMP's threads spin while they wait for each other. Beside other busy processes that costs more
-        # than it gains: on two busy cores the nano model took 70 to 84 s a video spinning, and 9 to 41 s sleeping.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251
+    _pin(device)
     from svd_service.video import render  # noqa: PLC0415
     from svd_service.video.pipeline import load  # noqa: PLC0415
 
@@ -120,6 +115,15 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     return Slot(holder, partial(render, generator), service, lease, configuration)
 
 
+def _pin(device: str) -> None:
+    """From now on this process and its children see no device but this; to be called before torch comes in."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device  # noqa: TID251
+    if device == "cpu":
+        # By default OpenMP's threads spin while they wait for each other. Beside other busy processes that costs more
+        # than it gains: on two busy cores the nano model took 70 to 84 s a video spinning, and 9 to 41 s sleeping.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process of this machine is no more."""
     try:
@@ -132,6 +136,15 @@ def is_gone(pid: int) -> bool:
 def process_index() -> int:
     """This process' place in Celery's pool, from 0; a process that replaces another has that one's."""
     return int(current_process().index)  # type: ignore[attr-defined]
+
+
+@worker_init.connect
+def _import_libraries(**_: Any) -> None:
+    # They take seconds, which a process that replaces another is spared if it inherits them. Not where there is a GPU:
+    # a CUDA context that began in the parent is of no use after the fork.
+    if set(settings().worker_devices) == {"cpu"}:
+        _pin("cpu")
+        import svd_service.video.pipeline  # noqa: F401, PLC0415
 
 
 @worker_process_init.connect
