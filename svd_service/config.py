@@ -35,6 +35,12 @@ Size = Annotated[int, Meta(ge=64, le=4096, multiple_of=8)]
 Seconds = Annotated[float, Meta(gt=0)]
 RedisURL = Annotated[str, Meta(pattern="^(redis|rediss|unix)://")]
 Keys = Annotated[str, Meta(pattern=r"^( *[^:,\s]+:[0-9a-f]{64}(:[0-2])? *(,|$))*$")]
+# Bucket and prefix are such that they stand for themselves in any URL.
+Place = Annotated[
+    str,
+    Meta(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?|/.*)?$"),
+]
+HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
@@ -91,9 +97,50 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     ] = None
 
     # Pictures and videos
-    data_dir: Annotated[Path, Meta(description="Where pictures and videos are kept.")] = msgspec.field(
-        default_factory=lambda: Path("data").resolve()
+    data_dir: Annotated[
+        Path,
+        Meta(
+            description="Folder of this host: logs, what is being written, and, unless `SVD_ARTIFACTS` says otherwise, "
+            "pictures and videos."
+        ),
+    ] = msgspec.field(default_factory=lambda: Path("data").resolve())
+    artifacts: Annotated[
+        Place,
+        Meta(
+            description="Where pictures and videos are kept: `s3://BUCKET/PREFIX` (extra `s3`), or a folder that all "
+            "hosts share, as an absolute path. Default: `SVD_DATA_DIR`."
+        ),
+    ] = ""
+    s3_endpoint: Annotated[
+        HTTPURL | None, Meta(description="URL of the S3-compatible store. Default: AWS' in the region.")
+    ] = None
+    s3_region: Annotated[str, Meta(pattern="^[A-Za-z0-9-]+$", description="Region that requests are signed for.")] = (
+        "us-east-1"
     )
+    s3_access_key_id: Annotated[
+        str | None,
+        Meta(
+            description="Access key of the store. Default: what AWS gives its instances, or its own `AWS_…` variables."
+        ),
+    ] = None
+    s3_secret_access_key: Annotated[str | None, Meta(description="The secret that belongs to it.")] = None
+    s3_path_style: Annotated[
+        bool, Meta(description="Whether the bucket is the first part of a URL's path; else it is of the host's name.")
+    ] = True
+    s3_redirect: Annotated[
+        bool,
+        Meta(
+            description="Whether who asks for a result is sent to the store with a presigned URL (307), instead of "
+            "being given the bytes by the API."
+        ),
+    ] = False
+    s3_redirect_ttl: Annotated[
+        Annotated[int, Meta(ge=1, le=604_800)], Meta(description="Seconds for which such a URL can be used.")
+    ] = 300
+    s3_public_endpoint: Annotated[
+        HTTPURL | None,
+        Meta(description="URL of the store as clients reach it, for such URLs. Default: `SVD_S3_ENDPOINT`."),
+    ] = None
     max_upload_bytes: Annotated[int, Meta(ge=1_000, description="Largest picture accepted, in bytes.")] = 20_000_000
     max_pixels: Annotated[
         int,

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import redis
 from svd_service.config import Settings, settings
 from svd_service.stack import parts
 from svd_service.stack.precautions import StackError
+from tests import s3
 
 # A shell that starts us in the background has us ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -95,6 +97,25 @@ def redis_client(redis_url: str) -> "Iterator[redis.Redis]":
     """A client of that Redis, for a look behind the ledger."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real S3 server with the bucket `svd-test`, which lives as long as the session."""
+    port = free_port()
+    process = s3.start("127.0.0.1", port, tmp_path_factory.mktemp("s3") / "log")
+    try:
+        s3.make_bucket(f"http://127.0.0.1:{port}", s3.BUCKET, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.fixture
+def s3_variables(s3_endpoint: str) -> dict[str, str]:
+    """Settings for a store of the test's own on that server."""
+    return s3.variables(s3_endpoint, f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
 from svd_service.api.stability import errors as stability_errors
 from svd_service.api.stability import routes as stability
-from svd_service.artifacts.local import LocalArtifacts
+from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings, settings
 from svd_service.jobs.keys import Keyring
 from svd_service.jobs.ledger import Ledger, connect
@@ -48,7 +48,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     client = connect(configuration)
     app.extensions["jobs"] = JobService(
         Ledger(client, configuration),
-        LocalArtifacts(configuration.data_dir),
+        store_of(configuration),
         Model.of(configuration),
         configuration,
         _publisher(configuration),

@@ -1,10 +1,11 @@
 """How a file of the artifact store is sent: whole, in part (Range), or not at all when the client has it."""
 
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
-from flask import Response, request
+from flask import Response, redirect, request
 from werkzeug.wsgi import FileWrapper
 
+from svd_service.api.context import jobs
 from svd_service.jobs.job import Variant
 from svd_service.jobs.service import OpenResult
 
@@ -16,8 +17,13 @@ KINDS: Final = {
 }
 
 
-def send_result(opened: OpenResult) -> Response:
-    """A response with a job's video or another variant of it, as `send` makes it."""
+def send_result(opened: OpenResult, *, may_redirect: bool = True) -> Response:
+    """A response with a job's video or another variant of it, as `send` makes it; or where the store has it."""
+    if may_redirect and _can_follow() and (link := jobs().link(opened)):
+        opened.file.close()
+        response = cast(Response, redirect(link, 307, Response))
+        response.cache_control.no_store = True  # the link is good for a while only
+        return response
     media_type, ending = KINDS[opened.variant]
     # The same video has the same thumbnail, so that the video's hash tells of both.
     mark = "" if opened.variant is Variant.VIDEO else f"-{opened.variant}"
@@ -29,6 +35,14 @@ def send_result(opened: OpenResult) -> Response:
         name=opened.job.id + ending,
         modified=opened.job.ended_at or opened.job.created_at,
     )
+
+
+def _can_follow() -> bool:
+    """Whether the caller gets anywhere with a link, which is for GET alone.
+
+    A script of a page may read another origin's answers only if that one says so, which a bucket does not by itself.
+    """
+    return request.method == "GET" and request.headers.get("Sec-Fetch-Mode") not in {"cors", "same-origin"}
 
 
 def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, modified: float) -> Response:

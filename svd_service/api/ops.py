@@ -1,5 +1,7 @@
 """What operators and their tools ask for: health, metrics, the model."""
 
+import threading
+import time
 from typing import Any, Final
 
 from flask import Flask, Response, jsonify, request
@@ -12,6 +14,7 @@ from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
 from svd_service.api.context import jobs
 from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, ModelView, WorkerView
 from svd_service.api.openapi import Answer, describe
+from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError
 from svd_service.exporter import LedgerCollector
 from svd_service.jobs.errors import UnavailableError
 from svd_service.jobs.ledger import Ledger, connect
@@ -20,23 +23,30 @@ from svd_service.jobs.service import JobService
 #: The two formats that Prometheus asks for.
 METRICS_TYPES: Final = ("text/plain", "application/openmetrics-text")
 
+#: Seconds between two questions to the store of artifacts: a request to a bucket may cost something.
+STORE_LOOK: Final = 5.0
+
 
 def install(app: Flask) -> None:
     """Add the routes and the HTTP metrics to `app`."""
     service: JobService = app.extensions["jobs"]
     metrics = _http_metrics(app, service)
+    store = StoreWatch(service.artifacts)
     ledger_metrics = CollectorRegistry()
     ledger_metrics.register(LedgerCollector(service.ledger))
 
     @app.get("/health")
     @describe(
         "service",
-        {200: Answer("Redis answers.", HealthView), 503: Answer("Redis does not.", HealthView)},
+        {
+            200: Answer("Redis answers; `artifacts` says whether the store does, too.", HealthView),
+            503: Answer("Redis does not.", HealthView),
+        },
         public=True,
     )
     def health() -> ResponseReturnValue:
-        """Whether the API can reach Redis, and which workers are ready."""
-        return _health(service)
+        """Whether the API can reach Redis and the store, and which workers are ready."""
+        return _health(service, store)
 
     @app.get("/models")
     @describe("native", {200: Answer("The model.", ModelsView)}, error=ErrorView)
@@ -70,7 +80,30 @@ class _GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]
         return False
 
 
-def _health(service: JobService) -> ResponseReturnValue:
+class StoreWatch:
+    """Whether the store of artifacts answers. Asked at most every `STORE_LOOK` seconds, by one caller at a time."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._trouble: str | None = None
+
+    def trouble(self) -> str | None:
+        """What is wrong with it, as far as is known; `None`: nothing."""
+        if time.monotonic() >= self._next and self._lock.acquire(blocking=False):
+            try:
+                self._store.ready()
+                self._trouble = None
+            except ArtifactsUnavailableError as error:
+                self._trouble = str(error)
+            finally:
+                self._next = time.monotonic() + STORE_LOOK
+                self._lock.release()
+        return self._trouble
+
+
+def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
     # A connection of its own: one of the pool may look well while Redis is not, or the other way round.
     client = connect(service.settings)
     try:
@@ -81,4 +114,14 @@ def _health(service: JobService) -> ResponseReturnValue:
         client.close()
     ready = [WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since) for w in workers]
     model = ModelView(**service.model.summary())
-    return jsonify(HealthView("ok", redis=True, workers_ready=len(ready), workers=ready, model=model))
+    trouble = store.trouble()
+    view = HealthView(
+        "degraded" if trouble else "ok",
+        redis=True,
+        workers_ready=len(ready),
+        workers=ready,
+        model=model,
+        artifacts=trouble is None,
+        message=trouble,
+    )
+    return jsonify(view)

@@ -5,7 +5,7 @@ whole, and is either there with all of its bytes or not at all.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -29,6 +29,24 @@ class MissingArtifactError(JobError):
     code = "missing_artifact"
 
 
+#: What hears of a failure of the store and decides: it raises, or returns (after a while) to have it tried again.
+Again = Callable[[ArtifactsUnavailableError], None]
+
+
+def give_up(error: ArtifactsUnavailableError) -> None:
+    """The `Again` of who does not wait."""
+    raise error
+
+
+def persistently(act: Callable[[], None], again: Again) -> None:
+    """Does `act`, as often as `again` wants it tried while the store is away."""
+    while True:
+        try:
+            return act()
+        except ArtifactsUnavailableError as error:
+            again(error)
+
+
 class ArtifactStore(Protocol):
     """A store of artifacts. All of it may be used by many processes and threads at once.
 
@@ -38,20 +56,26 @@ class ArtifactStore(Protocol):
         ValueError: from everything that takes a name, if that is not one; a bug of ours, since we make the names.
     """
 
+    def ready(self) -> None:
+        """Make sure, cheaply, that the store can be reached."""
+        ...
+
     def put(self, name: str, data: bytes) -> None:
         """Publishes `data` as `name`, and returns when it would survive a loss of power. Replaces what was there."""
         ...
 
-    def staged(self, name: str) -> AbstractContextManager[Path]:
+    def staged(self, name: str, again: Again = give_up) -> AbstractContextManager[Path]:
         """A private path on the local disk, ending like `name`, where the block is to write a file.
 
         The file is published as `put` does when the block ends well, and removed when it raises. Whatever it raises
-        goes on unchanged, but for an `OSError` that says that the disk is full or failing.
+        goes on unchanged, but for an `OSError` that says that the disk is full or failing. `again` is asked whether to
+        wait when the store is away, before the block is entered and when the file is to be published.
         """
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """The artifact's bytes, seekable. Once open, they can be read to the end even if `name` is deleted.
+        """The artifact's bytes, seekable. Once open, they can be read to the end even if `name` is deleted; after a
+        `seek`, a store elsewhere may raise instead. Reading raises what is raised here.
 
         Raises:
             MissingArtifactError: there is none.
@@ -63,6 +87,13 @@ class ArtifactStore(Protocol):
 
         Raises:
             MissingArtifactError: there is none.
+        """
+        ...
+
+    def link(self, name: str, seconds: float) -> str | None:
+        """A URL at which whoever has it can read the artifact for so long; `None` if this store has no such thing.
+
+        Whether there is an artifact of that name is not looked at.
         """
         ...
 

@@ -248,7 +248,9 @@ class Client:
             yield from read_events(answer.iter_lines())
 
     def _stream_to(self, part: Path, path: str) -> httpx2.Response:
-        with self._named_errors(), self._http.stream("GET", self.base_url + path) as answer:
+        # The service may send us to its store. The key does not go there.
+        reading = self._http.stream("GET", self.base_url + path, follow_redirects=True)
+        with self._named_errors(), reading as answer:
             if not answer.is_success:
                 answer.read()
                 raise error_of(answer)

@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import BinaryIO, Final
 
-from svd_service.artifacts import ArtifactStore, MissingArtifactError
+from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.config import Settings
 from svd_service.jobs.errors import (
     ExpiredError,
@@ -26,6 +27,10 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.request import Request
 
 logger = logging.getLogger(__name__)
+
+#: The folders of the store that hold fitted pictures, and videos with their variants.
+INPUTS: Final = "inputs"
+RESULTS: Final = "results"
 
 #: Seconds for which an artifact may lie without a job that wants it: longer than any submission takes.
 ORPHAN_AGE: Final = 3_600.0
@@ -117,7 +122,7 @@ class JobService:
             raise
         finally:
             if accepted != job_id:
-                self.artifacts.delete(name)
+                self._leave_to_the_sweep_at_worst(name)
         self.dispatch()
         return self.find(accepted, owner=owner)
 
@@ -170,6 +175,12 @@ class JobService:
         except MissingArtifactError:
             raise ExpiredError("the result is gone from the store") from None
 
+    def link(self, opened: OpenResult) -> str | None:
+        """A URL of the store's own at which the same can be read for a while, where results are to be had so."""
+        if not self.settings.s3_redirect:
+            return None
+        return self.artifacts.link(variant_name(opened.result.artifact, opened.variant), self.settings.s3_redirect_ttl)
+
     def cancel(self, job_id: str, *, owner: str = "") -> Job:
         """Cancel the job: at once if it is queued, at its next step if it is started, not at all if it has ended.
 
@@ -178,7 +189,7 @@ class JobService:
         """
         job = self.find(job_id, owner=owner)
         if self.ledger.cancel(job_id) is State.CANCELLED:
-            self.artifacts.delete(job.input)
+            self._leave_to_the_sweep_at_worst(job.input)
             self.dispatch()
         return self.find(job_id, owner=owner)
 
@@ -189,9 +200,11 @@ class JobService:
 
         Raises:
             UnknownJobError: there is none of that id, or it is another owner's.
+            ArtifactsUnavailableError: the artifacts cannot be deleted now, and so the record is left, too.
         """
         if not self.find(job_id, owner=owner).state.ended:
             return self.cancel(job_id, owner=owner)
+        self.artifacts.ready()
         # The record first: artifacts without one are swept up, while a record without them would promise a video.
         self.ledger.forget(job_id)
         self._delete_artifacts(job_id)
@@ -202,8 +215,10 @@ class JobService:
 
         Raises:
             UnknownJobError: there is none of that id, or it is another owner's.
+            ArtifactsUnavailableError: the artifacts cannot be deleted now, and so the record is left, too.
         """
         self.find(job_id, owner=owner)
+        self.artifacts.ready()
         if self.ledger.forget(job_id, insist=True):
             self._delete_artifacts(job_id)
             self.dispatch()
@@ -234,7 +249,9 @@ class JobService:
     def sweep_orphans(self) -> int:
         """Delete the artifacts that no job wants (left by a crash between two steps); returns how many."""
         swept = self.artifacts.sweep_staging(max(ORPHAN_AGE, self.settings.job_timeout))
-        for batch in _batches(self.artifacts.names(), 200):
+        # What else lies in the same folder or bucket is not ours to judge.
+        names = chain.from_iterable(self.artifacts.names(folder) for folder in (INPUTS, RESULTS))
+        for batch in _batches(names, 200):
             old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
             wanted = self.ledger.wanted({_job_of(name) for name in old})
             for name in old:
@@ -243,20 +260,27 @@ class JobService:
                     swept += 1
         return swept
 
+    def _leave_to_the_sweep_at_worst(self, name: str) -> None:
+        """Delete what no job wants any more; of a store that is away nobody need hear for that."""
+        try:
+            self.artifacts.delete(name)
+        except ArtifactsUnavailableError as error:
+            logger.warning("%s is left to the sweep: %s", name, error)
+
     def _delete_artifacts(self, job_id: str) -> None:
         self.artifacts.delete(input_name(job_id))
-        for name, _ in list(self.artifacts.names(f"results/{job_id}")):
+        for name, _ in list(self.artifacts.names(f"{RESULTS}/{job_id}")):
             self.artifacts.delete(name)
 
 
 def input_name(job_id: str) -> str:
     """The artifact that holds a job's fitted picture."""
-    return f"inputs/{job_id}.png"
+    return f"{INPUTS}/{job_id}.png"
 
 
 def result_name(job_id: str, token: str) -> str:
     """The artifact that holds the video of one attempt; no two attempts ever write to one name."""
-    return f"results/{job_id}/{token}.mp4"
+    return f"{RESULTS}/{job_id}/{token}.mp4"
 
 
 def variant_name(video: str, variant: Variant) -> str:

@@ -1,11 +1,11 @@
-"""What the worker's parent does beside its processes, once a second: give out jobs, take back lost ones, clean up.
+"""What the worker's parent does beside its processes, once a second: give out jobs, take back lost ones.
 
 It is a timer of Celery's consumer, not a process of its own, so whoever runs a worker keeps the promise; with several
-workers each does it, which is safe since every script of the ledger is.
+workers each does it, which is safe since every script of the ledger is. It never asks the store of artifacts for
+anything: retention.py does.
 """
 
 import logging
-import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -18,10 +18,8 @@ from svd_service.worker.lifecycle import INSTANCE, is_gone, jobs
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two rounds, between two rounds of retention, and between two searches for orphaned artifacts.
+#: Seconds between two rounds.
 ROUND: Final = 1.0
-RETENTION_ROUND: Final = 10.0
-ORPHAN_ROUND: Final = 1_800.0
 
 
 class Housekeeper:
@@ -29,15 +27,12 @@ class Housekeeper:
 
     def __init__(self, service: JobService) -> None:
         self._jobs = service
-        self._next_retention = 0.0
-        self._next_orphans = time.monotonic() + ORPHAN_ROUND
 
     def round(self) -> None:
-        """Do what is due. Never raises: what Redis or the store did not take is due again next time."""
+        """Do what is due. Never raises: what Redis did not take is due again next time."""
         try:
             self._take_back_from_dead_children()
             self._reap()
-            self._retain()
         except UnavailableError as error:
             logger.warning("house-keeping is put off: %s", error)
 
@@ -53,17 +48,6 @@ class Housekeeper:
     def _reap(self) -> None:
         for job_id in self._jobs.reap():
             logger.warning("job %s: its worker fell silent; taken back", job_id)
-
-    def _retain(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_retention:
-            self._next_retention = now + RETENTION_ROUND
-            if expired := self._jobs.expire():
-                logger.info("retention: %d results or records", expired)
-        if now >= self._next_orphans:
-            self._next_orphans = now + ORPHAN_ROUND
-            if swept := self._jobs.sweep_orphans():
-                logger.warning("%d orphaned artifacts deleted", swept)
 
 
 class HousekeepingStep(bootsteps.StartStopStep):

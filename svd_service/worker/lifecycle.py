@@ -15,7 +15,7 @@ from celery.signals import setup_logging, worker_init, worker_process_init, work
 from PIL.Image import Image
 
 from svd_service import logs
-from svd_service.artifacts.local import LocalArtifacts
+from svd_service.artifacts.choice import store_of
 from svd_service.celery_app import Publisher
 from svd_service.config import Settings, settings
 from svd_service.jobs.job import Holder, Progress
@@ -25,6 +25,7 @@ from svd_service.jobs.request import Parameters
 from svd_service.jobs.service import JobService
 from svd_service.worker import departure
 from svd_service.worker.lease import Lease
+from svd_service.worker.retention import Retention
 from svd_service.worker.shared import DEPARTURE, LOADS, Departure
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def jobs(configuration: Settings) -> JobService:
     """The use cases over connections of this process' own."""
     return JobService(
         Ledger(connect(configuration, timeout=3.0), configuration),
-        LocalArtifacts(configuration.data_dir),
+        store_of(configuration),
         Model.of(configuration),
         configuration,
         Publisher(configuration, timeout=3.0),
@@ -163,6 +164,7 @@ def _initialise(sender: str, **_: Any) -> None:
         raise SystemExit(departure.LOAD_FAILED) from None
     departure.ignore_signals()
     LOADS.succeed(index)
+    Retention(_Process.slot.jobs).start()
 
 
 @worker_process_shutdown.connect

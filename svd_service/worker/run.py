@@ -11,7 +11,7 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactError
+from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactError, persistently
 from svd_service.jobs.errors import JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim, Failure, Holder, Job, Phase, Progress, Result, Variant
 from svd_service.jobs.ledger import Ledger
@@ -33,9 +33,10 @@ SETTLE_PATIENCE: Final = 300.0
 #: The same for a job that is handed back: the worker is to go, and the lease will lapse anyway.
 RELEASE_PATIENCE: Final = 3.0
 
-#: Seconds for which the picture is asked for again while the store is away, and between two such questions.
-INPUT_PATIENCE: Final = 60.0
-INPUT_PAUSE: Final = 1.0
+#: Seconds for which the store is asked again while it is away, for the picture and again for the video; and between two
+#: such questions.
+STORE_PATIENCE: Final = 300.0
+STORE_PAUSE: Final = 1.0
 
 
 class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
@@ -147,14 +148,17 @@ def _generate(claim: Claim, job: Job, slot: Slot) -> None:
     artifacts, ledger = slot.jobs.artifacts, slot.jobs.ledger
     began = time.monotonic()
     report = Reporter(claim, ledger, slot.departure, deadline=began + slot.settings.job_timeout)
-    picture = _read_input(job, slot, report)
+    patience = StorePatience(report, slot.departure)
+    picture = _read_input(job, slot, patience)
     name = result_name(job.id, claim.token)
-    with artifacts.staged(name) as path:
+    with artifacts.staged(name, patience) as path:
         rendering = slot.render(picture, job.parameters, path, report)
         report(Progress(Phase.PUBLISHING))
+        patience.renew(Phase.PUBLISHING)
         size, digest = path.stat().st_size, _sha256(path)
-        artifacts.put(variant_name(name, Variant.THUMBNAIL), rendering.thumbnail)
-        artifacts.put(variant_name(name, Variant.SPRITESHEET), rendering.spritesheet)
+        thumbnail, spritesheet = (variant_name(name, variant) for variant in (Variant.THUMBNAIL, Variant.SPRITESHEET))
+        persistently(lambda: artifacts.put(thumbnail, rendering.thumbnail), patience)
+        persistently(lambda: artifacts.put(spritesheet, rendering.spritesheet), patience)
     try:
         provenance = {**rendering.provenance, "attempt": claim.attempt, "worker": asdict(slot.holder)["worker"]}
         result = Result(name, size, digest, rendering.width, rendering.height, rendering.frames, provenance)
@@ -168,25 +172,56 @@ def _generate(claim: Claim, job: Job, slot: Slot) -> None:
             )
         )
     except StaleAttemptError:
-        for variant in Variant:
-            artifacts.delete(variant_name(name, variant))
+        with suppress(ArtifactsUnavailableError):  # then they are the sweep's
+            for variant in Variant:
+                artifacts.delete(variant_name(name, variant))
         raise
 
 
-def _read_input(job: Job, slot: Slot, report: "Reporter") -> Image.Image:
-    give_up = time.monotonic() + INPUT_PATIENCE
+def _read_input(job: Job, slot: Slot, patience: "StorePatience") -> Image.Image:
     while True:
         try:
             with slot.jobs.artifacts.open(job.input) as file, Image.open(file, formats=["PNG"]) as picture:
                 return picture.convert("RGB")
         except ArtifactsUnavailableError as error:
-            if time.monotonic() > give_up:
-                raise
-            logger.warning("job %s: its picture is asked for again: %s", job.id, error)
-            report(Progress(Phase.PREPARING))
-            time.sleep(INPUT_PAUSE)
+            patience(error)
         except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
             raise BrokenInputError("The stored picture is missing or cannot be read.") from error
+
+
+class StorePatience:
+    """Bears with a store that is away, for `STORE_PATIENCE` from its first failure in a phase on.
+
+    Called with the failure. When it returns, the store is to be asked again.
+
+    Raises, when called:
+        ArtifactsUnavailableError: the failure, when patience is at its end.
+        CancelRequested, HandBackRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
+    """
+
+    def __init__(self, report: "Reporter", departure: Departure) -> None:
+        self._report = report
+        self._departure = departure
+        self.renew(Phase.PREPARING)
+
+    def renew(self, phase: Phase) -> None:
+        """A phase begins, and with it new patience."""
+        self._phase = phase
+        self._give_up: float | None = None
+
+    def __call__(self, error: ArtifactsUnavailableError) -> None:
+        """Wait a little."""
+        now = time.monotonic()
+        if self._give_up is None:
+            self._give_up = now + STORE_PATIENCE
+        if now > self._give_up:
+            raise error
+        self._report(Progress(self._phase))
+        # Also a video that is ready is given up: the worker's supervisor will not wait for the store.
+        if self._departure.due:
+            raise HandBackRequested("The worker is to go.")
+        logger.warning("the store is asked again in %.0f s: %s", STORE_PAUSE, error)
+        time.sleep(STORE_PAUSE)
 
 
 class Reporter:

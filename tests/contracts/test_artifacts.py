@@ -1,6 +1,6 @@
 """What every store of artifacts promises (`svd_service.artifacts.ArtifactStore`), over the real thing.
 
-A further store is one more line in `STORES` and one in `UNREACHABLE`.
+A further store is one more line in `STORES` and one in `UNREACHABLE`; S3 is that of a server that the tests start.
 """
 
 import random
@@ -13,15 +13,27 @@ from pathlib import Path
 import pytest
 
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
+from svd_service.artifacts.choice import store_of
 from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
 from svd_service.jobs.errors import UnavailableError
+from tests.conftest import free_port
 
-#: How an empty store is made, given a folder of the test's own.
-STORES: dict[str, Callable[[Path], ArtifactStore]] = {"local": lambda folder: LocalArtifacts(folder / "data")}
+#: How an empty store is made, given the test's fixtures and a folder of its own.
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], ArtifactStore]] = {
+    "local": lambda request, folder: LocalArtifacts(folder / "data"),
+    "s3": lambda request, folder: store_of(Settings.from_mapping(in_bucket(request, folder))),
+}
 
 #: Likewise, one that cannot be written to.
-UNREACHABLE: dict[str, Callable[[Path], ArtifactStore]] = {
-    "local": lambda folder: LocalArtifacts(a_file(folder) / "data")
+UNREACHABLE: dict[str, Callable[[pytest.FixtureRequest, Path], ArtifactStore]] = {
+    "local": lambda request, folder: LocalArtifacts(a_file(folder) / "data"),
+    "s3-away": lambda request, folder: store_of(
+        Settings.from_mapping(in_bucket(request, folder) | {"SVD_S3_ENDPOINT": f"http://127.0.0.1:{free_port()}"})
+    ),
+    "s3-without-bucket": lambda request, folder: store_of(
+        Settings.from_mapping(in_bucket(request, folder) | {"SVD_ARTIFACTS": "s3://no-such-bucket"})
+    ),
 }
 
 NAME = "results/3f2b/1.mp4"
@@ -33,14 +45,24 @@ def a_file(folder: Path) -> Path:
     return path
 
 
+def in_bucket(request: pytest.FixtureRequest, folder: Path) -> dict[str, str]:
+    return {**request.getfixturevalue("s3_variables"), "SVD_DATA_DIR": str(folder / "data")}
+
+
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](request, tmp_path)
 
 
 @pytest.fixture(params=UNREACHABLE)
 def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    return UNREACHABLE[request.param](tmp_path)
+    return UNREACHABLE[request.param](request, tmp_path)
+
+
+@pytest.fixture
+def rounds(store: ArtifactStore) -> int:
+    """How often a test of many at once does what it does: a server takes milliseconds for each request."""
+    return 100 if isinstance(store, LocalArtifacts) else 10
 
 
 def content(store: ArtifactStore, name: str = NAME) -> bytes:
@@ -252,11 +274,11 @@ def test_names_bear_with_what_goes_meanwhile(store: ArtifactStore) -> None:
 # Many at once
 
 
-def test_a_reader_never_sees_half_of_what_several_write(store: ArtifactStore) -> None:
+def test_a_reader_never_sees_half_of_what_several_write(store: ArtifactStore, rounds: int) -> None:
     length, done = 300_000, threading.Event()
 
     def write(byte: int) -> None:
-        for _ in range(20):
+        for _ in range(rounds // 5):
             store.put(NAME, bytes([byte]) * length)
 
     def read() -> int:
@@ -270,16 +292,18 @@ def test_a_reader_never_sees_half_of_what_several_write(store: ArtifactStore) ->
     store.put(NAME, b"0" * length)
     with ThreadPoolExecutor() as pool:
         reader = pool.submit(read)
-        for writer in [pool.submit(write, byte) for byte in range(4)]:
-            writer.result()
-        done.set()
+        try:
+            for writer in [pool.submit(write, byte) for byte in range(4)]:
+                writer.result()
+        finally:
+            done.set()
         assert reader.result() > 0
 
 
-def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(store: ArtifactStore) -> None:
+def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(store: ArtifactStore, rounds: int) -> None:
     def work(number: int) -> None:
         name = f"results/shared/{number}.mp4"
-        for _ in range(100):
+        for _ in range(rounds):
             store.put(name, b"video")
             assert store.size(name) == 5
             store.delete(name)
@@ -291,10 +315,10 @@ def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(store: Art
     assert names(store) == {f"results/shared/{number}.mp4" for number in range(4)}
 
 
-def test_a_store_is_at_any_time_what_was_done_to_it(store: ArtifactStore) -> None:
+def test_a_store_is_at_any_time_what_was_done_to_it(store: ArtifactStore, rounds: int) -> None:
     chance, expected = random.Random(3), dict[str, bytes]()
     every = [f"results/{job}/{token}.mp4" for job in range(3) for token in range(3)]
-    for _ in range(150):
+    for _ in range(3 * rounds // 2):
         name, data = chance.choice(every), chance.randbytes(chance.randrange(50))
         match chance.randrange(3):
             case 0:
@@ -319,3 +343,26 @@ def test_a_store_that_cannot_be_written_says_so(unreachable: ArtifactStore) -> N
     assert isinstance(caught.value, UnavailableError)
     with pytest.raises(ArtifactsUnavailableError), unreachable.staged(NAME):
         pytest.fail("the block was entered")
+
+
+def test_who_wants_to_wait_for_a_store_is_asked_each_time(unreachable: ArtifactStore) -> None:
+    asked: list[ArtifactsUnavailableError] = []
+
+    def again(error: ArtifactsUnavailableError) -> None:
+        asked.append(error)
+        if len(asked) == 3:
+            raise LostClaimError
+
+    with pytest.raises(LostClaimError), unreachable.staged(NAME, again):
+        pytest.fail("the block was entered")
+    assert len(asked) == 3
+
+
+def test_a_store_that_is_ready_says_so(store: ArtifactStore) -> None:
+    store.ready()
+    assert names(store) == set()
+
+
+def test_one_that_is_not_says_so(unreachable: ArtifactStore) -> None:
+    with pytest.raises(ArtifactsUnavailableError):
+        unreachable.ready()

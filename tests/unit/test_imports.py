@@ -22,3 +22,12 @@ def test_the_parent_of_the_worker_processes_brings_no_torch():
 def test_the_client_brings_nothing_of_the_server():
     brought = brought_by("import svd_service.client, svd_service.client.commands")
     assert not brought & (HEAVY | {"flask", "celery", "redis", "PIL", "pydantic"})
+
+
+def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
+    assert "obstore" not in brought_by("import wsgi")
+    # A bucket that is configured is spoken to by processes that were forked, and what speaks to it must not be forked.
+    monkeypatch.setenv("SVD_ARTIFACTS", "s3://bucket/prefix")
+    assert "obstore" not in brought_by("import wsgi")
+    parent = "from svd_service.worker import lifecycle, tasks\nlifecycle.jobs(lifecycle.settings())"
+    assert "obstore" not in brought_by(parent)

@@ -134,6 +134,7 @@ def _describe_result(what: str, media_type: str) -> Callable[[View], View]:
             200: Answer(f"The {what}.", FILE, (media_type,), {"ETag": "Made of the SHA-256 of the video."}),
             206: Answer("The part that `Range` asks for.", FILE, (media_type,), {"Content-Range": "Which part it is."}),
             304: Answer("The caller has it already."),
+            307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
         },
         error=ErrorView,
         errors={

@@ -216,13 +216,16 @@ class WorkerView(Struct):
 
 
 class HealthView(Struct, omit_defaults=True):
-    """How the service is. `status`: ok, or unavailable with a `message`."""
+    """How the service is. `status`: ok; or, with a `message`, degraded (without the store of pictures and videos jobs
+    are told of, but neither taken nor their results given) or unavailable.
+    """
 
     status: str
     redis: bool
     workers_ready: int
     workers: list[WorkerView]
     model: ModelView | None = None
+    artifacts: bool | None = None
     message: str | None = None
 
 

@@ -109,6 +109,7 @@ def delete(video_id: str) -> Response:
         200: Answer("The file.", FILE, ("video/mp4", "image/webp", "image/jpeg")),
         206: Answer("The part of it that `Range` asks for.", FILE, ("video/mp4", "image/webp", "image/jpeg")),
         304: Answer("It is the one that the caller has."),
+        307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
     },
     error=OpenAIError,
     errors={

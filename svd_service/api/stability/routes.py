@@ -90,7 +90,8 @@ def result(generation_id: str) -> ResponseReturnValue:
         if State(error.state).ended:
             raise
         return jsonify(PendingGeneration(generation_id)), 202
-    response = _as_json(opened) if as_json else files.send_result(opened)
+    # Not by a redirect: who follows one sees the headers of the store instead of these.
+    response = _as_json(opened) if as_json else files.send_result(opened, may_redirect=False)
     response.headers["finish-reason"] = "SUCCESS"
     response.headers["seed"] = str(opened.job.parameters.seed)
     return response

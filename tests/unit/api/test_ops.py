@@ -1,8 +1,12 @@
 import io
 import subprocess
 import sys
+import time
 
 from svd_service.api import create_app
+from svd_service.api.ops import StoreWatch
+from svd_service.artifacts import ArtifactsUnavailableError
+from svd_service.artifacts.local import LocalArtifacts
 from svd_service.jobs.ledger import WorkerStatus
 
 
@@ -14,6 +18,32 @@ def test_health_tells_of_redis_and_the_workers(http, jobs):
     assert health["workers"] == [
         {"worker": "w/0", "device": "cpu", "model": "nano", "trained": True, "ready_since": 1.0}
     ]
+
+
+def test_health_tells_when_the_store_is_away_and_is_no_reason_to_send_nobody_here(make_settings, redis_url, tmp_path):
+    (tmp_path / "file").touch()
+    app = create_app(make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / "file" / "data"))
+    answer = app.test_client().get("/health")
+    assert answer.status_code == 200
+    assert (answer.get_json() or {}) | {"status": "degraded", "artifacts": False} == answer.get_json()
+    assert "Not a directory" in (answer.get_json() or {})["message"]
+
+
+def test_the_store_is_asked_every_few_seconds_however_often_health_is(tmp_path, monkeypatch):
+    store = LocalArtifacts(tmp_path)
+    asked: list[float] = []
+
+    def away() -> None:
+        asked.append(time.monotonic())
+        raise ArtifactsUnavailableError("away")
+
+    monkeypatch.setattr(store, "ready", away)
+    watch = StoreWatch(store)
+    assert [watch.trouble() for _ in range(3)] == ["away"] * 3
+    assert len(asked) == 1
+    monkeypatch.setattr(watch, "_next", 0.0)
+    monkeypatch.setattr(store, "ready", lambda: None)
+    assert watch.trouble() is None
 
 
 def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):

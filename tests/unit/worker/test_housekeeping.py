@@ -89,6 +89,9 @@ def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch
         put_video(jobs, result_name(job_id, token))
     for job_id in tokens:  # left by an earlier attempt that died just before it could publish
         put_video(jobs, result_name(job_id, "earlier"))
+    foreign = {"logs/worker.log", "redis/appendonlydir/appendonly.aof", "up.lock"}
+    for name in foreign:  # as `up` keeps them in the same folder
+        jobs.artifacts.put(name, b"not ours")
     assert jobs.sweep_orphans() == 0
     monkeypatch.setattr("svd_service.jobs.service.ORPHAN_AGE", -60.0)
     monkeypatch.setattr(jobs.artifacts, "sweep_staging", lambda older_than: 0)
@@ -96,5 +99,6 @@ def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch
     assert {name for name, _ in jobs.artifacts.names()} == {
         "inputs/queued.png",
         "inputs/started.png",
+        *foreign,
         *(variant_name(result_name(job_id, token), variant) for job_id, token in tokens.items() for variant in Variant),
     }

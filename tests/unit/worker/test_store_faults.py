@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from PIL import Image
 
+from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs import service
@@ -231,7 +232,7 @@ class Away(LocalArtifacts):
 
 
 def away(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
-    monkeypatch.setattr(run, "INPUT_PAUSE", 0.01)
+    monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
     root = slot.settings.data_dir
     (root / ("x" * 200)).symlink_to("x" * 200)  # a loop: ELOOP, whoever asks, root included
     artifacts = Away(root, times)
@@ -246,9 +247,76 @@ def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
 
 
 def test_a_store_that_stays_away_costs_the_attempt(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "INPUT_PATIENCE", 0.05)
+    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
     job = attempted(away(slot, 1_000_000, monkeypatch), job_id, render)
     assert (job.state, outcomes(job)) == ("queued", ["retried"])
+
+
+class Elsewhere(LocalArtifacts):
+    """A store that takes no video for the first so many times. `said()` is called each time."""
+
+    def __init__(self, root: Path, times: int, said: Callable[[], object] = lambda: None) -> None:
+        super().__init__(root)
+        self.times = times
+        self.said = said
+
+    def _publish(self, staged: Path, target: Path) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            self.said()
+            raise ArtifactsUnavailableError("the link is cut")
+        super()._publish(staged, target)
+
+
+def elsewhere(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch, times: int, said: Callable[[], object] = lambda: None
+) -> Slot:
+    monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
+    artifacts = Elsewhere(slot.settings.data_dir, times, said)
+    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda _: None)
+    return replace(slot, jobs=jobs)
+
+
+def test_a_video_that_is_ready_waits_for_a_store_that_is_away(
+    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def once(*arguments: Any) -> Rendering:
+        made.append("video")
+        return render(*arguments)
+
+    assert outcomes(attempted(elsewhere(slot, monkeypatch, 5), job_id, once)) == ["finished"]
+    assert made == ["video"]
+    assert files(slot) == {"results"}
+
+
+def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_failed(
+    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
+    slot = elsewhere(slot, monkeypatch, 1_000_000)
+    for number in (1, 2, 3):
+        assert outcomes(attempted(slot, job_id, render)) == ["retried"] * number
+    job = slot.jobs.find(job_id)
+    assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
+    assert job.failure is not None
+    assert "the link is cut" in job.failure.message
+    assert files(slot) == {"inputs"}
+
+
+def test_who_is_to_go_does_not_wait_for_the_store(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.departure.ask(0))
+    job = attempted(slot, job_id, render)
+    assert (job.state, outcomes(job)) == ("queued", ["released"])
+
+
+def test_while_a_video_waits_for_the_store_the_job_can_be_cancelled(
+    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "REPORT_INTERVAL", 0.0)
+    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.cancel(job_id))
+    assert attempted(slot, job_id, render).state == "cancelled"
 
 
 def test_while_the_store_is_away_a_job_can_be_cancelled(

@@ -136,6 +136,8 @@ async function watchHealth() {
     const lost =
       now.status === "unreachable"
         ? "The service does not answer. Trying again …"
+        : now.status === "degraded"
+        ? "The service cannot reach its store of pictures and videos. Nothing is lost; it goes on as soon as that is back."
         : "The service cannot reach its queue (Redis). Nothing is lost; it goes on as soon as the queue is back.";
     notice("service", !well && lost, "bad");
     notice("workers", well && !now.workers_ready && "No worker is ready yet. What you send waits until one is.");

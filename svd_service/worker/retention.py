@@ -1,0 +1,49 @@
+"""What a worker process does beside the model's work: apply retention, and sweep up what nobody wants any more.
+
+A thread of the process and not, like house-keeping, a timer of its parent: a store that is away may take seconds to say
+so, which would hold up Celery's loop, and what speaks to S3 must not be there before a fork. Every process does it,
+which is safe: the ledger's script gives each job to one of them, and deleting twice does no harm.
+"""
+
+import logging
+import threading
+import time
+from typing import Final
+
+from svd_service.jobs.errors import UnavailableError
+from svd_service.jobs.service import JobService
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two rounds, and between two searches for orphaned artifacts.
+ROUND: Final = 10.0
+ORPHAN_ROUND: Final = 1_800.0
+
+
+class Retention:
+    """One round after the other, over `service`."""
+
+    def __init__(self, service: JobService) -> None:
+        self._jobs = service
+        self._next_orphans = time.monotonic() + ORPHAN_ROUND
+
+    def start(self) -> None:
+        """Begin, and go on for as long as the process lives."""
+        threading.Thread(target=self._run, name="retention", daemon=True).start()
+
+    def round(self) -> None:
+        """Do what is due. What Redis or the store did not take is due again next time, or the sweep's."""
+        try:
+            if expired := self._jobs.expire():
+                logger.info("retention: %d results or records", expired)
+            if time.monotonic() >= self._next_orphans:
+                self._next_orphans = time.monotonic() + ORPHAN_ROUND
+                if swept := self._jobs.sweep_orphans():
+                    logger.warning("%d orphaned artifacts deleted", swept)
+        except UnavailableError as error:
+            logger.warning("retention is put off: %s", error)
+
+    def _run(self) -> None:
+        while True:
+            self.round()
+            time.sleep(ROUND)

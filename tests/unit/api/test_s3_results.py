@@ -1,0 +1,144 @@
+"""Results, submissions and deletions over a store that is not on this machine's disk."""
+
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from svd_service.api import create_app
+from svd_service.api.stability.ids import lengthened
+from svd_service.config import Settings
+from svd_service.jobs import service
+from tests.conftest import free_port
+from tests.unit.api.conftest import VIDEO, png
+
+#: How each dialect is asked for a video, and where it says what was wrong.
+SUBMISSIONS = {
+    "/generate": ("image", {}, lambda said: said["error"]["code"], "artifacts_unavailable"),
+    "/v1/videos": ("input_reference", {"prompt": "x"}, lambda said: said["error"]["code"], "artifacts_unavailable"),
+    "/v2beta/image-to-video": ("image", {}, lambda said: said["name"], "service_unavailable"),
+}
+
+
+@pytest.fixture
+def variables(redis_url: str, s3_variables: dict[str, str]) -> dict[str, str]:
+    return {"REDIS_URL": redis_url, **s3_variables}
+
+
+@pytest.fixture
+def app(make_settings: Callable[..., Settings], variables: dict[str, str]) -> Flask:
+    app = create_app(make_settings(**variables))
+    app.testing = True
+    return app
+
+
+@pytest.fixture
+def finished(submit, finish) -> str:
+    job_id = submit()
+    finish(job_id)
+    return str(job_id)
+
+
+@pytest.fixture
+def redirecting(make_settings, variables):
+    return create_app(make_settings(**variables, SVD_S3_REDIRECT="true", SVD_S3_REDIRECT_TTL="60")).test_client()
+
+
+def names(jobs) -> set[str]:
+    return {name for name, _ in jobs.artifacts.names()}
+
+
+def followed(link: str, **headers: str) -> tuple[int, bytes, str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(link, headers=headers), timeout=10) as answer:
+        return answer.status, answer.read(), answer.headers["Content-Type"]
+
+
+def test_a_result_comes_whole_in_part_or_not_at_all(http, finished):
+    whole = http.get(f"/results/{finished}.mp4", buffered=True)
+    assert (whole.status_code, whole.data, whole.mimetype) == (200, VIDEO, "video/mp4")
+    assert whole.headers["Content-Length"] == str(len(VIDEO))
+    for asked, part in (("bytes=5-9", VIDEO[5:10]), ("bytes=0-1", VIDEO[:2]), ("bytes=-7", VIDEO[-7:])):
+        answer = http.get(f"/results/{finished}", headers={"Range": asked}, buffered=True)
+        assert (answer.status_code, answer.data) == (206, part)
+    etag = whole.headers["ETag"]
+    assert http.get(f"/results/{finished}", headers={"If-None-Match": etag}, buffered=True).status_code == 304
+    assert http.get(f"/results/{finished}", headers={"If-Match": '"other"'}, buffered=True).status_code == 412
+    assert http.get(f"/results/{finished}", headers={"Range": "bytes=99999-"}, buffered=True).status_code == 416
+    assert http.head(f"/results/{finished}").headers["Content-Length"] == str(len(VIDEO))
+
+
+def test_a_result_may_come_from_the_store_itself(redirecting, finished):
+    for path in (f"/results/{finished}", f"/v1/videos/{finished}/content"):
+        answer = redirecting.get(path)
+        assert answer.status_code == 307
+        assert answer.headers["Cache-Control"] == "no-store"
+        link = answer.headers["Location"]
+        assert "X-Amz-Expires=60" in link
+        assert followed(link) == (200, VIDEO, "video/mp4")
+        assert followed(link, Range="bytes=1-3")[:2] == (206, VIDEO[1:4])
+
+
+def test_who_could_not_follow_gets_the_bytes(redirecting, finished):
+    # A link is for GET alone; a page's script may not read what another origin says; Stability's headers are ours.
+    assert redirecting.head(f"/results/{finished}").status_code == 200
+    by_script = redirecting.get(f"/results/{finished}", headers={"Sec-Fetch-Mode": "cors"}, buffered=True)
+    assert (by_script.status_code, by_script.data) == (200, VIDEO)
+    stability = redirecting.get(f"/v2beta/image-to-video/result/{lengthened(finished)}", buffered=True)
+    assert (stability.status_code, stability.data, stability.headers["finish-reason"]) == (200, VIDEO, "SUCCESS")
+
+
+def test_a_result_that_vanished_is_410_whichever_way_it_would_have_come(http, redirecting, jobs, finished):
+    for name in names(jobs):
+        jobs.artifacts.delete(name)
+    for client in (http, redirecting):
+        answer = client.get(f"/results/{finished}", buffered=True)
+        assert (answer.status_code, answer.json["status"]) == (410, "expired")
+
+
+def test_deleting_and_retention_empty_the_bucket(http, jobs, submit, finish, redis_client, monkeypatch):
+    deleted, expired, cancelled = submit(), submit(), submit()
+    finish(deleted)
+    finish(expired)
+    assert http.delete(f"/jobs/{cancelled}").status_code == 200
+    assert f"inputs/{cancelled}.png" not in names(jobs)
+    assert http.delete(f"/jobs/{deleted}").status_code == 204
+    redis_client.zadd("svd:ended", {expired: 1})
+    assert jobs.expire() == 1
+    assert names(jobs) == set()
+
+    jobs.artifacts.put("results/nobody/token.mp4", b"left by a worker that died")
+    jobs.artifacts.put("inputs/nobody.png", b"left by a submission")
+    jobs.artifacts.put("another/thing.txt", b"not ours")
+    monkeypatch.setattr(service, "ORPHAN_AGE", -60.0)
+    assert jobs.sweep_orphans() == 2
+    assert names(jobs) == {"another/thing.txt"}
+
+
+@pytest.fixture
+def away(make_settings, variables):
+    return create_app(make_settings(**variables | {"SVD_S3_ENDPOINT": f"http://127.0.0.1:{free_port()}"})).test_client()
+
+
+@pytest.mark.parametrize("path", SUBMISSIONS)
+def test_while_the_store_is_away_a_submission_is_503_in_the_callers_words(away, jobs, path):
+    field, more, code, expected = SUBMISSIONS[path]
+    answer = away.post(path, data={field: (png((1024, 576)), "picture.png"), **more})
+    assert (answer.status_code, code(answer.get_json())) == (503, expected), answer.text
+    assert answer.headers["Retry-After"]
+    assert "127.0.0.1" not in answer.text
+    assert jobs.ledger.figures().created == 0
+
+
+def test_while_the_store_is_away_jobs_are_told_of_and_cancelled_but_not_deleted(away, jobs, finished, submit):
+    assert away.get(f"/status/{finished}").status_code == 200
+    assert away.get(f"/results/{finished}").status_code == 503
+    assert away.delete(f"/jobs/{finished}").status_code == 503
+    assert away.delete(f"/v1/videos/{finished}").status_code == 503
+    assert jobs.find(finished).state == "finished"
+    queued = submit()
+    assert away.delete(f"/jobs/{queued}").status_code == 200
+    assert jobs.find(queued).state == "cancelled"
+    health = away.get("/health")
+    assert (health.status_code, health.json["status"], health.json["artifacts"]) == (200, "degraded", False)

@@ -1,0 +1,227 @@
+"""What is the S3 store's own: links, what it is configured by, time limits, and what a stranger gets to read."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError, s3
+from svd_service.artifacts.choice import store_of
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.artifacts.s3 import Bucket, S3Artifacts
+from svd_service.config import ConfigurationError, Settings
+
+NAME = "results/3f2b/1.mp4"
+
+Make = Callable[..., ArtifactStore]
+
+
+@pytest.fixture
+def make(make_settings: Callable[..., Settings], s3_variables: dict[str, str]) -> Make:
+    """The store of the test's own bucket, with other settings as keywords."""
+    return lambda **variables: store_of(make_settings(**(s3_variables | variables)))
+
+
+@pytest.fixture
+def store(make: Make) -> ArtifactStore:
+    return make()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """URL of a server that takes connections and never says anything, as one does whose cable was pulled."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_the_settings_choose_the_store(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    for variables, root in (({}, tmp_path / "data"), ({"SVD_ARTIFACTS": shared}, shared)):
+        store = store_of(make_settings(**variables))
+        store.put(NAME, b"video")
+        assert isinstance(store, LocalArtifacts)
+        assert (root / NAME).read_bytes() == b"video"
+    assert isinstance(store_of(make_settings(SVD_ARTIFACTS="s3://bucket/a/prefix/")), S3Artifacts)
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://", "s3://B", "s3://bucket/../other", "s3://bucket//x", "data", "http://host/x"]
+)
+def test_a_place_that_is_none_is_refused(make_settings: Callable[..., Settings], place: str) -> None:
+    with pytest.raises(ConfigurationError, match="SVD_ARTIFACTS"):
+        make_settings(SVD_ARTIFACTS=place)
+
+
+def test_half_of_a_key_is_refused(make_settings: Callable[..., Settings]) -> None:
+    with pytest.raises(ConfigurationError, match="SVD_S3_SECRET_ACCESS_KEY"):
+        store_of(make_settings(SVD_ARTIFACTS="s3://bucket", SVD_S3_ACCESS_KEY_ID="a"))
+
+
+def test_without_the_extra_the_message_says_what_to_install(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"svd-service\[s3\]"):
+        store_of(make_settings(SVD_ARTIFACTS="s3://bucket"))
+
+
+def test_the_bucket_is_where_the_settings_say() -> None:
+    assert Bucket("b", region="eu-west-3").url() == "https://s3.eu-west-3.amazonaws.com"
+    assert Bucket("b", path_style=False).url() == "https://b.s3.us-east-1.amazonaws.com"
+    assert Bucket("b", endpoint="http://host:9000/").url() == "http://host:9000"
+    ours = Bucket("b", endpoint="http://host:9000", public_endpoint="https://videos.example", path_style=False)
+    assert (ours.url(), ours.url(public=True)) == ("http://b.host:9000", "https://b.videos.example")
+
+
+def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore) -> None:
+    for ending, kind in (("mp4", "video/mp4"), ("thumbnail.webp", "image/webp"), ("spritesheet.jpg", "image/jpeg")):
+        name = f"results/3f2b/1.{ending}"
+        store.put(name, b"bytes")
+        link = store.link(name, 60)
+        assert link is not None
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(link, timeout=10) as answer:
+            assert (answer.read(), answer.headers["Content-Type"]) == (b"bytes", kind)
+            assert answer.headers["Content-Disposition"] == f'inline; filename="3f2b.{ending.rpartition(".")[2]}"'
+
+
+def test_a_link_is_for_a_while_and_for_where_clients_are(make: Make) -> None:
+    link = make(SVD_S3_PUBLIC_ENDPOINT="https://videos.example").link(NAME, 60)
+    assert link is not None
+    assert link.startswith("https://videos.example/svd-test/")
+    assert "X-Amz-Expires=60&" in link
+    assert "test-secret" not in link
+
+
+def test_files_have_no_link(tmp_path: Path) -> None:
+    store: ArtifactStore = LocalArtifacts(tmp_path)
+    assert store.link(NAME, 60) is None
+
+
+def test_variables_of_aws_own_are_not_heeded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "another",
+        "AWS_SESSION_TOKEN": "leaked",
+        "AWS_REGION": "mars-north-1",
+        "AWS_SKIP_SIGNATURE": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = make()
+    store.put(NAME, b"video")
+    link = store.link(NAME, 60) or ""
+    assert "test-key%2F" in link
+    assert "%2Feu-central-1%2F" in link
+    assert "leaked" not in link
+
+
+def test_a_file_of_several_parts_is_published_whole(store: ArtifactStore) -> None:
+    content = os.urandom(1_000_000) * 17
+    assert len(content) > s3.PART
+    with store.staged(NAME) as path:
+        path.write_bytes(content)
+    with store.open(NAME) as file:
+        assert file.read() == content
+
+
+def test_reading_does_not_wait_for_the_whole_nor_keep_it(store: ArtifactStore) -> None:
+    store.put(NAME, bytes(8_000_000))
+    with store.open(NAME) as file:
+        assert len(file.read(10)) == 10
+        file.seek(7_999_990)
+        assert len(file.read()) == 10
+        store.delete(NAME)
+        file.seek(0)
+        with pytest.raises(MissingArtifactError):
+            file.read(10)
+
+
+def test_what_was_replaced_is_not_mixed_with_what_came_instead(store: ArtifactStore) -> None:
+    store.put(NAME, b"a" * 1_000_000)
+    with store.open(NAME) as file:
+        file.read(10)
+        store.put(NAME, b"b" * 1_000_000)
+        file.seek(500_000)
+        with pytest.raises(ArtifactsUnavailableError):
+            file.read(10)
+
+
+USES: dict[str, Callable[[ArtifactStore], object]] = {
+    "ready": lambda store: store.ready(),
+    "put": lambda store: store.put(NAME, b"video"),
+    "staged": lambda store: store.staged(NAME).__enter__(),
+    "open": lambda store: store.open(NAME),
+    "size": lambda store: store.size(NAME),
+    "delete": lambda store: store.delete(NAME),
+    "names": lambda store: list(store.names("results")),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_store_that_says_nothing_is_given_up_in_time(
+    make: Make, silent: str, use: Callable[[ArtifactStore], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "SILENCE", 1)
+    began = time.monotonic()
+    with pytest.raises(ArtifactsUnavailableError) as caught:
+        use(make(SVD_S3_ENDPOINT=silent))
+    # Without a limit it would be for ever. (This machine may be slow, so the bound is wide.)
+    assert time.monotonic() - began < 30
+    # The words reach callers: where the store is and what it said are not for them.
+    assert str(caught.value) == "the store of pictures and videos cannot be reached"
+
+
+@pytest.mark.parametrize("use", [use for name, use in USES.items() if name != "delete"])
+def test_a_bucket_that_is_not_there_is_not_an_artifact_that_is_missing(
+    make: Make, use: Callable[[ArtifactStore], object]
+) -> None:
+    with pytest.raises(ArtifactsUnavailableError):
+        use(make(SVD_ARTIFACTS="s3://no-such-bucket"))
+
+
+def test_without_a_disk_to_write_on_nothing_is_staged(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = make(SVD_DATA_DIR=str(tmp_path / "file" / "data"))
+    with pytest.raises(ArtifactsUnavailableError, match="disk"), store.staged(NAME):
+        pytest.fail("the block was entered")
+    store.put(NAME, b"needs no disk")
+
+
+def test_what_others_keep_in_the_bucket_is_not_told(make: Make, s3_variables: dict[str, str]) -> None:
+    place = s3_variables["SVD_ARTIFACTS"]
+    ours, another = make(), make(SVD_ARTIFACTS=f"{place}-another")
+    another.put(NAME, b"another's")
+    ours.put(NAME, b"ours")
+    assert [name for name, _ in ours.names()] == [NAME]
+
+
+FORKED = """
+import os, sys
+from svd_service.artifacts.choice import store_of
+from svd_service.config import Settings
+
+store = store_of(Settings.from_mapping(os.environ))
+print("obstore" in sys.modules, flush=True)  # what has it must not fork
+child = os.fork()
+store.put("results/3f2b/%d.mp4" % (child == 0), b"video")
+print("put", flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_store_that_was_made_before_a_fork_works_after_it(s3_variables: dict[str, str], tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "SVD_DATA_DIR": str(tmp_path), **s3_variables}
+    command = [sys.executable, "-c", FORKED]
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["False", "put", "put"], done.stderr
