@@ -19,6 +19,18 @@ from msgspec import Meta
 CUDA_MODEL: Final = "stabilityai/stable-video-diffusion-img2vid-xt"
 CPU_MODEL: Final = str(Path(__file__).resolve().parent / "models" / "nano")
 
+#: The levers of `svd_service.video.levers`, by name.
+LEVERS: Final = (
+    "constant_cross_attention",
+    "fused_qkv",
+    "lerp",
+    "channels_last",
+    "cached_guidance",
+    "device_resize",
+    "device_uint8",
+    "overlapped_encoding",
+)
+
 #: Environment variables that do not follow the rule, which is `SVD_` and the field's name.
 _VARIABLES: Final = {
     "redis_url": "REDIS_URL",
@@ -41,6 +53,8 @@ Place = Annotated[
     Meta(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?|/.*)?$"),
 ]
 HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$")]
+_LEVER: Final = f"(auto|none|-?({'|'.join(LEVERS)}))"
+Levers = Annotated[str, Meta(pattern=rf"^ *{_LEVER}( *, *{_LEVER})* *$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
@@ -90,6 +104,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     cpu_threads: Annotated[
         int, Meta(ge=0, description="Threads of a CPU process; 0: the cores shared among the processes.")
     ] = 0
+    levers: Annotated[
+        Levers,
+        Meta(
+            description="What makes the same video in less time: `auto` (what pays on the device), `none`, and names "
+            "to add or, with a `-` before them, to leave out: `-fused_qkv`, `none,lerp`."
+        ),
+    ] = "auto"
     video_width: Annotated[Size | None, Meta(description="Default width in pixels. Default: the model's.")] = None
     video_height: Annotated[Size | None, Meta(description="Default height in pixels. Default: the model's.")] = None
     video_frames: Annotated[

@@ -5,13 +5,13 @@ import os
 import platform
 import time
 from collections import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
-from diffusers import StableVideoDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
@@ -21,7 +21,9 @@ from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
 from svd_service.video.encoder import Frame
+from svd_service.video.levers import Lever, chosen, pull
 from svd_service.video.memory import Ladder
+from svd_service.video.stock import Pipeline
 from svd_service.video.weights import ModelLoadError, Weights, find
 
 __all__ = ["Generator", "ModelLoadError", "load"]
@@ -33,10 +35,11 @@ OnProgress = Callable[[Progress], None]
 _CPU: Final = torch.device("cpu")
 
 
-def load(model: Model, device: str, settings: Settings) -> "Generator":
+def load(model: Model, device: str, settings: Settings, levers: Collection[Lever] | None = None) -> "Generator":
     """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number in half.
 
     A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number was outside.
+    Where no `levers` are named, the settings decide.
 
     Raises:
         ModelLoadError: there is no such device, or the weights cannot be had or opened.
@@ -46,8 +49,11 @@ def load(model: Model, device: str, settings: Settings) -> "Generator":
     torch.set_num_threads(_threads(settings))
     weights = find(model, half=place != _CPU)
     precision = torch.float32 if place == _CPU else torch.float16
-    generator = Generator(_open(weights, precision, place), model, weights.revision)
+    if levers is None:
+        levers = chosen(settings.levers, place)
+    generator = Generator(_open(weights, precision, place), model, weights.revision, levers)
     logger.info("loaded %s on %s in %.1f s", model.name, generator.device, time.monotonic() - began)
+    logger.info("levers: %s", ", ".join(sorted(generator.levers)) or "none")
     if not model.trained:
         logger.warning("the weights of %s are untrained: its videos are noise", model.name)
     return generator
@@ -72,7 +78,7 @@ def _threads(settings: Settings) -> int:
     return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
 
 
-def _open(weights: Weights, precision: torch.dtype, place: torch.device) -> "Pipeline":
+def _open(weights: Weights, precision: torch.dtype, place: torch.device) -> Pipeline:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
@@ -90,25 +96,16 @@ def _open(weights: Weights, precision: torch.dtype, place: torch.device) -> "Pip
     return pipe
 
 
-class Pipeline(StableVideoDiffusionPipeline):
-    """The stock pipeline, which also says when it has prepared everything and begins with the steps."""
-
-    on_begin: Callable[[], None] | None = None
-
-    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
-        """The stock bar. It is made where the steps begin, for which there is no callback."""
-        if self.on_begin is not None:
-            self.on_begin()
-        return super().progress_bar(iterable, total)
-
-
 class Generator:
     """A pipeline on a device. It makes one video at a time: what a video needs from step to step, the pipeline holds.
 
     `device` names the hardware; `origin` is what of a video's provenance is the same for every video made here.
+    `levers` are pulled when it is made, for good; without any it is the stock pipeline.
     """
 
-    def __init__(self, pipe: Pipeline, model: Model, revision: str | None) -> None:
+    def __init__(self, pipe: Pipeline, model: Model, revision: str | None, levers: Collection[Lever] = ()) -> None:
+        self.levers = frozenset(levers)
+        pull(pipe, self.levers)
         self._pipe = pipe
         self._place: torch.device = pipe.device
         self._precision: torch.dtype = pipe.unet.dtype
@@ -124,6 +121,7 @@ class Generator:
             },
             "device": self.device,
             "precision": str(self._precision).removeprefix("torch."),
+            "levers": sorted(self.levers),
         }
 
     @property
@@ -136,8 +134,9 @@ class Generator:
     ) -> abc.Generator[Frame, None, None]:
         """The video's frames one by one: RGB, uint8, shape (height, width, 3); those of the stock pipeline.
 
-        `picture` is RGB and has the size asked for. No more than `decode_chunk_size` frames are made ahead. When
-        `on_progress` raises, or the iterator is closed, the work ends there and the generator can be used again.
+        `picture` is RGB and has the size asked for. No more than `decode_chunk_size` frames are made ahead, unless the
+        lever for that is off. When `on_progress` raises, or the iterator is closed, the work ends there and the
+        generator can be used again.
 
         Raises:
             ValueError: the picture has another mode or size.
@@ -151,7 +150,8 @@ class Generator:
             on_progress(Progress(Phase.PREPARING))
             self._ladder.begin(parameters.decode_chunk_size)
             latents = self._ladder.sample(lambda: self._sample(picture, parameters, on_progress))
-            yield from self._decode(latents, on_progress)
+            frames = self._decode(latents, on_progress)
+            yield from frames if Lever.OVERLAPPED_ENCODING in self.levers else list(frames)
         finally:
             self._restore()
 
@@ -211,9 +211,12 @@ class Generator:
         vae = self._pipe.vae
         latents = 1 / vae.config.scaling_factor * latents[:size]
         pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
-        pixels = (pixels * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        frames: Frame = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return frames
+        pixels = (pixels * 0.5 + 0.5).clamp(0, 1)
+        if Lever.DEVICE_UINT8 in self.levers:
+            pixels = pixels.mul(255).round().to(torch.uint8)
+        frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        rounded: Frame = frames if frames.dtype == np.uint8 else (frames * 255).round().astype(np.uint8)
+        return rounded
 
     def _synchronise(self) -> None:
         """Let the device catch up, so that the time that a phase takes is counted as that phase's."""

@@ -17,7 +17,8 @@ from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
 from svd_service.video.encoder import Frame
-from svd_service.video.pipeline import Generator, ModelLoadError, Pipeline, _place
+from svd_service.video.pipeline import Generator, ModelLoadError, _place
+from svd_service.video.stock import Pipeline
 from tests import tiny_model
 
 Ask = Callable[..., Parameters]

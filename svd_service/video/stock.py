@@ -1,0 +1,52 @@
+"""Diffusers' own pipeline, with the few places at which we must or may step in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from PIL import Image
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline(StableVideoDiffusionPipeline):
+    """The stock pipeline, which also says when it has prepared everything and begins with the steps.
+
+    `cached_guidance` and `device_resize` are levers (see `levers`).
+    """
+
+    on_begin: Callable[[], None] | None = None
+    cached_guidance = False
+    device_resize = False
+    _guided = False
+
+    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+        """The stock bar. It is made where the steps begin, for which there is no callback."""
+        if self.on_begin is not None:
+            self.on_begin()
+        return super().progress_bar(iterable, total)
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether each step runs the model with and without the picture.
+
+        The stock pipeline asks a number first and, from then on twice a step, a tensor on the device, which has the
+        host wait for it. Both have the same answer, since the generator sees to it that they round alike.
+        """
+        if not (self.cached_guidance and isinstance(self._guidance_scale, torch.Tensor)):
+            self._guided = bool(super().do_classifier_free_guidance)
+        return self._guided
+
+    def _encode_image(self, image: Any, device: Any, *args: Any) -> torch.Tensor:
+        if self.device_resize and isinstance(image, Image.Image):
+            image = self._resized(image, device)
+        embeddings: torch.Tensor = super()._encode_image(image, device, *args)
+        return embeddings
+
+    def _resized(self, image: Image.Image, device: Any) -> torch.Tensor:
+        """What the stock pipeline does to the picture on the CPU before CLIP's processor sees it, on the device."""
+        pixels = self.video_processor.numpy_to_pt(self.video_processor.pil_to_numpy(image)).to(device)
+        resized: torch.Tensor = _resize_with_antialiasing(pixels * 2.0 - 1.0, (224, 224))
+        return ((resized + 1.0) / 2.0).cpu()
