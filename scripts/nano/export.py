@@ -38,6 +38,8 @@ DEFAULTS = {
     "max_guidance_scale": 1.0,
     "decode_chunk_size": 14,
 }
+#: One denoising step is as good as many (see the model card), so that a draft is what a single one gives.
+PROFILES = {"draft": {"num_inference_steps": 1}}
 BOUNDS = {"width": [64, 512], "height": [64, 512], "num_frames": [2, 25]}
 CARD = Path(__file__).with_name("model_card.md")
 
@@ -107,7 +109,7 @@ def export(
         path.write_text(json.dumps(config, indent=2) + "\n")
     about = {"name": "nano", "description": DESCRIPTION, "trained": True, "revision": _revision(temporary)}
     (temporary / "svd_service.json").write_text(
-        json.dumps(about | {"defaults": DEFAULTS, "bounds": BOUNDS}, indent=2) + "\n"
+        json.dumps(about | {"defaults": DEFAULTS, "profiles": PROFILES, "bounds": BOUNDS}, indent=2) + "\n"
     )
     (temporary / "README.md").write_text(CARD.read_text().replace("{figures}", figures))
     old = folder.with_name(folder.name + ".old")

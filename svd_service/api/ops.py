@@ -51,7 +51,7 @@ def install(app: Flask) -> None:
     @app.get("/models")
     @describe("native", {200: Answer("The model.", ModelsView)}, error=ErrorView)
     def models() -> ResponseReturnValue:
-        """The model that is served: its defaults and bounds."""
+        """The model that is served: its defaults, its bounds, and its profiles."""
         return {"models": [jobs().model.to_dict()]}
 
     @app.get("/metrics")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from svd_service.jobs.request import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Request
+from svd_service.jobs.request import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Profile, Request
 
 
 def _bounds(name: str) -> dict[str, float]:
@@ -58,6 +58,9 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
         UNSET
     )
     fit: Annotated[Fit, Meta(description="`crop`, `pad`, or `auto`: crop, and portrait stays portrait.")] = Fit.AUTO
+    profile: Annotated[
+        Profile, Meta(description="`exact`, or `draft`: fewer steps, sooner and coarser. `GET /models` tells more.")
+    ] = Profile.EXACT
 
     priority: Annotated[
         int, Meta(ge=0, le=MAX_PRIORITY, description="Greater is sooner; a key may have a lower bound of its own.")

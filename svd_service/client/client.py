@@ -45,6 +45,7 @@ class Parameters(TypedDict, total=False):
     max_guidance_scale: float | None
     decode_chunk_size: int | None
     fit: Literal["auto", "crop", "pad"] | None
+    profile: Literal["exact", "draft"] | None
     priority: int | None
 
 

@@ -42,6 +42,9 @@ def generate(
     fit: Annotated[
         Literal["auto", "crop", "pad"] | None, typer.Option(help="How the picture is brought to the video's size.")
     ] = None,
+    profile: Annotated[
+        Literal["exact", "draft"] | None, typer.Option(help="draft: fewer steps, sooner and coarser.")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="Greater is sooner, as far as the key allows.")] = None,
     open_videos: Annotated[bool, typer.Option("--open", help="Show each video when all are there.")] = False,
     server: Server = DEFAULT_SERVER,
@@ -62,6 +65,7 @@ def generate(
         "width": width,
         "height": height,
         "fit": fit,
+        "profile": profile,
         "priority": priority,
     }
     errands = [Errand(picture, target) for picture, target in zip(pictures, _targets(pictures, out), strict=True)]

@@ -7,8 +7,9 @@ process can do it.
 
 import json
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from svd_service.config import ConfigurationError, Settings
 
@@ -41,6 +42,29 @@ class Bounds:
     num_frames: tuple[int, int] = (2, 50)
 
 
+class Schedule(StrEnum):
+    """Where a video's noise levels come from."""
+
+    MODEL = "model"  # the model's own scheduler
+    ALIGN_YOUR_STEPS = "align_your_steps"  # those found for Stable Video Diffusion (arXiv 2404.14507)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a profile makes of a model: its noise levels, and in how many steps unless a request says."""
+
+    num_inference_steps: int
+    schedule: Schedule = Schedule.MODEL
+
+
+#: Profiles by name. `exact` is what the model itself would do; the others are faster, and another video.
+EXACT: Final = "exact"
+DRAFT: Final = "draft"
+
+#: Of a model that says nothing of its own: the ten steps of Align Your Steps.
+SVD_DRAFT: Final = Sampling(10, Schedule.ALIGN_YOUR_STEPS)
+
+
 @dataclass(frozen=True)
 class Model:
     """A model's description. `source` is the hub id or folder; `trained` is false for random weights."""
@@ -52,6 +76,11 @@ class Model:
     trained: bool = True
     defaults: Defaults = field(default_factory=Defaults)
     bounds: Bounds = field(default_factory=Bounds)
+    profiles: dict[str, Sampling] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        exact = Sampling(self.defaults.num_inference_steps)
+        object.__setattr__(self, "profiles", {EXACT: exact, **(self.profiles or {DRAFT: SVD_DRAFT})})
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -78,8 +107,12 @@ class Model:
                 variable = {"num_frames": "VIDEO_FRAMES"}.get(name, f"VIDEO_{name.upper()}")
                 raise ConfigurationError(f"{variable}={value}: the model {source} takes {least} to {most}")
         defaults = Defaults(**{**described.pop("defaults", {}), **overridden})
+        profiles = {
+            name: Sampling(**{**told, "schedule": Schedule(told.get("schedule", Schedule.MODEL))})
+            for name, told in described.pop("profiles", {}).items()
+        }
         described.setdefault("revision", settings.model_revision)
-        return cls(source=source, defaults=defaults, bounds=bounds, **described)
+        return cls(source=source, defaults=defaults, bounds=bounds, profiles=profiles, **described)
 
     def summary(self) -> dict[str, Any]:
         """What a job remembers of its model."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from svd_service.jobs.errors import InvalidParameterError
-from svd_service.jobs.model import Model
+from svd_service.jobs.model import DRAFT, EXACT, Model
 
 MAX_SEED: Final = 2**32 - 1
 
@@ -35,6 +35,13 @@ class Fit(StrEnum):
     PAD = "pad"  # show all of the picture, on black
 
 
+class Profile(StrEnum):
+    """How a video is sampled; a model says what that means for it."""
+
+    EXACT = EXACT  # as the model itself would
+    DRAFT = DRAFT  # in fewer steps
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Effective values of one job; nothing is left open. Sizes in pixels, `fps` in frames per second.
@@ -54,6 +61,7 @@ class Parameters:
     max_guidance_scale: float
     decode_chunk_size: int
     fit: Fit
+    profile: Profile = Profile.EXACT  # jobs of a time before there were any have none
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON knows it."""
@@ -62,7 +70,8 @@ class Parameters:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return cls(**{**values, "fit": Fit(values["fit"])})
+        profile = Profile(values.get("profile", Profile.EXACT))
+        return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile})
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Request:
     max_guidance_scale: float | None = None
     decode_chunk_size: int | None = None
     fit: Fit = Fit.AUTO
+    profile: Profile = Profile.EXACT
 
     def resolve(self, model: Model, picture_size: tuple[int, int]) -> Parameters:
         """Effective parameters for a picture of `picture_size` (width, height in pixels, upright).
@@ -89,7 +99,11 @@ class Request:
             InvalidParameterError: a value is out of bounds, or two contradict each other.
         """
         said = {name: value for name, value in asdict(self).items() if value is not None}
-        values = {**asdict(model.defaults), **said}
+        if self.profile not in model.profiles:
+            offered = ", ".join(model.profiles)
+            raise InvalidParameterError("profile", f"profile: this model offers {offered}; got {self.profile}")
+        steps = model.profiles[self.profile].num_inference_steps
+        values = {**asdict(model.defaults), "num_inference_steps": steps, **said}
         if self.seed is None:
             values["seed"] = secrets.randbelow(MAX_SEED + 1)
         if self.fit is Fit.AUTO:

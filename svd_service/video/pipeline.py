@@ -23,6 +23,7 @@ from svd_service.jobs.request import Parameters
 from svd_service.video.encoder import Frame
 from svd_service.video.levers import Lever, chosen, pull
 from svd_service.video.memory import Ladder
+from svd_service.video.profiles import sigmas
 from svd_service.video.stock import Pipeline
 from svd_service.video.weights import ModelLoadError, Weights, find
 
@@ -107,6 +108,7 @@ class Generator:
         self.levers = frozenset(levers)
         pull(pipe, self.levers)
         self._pipe = pipe
+        self._profiles = model.profiles
         self._place: torch.device = pipe.device
         self._precision: torch.dtype = pipe.unet.dtype
         self._vae_precision: torch.dtype = pipe.vae.dtype
@@ -176,6 +178,7 @@ class Generator:
             height=parameters.height,
             num_frames=parameters.num_frames,
             num_inference_steps=steps,
+            sigmas=sigmas(self._profiles[parameters.profile], steps),
             min_guidance_scale=least,
             max_guidance_scale=greatest,
             fps=parameters.fps,

@@ -9,7 +9,7 @@ from svd_service.api.forms import UploadedFile
 from svd_service.api.options import Options
 from svd_service.jobs.job import Job
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Fit
+from svd_service.jobs.request import Fit, Profile
 
 
 class GenerateForm(Options, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +79,7 @@ class ParametersView(Struct):
     max_guidance_scale: float
     decode_chunk_size: int
     fit: Fit
+    profile: Profile
 
 
 class JobView(Struct, kw_only=True):

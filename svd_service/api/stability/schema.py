@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from svd_service.api.forms import UploadedFile
 from svd_service.jobs.errors import PictureSizeError
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Parameters, Request
+from svd_service.jobs.request import Parameters, Profile, Request
 
 #: The sizes of a picture that Stability takes: width and height in pixels.
 SIZES: Final = ((1024, 576), (576, 1024), (768, 768))
@@ -19,6 +19,7 @@ Seed = Annotated[int, Meta(ge=0, le=4_294_967_294, description="Same seed, same 
 Scale = Annotated[
     float, Meta(ge=0, le=10, description="How closely to keep to the picture: becomes `max_guidance_scale`.")
 ]
+Sampled = Annotated[Profile, Meta(description="Ours: `exact`, or `draft` for fewer steps, sooner and coarser.")]
 Motion = Annotated[int, Meta(ge=1, le=255, description="How much motion: more is more.")]
 
 
@@ -29,6 +30,7 @@ class GenerationForm(Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Seed = 0
     cfg_scale: Scale = 1.8
     motion_bucket_id: Motion = 127
+    profile: Sampled = Profile.EXACT
 
     def request(self) -> "SizedRequest":
         """What the caller said, as the use cases know it.
@@ -40,6 +42,7 @@ class GenerationForm(Struct, kw_only=True, forbid_unknown_fields=True):
             seed=self.seed or None,
             max_guidance_scale=max(1.0, self.cfg_scale),
             motion_bucket_id=self.motion_bucket_id,
+            profile=self.profile,
         )
 
 

@@ -27,6 +27,21 @@ def test_a_submission_is_accepted_with_its_effective_values(http, photo):
     assert http.get(answer.headers["Location"]).json == job
 
 
+def test_a_draft_takes_the_models_draft_steps_unless_the_caller_says_how_many(http, photo):
+    def used(**fields):
+        answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), **fields})
+        return answer.json["parameters"]["profile"], answer.json["parameters"]["num_inference_steps"]
+
+    assert used() == ("exact", 2)
+    assert used(profile="draft") == ("draft", 1)
+    assert used(profile="draft", num_inference_steps="3") == ("draft", 3)
+
+
+def test_a_profile_that_nobody_offers_is_refused(http, photo):
+    answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), "profile": "fast"})
+    assert (answer.status_code, answer.json["error"]["parameter"]) == (422, "profile")
+
+
 def test_the_stored_picture_has_the_size_to_be_generated(http, data_dir):
     http.post("/generate", data={"image": (png((100, 200)), "x")})
     (path,) = stored(data_dir)

@@ -50,6 +50,11 @@ def test_a_video_is_queued_with_all_fields_that_the_clients_know(create):
     assert int(answer.headers["openai-poll-after-ms"]) >= 100
 
 
+def test_the_profile_is_one_of_the_extras(create):
+    used = create(profile="draft").json["parameters"]
+    assert (used["profile"], used["num_inference_steps"]) == ("draft", 1)
+
+
 def test_what_has_no_effect_is_said(create):
     warnings = create(model="sora-2").json["warnings"]
     assert ["takes no text" in warnings[0], "'sora-2' is not served here" in warnings[1], len(warnings)] == [

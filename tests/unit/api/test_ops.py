@@ -65,6 +65,10 @@ def test_the_model_is_described(http):
     assert model["name"] == "nano"
     assert model["defaults"]["width"] == 256
     assert model["bounds"]["num_frames"] == [2, 25]
+    assert model["profiles"] == {
+        "exact": {"num_inference_steps": 2, "schedule": "model"},
+        "draft": {"num_inference_steps": 1, "schedule": "model"},
+    }
 
 
 def test_metrics_tell_of_http_and_of_the_ledger(http, submit):

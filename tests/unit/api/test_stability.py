@@ -55,6 +55,13 @@ def test_what_is_asked_for_is_what_is_used(create, job_of):
     assert len({job_of(create(seed="0")).parameters.seed for _ in range(3)}) == 3
 
 
+def test_the_profile_is_an_extra_of_ours(create, job_of):
+    used = job_of(create(profile="draft")).parameters
+    assert (used.profile, used.num_inference_steps) == ("draft", 1)
+    assert job_of(create()).parameters.profile == "exact"
+    assert create(profile="fast").status_code == 422
+
+
 def test_a_model_for_smaller_sizes_makes_its_own_of_the_same_shape(create, job_of):
     for size, expected in (((1024, 576), (256, 144)), ((576, 1024), (144, 256)), ((768, 768), (192, 192))):
         answer = create(size=size)

@@ -6,8 +6,8 @@ import pytest
 
 from svd_service.config import ConfigurationError
 from svd_service.jobs.errors import InvalidParameterError
-from svd_service.jobs.model import Bounds, Defaults, Model
-from svd_service.jobs.request import BOUNDS, Fit, Parameters, Request
+from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
+from svd_service.jobs.request import BOUNDS, Fit, Parameters, Profile, Request
 
 MODEL = Model("m", "m", defaults=Defaults(width=1024, height=576), bounds=Bounds(width=(64, 1024), height=(64, 1024)))
 LANDSCAPE, PORTRAIT, SQUARE = (1600, 900), (900, 1600), (500, 500)
@@ -104,3 +104,38 @@ def test_hub_models_have_svds_own_defaults(make_settings):
 
 def test_the_model_of_the_package_is_the_default_without_cuda(settings):
     assert Model.of(settings).name == "nano"
+
+
+def test_a_draft_is_made_in_the_models_draft_steps_unless_a_number_is_asked_for():
+    assert Request().resolve(MODEL, LANDSCAPE).profile is Profile.EXACT
+    draft = Request(profile=Profile.DRAFT).resolve(MODEL, LANDSCAPE)
+    assert (draft.profile, draft.num_inference_steps) == (Profile.DRAFT, 10)
+    more = Request(profile=Profile.DRAFT, num_inference_steps=15).resolve(MODEL, LANDSCAPE)
+    assert (more.profile, more.num_inference_steps) == (Profile.DRAFT, 15)
+
+
+def test_a_profile_that_the_model_does_not_offer_is_refused():
+    alone = replace(MODEL, profiles={"exact": Sampling(25)})
+    assert alone.profiles == {"exact": Sampling(25)}
+    with pytest.raises(InvalidParameterError, match="this model offers exact; got draft"):
+        Request(profile=Profile.DRAFT).resolve(alone, LANDSCAPE)
+
+
+def test_a_model_says_what_its_profiles_are_and_svds_own_is_align_your_steps(make_settings, tmp_path):
+    (tmp_path / "model_index.json").write_text("{}")
+    description = {"name": "m", "defaults": {"num_inference_steps": 4}}
+    (tmp_path / "svd_service.json").write_text(json.dumps(description))
+    assert Model.of(make_settings(SVD_MODEL=str(tmp_path))).profiles == {
+        "exact": Sampling(4),
+        "draft": Sampling(10, Schedule.ALIGN_YOUR_STEPS),
+    }
+    (tmp_path / "svd_service.json").write_text(
+        json.dumps({**description, "profiles": {"draft": {"num_inference_steps": 2}}})
+    )
+    assert Model.of(make_settings(SVD_MODEL=str(tmp_path))).profiles["draft"] == Sampling(2, Schedule.MODEL)
+
+
+def test_a_job_from_before_there_were_profiles_is_exact():
+    told = Request().resolve(MODEL, LANDSCAPE).to_dict()
+    del told["profile"]
+    assert Parameters.from_dict(told).profile is Profile.EXACT

@@ -22,6 +22,7 @@ export class Composer {
   #drafts = [];
   #current = null;
   #defaults = { width: 1024, height: 576 };
+  #profiles = {};
   #busy = false;
 
   constructor({ submitted, refused }) {
@@ -32,12 +33,14 @@ export class Composer {
 
   /** Take defaults and bounds from the model's description. */
   configure(model) {
-    this.#defaults = model.defaults;
+    this.#defaults = { ...model.defaults, profile: "exact" };
+    this.#profiles = model.profiles;
+    for (const option of $("profile").options) option.hidden = option.disabled = !(option.value in model.profiles);
     for (const [name, [least, most]] of Object.entries(model.bounds)) {
       const slider = $(name);
       if (slider) Object.assign(slider, { min: least, max: most });
     }
-    this.set(model.defaults);
+    this.set(this.#defaults);
     const { width, height } = model.defaults;
     $("shape").hidden = width === height;
     this.#render();
@@ -47,6 +50,7 @@ export class Composer {
   set(settings) {
     for (const name of SLIDERS) if (name in settings) $(name).value = settings[name];
     $("seed").value = settings.seed ?? "";
+    if (settings.profile) $("profile").value = settings.profile;
     this.#say();
   }
 
@@ -92,6 +96,10 @@ export class Composer {
       this.add([...event.dataTransfer.files]);
     });
     for (const name of SLIDERS) $(name).addEventListener("input", () => this.#slide(name));
+    $("profile").addEventListener("change", (event) => {
+      $("num_inference_steps").value = this.#profiles[event.target.value].num_inference_steps;
+      this.#say();
+    });
     $("seed").addEventListener("input", () => this.#checkSeed());
     $("reseed").addEventListener("click", () => {
       $("seed").value = randomSeed();
@@ -237,6 +245,7 @@ export class Composer {
   #settings() {
     const settings = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
     const seed = $("seed").value.trim();
+    settings.profile = $("profile").value;
     return seed ? { ...settings, seed: Number(seed) } : settings;
   }
 

@@ -139,13 +139,15 @@ class Card {
 
   #says() {
     const { status, parameters, result, error, expires_at: until } = this.job;
+    const draft = parameters.profile === "draft" ? "draft · " : "";
+    const about = `${draft}${length(parameters.num_frames, parameters.fps)} · seed ${parameters.seed}`;
     if (status === "finished") {
       const kept = until ? `\n${size(result.bytes)}, kept until ${keptUntil(until)}` : "";
-      return `${length(parameters.num_frames, parameters.fps)} · seed ${parameters.seed}${kept}`;
+      return about + kept;
     }
     if (status === "failed") return `${error?.message ?? ""} ${advice(error?.code)}`.trim();
     if (status === "expired") return "Its time is over and the video was deleted.";
-    return `${length(parameters.num_frames, parameters.fps)} · seed ${parameters.seed}`;
+    return about;
   }
 
   #screen() {
