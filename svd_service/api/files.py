@@ -7,6 +7,7 @@ from werkzeug.wsgi import FileWrapper
 
 from svd_service.api.context import jobs
 from svd_service.jobs.job import Variant
+from svd_service.jobs.request import Format
 from svd_service.jobs.service import OpenResult
 
 #: Media type and file ending of each variant.
@@ -14,7 +15,15 @@ KINDS: Final = {
     Variant.VIDEO: ("video/mp4", ".mp4"),
     Variant.THUMBNAIL: ("image/webp", ".webp"),
     Variant.SPRITESHEET: ("image/jpeg", ".jpg"),
+    Variant.WEBM: ("video/webm", ".webm"),
+    Variant.WEBP: ("image/webp", ".webp"),
+    Variant.GIF: ("image/gif", ".gif"),
+    Variant.ZIP: ("application/zip", ".zip"),
 }
+
+#: Media types of the formats, the MP4's first, and of all variants.
+MEDIA_TYPES: Final = {kind: KINDS[Variant.of(kind)][0] for kind in Format}
+ALL_MEDIA_TYPES: Final = tuple(dict.fromkeys(media_type for media_type, _ in KINDS.values()))
 
 
 def send_result(opened: OpenResult, *, may_redirect: bool = True) -> Response:
@@ -26,11 +35,11 @@ def send_result(opened: OpenResult, *, may_redirect: bool = True) -> Response:
         return response
     media_type, ending = KINDS[opened.variant]
     # The same video has the same thumbnail, so that the video's hash tells of both.
-    mark = "" if opened.variant is Variant.VIDEO else f"-{opened.variant}"
+    mark = "" if opened.variant.kind else f"-{opened.variant}"
     return send(
         opened.file,
         size=opened.size,
-        etag=opened.result.sha256 + mark,
+        etag=opened.sha256 + mark,
         media_type=media_type,
         name=opened.job.id + ending,
         modified=opened.job.ended_at or opened.job.created_at,
@@ -58,7 +67,9 @@ def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, mo
     response.set_etag(etag)
     response.cache_control.private = True
     response.cache_control.no_cache = True
-    response.headers.set("Content-Disposition", "inline", filename=name)
+    # A browser can show all of them but an archive.
+    disposition = "attachment" if media_type == MEDIA_TYPES[Format.ZIP] else "inline"
+    response.headers.set("Content-Disposition", disposition, filename=name)
     try:
         response.make_conditional(request, accept_ranges=True, complete_length=size)
     except Exception:

@@ -1,7 +1,7 @@
 """How a form, a query or a JSON object becomes a struct of a dialect's schema."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from flask import request
@@ -12,6 +12,9 @@ from svd_service.jobs.errors import InvalidParameterError
 UploadedFile = FileStorage
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+#: Fields that may be there several times.
+LISTS: Final = ("formats",)
 
 
 def parse(schema: type[T]) -> T:
@@ -26,6 +29,12 @@ def parse(schema: type[T]) -> T:
 def form_fields() -> dict[str, object]:
     """The present request's form and files by name; an empty field is no field."""
     fields: dict[str, object] = {name: value for name, value in request.form.items() if value.strip()}
+    for name in LISTS:
+        # `name[]` is how the `openai` package writes a list.
+        fields.pop(f"{name}[]", None)
+        values = [value for each in (name, f"{name}[]") for value in request.form.getlist(each) if value.strip()]
+        if len(values) > 1 or (values and name not in fields):
+            fields[name] = values
     fields.update({name: file for name, file in request.files.items() if file.filename or file.content_length})
     return fields
 

@@ -35,6 +35,9 @@ _HEADERS: Final = {
     503: {"Retry-After": "In how many seconds to come again."},
 }
 
+#: A part of a path that is one of several words: `<any(mp4, gif):format>`.
+_CHOICE: Final = re.compile(r"<any\(([^)]*)\):([^<>]+)>")
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -124,7 +127,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for rule, method, operation, view in described:
         words = inspect.getdoc(view) or ""
-        path = _path_of(rule)
+        path = path_of(rule)
         paths.setdefault(path, {})[method] = {
             "operationId": f"{method}{re.sub(r'[^a-z0-9]+', '_', path.lower()).rstrip('_')}",
             **_operation(operation, rule, schemas),
@@ -158,7 +161,8 @@ def _described(app: Flask) -> Iterator[tuple[Rule, str, Operation, Callable[...,
                 yield rule, method.lower(), operation, app.view_functions[rule.endpoint]
 
 
-def _path_of(rule: Rule) -> str:
+def path_of(rule: Rule) -> str:
+    """The path of a rule as OpenAPI writes it."""
     return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", rule.rule)
 
 
@@ -210,8 +214,10 @@ def _operation(operation: Operation, rule: Rule, schemas: _Schemas) -> dict[str,
 
 
 def _parameters(operation: Operation, rule: Rule, schemas: _Schemas) -> Iterator[dict[str, Any]]:
+    choices = {name: [word.strip() for word in words.split(",")] for words, name in _CHOICE.findall(rule.rule)}
     for name in sorted(rule.arguments):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        choice = {"enum": choices[name]} if name in choices else {}
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", **choice}}
     for name, words in operation.headers.items():
         yield {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
     if operation.query is not None:

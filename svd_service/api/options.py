@@ -1,15 +1,51 @@
 """SVD's own parameters as every dialect takes them from a caller: all of them optional, with their usual bounds."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from svd_service.jobs.request import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Profile, Request
+from svd_service.jobs.errors import InvalidParameterError
+from svd_service.jobs.request import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Format, Profile, Request
 
 
 def _bounds(name: str) -> dict[str, float]:
     least, most = BOUNDS[name]
     return {"ge": least, "le": most}
+
+
+_ANY_FORMAT: Final = "|".join(Format)
+
+#: A list of formats as a caller writes it: `webp,gif`, or as many values.
+Formats = Annotated[
+    # As a union of text and list, with a pattern, msgspec 0.22 frees something twice: `formats_of` looks at it instead.
+    Any,
+    Meta(
+        description="What to make beside the MP4, with commas between: `webm`, `webp`, `gif`, `zip` (of PNGs).",
+        extra_json_schema={
+            "anyOf": [
+                {"type": "string", "pattern": f"^ *({_ANY_FORMAT})( *, *({_ANY_FORMAT}))* *$"},
+                {"type": "array", "items": {"type": "string", "enum": list(Format)}},
+            ]
+        },
+    ),
+]
+
+
+def formats_of(said: object) -> tuple[Format, ...]:
+    """The formats that a caller named; none where nothing was said.
+
+    Raises:
+        InvalidParameterError: there is no such format.
+    """
+    if said is UNSET:
+        return ()
+    # As a form has it several times, a value may itself have commas.
+    texts = said if isinstance(said, list) else [said]
+    names = [name.strip() if isinstance(text, str) else "" for text in texts for name in str(text).split(",")]
+    unknown = [name for name in names if name not in set(Format)]
+    if unknown:
+        raise InvalidParameterError("formats", f"formats: any of {', '.join(Format)}; got {said!r}")
+    return tuple(map(Format, names))
 
 
 class Options(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -62,11 +98,14 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
         Profile, Meta(description="`exact`, or `draft`: fewer steps, sooner and coarser. `GET /models` tells more.")
     ] = Profile.EXACT
 
+    formats: Formats = UNSET
+
     priority: Annotated[
         int, Meta(ge=0, le=MAX_PRIORITY, description="Greater is sooner; a key may have a lower bound of its own.")
     ] = 0
 
     def request(self) -> Request:
         """What the caller said of the video, as the use cases know it."""
-        fields = {*Options.__struct_fields__} - {"priority"}
-        return Request(**{name: value for name in fields if (value := getattr(self, name)) is not UNSET})
+        fields = {*Options.__struct_fields__} - {"priority", "formats"}
+        said = {name: value for name in fields if (value := getattr(self, name)) is not UNSET}
+        return Request(**said, formats=formats_of(self.formats))

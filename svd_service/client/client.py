@@ -6,7 +6,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,10 @@ _NOT_NOW: Final = frozenset({429, 502, 503, 504})
 #: Seconds between two tries, or two looks at a job: first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _LOOK_EVERY: Final = 1.0
+
+
+#: What a video comes as: the MP4 always, the others where `formats` names them.
+FORMATS: Final = ("mp4", "webm", "webp", "gif", "zip")
 
 
 class Parameters(TypedDict, total=False):
@@ -47,6 +51,7 @@ class Parameters(TypedDict, total=False):
     fit: Literal["auto", "crop", "pad"] | None
     profile: Literal["exact", "draft"] | None
     priority: int | None
+    formats: Sequence[str] | None
 
 
 class Client:
@@ -83,7 +88,7 @@ class Client:
             UnreachableError: nobody answers, or the connection broke; in the latter case the job may have been made.
         """
         file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
-        form = {key: str(value) for key, value in parameters.items() if value is not None}
+        form = {key: _text(value) for key, value in parameters.items() if value is not None}
         answer = self._persistently(
             lambda: self._send("POST", "/generate", data=form, files={"image": file}), idempotent=False
         )
@@ -183,10 +188,14 @@ class Client:
                     return
             path = page["next"]
 
-    def download(self, job_id: str, path: str | PathLike[str]) -> Path:
+    def download(self, job_id: str, path: str | PathLike[str], *, kind: str | None = None) -> Path:
         """Write the job's video to `path`; what is there before is replaced once the whole video has come.
 
+        `kind` is `mp4` or one of the `formats` that the job was asked for; by default what the path ends in, if that is
+        one of them, else `mp4`.
+
         Raises:
+            MissingFormatError: the job was not asked for it.
             NotReadyError: the job has no video (yet).
             ExpiredError: the video is past its time.
             OSError: the file cannot be written.
@@ -194,8 +203,10 @@ class Client:
         """
         target = Path(path)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        kind = kind or format_of(target)
+        ending = "" if kind == FORMATS[0] else f".{_word(kind)}"
         try:
-            self._persistently(lambda: self._stream_to(part, f"/results/{_word(job_id)}"))
+            self._persistently(lambda: self._stream_to(part, f"/results/{_word(job_id)}{ending}"))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -295,6 +306,17 @@ def _pauses(longest: float) -> Iterator[float]:
     while True:
         yield pause * random.uniform(0.9, 1.1)  # noqa: S311 - nothing secret about it
         pause = min(pause * 1.5, longest)
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name stands for; `mp4` if it stands for none."""
+    ending = path.suffix.lower().removeprefix(".")
+    return ending if ending in FORMATS else FORMATS[0]
+
+
+def _text(value: object) -> str:
+    """A parameter as a form's field."""
+    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _word(job_id: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from svd_service.client.client import Client, Parameters
+from svd_service.client.client import FORMATS, Client, Parameters, format_of
 from svd_service.client.display import Display, display_on
 from svd_service.client.errand import Errand
 from svd_service.client.errors import ClientError
@@ -26,8 +26,15 @@ def generate(
         list[Path], typer.Argument(metavar="PICTURE...", exists=True, dir_okay=False, readable=True, show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="The video's file; for several pictures, a folder.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="OUT", help="The video's file (.mp4, .webm, .webp, .gif, .zip), or a folder."
+        ),
     ] = Path(),
+    kind: Annotated[
+        Literal["mp4", "webm", "webp", "gif", "zip"] | None,
+        typer.Option("--format", help="What the video comes as. Default: what OUT ends in, else mp4."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same video. Default: made up.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames of the video.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="More steps: better and slower.")] = None,
@@ -68,7 +75,9 @@ def generate(
         "profile": profile,
         "priority": priority,
     }
-    errands = [Errand(picture, target) for picture, target in zip(pictures, _targets(pictures, out), strict=True)]
+    targets = _targets(pictures, out, kind or FORMATS[0])
+    errands = [Errand(*way, kind or format_of(way[1])) for way in zip(pictures, targets, strict=True)]
+    parameters["formats"] = sorted({errand.kind for errand in errands} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0
     with Client(server, api_key) as client:
@@ -95,8 +104,8 @@ def generate(
     raise typer.Exit(exit_status or int(any(errand.error for errand in errands)))
 
 
-def _targets(pictures: list[Path], out: Path) -> list[Path]:
-    """Where each picture's video goes; two pictures of one name get different ones."""
+def _targets(pictures: list[Path], out: Path, kind: str) -> list[Path]:
+    """Where each picture's video goes, which in a folder is a `kind` of file; two of one name get different ones."""
     if len(pictures) == 1 and not out.is_dir():
         if not out.parent.is_dir():
             raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
@@ -106,10 +115,10 @@ def _targets(pictures: list[Path], out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     targets: list[Path] = []
     for picture in pictures:
-        target, number = out / f"{picture.stem}.mp4", 1
+        target, number = out / f"{picture.stem}.{kind}", 1
         while target in targets:
             number += 1
-            target = out / f"{picture.stem}-{number}.mp4"
+            target = out / f"{picture.stem}-{number}.{kind}"
         targets.append(target)
     return targets
 

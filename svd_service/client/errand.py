@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svd_service.client.client import Client, Parameters
+from svd_service.client.client import FORMATS, Client, Parameters
 from svd_service.client.display import describe
-from svd_service.client.errors import AnswerError, ExpiredError, NotReadyError, UnknownJobError
+from svd_service.client.errors import AnswerError, ExpiredError, MissingFormatError, NotReadyError, UnknownJobError
 from svd_service.client.status import JobStatus
 
 
 @dataclass
 class Errand:
-    """Where a picture comes from, where its video goes, and what became of it so far.
+    """Where a picture comes from, where its video goes and as what `kind` of file, and what became of it so far.
 
     What is wrong with this picture or its job ends the errand with an `error`. A service that cannot be reached is
     everybody's trouble and raises.
@@ -20,6 +20,7 @@ class Errand:
 
     picture: Path
     target: Path
+    kind: str = FORMATS[0]
     job: JobStatus | None = None
     error: str | None = None
     done: bool = False
@@ -50,11 +51,11 @@ class Errand:
         try:
             self.job = client.status(self.job.id)
             if self.job.state == "finished":
-                client.download(self.job.id, self.target)
+                client.download(self.job.id, self.target, kind=self.kind)
                 self._end(None)
             elif self.job.ended:
                 self._end(describe(self.job))
-        except (UnknownJobError, NotReadyError, ExpiredError, OSError) as error:
+        except (UnknownJobError, MissingFormatError, NotReadyError, ExpiredError, OSError) as error:
             self._end(str(error))
 
     def cancel(self, client: Client) -> None:

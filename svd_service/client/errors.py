@@ -7,6 +7,7 @@ ClientError
 │   ├── UnauthorizedError  no API key was shown, or not a valid one (401)
 │   ├── LimitedError       too many requests, or too many jobs that wait (429)
 │   ├── UnknownJobError    no such job (404)
+│   ├── MissingFormatError the job was not asked for this format (404)
 │   ├── NotReadyError      the job has no result to give (409)
 │   ├── ExpiredError       the result is past its time and gone (410)
 │   └── UnavailableError   the service cannot work right now (5xx); try again later
@@ -83,6 +84,10 @@ class UnknownJobError(AnswerError):
     """There is no such job."""
 
 
+class MissingFormatError(AnswerError):
+    """The job was not asked for this format; the message names those that there are."""
+
+
 class NotReadyError(AnswerError):
     """The job has no result to give (yet); `job_state` says where it stands."""
 
@@ -118,11 +123,13 @@ _BY_STATUS: dict[int, type[AnswerError]] = {
     410: ExpiredError,
     429: LimitedError,
 }
+_BY_CODE: dict[str, type[AnswerError]] = {"format_not_made": MissingFormatError}
 
 
 def error_of(answer: httpx2.Response) -> AnswerError:
     """The right member of the tree for an answer that is no success."""
-    kind = _BY_STATUS.get(answer.status_code)
+    code = str(_error_of(answer).get("code", ""))
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code)
     if kind is None:
         kind = UnavailableError if answer.status_code >= 500 else RefusedError
     return kind.of(answer)

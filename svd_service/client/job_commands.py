@@ -110,6 +110,12 @@ def _follow(
     return ended
 
 
+def _pair(key: str, value: object) -> str:
+    if isinstance(value, list):  # the result's files, and the formats that were asked for
+        value = " ".join(str(one["format"] if isinstance(one, dict) else one) for one in value) or "–"
+    return f"{key} {value}"
+
+
 def _table(job: JobStatus) -> Table:
     """What a person wants to know of a job, one thing a row."""
     table = Table(show_header=False, box=None)
@@ -120,6 +126,6 @@ def _table(job: JobStatus) -> Table:
             table.add_row(name.removesuffix("_at"), Text(str(job.told[name])))
     for name in ("model", "parameters", "result"):
         if job.told.get(name):
-            told = ", ".join(f"{key} {value}" for key, value in job.told[name].items() if value is not None)
+            told = ", ".join(_pair(key, value) for key, value in job.told[name].items() if value is not None)
             table.add_row(name, Text(told))
     return table

@@ -13,6 +13,7 @@ JobError
 ├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
 ├── UnknownJobError             no such job (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
+├── MissingFormatError          the video was not made in the format asked for
 ├── ExpiredError                the result is past its time
 ├── UnauthorizedError           the caller did not show a key, or not a valid one
 ├── LimitedError                not now: the caller may come again after a while
@@ -109,6 +110,12 @@ class NotReadyError(JobError):
         super().__init__(message)
         self.state = state
         self.eta_seconds = eta_seconds
+
+
+class MissingFormatError(JobError):
+    """The video was not made in the format asked for. The message names those that there are."""
+
+    code = "format_not_made"
 
 
 class ExpiredError(JobError):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from svd_service.jobs.request import Parameters
+from svd_service.jobs.request import Format, Parameters
 
 
 class State(StrEnum):
@@ -122,8 +122,19 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class File:
+    """What is known of a published file: its length in `bytes`, and the SHA-256 of them (its ETag)."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Result:
-    """A published video. `artifact` is its name in the store, `sha256` that of its bytes (and its ETag)."""
+    """A published video. `artifact` is its name in the store, `sha256` that of its bytes (and its ETag).
+
+    `further` are the same video's files in other formats.
+    """
 
     artifact: str
     bytes: int
@@ -132,14 +143,45 @@ class Result:
     height: int
     frames: int
     provenance: dict[str, Any] = field(default_factory=dict)
+    further: dict[Format, File] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[Format, File]:
+        """The files by format, the MP4 first."""
+        return {Format.MP4: File(self.bytes, self.sha256), **self.further}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        further = {Format(name): File(**file) for name, file in values.get("further", {}).items()}
+        return cls(**{**values, "further": further})
 
 
 class Variant(StrEnum):
-    """What a result comes as: the video, one frame of it (WebP), or all frames side by side on a sheet (JPEG)."""
+    """What a result comes as: the video, one frame of it (WebP), all frames side by side on a sheet (JPEG), or, where
+    it was asked for, the video in another format.
+    """
 
     VIDEO = "video"
     THUMBNAIL = "thumbnail"
     SPRITESHEET = "spritesheet"
+    WEBM = "webm"
+    WEBP = "webp"
+    GIF = "gif"
+    ZIP = "zip"
+
+    @classmethod
+    def of(cls, kind: Format) -> "Variant":
+        """The variant that is the video in the format `kind`."""
+        return cls.VIDEO if kind is Format.MP4 else cls(kind)
+
+    @property
+    def kind(self) -> Format | None:
+        """The format in which this is the video; `None` where it is none."""
+        return _FORMATS.get(self)
+
+
+_FORMATS: Final = {Variant.of(kind): kind for kind in Format}
 
 
 @dataclass(frozen=True)

@@ -610,7 +610,7 @@ def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_
         progress=_progress(fields) if "phase" in fields else None,
         attempts=attempts,
         failure=Failure(fields["failure_code"], fields["failure_message"]) if "failure_code" in fields else None,
-        result=Result(**json.loads(fields["result"])) if "result" in fields else None,
+        result=Result.from_dict(json.loads(fields["result"])) if "result" in fields else None,
         position=position,
         observed_at=observed_at,
         priority=int(fields.get("priority", 0)),

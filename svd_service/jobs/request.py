@@ -42,11 +42,22 @@ class Profile(StrEnum):
     DRAFT = DRAFT  # in fewer steps
 
 
+class Format(StrEnum):
+    """What a video comes as. The MP4 is always made, the others where they were asked for."""
+
+    MP4 = "mp4"  # H.264
+    WEBM = "webm"  # AV1
+    WEBP = "webp"  # animated
+    GIF = "gif"
+    ZIP = "zip"  # the frames, as PNGs
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Effective values of one job; nothing is left open. Sizes in pixels, `fps` in frames per second.
 
-    `fit` is `crop` or `pad`: `auto` is decided when the picture's shape is known.
+    `fit` is `crop` or `pad`: `auto` is decided when the picture's shape is known. `formats` are those beside the MP4,
+    in the order of `Format`.
     """
 
     seed: int
@@ -62,6 +73,7 @@ class Parameters:
     decode_chunk_size: int
     fit: Fit
     profile: Profile = Profile.EXACT  # jobs of a time before there were any have none
+    formats: tuple[Format, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON knows it."""
@@ -71,7 +83,8 @@ class Parameters:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         profile = Profile(values.get("profile", Profile.EXACT))
-        return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile})
+        formats = tuple(Format(name) for name in values.get("formats", ()))
+        return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile, "formats": formats})
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class Request:
     decode_chunk_size: int | None = None
     fit: Fit = Fit.AUTO
     profile: Profile = Profile.EXACT
+    formats: tuple[Format, ...] = ()
 
     def resolve(self, model: Model, picture_size: tuple[int, int]) -> Parameters:
         """Effective parameters for a picture of `picture_size` (width, height in pixels, upright).
@@ -104,6 +118,7 @@ class Request:
             raise InvalidParameterError("profile", f"profile: this model offers {offered}; got {self.profile}")
         steps = model.profiles[self.profile].num_inference_steps
         values = {**asdict(model.defaults), "num_inference_steps": steps, **said}
+        values["formats"] = tuple(kind for kind in Format if kind in self.formats and kind is not Format.MP4)
         if self.seed is None:
             values["seed"] = secrets.randbelow(MAX_SEED + 1)
         if self.fit is Fit.AUTO:

@@ -15,6 +15,7 @@ from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, Miss
 from svd_service.config import Settings
 from svd_service.jobs.errors import (
     ExpiredError,
+    MissingFormatError,
     NotReadyError,
     QueueFullError,
     RefusedError,
@@ -24,7 +25,7 @@ from svd_service.jobs.errors import (
 from svd_service.jobs.job import Job, Result, State, Variant
 from svd_service.jobs.ledger import Ledger, Wanted
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Request
+from svd_service.jobs.request import Format, Request
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,16 @@ ORPHAN_AGE: Final = 3_600.0
 
 @dataclass
 class OpenResult:
-    """A finished job's video or another variant of it, open for reading: `size` bytes. The caller closes `file`."""
+    """A finished job's video or another variant of it, open for reading: `size` bytes. The caller closes `file`.
+
+    `sha256` is that of the file where it is the video in some format, else that of the video.
+    """
 
     job: Job
     result: Result
     variant: Variant
     size: int
+    sha256: str
     file: BinaryIO
 
 
@@ -156,22 +161,26 @@ class JobService:
         return [_in_time(job) for job in self.ledger.foretell(found)], more
 
     def open_result(self, job_id: str, *, owner: str = "", variant: Variant = Variant.VIDEO) -> OpenResult:
-        """A finished job's video, or its thumbnail or sprite sheet.
+        """A finished job's video in one of its formats, or its thumbnail or sprite sheet.
 
         Raises:
             UnknownJobError: there is no such job, or it is another owner's.
+            MissingFormatError: the job was not asked for this format.
             NotReadyError: the job has not finished, or ended without a result.
             ExpiredError: the result is past its time.
         """
         job = self.find(job_id, owner=owner)
         if job.state is State.EXPIRED:
             raise ExpiredError("the result is past its time and was deleted")
+        _require_format(job, variant)
         if job.result is None:
             raise NotReadyError(job.state, _why_not_ready(job), job.eta_seconds)
         name = variant_name(job.result.artifact, variant)
+        known = job.result.files.get(variant.kind) if variant.kind else None
         try:
-            size = job.result.bytes if variant is Variant.VIDEO else self.artifacts.size(name)
-            return OpenResult(job, job.result, variant, size, self.artifacts.open(name))
+            size = known.bytes if known else self.artifacts.size(name)
+            sha256 = known.sha256 if known else job.result.sha256
+            return OpenResult(job, job.result, variant, size, sha256, self.artifacts.open(name))
         except MissingArtifactError:
             raise ExpiredError("the result is gone from the store") from None
 
@@ -286,7 +295,7 @@ def result_name(job_id: str, token: str) -> str:
 def variant_name(video: str, variant: Variant) -> str:
     """The artifact that holds a variant of the artifact `video`."""
     endings = {Variant.VIDEO: ".mp4", Variant.THUMBNAIL: ".thumbnail.webp", Variant.SPRITESHEET: ".spritesheet.jpg"}
-    return video.removesuffix(".mp4") + endings[variant]
+    return video.removesuffix(".mp4") + (endings.get(variant) or f".{variant}")
 
 
 def _job_of(name: str) -> str:
@@ -294,7 +303,7 @@ def _job_of(name: str) -> str:
 
 
 def _is_wanted(name: str, wanted: Wanted) -> bool:
-    # A video's thumbnail and sprite sheet are wanted as long as the video is.
+    # A video's variants are wanted as long as the video is.
     video = variant_name(name.partition(".")[0], Variant.VIDEO)
     return name == wanted.input or video in {
         wanted.result,
@@ -324,6 +333,14 @@ def _in_time(job: Job) -> Job:
     if job.state is State.FINISHED and job.expires_at is not None and job.expires_at <= job.observed_at:
         return replace(job, state=State.EXPIRED, result=None)
     return job
+
+
+def _require_format(job: Job, variant: Variant) -> None:
+    kind, made = variant.kind, (Format.MP4, *job.parameters.formats)
+    if kind is not None and kind not in made:
+        raise MissingFormatError(
+            f"the video comes as {', '.join(made)}; for {kind}, say so in the field formats when you submit the job"
+        )
 
 
 def _why_not_ready(job: Job) -> str:

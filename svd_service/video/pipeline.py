@@ -20,12 +20,12 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
-from svd_service.video.encoder import Frame
 from svd_service.video.levers import Lever, chosen, pull
 from svd_service.video.memory import Ladder
 from svd_service.video.profiles import sigmas
 from svd_service.video.stock import Pipeline
 from svd_service.video.weights import ModelLoadError, Weights, find
+from svd_service.video.writer import Frame
 
 __all__ = ["Generator", "ModelLoadError", "load"]
 

@@ -1,31 +1,31 @@
-"""One video from picture to file: the generator's frames go to the encoder as they come."""
+"""One video from picture to files: the generator's frames go to the encoders as they come."""
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
 from svd_service import __version__
-from svd_service.jobs.job import Progress
-from svd_service.jobs.request import Parameters
-from svd_service.video.encoder import Encoder
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.request import Format, Parameters
+from svd_service.video import formats
 from svd_service.video.previews import Previews
+from svd_service.video.writer import Frame, Writer
 
 if TYPE_CHECKING:
     from svd_service.video.pipeline import Generator
 
-#: What comes after the last frame was decoded: the encoder's last frames, and the file's index.
+#: The time for which frames are waited for that the encoders have not taken yet; most of it after the last one.
 ENCODING: Final = "encoding"
 
 #: Libraries that have a say in the pixels or in the file.
-LIBRARIES: Final = ("av", "diffusers", "torch", "transformers")
+LIBRARIES: Final = ("av", "diffusers", "pillow", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Rendering:
     `provenance` is what JSON knows: `parameters` (with the seed), `model` (name, source, revision, trained), `device`,
     `precision`, `versions`, `memory` (the `decode_chunk_size` in effect, and what else was done for want of memory: see
     `memory.Thrift`) and `seconds`. The file's `comment` tag holds the same without `seconds`, which are never the same
-    twice, and with `memory` as it was at the first frame. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of
+    twice, with `memory` as it was at the first frame, and without `formats`: the MP4 is the same whatever else is
+    made of its frames. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of
     all.
     """
 
@@ -54,29 +55,42 @@ def render(
     parameters: Parameters,
     path: Path,
     on_progress: Callable[[Progress], None],
+    *,
+    further: Mapping[Format, Path] | None = None,
 ) -> Rendering:
     """Make the video of `picture`, which is RGB and of the size asked for, as a new MP4 at `path`.
 
-    `on_progress` hears of PREPARING, of SAMPLING before the first and after each step, and of DECODING before the
-    first frame and after each chunk, in frames. What it raises ends the work at once and comes out of here as it is;
-    `path` then holds no video, and the generator can be used again.
+    The same frames go into the `further` files, each of its format. `on_progress` hears of PREPARING, of SAMPLING
+    before the first and after each step, of DECODING before the first frame and after each chunk, in frames, and of
+    PUBLISHING when only the files are to be ended. What it raises ends the work at once and comes out of here as it is;
+    the paths then hold no video, and the generator can be used again.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
         torch.OutOfMemoryError: the device's memory does not suffice; the generator can be used again.
     """
     stopwatch = _Stopwatch(on_progress)
     origin = {"parameters": parameters.to_dict(), **generator.origin, "versions": _versions()}
     previews = Previews(parameters.width, parameters.height, parameters.num_frames)
     with closing(generator.generate(picture, parameters, stopwatch)) as frames:
-        first = next(frames)
+        frame: Frame | None = next(frames)
         # By now it is known how the steps and the first frames got along with the memory there is.
-        tags = _tags({**origin, "memory": generator.memory})
-        with Encoder(path, parameters.width, parameters.height, parameters.fps, tags) as encoder:
-            for frame in chain([first], frames):
-                encoder.put(frame)
+        writers = _writers({Format.MP4: path, **(further or {})}, parameters, {**origin, "memory": generator.memory})
+        with ExitStack() as stack:
+            for writer in writers:
+                stack.enter_context(writer)
+            while frame is not None:
+                # An encoder that is slower than the device holds up the frames: that is not decoding's time.
+                stopwatch.turn(ENCODING)
+                for writer in writers:
+                    writer.put(frame)
                 previews.put(frame)
+                stopwatch.turn(Phase.DECODING)
+                frame = next(frames, None)
             stopwatch.turn(ENCODING)
+            on_progress(Progress(Phase.PUBLISHING))
+            for writer in writers:
+                writer.end()
     thumbnail, spritesheet = previews.thumbnail(), previews.spritesheet()
     seconds = stopwatch.stop()
     provenance = {**origin, "memory": generator.memory, "seconds": seconds}
@@ -85,7 +99,7 @@ def render(
 
 
 class _Stopwatch:
-    """Passes progress on, and takes the time from the first word of one phase to the first of the next."""
+    """Passes progress on, and takes the time of each phase, from its first word to the first of the next."""
 
     def __init__(self, on_progress: Callable[[Progress], None]) -> None:
         self._on_progress = on_progress
@@ -98,27 +112,35 @@ class _Stopwatch:
         self._on_progress(progress)
 
     def turn(self, phase: str | None) -> None:
-        """`phase` begins, unless it has already; the one before has ended."""
+        """`phase` begins or goes on, unless it does already; the one before has ended, or is interrupted."""
         if phase == self._phase:
             return
         now = time.monotonic()
         if self._phase is not None:
-            self._seconds[self._phase] = round(now - self._since, 4)
+            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
     def stop(self) -> dict[str, float]:
         """Seconds of each phase there was."""
         self.turn(None)
-        return dict(self._seconds)
+        return {phase: round(seconds, 4) for phase, seconds in self._seconds.items()}
 
 
 def _versions() -> dict[str, str]:
     return {"svd_service": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
+def _writers(paths: Mapping[Format, Path], parameters: Parameters, origin: dict[str, Any]) -> list[Writer]:
+    # What else is made of the frames is no part of how they came about.
+    said = {name: value for name, value in origin["parameters"].items() if name != "formats"}
+    origin = {**origin, "parameters": said}
+    size = (parameters.width, parameters.height)
+    return [formats.writer(kind, path, size, parameters.fps, _tags(origin), origin) for kind, path in paths.items()]
+
+
 def _tags(origin: dict[str, Any]) -> dict[str, str]:
     return {
         "title": f"{origin['model']['name']}, seed {origin['parameters']['seed']}",
         "comment": json.dumps(origin, sort_keys=True),
-        "encoding_tool": f"svd-service {__version__} (PyAV {origin['versions']['av']}, libx264)",
+        "encoding_tool": f"svd-service {__version__} (PyAV {origin['versions']['av']})",
     }

@@ -7,21 +7,18 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard import current_process
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_process_shutdown
-from PIL.Image import Image
 
 from svd_service import logs
 from svd_service.artifacts.choice import store_of
 from svd_service.celery_app import Publisher
 from svd_service.config import Settings, settings
-from svd_service.jobs.job import Holder, Progress
+from svd_service.jobs.job import Holder
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Parameters
 from svd_service.jobs.service import JobService
 from svd_service.worker import departure
 from svd_service.worker.lease import Lease
@@ -44,11 +41,11 @@ LOAD_PAUSE: Final = 60.0
 class Slot:
     """All that one worker process has: its place, the loaded model, the jobs, and the thread that keeps it alive.
 
-    `render` writes the video of a picture (RGB, of the size that the parameters name) to a path.
+    `render` writes the video of a picture (RGB, of the size that the parameters name) to a path: see `video.render`.
     """
 
     holder: Holder
-    render: "Callable[[Image, Parameters, Path, Callable[[Progress], None]], Rendering]"
+    render: "Callable[..., Rendering]"
     jobs: JobService
     lease: Lease
     settings: Settings
@@ -92,6 +89,8 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     """
     device = configuration.worker_devices[index]
     _pin(device)
+    # SVT-AV1 would tell standard error of each file that it begins.
+    os.environ.setdefault("SVT_LOG", "1")  # noqa: TID251
     from svd_service.video import render  # noqa: PLC0415
     from svd_service.video.pipeline import load  # noqa: PLC0415
 

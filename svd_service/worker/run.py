@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactError, persistently
 from svd_service.jobs.errors import JobError, StaleAttemptError, UnavailableError
-from svd_service.jobs.job import Claim, Failure, Holder, Job, Phase, Progress, Result, Variant
+from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
 from svd_service.jobs.ledger import Ledger
+from svd_service.jobs.request import Format
 from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.worker.lifecycle import Slot, is_gone
 from svd_service.worker.shared import Departure
@@ -151,17 +152,23 @@ def _generate(claim: Claim, job: Job, slot: Slot) -> None:
     patience = StorePatience(report, slot.departure)
     picture = _read_input(job, slot, patience)
     name = result_name(job.id, claim.token)
-    with artifacts.staged(name, patience) as path:
-        rendering = slot.render(picture, job.parameters, path, report)
+    with ExitStack() as staged:
+        path, *others = (
+            staged.enter_context(artifacts.staged(variant_name(name, Variant.of(kind)), patience))
+            for kind in (Format.MP4, *job.parameters.formats)
+        )
+        paths = dict(zip(job.parameters.formats, others, strict=True))
+        rendering = slot.render(picture, job.parameters, path, report, further=paths)
         report(Progress(Phase.PUBLISHING))
         patience.renew(Phase.PUBLISHING)
-        size, digest = path.stat().st_size, _sha256(path)
+        video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
         thumbnail, spritesheet = (variant_name(name, variant) for variant in (Variant.THUMBNAIL, Variant.SPRITESHEET))
         persistently(lambda: artifacts.put(thumbnail, rendering.thumbnail), patience)
         persistently(lambda: artifacts.put(spritesheet, rendering.spritesheet), patience)
     try:
         provenance = {**rendering.provenance, "attempt": claim.attempt, "worker": asdict(slot.holder)["worker"]}
-        result = Result(name, size, digest, rendering.width, rendering.height, rendering.frames, provenance)
+        shape = rendering.width, rendering.height, rendering.frames
+        result = Result(name, video.bytes, video.sha256, *shape, provenance, further)
         _patiently(
             lambda: ledger.finish(
                 claim,
@@ -307,6 +314,6 @@ def _failure(error: Exception) -> Failure:
     return Failure("generation_failed", f"Generation failed: {type(error).__name__}: {error}")
 
 
-def _sha256(path: Path) -> str:
+def _file(path: Path) -> File:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return File(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())

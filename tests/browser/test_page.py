@@ -100,6 +100,12 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
         cat.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "chelsea.mp4"
     assert b"ftyp" in Path(download.value.path()).read_bytes()[:16]
+    for name, kind, frames in (("GIF", "gif", 4), ("WebP", "webp", 4)):
+        with page.expect_download() as download:
+            cat.get_by_role("link", name=name).click()
+        assert download.value.suggested_filename == f"chelsea.{kind}"
+        with Image.open(download.value.path()) as moving:
+            assert (moving.format, getattr(moving, "n_frames", 1)) == (kind.upper(), frames)
 
     cat.get_by_role("button", name="Change").click()
     expect(page.locator("#seed")).to_have_value(re.compile(r"^\d+$"))

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from svd_service.api import create_app
-from svd_service.api.openapi import is_file
+from svd_service.api.openapi import is_file, path_of
 from svd_service.config import Settings
 from svd_service.exporter import LedgerCollector
 from svd_service.jobs.ledger import Ledger, connect
@@ -58,7 +58,7 @@ def test_the_example_of_an_env_file_may_be_uncommented_as_it_stands() -> None:
 
 def test_every_route_is_in_the_readme_and_no_other(settings: Settings) -> None:
     rules = (rule for rule in create_app(settings).url_map.iter_rules() if not is_file(rule.endpoint))
-    served = {rule.rule.removesuffix(".mp4").replace("<", "{").replace(">", "}") for rule in rules}
+    served = {path_of(rule) for rule in rules}
     assert set(re.findall(r"`(?:[A-Z]+ )?(/[^`\s]*)`", (ROOT / "README.md").read_text())) == served
 
 

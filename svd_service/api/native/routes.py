@@ -5,14 +5,24 @@ from typing import BinaryIO, cast
 
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
+from msgspec import Struct
 
 from svd_service.api import events, files, forms
 from svd_service.api.context import hub, jobs, owner, priority
 from svd_service.api.errors import retry_after
-from svd_service.api.native.schema import ErrorView, EventView, GenerateForm, JobList, JobView, ListQuery
+from svd_service.api.native.schema import (
+    ErrorView,
+    EventView,
+    GenerateForm,
+    JobList,
+    JobView,
+    ListQuery,
+    ResultQuery,
+)
 from svd_service.api.openapi import EVENT_STREAM, FILE, Answer, View, describe
 from svd_service.jobs.errors import MissingPictureError
 from svd_service.jobs.job import Variant
+from svd_service.jobs.request import Format
 
 blueprint = Blueprint("native", __name__)
 
@@ -126,33 +136,51 @@ def status(task_id: str) -> Response:
     return jsonify(JobView.of(jobs().find(task_id, owner=owner())))
 
 
-def _describe_result(what: str, media_type: str) -> Callable[[View], View]:
+def _describe_result(
+    what: str, *media_types: str, query: type[Struct] | None = None, unknown: str = _UNKNOWN[404]
+) -> Callable[[View], View]:
     """What is said of a route that answers with a file of a finished job."""
+    etag = {"ETag": "Made of the SHA-256 of the video."}
     return describe(
         "native",
         {
-            200: Answer(f"The {what}.", FILE, (media_type,), {"ETag": "Made of the SHA-256 of the video."}),
-            206: Answer("The part that `Range` asks for.", FILE, (media_type,), {"Content-Range": "Which part it is."}),
+            200: Answer(f"The {what}.", FILE, media_types, etag),
+            206: Answer("The part that `Range` asks for.", FILE, media_types, {"Content-Range": "Which part it is."}),
             304: Answer("The caller has it already."),
             307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
         },
         error=ErrorView,
         errors={
-            **_UNKNOWN,
+            404: unknown,
             409: "The job has no video: it has not ended, or it failed or was cancelled. `status` says which.",
             410: "The video is past its time and gone.",
             412: "A condition of the request does not hold.",
             416: "The range lies beyond the end.",
+            **({422: "There is no such format."} if query else {}),
         },
+        query=query,
     )
 
 
+_NOT_MADE = "There is no such job, or it is another key's; or the job was not asked for this format."
+
+
 @blueprint.get("/results/<task_id>")
-@blueprint.get("/results/<task_id>.mp4")
-@_describe_result("video", "video/mp4")
+@_describe_result("video", *files.MEDIA_TYPES.values(), query=ResultQuery, unknown=_NOT_MADE)
 def result(task_id: str) -> Response:
     """The video of a finished job. Ranges and conditional requests are answered as they should be."""
-    return files.send_result(jobs().open_result(task_id, owner=owner()))
+    return _sent(task_id, forms.parse_query(ResultQuery).format)
+
+
+@blueprint.get(f"/results/<task_id>.<any({', '.join(Format)}):format>")
+@_describe_result("video", *files.MEDIA_TYPES.values(), unknown=_NOT_MADE)
+def result_file(task_id: str, **path: str) -> Response:
+    """The same with the format as the path's ending."""
+    return _sent(task_id, Format(path["format"]))
+
+
+def _sent(task_id: str, kind: Format) -> Response:
+    return files.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.of(kind)))
 
 
 @blueprint.get("/results/<task_id>/thumbnail")

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from svd_service.api.files import MEDIA_TYPES
 from svd_service.api.forms import UploadedFile
 from svd_service.api.options import Options
 from svd_service.jobs.job import Job
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Fit, Profile
+from svd_service.jobs.request import Fit, Format, Profile
 
 
 class GenerateForm(Options, kw_only=True, forbid_unknown_fields=True):
@@ -53,8 +54,21 @@ class FailureView(Struct):
     message: str
 
 
+class FileView(Struct):
+    """One of the video's files. `bytes` is its size; `sha256` is also its ETag."""
+
+    format: Format
+    url: str
+    media_type: str
+    bytes: int
+    sha256: str
+
+
 class ResultView(Struct):
-    """Where the video is, and what it is. `bytes` is its size; `sha256` is also its ETag."""
+    """Where the video is, and what it is. `bytes` is its size; `sha256` is also its ETag.
+
+    `files` has it in every format in which it was made, the MP4 first.
+    """
 
     url: str
     bytes: int
@@ -62,6 +76,7 @@ class ResultView(Struct):
     width: int
     height: int
     frames: int
+    files: list[FileView]
 
 
 class ParametersView(Struct):
@@ -80,6 +95,7 @@ class ParametersView(Struct):
     decode_chunk_size: int
     fit: Fit
     profile: Profile
+    formats: Annotated[tuple[Format, ...], Meta(description="What is made beside the MP4.")]
 
 
 class JobView(Struct, kw_only=True):
@@ -139,11 +155,21 @@ class JobView(Struct, kw_only=True):
                 width=result.width,
                 height=result.height,
                 frames=result.frames,
+                files=[
+                    FileView(kind, f"/results/{job.id}.{kind}", MEDIA_TYPES[kind], file.bytes, file.sha256)
+                    for kind, file in result.files.items()
+                ],
             )
             if result
             else None,
             provenance=result.provenance if result else None,
         )
+
+
+class ResultQuery(Struct, kw_only=True):
+    """Which of the video's files."""
+
+    format: Annotated[Format, Meta(description="One that the job was asked for, or `mp4`.")] = Format.MP4
 
 
 class ListQuery(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -106,14 +106,14 @@ def delete(video_id: str) -> Response:
 @describe(
     "openai",
     {
-        200: Answer("The file.", FILE, ("video/mp4", "image/webp", "image/jpeg")),
-        206: Answer("The part of it that `Range` asks for.", FILE, ("video/mp4", "image/webp", "image/jpeg")),
+        200: Answer("The file.", FILE, files.ALL_MEDIA_TYPES),
+        206: Answer("The part of it that `Range` asks for.", FILE, files.ALL_MEDIA_TYPES),
         304: Answer("It is the one that the caller has."),
         307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
     },
     error=OpenAIError,
     errors={
-        **_UNKNOWN,
+        404: "There is no such job, or it is another key's; or the job was not asked for this format.",
         409: "There is no video: the job has not ended, or ended without one.",
         410: "The video is past its time.",
         412: "A condition of the request does not hold.",
@@ -123,7 +123,10 @@ def delete(video_id: str) -> Response:
     query=ContentQuery,
 )
 def content(video_id: str) -> Response:
-    """The video, a thumbnail or a sprite sheet of it, whatever the caller says that it accepts."""
+    """The video, in one of the `formats` that were asked for, a thumbnail or a sprite sheet of it.
+
+    What the caller says that it accepts does not matter.
+    """
     variant = forms.parse_query(ContentQuery).variant
     return files.send_result(jobs().open_result(video_id, owner=owner(), variant=variant))
 

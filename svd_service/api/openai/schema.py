@@ -117,7 +117,9 @@ class VideosQuery(Struct, kw_only=True):
 class ContentQuery(Struct, kw_only=True):
     """Which content."""
 
-    variant: Annotated[Variant, Meta(description="The MP4, one frame as WebP, or all frames as JPEG.")] = Variant.VIDEO
+    variant: Annotated[
+        Variant, Meta(description="The MP4, one frame as WebP, all frames as JPEG, or one of the job's `formats`.")
+    ] = Variant.VIDEO
 
 
 class VideoError(Struct):

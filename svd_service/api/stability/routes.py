@@ -18,10 +18,11 @@ from svd_service.api.stability.schema import (
     GenerationForm,
     GenerationResult,
     PendingGeneration,
+    ResultQuery,
     StabilityError,
 )
 from svd_service.jobs.errors import MissingPictureError, NotReadyError
-from svd_service.jobs.job import State
+from svd_service.jobs.job import State, Variant
 from svd_service.jobs.service import OpenResult
 
 blueprint = Blueprint("stability", __name__)
@@ -32,6 +33,7 @@ _RESULT: Final = {
     "finish-reason": "`SUCCESS`: nothing is filtered here.",
     "seed": "The one in effect.",
 }
+_MEDIA_TYPES: Final = tuple(files.MEDIA_TYPES.values())
 _ACCEPTED: Final = {
     200: Answer("The id of the generation.", Generation, headers={**_REQUEST, "x-video-size": "Of the video to come."})
 }
@@ -63,29 +65,33 @@ def generate_alpha() -> Response:
 @describe(
     "stability",
     {
-        200: Answer("The video.", FILE, ("video/mp4",), _RESULT, {"application/json": GenerationResult}),
+        200: Answer("The video.", FILE, _MEDIA_TYPES, _RESULT, {"application/json": GenerationResult}),
         202: Answer("It is not there yet.", PendingGeneration, headers=_REQUEST),
-        206: Answer("The part of it that `Range` asks for.", FILE, ("video/mp4",), _RESULT),
+        206: Answer("The part of it that `Range` asks for.", FILE, _MEDIA_TYPES, _RESULT),
         304: Answer("It is the one that the caller has."),
     },
     error=StabilityError,
     errors={
-        404: "There is no such generation, or it is another key's.",
+        404: "There is no such generation, or it is another key's; or it was not asked for this format.",
         406: "The video does not come in a kind that is accepted.",
         409: "There is no video: the generation failed or was cancelled.",
         410: "The video is past its time.",
         412: "A condition of the request does not hold.",
         416: "The range begins behind the end.",
+        422: "There is no such format.",
     },
+    query=ResultQuery,
 )
 def result(generation_id: str) -> ResponseReturnValue:
     """The video; 202 while there is none yet.
 
-    `Accept` chooses: `video/*`, the default, is the MP4, and `application/json` the same as Base64.
+    `Accept` chooses: `video/*`, the default, is the MP4, and `application/json` the same as Base64. `format` asks for
+    another file of the same video.
     """
-    as_json = _wants_json()
+    kind = forms.parse_query(ResultQuery).format
+    as_json = _wants_json(files.MEDIA_TYPES[kind])
     try:
-        opened = jobs().open_result(ids.shortened(generation_id), owner=owner())
+        opened = jobs().open_result(ids.shortened(generation_id), owner=owner(), variant=Variant.of(kind))
     except NotReadyError as error:
         if State(error.state).ended:
             raise
@@ -118,11 +124,13 @@ def _submitted(schema: type[GenerationForm]) -> Response:
     return response
 
 
-def _wants_json() -> bool:
+def _wants_json(media_type: str) -> bool:
     """Whether the caller wants JSON rather than the video itself, which also who takes both gets."""
     accepted = request.accept_mimetypes
-    # The video is an MP4; who accepts nothing but other kinds of video cannot be served.
-    video, json = (accepted.quality(kind) if accepted else 1 for kind in ("video/mp4", "application/json"))
+    # Who asks for a GIF by its name, and for a video as all do, wants the GIF.
+    kinds = {media_type} if media_type == "video/mp4" else {media_type, "video/mp4"}
+    video = max(accepted.quality(kind) for kind in kinds) if accepted else 1
+    json = accepted.quality("application/json") if accepted else 1
     if not video and not json:
         raise NotAcceptable("accept: video/* or application/json")
     return json > video

@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from svd_service.api.forms import UploadedFile
+from svd_service.api.options import Formats, formats_of
 from svd_service.jobs.errors import PictureSizeError
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Parameters, Profile, Request
+from svd_service.jobs.request import Format, Parameters, Profile, Request
 
 #: The sizes of a picture that Stability takes: width and height in pixels.
 SIZES: Final = ((1024, 576), (576, 1024), (768, 768))
@@ -31,6 +32,7 @@ class GenerationForm(Struct, kw_only=True, forbid_unknown_fields=True):
     cfg_scale: Scale = 1.8
     motion_bucket_id: Motion = 127
     profile: Sampled = Profile.EXACT
+    formats: Formats = UNSET  # not Stability's: see `ResultQuery`
 
     def request(self) -> "SizedRequest":
         """What the caller said, as the use cases know it.
@@ -43,6 +45,7 @@ class GenerationForm(Struct, kw_only=True, forbid_unknown_fields=True):
             max_guidance_scale=max(1.0, self.cfg_scale),
             motion_bucket_id=self.motion_bucket_id,
             profile=self.profile,
+            formats=formats_of(self.formats),
         )
 
 
@@ -91,6 +94,12 @@ def video_size(size: tuple[int, int], model: Model) -> tuple[int, int]:
 def _within(size: tuple[int, int], model: Model) -> bool:
     bounds = (model.bounds.width, model.bounds.height)
     return all(least <= side <= most for side, (least, most) in zip(size, bounds, strict=True))
+
+
+class ResultQuery(Struct, kw_only=True):
+    """Which of the video's files; Stability's API knew none but the MP4."""
+
+    format: Annotated[Format, Meta(description="One of the `formats` that were asked for.")] = Format.MP4
 
 
 class Generation(Struct):

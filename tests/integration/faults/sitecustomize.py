@@ -52,7 +52,7 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
 def stand_in(seconds: float) -> Any:
     """A generation of steps that take so long, each."""
 
-    def render(_: Any, __: Any, parameters: Any, path: Path, on_progress: Any) -> SimpleNamespace:
+    def render(_: Any, __: Any, parameters: Any, path: Path, on_progress: Any, **___: Any) -> SimpleNamespace:
         from svd_service.jobs.job import Phase, Progress
 
         on_progress(Progress(Phase.PREPARING))

@@ -19,6 +19,7 @@ FILES = {"/page/<path:filename>": "main.js", "/docs/<path:filename>": "start.js"
 ARGUMENTS: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(("task_id", "job_id", "video_id", "character_id", "id", "filename"), str),
     "generation_id": lengthened,
+    "format": lambda _: "mp4",
 }
 
 #: Routes that say of every id that Stable Video Diffusion cannot do this.
@@ -69,7 +70,8 @@ def test_without_keys_every_header_is_as_good_as_none(http):
 
 def test_with_keys_every_route_but_the_public_ones_asks_for_one(app, http, ann):
     for rule in app.url_map.iter_rules():
-        path = app.url_map.bind("").build(rule.endpoint, dict.fromkeys(rule.arguments, FILES.get(rule.rule, "x")))
+        values = dict.fromkeys(rule.arguments, FILES.get(rule.rule, "x")) | {"format": "gif"}
+        path = app.url_map.bind("").build(rule.endpoint, values)
         method = "POST" if "POST" in rule.methods else "GET"
         answer = http.open(path, method=method, buffered=True)
         assert (answer.status_code == 200) == (rule.rule in PUBLIC), rule

@@ -5,8 +5,10 @@ import uuid
 import pytest
 
 from svd_service.artifacts import ArtifactsUnavailableError
-from svd_service.jobs.job import Failure, Phase, Progress
+from svd_service.jobs.job import Failure, File, Phase, Progress, Result
 from svd_service.jobs.ledger import WorkerStatus
+from svd_service.jobs.request import Format
+from svd_service.jobs.service import result_name
 from tests.unit.api.conftest import VIDEO, png
 
 
@@ -77,6 +79,79 @@ def test_a_result_is_the_video(http, submit, finish, suffix):
     assert answer.headers["ETag"] == f'"{"ab" * 32}"'
     assert answer.headers["Content-Length"] == str(len(VIDEO))
     assert http.get(f"/status/{job_id}").json["result"]["url"] == f"/results/{job_id}.mp4"
+
+
+@pytest.fixture
+def finished(jobs, submit, claim):
+    """A finished job whose video is there as an MP4, a GIF and a ZIP."""
+    job_id = submit(formats="zip,mp4, gif")
+    held = claim(job_id)
+    name = result_name(job_id, held.token)
+    further = {}
+    for kind in ("mp4", "gif", "zip"):
+        content = VIDEO if kind == "mp4" else f"as a {kind}".encode()
+        jobs.artifacts.put(name.replace("mp4", kind), content)
+        further[Format(kind)] = File(len(content), kind[0] * 64)
+    del further[Format.MP4]
+    jobs.ledger.finish(
+        held, Result(name, len(VIDEO), "ab" * 32, 256, 144, 8, {}, further), device="cpu", seconds={}, steps=6
+    )
+    return job_id
+
+
+@pytest.mark.parametrize("path", ["/results/{}.gif", "/results/{}?format=gif"])
+def test_a_result_comes_in_the_formats_that_were_asked_for(http, finished, path):
+    answer = http.get(path.format(finished), buffered=True)
+    assert (answer.status_code, answer.data, answer.mimetype) == (200, b"as a gif", "image/gif")
+    assert answer.headers["ETag"] == f'"{"g" * 64}"'
+    assert answer.headers["Content-Disposition"] == f"inline; filename={finished}.gif"
+    part = http.get(path.format(finished), headers={"Range": "bytes=-3"}, buffered=True)
+    assert (part.status_code, part.data) == (206, b"gif")
+    known = http.get(path.format(finished), headers={"If-None-Match": answer.headers["ETag"]}, buffered=True)
+    assert (known.status_code, known.data) == (304, b"")
+    archive = http.get(f"/results/{finished}.zip", buffered=True)
+    assert (archive.mimetype, archive.headers["Content-Disposition"].partition(";")[0]) == (
+        "application/zip",
+        "attachment",
+    )
+    assert http.get(f"/results/{finished}.mp4", buffered=True).data == VIDEO
+
+
+def test_the_status_lists_the_files(http, finished):
+    job = http.get(f"/status/{finished}").json
+    assert job["parameters"]["formats"] == ["gif", "zip"]
+    assert [(file["format"], file["media_type"], file["bytes"]) for file in job["result"]["files"]] == [
+        ("mp4", "video/mp4", len(VIDEO)),
+        ("gif", "image/gif", 8),
+        ("zip", "application/zip", 8),
+    ]
+    for file in job["result"]["files"]:
+        assert len(http.get(file["url"], buffered=True).data) == file["bytes"]
+
+
+def test_a_format_that_was_not_asked_for_is_404_and_says_what_there_is(http, submit, finished):
+    for job_id, made in ((finished, "mp4, gif, zip"), (submit(formats="webm"), "mp4, webm"), (submit(), "mp4;")):
+        answer = http.get(f"/results/{job_id}.webp", buffered=True)
+        assert (answer.status_code, answer.json["error"]["code"]) == (404, "format_not_made")
+        assert made in answer.json["error"]["message"]
+    assert http.get(f"/results/{finished}?format=avi").status_code == 422
+    assert http.get(f"/results/{finished}.avi").status_code == 404
+    waiting = http.get(f"/results/{submit(formats='gif')}.gif")
+    assert (waiting.status_code, waiting.json["status"]) == (409, "queued")
+
+
+@pytest.mark.parametrize(
+    ("said", "made"),
+    [
+        ("", []),
+        ("mp4", []),
+        ("gif,webp", ["webp", "gif"]),
+        (["gif", "zip"], ["gif", "zip"]),
+        (["webm, gif"], ["webm", "gif"]),
+    ],
+)
+def test_formats_are_said_with_commas_or_one_by_one(http, submit, said, made):
+    assert http.get(f"/status/{submit(formats=said)}").json["parameters"]["formats"] == made
 
 
 def test_a_range_condition_that_fails_is_told(http, submit, finish):
@@ -167,6 +242,8 @@ def test_what_is_no_picture_is_refused(http, data_dir, fields, status, code, par
         ("width", "68"),
         ("height", "1024"),
         ("fit", "stretch"),
+        ("formats", "avi"),
+        ("formats", "gif,"),
         ("prompt", "a cat"),
     ],
 )

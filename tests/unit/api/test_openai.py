@@ -286,3 +286,22 @@ def test_a_job_made_here_is_seen_natively(http, create):
     video_id = create(seed="9").json["id"]
     assert http.get(f"/status/{video_id}").json["parameters"]["seed"] == 9
     assert json.loads(http.get("/v1/videos").data)["data"][0]["id"] == video_id
+
+
+@pytest.mark.parametrize(
+    "said", [{"formats": "webm,gif"}, {"formats[]": ["gif", "webm"]}, {"formats": ["webm", "gif"]}], ids=str
+)
+def test_further_formats_are_extras_and_variants(http, jobs, create, said):
+    video = create(**said).json
+    assert video["parameters"]["formats"] == ["webm", "gif"]
+    assert http.get(f"/v1/videos/{video['id']}/content?variant=gif").status_code == 409
+    absent = http.get(f"/v1/videos/{video['id']}/content?variant=zip")
+    assert (absent.status_code, absent.json["error"]["code"]) == (404, "format_not_made")
+
+
+def test_a_list_of_formats_may_be_json(http, photo):
+    url = "data:image/jpeg;base64," + base64.b64encode(photo).decode()
+    body = {"prompt": "x", "input_reference": {"image_url": url}, "formats": ["zip", "webp"]}
+    answer = http.post("/v1/videos", json=body)
+    assert answer.json["parameters"]["formats"] == ["webp", "zip"]
+    assert http.post("/v1/videos", json=body | {"formats": ["avi"]}).status_code == 422

@@ -34,7 +34,7 @@ def test_every_route_is_described(app):
 
 def test_every_route_is_in_the_document_and_no_other(app, document):
     rules = (rule for rule in app.url_map.iter_rules() if not openapi.is_file(rule.endpoint))
-    assert set(document["paths"]) == {rule.rule.replace("<", "{").replace(">", "}") for rule in rules}
+    assert set(document["paths"]) == {openapi.path_of(rule) for rule in rules}
 
 
 def test_every_operation_has_a_name_of_its_own_a_summary_and_its_errors(document):

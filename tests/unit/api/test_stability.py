@@ -7,8 +7,10 @@ import pytest
 from svd_service.api.stability import ids
 from svd_service.api.stability.schema import video_size
 from svd_service.jobs.errors import UnknownJobError
-from svd_service.jobs.job import Failure
+from svd_service.jobs.job import Failure, File, Result
 from svd_service.jobs.model import Bounds, Model
+from svd_service.jobs.request import Format
+from svd_service.jobs.service import result_name
 from tests.unit.api.conftest import VIDEO, png
 
 PATHS = ("/v2beta/image-to-video", "/v2alpha/generation/image-to-video")
@@ -172,3 +174,26 @@ def test_a_job_made_here_is_seen_in_the_other_dialects(http, create):
     job_id = ids.shortened(create(seed="9").json["id"])
     assert http.get(f"/status/{job_id}").json["parameters"]["seed"] == 9
     assert http.get(f"/v1/videos/{job_id}").json["prompt"] is None
+
+
+def test_another_format_is_asked_for_with_the_picture_and_with_the_result(http, jobs, claim, create):
+    generation = create(seed="7", formats="gif").json["id"]
+    job_id = ids.shortened(generation)
+    path = f"{PATHS[0]}/result/{generation}"
+    assert http.get(f"{path}?format=gif").status_code == 202
+    held = claim(job_id)
+    name = result_name(job_id, held.token)
+    jobs.artifacts.put(name, VIDEO)
+    jobs.artifacts.put(name.replace("mp4", "gif"), b"a gif")
+    result = Result(name, len(VIDEO), "ab" * 32, 256, 144, 8, {}, {Format.GIF: File(5, "cd" * 32)})
+    jobs.ledger.finish(held, result, device="cpu", seconds={}, steps=6)
+    for accept in ("*/*", "video/*", "image/gif", "video/*, application/json"):
+        answer = http.get(f"{path}?format=gif", headers={"Accept": accept}, buffered=True)
+        assert (answer.status_code, answer.data, answer.mimetype) == (200, b"a gif", "image/gif"), accept
+        assert answer.headers["seed"] == "7"
+    told = http.get(f"{path}?format=gif", headers={"Accept": "application/json"}).json
+    assert base64.b64decode(told["video"]) == b"a gif"
+    assert http.get(path, buffered=True).data == VIDEO
+    absent = http.get(f"{path}?format=zip", buffered=True)
+    assert (absent.status_code, absent.json["name"]) == (404, "not_found")
+    assert "mp4, gif" in absent.json["errors"][0]

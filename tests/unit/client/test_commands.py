@@ -49,6 +49,34 @@ def test_a_folder_gets_a_video_of_the_pictures_name(willing: StandIn, cat: Path,
     assert (tmp_path / "cat.mp4").read_bytes() == b"a video"
 
 
+@pytest.mark.parametrize("kind", ["webm", "webp", "gif", "zip"])
+def test_the_files_ending_says_what_the_video_comes_as(willing: StandIn, cat: Path, tmp_path: Path, kind: str) -> None:
+    willing.answer(f"GET /results/{JOB}.{kind}", Answer(kind.encode()))
+    target = tmp_path / f"out.{kind.upper()}"
+    assert run(willing, "generate", cat, "-o", target).exit_code == 0
+    assert target.read_bytes() == kind.encode()
+    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    assert f'name="formats"\r\n\r\n{kind}\r\n'.encode() in body
+
+
+def test_a_format_may_be_said(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
+    assert run(willing, "generate", cat, cat, "-o", tmp_path / "folder", "--format", "gif").exit_code == 0
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == {"cat.gif", "cat-2.gif"}
+    assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "mp4").exit_code == 0
+    assert (tmp_path / "o.gif").read_bytes() == b"a video"
+    assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "avi").exit_code == 2
+
+
+def test_a_service_that_does_not_know_the_format_ends_the_errand_with_its_words(
+    willing: StandIn, cat: Path, tmp_path: Path
+) -> None:
+    willing.answer(f"GET /results/{JOB}.gif", refusal(404, "format_not_made", "the video comes as mp4"))
+    result = run(willing, "generate", cat, "-o", tmp_path / "o.gif")
+    assert result.exit_code == 1
+    assert "the video comes as mp4" in result.stderr
+
+
 def test_several_pictures_need_a_folder_which_is_made(willing: StandIn, cat: Path, tmp_path: Path) -> None:
     assert run(willing, "generate", cat, cat, "-o", tmp_path / "videos").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["cat-2.mp4", "cat.mp4"]

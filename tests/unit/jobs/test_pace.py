@@ -16,7 +16,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
 from svd_service.jobs.ledger import Ledger, WorkerStatus
 from svd_service.jobs.pace import Outlook, Pace, Runner, Work, work_of
-from svd_service.jobs.request import Fit, Parameters
+from svd_service.jobs.request import Fit, Format, Parameters
 
 SMALL = Parameters(1, 64, 64, 8, 10, 7, 127, 0.02, 1.0, 1.0, 4, Fit.CROP)
 LARGE = replace(SMALL, width=128, height=128)
@@ -50,6 +50,12 @@ def test_guidance_doubles_the_work_of_the_steps_alone():
     plain, guided = work_of(SMALL), work_of(replace(SMALL, max_guidance_scale=2.0))
     assert guided[1] == (2 * plain[1][0], 10)
     assert [guided[i] for i in (0, 2, 3)] == [plain[i] for i in (0, 2, 3)]
+
+
+def test_further_formats_are_work_of_the_last_phase_alone():
+    plain, many = work_of(SMALL), work_of(replace(SMALL, formats=(Format.WEBP, Format.GIF)))
+    assert many[:3] == plain[:3]
+    assert many[3][0] > 2 * plain[3][0]
 
 
 def test_nothing_is_told_where_nothing_is_known_or_nobody_is_ready():

@@ -7,7 +7,7 @@ import pytest
 from svd_service.config import ConfigurationError
 from svd_service.jobs.errors import InvalidParameterError
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
-from svd_service.jobs.request import BOUNDS, Fit, Parameters, Profile, Request
+from svd_service.jobs.request import BOUNDS, Fit, Format, Parameters, Profile, Request
 
 MODEL = Model("m", "m", defaults=Defaults(width=1024, height=576), bounds=Bounds(width=(64, 1024), height=(64, 1024)))
 LANDSCAPE, PORTRAIT, SQUARE = (1600, 900), (900, 1600), (500, 500)
@@ -139,3 +139,16 @@ def test_a_job_from_before_there_were_profiles_is_exact():
     told = Request().resolve(MODEL, LANDSCAPE).to_dict()
     del told["profile"]
     assert Parameters.from_dict(told).profile is Profile.EXACT
+
+
+def test_formats_come_in_their_own_order_once_each_and_the_mp4_is_no_further_one():
+    asked = Request(formats=(Format.ZIP, Format.MP4, Format.WEBM, Format.ZIP))
+    parameters = asked.resolve(MODEL, LANDSCAPE)
+    assert parameters.formats == (Format.WEBM, Format.ZIP)
+    assert Parameters.from_dict(json.loads(json.dumps(parameters.to_dict()))) == parameters
+
+
+def test_parameters_of_a_job_from_before_there_were_formats_can_be_read():
+    told = Request().resolve(MODEL, LANDSCAPE).to_dict()
+    del told["formats"]
+    assert Parameters.from_dict(told).formats == ()

@@ -166,7 +166,7 @@ def test_a_full_disk_is_the_callers_error(count: int) -> None:
     before = threading.active_count()
     with pytest.raises(OSError, match="No space left on device") as raised:
         encode(Path("/dev/full"), moving(count, 256, 144))
-    assert "_encode" in {entry.name for entry in raised.traceback}
+    assert "_write" in {entry.name for entry in raised.traceback}
     assert threading.active_count() == before
     assert "/dev/full" not in open_files()
 

@@ -1,6 +1,9 @@
 import json
 import subprocess
 import sys
+import threading
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +13,11 @@ import pytest
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
-from svd_service.jobs.request import Parameters
+from svd_service.jobs.request import Format, Parameters
 from svd_service.video import Rendering, render
+from svd_service.video.encoder import Encoder
 from svd_service.video.pipeline import Generator
+from svd_service.video.writer import Frame
 
 Ask = Callable[..., Parameters]
 Make = Callable[..., tuple[bytes, Rendering]]
@@ -65,7 +70,7 @@ def test_progress_begins_with_preparing_and_ends_with_the_last_frame(
     render(generator, picture, ask(), tmp_path / "video", said.append)
     assert said[0] == Progress(Phase.PREPARING)
     assert Progress(Phase.SAMPLING, 2, 2) in said
-    assert said[-1] == Progress(Phase.DECODING, 3, 3)
+    assert said[-2:] == [Progress(Phase.DECODING, 3, 3), Progress(Phase.PUBLISHING)]
     fractions = [progress.fraction for progress in said]
     assert fractions == sorted(fractions)
 
@@ -73,13 +78,13 @@ def test_progress_begins_with_preparing_and_ends_with_the_last_frame(
 def test_provenance_tells_all_that_determines_the_pixels_and_how_long_it_took(make: Make, ask: Ask) -> None:
     _, rendering = make(seed=3)
     provenance = json.loads(json.dumps(rendering.provenance))
-    assert provenance["parameters"] == ask(seed=3).to_dict()
+    assert provenance["parameters"] == json.loads(json.dumps(ask(seed=3).to_dict()))
     assert provenance["model"]["name"] == "tiny"
     assert provenance["model"]["revision"] == "seed-0"
     assert provenance["model"]["trained"] is False
     assert provenance["device"].startswith("cpu (")
     assert provenance["precision"] == "float32"
-    assert provenance["versions"].keys() == {"svd_service", "av", "diffusers", "torch", "transformers"}
+    assert provenance["versions"].keys() == {"svd_service", "av", "diffusers", "pillow", "torch", "transformers"}
     assert provenance["seconds"] == rendering.seconds
     assert rendering.seconds.keys() == {"preparing", "sampling", "decoding", "encoding"}
     assert all(seconds >= 0 for seconds in rendering.seconds.values())
@@ -90,6 +95,7 @@ def test_the_file_carries_its_provenance_but_no_times(tmp_path: Path, make: Make
     with av.open(tmp_path / "video") as container:
         tags = container.metadata
     expected = {name: value for name, value in rendering.provenance.items() if name != "seconds"}
+    del expected["parameters"]["formats"]
     assert json.loads(tags["comment"]) == json.loads(json.dumps(expected))
     assert tags["title"] == "tiny, seed 3"
     assert tags["encoder"].startswith("svd-service ")
@@ -119,6 +125,56 @@ def test_a_video_that_cannot_be_written_ends_the_work_and_the_next_one_is_as_eve
     with pytest.raises(OSError, match="No space left on device"):
         render(generator, picture, ask(), Path("/dev/full"), ignore)
     assert make()[0] == expected
+
+
+def test_the_same_frames_go_into_every_format_and_the_mp4_is_what_it_is_without_them(
+    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    alone, _ = make()
+    paths: dict[Format, Path] = {kind: tmp_path / f"other-{kind}" for kind in Format if kind is not Format.MP4}
+    parameters = ask(formats=list(paths))
+    said: list[Progress] = []
+    rendering = render(generator, picture, parameters, tmp_path / "video", said.append, further=paths)
+    assert (tmp_path / "video").read_bytes() == alone
+    assert rendering.provenance["parameters"]["formats"] == ("webm", "webp", "gif", "zip")
+    frames = list(generator.generate(picture, parameters, ignore))
+    with zipfile.ZipFile(paths[Format.ZIP]) as archive:
+        *pictures, provenance = archive.namelist()
+        shown = [np.asarray(Image.open(archive.open(name))) for name in pictures]
+        told = json.loads(archive.read(provenance))
+    assert (pictures, provenance) == ([f"frame-000{number}.png" for number in (1, 2, 3)], "provenance.json")
+    np.testing.assert_array_equal(frames, shown)
+    assert (told["parameters"]["seed"], told["model"]["name"]) == (7, "tiny")
+    for kind in (Format.GIF, Format.WEBP):
+        with Image.open(paths[kind]) as moving:
+            assert (moving.n_frames, moving.size) == (3, (64, 64))  # type: ignore[attr-defined]
+    with av.open(paths[Format.WEBM]) as container:
+        assert len(list(container.decode(video=0))) == 3
+
+
+def test_a_further_file_that_cannot_be_written_ends_the_work(
+    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    before = threading.active_count()
+    with pytest.raises(OSError, match="No space left on device"):
+        render(generator, picture, ask(), tmp_path / "video", ignore, further={Format.ZIP: Path("/dev/full")})
+    assert threading.active_count() == before
+
+
+def test_time_for_which_an_encoder_holds_up_the_frames_is_not_decodings(
+    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Encoder.put
+
+    def slowly(self: Encoder, frame: Frame) -> None:
+        time.sleep(0.2)
+        put(self, frame)
+
+    usual = render(generator, picture, ask(num_frames=8), tmp_path / "video", ignore).seconds
+    monkeypatch.setattr(Encoder, "put", slowly)
+    slow = render(generator, picture, ask(num_frames=8), tmp_path / "video", ignore).seconds
+    assert slow["encoding"] >= 1.6
+    assert slow["encoding"] - usual["encoding"] > slow["decoding"] - usual["decoding"]
 
 
 def test_the_package_alone_brings_no_torch() -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import subprocess
@@ -13,11 +14,11 @@ from PIL import Image
 from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.errors import UnavailableError, UnknownJobError
+from svd_service.jobs.errors import ExpiredError, MissingFormatError, UnavailableError, UnknownJobError
 from svd_service.jobs.job import Holder, Job, Phase, Progress, State, Variant
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Request
+from svd_service.jobs.request import Format, Parameters, Request
 from svd_service.jobs.service import JobService
 from svd_service.video import Rendering
 from svd_service.worker import run
@@ -29,11 +30,15 @@ from svd_service.worker.shared import Departure
 VIDEO = b"a video"
 
 
-def rendering(picture: Image.Image, parameters: Any, path: Path, on_progress: Callable[[Progress], None]) -> Rendering:
+def rendering(
+    picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any
+) -> Rendering:
     on_progress(Progress(Phase.SAMPLING, 1, 2))
     path.write_bytes(VIDEO)
-    size, seconds, provenance = picture.size, {"sampling": 1.0}, {"seed": parameters.seed}
-    return Rendering(*size, parameters.num_frames, seconds, provenance, thumbnail=b"one", spritesheet=b"all")
+    provenance: dict[str, Any] = {"seed": parameters.seed}
+    width, height = picture.size
+    frames = parameters.num_frames
+    return Rendering(width, height, frames, {"sampling": 1.0}, provenance, thumbnail=b"one", spritesheet=b"all")
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def left(slot: Slot) -> list[str]:
 
 
 def raising(error: Exception) -> Callable[..., Rendering]:
-    def render(*_: Any) -> Rendering:
+    def render(*_: Any, **__: Any) -> Rendering:
         raise error
 
     return render
@@ -78,11 +83,76 @@ def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
     assert left(slot) == ["results"] * 3
 
 
+@pytest.fixture
+def many(slot: Slot) -> Job:
+    """A job that wants its video in two more formats."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
+    buffer.seek(0)
+    return slot.jobs.submit(buffer, Request(seed=1, formats=(Format.ZIP, Format.MP4, Format.GIF, Format.GIF)))
+
+
+def in_formats(
+    picture: Image.Image, parameters: Parameters, path: Path, report: Any, *, further: Any, **_: Any
+) -> Rendering:
+    for kind, target in further.items():
+        target.write_bytes(f"a {kind}".encode())
+    return rendering(picture, parameters, path, report)
+
+
+def test_an_attempt_publishes_the_formats_that_were_asked_for(slot, many):
+    slot = replace(slot, render=in_formats)
+    assert many.parameters.formats == (Format.GIF, Format.ZIP)
+    assert run_job(many.id, slot) == "finished"
+    result = slot.jobs.find(many.id).result
+    assert list(result.files) == [Format.MP4, Format.GIF, Format.ZIP]
+    for kind in (Format.GIF, Format.ZIP):
+        opened = slot.jobs.open_result(many.id, variant=Variant.of(kind))
+        with opened.file:
+            content = opened.file.read()
+        assert content == f"a {kind}".encode()
+        assert (opened.size, opened.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    with pytest.raises(MissingFormatError, match="mp4, gif, zip"):
+        slot.jobs.open_result(many.id, variant=Variant.WEBM)
+    assert left(slot) == ["results"] * 5
+    slot.jobs.delete(many.id)
+    assert left(slot) == []
+
+
+def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
+    run_job(many.id, replace(slot, render=in_formats))
+    redis_client.zadd("svd:ended", {many.id: 1})
+    assert slot.jobs.expire() == 1
+    assert left(slot) == []
+    with pytest.raises(ExpiredError):
+        slot.jobs.open_result(many.id, variant=Variant.GIF)
+
+
+def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
+    def render(picture, parameters, path, report, *, further):
+        in_formats(picture, parameters, path, report, further=further)
+        further[Format.GIF].unlink()
+        raise ValueError("no such codec")
+
+    assert run_job(many.id, replace(slot, render=render)) == "failed"
+    assert left(slot) == []
+
+
+def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
+    def render(picture, parameters, path, report, *, further):
+        redis_client.zadd("svd:leases", {many.id: 0})
+        slot.jobs.reap()
+        return in_formats(picture, parameters, path, lambda progress: None, further=further)
+
+    assert run_job(many.id, replace(slot, render=render)) == "stale"
+    assert left(slot) == ["inputs"]
+
+
 def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(slot, job):
-    def render(picture, parameters, path, on_progress):
+    def render(picture, parameters, path, on_progress, **further):
         on_progress(Progress(Phase.SAMPLING, 1, 2))
         slot.jobs.discard(job.id)
-        return rendering(picture, parameters, path, lambda progress: None)
+        return rendering(picture, parameters, path, lambda progress: None, **further)
 
     assert run_job(job.id, replace(slot, render=render)) in {"finished", "cancelled"}
     with pytest.raises(UnknownJobError):
@@ -115,9 +185,9 @@ def test_a_picture_that_is_gone_or_broken_fails_the_job(slot, job):
 
 
 def test_a_cancelled_job_stops_at_its_next_step(slot, job):
-    def render(picture, parameters, path, on_progress):
+    def render(picture, parameters, path, on_progress, **further):
         slot.jobs.cancel(job.id)
-        return rendering(picture, parameters, path, on_progress)
+        return rendering(picture, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "cancelled"
     assert slot.jobs.find(job.id).state is State.CANCELLED
@@ -125,10 +195,10 @@ def test_a_cancelled_job_stops_at_its_next_step(slot, job):
 
 
 def test_an_attempt_that_is_no_longer_the_jobs_publishes_nothing(slot, job, redis_client):
-    def render(picture, parameters, path, on_progress):
+    def render(picture, parameters, path, on_progress, **further):
         redis_client.zadd("svd:leases", {job.id: 0})
         slot.jobs.reap()
-        return rendering(picture, parameters, path, lambda progress: None)
+        return rendering(picture, parameters, path, lambda progress: None, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "stale"
     assert slot.jobs.find(job.id).state is State.QUEUED
@@ -138,9 +208,9 @@ def test_an_attempt_that_is_no_longer_the_jobs_publishes_nothing(slot, job, redi
 def test_an_attempt_that_takes_too_long_fails_at_its_next_step(slot, job):
     impatient = replace(slot, settings=Settings.from_mapping({"SVD_JOB_TIMEOUT": 1}))
 
-    def render(picture, parameters, path, on_progress):
+    def render(picture, parameters, path, on_progress, **further):
         time.sleep(1.1)
-        return rendering(picture, parameters, path, on_progress)
+        return rendering(picture, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(impatient, render=render)) == "failed"
     assert slot.jobs.find(job.id).failure.code == "time_limit"

@@ -41,7 +41,9 @@ class AcceleratorError(RuntimeError):
     """Likewise."""
 
 
-def render(picture: Image.Image, parameters: Any, path: Path, on_progress: Callable[[Progress], None]) -> Rendering:
+def render(
+    picture: Image.Image, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any
+) -> Rendering:
     for step in range(3):
         on_progress(Progress(Phase.SAMPLING, step, 3))
     path.write_bytes(b"a video")
@@ -49,7 +51,7 @@ def render(picture: Image.Image, parameters: Any, path: Path, on_progress: Calla
 
 
 def raising(error: Exception) -> Render:
-    def act(*_: Any) -> Rendering:
+    def act(*_: Any, **__: Any) -> Rendering:
         raise error
 
     return act
@@ -58,7 +60,7 @@ def raising(error: Exception) -> Render:
 def saying(say: Callable[[], object]) -> Render:
     """As usual, but `say()` comes before the second step."""
 
-    def act(picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None]) -> Rendering:
+    def act(picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any) -> Rendering:
         on_progress(Progress(Phase.SAMPLING, 0, 3))
         say()
         return render(picture, parameters, path, on_progress)
@@ -143,7 +145,7 @@ def test_a_job_that_is_handed_back_is_published_for_others_and_the_attempt_does_
 
 
 def test_a_job_whose_last_step_is_done_is_not_handed_back(slot: Slot, job_id: str) -> None:
-    def leave_at_the_end(*arguments: Any) -> Rendering:
+    def leave_at_the_end(*arguments: Any, **_: Any) -> Rendering:
         rendering = render(*arguments)
         slot.departure.ask(0)
         return rendering
@@ -282,7 +284,7 @@ def test_a_video_that_is_ready_waits_for_a_store_that_is_away(
 ) -> None:
     made: list[str] = []
 
-    def once(*arguments: Any) -> Rendering:
+    def once(*arguments: Any, **_: Any) -> Rendering:
         made.append("video")
         return render(*arguments)
 
@@ -345,7 +347,7 @@ def test_what_dead_workers_left_behind_is_swept_and_the_result_stays(slot: Slot,
     assert not half.exists()
     result = slot.jobs.find(job_id).result
     assert result is not None
-    kept = {variant_name(Path(result.artifact).name, variant) for variant in Variant}
+    kept = {variant_name(Path(result.artifact).name, variant) for variant in list(Variant)[:3]}
     assert {path.name for path in unpublished.parent.iterdir()} == kept
 
 

@@ -2,6 +2,9 @@
 
 const KEY = "svd-service.key";
 
+/** What the page has made of each video beside the MP4, to be downloaded. */
+export const FORMATS = { webp: "WebP", gif: "GIF" };
+
 /** What the service refused or failed to do. `status` is 0 where there was no answer at all. */
 export class ApiError extends Error {
   constructor(status, code, message, { parameter = null, retryAfter = null } = {}) {
@@ -56,8 +59,8 @@ const json = async (path, options) => (await ask(path, options)).json();
 export const models = async () => (await json("/models")).models;
 export const status = (id) => json(`/status/${id}`);
 export const jobs = (after) => json(`/jobs?limit=50${after ? `&after=${after}` : ""}`);
-export const videoUrl = (id) => `/results/${id}.mp4`;
-export const video = async (id) => (await ask(videoUrl(id))).blob();
+export const fileUrl = (id, format = "mp4") => `/results/${id}.${format}`;
+export const file = async (id, format) => (await ask(fileUrl(id, format))).blob();
 
 /** How the service is; of one that is down, too, where it can still say so. */
 export async function health() {
@@ -82,7 +85,8 @@ export async function generate(picture, fields) {
   const headers = { "Idempotency-Key": randomWord() };
   const form = new FormData();
   form.append("image", picture, picture.name || "picture");
-  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  const said = { ...fields, formats: Object.keys(FORMATS) };
+  for (const [name, value] of Object.entries(said)) form.append(name, value);
   for (let attempt = 1; ; attempt++) {
     try {
       return await json("/generate", { method: "POST", body: form, headers });

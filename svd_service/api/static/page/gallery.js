@@ -1,6 +1,6 @@
 // The jobs, a card each: from the place in the queue to the video, and what can be done with it.
 
-import { currentKey, randomSeed, remove, video, videoUrl } from "./api.js";
+import { FORMATS, currentKey, file, fileUrl, randomSeed, remove } from "./api.js";
 import { $, announce, element, toast } from "./dom.js";
 import { advice, fault, keptUntil, length, size, standing } from "./words.js";
 
@@ -67,7 +67,7 @@ export class Gallery {
 }
 
 class Card {
-  #url = null;
+  #urls = new Map();
   #armed = 0;
   #busy = false;
 
@@ -118,7 +118,7 @@ class Card {
 
   close() {
     this.item.remove();
-    for (const url of [this.#url, this.poster]) if (url) URL.revokeObjectURL(url);
+    for (const url of [...this.#urls.values(), this.poster]) if (url) URL.revokeObjectURL(url);
     const player = this.screen.querySelector("video");
     if (player) watcher.unobserve(player);
   }
@@ -182,7 +182,7 @@ class Card {
 
   async #load(player) {
     if (!currentKey()) {
-      player.src = videoUrl(this.job.task_id);
+      player.src = fileUrl(this.job.task_id);
       return;
     }
     try {
@@ -192,10 +192,12 @@ class Card {
     }
   }
 
-  async #blobUrl() {
+  async #blobUrl(format = "mp4") {
     // A video element cannot show a key, so with one the page fetches the video itself.
-    this.#url ??= URL.createObjectURL(await video(this.job.task_id));
-    return this.#url;
+    if (!this.#urls.has(format)) {
+      this.#urls.set(format, URL.createObjectURL(await file(this.job.task_id, format)));
+    }
+    return this.#urls.get(format);
   }
 
   #buttons() {
@@ -220,7 +222,7 @@ class Card {
       case "stopping":
         return [];
       case "finished":
-        return [this.#download(), button("Copy link", () => this.#copy()), minor(...repeat, dispose)];
+        return [...this.#downloads(), button("Copy link", () => this.#copy()), minor(...repeat, dispose)];
       case "failed":
         if (!this.record?.picture) return [minor(dispose)];
         return [button("Try again", () => this.#again()), minor(repeat[1], dispose)];
@@ -229,19 +231,28 @@ class Card {
     }
   }
 
-  #download() {
+  #downloads() {
+    const made = (this.job.result.files ?? []).map((each) => each.format);
+    const others = Object.keys(FORMATS).filter((format) => made.includes(format));
+    return [
+      this.#download("mp4", "Download", "button primary"),
+      ...others.map((format) => this.#download(format, FORMATS[format], "button")),
+    ];
+  }
+
+  #download(format, text, kind) {
     const link = element("a", {
-      class: "button primary",
-      href: videoUrl(this.job.task_id),
-      download: `${this.name}.mp4`,
-      "aria-label": `Download: ${this.name}`,
-    }, "Download");
+      class: kind,
+      href: fileUrl(this.job.task_id, format),
+      download: `${this.name}.${format}`,
+      "aria-label": `${text}: ${this.name}`,
+    }, text);
     link.addEventListener("click", async (event) => {
       if (link.href.startsWith("blob:")) return;
       // The service names the file by the job's id, and wants the key where there is one: so the page fetches it.
       event.preventDefault();
       try {
-        link.href = await this.#blobUrl();
+        link.href = await this.#blobUrl(format);
         link.click();
       } catch (error) {
         this.#fault(error);
@@ -251,7 +262,7 @@ class Card {
   }
 
   async #copy() {
-    const link = new URL(videoUrl(this.job.task_id), location.href).href;
+    const link = new URL(fileUrl(this.job.task_id), location.href).href;
     const done = await copy(link);
     const key = currentKey() ? " It works with your key only." : "";
     toast(done ? `The link is copied.${key}` : `Copy this link: ${link}`);
