@@ -173,6 +173,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         Seconds, Meta(description="Seconds a job that ended is remembered after its result is gone (410, then 404).")
     ] = 604_800
 
+    content_cache: Annotated[
+        bool,
+        Meta(
+            description="Whether a job that says its seed gets a copy of an earlier job's video: the same key's, of "
+            "the same picture and settings, and still there."
+        ),
+    ] = False
     fetch_urls: Annotated[
         bool,
         Meta(

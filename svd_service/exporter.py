@@ -32,6 +32,9 @@ END_STATES: Final = (State.FINISHED, State.FAILED, State.CANCELLED)
 OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
 
 
+LOOKUPS: Final = ("hit", "miss")
+
+
 class Source(Protocol):
     """Where the figures come from: a `Ledger`, or anything else that has them."""
 
@@ -154,6 +157,12 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
     )
     yield _counter("svd_jobs_ended", "Jobs ended, by their end.", "state", _from_zero(END_STATES, figures.ended))
     yield _counter("svd_jobs_failed", "Jobs failed for good, by reason.", "reason", figures.failed)
+    yield _counter(
+        "svd_cache_lookups",
+        "Submissions for which an earlier job's video was looked for, by whether there was one.",
+        "outcome",
+        _from_zero(LOOKUPS, figures.cache),
+    )
     yield _counter(
         "svd_attempts",
         "Attempts at a job, by what became of them; those started count all.",

@@ -150,6 +150,11 @@ class Result:
         """The files by format, the MP4 first."""
         return {Format.MP4: File(self.bytes, self.sha256), **self.further}
 
+    @property
+    def variants(self) -> "list[Variant]":
+        """All that it comes as."""
+        return [*map(Variant.of, self.files), Variant.THUMBNAIL, Variant.SPRITESHEET]
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`."""
@@ -189,7 +194,8 @@ class Job:
     """A job at one moment, `observed_at`, as the ledger tells it. Times are seconds since the epoch, by Redis' clock.
 
     `eta_seconds` is how long it still takes, `None` where that cannot be told. `notes` are what its caller wants
-    remembered with it. A `deleted` job is nobody's: only its worker is still to stop.
+    remembered with it. A `deleted` job is nobody's: only its worker is still to stop. `cached_from` is the job whose
+    video this one has a copy of.
     """
 
     id: str
@@ -214,3 +220,4 @@ class Job:
     observed_at: float = 0.0
     eta_seconds: float | None = None
     priority: int = 0
+    cached_from: str | None = None

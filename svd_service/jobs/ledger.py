@@ -12,6 +12,7 @@ Keys, all under one namespace:
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
 ``queued_of``               hash    how many jobs each owner has in `queued`
 ``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
+``content:{owner}:{digest}`` hash   the latest job that made a video of just that, by the kind of device that made it
 ``states``                  hash    how many jobs there are in each state
 ``counters``                hash    what has ever happened, for the exporter
 ``paces``                   hash    how fast each kind of device is with each model (pace.py)
@@ -30,7 +31,8 @@ Invariants, after every script:
    `leases`, with a `token`; ended in `ended`; and in nothing else.
 2. A write in the name of an attempt is heard only if its token is the job's present one. A token is made anew for every
    claim, so at most one attempt is heard at any time, and none after the job has ended.
-3. A job's result is written once, by the move to `finished`, and that move ends the attempt.
+3. A job's result is written once, by the move to `finished`, and that move ends the attempt, if there is one: a job
+   whose video an earlier one has made is finished from the start.
 4. Nobody's lease runs while nobody is heard, because Redis is down or frozen.
 5. A job leaves `started` for `queued` at most as often as attempts allow; released attempts are not counted.
 6. Every script can be repeated after an answer that was lost, and changes nothing the second time.
@@ -133,6 +135,7 @@ class Figures:
     phases: dict[tuple[str, str], tuple[int, float]]
     steps: dict[str, tuple[int, float]]
     workers: list[WorkerStatus] = field(default_factory=list)
+    cache: dict[str, int] = field(default_factory=dict)
 
 
 def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
@@ -168,7 +171,7 @@ class Ledger:
             for name in (
                 "submit", "dispatch", "claim", "progress", "finish", "settle",
                 "cancel", "reap", "expire", "forget", "heartbeat", "workers", "outlook",
-                "count_request",
+                "count_request", "find_same",
             )
         }  # fmt: skip
 
@@ -186,8 +189,15 @@ class Ledger:
         idempotency_key: str = "",
         fingerprint: str = "",
         priority: int = 0,
+        content: str = "",
+        same: str | None = None,
+        copy: Result | None = None,
     ) -> str:
         """Accept a job; returns its id, or that of the job made earlier under the same `idempotency_key`.
+
+        `content` is a digest of all that the video depends on but the device. `same` is what `find_same` said of it,
+        or `None` where it was not asked; `copy` is a copy of that job's result. If that job's is still to be had, this
+        one is finished at once, with the copy.
 
         Raises:
             IdempotencyConflictError: that key was used for another request (one with another `fingerprint`).
@@ -201,6 +211,8 @@ class Ledger:
         }
         if notes:
             fields["notes"] = _dump(notes)
+        if content:
+            fields["content"] = content
         verdict, accepted = self._run(
             "submit",
             job_id,
@@ -211,6 +223,10 @@ class Ledger:
             priority,
             self._settings.max_queued,
             self._settings.max_queued_per_key,
+            self._settings.result_ttl,
+            "-" if same is None else same,
+            _dump(asdict(copy)) if copy else "",
+            copy.provenance.get("device", "") if copy else "",
             *_flat(fields.items()),
         )
         if verdict == "conflict":
@@ -218,6 +234,12 @@ class Ledger:
         if verdict in {"full", "owner_full"}:
             raise self._queue_full(of_owner=verdict == "owner_full")
         return str(accepted)
+
+    def find_same(self, owner: str, content: str, model: str) -> str:
+        """The id of the owner's latest job that made a video of `content`, on a device like one that works for `model`
+        now, and whose result is still to be had; or `""`.
+        """
+        return str(self._run("find_same", owner, content, model, WORKER_SILENCE))
 
     def require_room(self, owner: str) -> None:
         """Refuse early what `submit` would refuse now.
@@ -397,9 +419,18 @@ class Ledger:
         _heard(answer, claim)
         return bool(answer == "cancel")
 
-    def finish(self, claim: Claim, result: Result, *, device: str, seconds: Mapping[str, float], steps: int) -> None:
+    def finish(
+        self,
+        claim: Claim,
+        result: Result,
+        *,
+        device: str,
+        seconds: Mapping[str, float],
+        steps: int,
+        reusable: bool = True,
+    ) -> None:
         """Publish the result and end the job. `seconds` by phase and the number of `steps` feed the metrics, and
-        teach how long the next jobs will take.
+        teach how long the next jobs will take. What is not `reusable` is copied for no other job.
 
         Raises:
             StaleAttemptError: the claim is no longer the job's; the caller's result is not the job's and is to go.
@@ -418,6 +449,7 @@ class Ledger:
             self._settings.result_ttl,
             device,
             _dump([seconds.get(phase, 0) for phase in list(Phase)[:-1]]),
+            int(reusable),
             *_flat(counters.items()),
         )
         _heard(answer, claim)
@@ -539,6 +571,7 @@ class Ledger:
             ended=by_label("ended"),
             failed=by_label("failed"),
             attempts=by_label("attempts"),
+            cache=by_label("cache"),
             queue_length=queued,
             oldest_queued=max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else 0.0,
             phases={
@@ -614,6 +647,7 @@ def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_
         position=position,
         observed_at=observed_at,
         priority=int(fields.get("priority", 0)),
+        cached_from=fields.get("cached_from"),
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import BinaryIO, Final
 
+from svd_service import __version__
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.config import Settings
 from svd_service.jobs.errors import (
@@ -25,13 +27,16 @@ from svd_service.jobs.errors import (
 from svd_service.jobs.job import Job, Result, State, Variant
 from svd_service.jobs.ledger import Ledger, Wanted
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Format, Request
+from svd_service.jobs.request import Format, Parameters, Request
 
 logger = logging.getLogger(__name__)
 
 #: The folders of the store that hold fitted pictures, and videos with their variants.
 INPUTS: Final = "inputs"
 RESULTS: Final = "results"
+
+#: A file of the store is copied in pieces of so many bytes.
+COPY_BYTES: Final = 1_048_576
 
 #: Seconds for which an artifact may lie without a job that wants it: longer than any submission takes.
 ORPHAN_AGE: Final = 3_600.0
@@ -94,8 +99,9 @@ class JobService:
             UnavailableError: the ledger or the artifacts cannot be reached. The job may exist all the same; asking
                 again with the same `idempotency_key` is safe.
         """
-        if not idempotency_key:
-            # Before the picture costs anything. With the key it may be a repetition, which needs no room.
+        may_be_cached = self.settings.content_cache and request.seed is not None
+        if not idempotency_key and not may_be_cached:
+            # Before the picture costs anything. With the key it may be a repetition, which needs no room, as a copy.
             self.ledger.require_room(owner)
         # Pillow comes in with the first picture: the web process is to start fast, and workers need none of this.
         from svd_service.jobs.picture import encode_png, open_picture  # noqa: PLC0415
@@ -108,6 +114,8 @@ class JobService:
         job_id = str(uuid.uuid4())
         name = input_name(job_id)
         self.artifacts.put(name, content)
+        digest = self._content_of(content, parameters) if self.settings.content_cache else ""
+        same, copy = self._copied(job_id, digest, owner) if may_be_cached else (None, None)
         accepted = ""
         try:
             accepted = self.ledger.submit(
@@ -120,6 +128,9 @@ class JobService:
                 idempotency_key=idempotency_key,
                 fingerprint=_fingerprint(content, request) if idempotency_key else "",
                 priority=priority,
+                content=digest,
+                same=same,
+                copy=copy,
             )
         except UnavailableError:
             # The job may be there all the same, and want its picture. If it is not, the sweep for orphans gets it.
@@ -128,8 +139,56 @@ class JobService:
         finally:
             if accepted != job_id:
                 self._leave_to_the_sweep_at_worst(name)
+                self._drop_copy(copy)
+        job = self.find(accepted, owner=owner)
+        if job.cached_from:
+            self._leave_to_the_sweep_at_worst(name)
+            return job
+        self._drop_copy(copy)
         self.dispatch()
         return self.find(accepted, owner=owner)
+
+    def _content_of(self, picture: bytes, parameters: Parameters) -> str:
+        """A digest of all that a video depends on, as far as it is known before a device is chosen."""
+        made_of = {
+            "picture": hashlib.sha256(picture).hexdigest(),
+            "parameters": parameters.to_dict(),
+            "model": {"source": self.model.source, **self.model.summary()},
+            "levers": self.settings.levers,
+            "version": __version__,
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    def _copied(self, job_id: str, content: str, owner: str) -> tuple[str, Result | None]:
+        """An earlier job that made the same video, and a copy of its files as the result of job `job_id`; or `""`."""
+        same = self.ledger.find_same(owner, content, self.model.name)
+        if not same:
+            return "", None
+        copy = None
+        try:
+            result = self.find(same, owner=owner).result
+            if result is None:
+                return "", None
+            copy = replace(result, artifact=result_name(job_id, uuid.uuid4().hex))
+            for variant in result.variants:
+                with (
+                    self.artifacts.open(variant_name(result.artifact, variant)) as source,
+                    self.artifacts.staged(variant_name(copy.artifact, variant)) as path,
+                    path.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target, COPY_BYTES)
+        except (MissingArtifactError, UnknownJobError):  # it was deleted, or its time was over, meanwhile
+            self._drop_copy(copy)
+            return "", None
+        except BaseException:
+            self._drop_copy(copy)
+            raise
+        return same, copy
+
+    def _drop_copy(self, copy: Result | None) -> None:
+        if copy is not None:
+            for variant in copy.variants:
+                self._leave_to_the_sweep_at_worst(variant_name(copy.artifact, variant))
 
     def count_refused(self, error: RefusedError | QueueFullError) -> None:
         """Note for the exporter that a submission was refused."""

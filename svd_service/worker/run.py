@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
@@ -15,7 +15,7 @@ from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactErro
 from svd_service.jobs.errors import JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
 from svd_service.jobs.ledger import Ledger
-from svd_service.jobs.request import Format
+from svd_service.jobs.request import Format, Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.worker.lifecycle import Slot, is_gone
 from svd_service.worker.shared import Departure
@@ -176,6 +176,7 @@ def _generate(claim: Claim, job: Job, slot: Slot) -> None:
                 device=slot.holder.device,
                 seconds=rendering.seconds,
                 steps=job.parameters.num_inference_steps,
+                reusable=_as_asked(rendering.provenance, job.parameters),
             )
         )
     except StaleAttemptError:
@@ -194,6 +195,12 @@ def _read_input(job: Job, slot: Slot, patience: "StorePatience") -> Image.Image:
             patience(error)
         except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
             raise BrokenInputError("The stored picture is missing or cannot be read.") from error
+
+
+def _as_asked(provenance: dict[str, Any], parameters: Parameters) -> bool:
+    """Whether the video is what it would be with memory enough: smaller chunks change the pixels a little."""
+    used = provenance.get("memory", {}).get("decode_chunk_size", parameters.decode_chunk_size)
+    return bool(used == parameters.decode_chunk_size)
 
 
 class StorePatience:

@@ -114,6 +114,8 @@ class JobView(Struct, kw_only=True):
     ended_at: datetime | None
     expires_at: datetime | None
     cancel_requested: Annotated[bool, Meta(description="Whether its worker is to stop at the next step.")]
+    cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
+    cached_from: Annotated[str | None, Meta(description="The job that made the video, then; it may be gone by now.")]
     attempt: int
     attempts: list[AttemptView]
     parameters: ParametersView
@@ -140,6 +142,8 @@ class JobView(Struct, kw_only=True):
             ended_at=_moment(job.ended_at),
             expires_at=_moment(job.expires_at),
             cancel_requested=job.cancel_requested,
+            cached=job.cached_from is not None,
+            cached_from=job.cached_from,
             attempt=len(job.attempts),
             attempts=[
                 AttemptView(**{**vars(a), "started_at": _moment(a.started_at), "ended_at": _moment(a.ended_at)})

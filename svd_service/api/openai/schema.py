@@ -150,6 +150,7 @@ class VideoView(Struct, kw_only=True):
     remixed_from_video_id: None = None
     queue_position: Annotated[int | None, Meta(description="1 is next; null unless queued.")]
     eta_seconds: Annotated[float | None, Meta(description="How long it still takes, if that can be told.")]
+    cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
     parameters: Annotated[dict[str, Any], Meta(description="SVD's parameters in effect, the seed included.")]
     warnings: Annotated[list[str], Meta(description="What was asked for and has no effect.")]
 
@@ -171,6 +172,7 @@ class VideoView(Struct, kw_only=True):
             size=f"{used.width}x{used.height}",
             queue_position=job.position,
             eta_seconds=job.eta_seconds,
+            cached=job.cached_from is not None,
             parameters=used.to_dict(),
             warnings=_warnings(job),
         )

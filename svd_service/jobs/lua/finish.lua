@@ -1,5 +1,5 @@
 -- Publish the one result. ARGV: id, token, result as JSON, seconds to keep it, device, seconds of each measured phase as
--- JSON (0 if unknown), then counters to add as name, amount, … Answers 'ok' or 'stale'. A cancel that came too late is void: the result is there.
+-- JSON (0 if unknown), '1' if other jobs may have a copy of the result, then counters to add as name, amount, … Answers 'ok' or 'stale'. A cancel that came too late is void: the result is there.
 local id, token = ARGV[1], ARGV[2]
 
 -- How much of what was learned before a job still counts after it: about ten jobs are remembered.
@@ -42,6 +42,7 @@ close_attempt(id, 'finished')
 set(id, 'last_token', token)
 redis.call('HDEL', job_key(id), 'cancel')
 set(id, 'result', ARGV[3], 'expires', string.format('%.6f', now + keep))
-for i = 7, #ARGV, 2 do redis.call('HINCRBYFLOAT', key('counters'), ARGV[i], ARGV[i + 1]) end
+if ARGV[7] == '1' then remember_content(id, ARGV[5], keep) end
+for i = 8, #ARGV, 2 do redis.call('HINCRBYFLOAT', key('counters'), ARGV[i], ARGV[i + 1]) end
 end_job(id, 'finished', keep)
 return 'ok'

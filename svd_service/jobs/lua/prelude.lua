@@ -97,6 +97,23 @@ local function holds(id, token) return field(id, 'state') == 'started' and field
 
 local function live_workers(max_age) return redis.call('ZCOUNT', key('workers'), now - max_age, '+inf') end
 
+-- Whether a job's result may be had by another job of its owner: it is there, and wanted.
+local function is_reusable(id, owner)
+  if field(id, 'state') ~= 'finished' or field(id, 'deleted') or field(id, 'owner') ~= owner then return false end
+  return tonumber(field(id, 'expires')) > now
+end
+
+-- Where the jobs of an owner are found that made the same video: by the kind of device that made it.
+local function content_key(owner, content) return key('content:' .. owner .. ':' .. content) end
+
+local function remember_content(id, device, keep)
+  local content = field(id, 'content')
+  if not content then return end
+  local known = content_key(field(id, 'owner'), content)
+  redis.call('HSET', known, device, id)
+  redis.call('PEXPIRE', known, math.ceil(keep * 1000))
+end
+
 -- The record goes; whoever listens is told with a last version, since there is nothing left to look up.
 local function forget(id)
   local owner = field(id, 'owner')

@@ -138,6 +138,26 @@ def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
     assert left(slot) == []
 
 
+@pytest.mark.parametrize(("used", "reusable"), [(14, True), (1, False)])
+def test_a_video_made_in_smaller_chunks_than_asked_for_is_not_for_others(slot, job, monkeypatch, used, reusable):
+    said = []
+    finish = slot.jobs.ledger.finish
+
+    def heard(*arguments: Any, **more: Any) -> None:
+        said.append(more["reusable"])
+        finish(*arguments, **more)
+
+    monkeypatch.setattr(slot.jobs.ledger, "finish", heard)
+
+    def render(*arguments: Any, **more: Any) -> Rendering:
+        made = rendering(*arguments, **more)
+        return replace(made, provenance={"memory": {"decode_chunk_size": used}})
+
+    assert job.parameters.decode_chunk_size == 14
+    assert run_job(job.id, replace(slot, render=render)) == "finished"
+    assert said == [reusable]
+
+
 def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
     def render(picture, parameters, path, report, *, further):
         redis_client.zadd("svd:leases", {many.id: 0})

@@ -1,0 +1,239 @@
+"""A job that was made before is not made again: over a real Redis, and files on the local disk."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
+from svd_service.jobs.errors import ExpiredError, IdempotencyConflictError, QueueFullError, UnknownJobError
+from svd_service.jobs.job import File, Holder, Job, Result, State, Variant
+from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
+from svd_service.jobs.model import Model
+from svd_service.jobs.request import Format, Request
+from svd_service.jobs.service import JobService, result_name, variant_name
+
+pytestmark = pytest.mark.enable_socket
+
+DEVICE, OTHER_DEVICE = "cpu (fast)", "cpu (slow)"
+ASKED = Request(seed=7, num_inference_steps=3, formats=(Format.GIF,))
+
+
+@pytest.fixture
+def make(redis_url: str, make_settings: Callable[..., Settings]) -> Callable[..., JobService]:
+    def service(**variables: object) -> JobService:
+        settings = make_settings(**{"REDIS_URL": redis_url, "SVD_CONTENT_CACHE": True, **variables})
+        ledger = Ledger(connect(settings), settings)
+        model = Model.of(settings)
+        return JobService(ledger, LocalArtifacts(settings.data_dir), model, settings, lambda job_id: None)
+
+    return service
+
+
+@pytest.fixture
+def jobs(make: Callable[..., JobService]) -> JobService:
+    service = make()
+    ready(service, DEVICE)
+    return service
+
+
+def ready(jobs: JobService, device: str) -> None:
+    jobs.ledger.heartbeat(WorkerStatus(f"host/{device}", device, "instance", 1, jobs.model.name, True, 0.0, 1.0))
+
+
+def submit(jobs: JobService, request: Request = ASKED, colour: str = "red", **more: Any) -> Job:
+    picture = io.BytesIO()
+    Image.new("RGB", (256, 144), colour).save(picture, "PNG")
+    picture.seek(0)
+    return jobs.submit(picture, request, **more)
+
+
+def make_video(jobs: JobService, job: Job, *, device: str = DEVICE, reusable: bool = True) -> None:
+    """Take a worker's part."""
+    claim = jobs.ledger.claim(job.id, Holder(f"host/{device}", device, "instance", 1))
+    assert claim is not None
+    name = result_name(job.id, claim.token)
+    further = {kind: File(3, "cd" * 32) for kind in job.parameters.formats}
+    result = Result(name, 5, "ab" * 32, 256, 144, 8, {"device": device, "seed": job.parameters.seed}, further)
+    for variant in result.variants:
+        jobs.artifacts.put(variant_name(name, variant), b"video" if variant is Variant.VIDEO else variant.encode())
+    jobs.ledger.finish(claim, result, device=device, seconds={}, steps=3, reusable=reusable)
+    jobs.artifacts.delete(job.input)
+
+
+@pytest.fixture
+def made(jobs: JobService) -> Job:
+    """A job that is finished."""
+    job = submit(jobs)
+    make_video(jobs, job)
+    return job
+
+
+def read(jobs: JobService, job: Job, variant: Variant = Variant.VIDEO, **more: Any) -> bytes:
+    opened = jobs.open_result(job.id, variant=variant, **more)
+    with opened.file:
+        return opened.file.read()
+
+
+def files(jobs: JobService, job: Job) -> list[str]:
+    return [name for name, _ in jobs.artifacts.names() if job.id in name]
+
+
+def lookups(jobs: JobService) -> dict[str, int]:
+    return jobs.ledger.figures().cache
+
+
+def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made):
+    again = submit(jobs)
+    assert (again.state, again.cached_from, again.attempts) == (State.FINISHED, made.id, ())
+    assert again.id != made.id
+    for variant, content in ((Variant.VIDEO, b"video"), (Variant.GIF, b"gif"), (Variant.THUMBNAIL, b"thumbnail")):
+        assert read(jobs, again, variant) == content
+    assert len(files(jobs, again)) == len(files(jobs, made)) == 4
+    assert again.result is not None
+    assert again.result.provenance == {"device": DEVICE, "seed": 7}
+    assert (again.expires_at or 0) > again.created_at
+    figures = jobs.ledger.figures()
+    assert (figures.cache, figures.jobs["finished"], figures.queue_length) == ({"miss": 1, "hit": 1}, 2, 0)
+    assert figures.ended == {"finished": 2}
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the original", "the copy"])
+def test_deleting_one_leaves_the_other_and_a_copy_can_be_copied(jobs, made, first):
+    pair = [made, submit(jobs)]
+    gone, kept = pair[first], pair[1 - first]
+    assert jobs.delete(gone.id) is None
+    assert files(jobs, gone) == []
+    assert read(jobs, kept) == b"video"
+    # The one that is deleted was the latest, or the other is.
+    third = submit(jobs)
+    assert third.state is (State.FINISHED if first == 0 else State.QUEUED)
+
+
+def test_a_job_without_a_seed_is_made_anew_and_found_by_one_that_says_the_seed(jobs):
+    drawn = submit(jobs, replace(ASKED, seed=None))
+    make_video(jobs, drawn)
+    assert submit(jobs, replace(ASKED, seed=None)).state is State.QUEUED
+    assert lookups(jobs) == {}
+    assert submit(jobs, replace(ASKED, seed=drawn.parameters.seed)).cached_from == drawn.id
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        replace(ASKED, seed=8),
+        replace(ASKED, num_inference_steps=4),
+        replace(ASKED, formats=()),
+        replace(ASKED, formats=(Format.GIF, Format.ZIP)),
+        replace(ASKED, fps=8),
+        replace(ASKED, decode_chunk_size=1),
+    ],
+    ids=["seed", "steps", "fewer formats", "more formats", "fps", "chunks"],
+)
+def test_other_settings_are_another_video(jobs, made, request_):
+    assert submit(jobs, request_).state is State.QUEUED
+    assert lookups(jobs) == {"miss": 2}
+
+
+def test_another_picture_another_key_or_another_model_is_another_video(jobs, made, make, tmp_path):
+    assert submit(jobs, colour="blue").state is State.QUEUED
+    assert submit(jobs, owner="ben").state is State.QUEUED
+    other = make(SVD_MODEL="someone/another-svd")
+    ready(other, DEVICE)
+    assert submit(other).state is State.QUEUED
+
+
+def test_what_another_kind_of_device_made_is_not_copied(jobs, made, redis_client):
+    redis_client.delete("svd:workers")
+    assert submit(jobs).state is State.QUEUED  # who knows which device will be there
+    ready(jobs, OTHER_DEVICE)
+    assert submit(jobs).state is State.QUEUED
+    ready(jobs, DEVICE)
+    assert submit(jobs).cached_from == made.id
+
+
+def test_unless_it_is_switched_on_nothing_is_looked_for(jobs, made, make):
+    off = make(SVD_CONTENT_CACHE=False)
+    assert submit(off).state is State.QUEUED
+    assert lookups(jobs) == {"miss": 1}
+
+
+def test_a_result_past_its_time_is_not_copied(jobs, made, redis_client):
+    redis_client.hset(f"svd:job:{made.id}", "expires", "1")
+    assert submit(jobs).state is State.QUEUED
+    with pytest.raises(ExpiredError):
+        read(jobs, made)
+
+
+def test_a_result_that_vanished_from_the_store_is_made_anew(jobs, made):
+    jobs.artifacts.delete(variant_name(jobs.find(made.id).result.artifact, Variant.GIF))
+    again = submit(jobs)
+    assert again.state is State.QUEUED
+    assert files(jobs, again) == [again.input]
+
+
+def test_one_that_is_deleted_while_its_files_are_copied_is_made_anew(jobs, made, monkeypatch):
+    accept = jobs.ledger.submit
+
+    def too_late(job_id: str, **said: Any) -> str:
+        assert said["copy"] is not None
+        jobs.ledger.forget(made.id)
+        return str(accept(job_id, **said))
+
+    monkeypatch.setattr(jobs.ledger, "submit", too_late)
+    again = submit(jobs)
+    assert (again.state, again.position) == (State.QUEUED, 1)
+    assert files(jobs, again) == [again.input]
+    assert lookups(jobs) == {"miss": 2}
+
+
+def test_a_copy_needs_no_room_in_the_queue(jobs, made, make):
+    full = make(SVD_MAX_QUEUED=1)
+    submit(full, colour="blue")
+    assert submit(full).state is State.FINISHED
+    with pytest.raises(QueueFullError):
+        submit(full, colour="green")
+
+
+def test_a_video_that_was_made_otherwise_than_asked_is_not_copied(jobs):
+    make_video(jobs, submit(jobs), reusable=False)
+    assert submit(jobs).state is State.QUEUED
+
+
+def test_with_an_idempotency_key_the_same_request_is_the_same_copy(jobs, made, tmp_path):
+    first = submit(jobs, idempotency_key="k")
+    assert first.cached_from == made.id
+    assert submit(jobs, idempotency_key="k").id == first.id
+    with pytest.raises(IdempotencyConflictError):
+        submit(jobs, colour="blue", idempotency_key="k")
+    kept = {name.split("/")[1] for name, _ in jobs.artifacts.names()}
+    assert kept == {made.id, first.id}
+
+
+def test_the_script_that_accepts_a_copy_may_be_repeated(jobs, made, monkeypatch):
+    accept = jobs.ledger.submit
+
+    def twice(job_id: str, **said: Any) -> str:
+        assert accept(job_id, **said) == accept(job_id, **said)
+        return job_id
+
+    monkeypatch.setattr(jobs.ledger, "submit", twice)
+    assert read(jobs, submit(jobs)) == b"video"
+    assert lookups(jobs) == {"miss": 1, "hit": 1}
+
+
+def test_retention_takes_a_copy_as_any_result(jobs, made, redis_client):
+    again = submit(jobs)
+    redis_client.zadd("svd:ended", {again.id: 1})
+    assert jobs.expire() == 1
+    assert files(jobs, again) == []
+    assert jobs.find(again.id).state is State.EXPIRED
+    redis_client.zadd("svd:ended", {again.id: 1})
+    jobs.expire()
+    with pytest.raises(UnknownJobError):
+        jobs.find(again.id)
+    assert read(jobs, made) == b"video"
