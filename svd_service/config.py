@@ -111,6 +111,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             "to add or, with a `-` before them, to leave out: `-fused_qkv`, `none,lerp`."
         ),
     ] = "auto"
+    memory: Annotated[
+        Literal["auto", "fast", "lean", "small", "least"],
+        Meta(
+            description="How a CUDA device's memory is used, from the fastest to the most thrifty; `auto`: the fastest "
+            "that fits into what is free."
+        ),
+    ] = "auto"
     video_width: Annotated[Size | None, Meta(description="Default width in pixels. Default: the model's.")] = None
     video_height: Annotated[Size | None, Meta(description="Default height in pixels. Default: the model's.")] = None
     video_frames: Annotated[

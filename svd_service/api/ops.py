@@ -112,7 +112,7 @@ def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
         return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
     finally:
         client.close()
-    ready = [WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since) for w in workers]
+    ready = [WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory) for w in workers]
     model = ModelView(**service.model.summary())
     trouble = store.trouble()
     view = HealthView(

@@ -98,7 +98,10 @@ _SEPARATOR: Final = "|"
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` a duration."""
+    """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` a duration.
+
+    `memory` is the way in which it uses that of its device.
+    """
 
     worker: str
     device: str
@@ -109,6 +112,7 @@ class WorkerStatus:
     ready_since: float
     load_seconds: float
     seen_at: float = 0.0
+    memory: str = ""
 
 
 @dataclass(frozen=True)

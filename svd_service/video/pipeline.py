@@ -20,6 +20,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
+from svd_service.video.budget import FAST, GB, HOST, Way, choose, need
 from svd_service.video.levers import Lever, chosen, pull
 from svd_service.video.memory import Ladder
 from svd_service.video.profiles import sigmas
@@ -52,7 +53,11 @@ def load(model: Model, device: str, settings: Settings, levers: Collection[Lever
     precision = torch.float32 if place == _CPU else torch.float16
     if levers is None:
         levers = chosen(settings.levers, place)
-    generator = Generator(_open(weights, precision, place), model, weights.revision, levers)
+    pipe = _open(weights, precision)
+    way = _way(pipe, model, place, settings)
+    if not way.model_offload:
+        _move(pipe, place)
+    generator = Generator(pipe, model, weights.revision, levers, way, place)
     logger.info("loaded %s on %s in %.1f s", model.name, generator.device, time.monotonic() - began)
     logger.info("levers: %s", ", ".join(sorted(generator.levers)) or "none")
     if not model.trained:
@@ -79,15 +84,46 @@ def _threads(settings: Settings) -> int:
     return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
 
 
-def _open(weights: Weights, precision: torch.dtype, place: torch.device) -> Pipeline:
+def _way(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) -> Way:
+    """How memory is to be used, and a word about it in the log."""
+    if place == _CPU:
+        if settings.memory != "auto":
+            logger.warning("SVD_MEMORY=%s is about the memory of CUDA devices, and means nothing here", settings.memory)
+        return HOST
+    free, _ = torch.cuda.mem_get_info(place)
+    parts = {name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    way = choose(settings.memory, free, model.defaults, parts)
+    takes = need(way, model.defaults, parts)
+    logger.info(
+        "memory: %s (SVD_MEMORY=%s), which takes %.1f GB or so of %.1f GB that are free",
+        way.name,
+        settings.memory,
+        takes / GB,
+        free / GB,
+    )
+    if takes > free:
+        logger.warning("memory: that is more than there is; jobs may need to be repeated with less, or fail")
+    return way
+
+
+def _bytes(part: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*part.parameters(), *part.buffers()))
+
+
+def _move(pipe: Pipeline, place: torch.device) -> None:
+    try:
+        pipe.to(place)
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"The model does not fit into the memory of {place}: {error}") from error
+
+
+def _open(weights: Weights, precision: torch.dtype) -> Pipeline:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
         pipe: Pipeline = Pipeline.from_pretrained(
             weights.folder, dtype=precision, variant=weights.variant, use_safetensors=True, local_files_only=True
-        ).to(place)
-    except torch.OutOfMemoryError as error:
-        raise ModelLoadError(f"The model does not fit into the memory of {place}: {error}") from error
+        )
     except Exception as error:
         raise ModelLoadError(
             f"{weights.folder} cannot be loaded as a Stable Video Diffusion in diffusers' layout, with safetensors "
@@ -101,18 +137,28 @@ class Generator:
     """A pipeline on a device. It makes one video at a time: what a video needs from step to step, the pipeline holds.
 
     `device` names the hardware; `origin` is what of a video's provenance is the same for every video made here.
-    `levers` are pulled when it is made, for good; without any it is the stock pipeline.
+    `levers` are pulled when it is made, for good; without any it is the stock pipeline. `place` is where it works, if
+    that is not where `pipe` is already (which it is not with `way.model_offload`); `way` is how its memory is used.
     """
 
-    def __init__(self, pipe: Pipeline, model: Model, revision: str | None, levers: Collection[Lever] = ()) -> None:
+    def __init__(
+        self,
+        pipe: Pipeline,
+        model: Model,
+        revision: str | None,
+        levers: Collection[Lever] = (),
+        way: Way = FAST,
+        place: torch.device | None = None,
+    ) -> None:
         self.levers = frozenset(levers)
         pull(pipe, self.levers)
         self._pipe = pipe
         self._profiles = model.profiles
-        self._place: torch.device = pipe.device
+        self._place: torch.device = place or pipe.device
+        self.way = way
         self._precision: torch.dtype = pipe.unet.dtype
         self._vae_precision: torch.dtype = pipe.vae.dtype
-        self._ladder = Ladder(pipe, self._place)
+        self._ladder = Ladder(pipe, self._place, way)
         self.device = _name(self._place)
         self.origin: dict[str, Any] = {
             "model": {
@@ -151,7 +197,9 @@ class Generator:
         try:
             on_progress(Progress(Phase.PREPARING))
             self._ladder.begin(parameters.decode_chunk_size)
-            latents = self._ladder.sample(lambda: self._sample(picture, parameters, on_progress))
+            latents = self._ladder.sample(
+                lambda: self._sample(picture, parameters, on_progress), guided=self._guidance(parameters)[1] > 1
+            )
             frames = self._decode(latents, on_progress)
             yield from frames if Lever.OVERLAPPED_ENCODING in self.levers else list(frames)
         finally:

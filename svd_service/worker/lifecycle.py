@@ -108,6 +108,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         trained=service.model.trained,
         ready_since=time.time(),
         load_seconds=round(load_seconds, 3),
+        memory=generator.way.name,
     )
     lease = Lease(service.ledger, status, configuration.lease, DEPARTURE)
     lease.start()

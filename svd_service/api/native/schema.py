@@ -237,13 +237,16 @@ class ModelsView(Struct):
 
 
 class WorkerView(Struct):
-    """A worker process that holds the model. `ready_since` in seconds since the epoch."""
+    """A worker process that holds the model. `ready_since` in seconds since the epoch; `memory` is how its device's is
+    used (`SVD_MEMORY`), `host` on a CPU.
+    """
 
     worker: str
     device: str
     model: str
     trained: bool
     ready_since: float
+    memory: str
 
 
 class HealthView(Struct, omit_defaults=True):

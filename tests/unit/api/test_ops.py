@@ -12,11 +12,11 @@ from svd_service.jobs.ledger import WorkerStatus
 
 def test_health_tells_of_redis_and_the_workers(http, jobs):
     assert http.get("/health").json | {"status": "ok", "redis": True, "workers_ready": 0} == http.get("/health").json
-    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0))
+    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0, memory="lean"))
     health = http.get("/health").json
     assert health["workers_ready"] == 1
     assert health["workers"] == [
-        {"worker": "w/0", "device": "cpu", "model": "nano", "trained": True, "ready_since": 1.0}
+        {"worker": "w/0", "device": "cpu", "model": "nano", "trained": True, "ready_since": 1.0, "memory": "lean"}
     ]
 
 

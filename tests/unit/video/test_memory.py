@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +13,18 @@ import torch
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
 from svd_service.video import render
+from svd_service.video.budget import WAYS, Way
 from svd_service.video.encoder import Frame
-from svd_service.video.memory import Ladder
+from svd_service.video.memory import Ladder, Thrift
 from svd_service.video.pipeline import Generator
+from svd_service.video.stock import Pipeline
 
 Ask = Callable[..., Parameters]
 
-FAST = {"forward_chunking": False, "model_offload": False}
+USUAL = {"setting": "host", "split_guidance": False, "forward_chunking": False, "model_offload": False}
 
 
 def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
@@ -53,7 +57,7 @@ def feed_forwards(generator: Generator) -> list[Any]:
 
 def test_what_fits_is_told_as_it_was_asked_for(generator: Generator, picture: Image.Image, ask: Ask) -> None:
     frames_of(generator, picture, ask(decode_chunk_size=3))
-    assert generator.memory == {"decode_chunk_size": 3, **FAST, "attempts": []}
+    assert generator.memory == {"decode_chunk_size": 3, **USUAL, "attempts": []}
 
 
 @pytest.mark.parametrize(("asked", "room", "effective", "tried"), [(4, 1, 1, [4, 2]), (50, 3, 2, [50]), (3, 2, 1, [3])])
@@ -74,8 +78,8 @@ def test_decoding_that_runs_out_of_memory_is_repeated_with_half_the_frames_and_t
     assert steps == ask().num_inference_steps
     assert generator.memory == {
         "decode_chunk_size": effective,
-        **FAST,
-        "attempts": [{"phase": "decoding", "frame": 0, "decode_chunk_size": size, **FAST} for size in tried],
+        **USUAL,
+        "attempts": [{"phase": "decoding", "frame": 0, "decode_chunk_size": size, **USUAL} for size in tried],
     }
     np.testing.assert_array_equal(
         frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked)), fast, "the next is fast again"
@@ -94,7 +98,7 @@ def test_memory_that_runs_out_in_the_middle_costs_one_chunk_and_the_frames_befor
         made.extend(frames)
     assert [step.step for step in said if step.phase is Phase.DECODING] == [0, 2, 3, 4, 5, 6]
     np.testing.assert_array_equal(np.stack(made)[:2], expected[:2])
-    assert generator.memory["attempts"] == [{"phase": "decoding", "frame": 2, "decode_chunk_size": 2, **FAST}]
+    assert generator.memory["attempts"] == [{"phase": "decoding", "frame": 2, "decode_chunk_size": 2, **USUAL}]
 
 
 def test_sampling_that_runs_out_of_memory_is_repeated_with_forward_chunking(
@@ -106,13 +110,62 @@ def test_sampling_that_runs_out_of_memory_is_repeated_with_forward_chunking(
     # The same arithmetic in another order.
     np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
     assert generator.memory == {
+        **USUAL,
         "decode_chunk_size": 2,
         "forward_chunking": True,
-        "model_offload": False,
-        "attempts": [{"phase": "sampling", "decode_chunk_size": 2, **FAST}],
+        "attempts": [{"phase": "sampling", "decode_chunk_size": 2, **USUAL}],
     }
     np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
-    assert generator.memory == {"decode_chunk_size": 2, **FAST, "attempts": []}
+    assert generator.memory == {"decode_chunk_size": 2, **USUAL, "attempts": []}
+
+
+def test_with_guidance_its_halves_are_split_before_anything_else(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    guided = ask(max_guidance_scale=3.0)
+    expected = frames_of(generator, picture, guided)
+    rows = []
+
+    def note(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        rows.append(len(inputs[0]))
+
+    inner = generator._pipe.unet.conv_in
+    with out_of_memory([inner], lambda frames: len(frames) > guided.num_frames), inner.register_forward_pre_hook(note):
+        frames = frames_of(generator, picture, guided)
+    np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
+    assert rows == [guided.num_frames] * 2 * guided.num_inference_steps
+    assert generator.memory == {
+        **USUAL,
+        "decode_chunk_size": 2,
+        "split_guidance": True,
+        "attempts": [{"phase": "sampling", "decode_chunk_size": 2, **USUAL}],
+    }
+    np.testing.assert_array_equal(frames_of(generator, picture, guided), expected)
+
+
+@pytest.mark.parametrize("way", WAYS[1:3], ids=lambda way: way.name)
+def test_a_thrifty_way_is_taken_from_the_start_and_again_after_a_video_that_needed_more(
+    tiny: Path, generator: Generator, picture: Image.Image, ask: Ask, way: Way
+) -> None:
+    pipe = Pipeline.from_pretrained(tiny)
+    pipe.set_progress_bar_config(disable=True)
+    thrifty = Generator(pipe, Model("tiny", str(tiny)), None, way=way)
+    guided = ask(max_guidance_scale=3.0, decode_chunk_size=3)
+    expected = frames_of(generator, picture, replace(guided, decode_chunk_size=way.most_decoded or 3))
+    usual = {
+        "setting": way.name,
+        "decode_chunk_size": way.most_decoded,
+        "split_guidance": True,
+        "forward_chunking": way.forward_chunking,
+        "model_offload": False,
+    }
+    np.testing.assert_allclose(frames_of(thrifty, picture, guided).astype(int), expected.astype(int), atol=1)
+    assert thrifty.memory == {**usual, "attempts": []}
+    with room_for_frames(thrifty, 1):
+        frames_of(thrifty, picture, guided)
+    assert thrifty.memory["decode_chunk_size"] == 1
+    frames_of(thrifty, picture, guided)
+    assert thrifty.memory == {**usual, "attempts": []}
 
 
 def test_the_video_and_its_provenance_tell_the_chunk_size_in_effect(
@@ -163,16 +216,18 @@ def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_t
     pipe = Offloading()
     ladder = Ladder(pipe, torch.device("cuda", 0))
     ladder.begin(4)
-    assert ladder.sample(fail_until(lambda: bool(pipe.said))) == "done"
+    assert ladder.sample(fail_until(lambda: bool(pipe.said)), guided=True) == "done"
     assert ladder.thrift.to_dict() | {"attempts": []} == {
+        "setting": "fast",
         "decode_chunk_size": 4,
+        "split_guidance": True,
         "forward_chunking": True,
         "model_offload": True,
         "attempts": [],
     }
     ladder.begin(4)
     assert pipe.said == ["offload from cuda:0", "remove hooks", "to cuda:0"]
-    assert ladder.thrift.to_dict() == {"decode_chunk_size": 4, **FAST, "attempts": []}
+    assert ladder.thrift.to_dict() == {**USUAL, "setting": "fast", "decode_chunk_size": 4, "attempts": []}
 
 
 def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next_video() -> None:
@@ -188,3 +243,13 @@ def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next
     pipe.room = True
     ladder.begin(1)
     assert not ladder.thrift.model_offload
+
+
+def test_the_way_with_offload_is_offloaded_from_the_start_and_stays_so() -> None:
+    pipe = Offloading()
+    ladder = Ladder(pipe, torch.device("cuda", 0), WAYS[-1])
+    for _ in range(2):
+        ladder.begin(4)
+        assert ladder.thrift == Thrift("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
+    ladder.reset()
+    assert pipe.said == ["offload from cuda:0"]
