@@ -29,6 +29,7 @@ LEVERS: Final = (
     "device_resize",
     "device_uint8",
     "overlapped_encoding",
+    "compile",
 )
 
 #: Environment variables that do not follow the rule, which is `SVD_` and the field's name.

@@ -12,7 +12,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
 
 from svd_service.api.context import jobs
-from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, ModelView, WorkerView
+from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, ModelView, PreparingView, WorkerView
 from svd_service.api.openapi import Answer, describe
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError
 from svd_service.exporter import LedgerCollector
@@ -107,7 +107,8 @@ def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
     # A connection of its own: one of the pool may look well while Redis is not, or the other way round.
     client = connect(service.settings)
     try:
-        workers = Ledger(client, service.settings).workers()
+        ledger = Ledger(client, service.settings)
+        workers, preparing = ledger.workers(), ledger.preparing()
     except UnavailableError as error:
         return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
     finally:
@@ -120,6 +121,7 @@ def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
         redis=True,
         workers_ready=len(ready),
         workers=ready,
+        workers_preparing=[PreparingView(**vars(each)) for each in preparing],
         model=model,
         artifacts=trouble is None,
         message=trouble,

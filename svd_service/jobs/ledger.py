@@ -18,6 +18,8 @@ Keys, all under one namespace:
 ``paces``                   hash    how fast each kind of device is with each model (pace.py)
 ``workers``                 zset    worker processes that hold the model, by their last heartbeat
 ``worker_status``           hash    their status, as JSON
+``preparing``               zset    worker processes that do not hold it yet, by the last time they said so
+``preparing_status``        hash    what they are doing, as JSON
 ``heard``                           when a worker or house-keeping was last heard
 ``finish_tags``, ``clock``          the virtual time of fair queueing
 ``rate:{who}:{minute}``             requests that someone made in a minute
@@ -116,6 +118,15 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """A worker process that is not ready yet: what it is `doing`, and since when (seconds since the epoch)."""
+
+    worker: str
+    doing: str
+    since: float
+
+
+@dataclass(frozen=True)
 class Wanted:
     """Artifacts that a job has a use for: its picture, its result, and what the attempt with `token` is writing."""
 
@@ -174,7 +185,7 @@ class Ledger:
             name: client.register_script(prelude + (lua / f"{name}.lua").read_text())
             for name in (
                 "submit", "dispatch", "claim", "progress", "finish", "settle",
-                "cancel", "reap", "expire", "forget", "heartbeat", "workers", "outlook",
+                "cancel", "reap", "expire", "forget", "heartbeat", "prepare", "workers", "outlook",
                 "count_request", "find_same",
             )
         }  # fmt: skip
@@ -502,6 +513,16 @@ class Ledger:
         """Say that a worker process holds the model and is there."""
         self._run("heartbeat", status.worker, _dump(asdict(status)))
 
+    def prepare(self, preparing: Preparing) -> None:
+        """Say that a worker process is there, and what keeps it from being ready."""
+        self._run("prepare", preparing.worker, _dump(asdict(preparing)))
+
+    def preparing(self) -> list[Preparing]:
+        """The worker processes that are not ready yet, by name."""
+        answer = self._run("workers", WORKER_SILENCE, "preparing", "preparing_status")
+        found = [Preparing(**json.loads(status)) for status in answer[2::3] if status]
+        return sorted(found, key=lambda preparing: preparing.worker)
+
     def leave(self, worker: str) -> None:
         """Say that a worker process is about to go."""
         with _reachable():
@@ -509,7 +530,7 @@ class Ledger:
 
     def workers(self) -> list[WorkerStatus]:
         """The worker processes that are ready, by name."""
-        answer = self._run("workers", WORKER_SILENCE)
+        answer = self._run("workers", WORKER_SILENCE, "workers", "worker_status")
         return sorted(
             (
                 WorkerStatus(**{**json.loads(status), "seen_at": float(seen)})

@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_
 from diffusers.models.resnet import AlphaBlender
 from torch import nn
 
+from svd_service.video.compiled import Compiled
 from svd_service.video.stock import Pipeline
 
 
@@ -36,11 +37,13 @@ class Lever(StrEnum):
     DEVICE_UINT8 = "device_uint8"
     #: Frames are encoded while the next are decoded.
     OVERLAPPED_ENCODING = "overlapped_encoding"
+    #: The UNet and the decoder are compiled, for the model's own sizes.
+    COMPILE = "compile"
 
 
 #: What is pulled where nobody says otherwise, by the type of the device.
 AUTO: Final[dict[str, frozenset[Lever]]] = {
-    # A laptop has the stock pipeline's video to the last bit.
+    # A CPU makes the stock pipeline's video to the last bit: the others do not pay there (see docs/architecture).
     "cpu": frozenset({Lever.CACHED_GUIDANCE, Lever.DEVICE_RESIZE, Lever.DEVICE_UINT8, Lever.OVERLAPPED_ENCODING}),
     "cuda": frozenset(Lever),
 }
@@ -69,7 +72,7 @@ def chosen(setting: str, place: torch.device) -> frozenset[Lever]:
 
 
 def pull(pipe: Pipeline, levers: Collection[Lever]) -> None:
-    """Change `pipe` as `levers` want it; the two that are no business of the pipeline are the generator's own."""
+    """Change `pipe` as `levers` want it; those that are no business of the pipeline are the generator's own."""
     for lever in Lever:
         if lever in levers and lever in _PULLS:
             _PULLS[lever](pipe)
@@ -148,6 +151,12 @@ def _device_resize(pipe: Pipeline) -> None:
     pipe.device_resize = True
 
 
+def _compile(pipe: Pipeline) -> None:
+    # Of the VAE the decoder alone: the whole is taken to single precision and back with every picture.
+    for module in (pipe.unet, pipe.vae.decoder):
+        Compiled(module)
+
+
 _PULLS: Final[dict[Lever, Callable[[Pipeline], None]]] = {
     Lever.CONSTANT_CROSS_ATTENTION: _constant_cross_attention,
     Lever.FUSED_QKV: _fused_qkv,
@@ -155,4 +164,5 @@ _PULLS: Final[dict[Lever, Callable[[Pipeline], None]]] = {
     Lever.CHANNELS_LAST: _channels_last,
     Lever.CACHED_GUIDANCE: _cached_guidance,
     Lever.DEVICE_RESIZE: _device_resize,
+    Lever.COMPILE: _compile,
 }

@@ -6,6 +6,8 @@ import platform
 import time
 from collections import abc
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 from svd_service.config import Settings
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Parameters
+from svd_service.jobs.request import Fit, Parameters
 from svd_service.video.budget import FAST, GB, HOST, Way, choose, need
+from svd_service.video.compiled import Compiled
 from svd_service.video.levers import Lever, chosen, pull
 from svd_service.video.memory import Ladder
 from svd_service.video.profiles import sigmas
@@ -55,7 +58,10 @@ def load(model: Model, device: str, settings: Settings, levers: Collection[Lever
         levers = chosen(settings.levers, place)
     pipe = _open(weights, precision)
     way = _way(pipe, model, place, settings)
-    if not way.model_offload:
+    if way.model_offload:
+        # What was compiled would have to follow its weights from the host to the device and back.
+        levers = set(levers) - {Lever.COMPILE}
+    else:
         _move(pipe, place)
     generator = Generator(pipe, model, weights.revision, levers, way, place)
     logger.info("loaded %s on %s in %.1f s", model.name, generator.device, time.monotonic() - began)
@@ -152,6 +158,8 @@ class Generator:
     ) -> None:
         self.levers = frozenset(levers)
         pull(pipe, self.levers)
+        self._compiled = [each for each in (pipe.unet.forward, pipe.vae.decoder.forward) if isinstance(each, Compiled)]
+        self._defaults = model.defaults
         self._pipe = pipe
         self._profiles = model.profiles
         self._place: torch.device = place or pipe.device
@@ -171,6 +179,32 @@ class Generator:
             "precision": str(self._precision).removeprefix("torch."),
             "levers": sorted(self.levers),
         }
+
+    def warm_up(self) -> None:
+        """Make a video of nothing, so that what is to be compiled is, for the model's own size. Else it does nothing.
+
+        Without a compiler, or where it fails, the generator goes on without that lever.
+        """
+        if not self._compiled:
+            return
+        values = {**asdict(self._defaults), "num_inference_steps": 1, "seed": 0, "fit": Fit.CROP}
+        parameters = Parameters.from_dict(values)
+        began = time.monotonic()
+        logger.info("warming up: compiling for %dx%d", parameters.width, parameters.height)
+        try:
+            with ExitStack() as learning:
+                for each in self._compiled:
+                    learning.enter_context(each.learning())
+                picture = Image.new("RGB", (parameters.width, parameters.height), "grey")
+                with closing(self.generate(picture, parameters, lambda _: None)) as frames:
+                    next(frames)
+        except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("going on without compiling (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
+            self.levers -= {Lever.COMPILE}
+            self.origin["levers"] = sorted(self.levers)
+            return
+        logger.info("warmed up in %.1f s", time.monotonic() - began)
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -214,8 +248,10 @@ class Generator:
             self._synchronise()
             on_progress(Progress(Phase.SAMPLING, 0, steps))
 
+        gate = _Gate(self._place)
+
         def step_ended(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_progress(Progress(Phase.SAMPLING, step + 1, steps))
+            on_progress(Progress(Phase.SAMPLING, step + 1 - gate.behind(), steps))
             return tensors
 
         self._pipe.on_begin = begin
@@ -284,6 +320,28 @@ class Generator:
         # The pipeline encodes the picture in single precision; if it fails there, the VAE stays so.
         if self._pipe.vae.dtype != self._vae_precision:
             self._pipe.vae.to(dtype=self._vae_precision)
+
+
+class _Gate:
+    """Keeps the host at most one step ahead of the device, so that progress is true and a cancel is soon heard.
+
+    Nothing in a step makes the host wait for a CUDA device. Waiting for the step before costs no time, as long as the
+    next is in the device's queue.
+    """
+
+    def __init__(self, place: torch.device) -> None:
+        self._place = place
+        self._last: torch.cuda.Event | None = None
+
+    def behind(self) -> int:
+        """A step is in the queue: wait for the one before it; returns how many steps may still be under way."""
+        if self._place.type != "cuda":
+            return 0
+        before, self._last = self._last, torch.cuda.Event()
+        self._last.record(torch.cuda.current_stream(self._place))
+        if before is not None:
+            before.synchronize()
+        return 1
 
 
 def _public(source: str) -> str:

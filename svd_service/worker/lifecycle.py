@@ -22,6 +22,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
 from svd_service.worker import departure
 from svd_service.worker.lease import Lease
+from svd_service.worker.preparation import Preparation
 from svd_service.worker.retention import Retention
 from svd_service.worker.shared import DEPARTURE, LOADS, Departure
 
@@ -91,14 +92,21 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     _pin(device)
     # SVT-AV1 would tell standard error of each file that it begins.
     os.environ.setdefault("SVT_LOG", "1")  # noqa: TID251
+    # What is compiled once, the next start finds. A hidden folder, which no artifact is in.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(configuration.data_dir / ".compiled"))  # noqa: TID251
     from svd_service.video import render  # noqa: PLC0415
     from svd_service.video.pipeline import load  # noqa: PLC0415
 
     service = jobs(configuration)
     began = time.monotonic()
-    generator = load(service.model, device, configuration)
+    worker = f"{node}/{index}"
+    with Preparation(service.ledger, worker) as preparation:
+        preparation.doing("loading the model")
+        generator = load(service.model, device, configuration)
+        preparation.doing("warming up")
+        generator.warm_up()
     load_seconds = time.monotonic() - began
-    holder = Holder(f"{node}/{index}", generator.device, INSTANCE, os.getpid())
+    holder = Holder(worker, generator.device, INSTANCE, os.getpid())
     status = WorkerStatus(
         worker=holder.worker,
         device=holder.device,

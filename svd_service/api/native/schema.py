@@ -249,6 +249,14 @@ class WorkerView(Struct):
     memory: str
 
 
+class PreparingView(Struct):
+    """A worker process that is not ready yet, what it is doing, and since when (seconds since the epoch)."""
+
+    worker: str
+    doing: str
+    since: float
+
+
 class HealthView(Struct, omit_defaults=True):
     """How the service is. `status`: ok; or, with a `message`, degraded (without the store of pictures and videos jobs
     are told of, but neither taken nor their results given) or unavailable.
@@ -258,6 +266,7 @@ class HealthView(Struct, omit_defaults=True):
     redis: bool
     workers_ready: int
     workers: list[WorkerView]
+    workers_preparing: list[PreparingView] = []
     model: ModelView | None = None
     artifacts: bool | None = None
     message: str | None = None

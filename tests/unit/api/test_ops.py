@@ -7,7 +7,7 @@ from svd_service.api import create_app
 from svd_service.api.ops import StoreWatch
 from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.jobs.ledger import WorkerStatus
+from svd_service.jobs.ledger import Preparing, WorkerStatus
 
 
 def test_health_tells_of_redis_and_the_workers(http, jobs):
@@ -56,6 +56,17 @@ def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):
     assert "svd_ledger_up 0.0" in metrics.text
     posted = http.post("/generate", data={"image": (io.BytesIO(b"no picture"), "x")})
     assert (posted.status_code, (posted.get_json() or {})["error"]["code"]) == (503, "unavailable")
+
+
+def test_health_tells_what_keeps_a_worker_from_being_ready(http, jobs):
+    jobs.ledger.prepare(Preparing("w/0", "warming up", 5.0))
+    health = http.get("/health").get_json()
+    assert (health["workers_ready"], health["workers"]) == (0, [])
+    assert health["workers_preparing"] == [{"worker": "w/0", "doing": "warming up", "since": 5.0}]
+    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0))
+    health = http.get("/health").get_json()
+    assert health["workers_ready"] == 1
+    assert "workers_preparing" not in health
 
 
 def test_the_model_is_described(http):
