@@ -233,6 +233,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         1_000
     )
     max_queued_per_key: Annotated[int, Meta(ge=1, description="Jobs of one key that may wait.")] = 500
+    longest_wait: Annotated[
+        Seconds, Meta(description="Seconds that a job may wait for a worker before Prometheus raises an alert.")
+    ] = 3_600
     trusted_proxies: Annotated[
         int,
         Meta(

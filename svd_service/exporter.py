@@ -1,4 +1,5 @@
-"""The ledger's figures as Prometheus metrics: `LedgerCollector`, and a small server of its own, `svd-service exporter`.
+"""The ledger's figures as Prometheus metrics, and what of this host matters beside them; with a small server of its
+own, `svd-service exporter`.
 
 The figures are counted in Redis, so they are right whichever process did the work and whichever was restarted since.
 The API's `/metrics` shows them too, through the same collector; whoever adds up over both must choose one of them.
@@ -6,9 +7,10 @@ Imports neither Flask nor Celery.
 """
 
 import logging
+import shutil
 import signal
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Metric, start_wsgi_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.registry import Collector
 
 from svd_service import logs
 from svd_service.config import ConfigurationError, Settings
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 #: `rate` and `increase`.
 END_STATES: Final = (State.FINISHED, State.FAILED, State.CANCELLED)
 OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
+CAUSES: Final = (("lost", "worker_lost"),)
 
 
 LOOKUPS: Final = ("hit", "miss")
@@ -43,7 +47,7 @@ class Source(Protocol):
         ...
 
 
-class LedgerCollector:
+class LedgerCollector(Collector):
     """The ledger's figures as metric families, read anew at every scrape.
 
     When the ledger cannot be reached, `svd_ledger_up` is 0 and every other family is empty: a zero would be a claim.
@@ -65,20 +69,54 @@ class LedgerCollector:
         yield from _queue(figures)
         yield from _durations(figures)
         yield from _workers(figures.workers)
+        yield from _redis(figures.redis_memory)
 
     def describe(self) -> Iterator[Metric]:
         """Every family that there may be. With it a registry knows their names, and reads nothing to find them out."""
         nothing = Figures({}, 0, {}, {}, {}, {}, 0, 0.0, {}, {})
         yield _up(1)
-        for families in (_jobs(nothing), _queue(nothing), _durations(nothing), _workers([])):
+        for families in (_jobs(nothing), _queue(nothing), _durations(nothing), _workers([]), _redis(None)):
             yield from families
 
 
-def registry(source: Source) -> CollectorRegistry:
-    """A registry with our collector alone; the library's default one would add this process' own figures."""
+class HostCollector(Collector):
+    """What this process knows without the ledger: the disk under the data folder, and the bound of the queue's age.
+
+    A data folder that is not here (yet) has no figures.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, read anew."""
+        usage = None
+        with suppress(OSError):
+            usage = shutil.disk_usage(self._settings.data_dir)
+        yield GaugeMetricFamily(
+            "svd_queue_bound_seconds",
+            "Age of the oldest waiting job that is no alarm yet.",
+            self._settings.longest_wait,
+        )
+        yield _perhaps("svd_data_free_bytes", "Free bytes of the disk under the data folder.", usage and usage.free)
+        yield _perhaps("svd_data_size_bytes", "Bytes of the disk under the data folder.", usage and usage.total)
+
+    def describe(self) -> Iterator[Metric]:
+        """The same."""
+        return self.collect()
+
+
+def registry(*collectors: Collector) -> CollectorRegistry:
+    """A registry with our collectors alone; the library's default one would add this process' own figures."""
     made = CollectorRegistry()
-    made.register(LedgerCollector(source))
+    for collector in collectors:
+        made.register(collector)
     return made
+
+
+def registry_of(settings: Settings, source: Source) -> CollectorRegistry:
+    """A registry of all that we show, over the ledger `source`."""
+    return registry(LedgerCollector(source), HostCollector(settings))
 
 
 @contextmanager
@@ -90,7 +128,7 @@ def serving(settings: Settings) -> Iterator[WSGIServer]:
     """
     host, port = _address(settings.exporter_bind)
     try:
-        server, thread = start_wsgi_server(port, host, registry(Ledger(connect(settings), settings)))
+        server, thread = start_wsgi_server(port, host, registry_of(settings, Ledger(connect(settings), settings)))
     except OSError as error:
         raise ConfigurationError(f"SVD_EXPORTER_BIND={settings.exporter_bind}: {error}") from None
     try:
@@ -169,12 +207,25 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
         "outcome",
         _from_zero(OUTCOMES, figures.attempts),
     )
+    causes = CounterMetricFamily(
+        "svd_attempts_in_vain",
+        "Attempts without a result, by what became of them and why.",
+        labels=("outcome", "cause"),
+    )
+    for labels, count in sorted((dict.fromkeys(CAUSES, 0) | figures.causes).items()):
+        causes.add_metric(labels, count)
+    yield causes
 
 
 def _queue(figures: Figures) -> Iterator[Metric]:
     yield GaugeMetricFamily("svd_queue_length", "Jobs that wait for a worker.", figures.queue_length)
     yield GaugeMetricFamily(
         "svd_queue_oldest_seconds", "Age of the job that has waited longest; 0 when none waits.", figures.oldest_queued
+    )
+    yield _perhaps(
+        "svd_queue_predicted_wait_seconds",
+        "Time until a job at the end of the queue would begin; absent where that cannot be told.",
+        figures.predicted_wait,
     )
 
 
@@ -205,6 +256,31 @@ def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
         load.add_metric((status.worker, status.device), status.load_seconds)
     yield ready
     yield load
+    yield _memory("svd_device_memory_size_bytes", "Memory of the worker's device.", by_name, "size")
+    yield _memory("svd_device_memory_used_bytes", "Memory of the device in use, by whomever.", by_name, "used")
+    yield _memory("svd_device_memory_reserved_bytes", "Memory that the worker holds for tensors.", by_name, "reserved")
+
+
+def _memory(name: str, documentation: str, workers: Iterable[WorkerStatus], part: str) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=("worker", "device"))
+    for status in workers:
+        if status.device_memory is not None:
+            family.add_metric((status.worker, status.device), getattr(status.device_memory, part))
+    return family
+
+
+def _redis(memory: tuple[int, int] | None) -> Iterator[Metric]:
+    used, most = memory or (None, None)
+    yield _perhaps("svd_redis_memory_used_bytes", "Memory that Redis uses.", used)
+    yield _perhaps("svd_redis_memory_max_bytes", "Memory that Redis may use; 0 for any amount.", most)
+
+
+def _perhaps(name: str, documentation: str, value: float | None) -> Metric:
+    """A gauge that has a value only where there is one to tell."""
+    family = GaugeMetricFamily(name, documentation, labels=())
+    if value is not None:
+        family.add_metric((), value)
+    return family
 
 
 def _from_zero(known: Iterable[str], found: Mapping[str, int]) -> dict[str, int]:

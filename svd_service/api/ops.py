@@ -15,7 +15,7 @@ from svd_service.api.context import jobs
 from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, ModelView, PreparingView, WorkerView
 from svd_service.api.openapi import Answer, describe
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError
-from svd_service.exporter import LedgerCollector
+from svd_service.exporter import registry_of
 from svd_service.jobs.errors import UnavailableError
 from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.service import JobService
@@ -32,8 +32,7 @@ def install(app: Flask) -> None:
     service: JobService = app.extensions["jobs"]
     metrics = _http_metrics(app, service)
     store = StoreWatch(service.artifacts)
-    ledger_metrics = CollectorRegistry()
-    ledger_metrics.register(LedgerCollector(service.ledger))
+    ledger_metrics = registry_of(service.settings, service.ledger)
 
     @app.get("/health")
     @describe(

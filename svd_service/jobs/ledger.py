@@ -43,13 +43,14 @@ So Celery's message is a hint, not the truth: lost, it is sent again by `reap` a
 is refused.
 """
 
+import dataclasses
 import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -99,10 +100,21 @@ _SEPARATOR: Final = "|"
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """A device's memory, in bytes: how much it has, how much of it is in use by whomever, and how much of that the
+    worker process holds for its tensors.
+    """
+
+    size: int
+    used: int
+    reserved: int
+
+
+@dataclass(frozen=True)
 class WorkerStatus:
     """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` a duration.
 
-    `memory` is the way in which it uses that of its device.
+    `memory` is the way in which it uses that of its device, `device_memory` how much of it, where it has its own.
     """
 
     worker: str
@@ -115,6 +127,15 @@ class WorkerStatus:
     load_seconds: float
     seen_at: float = 0.0
     memory: str = ""
+    device_memory: DeviceMemory | None = None
+
+    @classmethod
+    def of(cls, told: str, seen_at: float) -> Self:
+        """As the worker said it, in JSON. What a newer worker says beside that is passed over."""
+        known = {one.name for one in dataclasses.fields(cls)}
+        said = {name: value for name, value in json.loads(told).items() if name in known}
+        memory = DeviceMemory(**said["device_memory"]) if said.get("device_memory") else None
+        return cls(**{**said, "seen_at": seen_at, "device_memory": memory})
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Figures:
-    """What there is and what has happened, for metrics. Summaries are (count, sum of seconds)."""
+    """What there is and what has happened, for metrics. Summaries are (count, sum of seconds).
+
+    `causes` counts attempts without a result by outcome and cause. `predicted_wait` is in how many seconds a job at the
+    end of the queue would begin, `redis_memory` the bytes that Redis uses and those that it may use (0: any number);
+    both are `None` where they cannot be told.
+    """
 
     jobs: dict[str, int]
     created: int
@@ -151,6 +177,9 @@ class Figures:
     steps: dict[str, tuple[int, float]]
     workers: list[WorkerStatus] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
+    causes: dict[tuple[str, str], int] = field(default_factory=dict)
+    predicted_wait: float | None = None
+    redis_memory: tuple[int, int] | None = None
 
 
 def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
@@ -533,7 +562,7 @@ class Ledger:
         answer = self._run("workers", WORKER_SILENCE, "workers", "worker_status")
         return sorted(
             (
-                WorkerStatus(**{**json.loads(status), "seen_at": float(seen)})
+                WorkerStatus.of(status, float(seen))
                 for seen, status in zip(answer[1::3], answer[2::3], strict=True)
                 if status
             ),
@@ -610,9 +639,20 @@ class Ledger:
                 if name[0] == "step_count"
             },
             workers=self.workers(),
+            causes={(name[1], name[2]): int(value) for name, value in split.items() if name[0] == "causes"},
+            predicted_wait=self._outlook(queued).until_start(queued),
+            redis_memory=self._memory(),
         )
 
     # Within
+
+    def _memory(self) -> tuple[int, int] | None:
+        with _reachable():
+            try:
+                said = self._redis.info("memory")
+            except redis.exceptions.NoPermissionError:  # an ACL without `+info`
+                return None
+        return int(said["used_memory"]), int(said["maxmemory"])
 
     @property
     def _repeating(self) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from svd_service.config import Settings
 from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.ledger import DeviceMemory
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Fit, Parameters
 from svd_service.video.budget import FAST, GB, HOST, Way, choose, need
@@ -210,6 +211,16 @@ class Generator:
     def memory(self) -> dict[str, Any]:
         """How the present video, or the last one, used memory; as JSON knows it (see `memory.Thrift`)."""
         return self._ladder.thrift.to_dict()
+
+    def device_memory(self) -> DeviceMemory | None:
+        """How the device's memory is used now, whoever uses it; `None` of a CPU, and of a device that fails."""
+        if self._place.type != "cuda":
+            return None
+        try:
+            free, size = torch.cuda.mem_get_info(self._place)
+            return DeviceMemory(size, size - free, torch.cuda.memory_reserved(self._place))
+        except RuntimeError:  # the attempt in hand hears of it, too, and ends this process
+            return None
 
     def generate(
         self, picture: Image.Image, parameters: Parameters, on_progress: OnProgress

@@ -2,13 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 from svd_service.jobs.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
-from svd_service.jobs.ledger import HEARTBEAT, Ledger, WorkerStatus
+from svd_service.jobs.ledger import HEARTBEAT, DeviceMemory, Ledger, WorkerStatus
 from svd_service.worker.shared import Departure
 
 logger = logging.getLogger(__name__)
@@ -22,12 +23,21 @@ class Lease:
 
     It runs beside the model's work, so that a long step costs no lease; a process that is frozen or dead stops
     renewing, which is the point. When the worker is to go, the process is no longer ready, but renews its claim.
+    `memory` is asked with each heartbeat.
     """
 
-    def __init__(self, ledger: Ledger, status: WorkerStatus, lease: float, departure: Departure) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        status: WorkerStatus,
+        lease: float,
+        departure: Departure,
+        memory: Callable[[], DeviceMemory | None] = lambda: None,
+    ) -> None:
         self._ledger = ledger
         self._status = status
         self._departure = departure
+        self._memory = memory
         self._interval = min(HEARTBEAT, lease / 4)
         self._claim: Claim | None = None
         self._left = False
@@ -72,7 +82,7 @@ class Lease:
         claim = self._claim
         try:
             if not self._left:
-                self._ledger.heartbeat(self._status)
+                self._ledger.heartbeat(replace(self._status, device_memory=self._memory()))
             if claim is not None:
                 self._ledger.report(claim)
         except UnavailableError as error:

@@ -118,7 +118,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         load_seconds=round(load_seconds, 3),
         memory=generator.way.name,
     )
-    lease = Lease(service.ledger, status, configuration.lease, DEPARTURE)
+    lease = Lease(service.ledger, status, configuration.lease, DEPARTURE, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
     return Slot(holder, partial(render, generator), service, lease, configuration)

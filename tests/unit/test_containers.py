@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from svd_service.config import Settings
-from svd_service.exporter import LedgerCollector
+from svd_service.exporter import HostCollector, LedgerCollector
 from svd_service.jobs.ledger import Figures
+from tests import promql
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +23,7 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 GRAFANA = ROOT / "docker" / "grafana"
 PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
-#: What prometheus-flask-exporter and Flower expose, as far as the dashboard uses it.
-METRICS_OF_OTHERS = {
-    "flask_http_request_total",
-    "flask_http_request_duration_seconds_bucket",
-    "flower_worker_online",
-    "flower_worker_number_of_currently_executing_tasks",
-}
+RULE_TESTS = Path(__file__).parent / "prometheus_rules.yml"
 #: Settings that compose.yaml gives no way to set: where Redis is, and what only Flower's own line is about.
 NOT_PASSED_ON = {"REDIS_HOST", "REDIS_PORT", "SVD_FLOWER_BIND", "SVD_FLOWER_BASIC_AUTH"}
 
@@ -236,20 +231,70 @@ def test_panels_say_what_they_show_and_do_not_overlap(dashboard: dict[str, Any])
     assert {column for column, _ in taken} == set(range(24))
 
 
-def test_the_dashboard_names_no_metric_that_nobody_exposes(dashboard: dict[str, Any]) -> None:
-    named = {name for query in queries(dashboard) for name in re.findall(r"\b(?:svd|flask|flower)_\w+", query)}
-    assert named - exposed() - METRICS_OF_OTHERS == set()
+def test_dashboard_and_rules_name_no_metric_of_ours_that_nobody_exposes(
+    dashboard: dict[str, Any], settings: Settings
+) -> None:
+    # Those of others, and every label: tests/integration/test_monitoring.py, with all of it running.
+    named = {asked.metric for query in [*queries(dashboard), *rules()] for asked in promql.selectors(query)[0]}
+    ours = {name for name in named if name.startswith("svd_")}
+    assert ours - exposed(settings) - promql.recorded().keys() == set()
 
 
-def test_the_dashboard_shows_every_metric_of_the_ledger(dashboard: dict[str, Any]) -> None:
-    named = {name for query in queries(dashboard) for name in re.findall(r"\bsvd_\w+", query)}
-    assert exposed() - named == set()
+def test_the_dashboard_shows_every_metric_of_ours(dashboard: dict[str, Any], settings: Settings) -> None:
+    shown = {asked.metric for query in queries(dashboard) for asked in promql.selectors(query)[0]}
+    assert promql.recorded().keys() - shown == set()
+    behind = {asked.metric for query in rules() for asked in promql.selectors(query)[0]}
+    assert exposed(settings) - shown - behind == set()
 
 
-def test_the_dashboard_counts_the_ledger_once(dashboard: dict[str, Any]) -> None:
-    for query in queries(dashboard):
-        selectors = re.findall(r"\bsvd_\w+(\{[^}]*\})?", query)
-        assert all('job="exporter"' in selector for selector in selectors), query
+def test_dashboard_and_rules_count_the_ledger_once(dashboard: dict[str, Any]) -> None:
+    for query in [*queries(dashboard), *rules()]:
+        for asked in promql.selectors(query)[0]:
+            if asked.metric.startswith("svd_") and asked.metric not in promql.recorded():
+                assert asked.value("job") == "exporter", query
+
+
+def test_promtool_accepts_the_rules(promtool: str) -> None:
+    status, said = run(promtool, "check", "rules", *map(str, promql.RULES))
+    assert status == 0, said
+    assert sum(int(number) for number in re.findall(r"(\d+) rules found", said)) >= len(promql.rules()) > 0
+
+
+def test_promtool_sees_the_alerts_fire_and_the_figures_add_up(promtool: str) -> None:
+    status, said = run(promtool, "test", "rules", str(RULE_TESTS))
+    assert status == 0, said
+
+
+def test_every_alert_is_shown_firing_and_not_firing_and_every_figure_is_reckoned() -> None:
+    shown: dict[str, set[bool]] = {}
+    reckoned = set()
+    for test in yaml.safe_load(RULE_TESTS.read_text())["tests"]:
+        reckoned |= {asked["expr"] for asked in test.get("promql_expr_test", ())}
+        for case in test.get("alert_rule_test", ()):
+            shown.setdefault(case["alertname"], set()).add(bool(case["exp_alerts"]))
+    alerts = {rule["alert"] for rule in promql.rules() if "alert" in rule}
+    assert shown == {alert: {True, False} for alert in alerts}
+    assert reckoned == promql.recorded().keys()
+
+
+def test_every_alert_says_where_the_operations_guide_says_what_to_do() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    headings = re.findall(r"^#+ (.+)$", guide, re.MULTILINE)
+    # As GitHub makes them.
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for alert in (rule for rule in promql.rules() if "alert" in rule):
+        file, _, anchor = alert["annotations"]["runbook"].partition("#")
+        assert file == "docs/operations.md"
+        assert anchor in anchors, alert["alert"]
+        assert f"`{alert['alert']}`" in guide
+        assert alert["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_prometheus_reads_the_rules(services: dict[str, Service]) -> None:
+    configured = yaml.safe_load(PROMETHEUS.read_text())["rule_files"]
+    assert {path for pattern in configured for path in PROMETHEUS.parent.glob(pattern)} == set(promql.RULES)
+    assert "./docker/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+    assert "data:/data:ro" in services["exporter"]["volumes"]  # for the alert about the disk
 
 
 def test_promtool_understands_every_query_of_the_dashboard(
@@ -301,10 +346,14 @@ def queries(dashboard: dict[str, Any]) -> list[str]:
     return [target["expr"] for target in targets(dashboard)]
 
 
-def exposed() -> set[str]:
+def rules() -> list[str]:
+    return [rule["expr"] for rule in promql.rules()]
+
+
+def exposed(settings: Settings) -> set[str]:
     """Names as Prometheus stores them."""
     suffixes = {"counter": ("_total",), "summary": ("_sum", "_count"), "gauge": ("",)}
-    families = LedgerCollector(_Nobody()).describe()
+    families = [*LedgerCollector(_Nobody()).describe(), *HostCollector(settings).describe()]
     return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 
 

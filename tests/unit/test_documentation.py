@@ -11,7 +11,7 @@ from msgspec import structs
 from svd_service.api import create_app
 from svd_service.api.openapi import is_file, path_of
 from svd_service.config import Settings
-from svd_service.exporter import LedgerCollector
+from svd_service.exporter import HostCollector, LedgerCollector
 from svd_service.jobs.ledger import Ledger, connect
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,8 @@ def test_every_route_is_in_the_readme_and_no_other(settings: Settings) -> None:
 
 def test_every_metric_of_ours_is_in_the_operations_guide(settings: Settings) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text()
-    families = LedgerCollector(Ledger(connect(settings), settings)).describe()
+    ledger = LedgerCollector(Ledger(connect(settings), settings))
+    families = [*ledger.describe(), *HostCollector(settings).describe()]
     suffixes = {"counter": ["_total"], "summary": ["_count", "_sum"], "gauge": [""]}
     names = [f"{family.name}{suffix}" for family in families for suffix in suffixes[family.type]]
     assert [name for name in names if f"`{name}`" not in guide] == []

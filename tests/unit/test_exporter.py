@@ -3,19 +3,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
+import msgspec
 import pytest
 from prometheus_client import Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from svd_service.config import ConfigurationError, Settings
-from svd_service.exporter import LedgerCollector, registry, serving
+from svd_service.exporter import HostCollector, LedgerCollector, registry, serving
 from svd_service.jobs.errors import UnavailableError
-from svd_service.jobs.job import Holder, Result
-from svd_service.jobs.ledger import Figures, Ledger, WorkerStatus, connect
+from svd_service.jobs.job import Failure, Holder, Result
+from svd_service.jobs.ledger import DeviceMemory, Figures, Ledger, WorkerStatus, connect
 from svd_service.jobs.request import Fit, Parameters
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
@@ -33,8 +35,12 @@ FIGURES = Figures(
     oldest_queued=12.5,
     phases={("cuda:0", "sampling"): (6, 240.0), ("cuda:0", "decoding"): (6, 60.0), ("cpu", "sampling"): (1, 9.0)},
     steps={"cuda:0": (150, 240.0), "cpu": (25, 9.0)},
-    workers=[WORKER, replace(WORKER, worker="host-a/0", load_seconds=29.0)],
+    workers=[WORKER, replace(WORKER, worker="host-a/0", load_seconds=29.0, device_memory=DeviceMemory(80, 70, 60))],
+    causes={("failed", "out_of_memory"): 1, ("lost", "worker_lost"): 4},
+    predicted_wait=37.5,
+    redis_memory=(1_000, 4_000),
 )
+PARAMETERS = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Unreachable:
 
 
 def exposed(source: "Told | Unreachable | Ledger") -> str:
-    return generate_latest(registry(source)).decode()
+    return generate_latest(registry(LedgerCollector(source))).decode()
 
 
 def samples(text: str) -> dict[str, float]:
@@ -97,14 +103,36 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_workers_ready": 2,
         "svd_worker_ready[cuda:0][svd-xt][host-a/0]": 1,
         "svd_worker_load_seconds[cuda:0][host-b/0]": 31.5,
+        "svd_attempts_in_vain_total[out_of_memory][failed]": 1,
+        "svd_attempts_in_vain_total[worker_lost][lost]": 4,
+        "svd_queue_predicted_wait_seconds": 37.5,
+        "svd_device_memory_size_bytes[cuda:0][host-a/0]": 80,
+        "svd_device_memory_used_bytes[cuda:0][host-a/0]": 70,
+        "svd_device_memory_reserved_bytes[cuda:0][host-a/0]": 60,
+        "svd_redis_memory_used_bytes": 1_000,
+        "svd_redis_memory_max_bytes": 4_000,
     }
     assert {name: shown.get(name) for name in expected} == expected
+    assert "svd_device_memory_used_bytes[cuda:0][host-b/0]" not in shown
+
+
+def test_the_disk_under_the_data_folder_and_the_bound_of_the_queue_are_shown(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(SVD_LONGEST_WAIT=900)
+    before = samples(generate_latest(registry(HostCollector(settings))).decode())
+    assert before == {"svd_queue_bound_seconds": 900}  # there is no such folder yet
+    settings.data_dir.mkdir()
+    shown = samples(generate_latest(registry(HostCollector(settings))).decode())
+    assert shown["svd_data_size_bytes"] == shutil.disk_usage(settings.data_dir).total
+    assert 0 < shown["svd_data_free_bytes"] <= shown["svd_data_size_bytes"]
 
 
 def test_counters_of_what_has_not_happened_yet_start_at_zero() -> None:
     shown = samples(exposed(Told(NOTHING)))
     assert shown["svd_jobs[started]"] == 0
     assert shown["svd_jobs_ended_total[cancelled]"] == 0
+    assert shown["svd_attempts_in_vain_total[worker_lost][lost]"] == 0
     assert shown["svd_jobs_refused_total[image_too_large]"] == 0
     assert shown["svd_attempts_total[released]"] == 0
     assert set(shown.values()) == {0, 1}
@@ -133,15 +161,15 @@ def test_the_order_does_not_depend_on_that_of_the_figures() -> None:
     assert reasons == sorted(reasons)
 
 
-def test_the_families_are_described_as_they_are_collected() -> None:
-    collector = LedgerCollector(Told(FIGURES))
-    assert names(collector.describe()) == names(collector.collect())
+def test_the_families_are_described_as_they_are_collected(settings: Settings) -> None:
+    for collector in (LedgerCollector(Told(FIGURES)), HostCollector(settings)):
+        assert names(collector.describe()) == names(collector.collect())
 
 
 def test_registering_reads_nothing_and_one_family_can_be_asked_for_alone() -> None:
-    shown = generate_latest(registry(Unreachable()).restricted_registry(["svd_ledger_up"])).decode()
+    shown = generate_latest(registry(LedgerCollector(Unreachable())).restricted_registry(["svd_ledger_up"])).decode()
     assert samples(shown) == {"svd_ledger_up": 0}
-    some = generate_latest(registry(Told(FIGURES)).restricted_registry(["svd_queue_length"])).decode()
+    some = generate_latest(registry(LedgerCollector(Told(FIGURES))).restricted_registry(["svd_queue_length"])).decode()
     assert samples(some) == {"svd_queue_length": 2}
 
 
@@ -167,6 +195,67 @@ def test_what_the_real_ledger_counted_outlives_every_process(
     assert shown["svd_phase_seconds_sum[cpu][sampling]"] == shown["svd_step_seconds_sum[cpu]"] == 1.5
     assert shown["svd_step_seconds_count[cpu]"] == 4
     assert shown["svd_workers_ready"] == 0
+    assert shown["svd_redis_memory_used_bytes"] > 0
+    assert shown["svd_redis_memory_max_bytes"] == 0
+    assert "svd_queue_predicted_wait_seconds" not in shown
+
+
+def test_what_workers_say_of_their_devices_memory_is_shown_and_a_newer_ones_other_words_are_not(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    ledger.heartbeat(replace(WORKER, device_memory=DeviceMemory(size=80, used=70, reserved=60)))
+    connect(settings).hset("svd:worker_status", "newer", msgspec.json.encode({**asdict(WORKER), "of_tomorrow": 1}))
+    connect(settings).zadd("svd:workers", {"newer": time.time()})
+    assert [status.device_memory for status in ledger.workers()] == [DeviceMemory(80, 70, 60), None]
+    assert samples(exposed(ledger))["svd_device_memory_used_bytes[cuda:0][host-b/0]"] == 70
+
+
+def test_attempts_in_vain_are_counted_by_cause(redis_url: str, make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(REDIS_URL=redis_url, SVD_MAX_ATTEMPTS=3)
+    ledger = Ledger(connect(settings), settings)
+    ledger.submit("job", parameters=PARAMETERS, model={}, input="inputs/job.png")
+    for end in (
+        ledger.lose,
+        lambda claim: ledger.retry(claim, Failure("device_lost", "")),
+        ledger.release,
+        lambda claim: ledger.fail(claim, Failure("out_of_memory", "")),
+    ):
+        claim = ledger.claim("job", Holder("host/0", "cpu", "i", 1))
+        assert claim
+        end(claim)
+    assert ledger.figures().causes == {
+        ("lost", "worker_lost"): 1,
+        ("retried", "device_lost"): 1,
+        ("failed", "out_of_memory"): 1,
+    }
+
+
+def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    ledger.heartbeat(replace(WORKER, device="cpu", model="tiny"))
+    assert ledger.figures().predicted_wait is None  # nobody knows how long a job takes
+    finish_one_job(ledger)
+    for number in range(3):
+        ledger.submit(f"waiting-{number}", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
+    waits = ledger.figures().predicted_wait
+    (last,) = ledger.foretell([ledger.find("waiting-2")])
+    assert waits is not None
+    assert last.eta_seconds is not None
+    # Who comes now begins when the last of those who wait is done.
+    assert waits == pytest.approx(last.eta_seconds, abs=0.1)
+    assert waits > 3 * 1.5
+
+
+def test_without_a_worker_nobody_knows_how_long_the_wait_is(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    assert Ledger(connect(settings), settings).figures().predicted_wait is None
 
 
 def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Settings]) -> None:
@@ -175,7 +264,7 @@ def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Sett
         port = server.server_port
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert answer.headers["Content-Type"].startswith("text/plain; version=")
-            assert samples(answer.read().decode()) == {"svd_ledger_up": 0}
+            assert samples(answer.read().decode()) == {"svd_ledger_up": 0, "svd_queue_bound_seconds": 3_600}
     with serving(make_settings(REDIS_URL="redis://127.0.0.1:1/0", SVD_EXPORTER_BIND=f"127.0.0.1:{port}")):
         pass
 
@@ -219,8 +308,7 @@ def exporter_process(**variables: str) -> "subprocess.Popen[str]":
 
 
 def finish_one_job(ledger: Ledger) -> None:
-    parameters = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
-    ledger.submit("job", parameters=parameters, model={}, input="inputs/job.png")
+    ledger.submit("job", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
     claim = ledger.claim("job", Holder("host/0", "cpu", "i", 1))
     assert claim
     result = Result("results/job/token.mp4", 10, "0" * 64, 64, 64, 2)

@@ -10,7 +10,7 @@ if holds(id, token) then return { 'claimed', tonumber(field(id, 'attempt')) } en
 if state == 'started' then
   local lapsed = tonumber(redis.call('ZSCORE', key('leases'), id) or '0') < now
   if field(id, 'token') ~= dead and not lapsed then return { 'held' } end
-  close_attempt(id, 'lost')
+  close_attempt(id, 'lost', 'worker_lost')
   repeat_or_end(id, tonumber(ARGV[6]), 'worker_lost', 'The worker was lost in every attempt.', tonumber(ARGV[7]))
   state = field(id, 'state')
 end

@@ -45,12 +45,14 @@ local function enter_queue(id, tag)
   redis.call('HINCRBY', key('queued_of'), field(id, 'owner'), added)
 end
 
-local function close_attempt(id, outcome)
+-- `cause` is why there is no result, where somebody or something is to blame for that.
+local function close_attempt(id, outcome, cause)
   local number = field(id, 'attempt')
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
   redis.call('HDEL', job_key(id), 'token', 'phase', 'step', 'steps', 'told')
   redis.call('ZREM', key('leases'), id)
   count('attempts|' .. outcome)
+  if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
 end
 
 local function end_job(id, state, keep)

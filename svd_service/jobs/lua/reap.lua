@@ -4,7 +4,7 @@
 hear()
 local lapsed = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 100)
 for _, id in ipairs(lapsed) do
-  close_attempt(id, 'lost')
+  close_attempt(id, 'lost', 'worker_lost')
   repeat_or_end(id, tonumber(ARGV[1]), 'worker_lost', 'The worker was lost in every attempt.', tonumber(ARGV[2]))
 end
 

@@ -4,7 +4,7 @@
 local id, token, outcome, code, message = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local max_attempts, keep = tonumber(ARGV[6]), tonumber(ARGV[7])
 if not holds(id, token) then return field(id, 'last_token') == token and 'ok' or 'stale' end
-close_attempt(id, outcome)
+close_attempt(id, outcome, code)
 set(id, 'last_token', token)
 if outcome == 'failed' then
   fail_job(id, code, message, keep)

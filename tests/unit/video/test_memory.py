@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.ledger import DeviceMemory
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
 from svd_service.video import render
@@ -253,3 +254,23 @@ def test_the_way_with_offload_is_offloaded_from_the_start_and_stays_so() -> None
         assert ladder.thrift == Thrift("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
     ladder.reset()
     assert pipe.said == ["offload from cuda:0"]
+
+
+def test_a_cpu_has_no_memory_of_its_own_to_tell_of(generator: Generator) -> None:
+    assert generator.device_memory() is None
+
+
+def test_a_cuda_device_tells_how_its_memory_is_used_and_a_broken_one_nothing(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The driver's answers are stood in for; no GPU is asked.
+    monkeypatch.setattr(generator, "_place", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (30, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda place: 50)
+    assert generator.device_memory() == DeviceMemory(size=100, used=70, reserved=50)
+
+    def fail(place: torch.device) -> tuple[int, int]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert generator.device_memory() is None

@@ -1,0 +1,44 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from svd_service.config import Settings
+from svd_service.jobs.ledger import DeviceMemory, Ledger, WorkerStatus, connect
+from svd_service.worker.lease import Lease
+from svd_service.worker.shared import Departure
+
+STATUS = WorkerStatus("host/0", "NVIDIA stand-in", "instance", 1, "nano", True, 0.0, 1.0)
+
+
+@pytest.fixture
+def ledger(redis_url: str, make_settings: Callable[..., Settings]) -> Ledger:
+    settings = make_settings(REDIS_URL=redis_url)
+    return Ledger(connect(settings), settings)
+
+
+@pytest.fixture
+def lease(ledger: Ledger) -> Iterator[Callable[..., Lease]]:
+    made: list[Lease] = []
+
+    def make(**what: Callable[[], DeviceMemory | None]) -> Lease:
+        made.append(Lease(ledger, STATUS, 10.0, Departure(), **what))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def test_a_heartbeat_tells_how_the_devices_memory_is_used_by_then(ledger: Ledger, lease: Callable[..., Lease]) -> None:
+    used = iter((DeviceMemory(100, 10, 5), DeviceMemory(100, 90, 80), None))
+    beating = lease(memory=lambda: next(used, None))
+    for expected in (DeviceMemory(100, 10, 5), DeviceMemory(100, 90, 80), None):
+        beating._beat()
+        (worker,) = ledger.workers()
+        assert worker.device_memory == expected
+
+
+def test_of_a_device_without_memory_of_its_own_nothing_is_told(ledger: Ledger, lease: Callable[..., Lease]) -> None:
+    lease().start()
+    (worker,) = ledger.workers()
+    assert (worker.worker, worker.device_memory) == ("host/0", None)
