@@ -16,7 +16,7 @@ COPY pyproject.toml ./
 RUN mkdir svd_service \
     && echo '__version__ = "0"' > svd_service/__init__.py \
     && touch README.md LICENSE celeryconfig.py wsgi.py \
-    && pip install --no-cache-dir '.[worker,s3]'
+    && pip install --no-cache-dir '.[worker,s3,otel]'
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE celeryconfig.py wsgi.py ./
 COPY svd_service svd_service

@@ -59,6 +59,10 @@ Levers = Annotated[str, Meta(pattern=rf"^ *{_LEVER}( *, *{_LEVER})* *$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
+#: Settings that hold or may by mistake hold a password or a key: no message shows their value.
+_SECRET: Final = {"redis_url", "api_keys", "flower_basic_auth"}
+
+
 class ConfigurationError(Exception):
     """A setting has a value that cannot be used. The message names the environment variable."""
 
@@ -267,6 +271,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     log_format: Annotated[Literal["plain", "json"], Meta(description="`plain`, or `json` for one object a line.")] = (
         "plain"
     )
+    tracing: Annotated[
+        bool,
+        Meta(
+            description="Whether spans are sent to OpenTelemetry's collector, which `OTEL_EXPORTER_OTLP_ENDPOINT` "
+            "names. Needs the extra `otel`."
+        ),
+    ] = False
+    access_log: Annotated[
+        bool, Meta(description="Whether each answer of the HTTP API is logged; `/health` and `/metrics` if they fail.")
+    ] = True
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="Least severe level that is logged.")
     ] = "INFO"
@@ -303,7 +317,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
                 msgspec.convert({name: value}, cls, strict=False, dec_hook=_path)
             except (msgspec.ValidationError, ValueError) as error:
                 reason = str(error).removesuffix(f" - at `$.{name}`")
-                raise ConfigurationError(f"{name}={value!r}: {reason}") from None
+                shown = "***" if name in {variable(field) for field in _SECRET} else repr(value)
+                raise ConfigurationError(f"{name}={shown}: {reason}") from None
         return msgspec.convert(given, cls, strict=False, dec_hook=_path)
 
     @classmethod

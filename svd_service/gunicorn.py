@@ -4,8 +4,11 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from gunicorn import glogging
+
+from svd_service import logs
 from svd_service.config import settings
 
 # prometheus_client counts across processes in files. It and our settings look for the folder when they are first
@@ -26,9 +29,45 @@ timeout = 60
 graceful_timeout = 20
 keepalive = 15
 control_socket_disable = True
-accesslog = None
+accesslog = "-" if _settings.access_log else None
 errorlog = "-"
 loglevel = _settings.log_level.lower()
+
+#: What asks every few seconds whether all is well is no news as long as it is.
+QUIET: Final = ("/health", "/metrics")
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's log as part of ours: the same handler, the same form."""
+
+    def setup(self, cfg: Any) -> None:
+        """Take gunicorn's handlers away; what they would have told is told by ours."""
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+            log.propagate = True
+        logs.configure(_settings)
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """One line for an answer. Without what was asked for beside the path: a query is the caller's business."""
+        status = int(str(resp.status).partition(" ")[0])
+        path = str(environ.get("RAW_URI", "")).partition("?")[0]
+        if not self.access_log_enabled or (path in QUIET and status < 400):
+            return
+        method, seconds = environ.get("REQUEST_METHOD", ""), round(request_time.total_seconds(), 6)
+        about = {
+            **environ.get(logs.WSGI_FIELDS, {}),
+            "method": method,
+            "path": path,
+            "status": status,
+            "bytes": getattr(resp, "sent", None),
+            "seconds": seconds,
+            "address": environ.get("REMOTE_ADDR", ""),
+        }
+        self.access_log.info("%s %s %d", method, path, status, extra={logs.ABOUT: about})
+
+
+logger_class = Logger
 
 _metrics_dir = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])  # noqa: TID251
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from svd_service import logs
+from svd_service import logs, tracing
 from svd_service.api import admission, docs, errors, ops, pages
 from svd_service.api.events import Hub
 from svd_service.api.json import MsgspecJSON
@@ -17,6 +17,7 @@ from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
 from svd_service.api.stability import errors as stability_errors
 from svd_service.api.stability import routes as stability
+from svd_service.api.trail import Trail
 from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings, settings
 from svd_service.jobs.keys import Keyring
@@ -40,11 +41,13 @@ def create_app(configuration: Settings | None = None) -> Flask:
     """
     configuration = configuration or settings()
     logs.configure(configuration)
+    tracing.configure(configuration, "svd-api")
     app = Flask("svd_service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = configuration.max_upload_bytes + FORM_OVERHEAD
     app.json = MsgspecJSON(app)
     if hops := configuration.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    app.wsgi_app = Trail(app.wsgi_app)  # type: ignore[method-assign]
     client = connect(configuration)
     app.extensions["jobs"] = JobService(
         Ledger(client, configuration),

@@ -9,6 +9,7 @@ from typing import Final
 
 from flask import Flask, current_app, g, request
 
+from svd_service import logs
 from svd_service.api import openapi
 from svd_service.api.context import jobs
 from svd_service.config import Settings
@@ -29,6 +30,8 @@ def install(app: Flask, keyring: Keyring, settings: Settings) -> None:
             # Guessing has its rate, too.
             _count(settings.rate_limit, None)
             raise
+        if g.key is not None:
+            logs.add(key_id=g.key.id)
         _count(settings.rate_limit, g.key)
 
 

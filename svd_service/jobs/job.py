@@ -194,8 +194,8 @@ class Job:
     """A job at one moment, `observed_at`, as the ledger tells it. Times are seconds since the epoch, by Redis' clock.
 
     `eta_seconds` is how long it still takes, `None` where that cannot be told. `notes` are what its caller wants
-    remembered with it. A `deleted` job is nobody's: only its worker is still to stop. `cached_from` is the job whose
-    video this one has a copy of.
+    remembered with it. By `trace` its spans belong to the trace of its request. A `deleted` job is nobody's: only its
+    worker is still to stop. `cached_from` is the job whose video this one has a copy of.
     """
 
     id: str
@@ -212,6 +212,7 @@ class Job:
     cancel_requested: bool = False
     deleted: bool = False
     notes: dict[str, str] = field(default_factory=dict)
+    trace: dict[str, str] = field(default_factory=dict)
     progress: Progress | None = None
     attempts: tuple[Attempt, ...] = ()
     failure: Failure | None = None

@@ -230,6 +230,7 @@ class Ledger:
         input: str,
         owner: str = "",
         notes: Mapping[str, str] | None = None,
+        trace: Mapping[str, str] | None = None,
         idempotency_key: str = "",
         fingerprint: str = "",
         priority: int = 0,
@@ -257,6 +258,8 @@ class Ledger:
             fields["notes"] = _dump(notes)
         if content:
             fields["content"] = content
+        if trace:
+            fields["trace"] = _dump(trace)
         verdict, accepted = self._run(
             "submit",
             job_id,
@@ -705,6 +708,7 @@ def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_
         cancel_requested="cancel" in fields,
         deleted="deleted" in fields,
         notes=json.loads(fields.get("notes", "{}")),
+        trace=json.loads(fields.get("trace", "{}")),
         progress=_progress(fields) if "phase" in fields else None,
         attempts=attempts,
         failure=Failure(fields["failure_code"], fields["failure_message"]) if "failure_code" in fields else None,

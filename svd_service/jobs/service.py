@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import BinaryIO, Final
 
-from svd_service import __version__
+from svd_service import __version__, logs, tracing
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.config import Settings
 from svd_service.jobs.errors import (
@@ -112,6 +112,7 @@ class JobService:
         # While Redis is away nothing is to be stored that would be left behind.
         self.ledger.ping()
         job_id = str(uuid.uuid4())
+        logs.add(job_id=job_id)
         name = input_name(job_id)
         self.artifacts.put(name, content)
         digest = self._content_of(content, parameters) if self.settings.content_cache else ""
@@ -125,6 +126,7 @@ class JobService:
                 input=name,
                 owner=owner,
                 notes=notes,
+                trace=tracing.carrier(),
                 idempotency_key=idempotency_key,
                 fingerprint=_fingerprint(content, request) if idempotency_key else "",
                 priority=priority,
@@ -140,6 +142,8 @@ class JobService:
             if accepted != job_id:
                 self._leave_to_the_sweep_at_worst(name)
                 self._drop_copy(copy)
+        logs.add(job_id=accepted)
+        logger.info("job %s: %s", accepted, "accepted" if accepted == job_id else "asked for again")
         job = self.find(accepted, owner=owner)
         if job.cached_from:
             self._leave_to_the_sweep_at_worst(name)
@@ -202,6 +206,7 @@ class JobService:
             UnknownJobError: there is none of that id, or it is another owner's.
         """
         if _is_job_id(job_id):
+            logs.add(job_id=job_id)
             job = self.ledger.find(job_id)
             if job.owner == owner and not job.deleted:
                 (job,) = self.ledger.foretell([job])

@@ -141,7 +141,9 @@ class Stack:
                 except redis.RedisError as error:
                     self._tick()
                     if time.monotonic() > deadline:
-                        raise StackError(f"the Redis at {self._settings.redis} does not answer: {error}") from None
+                        raise StackError(
+                            f"the Redis at {parts.without_password(self._settings.redis)} does not answer: {error}"
+                        ) from None
 
     def _wait_until_ready(self) -> None:
         began, told = time.time(), False

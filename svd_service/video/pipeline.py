@@ -125,8 +125,11 @@ def _move(pipe: Pipeline, place: torch.device) -> None:
 
 
 def _open(weights: Weights, precision: torch.dtype) -> Pipeline:
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    for talk in (diffusers_logging, transformers_logging):
+        talk.disable_progress_bar()
+        # What they say goes where all is said, in the one form.
+        talk.disable_default_handler()
+        talk.enable_propagation()
     try:
         pipe: Pipeline = Pipeline.from_pretrained(
             weights.folder, dtype=precision, variant=weights.variant, use_safetensors=True, local_files_only=True

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from celery import Celery, bootsteps
 
+from svd_service import logs
 from svd_service.config import settings
 from svd_service.jobs.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.service import JobService
@@ -41,13 +42,14 @@ class Housekeeper:
         # take the message for a double; only we can see that our child is gone.
         for claim, holder in self._jobs.ledger.held_by(INSTANCE):
             if is_gone(holder.pid):
-                with suppress(StaleAttemptError):
+                with logs.context(job_id=claim.job_id), suppress(StaleAttemptError):
                     self._jobs.ledger.lose(claim)
                     logger.warning("job %s: process %d is gone; taken back", claim.job_id, holder.pid)
 
     def _reap(self) -> None:
         for job_id in self._jobs.reap():
-            logger.warning("job %s: its worker fell silent; taken back", job_id)
+            with logs.context(job_id=job_id):
+                logger.warning("job %s: its worker fell silent; taken back", job_id)
 
 
 class HousekeepingStep(bootsteps.StartStopStep):

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
+from svd_service import logs
 from svd_service.jobs.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
 from svd_service.jobs.ledger import HEARTBEAT, DeviceMemory, Ledger, WorkerStatus
@@ -89,4 +90,6 @@ class Lease:
             logger.warning("no heartbeat: %s", error)
         except StaleAttemptError:
             # The attempt itself hears of it when it next reports, and stops.
-            logger.warning("the lease of job %s is gone", claim.job_id if claim else "")
+            job_id = claim.job_id if claim else ""
+            with logs.context(job_id=job_id):
+                logger.warning("the lease of job %s is gone", job_id)

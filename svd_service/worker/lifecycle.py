@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard import current_process
-from celery.signals import setup_logging, worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_process_init, worker_process_shutdown
 
-from svd_service import logs
+from svd_service import logs, tracing
 from svd_service.artifacts.choice import store_of
 from svd_service.celery_app import Publisher
-from svd_service.config import Settings, settings
+from svd_service.config import ConfigurationError, Settings, settings
 from svd_service.jobs.job import Holder
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
@@ -88,6 +88,8 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         ModelLoadError: the model cannot be loaded; the message says what to do.
         UnavailableError: Redis cannot be reached.
     """
+    logs.identify(worker=f"{node}/{index}")
+    tracing.configure(configuration, "svd-worker")
     device = configuration.worker_devices[index]
     _pin(device)
     # SVT-AV1 would tell standard error of each file that it begins.
@@ -180,6 +182,20 @@ def _shut_down(exitcode: int, **_: Any) -> None:
     departure.heed_signals(exitcode)
     if _Process.slot is not None:
         _Process.slot.lease.stop()
+    tracing.stop()
+
+
+@celeryd_init.connect
+def _introduce(sender: str, instance: Any, **_: Any) -> None:
+    # From here on Celery has something to say, such as that it should not be root.
+    logs.identify(worker=sender)
+    logs.configure(settings())
+    # Its banner, and what of it goes to standard output without being asked, are no JSON.
+    instance.quiet = settings().log_format == "json"
+    try:
+        tracing.require(settings())
+    except ConfigurationError as error:
+        raise SystemExit(f"svd-service worker: {error}") from None
 
 
 @setup_logging.connect

@@ -5,6 +5,7 @@ from functools import cache
 
 from celery.worker.request import Request
 
+from svd_service import logs
 from svd_service.config import settings
 from svd_service.jobs.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim, Failure
@@ -21,7 +22,8 @@ class JobRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The attempt is past its limit. Called before its process is killed."""
         if not soft:
-            fail_attempt(_ledger(), self.id, int(self.worker_pid or 0))
+            with logs.context(job_id=self.id):
+                fail_attempt(_ledger(), self.id, int(self.worker_pid or 0))
         super().on_timeout(soft, timeout)
 
 

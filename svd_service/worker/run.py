@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
+from svd_service import logs
 from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactError, persistently
 from svd_service.jobs.errors import JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
@@ -19,6 +20,7 @@ from svd_service.jobs.request import Format, Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.worker.lifecycle import Slot, is_gone
 from svd_service.worker.shared import Departure
+from svd_service.worker.spans import AttemptSpans
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +85,15 @@ def run_job(job_id: str, slot: Slot) -> str:
     slot.jobs.dispatch()
     if claim is None:
         return "nothing to do"
-    logger.info("job %s: attempt %d begins", job_id, claim.attempt)
-    try:
-        with slot.lease.kept(claim):
-            outcome = _attempt(claim, slot)
-    except StaleAttemptError:
-        outcome = "stale"
-    logger.info("job %s: attempt %d %s", job_id, claim.attempt, outcome)
-    return outcome
+    with logs.context(job_id=job_id):
+        logger.info("job %s: attempt %d begins", job_id, claim.attempt)
+        try:
+            with slot.lease.kept(claim):
+                outcome = _attempt(claim, slot)
+        except StaleAttemptError:
+            outcome = "stale"
+        logger.info("job %s: attempt %d %s", job_id, claim.attempt, outcome)
+        return outcome
 
 
 def _claim(job_id: str, slot: Slot) -> Claim | None:
@@ -111,7 +114,9 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     ledger = slot.jobs.ledger
     try:
         job = ledger.find(claim.job_id)
-        _generate(claim, job, slot)
+        logs.add(key_id=job.owner)
+        with AttemptSpans(job, (CancelRequested, HandBackRequested, StaleAttemptError)) as spans:
+            _generate(claim, job, slot, spans)
         outcome = "finished"
     except StaleAttemptError:
         raise
@@ -145,10 +150,11 @@ def _repeat(claim: Claim, slot: Slot, failure: Failure) -> str:
     return "retried"
 
 
-def _generate(claim: Claim, job: Job, slot: Slot) -> None:
+def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     artifacts, ledger = slot.jobs.artifacts, slot.jobs.ledger
     began = time.monotonic()
-    report = Reporter(claim, ledger, slot.departure, deadline=began + slot.settings.job_timeout)
+    deadline = began + slot.settings.job_timeout
+    report = Reporter(claim, ledger, slot.departure, deadline, on_phase=spans.phase)
     patience = StorePatience(report, slot.departure)
     picture = _read_input(job, slot, patience)
     name = result_name(job.id, claim.token)
@@ -243,6 +249,7 @@ class Reporter:
     when it must.
 
     Called with a `Progress` by the generation, in its thread. `deadline` is on `time.monotonic`'s clock, in seconds.
+    `on_phase` hears of each phase that begins.
 
     Raises, when called:
         CancelRequested: the job was cancelled.
@@ -251,11 +258,19 @@ class Reporter:
         TimeLimitError: the deadline is past.
     """
 
-    def __init__(self, claim: Claim, ledger: Ledger, departure: Departure, deadline: float) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        ledger: Ledger,
+        departure: Departure,
+        deadline: float,
+        on_phase: Callable[[Phase], None] = lambda _: None,
+    ) -> None:
         self._claim = claim
         self._ledger = ledger
         self._departure = departure
         self._deadline = deadline
+        self._on_phase = on_phase
         self._next = 0.0
         self._phase: Phase | None = None
 
@@ -270,7 +285,9 @@ class Reporter:
         # A phase may take minutes without a step: that it has begun is always told.
         if now < self._next and progress.phase is self._phase:
             return
-        self._phase = progress.phase
+        if progress.phase is not self._phase:
+            self._phase = progress.phase
+            self._on_phase(progress.phase)
         try:
             cancelled = self._ledger.report(self._claim, progress)
         except UnavailableError as error:

@@ -1,16 +1,23 @@
+import json
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
 from svd_service.config import Settings
+from svd_service.jobs.keys import _id_of, digest_of
 from svd_service.jobs.ledger import DeviceMemory, Ledger, connect
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Fit, Parameters
@@ -23,7 +30,70 @@ CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus" / "prometheu
 #: For each target: every metric, and the labels' values of each of its series.
 Exposition = dict[str, dict[str, list[dict[str, str]]]]
 
+KEY = "sk-svd-a-secret-that-no-log-may-hold"
+KEY_ID = _id_of(digest_of(KEY))
+
+#: The trace and the span of whoever submits the job.
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
 needs_prometheus = pytest.mark.skipif(not CI and not shutil.which("prometheus"), reason="Prometheus is not here")
+
+
+@dataclass
+class Collector:
+    """Takes spans as OpenTelemetry's collector does: OTLP over HTTP."""
+
+    port: int = 0
+    spans: list[tuple[str, Any]] = field(default_factory=list)
+
+    def take(self, body: bytes) -> None:
+        """Keep the spans, each with the name of the service that sent it."""
+        for of_service in ExportTraceServiceRequest.FromString(body).resource_spans:
+            named = {each.key: each.value.string_value for each in of_service.resource.attributes}
+            for scope in of_service.scope_spans:
+                self.spans += [(named["service.name"], span) for span in scope.spans]
+
+    def trace(self) -> dict[str, tuple[str, Any]]:
+        """The spans of our trace by name, each with its service."""
+        return {span.name: (service, span) for service, span in self.spans if span.trace_id.hex() == TRACE}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            collector.take(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        collector.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield collector
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack], collector: Collector) -> Stack:
+    """A service that is watched in every way there is."""
+    stack = make_stack(
+        SVD_API_KEYS=f"ann:{digest_of(KEY)}",
+        SVD_LOG_FORMAT="json",
+        SVD_TRACING="true",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.port}",
+        OTEL_BSP_SCHEDULE_DELAY="200",
+    )
+    stack.start_all()
+    stack.http.headers["Authorization"] = f"Bearer {KEY}"
+    return stack
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +108,10 @@ def flower_port(stack: Stack) -> int:
 
 @pytest.fixture(scope="module")
 def finished(stack: Stack, photo: bytes, flower_port: int) -> dict:
-    return stack.wait_for(stack.submit(photo), "finished")
+    stack.http.headers["traceparent"] = f"00-{TRACE}-{CALLER}-01"
+    job_id = stack.submit(photo)
+    del stack.http.headers["traceparent"]
+    return stack.wait_for(job_id, "finished")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +121,8 @@ def failed(stack: Stack, finished: dict) -> str:
     parameters = Parameters(1, 64, 64, 2, 1, 7, 127, 0.02, 1.0, 1.0, 2, Fit.CROP)
     job_id = "00000000-0000-4000-8000-000000000000"
     model = Model.of(settings).summary()
-    Ledger(connect(settings), settings).submit(job_id, parameters=parameters, model=model, input="inputs/gone.png")
+    ledger = Ledger(connect(settings), settings)
+    ledger.submit(job_id, parameters=parameters, model=model, input="inputs/gone.png", owner=KEY_ID)
     assert stack.wait_for(job_id, "failed")["error"]["code"] == "broken_input"
     return job_id
 
@@ -166,3 +240,82 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(stack: Stack, finished: d
             ["promtool", "check", "metrics"], input=httpx2.get(url).text, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def logged(stack: Stack, part: str) -> list[dict[str, Any]]:
+    """The lines of a part's log; the last one may not be whole yet."""
+    return [json.loads(line) for line in (stack.folder / f"{part}.log").read_text().split("\n")[:-1]]
+
+
+def test_every_line_of_api_worker_and_exporter_is_an_event(stack: Stack, finished: dict, failed: str):
+    stack.wait(lambda: any(line["message"].endswith("attempt 1 failed") for line in logged(stack, "worker")), 30)
+    for part in ("api", "worker", "exporter"):
+        lines = logged(stack, part)
+        assert lines, part
+        for line in lines:
+            assert line.keys() >= {"time", "level", "logger", "pid", "message"}, line
+    assert {"gunicorn.error", "gunicorn.access"} <= {line["logger"] for line in logged(stack, "api")}
+    assert all("worker" in line for line in logged(stack, "worker"))
+
+
+def test_a_job_is_followed_by_its_id_from_the_request_to_the_video(stack: Stack, finished: dict):
+    job_id = finished["task_id"]
+
+    def of_job(part: str) -> list[dict[str, Any]]:
+        return [line for line in logged(stack, part) if line.get("job_id") == job_id]
+
+    stack.wait(lambda: any("succeeded" in line["message"] for line in of_job("worker")), 30)
+    accepted = next(line for line in of_job("api") if line["message"] == f"job {job_id}: accepted")
+    answered = next(line for line in of_job("api") if line["message"] == "POST /generate 202")
+    assert accepted["request_id"] == answered["request_id"]
+    assert accepted["key_id"] == answered["key_id"] == KEY_ID
+    assert accepted["trace_id"] == TRACE
+    (worker,) = stack.workers()
+    begun, ended = (line for line in of_job("worker") if line["logger"] == "svd_service.worker.run")
+    assert begun["worker"] == ended["worker"] == worker
+    assert ended["message"] == f"job {job_id}: attempt 1 finished"
+    assert (ended["key_id"], ended["trace_id"]) == (KEY_ID, TRACE)
+    celery = {line["logger"]: line["worker"] for line in of_job("worker") if line["logger"].startswith("celery.")}
+    # Its parent has the worker's name, its process that of its place.
+    assert celery["celery.app.trace"] == worker
+    assert worker == f"{celery['celery.worker.strategy']}/0"
+
+
+def test_an_exception_is_one_line_of_the_log(stack: Stack, failed: str):
+    def told() -> list[dict[str, Any]]:
+        return [line for line in logged(stack, "worker") if line.get("job_id") == failed and "exception" in line]
+
+    (line,) = stack.wait(told, 30)
+    assert line["level"] == "ERROR"
+    assert line["exception"].endswith("BrokenInputError: The stored picture is missing or cannot be read.")
+
+
+def test_no_log_holds_a_key(stack: Stack, finished: dict):
+    answer = stack.http.get(f"/status/{finished['task_id']}", params={"api_key": KEY})
+    wrong = stack.http.get("/jobs", headers={"Authorization": f"Bearer {KEY}-wrong"})
+    assert wrong.status_code == 401
+    for sent in (answer, wrong):
+        name = sent.headers["X-Request-ID"]
+        stack.wait(lambda name=name: any(line.get("request_id") == name for line in logged(stack, "api")), 30)
+    for log in stack.folder.glob("*.log"):
+        assert KEY not in log.read_text(), log.name
+
+
+def test_one_trace_spans_request_queue_generation_and_publication(stack: Stack, collector: Collector, finished: dict):
+    expected = {
+        "POST /generate": "svd-api",
+        **dict.fromkeys(("queue", "generation", "preparing", "sampling", "decoding", "publish"), "svd-worker"),
+    }
+    stack.wait(lambda: expected.keys() <= collector.trace().keys(), 30)
+    trace = collector.trace()
+    assert {name: service for name, (service, _) in trace.items()} == expected
+    spans = {name: span for name, (_, span) in trace.items()}
+    post, generation = spans["POST /generate"], spans["generation"]
+    assert post.parent_span_id.hex() == CALLER
+    assert {spans[name].parent_span_id for name in ("queue", "generation", "publish")} == {post.span_id}
+    assert {spans[name].parent_span_id for name in ("preparing", "sampling", "decoding")} == {generation.span_id}
+    order = [spans[name] for name in ("queue", "generation", "publish")]
+    assert [span.start_time_unix_nano for span in order] == sorted(span.start_time_unix_nano for span in order)
+    for span in order:
+        (job_id,) = (each.value.string_value for each in span.attributes if each.key == "svd.job.id")
+        assert job_id == finished["task_id"]

@@ -5,14 +5,25 @@ import sys
 HEAVY = {"torch", "diffusers", "av", "transformers", "numpy"}
 
 
-def brought_by(statement: str) -> set[str]:
+def modules_of(statement: str) -> set[str]:
     program = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+    return set(json.loads(done.stdout))
+
+
+def brought_by(statement: str) -> set[str]:
+    return {name.partition(".")[0] for name in modules_of(statement)}
 
 
 def test_the_web_process_brings_no_torch():
     assert not brought_by("import wsgi") & HEAVY
+
+
+def test_without_tracing_the_web_process_brings_nothing_of_opentelemetry():
+    # redis-py looks for it by itself, and brings a part where it is installed.
+    brought = modules_of("import wsgi") - modules_of("import redis, redis.backoff, redis.retry")
+    assert {name for name in brought if name.startswith("opentelemetry")} == set()
+    modules_of("import sys; sys.modules['opentelemetry'] = None; import wsgi")  # nor does it need it
 
 
 def test_the_parent_of_the_worker_processes_brings_no_torch():
