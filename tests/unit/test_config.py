@@ -26,6 +26,20 @@ def test_a_wrong_value_is_refused_with_the_variables_name(name, value):
         Settings.from_mapping({name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "http://svd:s3cret@host"),
+        ("SVD_API_KEYS", "ann:sk-svd-s3cret"),
+        ("SVD_FLOWER_BASIC_AUTH", "s3cret"),
+    ],
+)
+def test_a_wrong_value_that_may_be_a_secret_is_not_shown(name, value):
+    with pytest.raises(ConfigurationError, match=rf"{name}=\*\*\*: ") as refused:
+        Settings.from_mapping({name: value})
+    assert "s3cret" not in str(refused.value)
+
+
 def test_the_environment_and_the_env_file_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("REDIS_HOST=file\nVIDEO_FRAMES=14\n")
