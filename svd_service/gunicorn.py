@@ -50,7 +50,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """One line for an answer. Without what was asked for beside the path: a query is the caller's business."""
-        status = int(str(resp.status).partition(" ")[0])
+        status = int(str(resp.status or 0).partition(" ")[0])  # 0: the application had no answer
         path = str(environ.get("RAW_URI", "")).partition("?")[0]
         if not self.access_log_enabled or (path in QUIET and status < 400):
             return

@@ -112,7 +112,6 @@ class JobService:
         # While Redis is away nothing is to be stored that would be left behind.
         self.ledger.ping()
         job_id = str(uuid.uuid4())
-        logs.add(job_id=job_id)
         name = input_name(job_id)
         self.artifacts.put(name, content)
         digest = self._content_of(content, parameters) if self.settings.content_cache else ""
@@ -137,6 +136,7 @@ class JobService:
         except UnavailableError:
             # The job may be there all the same, and want its picture. If it is not, the sweep for orphans gets it.
             accepted = job_id
+            logs.add(job_id=job_id)
             raise
         finally:
             if accepted != job_id:
