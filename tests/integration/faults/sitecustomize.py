@@ -45,7 +45,13 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
     if "stand_in" in faults:
         package, pipeline = ModuleType("svd_service.video"), ModuleType("svd_service.video.pipeline")
         package.__dict__.update(render=stand_in(faults["stand_in"]), pipeline=pipeline)
-        pipeline.__dict__.update(load=lambda *_: SimpleNamespace(device="stand-in", device_memory=lambda: None))
+        model = SimpleNamespace(
+            device="stand-in",
+            device_memory=lambda: None,
+            way=SimpleNamespace(name="host"),
+            warm_up=lambda: None,
+        )
+        pipeline.__dict__.update(load=lambda *_: model)
         sys.modules.update({package.__name__: package, pipeline.__name__: pipeline})
 
 
