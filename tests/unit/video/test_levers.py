@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def parameters(ask: Ask) -> Parameters:
 def stock_frames(tiny: Path, picture: Image.Image, parameters: Parameters) -> Frame:
     """What diffusers' own pipeline makes."""
     pipe = open_pipe(StableVideoDiffusionPipeline, tiny, torch.float32)
-    values = {name: value for name, value in parameters.to_dict().items() if name not in {"seed", "fit", "profile"}}
+    takes = inspect.signature(StableVideoDiffusionPipeline.__call__).parameters
+    values = {name: value for name, value in parameters.to_dict().items() if name in takes}
     generator = torch.Generator().manual_seed(parameters.seed)
     pixels = pipe(picture, **values, generator=generator, output_type="np").frames[0]
     return np.asarray((pixels * 255).round(), dtype=np.uint8)

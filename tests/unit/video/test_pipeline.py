@@ -1,3 +1,4 @@
+import inspect
 import logging
 import os
 import shutil
@@ -43,7 +44,8 @@ def latents_of(generator: Generator, picture: Image.Image, parameters: Parameter
 
 
 def stock_frames(pipe: Any, picture: Image.Image, parameters: Parameters) -> Frame:
-    values = {name: value for name, value in parameters.to_dict().items() if name not in {"seed", "fit", "profile"}}
+    takes = inspect.signature(StableVideoDiffusionPipeline.__call__).parameters
+    values = {name: value for name, value in parameters.to_dict().items() if name in takes}
     generator = torch.Generator().manual_seed(parameters.seed)
     pixels = pipe(picture, **values, generator=generator, output_type="np").frames[0]
     # As diffusers makes pictures of them (VaeImageProcessor.numpy_to_pil).
