@@ -54,9 +54,11 @@ def slot(app: Flask) -> Slot:
     return Slot(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Departure()), jobs.settings)
 
 
-def all_phases(picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None]) -> Any:
+def all_phases(
+    picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
+) -> Any:
     on_progress(Progress(Phase.PREPARING))
-    rendered = rendering(picture, parameters, path, on_progress)
+    rendered = rendering(picture, parameters, path, on_progress, **further)
     on_progress(Progress(Phase.DECODING))
     return rendered
 
@@ -121,7 +123,7 @@ def test_every_attempt_has_a_wait_and_a_generation_also_one_whose_worker_died(
 ) -> None:
     job_id = submit(app)
 
-    def lose_the_device(*_: Any) -> Any:
+    def lose_the_device(*_: Any, **further: Any) -> Any:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
     with pytest.raises(DeviceLostError):
@@ -145,7 +147,9 @@ def test_every_attempt_has_a_wait_and_a_generation_also_one_whose_worker_died(
 def test_a_cancelled_attempt_is_no_error(app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]) -> None:
     job_id = submit(app)
 
-    def cancelled(picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None]) -> Any:
+    def cancelled(
+        picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
+    ) -> Any:
         slot.jobs.cancel(job_id)
         on_progress(Progress(Phase.SAMPLING, 1, 2))
 
@@ -197,9 +201,9 @@ def test_an_answer_that_fails_is_an_error_of_its_span(
 def test_what_is_logged_names_the_trace(app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]) -> None:
     told: list[str] = []
 
-    def render(*arguments: Any) -> Any:
+    def render(*arguments: Any, **further: Any) -> Any:
         told.append((logs._context.get() or {})["trace_id"])
-        return all_phases(*arguments)
+        return all_phases(*arguments, **further)
 
     run_job(submit(app, traceparent=TRACEPARENT), replace(slot, render=render))
     assert told == [TRACE]
