@@ -180,6 +180,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         # Beyond that, Pillow takes any picture for a decompression bomb.
         Meta(ge=4_096, le=89_478_485, description="Largest picture accepted, in pixels."),
     ] = 50_000_000
+    previews: Annotated[
+        bool,
+        Meta(
+            description="Whether a rough preview of a frame is shown while a video is sampled: about once a second, at "
+            "hardly any cost."
+        ),
+    ] = True
     result_ttl: Annotated[Seconds, Meta(description="Seconds a result is kept after it was published.")] = 86_400
     record_ttl: Annotated[
         Seconds, Meta(description="Seconds a job that ended is remembered after its result is gone (410, then 404).")

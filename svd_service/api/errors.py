@@ -28,6 +28,7 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.IdempotencyConflictError: 422,
     errors.UnknownJobError: 404,
     errors.MissingFormatError: 404,
+    errors.NoPreviewError: 404,
     errors.NotReadyError: 409,
     errors.ExpiredError: 410,
     errors.UnauthorizedError: 401,

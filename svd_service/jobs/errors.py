@@ -14,6 +14,7 @@ JobError
 ├── UnknownJobError             no such job (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
 ├── MissingFormatError          the video was not made in the format asked for
+├── NoPreviewError              there is nothing to be seen of the job (yet, or any more)
 ├── ExpiredError                the result is past its time
 ├── UnauthorizedError           the caller did not show a key, or not a valid one
 ├── LimitedError                not now: the caller may come again after a while
@@ -116,6 +117,16 @@ class MissingFormatError(JobError):
     """The video was not made in the format asked for. The message names those that there are."""
 
     code = "format_not_made"
+
+
+class NoPreviewError(JobError):
+    """There is nothing to be seen of the job: it is not started, or has ended. `state` is its present state."""
+
+    code = "no_preview"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the job has no preview: it is {state}")
+        self.state = state
 
 
 class ExpiredError(JobError):

@@ -122,6 +122,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What there is to be seen of a started job: `artifact` is its name in the store, `version` grows with each."""
+
+    version: int
+    artifact: str
+
+
+@dataclass(frozen=True)
 class File:
     """What is known of a published file: its length in `bytes`, and the SHA-256 of them (its ETag)."""
 
@@ -222,3 +230,4 @@ class Job:
     eta_seconds: float | None = None
     priority: int = 0
     cached_from: str | None = None
+    preview: Preview | None = None

@@ -72,6 +72,7 @@ from svd_service.jobs.job import (
     Holder,
     Job,
     Phase,
+    Preview,
     Progress,
     Result,
     State,
@@ -215,7 +216,7 @@ class Ledger:
             for name in (
                 "submit", "dispatch", "claim", "progress", "finish", "settle",
                 "cancel", "reap", "expire", "forget", "heartbeat", "prepare", "workers", "outlook",
-                "count_request", "find_same",
+                "count_request", "find_same", "show_preview",
             )
         }  # fmt: skip
 
@@ -465,6 +466,14 @@ class Ledger:
         answer = self._run("progress", claim.job_id, claim.token, self._settings.lease, *told)
         _heard(answer, claim)
         return bool(answer == "cancel")
+
+    def show_preview(self, claim: Claim, name: str) -> None:
+        """Say that the artifact `name` has a new preview of the attempt; it is one for as long as the attempt goes on.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        _heard(self._run("show_preview", claim.job_id, claim.token, name), claim)
 
     def finish(
         self,
@@ -717,6 +726,7 @@ def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_
         observed_at=observed_at,
         priority=int(fields.get("priority", 0)),
         cached_from=fields.get("cached_from"),
+        preview=Preview(int(fields["preview"]), fields["preview_name"]) if "preview_name" in fields else None,
     )
 
 

@@ -18,6 +18,7 @@ from svd_service.config import Settings
 from svd_service.jobs.errors import (
     ExpiredError,
     MissingFormatError,
+    NoPreviewError,
     NotReadyError,
     QueueFullError,
     RefusedError,
@@ -248,6 +249,22 @@ class JobService:
         except MissingArtifactError:
             raise ExpiredError("the result is gone from the store") from None
 
+    def read_preview(self, job_id: str, *, owner: str = "") -> bytes:
+        """The latest preview of a started job, as WebP.
+
+        Raises:
+            UnknownJobError: there is no such job, or it is another owner's.
+            NoPreviewError: there is none yet, or the job has ended.
+        """
+        job = self.find(job_id, owner=owner)
+        if job.preview is None:
+            raise NoPreviewError(job.state)
+        try:
+            with self.artifacts.open(job.preview.artifact) as file:
+                return file.read()
+        except MissingArtifactError:  # the attempt has just ended
+            raise NoPreviewError(job.state) from None
+
     def link(self, opened: OpenResult) -> str | None:
         """A URL of the store's own at which the same can be read for a while, where results are to be had so."""
         if not self.settings.s3_redirect:
@@ -354,6 +371,11 @@ def input_name(job_id: str) -> str:
 def result_name(job_id: str, token: str) -> str:
     """The artifact that holds the video of one attempt; no two attempts ever write to one name."""
     return f"{RESULTS}/{job_id}/{token}.mp4"
+
+
+def preview_name(job_id: str, token: str) -> str:
+    """The artifact that holds the preview of one attempt, for as long as it goes on."""
+    return f"results/{job_id}/{token}.preview.webp"
 
 
 def variant_name(video: str, variant: Variant) -> str:

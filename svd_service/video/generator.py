@@ -5,7 +5,7 @@ import platform
 import time
 from collections import abc
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from svd_service.video.compiled import Compiled
 from svd_service.video.levers import Lever, pull
 from svd_service.video.memory import Ladder
 from svd_service.video.profiles import sigmas
+from svd_service.video.sketch import MakeSketch, Sketches
 from svd_service.video.stock import Pipeline
 from svd_service.video.writer import Frame
 
@@ -117,13 +118,18 @@ class Generator:
             return None
 
     def generate(
-        self, picture: Image.Image, parameters: Parameters, on_progress: OnProgress
+        self,
+        picture: Image.Image,
+        parameters: Parameters,
+        on_progress: OnProgress,
+        on_sketch: Callable[[MakeSketch], None] | None = None,
     ) -> abc.Generator[Frame, None, None]:
         """The video's frames one by one: RGB, uint8, shape (height, width, 3); those of the stock pipeline.
 
         `picture` is RGB and has the size asked for. No more than `decode_chunk_size` frames are made ahead, unless the
-        lever for that is off. When `on_progress` raises, or the iterator is closed, the work ends there and the
-        generator can be used again.
+        lever for that is off. `on_sketch` hears now and then, while the video is sampled, of what makes a sketch of its
+        frame halfway through; the frames are the same without it. When `on_progress` raises, or the iterator is
+        closed, the work ends there and the generator can be used again.
 
         Raises:
             ValueError: the picture has another mode or size.
@@ -137,14 +143,21 @@ class Generator:
             on_progress(Progress(Phase.PREPARING))
             self._ladder.begin(parameters.decode_chunk_size)
             latents = self._ladder.sample(
-                lambda: self._sample(picture, parameters, on_progress), guided=self._guidance(parameters)[1] > 1
+                lambda: self._sample(picture, parameters, on_progress, on_sketch),
+                guided=self._guidance(parameters)[1] > 1,
             )
             frames = self._decode(latents, on_progress)
             yield from frames if Lever.OVERLAPPED_ENCODING in self.levers else list(frames)
         finally:
             self._restore()
 
-    def _sample(self, picture: Image.Image, parameters: Parameters, on_progress: OnProgress) -> torch.Tensor:
+    def _sample(
+        self,
+        picture: Image.Image,
+        parameters: Parameters,
+        on_progress: OnProgress,
+        on_sketch: Callable[[MakeSketch], None] | None = None,
+    ) -> torch.Tensor:
         """Latents of shape (frames, channels, height / 8, width / 8)."""
         steps = parameters.num_inference_steps
         self._restore_vae()
@@ -157,27 +170,32 @@ class Generator:
 
         def step_ended(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             on_progress(Progress(Phase.SAMPLING, step + 1 - gate.behind(), steps))
+            if sketches is not None:
+                sketches.step_ended(last=step + 1 == steps)
             return tensors
 
+        middle = parameters.num_frames // 2  # as the thumbnail
+        sketches = Sketches(self._pipe, picture, middle, on_sketch) if on_sketch is not None else None
         self._pipe.on_begin = begin
         least, greatest = self._guidance(parameters)
-        output = self._pipe(
-            picture,
-            width=parameters.width,
-            height=parameters.height,
-            num_frames=parameters.num_frames,
-            num_inference_steps=steps,
-            sigmas=sigmas(self._profiles[parameters.profile], steps),
-            min_guidance_scale=least,
-            max_guidance_scale=greatest,
-            fps=parameters.fps,
-            motion_bucket_id=parameters.motion_bucket_id,
-            noise_aug_strength=parameters.noise_aug_strength,
-            # The CPU's, so that a seed means the same noise on every device of one precision.
-            generator=torch.Generator(CPU).manual_seed(parameters.seed),
-            callback_on_step_end=step_ended,
-            output_type="latent",
-        )
+        with sketches or nullcontext():
+            output = self._pipe(
+                picture,
+                width=parameters.width,
+                height=parameters.height,
+                num_frames=parameters.num_frames,
+                num_inference_steps=steps,
+                sigmas=sigmas(self._profiles[parameters.profile], steps),
+                min_guidance_scale=least,
+                max_guidance_scale=greatest,
+                fps=parameters.fps,
+                motion_bucket_id=parameters.motion_bucket_id,
+                noise_aug_strength=parameters.noise_aug_strength,
+                # The CPU's, so that a seed means the same noise on every device of one precision.
+                generator=torch.Generator(CPU).manual_seed(parameters.seed),
+                callback_on_step_end=step_ended,
+                output_type="latent",
+            )
         latents: torch.Tensor = output.frames[0]
         return latents
 

@@ -18,6 +18,8 @@ class Pipeline(StableVideoDiffusionPipeline):
     """
 
     on_begin: Callable[[], None] | None = None
+    #: Hears of the latents that the model is conditioned on, of shape (1 or 2, channels, height / 8, width / 8).
+    on_conditioning: Callable[[torch.Tensor], None] | None = None
     cached_guidance = False
     device_resize = False
     _guided = False
@@ -27,6 +29,12 @@ class Pipeline(StableVideoDiffusionPipeline):
         if self.on_begin is not None:
             self.on_begin()
         return super().progress_bar(iterable, total)
+
+    def _encode_vae_image(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        latents: torch.Tensor = super()._encode_vae_image(*args, **kwargs)
+        if self.on_conditioning is not None:
+            self.on_conditioning(latents)
+        return latents
 
     @property
     def do_classifier_free_guidance(self) -> bool:

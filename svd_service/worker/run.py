@@ -19,6 +19,7 @@ from svd_service.jobs.ledger import Ledger
 from svd_service.jobs.request import Format, Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.worker.lifecycle import Slot, is_gone
+from svd_service.worker.previews import Previews
 from svd_service.worker.shared import Departure
 from svd_service.worker.spans import AttemptSpans
 
@@ -159,12 +160,15 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     picture = _read_input(job, slot, patience)
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
+        previews = Previews(claim, ledger, artifacts) if slot.settings.previews else None
+        if previews is not None:
+            staged.enter_context(previews)
         path, *others = (
             staged.enter_context(artifacts.staged(variant_name(name, Variant.of(kind)), patience))
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
-        rendering = slot.render(picture, job.parameters, path, report, further=paths)
+        rendering = slot.render(picture, job.parameters, path, report, further=paths, on_sketch=previews)
         report(Progress(Phase.PUBLISHING))
         patience.renew(Phase.PUBLISHING)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}

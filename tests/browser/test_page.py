@@ -14,7 +14,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Failure, Holder, Phase, Progress, Result
 from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.request import BOUNDS
-from svd_service.jobs.service import result_name
+from svd_service.jobs.service import preview_name, result_name
 from tests.browser.conftest import Visit
 from tests.integration.stack import Stack
 
@@ -239,6 +239,13 @@ def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Ope
     ledger.report(held, Progress(Phase.SAMPLING, 2, 6))
     expect(shown.locator(".standing")).to_contain_text("step 3 of 6")
     expect(shown.locator("progress")).not_to_have_js_property("value", 0)
+    name = preview_name(held.job_id, held.token)
+    with Image.open(CAT) as cat:
+        buffer = io.BytesIO()
+        cat.resize((64, 36)).save(buffer, "WEBP")
+    LocalArtifacts(Path(desk.environment["SVD_DATA_DIR"])).put(name, buffer.getvalue())
+    ledger.show_preview(held, name)
+    expect(shown.locator("img.preview")).to_have_js_property("naturalWidth", 64)
     ledger.report(held, Progress(Phase.DECODING, 5, 8))
     expect(shown.locator(".standing")).to_contain_text("frame 6 of 8")
     window.look("decoding")

@@ -128,6 +128,22 @@ def job_events(task_id: str) -> Response:
     return events.stream_job(hub(), jobs(), task_id, owner=owner(), seen=int(seen) if seen.isdecimal() else -1)
 
 
+@blueprint.get("/jobs/<task_id>/preview")
+@describe(
+    "native",
+    {200: Answer("The preview.", FILE, ("image/webp",))},
+    error=ErrorView,
+    errors={
+        404: "There is no such job, it is another key's, or there is nothing to be seen of it: not yet, or any more."
+    },
+)
+def preview(task_id: str) -> Response:
+    """A rough look at a video that is being made, as WebP. The status says when there is a new one."""
+    response = Response(jobs().read_preview(task_id, owner=owner()), mimetype="image/webp")
+    response.cache_control.no_store = True
+    return response
+
+
 @blueprint.get("/jobs/<task_id>")
 @blueprint.get("/status/<task_id>")
 @describe("native", {200: Answer("The job.", JobView)}, error=ErrorView, errors=_UNKNOWN)

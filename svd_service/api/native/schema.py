@@ -109,6 +109,10 @@ class JobView(Struct, kw_only=True):
     ]
     priority: int
     progress: ProgressView | None
+    preview: Annotated[
+        int | None,
+        Meta(description="Grows with each new preview at `/jobs/{task_id}/preview`; null while there is none."),
+    ]
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -137,6 +141,7 @@ class JobView(Struct, kw_only=True):
             progress=ProgressView(progress.phase, progress.step, progress.steps, progress.fraction)
             if progress
             else None,
+            preview=job.preview.version if job.preview else None,
             created_at=_moment(job.created_at),
             started_at=_moment(job.started_at),
             ended_at=_moment(job.ended_at),

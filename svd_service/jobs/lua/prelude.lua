@@ -49,7 +49,7 @@ end
 local function close_attempt(id, outcome, cause)
   local number = field(id, 'attempt')
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
-  redis.call('HDEL', job_key(id), 'token', 'phase', 'step', 'steps', 'told')
+  redis.call('HDEL', job_key(id), 'token', 'phase', 'step', 'steps', 'told', 'preview_name')
   redis.call('ZREM', key('leases'), id)
   count('attempts|' .. outcome)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end

@@ -1,6 +1,7 @@
 import io
 import math
 import uuid
+from unittest.mock import ANY
 
 import pytest
 
@@ -8,7 +9,7 @@ from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.jobs.job import Failure, File, Phase, Progress, Result
 from svd_service.jobs.ledger import WorkerStatus
 from svd_service.jobs.request import Format
-from svd_service.jobs.service import result_name
+from svd_service.jobs.service import preview_name, result_name
 from tests.unit.api.conftest import VIDEO, png
 
 
@@ -152,6 +153,25 @@ def test_a_format_that_was_not_asked_for_is_404_and_says_what_there_is(http, sub
 )
 def test_formats_are_said_with_commas_or_one_by_one(http, submit, said, made):
     assert http.get(f"/status/{submit(formats=said)}").json["parameters"]["formats"] == made
+
+
+def test_a_preview_is_there_while_the_job_runs(http, jobs, submit, claim):
+    job_id = submit()
+    assert http.get(f"/jobs/{job_id}/preview").status_code == 404
+    held = claim(job_id)
+    assert http.get(f"/status/{job_id}").json["preview"] is None
+    name = preview_name(job_id, held.token)
+    jobs.artifacts.put(name, b"a preview")
+    before = http.get(f"/status/{job_id}").json
+    jobs.ledger.show_preview(held, name)
+    assert http.get(f"/status/{job_id}").json == before | {"preview": 1, "eta_seconds": ANY}
+    answer = http.get(f"/jobs/{job_id}/preview")
+    assert (answer.status_code, answer.data, answer.mimetype) == (200, b"a preview", "image/webp")
+    assert answer.headers["Cache-Control"] == "no-store"
+    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    gone = http.get(f"/jobs/{job_id}/preview")
+    assert (gone.status_code, gone.json["error"]["code"], gone.json["status"]) == (404, "no_preview", "failed")
+    assert http.get(f"/status/{job_id}").json["preview"] is None
 
 
 def test_a_range_condition_that_fails_is_told(http, submit, finish):

@@ -21,8 +21,8 @@ from svd_service.config import CPU_MODEL, Settings
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.picture import open_picture
-from svd_service.jobs.request import Request
-from svd_service.video import render
+from svd_service.jobs.request import Fit, Request
+from svd_service.video import render, sketch
 from svd_service.video.pipeline import Generator
 
 PICTURES = Path(__file__).parents[2] / "pictures"
@@ -140,6 +140,34 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot
     first, again, other = shoot("coffee", **SMALL), shoot("coffee", take=2, **SMALL), shoot("coffee", seed=2, **SMALL)
     assert first.file == again.file
     assert (first.frames != other.frames).any()
+
+
+@pytest.mark.parametrize("name", ["astronaut", "rocket"])
+def test_a_sketch_shows_the_frame_that_is_to_come_and_no_other_photo(
+    nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sketch, "INTERVAL", 0.0)
+    settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
+
+    def photo_of(name: str) -> Image.Image:
+        with open_picture((PICTURES / f"{name}.jpg").read_bytes(), settings) as picture:
+            return picture.fitted(256, 144, Fit.CROP)
+
+    offered: list[sketch.MakeSketch] = []
+    asked = Request(seed=1, num_frames=4, num_inference_steps=2).resolve(Model.of(settings), (256, 144))
+    frames = list(nano.generate(photo_of(name), asked, ignore, offered.append))
+    sketches = [Image.open(io.BytesIO(make())).convert("RGB") for make in offered]
+    assert len(sketches) == 2
+    for one in sketches:
+        assert alike(one, Image.fromarray(frames[2])) >= 0.97
+        for other in {*PHOTOS} - {name}:
+            assert alike(one, photo_of(other)) <= 0.6, other
+
+
+def alike(one: Image.Image, other: Image.Image) -> float:
+    """How the colours of two pictures go together, looked at from afar: 1 is all the same, 0 is nothing in common."""
+    small = [np.asarray(each.resize((32, 18), Image.Resampling.BOX), dtype=float).ravel() for each in (one, other)]
+    return float(np.corrcoef(np.stack(small))[0, 1])
 
 
 def test_guidance_does_no_harm(shoot: Shoot) -> None:

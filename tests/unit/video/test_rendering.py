@@ -177,6 +177,16 @@ def test_time_for_which_an_encoder_holds_up_the_frames_is_not_decodings(
     assert slow["encoding"] - usual["encoding"] > slow["decoding"] - usual["decoding"]
 
 
+def test_the_file_is_the_same_whether_anybody_looks_on_or_not(
+    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    alone, _ = make()
+    looks: list[bytes] = []
+    render(generator, picture, ask(), tmp_path / "watched", ignore, on_sketch=lambda sketch: looks.append(sketch()))
+    assert (tmp_path / "watched").read_bytes() == alone
+    assert looks
+
+
 def test_the_package_alone_brings_no_torch() -> None:
     program = "import sys, svd_service.video; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from PIL import Image
 from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.errors import ExpiredError, MissingFormatError, UnavailableError, UnknownJobError
+from svd_service.jobs.errors import (
+    ExpiredError,
+    MissingFormatError,
+    NoPreviewError,
+    StaleAttemptError,
+    UnavailableError,
+    UnknownJobError,
+)
 from svd_service.jobs.job import Holder, Job, Phase, Progress, State, Variant
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
@@ -129,7 +137,7 @@ def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
 
 
 def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
-    def render(picture, parameters, path, report, *, further):
+    def render(picture, parameters, path, report, *, further, **_):
         in_formats(picture, parameters, path, report, further=further)
         further[Format.GIF].unlink()
         raise ValueError("no such codec")
@@ -159,7 +167,7 @@ def test_a_video_made_in_smaller_chunks_than_asked_for_is_not_for_others(slot, j
 
 
 def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
-    def render(picture, parameters, path, report, *, further):
+    def render(picture, parameters, path, report, *, further, **_):
         redis_client.zadd("svd:leases", {many.id: 0})
         slot.jobs.reap()
         return in_formats(picture, parameters, path, lambda progress: None, further=further)
@@ -289,3 +297,90 @@ def test_a_stranger_with_a_dead_ones_process_id_is_not_taken_for_a_sibling(slot,
         pass
     slot.jobs.ledger.claim(job.id, replace(slot.holder, instance="another", pid=gone.pid))
     assert run_job(job.id, slot) == "nothing to do"
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, job):
+    versions = []
+
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        with pytest.raises(NoPreviewError):
+            slot.jobs.read_preview(job.id)
+        for content in (b"first", b"second"):
+            on_sketch(partial(bytes, content))
+            wait_until(partial(is_shown, content))
+            versions.append(slot.jobs.find(job.id).preview.version)
+        with pytest.raises(UnknownJobError):
+            slot.jobs.read_preview(job.id, owner="somebody else")
+        return rendering(picture, parameters, path, report)
+
+    def is_shown(content: bytes) -> bool:
+        try:
+            return bool(slot.jobs.read_preview(job.id) == content)
+        except NoPreviewError:
+            return False
+
+    assert run_job(job.id, replace(slot, render=render)) == "finished"
+    assert versions[0] < versions[1]
+    assert slot.jobs.find(job.id).preview is None
+    with pytest.raises(NoPreviewError, match="finished"):
+        slot.jobs.read_preview(job.id)
+    assert left(slot) == ["results"] * 3
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_of_a_job_that_ends_otherwise_no_preview_is_left(slot, job, outcome):
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        on_sketch(lambda: b"a preview")
+        wait_until(lambda: slot.jobs.find(job.id).preview is not None)
+        if outcome == "failed":
+            raise ValueError("no such thing")
+        slot.jobs.cancel(job.id)
+        return rendering(picture, parameters, path, report)
+
+    assert run_job(job.id, replace(slot, render=render)) == outcome
+    assert slot.jobs.find(job.id).preview is None
+    assert left(slot) == []
+
+
+def test_a_preview_that_fails_costs_the_job_nothing(slot, job, monkeypatch):
+    tried = []
+
+    def broken() -> bytes:
+        tried.append("a preview")
+        raise ValueError("no such colour")
+
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        on_sketch(broken)
+        wait_until(lambda: bool(tried))
+        on_sketch(broken)
+        return rendering(picture, parameters, path, report)
+
+    assert run_job(job.id, replace(slot, render=render)) == "finished"
+
+
+def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_client):
+    claim = slot.jobs.ledger.claim(job.id, slot.holder)
+    redis_client.zadd("svd:leases", {job.id: 0})
+    slot.jobs.reap()
+    with pytest.raises(StaleAttemptError):
+        slot.jobs.ledger.show_preview(claim, "a preview")
+    assert slot.jobs.find(job.id).preview is None
+
+
+def test_previews_can_be_switched_off(slot, job):
+    said = []
+
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        said.append(on_sketch)
+        return rendering(picture, parameters, path, report)
+
+    settings = Settings.from_mapping({"SVD_PREVIEWS": "false"})
+    assert run_job(job.id, replace(slot, render=render, settings=settings)) == "finished"
+    assert said == [None]

@@ -62,6 +62,16 @@ export const jobs = (after) => json(`/jobs?limit=50${after ? `&after=${after}` :
 export const fileUrl = (id, format = "mp4") => `/results/${id}.${format}`;
 export const file = async (id, format) => (await ask(fileUrl(id, format))).blob();
 
+/** A rough look at a video that is being made; null where there is none (any more). */
+export async function preview(id) {
+  try {
+    return await (await ask(`/jobs/${id}/preview`)).blob();
+  } catch (error) {
+    if (error instanceof ApiError) return null;
+    throw error;
+  }
+}
+
 /** How the service is; of one that is down, too, where it can still say so. */
 export async function health() {
   try {

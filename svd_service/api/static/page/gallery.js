@@ -1,6 +1,6 @@
 // The jobs, a card each: from the place in the queue to the video, and what can be done with it.
 
-import { FORMATS, currentKey, file, fileUrl, randomSeed, remove } from "./api.js";
+import { FORMATS, currentKey, file, fileUrl, preview, randomSeed, remove } from "./api.js";
 import { $, announce, element, toast } from "./dom.js";
 import { advice, fault, keptUntil, length, size, standing } from "./words.js";
 
@@ -68,6 +68,7 @@ export class Gallery {
 
 class Card {
   #urls = new Map();
+  #preview = { version: 0, url: null };
   #armed = 0;
   #busy = false;
 
@@ -109,6 +110,7 @@ class Card {
     this.item.dataset.status = job.status;
     this.standing.textContent = standing(job);
     this.#progress();
+    if (job.preview && job.preview !== this.#preview.version) this.#look(job.preview);
     if (this.state !== state) {
       this.state = state;
       this.#rebuild();
@@ -118,7 +120,7 @@ class Card {
 
   close() {
     this.item.remove();
-    for (const url of [...this.#urls.values(), this.poster]) if (url) URL.revokeObjectURL(url);
+    for (const url of [...this.#urls.values(), this.#preview.url, this.poster]) if (url) URL.revokeObjectURL(url);
     const player = this.screen.querySelector("video");
     if (player) watcher.unobserve(player);
   }
@@ -135,6 +137,16 @@ class Card {
     this.detail.textContent = this.#says();
     this.actions.replaceChildren(...this.#buttons());
     if (focused) (this.actions.querySelector("button, a") ?? this.article).focus();
+  }
+
+  /** Show the latest preview, unless a later one or the end came while it was fetched. */
+  async #look(version) {
+    this.#preview.version = version;
+    const picture = await preview(this.job.task_id);
+    if (!picture || this.status !== "started" || this.#preview.version !== version) return;
+    if (this.#preview.url) URL.revokeObjectURL(this.#preview.url);
+    this.#preview.url = URL.createObjectURL(picture);
+    this.#screen();
   }
 
   #says() {
@@ -155,8 +167,9 @@ class Card {
       this.screen.replaceChildren(this.#player());
       return;
     }
-    const picture = this.poster
-      ? element("img", { src: this.poster, alt: "" })
+    const seen = this.status === "started" && this.#preview.url;
+    const picture = seen || this.poster
+      ? element("img", { src: seen || this.poster, alt: "", class: seen ? "preview" : "" })
       : element("span", { class: "blank", "aria-hidden": "true" });
     this.screen.replaceChildren(picture);
   }
