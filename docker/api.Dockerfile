@@ -1,4 +1,4 @@
-# The HTTP API, Flower and the exporter: everything but the model, so no torch. Build from the repository's root:
+# The HTTP API, the courier, Flower and the exporter: everything but the model, so no torch. Build from the repository's root:
 #   docker build -f docker/api.Dockerfile -t svd-service-api .
 # The base is any image with Python 3.11 or newer and its venv module as `python3`.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm

@@ -8,20 +8,28 @@ from kombu.exceptions import OperationalError
 from svd_service.config import Settings
 from svd_service.jobs.errors import UnavailableError
 
-#: The one task's name. Its only content is the Celery task id, which is the job's id.
+#: The tasks' names. The only content of either is the Celery task id: the job's id, or that of the message to deliver.
 GENERATE: Final = "svd_service.generate"
+DELIVER: Final = "svd_service.deliver"
 
 app = Celery("svd_service", config_source="celeryconfig", set_as_current=True)
 
 
+def webhook_queue(settings: Settings) -> str:
+    """The queue of the webhooks: one of its own, so that none waits for a worker that is busy with a video."""
+    return f"{settings.namespace}-webhooks"
+
+
 class Publisher:
-    """Gives job ids to Celery.
+    """Gives ids to Celery: those of jobs, or with another task and queue others.
 
     It has an app of its own without a result backend: with one, every publication would subscribe to a result that
     nobody here reads, and wait for a Redis that does not answer for much longer than a caller would.
     """
 
-    def __init__(self, settings: Settings, *, timeout: float = 1.0) -> None:
+    def __init__(
+        self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE, queue: str | None = None
+    ) -> None:
         self._app = Celery("svd_service.publisher", config_source="celeryconfig", set_as_current=False)
         self._app.conf.update(
             broker_url=settings.broker,
@@ -32,9 +40,10 @@ class Publisher:
                 "socket_connect_timeout": timeout,
             },
         )
-        self._queue = settings.namespace
+        self._task = task
+        self._queue = queue or settings.namespace
 
-    def __call__(self, job_id: str) -> None:
+    def __call__(self, task_id: str) -> None:
         """Publish one id.
 
         Raises:
@@ -43,8 +52,8 @@ class Publisher:
         """
         try:
             self._app.send_task(
-                GENERATE,
-                task_id=job_id,
+                self._task,
+                task_id=task_id,
                 queue=self._queue,
                 retry=True,  # once: a connection that Redis closed in the meantime
                 retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},

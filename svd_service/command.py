@@ -30,7 +30,7 @@ def up(
     flower: Annotated[bool, typer.Option("--flower", help="Start Flower as well.")] = False,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the HTTP API.")] = None,
 ) -> None:
-    """Start everything on this machine: Redis, the worker, the HTTP API and the exporter."""
+    """Start everything on this machine: Redis, the worker, the courier, the HTTP API and the exporter."""
     try:
         from svd_service import stack  # noqa: PLC0415
     except ModuleNotFoundError as error:

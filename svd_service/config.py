@@ -56,11 +56,12 @@ Place = Annotated[
 HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$")]
 _LEVER: Final = f"(auto|none|-?({'|'.join(LEVERS)}))"
 Levers = Annotated[str, Meta(pattern=rf"^ *{_LEVER}( *, *{_LEVER})* *$")]
+WebhookSecrets = Annotated[str, Meta(pattern=r"^( *whsec_[A-Za-z0-9+/]{32,86}={0,2} *(,|$))*$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
 #: Settings that hold or may by mistake hold a password or a key: no message shows their value.
-_SECRET: Final = {"redis_url", "api_keys", "flower_basic_auth"}
+_SECRET: Final = {"redis_url", "api_keys", "webhook_secret", "flower_basic_auth"}
 
 
 class ConfigurationError(Exception):
@@ -255,6 +256,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             description="Proxies before the HTTP API whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
         ),
     ] = 0
+
+    # Webhooks
+    webhook_secret: Annotated[
+        WebhookSecrets,
+        Meta(
+            description="What webhooks are signed with where there are no keys: `whsec_` and 24 to 64 bytes in Base64. "
+            "Several, with commas between, all sign. Default: made up and kept in Redis; `svd-service keys secret` "
+            "shows it."
+        ),
+    ] = ""
+    webhook_private: Annotated[
+        bool,
+        Meta(description="Whether webhooks may go to private, loopback and link-local addresses."),
+    ] = False
+    webhook_timeout: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds that a receiver of webhooks gets to answer.")
+    ] = 10
+    webhook_backoff: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3_600,
+            description="Seconds between the first try to deliver a webhook and the next; each further pause is three "
+            "times as long, up to an hour.",
+        ),
+    ] = 5
+    webhook_give_up: Annotated[
+        Seconds, Meta(description="Seconds after its first try in which a webhook is tried again.")
+    ] = 86_400
 
     # The web process
     bind: Annotated[str, Meta(description="Address and port of the HTTP API (gunicorn).")] = "127.0.0.1:8000"

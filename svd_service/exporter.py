@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 #: Label values that are shown from the start, at 0: a counter that appears with its first event hides that event from
 #: `rate` and `increase`.
 END_STATES: Final = (State.FINISHED, State.FAILED, State.CANCELLED)
+WEBHOOK_OUTCOMES: Final = ("delivered", "given_up")
+WEBHOOK_ATTEMPTS: Final = ("delivered", "failed", "lost")
 OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
 CAUSES: Final = (("lost", "worker_lost"),)
 
@@ -68,6 +70,7 @@ class LedgerCollector(Collector):
         yield from _jobs(figures)
         yield from _queue(figures)
         yield from _durations(figures)
+        yield from _webhooks(figures)
         yield from _workers(figures.workers)
         yield from _redis(figures.redis_memory)
 
@@ -75,7 +78,14 @@ class LedgerCollector(Collector):
         """Every family that there may be. With it a registry knows their names, and reads nothing to find them out."""
         nothing = Figures({}, 0, {}, {}, {}, {}, 0, 0.0, {}, {})
         yield _up(1)
-        for families in (_jobs(nothing), _queue(nothing), _durations(nothing), _workers([]), _redis(None)):
+        for families in (
+            _jobs(nothing),
+            _queue(nothing),
+            _durations(nothing),
+            _webhooks(nothing),
+            _workers([]),
+            _redis(None),
+        ):
             yield from families
 
 
@@ -240,6 +250,27 @@ def _durations(figures: Figures) -> Iterator[Metric]:
     for device, (count, seconds) in sorted(figures.steps.items()):
         steps.add_metric((device,), count, seconds)
     yield steps
+
+
+def _webhooks(figures: Figures) -> Iterator[Metric]:
+    yield GaugeMetricFamily("svd_webhooks_pending", "Webhooks that are yet to be delivered.", figures.webhooks_pending)
+    yield GaugeMetricFamily(
+        "svd_webhook_overdue_seconds",
+        "By how much the next try to deliver a webhook is late; 0 when none is.",
+        figures.webhook_overdue,
+    )
+    yield _counter(
+        "svd_webhooks",
+        "Webhooks that are done with, by what became of them.",
+        "outcome",
+        _from_zero(WEBHOOK_OUTCOMES, figures.webhooks),
+    )
+    yield _counter(
+        "svd_webhook_attempts",
+        "Tries to deliver a webhook, by what became of them.",
+        "outcome",
+        _from_zero(WEBHOOK_ATTEMPTS, figures.webhook_tries),
+    )
 
 
 def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:

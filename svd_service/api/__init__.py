@@ -12,7 +12,6 @@ from svd_service.api import admission, docs, errors, ops, pages
 from svd_service.api.events import Hub
 from svd_service.api.json import MsgspecJSON
 from svd_service.api.native import routes as native
-from svd_service.api.native.schema import JobView
 from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
 from svd_service.api.stability import errors as stability_errors
@@ -24,6 +23,7 @@ from svd_service.jobs.keys import Keyring
 from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
+from svd_service.jobs.view import JobView
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
+from msgspec import UnsetType
 
 from svd_service.jobs.errors import InvalidParameterError
 from svd_service.jobs.keys import Key, Keyring
 from svd_service.jobs.request import MAX_PRIORITY
 from svd_service.jobs.service import JobService
+from svd_service.jobs.webhooks import checked_url
 
 if TYPE_CHECKING:
     from svd_service.api.events import Hub
@@ -50,3 +52,15 @@ def priority(asked: int) -> int:
     if asked > most:
         raise InvalidParameterError("priority", f"priority must be at most {most} with this key; got {asked}")
     return asked
+
+
+def webhook(asked: str | UnsetType) -> str:
+    """Where the end of a job is to be told: at the URL that was asked for, else where the caller's key says, if at all.
+
+    Raises:
+        InvalidParameterError: no webhook may go there.
+    """
+    if asked:
+        return checked_url(asked, jobs().settings)
+    shown = key()
+    return shown.webhook_url if shown else ""

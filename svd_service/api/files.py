@@ -7,22 +7,17 @@ from werkzeug.wsgi import FileWrapper
 
 from svd_service.api.context import jobs
 from svd_service.jobs.job import Variant
-from svd_service.jobs.request import Format
+from svd_service.jobs.request import MEDIA_TYPES, Format
 from svd_service.jobs.service import OpenResult
 
 #: Media type and file ending of each variant.
 KINDS: Final = {
-    Variant.VIDEO: ("video/mp4", ".mp4"),
+    **{Variant.of(kind): (media_type, f".{kind}") for kind, media_type in MEDIA_TYPES.items()},
     Variant.THUMBNAIL: ("image/webp", ".webp"),
     Variant.SPRITESHEET: ("image/jpeg", ".jpg"),
-    Variant.WEBM: ("video/webm", ".webm"),
-    Variant.WEBP: ("image/webp", ".webp"),
-    Variant.GIF: ("image/gif", ".gif"),
-    Variant.ZIP: ("application/zip", ".zip"),
 }
 
-#: Media types of the formats, the MP4's first, and of all variants.
-MEDIA_TYPES: Final = {kind: KINDS[Variant.of(kind)][0] for kind in Format}
+#: Media types of all variants.
 ALL_MEDIA_TYPES: Final = tuple(dict.fromkeys(media_type for media_type, _ in KINDS.values()))
 
 

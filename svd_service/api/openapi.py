@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from werkzeug.routing import Rule
 
 from svd_service import __version__
 from svd_service.api.forms import UploadedFile
+from svd_service.jobs.view import WebhookEvent
 
 #: The schema of a body that is a file.
 FILE: Final = UploadedFile
@@ -37,6 +39,8 @@ _HEADERS: Final = {
 
 #: A part of a path that is one of several words: `<any(mp4, gif):format>`.
 _CHOICE: Final = re.compile(r"<any\(([^)]*)\):([^<>]+)>")
+#: What a webhook's path item is called: it is the service's request, and somebody else's route.
+_WEBHOOK: Final = "job.ended"
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -66,6 +70,23 @@ class Operation:
     query: type[msgspec.Struct] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
+
+
+#: What is told to webhooks (docs/webhooks.md), and what they answer.
+_TOLD: Final = Operation(
+    "webhooks",
+    {
+        204: Answer("It was taken; any status from 200 to 299 says so."),
+        410: Answer("It is not wanted, and is not sent again. After any other status it is."),
+    },
+    json=WebhookEvent,
+    headers={
+        "webhook-id": "Of the event: the same whenever it is sent.",
+        "webhook-timestamp": "When it was sent, in seconds since 1970.",
+        "webhook-signature": "Space between signatures, one of which fits: `v1,` and Base64.",
+    },
+    public=True,
+)
 
 
 def describe(
@@ -123,7 +144,7 @@ def is_public(app: Flask, endpoint: str | None) -> bool:
 def document(app: Flask, *, closed: bool) -> dict[str, Any]:
     """The OpenAPI document of all described routes; `closed` where a key is needed."""
     described = list(_described(app))
-    schemas = _Schemas(operation for _, _, operation, _ in described)
+    schemas = _Schemas(chain((operation for _, _, operation, _ in described), (_TOLD,)))
     paths: dict[str, dict[str, Any]] = {}
     for rule, method, operation, view in described:
         words = inspect.getdoc(view) or ""
@@ -143,6 +164,16 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": dict(sorted(paths.items())),
+        "webhooks": {
+            _WEBHOOK: {
+                "post": {
+                    "operationId": "job_ended",
+                    "summary": "A job that named a `webhook_url` has ended.",
+                    "description": "Signed as Standard Webhooks says, and repeated until it is taken.",
+                    **_operation(_TOLD, None, schemas),
+                }
+            }
+        },
         "security": [{"key": []}] if closed else [],
         "components": {
             "schemas": schemas.components,
@@ -198,7 +229,7 @@ def _schema_of_ours(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind)
 
 
-def _operation(operation: Operation, rule: Rule, schemas: _Schemas) -> dict[str, Any]:
+def _operation(operation: Operation, rule: Rule | None, schemas: _Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {
         "tags": [operation.tag],
         "parameters": list(_parameters(operation, rule, schemas)),
@@ -213,11 +244,9 @@ def _operation(operation: Operation, rule: Rule, schemas: _Schemas) -> dict[str,
     return described
 
 
-def _parameters(operation: Operation, rule: Rule, schemas: _Schemas) -> Iterator[dict[str, Any]]:
-    choices = {name: [word.strip() for word in words.split(",")] for words, name in _CHOICE.findall(rule.rule)}
-    for name in sorted(rule.arguments):
-        choice = {"enum": choices[name]} if name in choices else {}
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", **choice}}
+def _parameters(operation: Operation, rule: Rule | None, schemas: _Schemas) -> Iterator[dict[str, Any]]:
+    if rule is not None:
+        yield from _parts_of(rule)
     for name, words in operation.headers.items():
         yield {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
     if operation.query is not None:
@@ -225,6 +254,13 @@ def _parameters(operation: Operation, rule: Rule, schemas: _Schemas) -> Iterator
             said = {**schema}
             words = said.pop("description", "")
             yield {"name": name, "in": "query", "required": required, "description": words, "schema": said}
+
+
+def _parts_of(rule: Rule) -> Iterator[dict[str, Any]]:
+    choices = {name: [word.strip() for word in words.split(",")] for words, name in _CHOICE.findall(rule.rule)}
+    for name in sorted(rule.arguments):
+        choice = {"enum": choices[name]} if name in choices else {}
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", **choice}}
 
 
 def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
 
 from svd_service.api.context import jobs
-from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, ModelView, PreparingView, WorkerView
+from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, PreparingView, WorkerView
 from svd_service.api.openapi import Answer, describe
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError
 from svd_service.exporter import registry_of
 from svd_service.jobs.errors import UnavailableError
 from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.service import JobService
+from svd_service.jobs.view import ModelView
 
 #: The two formats that Prometheus asks for.
 METRICS_TYPES: Final = ("text/plain", "application/openmetrics-text")

@@ -6,6 +6,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.jobs.errors import InvalidParameterError
 from svd_service.jobs.request import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Format, Profile, Request
+from svd_service.jobs.webhooks import MAX_URL
+
+#: Where a job's end is told.
+WebhookURL = Annotated[
+    str,
+    Meta(
+        max_length=MAX_URL,
+        description="An http(s) URL of the public Internet: the job's end is told there (docs/webhooks.md). Default: "
+        "that of the caller's key, if it has one.",
+    ),
+]
 
 
 def _bounds(name: str) -> dict[str, float]:
@@ -104,8 +115,10 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=0, le=MAX_PRIORITY, description="Greater is sooner; a key may have a lower bound of its own.")
     ] = 0
 
+    webhook_url: WebhookURL | UnsetType = UNSET
+
     def request(self) -> Request:
         """What the caller said of the video, as the use cases know it."""
-        fields = {*Options.__struct_fields__} - {"priority", "formats"}
+        fields = {*Options.__struct_fields__} - {"priority", "formats", "webhook_url"}
         said = {name: value for name in fields if (value := getattr(self, name)) is not UNSET}
         return Request(**said, formats=formats_of(self.formats))

@@ -34,7 +34,7 @@ FORMATS: Final = ("mp4", "webm", "webp", "gif", "zip")
 class Parameters(TypedDict, total=False):
     """What may be asked for; what is absent (or `None`) is the model's choice, or chance's for `seed`.
 
-    Bounds are the service's business, which says so when one is exceeded.
+    Bounds are the service's business, which says so when one is exceeded. `webhook_url` is where it tells of the end.
     """
 
     seed: int | None
@@ -52,6 +52,7 @@ class Parameters(TypedDict, total=False):
     profile: Literal["exact", "draft"] | None
     priority: int | None
     formats: Sequence[str] | None
+    webhook_url: str | None
 
 
 class Client:

@@ -1,6 +1,8 @@
-"""What the ledger and the keys share in speaking to Redis."""
+"""What the ledger, the outbox and the keys share in speaking to Redis."""
 
-from typing import Final
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
 import redis
 
@@ -22,3 +24,10 @@ class reachable:  # noqa: N801  (a context manager, used as a statement)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, _AWAY) or (isinstance(error, redis.ResponseError) and str(error).startswith(_REFUSING)):
             raise UnavailableError(f"Redis cannot be reached: {error}") from error
+
+
+def scripts(client: "redis.Redis", names: Iterable[str]) -> dict[str, Any]:
+    """The named Lua scripts beside the ledger, each with the prelude, ready to be called."""
+    folder = Path(__file__).parent / "lua"
+    prelude = (folder / "prelude.lua").read_text()
+    return {name: client.register_script(prelude + (folder / f"{name}.lua").read_text()) for name in names}

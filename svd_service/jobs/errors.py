@@ -21,7 +21,8 @@ JobError
 │   ├── QueueFullError          too many jobs wait already
 │   └── RateLimitedError        too many requests
 ├── UnknownKeyError             no such API key
-├── StaleAttemptError           this attempt is no longer the job's; all it writes is refused
+├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
+├── StaleAttemptError           this attempt is no longer the job's (or its webhook's); all it writes is refused
 └── UnavailableError            the ledger or the artifacts cannot be reached
 """
 
@@ -167,6 +168,12 @@ class UnknownKeyError(JobError):
     """No such API key."""
 
     code = "unknown_key"
+
+
+class ConfiguredSecretError(JobError):
+    """The secret is one of the settings, so that a command cannot change it."""
+
+    code = "configured_secret"
 
 
 class StaleAttemptError(JobError):

@@ -197,6 +197,34 @@ class Variant(StrEnum):
 _FORMATS: Final = {Variant.of(kind): kind for kind in Format}
 
 
+class WebhookState(StrEnum):
+    """Where the webhook of a job stands."""
+
+    WAITING = "waiting"  # for the job's end
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try to deliver a webhook: the `status_code` of the answer, or the `error`; neither while it runs."""
+
+    at: float
+    status_code: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Where a job's end is told, and what became of that. `next_try_at` is when it is tried again, if it is."""
+
+    url: str
+    state: WebhookState = WebhookState.WAITING
+    tries: tuple[Try, ...] = ()
+    next_try_at: float | None = None
+
+
 @dataclass(frozen=True)
 class Job:
     """A job at one moment, `observed_at`, as the ledger tells it. Times are seconds since the epoch, by Redis' clock.
@@ -231,3 +259,4 @@ class Job:
     priority: int = 0
     cached_from: str | None = None
     preview: Preview | None = None
+    webhook: Webhook | None = None

@@ -37,6 +37,8 @@ CACHE_SIZE: Final = 4_096
 class Key:
     """A key as we know it. `id` names it, and owns its jobs; `priority` is the most that its jobs may ask for.
 
+    `webhook_url` is where its jobs' ends are told if they do not name another place.
+
     Times are seconds since the epoch; those of a key from the settings are unknown.
     """
 
@@ -45,6 +47,7 @@ class Key:
     priority: int = 0
     created_at: float | None = None
     revoked_at: float | None = None
+    webhook_url: str = ""
 
 
 class Keyring:
@@ -80,11 +83,11 @@ class Keyring:
         closed, _ = self._look_up(digest_of(""))
         return not closed
 
-    def create(self, name: str, *, priority: int = 0) -> tuple[Key, str]:
+    def create(self, name: str, *, priority: int = 0, webhook_url: str = "") -> tuple[Key, str]:
         """A new key, and its secret, which nobody can tell again."""
         secret = PREFIX + secrets.token_urlsafe(32)
         digest = digest_of(secret)
-        key = Key(_id_of(digest), name, priority, created_at=time.time())
+        key = Key(_id_of(digest), name, priority, created_at=time.time(), webhook_url=webhook_url)
         self._write(digest, key)
         return key, secret
 
@@ -101,19 +104,37 @@ class Keyring:
         Raises:
             UnknownKeyError: no key in Redis has this id.
         """
-        for digest, key in self._read().items():
-            if key.id == key_id:
-                revoked = key if key.revoked_at else replace(key, revoked_at=time.time())
-                self._write(digest, revoked)
-                return revoked
-        raise UnknownKeyError(f"there is no key {key_id} in Redis")
+        digest, key = self._find(key_id)
+        revoked = key if key.revoked_at else replace(key, revoked_at=time.time())
+        self._write(digest, revoked)
+        return revoked
+
+    def set_webhook(self, key_id: str, url: str) -> Key:
+        """Tell the ends of the key's jobs at `url` from now on, `""` for nowhere; within `CACHE_TTL` seconds.
+
+        Raises:
+            UnknownKeyError: no key in Redis has this id.
+        """
+        digest, key = self._find(key_id)
+        changed = replace(key, webhook_url=url)
+        self._write(digest, changed)
+        return changed
 
     def forget_all(self) -> int:
-        """Forget every key in Redis, so that the service is open again; returns how many there were."""
+        """Forget every key in Redis, so that the service is open again; returns how many there were.
+
+        What their webhooks are signed with stays: some may be under way, and a key may come back through the settings.
+        """
         with reachable(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hlen(self._name)
             pipe.delete(self._name)
             return int(pipe.execute()[0])
+
+    def _find(self, key_id: str) -> tuple[str, Key]:
+        for digest, key in self._read().items():
+            if key.id == key_id:
+                return digest, key
+        raise UnknownKeyError(f"there is no key {key_id} in Redis")
 
     def _look_up(self, digest: str) -> tuple[bool, Key | None]:
         """Whether there are keys, and the valid one with this digest."""

@@ -23,6 +23,10 @@ Keys, all under one namespace:
 ``heard``                           when a worker or house-keeping was last heard
 ``finish_tags``, ``clock``          the virtual time of fair queueing
 ``rate:{who}:{minute}``             requests that someone made in a minute
+``outbox``                  zset    jobs whose webhook waits to be delivered, by the time of the next try
+``posted``                  zset    those that were given to Celery or are being tried, by the time they are taken back
+``delivery:{id}``           hash    a job's webhook: state, what is to be told, tries. The business of outbox.py
+``webhook_secrets``         hash    what webhooks are signed with, by owner: the business of webhooks.py
 ``keys``                    hash    API keys: the business of keys.py
 ``events``                  channel "id version owner" at every change of a job
 ==========================  ======  ================================================================================
@@ -38,6 +42,8 @@ Invariants, after every script:
 4. Nobody's lease runs while nobody is heard, because Redis is down or frozen.
 5. A job leaves `started` for `queued` at most as often as attempts allow; released attempts are not counted.
 6. Every script can be repeated after an answer that was lost, and changes nothing the second time.
+7. A job that has ended and has a webhook has one delivery: pending, and in one of `outbox` and `posted`; or delivered
+   or given up, and in neither. A pending one outlives its job.
 
 So Celery's message is a hint, not the truth: lost, it is sent again by `reap` and `dispatch`; doubled, the second claim
 is refused.
@@ -49,7 +55,6 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final, Self, cast
 
 import redis
@@ -58,6 +63,7 @@ from redis.retry import Retry
 
 from svd_service.config import Settings
 from svd_service.jobs.connection import reachable as _reachable
+from svd_service.jobs.connection import scripts
 from svd_service.jobs.errors import (
     IdempotencyConflictError,
     QueueFullError,
@@ -76,6 +82,9 @@ from svd_service.jobs.job import (
     Progress,
     Result,
     State,
+    Try,
+    Webhook,
+    WebhookState,
 )
 from svd_service.jobs.pace import Outlook, work_of
 from svd_service.jobs.request import Parameters
@@ -181,6 +190,10 @@ class Figures:
     causes: dict[tuple[str, str], int] = field(default_factory=dict)
     predicted_wait: float | None = None
     redis_memory: tuple[int, int] | None = None
+    webhooks: dict[str, int] = field(default_factory=dict)
+    webhook_tries: dict[str, int] = field(default_factory=dict)
+    webhooks_pending: int = 0
+    webhook_overdue: float = 0.0
 
 
 def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
@@ -209,16 +222,14 @@ class Ledger:
         self._redis = client
         self._settings = settings
         self._namespace = settings.namespace
-        lua = Path(__file__).parent / "lua"
-        prelude = (lua / "prelude.lua").read_text()
-        self._scripts = {
-            name: client.register_script(prelude + (lua / f"{name}.lua").read_text())
-            for name in (
+        self._scripts = scripts(
+            client,
+            (
                 "submit", "dispatch", "claim", "progress", "finish", "settle",
                 "cancel", "reap", "expire", "forget", "heartbeat", "prepare", "workers", "outlook",
                 "count_request", "find_same", "show_preview",
-            )
-        }  # fmt: skip
+            ),
+        )  # fmt: skip
 
     # What callers do
 
@@ -238,12 +249,13 @@ class Ledger:
         content: str = "",
         same: str | None = None,
         copy: Result | None = None,
+        webhook: str = "",
     ) -> str:
         """Accept a job; returns its id, or that of the job made earlier under the same `idempotency_key`.
 
         `content` is a digest of all that the video depends on but the device. `same` is what `find_same` said of it,
         or `None` where it was not asked; `copy` is a copy of that job's result. If that job's is still to be had, this
-        one is finished at once, with the copy.
+        one is finished at once, with the copy. `webhook` is the URL that its end is told to.
 
         Raises:
             IdempotencyConflictError: that key was used for another request (one with another `fingerprint`).
@@ -261,6 +273,8 @@ class Ledger:
             fields["content"] = content
         if trace:
             fields["trace"] = _dump(trace)
+        if webhook:
+            fields["webhook"] = webhook
         verdict, accepted = self._run(
             "submit",
             job_id,
@@ -362,16 +376,18 @@ class Ledger:
             pipe.zcard(self._key("published"))
             for job_id in job_ids:
                 pipe.hgetall(self._key("job", job_id))
+                pipe.hgetall(self._key("delivery", job_id))
                 pipe.zrank(self._key("waiting"), job_id)
                 pipe.zrank(self._key("published"), job_id)
             (seconds, microseconds), ahead, *answers = pipe.execute()
         found: list[Job | None] = []
-        for job_id, fields, waiting, published in zip(
-            job_ids, answers[0::3], answers[1::3], answers[2::3], strict=True
+        for job_id, fields, delivery, waiting, published in zip(
+            job_ids, answers[0::4], answers[1::4], answers[2::4], answers[3::4], strict=True
         ):
             rank = published if published is not None else None if waiting is None else ahead + waiting
             place = None if rank is None else rank + 1
-            found.append(_job(job_id, fields, place, seconds + microseconds / 1e6) if fields else None)
+            observed_at = seconds + microseconds / 1e6
+            found.append(job_of(job_id, fields, delivery, place, observed_at) if fields else None)
         return found
 
     def foretell(self, jobs: Sequence[Job]) -> list[Job]:
@@ -623,8 +639,12 @@ class Ledger:
             pipe.hgetall(self._key("counters"))
             pipe.zcard(self._key("queued"))
             pipe.zrange(self._key("queued"), 0, 0, withscores=True)
+            for name in ("outbox", "posted"):
+                pipe.zcard(self._key(name))
+                pipe.zrange(self._key(name), 0, 0, withscores=True)
             pipe.time()
-            states, counters, queued, oldest, (seconds, microseconds) = pipe.execute()
+            states, counters, queued, oldest, waiting, due, posted, back, (seconds, microseconds) = pipe.execute()
+        now = seconds + microseconds / 1e6
         split = {tuple(name.split(_SEPARATOR)): float(value) for name, value in counters.items()}
 
         def by_label(kind: str) -> dict[str, int]:
@@ -639,7 +659,7 @@ class Ledger:
             attempts=by_label("attempts"),
             cache=by_label("cache"),
             queue_length=queued,
-            oldest_queued=max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else 0.0,
+            oldest_queued=max(0.0, now - oldest[0][1]) if oldest else 0.0,
             phases={
                 (name[1], name[2]): (int(value), split[("phase_seconds", name[1], name[2])])
                 for name, value in split.items()
@@ -654,6 +674,10 @@ class Ledger:
             causes={(name[1], name[2]): int(value) for name, value in split.items() if name[0] == "causes"},
             predicted_wait=self._outlook(queued).until_start(queued),
             redis_memory=self._memory(),
+            webhooks=by_label("webhooks"),
+            webhook_tries=by_label("webhook_tries"),
+            webhooks_pending=waiting + posted,
+            webhook_overdue=max(0.0, *(now - at for _, at in [*due, *back])) if due or back else 0.0,
         )
 
     # Within
@@ -697,7 +721,15 @@ def _flat(pairs: Iterable[tuple[str, str | float]]) -> list[str | float]:
     return [part for pair in pairs for part in pair]
 
 
-def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_at: float) -> Job:
+def job_of(
+    job_id: str,
+    fields: Mapping[str, str],
+    delivery: Mapping[str, str],
+    position: int | None,
+    observed_at: float,
+) -> Job:
+    """The job that its record, and that of its webhook's delivery if there is one, tell of."""
+
     def moment(name: str) -> float | None:
         return float(fields[name]) if name in fields else None
 
@@ -727,7 +759,22 @@ def _job(job_id: str, fields: Mapping[str, str], position: int | None, observed_
         priority=int(fields.get("priority", 0)),
         cached_from=fields.get("cached_from"),
         preview=Preview(int(fields["preview"]), fields["preview_name"]) if "preview_name" in fields else None,
+        webhook=_webhook(fields["webhook"], delivery) if "webhook" in fields else None,
     )
+
+
+def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:
+    if not delivery:
+        return Webhook(url)
+    tries = tuple(
+        Try(
+            at=float(delivery[f"began:{number}"]),
+            status_code=int(code) if (code := delivery.get(f"code:{number}")) else None,
+            error=delivery.get(f"error:{number}") or None,
+        )
+        for number in range(1, int(delivery["tries"]) + 1)
+    )
+    return Webhook(url, WebhookState(delivery["state"]), tries, float(delivery["next"]) if "next" in delivery else None)
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:

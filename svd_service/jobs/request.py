@@ -52,6 +52,16 @@ class Format(StrEnum):
     ZIP = "zip"  # the frames, as PNGs
 
 
+#: Media types of the formats, the MP4's first.
+MEDIA_TYPES: Final[dict[Format, str]] = {
+    Format.MP4: "video/mp4",
+    Format.WEBM: "video/webm",
+    Format.WEBP: "image/webp",
+    Format.GIF: "image/gif",
+    Format.ZIP: "application/zip",
+}
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Effective values of one job; nothing is left open. Sizes in pixels, `fps` in frames per second.

@@ -88,10 +88,12 @@ class JobService:
         notes: Mapping[str, str] | None = None,
         idempotency_key: str = "",
         priority: int = 0,
+        webhook: str = "",
     ) -> Job:
         """Accept a picture and a request; the job is in the ledger, and queued, when this returns.
 
-        `notes` are remembered with the job, and have no part in the video.
+        `notes` are remembered with the job, and have no part in the video. `webhook` is where its end is told, a URL
+        that may be (webhooks.py).
 
         Raises:
             RefusedError: the picture or a parameter is at fault.
@@ -133,6 +135,7 @@ class JobService:
                 content=digest,
                 same=same,
                 copy=copy,
+                webhook=webhook,
             )
         except UnavailableError:
             # The job may be there all the same, and want its picture. If it is not, the sweep for orphans gets it.

@@ -230,5 +230,5 @@ def _in_order(running: Iterable[Running]) -> list[list[Running]]:
     """Who is stopped together, first to last: whoever takes jobs, whoever does them, where they are kept."""
     stages: dict[int, list[Running]] = {}
     for part in running:
-        stages.setdefault({"worker": 1, "redis": 2}.get(part.name, 0), []).append(part)
+        stages.setdefault({"worker": 1, "courier": 1, "redis": 2}.get(part.name, 0), []).append(part)
     return [stages[stage] for stage in sorted(stages)]

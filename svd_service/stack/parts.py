@@ -107,7 +107,7 @@ def redis_program() -> str:
 
 
 def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
-    """Worker, API, exporter and perhaps Flower. What they leave behind of temporary files lies in `scratch`."""
+    """Worker, courier, API, exporter and perhaps Flower. Temporary files that they leave behind lie in `scratch`."""
     environment = environment_of(settings) | {"TMPDIR": str(scratch)}
     metrics = {Settings.variables()["multiprocess_dir"]: str(scratch / "metrics")}
     gunicorn = (*_PYTHON, "gunicorn", "-c", "python:svd_service.gunicorn", "wsgi:application")
@@ -118,6 +118,13 @@ def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
             environment,
             where=", ".join(settings.worker_devices),
             grace=settings.drain_timeout + 30,  # to finish the job in hand; for its step and to hand it back
+        ),
+        Part(
+            "courier",
+            (*_PYTHON, "celery", "-A", "svd_service.courier", "worker", "-n", "courier@%h"),
+            environment,
+            where="delivers webhooks",
+            grace=settings.webhook_timeout + 5,  # to hear out the receivers that it has asked
         ),
         Part("api", gunicorn, environment | metrics, where=url_of(settings.bind), grace=25),
         Part(

@@ -78,6 +78,11 @@ class Stack:
         celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app", "worker")
         return self.start(name, *celery, "-n", f"{name}@%h", "--loglevel", "INFO", **variables)
 
+    def start_courier(self, name: str = "courier", **variables: str) -> "subprocess.Popen[bytes]":
+        """Start a courier; it is not there yet when this returns."""
+        celery = (sys.executable, "-m", "celery", "-A", "svd_service.courier", "worker")
+        return self.start(name, *celery, "-n", f"{name}@%h", "--loglevel", "INFO", **variables)
+
     def start_stand_in(
         self, name: str = "worker", *, step: float = 0.1, variables: Mapping[str, str] | None = None, **faults: object
     ) -> "subprocess.Popen[bytes]":

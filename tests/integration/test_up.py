@@ -1,5 +1,6 @@
 """`svd-service up` and `svd-service generate` as a person uses them: real processes, the tiny model."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from svd_service.client import Client
 from tests.conftest import free_port
+from tests.receiver import receiving
 
 SERVICE = (sys.executable, "-m", "svd_service")
 PICTURE = Path(__file__).parents[1] / "pictures" / "chelsea.jpg"
@@ -32,7 +34,9 @@ class Up:
         self.environment["TMPDIR"] = str(self.scratch)
         exporter = f"SVD_EXPORTER_BIND=127.0.0.1:{free_port()}"
         flower = f"SVD_FLOWER_BIND=127.0.0.1:{free_port()}"
-        (folder / ".env").write_text(f"SVD_MODEL={model}\nSVD_DEVICES=cpu\nSVD_LEASE=2\n{exporter}\n{flower}\n")
+        (folder / ".env").write_text(
+            f"SVD_MODEL={model}\nSVD_DEVICES=cpu\nSVD_LEASE=2\nSVD_WEBHOOK_PRIVATE=true\n{exporter}\n{flower}\n"
+        )
         # Somebody's own modules of the same names must not hide ours.
         (folder / "wsgi.py").write_text("raise SystemExit('the wrong wsgi.py')\n")
         (folder / "celeryconfig.py").write_text("raise SystemExit('the wrong celeryconfig.py')\n")
@@ -121,20 +125,24 @@ def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path
     assert list(up.scratch.iterdir()) == []
 
 
-def test_jobs_outlive_the_death_of_up(up: Up, tmp_path: Path) -> None:
+def test_jobs_and_their_webhooks_outlive_the_death_of_up(up: Up, tmp_path: Path) -> None:
     process = up.start_and_wait()
-    with Client(up.url) as client:
-        jobs = [client.submit(PICTURE, seed=seed) for seed in range(2)]
-        wait_for(lambda: client.status(jobs[0].id).state != "queued", 30)
-    process.kill()
-    process.wait()
-    wait_for(lambda: up.left() == {}, 10)
+    with receiving() as receiver:
+        with Client(up.url) as client:
+            jobs = [client.submit(PICTURE, seed=seed, webhook_url=receiver.url) for seed in range(2)]
+            wait_for(lambda: client.status(jobs[0].id).state != "queued", 30)
+        process.kill()
+        process.wait()
+        wait_for(lambda: up.left() == {}, 10)
 
-    process = up.start_and_wait()
-    with Client(up.url) as client:
-        for job in jobs:
-            client.wait(job.id, timeout=90)
-            assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
+        process = up.start_and_wait()
+        with Client(up.url) as client:
+            for job in jobs:
+                client.wait(job.id, timeout=90)
+                assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
+        wait_for(lambda: len({heard.headers["webhook-id"] for heard in receiver.heard}) == len(jobs), 60)
+    told = {event["data"]["task_id"]: event["type"] for event in (json.loads(each.body) for each in receiver.heard)}
+    assert told == {job.id: "job.finished" for job in jobs}
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     assert up.left() == {}

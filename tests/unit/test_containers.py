@@ -78,7 +78,7 @@ def test_only_those_who_need_redis_can_reach_it(compose: dict[str, Any], service
     assert compose["networks"]["ledger"]["internal"] is True
     assert services["redis"]["networks"] == ["ledger"]
     on_it = {name for name, service in services.items() if "ledger" in service["networks"]}
-    assert on_it == {"redis", "api", "worker", "flower", "exporter"}
+    assert on_it == {"redis", "api", "worker", "courier", "flower", "exporter"}
 
 
 def test_no_service_runs_as_root_or_can_become_it(services: dict[str, Service]) -> None:
@@ -133,11 +133,19 @@ def test_the_worker_gets_the_gpus_and_time_to_finish_a_job(services: dict[str, S
     assert services["worker"]["init"] is True
 
 
+def test_the_courier_gets_out_and_time_to_hear_an_answer(services: dict[str, Service]) -> None:
+    courier = services["courier"]
+    assert "outside" in courier["networks"]
+    assert int(courier["stop_grace_period"].removesuffix("s")) > Settings().webhook_timeout
+    assert courier["image"] == services["api"]["image"]
+
+
 def test_every_setting_can_be_set_in_containers(services: dict[str, Service]) -> None:
     settings = set(Settings.variables().values())
     ours = {name for name in settings if name.startswith(("REDIS_", "SVD_", "VIDEO_"))}
     assert ours - set(services["api"]["environment"]) == NOT_PASSED_ON
     assert ours - set(services["worker"]["environment"]) == NOT_PASSED_ON
+    assert ours - set(services["courier"]["environment"]) == NOT_PASSED_ON
     others = {name for name in set(services["worker"]["environment"]) - ours if not name.startswith("OTEL_")}
     assert others == {"HF_TOKEN"}
 

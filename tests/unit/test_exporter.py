@@ -39,6 +39,10 @@ FIGURES = Figures(
     causes={("failed", "out_of_memory"): 1, ("lost", "worker_lost"): 4},
     predicted_wait=37.5,
     redis_memory=(1_000, 4_000),
+    webhooks={"delivered": 4, "given_up": 1},
+    webhook_tries={"delivered": 4, "failed": 9},
+    webhooks_pending=3,
+    webhook_overdue=1.5,
 )
 PARAMETERS = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
 
@@ -100,6 +104,10 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_phase_seconds_sum[cuda:0][sampling]": 240,
         "svd_step_seconds_count[cuda:0]": 150,
         "svd_step_seconds_sum[cpu]": 9,
+        "svd_webhooks_pending": 3,
+        "svd_webhook_overdue_seconds": 1.5,
+        "svd_webhooks_total[given_up]": 1,
+        "svd_webhook_attempts_total[failed]": 9,
         "svd_workers_ready": 2,
         "svd_worker_ready[cuda:0][svd-xt][host-a/0]": 1,
         "svd_worker_load_seconds[cuda:0][host-b/0]": 31.5,
@@ -135,6 +143,7 @@ def test_counters_of_what_has_not_happened_yet_start_at_zero() -> None:
     assert shown["svd_attempts_in_vain_total[worker_lost][lost]"] == 0
     assert shown["svd_jobs_refused_total[image_too_large]"] == 0
     assert shown["svd_attempts_total[released]"] == 0
+    assert shown["svd_webhooks_total[given_up]"] == shown["svd_webhook_attempts_total[lost]"] == 0
     assert set(shown.values()) == {0, 1}
 
 

@@ -30,6 +30,10 @@ def test_the_parent_of_the_worker_processes_brings_no_torch():
     assert not brought_by("import svd_service.worker.tasks") & {"torch", "diffusers", "transformers"}
 
 
+def test_the_courier_is_light():
+    assert not brought_by("import svd_service.courier") & (HEAVY | {"flask", "PIL", "werkzeug"})
+
+
 def test_the_client_brings_nothing_of_the_server():
     brought = brought_by("import svd_service.client, svd_service.client.commands")
     assert not brought & (HEAVY | {"flask", "celery", "redis", "PIL", "pydantic"})

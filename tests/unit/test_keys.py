@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from svd_service import keys
 from svd_service.config import Settings
 from svd_service.jobs.keys import Keyring, digest_of, warning_if_open
+from svd_service.jobs.webhooks import WebhookSecrets
 from svd_service.stack import parts
 
 pytestmark = pytest.mark.enable_socket
@@ -45,8 +46,38 @@ def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
     assert "There are no keys" in run("list")
 
 
+def test_webhooks_of_a_key_have_a_place_and_a_secret_that_can_be_changed(run, redis_client, settings):
+    said = run("create", "ann", "--webhook", "https://me:pw@example.com/ann?token=1")
+    key = re.search(r"sk-svd-\S+", said)
+    secret = re.search(r"whsec_[\w/+=]+", said)
+    assert key
+    assert secret
+    ann = Keyring(redis_client, settings).identify(key[0])
+    assert ann
+    assert ann.webhook_url == "https://me:pw@example.com/ann?token=1"
+    assert "https://example.com/" in run("list")
+    assert "pw" not in run("list")
+    assert "example.org" in run("webhook", ann.id, "https://example.org/")
+    assert "nowhere" in run("webhook", ann.id)
+    assert [key.webhook_url for key in Keyring(redis_client, settings).list()] == [""]
+    assert run("secret", ann.id).strip() == secret[0]
+    rotated = run("secret", ann.id, "--rotate")
+    assert rotated.startswith("whsec_")
+    assert secret[0] not in rotated
+    assert "24 hours" in rotated
+    assert run("secret").strip() == run("secret").strip() not in {secret[0], rotated.splitlines()[0]}
+    assert WebhookSecrets(redis_client, settings).of(ann.id) == [rotated.splitlines()[0], secret[0]]
+
+
 @pytest.mark.parametrize(
-    ("words", "said"), [(["revoke", "nothing"], "there is no key nothing"), (["list"], "is the service running")]
+    ("words", "said"),
+    [
+        (["revoke", "nothing"], "there is no key nothing"),
+        (["webhook", "nothing"], "there is no key nothing"),
+        (["secret", "nothing"], "there is no key nothing"),
+        (["create", "ann", "--webhook", "http://localhost/"], "public Internet"),
+        (["list"], "is the service running"),
+    ],
 )
 def test_what_goes_wrong_is_a_sentence(run, monkeypatch, words, said):
     if words == ["list"]:

@@ -8,21 +8,21 @@ from flask.typing import ResponseReturnValue
 from msgspec import Struct
 
 from svd_service.api import events, files, forms
-from svd_service.api.context import hub, jobs, owner, priority
+from svd_service.api.context import hub, jobs, owner, priority, webhook
 from svd_service.api.errors import retry_after
 from svd_service.api.native.schema import (
     ErrorView,
     EventView,
     GenerateForm,
     JobList,
-    JobView,
     ListQuery,
     ResultQuery,
 )
 from svd_service.api.openapi import EVENT_STREAM, FILE, Answer, View, describe
 from svd_service.jobs.errors import MissingPictureError
 from svd_service.jobs.job import Variant
-from svd_service.jobs.request import Format
+from svd_service.jobs.request import MEDIA_TYPES, Format
+from svd_service.jobs.view import JobView
 
 blueprint = Blueprint("native", __name__)
 
@@ -63,6 +63,7 @@ def generate() -> ResponseReturnValue:
         owner=owner(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
         priority=priority(form.priority),
+        webhook=webhook(form.webhook_url),
     )
     headers = {"Location": f"/status/{job.id}", "Retry-After": retry_after(job.eta_seconds)}
     return jsonify(JobView.of(job)), 202, headers
@@ -182,14 +183,14 @@ _NOT_MADE = "There is no such job, or it is another key's; or the job was not as
 
 
 @blueprint.get("/results/<task_id>")
-@_describe_result("video", *files.MEDIA_TYPES.values(), query=ResultQuery, unknown=_NOT_MADE)
+@_describe_result("video", *MEDIA_TYPES.values(), query=ResultQuery, unknown=_NOT_MADE)
 def result(task_id: str) -> Response:
     """The video of a finished job. Ranges and conditional requests are answered as they should be."""
     return _sent(task_id, forms.parse_query(ResultQuery).format)
 
 
 @blueprint.get(f"/results/<task_id>.<any({', '.join(Format)}):format>")
-@_describe_result("video", *files.MEDIA_TYPES.values(), unknown=_NOT_MADE)
+@_describe_result("video", *MEDIA_TYPES.values(), unknown=_NOT_MADE)
 def result_file(task_id: str, **path: str) -> Response:
     """The same with the format as the path's ending."""
     return _sent(task_id, Format(path["format"]))

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
 from svd_service.api import files, forms
-from svd_service.api.context import jobs, owner, priority
+from svd_service.api.context import jobs, owner, priority, webhook
 from svd_service.api.openai import reference
 from svd_service.api.openai.schema import (
     ContentQuery,
@@ -68,6 +68,7 @@ def create() -> ResponseReturnValue:
         notes=form.notes(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
         priority=priority(form.priority),
+        webhook=webhook(form.webhook_url),
     )
     return _presented(job)
 

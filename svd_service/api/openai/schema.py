@@ -9,6 +9,7 @@ from svd_service.jobs.errors import InvalidParameterError
 from svd_service.jobs.job import Job, State, Variant
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Request
+from svd_service.jobs.view import WebhookView
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
@@ -152,6 +153,7 @@ class VideoView(Struct, kw_only=True):
     eta_seconds: Annotated[float | None, Meta(description="How long it still takes, if that can be told.")]
     cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
     parameters: Annotated[dict[str, Any], Meta(description="SVD's parameters in effect, the seed included.")]
+    webhook: Annotated[WebhookView | None, Meta(description="What became of telling the job's end.")]
     warnings: Annotated[list[str], Meta(description="What was asked for and has no effect.")]
 
     @classmethod
@@ -174,6 +176,7 @@ class VideoView(Struct, kw_only=True):
             eta_seconds=job.eta_seconds,
             cached=job.cached_from is not None,
             parameters=used.to_dict(),
+            webhook=WebhookView.of(job.webhook) if job.webhook else None,
             warnings=_warnings(job),
         )
 

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotAcceptable
 
 from svd_service.api import files, forms
-from svd_service.api.context import jobs, owner
+from svd_service.api.context import jobs, owner, webhook
 from svd_service.api.openapi import FILE, Answer, describe
 from svd_service.api.stability import ids
 from svd_service.api.stability.errors import request_id
@@ -23,6 +23,7 @@ from svd_service.api.stability.schema import (
 )
 from svd_service.jobs.errors import MissingPictureError, NotReadyError
 from svd_service.jobs.job import State, Variant
+from svd_service.jobs.request import MEDIA_TYPES
 from svd_service.jobs.service import OpenResult
 
 blueprint = Blueprint("stability", __name__)
@@ -33,7 +34,7 @@ _RESULT: Final = {
     "finish-reason": "`SUCCESS`: nothing is filtered here.",
     "seed": "The one in effect.",
 }
-_MEDIA_TYPES: Final = tuple(files.MEDIA_TYPES.values())
+_MEDIA_TYPES: Final = tuple(MEDIA_TYPES.values())
 _ACCEPTED: Final = {
     200: Answer("The id of the generation.", Generation, headers={**_REQUEST, "x-video-size": "Of the video to come."})
 }
@@ -89,7 +90,7 @@ def result(generation_id: str) -> ResponseReturnValue:
     another file of the same video.
     """
     kind = forms.parse_query(ResultQuery).format
-    as_json = _wants_json(files.MEDIA_TYPES[kind])
+    as_json = _wants_json(MEDIA_TYPES[kind])
     try:
         opened = jobs().open_result(ids.shortened(generation_id), owner=owner(), variant=Variant.of(kind))
     except NotReadyError as error:
@@ -118,6 +119,7 @@ def _submitted(schema: type[GenerationForm]) -> Response:
         form.request(),
         owner=owner(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
+        webhook=webhook(form.webhook_url),
     )
     response = jsonify(Generation(ids.lengthened(job.id)))
     response.headers["x-video-size"] = f"{job.parameters.width}x{job.parameters.height}"

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.forms import UploadedFile
-from svd_service.api.options import Formats, formats_of
+from svd_service.api.options import Formats, WebhookURL, formats_of
 from svd_service.jobs.errors import PictureSizeError
 from svd_service.jobs.model import Model
 from svd_service.jobs.request import Format, Parameters, Profile, Request
@@ -33,6 +33,7 @@ class GenerationForm(Struct, kw_only=True, forbid_unknown_fields=True):
     motion_bucket_id: Motion = 127
     profile: Sampled = Profile.EXACT
     formats: Formats = UNSET  # not Stability's: see `ResultQuery`
+    webhook_url: WebhookURL | UnsetType = UNSET
 
     def request(self) -> "SizedRequest":
         """What the caller said, as the use cases know it.

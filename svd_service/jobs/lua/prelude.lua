@@ -55,6 +55,43 @@ local function close_attempt(id, outcome, cause)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
 end
 
+-- Webhooks. The move that ends a job also puts what is to be told of it into the outbox, so that no crash can part the
+-- two; with a copy of the record, since that may be deleted before anybody has heard.
+local function delivery_key(id) return namespace .. ':delivery:' .. id end
+local function of_delivery(id, name) return redis.call('HGET', delivery_key(id), name) end
+
+local function write_delivery(id, state)
+  local url = field(id, 'webhook')
+  if not url then return end
+  local host = string.lower(string.gsub(string.match(url, '^%a+://([^/?#]*)') or '', '^.*@', ''))
+  redis.call('HSET', delivery_key(id), 'state', 'pending', 'type', 'job.' .. state, 'url', url, 'host', host,
+    'owner', field(id, 'owner'), 'created', now_text, 'next', now_text, 'tries', 0,
+    'job', cjson.encode(redis.call('HGETALL', job_key(id))))
+  redis.call('ZADD', key('outbox'), now, id)
+end
+
+local function close_try(id, outcome, code, message)
+  local number = of_delivery(id, 'tries')
+  redis.call('HSET', delivery_key(id), 'code:' .. number, code, 'error:' .. number, message)
+  redis.call('HDEL', delivery_key(id), 'token')
+  count('webhook_tries|' .. outcome)
+end
+
+local function try_again(id, pause)
+  redis.call('ZREM', key('posted'), id)
+  redis.call('ZADD', key('outbox'), now + pause, id)
+  redis.call('HSET', delivery_key(id), 'next', string.format('%.6f', now + pause))
+end
+
+-- Nothing more is done for a delivery. What became of it is told as long as the job's record is there.
+local function end_delivery(id, state)
+  redis.call('ZREM', key('posted'), id)
+  redis.call('HDEL', delivery_key(id), 'job')
+  redis.call('HSET', delivery_key(id), 'state', state)
+  count('webhooks|' .. state)
+  if redis.call('EXISTS', job_key(id)) == 0 then redis.call('DEL', delivery_key(id)) end
+end
+
 local function end_job(id, state, keep)
   leave_queue(id)
   move(id, state)
@@ -63,6 +100,7 @@ local function end_job(id, state, keep)
   redis.call('ZADD', key('ended'), now + keep, id)
   count('ended|' .. state)
   announce(id)
+  write_delivery(id, state)
 end
 
 local function fail_job(id, code, message, keep)
@@ -116,7 +154,8 @@ local function remember_content(id, device, keep)
   redis.call('PEXPIRE', known, math.ceil(keep * 1000))
 end
 
--- The record goes; whoever listens is told with a last version, since there is nothing left to look up.
+-- The record goes; whoever listens is told with a last version, since there is nothing left to look up. A webhook that
+-- is still to be delivered outlives it.
 local function forget(id)
   local owner = field(id, 'owner')
   announce(id)
@@ -124,4 +163,5 @@ local function forget(id)
   redis.call('ZREM', key('ended'), id)
   redis.call('ZREM', key('owner:' .. owner), id)
   redis.call('DEL', job_key(id))
+  if of_delivery(id, 'state') ~= 'pending' then redis.call('DEL', delivery_key(id)) end
 end

@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from msgspec import structs
 
-from svd_service.api.fetch import fetch, is_public
+from svd_service.api.fetch import fetch
 from svd_service.jobs.errors import InvalidParameterError, PictureTooLargeError
+from svd_service.outbound import is_public
 
 CONTENT = bytes(range(256)) * 10
 

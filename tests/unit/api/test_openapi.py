@@ -65,6 +65,18 @@ def test_what_documents_a_form_validates_it(document):
     assert schema["properties"]["seed"]["maximum"] == 2**32 - 1
 
 
+def test_what_webhooks_are_told_is_described(document):
+    told = document["webhooks"]["job.ended"]["post"]
+    assert {header["name"] for header in told["parameters"]} == {
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    }
+    assert told["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/WebhookEvent")
+    data = document["components"]["schemas"]["WebhookEvent"]["properties"]["data"]
+    assert data["$ref"].endswith("/JobView")
+
+
 def test_a_key_is_said_to_be_needed_when_it_is(app, http, document):
     assert document["security"] == []
     keyring = app.extensions["keyring"]

@@ -14,6 +14,7 @@ from svd_service.jobs.errors import ExpiredError, IdempotencyConflictError, Queu
 from svd_service.jobs.job import File, Holder, Job, Result, State, Variant
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
+from svd_service.jobs.outbox import Outbox
 from svd_service.jobs.request import Format, Request
 from svd_service.jobs.service import JobService, result_name, variant_name
 
@@ -237,3 +238,16 @@ def test_retention_takes_a_copy_as_any_result(jobs, made, redis_client):
     with pytest.raises(UnknownJobError):
         jobs.find(again.id)
     assert read(jobs, made) == b"video"
+
+
+def test_the_end_of_a_job_that_was_made_before_is_told_as_any_other(
+    jobs: JobService, made: Job, redis_url: str
+) -> None:
+    again = submit(jobs, webhook="https://example.com/")
+    assert again.cached_from == made.id
+    with connect(jobs.settings) as client:
+        outbox = Outbox(client, jobs.settings)
+        assert outbox.post() == [again.id]
+        told = outbox.claim(again.id)
+    assert told is not None
+    assert (told.type, told.job.result) == ("job.finished", again.result)

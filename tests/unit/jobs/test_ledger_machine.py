@@ -1,4 +1,4 @@
-"""Hypothesis plays callers, workers dead and alive, and house-keeping against the ledger in a real Redis.
+"""Hypothesis plays callers, workers and couriers dead and alive, and house-keeping against the ledger in a real Redis.
 
 After each step the invariants that ledger.py states are looked up in the raw keys. Scripts are repeated as if their
 answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
@@ -22,6 +22,7 @@ from svd_service.config import Settings
 from svd_service.jobs.errors import IdempotencyConflictError, StaleAttemptError, UnknownJobError
 from svd_service.jobs.job import MOVES, Claim, Failure, Holder, Phase, Progress, Result, State
 from svd_service.jobs.ledger import REPUBLISH_AFTER, WORKER_SILENCE, Ledger, WorkerStatus
+from svd_service.jobs.outbox import Delivery, Outbox
 from svd_service.jobs.request import Fit, Parameters
 
 PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
@@ -54,20 +55,42 @@ class ModelJob:
     failure: str | None = None
     result: Result | None = None
     due: bool = False
+    webhook: bool = False
 
 
-class RepeatingLedger(Ledger):
+@dataclass
+class ModelDelivery:
+    """What a delivery should look like. `posted`: given out or in hand; `due`: its time has come, or is over there."""
+
+    state: str = "pending"
+    posted: bool = False
+    due: bool = True
+    token: str | None = None
+    last_token: str | None = None
+    tries: int = 0
+
+
+class _Repeating:
     """Runs each script `runs` times with the same arguments, as one does whose answers got lost; gives the last."""
 
     runs = 1
+    client: Any
 
     def _run(self, script: str, *args: str | float) -> Any:
-        answer = super()._run(script, *args)
+        answer = super()._run(script, *args)  # type: ignore[misc]
         for _ in range(self.runs - 1):
-            before = snapshot(self._redis)
-            answer = super()._run(script, *args)
-            assert snapshot(self._redis) == before, f"{script} changed something when it was repeated"
+            before = snapshot(self.client)
+            answer = super()._run(script, *args)  # type: ignore[misc]
+            assert snapshot(self.client) == before, f"{script} changed something when it was repeated"
         return answer
+
+
+class RepeatingLedger(_Repeating, Ledger):
+    """The ledger, told everything twice."""
+
+
+class RepeatingOutbox(_Repeating, Outbox):
+    """The outbox, likewise."""
 
 
 def snapshot(client: Any) -> dict[str, Any]:
@@ -94,6 +117,7 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "owner": st.sampled_from(OWNERS),
             "key": st.sampled_from(KEYS),
             "fingerprint": st.sampled_from("fffg"),
+            "webhook": st.booleans(),
             "runs": st.sampled_from((1, 1, 2)),
         },
     ),
@@ -119,7 +143,17 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "runs": st.sampled_from((1, 2)),
         },
     ),
-    "time_passes_for": (4, {"what": st.sampled_from(("a lease", "a lease", "publication", "silence", "retention"))}),
+    "a_courier": (
+        5,
+        {
+            "what": st.sampled_from(("posts", "claims", "claims", "delivers", "fails", "despairs", "is told: gone")),
+            "runs": st.sampled_from((1, 1, 2)),
+        },
+    ),
+    "time_passes_for": (
+        5,
+        {"what": st.sampled_from(("a lease", "a lease", "publication", "silence", "retention", "a webhook"))},
+    ),
     "a_worker_keeps_house": (
         6,
         {"what": st.sampled_from(("dispatch", "reap", "expire")), "runs": st.sampled_from((1, 1, 2))},
@@ -135,6 +169,10 @@ class LedgerMachine(RuleBasedStateMachine):
         client.flushdb()
         self.client = client
         self.ledger = RepeatingLedger(client, settings)
+        self.outbox = RepeatingOutbox(client, settings)
+        self.ledger.client = self.outbox.client = client
+        self.deliveries: dict[str, ModelDelivery] = {}
+        self.tries: list[Delivery] = []
         self.jobs: dict[str, ModelJob] = {}
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         self.counted: Counter[str] = Counter()
@@ -155,7 +193,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(jobs=st.integers(1, 6), workers=st.integers(0, 3))
     def begin(self, jobs, workers):
         for _ in range(jobs):
-            self._accept("one", "", "f", 1)
+            self._accept("one", "", "f", 1, webhook=True)
         for worker in WORKERS[:workers]:
             self._heartbeat(worker, 1)
 
@@ -165,8 +203,8 @@ class LedgerMachine(RuleBasedStateMachine):
         arguments = {key: data.draw(strategy, label=key) for key, strategy in HAPPENINGS[name][1].items()}
         getattr(self, name)(data, **arguments)
 
-    def a_caller_submits(self, data, owner, key, fingerprint, runs):
-        self._accept(owner, key, fingerprint, runs)
+    def a_caller_submits(self, data, owner, key, fingerprint, webhook, runs):
+        self._accept(owner, key, fingerprint, runs, webhook=webhook)
 
     def a_caller_asks(self, data, what, runs):
         if what == "positions":
@@ -206,6 +244,18 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self._end_attempt(claim, what, runs)
 
+    def a_courier(self, data, what, runs):
+        """One that gives out what is due, takes a delivery in hand, or settles a try, which may be stale."""
+        if what == "posts":
+            self._post(runs)
+        elif what == "claims":
+            pool = [job_id for job_id, delivery in self.deliveries.items() if delivery.state == "pending"]
+            if self.ever:
+                self._claim_delivery(data.draw(st.sampled_from(pool * 3 + self.ever)), runs)
+        elif self.tries:
+            heard = [each for each in self.tries if self._holds(each)]
+            self._settle_delivery(data.draw(st.sampled_from(heard * 3 + self.tries)), what, runs)
+
     def time_passes_for(self, data, what):
         started, ended = self._of_state(State.STARTED), self._ended()
         if what == "a lease":
@@ -216,6 +266,13 @@ class LedgerMachine(RuleBasedStateMachine):
         elif what == "publication":
             for job_id in self._members("published"):
                 self._shift("published", job_id, -LONG - REPUBLISH_AFTER - 1)
+        elif what == "a webhook":
+            for job_id in (
+                data.draw(st.lists(st.sampled_from(sorted(self.deliveries)), unique=True, max_size=3))
+                if (self.deliveries)
+                else ()
+            ):
+                self._let_time_pass_for(job_id)
         elif what == "retention" and ended:
             job_id = data.draw(st.sampled_from(ended))
             self._shift("ended", job_id, -10_000_000)
@@ -226,7 +283,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Callers
 
-    def _accept(self, owner: str, key: str, fingerprint: str, runs: int) -> None:
+    def _accept(self, owner: str, key: str, fingerprint: str, runs: int, *, webhook: bool = False) -> None:
         job_id = f"job-{self.made:03}"
         earlier = self.keys.get((owner, key)) if key else None
         if earlier and earlier[0] not in self.jobs:
@@ -234,22 +291,24 @@ class LedgerMachine(RuleBasedStateMachine):
         with self._repeated(runs):
             if earlier and earlier[1] != fingerprint:
                 with pytest.raises(IdempotencyConflictError):
-                    self._submit(job_id, owner, key, fingerprint)
+                    self._submit(job_id, owner, key, fingerprint, webhook=webhook)
                 return
-            accepted = self._submit(job_id, owner, key, fingerprint)
+            accepted = self._submit(job_id, owner, key, fingerprint, webhook=webhook)
         if earlier:
             assert accepted == earlier[0]
             return
         assert accepted == job_id
-        self.jobs[job_id] = ModelJob(owner, self.made)
+        self.jobs[job_id] = ModelJob(owner, self.made, webhook=webhook)
         self.ever.append(job_id)
         self.made += 1
         self.counted["created"] += 1
         if key:
             self.keys[owner, key] = (job_id, fingerprint)
 
-    def _submit(self, job_id: str, owner: str, key: str, fingerprint: str) -> str:
-        more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint}
+    def _submit(self, job_id: str, owner: str, key: str, fingerprint: str, *, webhook: bool) -> str:
+        # Each has a host of its own, so that none waits for another.
+        url = f"https://{job_id}/" if webhook else ""
+        more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint, "webhook": url}
         return self.ledger.submit(job_id, parameters=PARAMETERS, model={}, input=f"inputs/{job_id}.png", **more)
 
     def _cancel(self, job_id: str, runs: int) -> None:
@@ -377,6 +436,76 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(StaleAttemptError):
                 write()
 
+    # Couriers
+
+    def _post(self, runs: int) -> None:
+        due = {job_id for job_id, each in self.deliveries.items() if each.state == "pending" and each.due}
+        lost = {job_id for job_id in due if self.deliveries[job_id].token is not None}
+        # What has killed two couriers has to wait.
+        chosen = due - {job_id for job_id in lost if self.deliveries[job_id].tries > 1}
+        with self._repeated(runs):
+            answered = self.outbox.post()
+        assert set(answered) == (chosen if runs == 1 else set())
+        for job_id in lost:
+            self.counted["webhook_tries|lost"] += 1
+            delivery = self.deliveries[job_id]
+            delivery.posted, delivery.due, delivery.token = False, False, None
+        for job_id in chosen:
+            self.deliveries[job_id].posted, self.deliveries[job_id].due = True, False
+            self._shift("posted", job_id, LONG)  # however slow this machine is
+
+    def _claim_delivery(self, job_id: str, runs: int) -> None:
+        with self._repeated(runs):
+            claimed = self.outbox.claim(job_id)
+        delivery = self.deliveries.get(job_id)
+        free = delivery is not None and delivery.state == "pending" and delivery.token is None
+        if delivery is None or not free or not (delivery.posted or delivery.due):
+            assert claimed is None
+            return
+        assert claimed is not None
+        delivery.tries += 1
+        assert (claimed.number, claimed.job.id, claimed.job.state.ended) == (delivery.tries, job_id, True)
+        delivery.posted, delivery.due, delivery.token = True, False, claimed.token
+        self._shift("posted", job_id, LONG)
+        self.tries.append(claimed)
+
+    def _settle_delivery(self, claimed: Delivery, what: str, runs: int) -> None:
+        tell: Callable[[], None] = {
+            "delivers": lambda: self.outbox.deliver(claimed, 200),
+            "fails": lambda: self.outbox.fail(claimed, 500, "", pause=LONG),
+            "despairs": lambda: self.outbox.fail(claimed, 500, "", pause=1_000 * LONG),
+            "is told: gone": lambda: self.outbox.give_up(claimed, 410, ""),
+        }[what]
+        held = self._holds(claimed)
+        delivery = self.deliveries.get(claimed.job.id)
+        with self._repeated(runs):
+            if not held and delivery is not None and delivery.last_token != claimed.token:
+                with pytest.raises(StaleAttemptError):
+                    tell()
+                return
+            tell()
+        if not held or delivery is None:
+            return
+        delivery.token, delivery.last_token, delivery.posted = None, claimed.token, False
+        self.counted["webhook_tries|" + ("delivered" if what == "delivers" else "failed")] += 1
+        if what == "fails":
+            delivery.due = False
+            return
+        delivery.state = "delivered" if what == "delivers" else "given_up"
+        self.counted[f"webhooks|{delivery.state}"] += 1
+        if claimed.job.id not in self.jobs:
+            del self.deliveries[claimed.job.id]
+
+    def _holds(self, claimed: Delivery) -> bool:
+        delivery = self.deliveries.get(claimed.job.id)
+        return delivery is not None and delivery.token == claimed.token
+
+    def _let_time_pass_for(self, job_id: str) -> None:
+        delivery = self.deliveries[job_id]
+        if delivery.state == "pending":
+            self._shift("posted" if delivery.posted else "outbox", job_id, -3 * LONG)
+            delivery.due = True
+
     # House-keeping
 
     def _dispatch(self, runs: int) -> None:
@@ -484,14 +613,18 @@ class LedgerMachine(RuleBasedStateMachine):
     def _end(self, job: ModelJob, state: State) -> None:
         job.state = state
         self.counted[f"ended|{state}"] += 1
+        if job.webhook:
+            self.deliveries[f"job-{job.number:03}"] = ModelDelivery()
 
     def _forget(self, job_id: str) -> None:
         del self.jobs[job_id]
+        if job_id in self.deliveries and self.deliveries[job_id].state != "pending":
+            del self.deliveries[job_id]
 
     # Looks behind the ledger
 
     def _repeated(self, runs: int) -> "_Runs":
-        return _Runs(self.ledger, runs)
+        return _Runs((self.ledger, self.outbox), runs)
 
     def _shift(self, name: str, member: str, seconds: float) -> None:
         if self.client.zscore(f"svd:{name}", member) is not None:
@@ -533,9 +666,26 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {state: number for state, number in states.items() if number} == Counter(
             job.state for job in self.jobs.values()
         )
-        kinds = ("created", "attempts|", "ended|", "failed|")
+        kinds = ("created", "attempts|", "ended|", "failed|", "webhooks|", "webhook_tries|")
         counters = self.client.hgetall("svd:counters").items()
-        assert {name: int(number) for name, number in counters if name.startswith(kinds)} == self.counted
+        assert {name: int(number) for name, number in counters if name.startswith(kinds)} == +self.counted
+
+    @invariant()
+    def each_ended_job_with_a_webhook_has_one_delivery_and_pending_ones_are_in_the_outbox(self):
+        asked_and_ended = {job_id for job_id in self._ended() if self.jobs[job_id].webhook}
+        outlived = {job_id for job_id in self.deliveries if job_id not in self.jobs}
+        assert set(self.deliveries) == asked_and_ended | outlived
+        assert all(self.deliveries[job_id].state == "pending" for job_id in outlived)
+        assert set(self.client.keys("svd:delivery:*")) == {f"svd:delivery:{job_id}" for job_id in self.deliveries}
+        pending = {job_id: each for job_id, each in self.deliveries.items() if each.state == "pending"}
+        assert self._members("posted") == {job_id for job_id, each in pending.items() if each.posted}
+        assert self._members("outbox") == {job_id for job_id, each in pending.items() if not each.posted}
+        for job_id, delivery in self.deliveries.items():
+            record = self.client.hgetall(f"svd:delivery:{job_id}")
+            assert (record["state"], record.get("token")) == (delivery.state, delivery.token)
+            assert int(record["tries"]) == delivery.tries
+            assert ("job" in record) == (delivery.state == "pending")
+            assert ("next" in record) == (job_id in pending and delivery.token is None)
 
     @invariant()
     def each_record_says_what_happened_and_only_legal_moves_were_made(self):
@@ -578,14 +728,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 class _Runs:
-    def __init__(self, ledger: RepeatingLedger, runs: int) -> None:
-        self._ledger, self._runs = ledger, runs
+    def __init__(self, repeating: Iterable[_Repeating], runs: int) -> None:
+        self._repeating, self._runs = list(repeating), runs
 
     def __enter__(self) -> None:
-        self._ledger.runs = self._runs
+        self._set(self._runs)
 
     def __exit__(self, *error: object) -> None:
-        self._ledger.runs = 1
+        self._set(1)
+
+    def _set(self, runs: int) -> None:
+        for each in self._repeating:
+            each.runs = runs
 
 
 def _reach(state: State) -> frozenset[State]:
@@ -596,7 +750,7 @@ def _reach(state: State) -> frozenset[State]:
 @pytest.mark.enable_socket
 @pytest.mark.timeout(1_800)
 def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_settings):
-    settings = make_settings(SVD_LEASE=LONG, SVD_MAX_ATTEMPTS=MAX_ATTEMPTS)
+    settings = make_settings(SVD_LEASE=LONG, SVD_MAX_ATTEMPTS=MAX_ATTEMPTS, SVD_WEBHOOK_BACKOFF=LONG)
     taken = Counter[str]()
 
     class Counted(LedgerMachine):
@@ -622,3 +776,4 @@ def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_
             ),
         )
     assert taken["steps"] >= EXAMPLES * STEPS * 0.7
+    assert min(taken[f"webhook_tries|{outcome}"] for outcome in ("delivered", "failed", "lost")) > 0

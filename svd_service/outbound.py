@@ -1,0 +1,196 @@
+"""Requests to addresses that strangers name: pictures to fetch, webhooks to deliver. Imports nothing of ours.
+
+A caller must not reach through us what only we can reach. Each host's name is resolved once, every address is judged,
+and the connection is made to a judged address, not to the name, which might mean another one a moment later. Time is
+bounded, that of name servers included.
+"""
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Final, TypeVar
+from urllib.parse import SplitResult
+
+#: All that is given out of IPv6 for single hosts (RFC 4291), and what of it leads to an IPv4 address: 6to4, Teredo.
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+_DISGUISES: Final = (ipaddress.ip_network("2002::/16"), ipaddress.ip_network("2001::/32"))
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Which addresses may be connected to.
+Permitted = Callable[[Address], bool]
+
+T = TypeVar("T")
+
+
+class RefusedURLError(Exception):
+    """The URL, or what is behind it, is not taken; the message says why to the caller."""
+
+
+class TooLateError(RefusedURLError):
+    """What was to be done took too long."""
+
+    def __init__(self) -> None:
+        super().__init__("it takes too long")
+
+
+def is_public(address: Address) -> bool:
+    """Whether `address` is one of the Internet at large, and of a single host."""
+    if address.version == 6 and (address not in _UNICAST or any(address in net for net in _DISGUISES)):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def literal_address(host: str) -> Address | None:
+    """The address that `host` spells in digits, in one of the many ways; `None` where it is a name. Asks nobody."""
+    if host.rstrip(".").lower().rpartition(".")[2] == "localhost":  # RFC 6761: never anything else
+        return ipaddress.IPv4Address("127.0.0.1")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return None
+    return ipaddress.ip_address(found[0][4][0])
+
+
+class Errand:
+    """Some requests that are to be over by a moment. They are made in a thread, which may be left behind."""
+
+    def __init__(self, seconds: float, permitted: Permitted, connect_seconds: float | None = None) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._permitted = permitted
+        self._connect_seconds = seconds if connect_seconds is None else connect_seconds
+        self._connection: Connection | None = None
+
+    def left(self) -> float:
+        """The seconds that are left.
+
+        Raises:
+            TooLateError: there are none.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TooLateError
+        return left
+
+    def connection(self, url: SplitResult) -> "Connection":
+        """What leads to the host of `url`; it is not connected yet.
+
+        Raises:
+            RefusedURLError: the host is none, or not on the public Internet.
+            OSError: nobody knows the host.
+            ValueError: the URL has a port or a host that is none.
+        """
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise RefusedURLError("it is no http(s) URL of a host")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        addresses = self._resolved(url.hostname, port)
+        kind = TLSConnection if url.scheme == "https" else Connection
+        self._connection = kind(url.hostname, port, addresses, self.left(), self._connect_seconds)
+        return self._connection
+
+    def abort(self) -> None:
+        """End a connection that is still there; its thread then ends by itself."""
+        if self._connection is not None and self._connection.channel is not None:
+            with suppress(OSError):
+                self._connection.channel.shutdown(socket.SHUT_RDWR)
+
+    def _resolved(self, host: str, port: int) -> list[str]:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        # One address that is not permitted makes the name suspicious, whatever the others are.
+        if not addresses or not all(self._permitted(ipaddress.ip_address(each)) for each in addresses):
+            raise RefusedURLError("its host is not on the public Internet")
+        return addresses
+
+
+def within(
+    seconds: float,
+    work: Callable[[Errand], T],
+    *,
+    permitted: Permitted = is_public,
+    connect_seconds: float | None = None,
+    afterwards: Callable[[], object] = lambda: None,
+) -> T:
+    """What `work` gives, which may take `seconds`, and `connect_seconds` of them to connect.
+
+    It runs in a thread, since neither name servers nor headers that come byte by byte heed a timeout. `afterwards` is
+    called when that thread has ended, which may be later.
+
+    Raises:
+        RefusedURLError: an address is not permitted; `TooLateError` when the time is over.
+        Exception: what `work` raises.
+    """
+    errand = Errand(seconds, permitted, connect_seconds)
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(errand))
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            outcome.set_exception(error)
+        finally:
+            afterwards()
+
+    threading.Thread(target=run, name="errand", daemon=True).start()
+    wait([outcome], timeout=seconds)
+    if not outcome.done():
+        errand.abort()
+        raise TooLateError
+    return outcome.result()
+
+
+class Connection(http.client.HTTPConnection):
+    """Connects to one of the `addresses` that were judged; the host's name is only said.
+
+    `channel` is what it connected with, also when the response has taken it over.
+    """
+
+    channel: socket.socket | None = None
+
+    def __init__(self, host: str, port: int, addresses: Sequence[str], seconds: float, connect_seconds: float) -> None:
+        super().__init__(host, port, timeout=seconds)
+        self._addresses = addresses
+        self._connect_seconds = min(seconds, connect_seconds)
+
+    def connect(self) -> None:
+        """Open the connection, to the first address that answers."""
+        self.sock = self.channel = self._first_to_answer()
+        self.sock.settimeout(self.timeout)
+
+    def linger(self, seconds: float) -> None:
+        """Wait for each further part of the answer so long at most."""
+        if self.channel is not None:
+            self.channel.settimeout(seconds)
+
+    def _first_to_answer(self) -> socket.socket:
+        deadline = time.monotonic() + self._connect_seconds
+        *others, last = self._addresses
+        for address in others:
+            with suppress(OSError):
+                return self._connected(address, deadline)
+        return self._connected(last, deadline)
+
+    def _connected(self, address: str, deadline: float) -> socket.socket:
+        return socket.create_connection((address, self.port), max(deadline - time.monotonic(), 0.001))
+
+
+class TLSConnection(Connection):
+    """The same with TLS, whose certificate must be of the host's name."""
+
+    default_port = http.client.HTTPS_PORT
+
+    def connect(self) -> None:
+        """Open the connection."""
+        super().connect()
+        self.sock = self.channel = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+def target_of(url: SplitResult) -> str:
+    """What a request for `url` asks its host for."""
+    return (url.path or "/") + (f"?{url.query}" if url.query else "")
