@@ -116,9 +116,9 @@ class JobService:
         self.ledger.ping()
         job_id = str(uuid.uuid4())
         name = input_name(job_id)
-        self.artifacts.put(name, content)
         digest = self._content_of(content, parameters) if self.settings.content_cache else ""
         same, copy = self._copied(job_id, digest, owner) if may_be_cached else (None, None)
+        self.artifacts.put(name, content)
         accepted = ""
         try:
             accepted = self.ledger.submit(
@@ -148,11 +148,12 @@ class JobService:
                 self._drop_copy(copy)
         logs.add(job_id=accepted)
         logger.info("job %s: %s", accepted, "accepted" if accepted == job_id else "asked for again")
-        job = self.find(accepted, owner=owner)
-        if job.cached_from:
-            self._leave_to_the_sweep_at_worst(name)
-            return job
-        self._drop_copy(copy)
+        if copy is not None:
+            job = self.find(accepted, owner=owner)
+            if job.cached_from:
+                self._leave_to_the_sweep_at_worst(name)
+                return job
+            self._drop_copy(copy)  # the earlier job was gone just then
         self.dispatch()
         return self.find(accepted, owner=owner)
 

@@ -65,7 +65,8 @@ def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: by
     job = stack.wait_for(stack.submit(photo), "finished", "failed")
     assert job["status"] == "finished", job["error"]
     chosen = job["provenance"]["parameters"]
-    assert chosen == model["defaults"] | {"seed": chosen["seed"], "fit": "crop"} == job["parameters"]
+    also = {"seed": chosen["seed"], "fit": "crop", "profile": "exact", "formats": []}
+    assert chosen == model["defaults"] | also == job["parameters"]
 
 
 def test_same_seed_same_bytes(stack: Stack, photo: bytes, finished: dict):
