@@ -208,9 +208,10 @@ def _read_input(job: Job, slot: Slot, patience: "StorePatience") -> Image.Image:
 
 
 def _as_asked(provenance: dict[str, Any], parameters: Parameters) -> bool:
-    """Whether the video is what it would be with memory enough: smaller chunks change the pixels a little."""
-    used = provenance.get("memory", {}).get("decode_chunk_size", parameters.decode_chunk_size)
-    return bool(used == parameters.decode_chunk_size)
+    """Whether the video is what it would be with memory enough: what else was done changes it a little."""
+    memory = provenance.get("memory", {})
+    chunk = memory.get("decode_chunk_size", parameters.decode_chunk_size)
+    return bool(chunk == parameters.decode_chunk_size and not memory.get("attempts"))
 
 
 class StorePatience:

@@ -146,8 +146,15 @@ def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
     assert left(slot) == []
 
 
-@pytest.mark.parametrize(("used", "reusable"), [(14, True), (1, False)])
-def test_a_video_made_in_smaller_chunks_than_asked_for_is_not_for_others(slot, job, monkeypatch, used, reusable):
+@pytest.mark.parametrize(
+    ("memory", "reusable"),
+    [
+        ({"decode_chunk_size": 14, "attempts": []}, True),
+        ({"decode_chunk_size": 7, "attempts": []}, False),
+        ({"decode_chunk_size": 14, "attempts": [{"phase": "sampling"}]}, False),
+    ],
+)
+def test_a_video_for_which_memory_ran_out_is_not_for_others(slot, job, monkeypatch, memory, reusable):
     said = []
     finish = slot.jobs.ledger.finish
 
@@ -159,7 +166,7 @@ def test_a_video_made_in_smaller_chunks_than_asked_for_is_not_for_others(slot, j
 
     def render(*arguments: Any, **more: Any) -> Rendering:
         made = rendering(*arguments, **more)
-        return replace(made, provenance={"memory": {"decode_chunk_size": used}})
+        return replace(made, provenance={"memory": memory})
 
     assert job.parameters.decode_chunk_size == 14
     assert run_job(job.id, replace(slot, render=render)) == "finished"
