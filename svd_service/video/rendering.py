@@ -93,7 +93,8 @@ def render(
             on_progress(Progress(Phase.PUBLISHING))
             for writer in writers:
                 writer.end()
-    thumbnail, spritesheet = previews.thumbnail(), previews.spritesheet()
+            # While the encoders finish.
+            thumbnail, spritesheet = previews.thumbnail(), previews.spritesheet()
     seconds = stopwatch.stop()
     provenance = {**origin, "memory": generator.memory, "seconds": seconds}
     size = parameters.width, parameters.height
