@@ -314,14 +314,16 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, job):
-    versions = []
+    versions: list[int] = []
 
     def render(picture, parameters, path, report, *, on_sketch, **_):
         with pytest.raises(NoPreviewError):
             slot.jobs.read_preview(job.id)
         for content in (b"first", b"second"):
             on_sketch(partial(bytes, content))
+            # The picture is in the store a moment before the ledger tells of it.
             wait_until(partial(is_shown, content))
+            wait_until(is_told)
             versions.append(slot.jobs.find(job.id).preview.version)
         with pytest.raises(UnknownJobError):
             slot.jobs.read_preview(job.id, owner="somebody else")
@@ -332,6 +334,10 @@ def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, 
             return bool(slot.jobs.read_preview(job.id) == content)
         except NoPreviewError:
             return False
+
+    def is_told() -> bool:
+        preview = slot.jobs.find(job.id).preview
+        return preview is not None and preview.version not in versions
 
     assert run_job(job.id, replace(slot, render=render)) == "finished"
     assert versions[0] < versions[1]
