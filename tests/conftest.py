@@ -100,22 +100,18 @@ def redis_client(redis_url: str) -> "Iterator[redis.Redis]":
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real S3 server with the bucket `svd-test`, which lives as long as the session."""
-    port = free_port()
-    process = s3.start("127.0.0.1", port, tmp_path_factory.mktemp("s3") / "log")
-    try:
-        s3.make_bucket(f"http://127.0.0.1:{port}", s3.BUCKET, process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """A real S3 server that lives as long as the session. Tests take `s3_variables`."""
+    server = s3.Server(free_port(), tmp_path_factory.mktemp("s3") / "log")
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def s3_variables(s3_endpoint: str) -> dict[str, str]:
+def s3_variables(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Settings for a store of the test's own on that server."""
-    return s3.variables(s3_endpoint, f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return s3_server.variables(f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
 
 
 def free_port() -> int:

@@ -303,10 +303,11 @@ class _Reader(io.RawIOBase):
 
 
 def _attributes(name: str) -> dict[str, str]:
-    """What a download from the store itself is told: the kind of file, and its name, which is the job's."""
+    """What a download from the store itself is told, as the API does: the kind of file, and its name, the job's."""
     path = PurePosixPath(name)
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"Content-Type": kind, "Content-Disposition": f'inline; filename="{path.parent.name}{path.suffix}"'}
+    shown = "attachment" if path.suffix == ".zip" else "inline"
+    return {"Content-Type": kind, "Content-Disposition": f'{shown}; filename="{path.parent.name}{path.suffix}"'}
 
 
 @contextmanager

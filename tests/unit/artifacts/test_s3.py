@@ -8,15 +8,23 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import botocore.auth
 import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
+from svd_service.api.files import KINDS
 from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError, s3
 from svd_service.artifacts.choice import store_of
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.artifacts.s3 import Bucket, S3Artifacts
 from svd_service.config import ConfigurationError, Settings
+from svd_service.jobs.job import Variant
+from svd_service.jobs.service import variant_name
 
 NAME = "results/3f2b/1.mp4"
 
@@ -82,15 +90,17 @@ def test_the_bucket_is_where_the_settings_say() -> None:
     assert (ours.url(), ours.url(public=True)) == ("http://b.host:9000", "https://b.videos.example")
 
 
-def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore) -> None:
-    for ending, kind in (("mp4", "video/mp4"), ("thumbnail.webp", "image/webp"), ("spritesheet.jpg", "image/jpeg")):
-        name = f"results/3f2b/1.{ending}"
-        store.put(name, b"bytes")
-        link = store.link(name, 60)
-        assert link is not None
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(link, timeout=10) as answer:
-            assert (answer.read(), answer.headers["Content-Type"]) == (b"bytes", kind)
-            assert answer.headers["Content-Disposition"] == f'inline; filename="3f2b.{ending.rpartition(".")[2]}"'
+@pytest.mark.parametrize("variant", Variant)
+def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore, variant: Variant) -> None:
+    name = variant_name(NAME, variant)
+    store.put(name, b"bytes")
+    link = store.link(name, 60)
+    assert link is not None
+    media_type, ending = KINDS[variant]
+    shown = "attachment" if ending == ".zip" else "inline"
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(link, timeout=10) as answer:
+        assert (answer.read(), answer.headers["Content-Type"]) == (b"bytes", media_type)
+        assert answer.headers["Content-Disposition"] == f'{shown}; filename="3f2b{ending}"'
 
 
 def test_a_link_is_for_a_while_and_for_where_clients_are(make: Make) -> None:
@@ -98,7 +108,24 @@ def test_a_link_is_for_a_while_and_for_where_clients_are(make: Make) -> None:
     assert link is not None
     assert link.startswith("https://videos.example/svd-test/")
     assert "X-Amz-Expires=60&" in link
-    assert "test-secret" not in link
+
+
+def test_a_link_is_signed_as_botocore_signs_it(
+    make: Make, s3_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Credentials(s3_variables["SVD_S3_ACCESS_KEY_ID"], s3_variables["SVD_S3_SECRET_ACCESS_KEY"])
+    link = urlsplit(make().link(NAME, 60) or "")
+    signed_at = datetime.strptime(parse_qs(link.query)["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: signed_at)
+    theirs = AWSRequest("GET", link._replace(query="").geturl())
+    botocore.auth.S3SigV4QueryAuth(key, "s3", s3_variables["SVD_S3_REGION"], expires=60).add_auth(theirs)
+    assert parse_qs(link.query) == parse_qs(urlsplit(theirs.url).query)
+
+
+def test_a_wrong_secret_is_refused(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ArtifactsUnavailableError, match="refuses us"):
+        make(SVD_S3_SECRET_ACCESS_KEY="wrong").put(NAME, b"video")
+    assert "403" in caplog.text
 
 
 def test_files_have_no_link(tmp_path: Path) -> None:
@@ -106,7 +133,9 @@ def test_files_have_no_link(tmp_path: Path) -> None:
     assert store.link(NAME, 60) is None
 
 
-def test_variables_of_aws_own_are_not_heeded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_aws_own_are_not_heeded(
+    make: Make, s3_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
         "AWS_ACCESS_KEY_ID": "another",
@@ -118,7 +147,7 @@ def test_variables_of_aws_own_are_not_heeded(make: Make, monkeypatch: pytest.Mon
     store = make()
     store.put(NAME, b"video")
     link = store.link(NAME, 60) or ""
-    assert "test-key%2F" in link
+    assert f"{s3_variables['SVD_S3_ACCESS_KEY_ID']}%2F" in link
     assert "%2Feu-central-1%2F" in link
     assert "leaked" not in link
 
