@@ -3,6 +3,8 @@
 docs/architecture/ tells what each of them is for; svd_service/jobs/ledger.py what they need not care for.
 """
 
+import socket as _socket
+
 from svd_service.config import settings as _settings
 
 _s = _settings()
@@ -39,6 +41,19 @@ task_send_sent_event = True
 result_expires = int(_s.result_ttl)
 result_extended = True
 
+# A host that vanished without a word (a pulled cable) is noticed after ten seconds. By itself the kernel takes a
+# quarter of an hour where something is on its way, and hours where nothing is. Not every system has all of these.
+_vanished = {
+    getattr(_socket, _name): _value
+    for _name, _value in {
+        "TCP_KEEPIDLE": 5,  # seconds
+        "TCP_KEEPINTVL": 2,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 10_000,  # milliseconds
+    }.items()
+    if hasattr(_socket, _name)
+}
+
 # No socket waits for ever. A message that stays unacknowledged for longer than the longest job is given out again;
 # the ledger does not wait for that, and refuses the second claim of a job that is still held.
 broker_transport_options = {
@@ -46,6 +61,7 @@ broker_transport_options = {
     "socket_timeout": 5,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
+    "socket_keepalive_options": _vanished,
     "health_check_interval": 25,
 }
 redis_socket_timeout = 5

@@ -51,14 +51,15 @@ class Sighting:
 class Caller(threading.Thread):
     """Submits `jobs` jobs to the service at `url`; what is accepted is in `seen`, by the job's id.
 
-    It cancels by the use case, `service`.
+    It cancels by the use case, `service`, and has at most `window` jobs under way.
     """
 
-    def __init__(self, url: str, service: JobService, *, jobs: int, seed: int) -> None:
+    def __init__(self, url: str, service: JobService, *, jobs: int, seed: int, window: int = WINDOW) -> None:
         super().__init__(name="caller", daemon=True)
         self._http = httpx2.Client(base_url=url, timeout=5, trust_env=False)
         self._service = service
         self._jobs = jobs
+        self._window = window
         self._seed = seed
         self._chance = random.Random(f"caller {seed}")
         self._picture = PICTURE.read_bytes()
@@ -90,7 +91,7 @@ class Caller(threading.Thread):
     def run(self) -> None:
         """Submit and look, until everything has ended."""
         while not self._give_up.is_set() and (self.submitting or self.under_way):
-            if self.submitting and len(self.under_way) < WINDOW:
+            if self.submitting and len(self.under_way) < self._window:
                 self._submit(len(self.seen) + len(self.refused))
             self.look()
             time.sleep(0.1)

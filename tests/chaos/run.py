@@ -4,8 +4,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from svd_service.artifacts import ArtifactStore
 from svd_service.config import Settings
+from svd_service.jobs.ledger import Ledger
 from tests.chaos.caller import Caller, Sighting
 from tests.chaos.schedule import Fault, schedule
 from tests.chaos.service import WORKERS, Service
@@ -71,7 +74,8 @@ def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Seque
         caller.give_up()
     caller.join()
     outcome.wall = time.monotonic() - began
-    _take_stock(service, caller, outcome)
+    service.stack.wait(lambda: service.stack.http.get("/health").status_code == 200, 30)
+    take_stock(service, caller, outcome)
     return outcome
 
 
@@ -129,9 +133,19 @@ def _strike(service: Service, fault: Fault, outcome: Outcome) -> None:
     outcome.hits += [Hit(fault.kind, at, job_id, attempt) for job_id, attempt in running]
 
 
-def _take_stock(service: Service, caller: Caller, outcome: Outcome) -> None:
-    """With everything quiet again, look at every job once more, at the counters and at the files."""
-    service.stack.wait(lambda: service.stack.http.get("/health").status_code == 200, 30)
+class Watched(Protocol):
+    """What stock is taken of."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def artifacts(self) -> ArtifactStore: ...
+    @property
+    def own_ends(self) -> list[str]: ...
+
+
+def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
+    """With everything quiet again, look at every job once more, at the counters and at the artifacts."""
     caller.look(everywhere=True)
     outcome.seen, outcome.refused, outcome.repeats = caller.seen, caller.refused, caller.repeats
     figures = service.ledger.figures()

@@ -109,16 +109,7 @@ class Service:
 
     def running_on(self, worker: str) -> list[tuple[str, int]]:
         """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`."""
-        try:
-            started = self._client.zrange(f"{self.settings.namespace}:leases", 0, -1)
-            jobs = [self.ledger.find(str(job_id)) for job_id in started]
-        except (UnavailableError, redis.RedisError):
-            return []
-        return [
-            (job.id, last.number)
-            for job in jobs
-            if job.attempts and (last := job.attempts[-1]).outcome is None and last.worker.startswith(worker)
-        ]
+        return running_on(self._client, self.ledger, self.settings.namespace, worker)
 
     def ready(self) -> bool:
         """Whether a worker could take a job now: it has loaded the model, and is neither dead nor frozen."""
@@ -217,6 +208,19 @@ class Service:
             for process in self.stack.processes.values():
                 if process.pid == -pid and process.poll() is None:
                     _signal_group(process, signal.SIGCONT)
+
+
+def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: str) -> list[tuple[str, int]]:
+    """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`, if Redis can tell."""
+    try:
+        jobs = [ledger.find(str(job_id)) for job_id in client.zrange(f"{namespace}:leases", 0, -1)]
+    except (UnavailableError, redis.RedisError):
+        return []
+    return [
+        (job.id, last.number)
+        for job in jobs
+        if job.attempts and (last := job.attempts[-1]).outcome is None and last.worker.startswith(worker)
+    ]
 
 
 def _members(group: int) -> list[int]:

@@ -4,6 +4,7 @@ The environment variable TEST_FAULTS is an object of JSON:
 
 ``stand_in``       seconds that a step takes. The model is a stand-in, which needs no torch: it is Celery, Redis and the
                    ledger that are put to the test, and a step that always takes as long makes that repeatable.
+``video_bytes``    how many bytes the stand-in's videos have
 ``load_seconds``   seconds that loading the model takes
 ``load_fails``     a file; while it is there the model cannot be loaded
 ``celery``         settings of Celery's, instead of ours
@@ -44,7 +45,7 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
             setattr(found, constant, value)
     if "stand_in" in faults:
         package, pipeline = ModuleType("svd_service.video"), ModuleType("svd_service.video.pipeline")
-        package.__dict__.update(render=stand_in(faults["stand_in"]), pipeline=pipeline)
+        package.__dict__.update(render=stand_in(faults["stand_in"], faults.get("video_bytes", 7)), pipeline=pipeline)
         model = SimpleNamespace(
             device="stand-in",
             device_memory=lambda: None,
@@ -55,7 +56,7 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
         sys.modules.update({package.__name__: package, pipeline.__name__: pipeline})
 
 
-def stand_in(seconds: float) -> Any:
+def stand_in(seconds: float, video_bytes: int) -> Any:
     """A generation of steps that take so long, each."""
 
     def render(_: Any, __: Any, parameters: Any, path: Path, on_progress: Any, **___: Any) -> SimpleNamespace:
@@ -66,7 +67,7 @@ def stand_in(seconds: float) -> Any:
             time.sleep(seconds)
             suffer(parameters.seed)
             on_progress(Progress(Phase.SAMPLING, step + 1, parameters.num_inference_steps))
-        path.write_bytes(b"a video" if parameters.seed != FILLS_THE_DISK else bytes(TOO_LARGE))
+        path.write_bytes(bytes(video_bytes if parameters.seed != FILLS_THE_DISK else TOO_LARGE))
         return SimpleNamespace(
             width=parameters.width,
             height=parameters.height,

@@ -1,0 +1,151 @@
+"""scripts/chaos_hosts.py itself, short; that nothing is left of it; and its judgement."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.caller import Sighting
+from tests.chaos.hosts import NoNetworksError, enter
+from tests.chaos.links import Cut, _figures, passed, table
+from tests.chaos.run import Outcome
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "chaos_hosts.py"
+
+BEGAN = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+
+
+@pytest.fixture(scope="module")
+def networks() -> None:
+    try:
+        enter(())
+    except NoNetworksError as error:
+        # In CI, too: it need not have the privilege, nor any way to get it.
+        pytest.skip(f"no network namespaces here: {error}")
+
+
+def left_of(folder: Path) -> list[int]:
+    """The processes that have to do with a run in `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if str(folder).encode() in told and int(process.name) != os.getpid():
+                found.append(int(process.name))
+    return found
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(folder)}
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+@pytest.mark.timeout(600)
+def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tmp_path: Path) -> None:
+    figures_file = tmp_path / "figures.json"
+    options = ("--jobs", "10", "--cut", "8", "--lease", "5", "--json", figures_file)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False, env=environment(tmp_path)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(figures_file.read_text())
+    assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])
+    assert figures["finished"] > 0
+    assert [cut["host"] for cut in figures["cuts"]] == ["worker1", "redis", "store"]
+    # The worker was in the middle of a job.
+    assert figures["cuts"][0]["hit"] >= 1
+    assert figures["files_on_hosts"] == []
+    assert left_of(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+@pytest.mark.timeout(300)
+def test_nothing_is_left_when_it_is_stopped_in_the_middle(networks: None, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "--cut", "60"], stderr=subprocess.PIPE, text=True, env=environment(tmp_path)
+    )
+    assert process.stderr is not None
+    said = iter(process.stderr.readline, "")
+    assert next(line for line in said if "cut off" in line)
+    time.sleep(1)
+    assert len(left_of(tmp_path)) > 5
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    process.stderr.close()
+    assert left_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_cannot_make_networks_is_told_what_it_takes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)}
+    )
+    assert done.returncode == 3
+    assert "CAP_NET_ADMIN" in done.stderr
+
+
+def at(seconds: float) -> str:
+    return f"2026-01-01T00:00:{seconds:06.3f}+00:00"
+
+
+def seen(state: str, *attempts: tuple[float, float, str], ended: float = 0.0) -> Sighting:
+    sighting = Sighting(0, None)
+    sighting.see(
+        {
+            "status": state,
+            "result": {"sha256": "a"} if state == "finished" else None,
+            "provenance": {"attempt": len(attempts)},
+            "created_at": at(0),
+            "ended_at": at(ended),
+            "attempts": [
+                {"started_at": at(start), "ended_at": at(end), "outcome": outcome} for start, end, outcome in attempts
+            ],
+            "error": None,
+        }
+    )
+    return sighting
+
+
+Judge = Callable[..., dict]
+
+
+@pytest.fixture
+def judge() -> Judge:
+    """The figures of a run with these jobs, in which worker1 was cut off for 20 s while the first of them ran."""
+
+    def figures(*jobs: Sighting, files: tuple[str, ...] = (), whole: float | None = 1.0) -> dict:
+        outcome = Outcome(1, 20.0, seen={str(number): job for number, job in enumerate(jobs)}, created=len(jobs))
+        outcome.counted_finished = sum(job.last["status"] == "finished" for job in jobs)
+        return _figures(outcome, [Cut("worker1", BEGAN + 5, 20.0, [("0", 1)], whole)], 10.0, list(files))
+
+    return figures
+
+
+def test_a_job_that_was_cut_off_is_told_with_its_times(judge: Judge) -> None:
+    hit = seen("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
+    later = seen("finished", (26, 27, "finished"), ended=27)
+    figures = judge(hit, later)
+    assert passed(figures)
+    (cut,) = figures["cuts"]
+    assert (cut["hit"], cut["repeated"], cut["taken_back"], cut["restarted"]) == (1, 1, 11.0, 12.0)
+    assert (cut["finished_meanwhile"], cut["finished_again"]) == (1, 2.0)
+    assert "worker1" in table(figures)
+
+
+def test_what_breaks_the_promise_is_no_success(judge: Judge) -> None:
+    fine = seen("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
+    assert passed(judge(fine))
+    assert not passed(judge(seen("started", (3, 16, "lost"), (17, 22, ""))))
+    assert not passed(judge(seen("finished", (3, 16, "finished"), (17, 22, "finished"), ended=22)))
+    assert not passed(judge(fine, files=("worker1/data/results/x.mp4",)))
+    assert not passed(judge(fine, whole=None))
