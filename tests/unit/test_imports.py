@@ -1,13 +1,21 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 HEAVY = {"torch", "diffusers", "av", "transformers", "numpy"}
 
 
 def modules_of(statement: str) -> set[str]:
     program = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout))
 
 
@@ -46,3 +54,54 @@ def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
     assert "obstore" not in brought_by("import wsgi")
     parent = "from svd_service.worker import lifecycle, tasks\nlifecycle.jobs(lifecycle.settings())"
     assert "obstore" not in brought_by(parent)
+
+
+@pytest.mark.parametrize(
+    ("extra", "statement"),
+    [
+        ("api", "import wsgi, svd_service.celery_app, svd_service.jobs.picture, kombu.transport.redis"),
+        ("api", "import svd_service.exporter, svd_service.keys, celery.bin.celery, celery.backends.redis"),
+        ("monitoring", "import flower.command, kombu.transport.redis, celery.backends.redis"),
+    ],
+)
+def test_all_that_an_image_needs_is_installed_with_its_extra(extra: str, statement: str):
+    there = installed_with(extra) | {"svd-service", "setuptools"}
+    absent = [
+        name
+        for name, owners in metadata.packages_distributions().items()
+        if there.isdisjoint(map(canonicalize_name, owners))
+    ]
+    brought_by(WITHOUT.format(absent=absent, statement=statement))
+
+
+#: A finder before all others that knows better.
+WITHOUT = """
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {{name}}", name=name)
+
+for name in set(sys.modules) & set({absent}):
+    del sys.modules[name]
+sys.meta_path.insert(0, Absent())
+{statement}
+"""
+
+
+def installed_with(extra: str) -> set[str]:
+    """Every distribution that `svd-service[extra]` brings, as pyproject.toml and the packages themselves declare it."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    declared = {"": project["dependencies"], **project["optional-dependencies"]}
+    found: set[tuple[str, str]] = set()
+    waiting = [("svd-service", ""), ("svd-service", extra)]
+    while waiting:
+        name, wanted = waiting.pop()
+        if (name, wanted) in found:
+            continue
+        found.add((name, wanted))
+        lines = declared[wanted] if name == "svd-service" else metadata.requires(name) or []
+        for requirement in map(Requirement, lines):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": wanted}):
+                canonical = canonicalize_name(requirement.name)
+                waiting += [(canonical, each) for each in ("", *requirement.extras)]
+    return {name for name, _ in found}

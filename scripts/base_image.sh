@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# An image of Debian's packages alone, for where no registry of images can be reached. Needs root and debootstrap.
+#
+# usage: scripts/base_image.sh NAME PACKAGE…
+#   scripts/base_image.sh localhost/python python3 python3-venv     then: PYTHON_IMAGE=localhost/python scripts/build_images.sh
+#   scripts/base_image.sh localhost/redis redis-server              then: scripts/smoke_images.py --redis localhost/redis
+# Variables: DEBIAN_SUITE (bookworm), DEBIAN_MIRROR (debootstrap's default), CONTAINER_TOOL.
+set -euo pipefail
+
+case ${1:---help} in
+  -h | --help)
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/container_tool.sh
+. scripts/container_tool.sh
+
+name=$1
+shift
+include=$(IFS=,; printf '%s' "$*")
+folder=$(mktemp -d "${TMPDIR:-/tmp}/svd-base.XXXXXX")
+trap 'rm -rf "$folder"' EXIT
+
+say "Installing Debian ${DEBIAN_SUITE:-bookworm} with $* …"
+debootstrap --variant=minbase ${include:+--include="$include"} \
+  "${DEBIAN_SUITE:-bookworm}" "$folder/root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$folder/log" || {
+  tail "$folder/log" >&2
+  die "debootstrap failed; its last words are above."
+}
+rm -rf "$folder"/root/var/cache/apt/archives/*.deb "$folder"/root/var/lib/apt/lists/*
+# Devices are the container's business.
+tar --directory "$folder/root" --exclude './dev/*' --create --file "$folder/root.tar" .
+
+case $tool in
+  docker | podman) "$tool" import --quiet "$folder/root.tar" "$name" 2>/dev/null || "$tool" import "$folder/root.tar" "$name" ;;
+  buildah)
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$folder/root.tar" / >/dev/null
+    buildah commit --quiet --rm "$container" "$name"
+    ;;
+esac

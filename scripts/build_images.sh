@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Builds the images of docker/ with docker, podman or buildah, whichever is there: svd-service-api, svd-service-worker.
+#
+# usage: scripts/build_images.sh [--smoke] [api] [worker] [-- THE BUILDER'S OWN ARGUMENTS]
+#   --smoke    afterwards run a job through the stack from the images (smoke_images.py), and tell their sizes
+# Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); CONTAINER_TOOL, to choose the builder.
+#
+# On a network with certificates or package sources of its own they are lent to the build, and stay out of the images:
+#   scripts/build_images.sh -- -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/pip.conf:/etc/pip.conf:ro    (podman, buildah)
+# Where no registry can be reached, base_image.sh makes a base of Debian's packages.
+set -euo pipefail
+
+case ${1:-} in
+  -h | --help)
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/container_tool.sh
+. scripts/container_tool.sh
+
+smoke=''
+images=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --smoke) smoke=yes ;;
+    api | worker) images+=("$1") ;;
+    --)
+      shift
+      break
+      ;;
+    *) die "There is no image $1: api, worker." ;;
+  esac
+  shift
+done
+[ ${#images[@]} -gt 0 ] || images=(api worker)
+
+arguments=("$@")
+[ -z "${PYTHON_IMAGE:-}" ] || arguments+=(--build-arg "PYTHON_IMAGE=$PYTHON_IMAGE")
+case $tool in
+  docker) build=(docker build) ;;
+  # Docker's format, since that of OCI has no health check.
+  *) build=("$tool" build --format docker) ;;
+esac
+
+for image in "${images[@]}"; do
+  say "Building svd-service-$image with $tool …"
+  "${build[@]}" --file "docker/$image.Dockerfile" --tag "svd-service-$image" "${arguments[@]}" .
+done
+
+if [ -n "$smoke" ]; then
+  base=${PYTHON_IMAGE:-$(sed -n 's/^ARG PYTHON_IMAGE=//p' docker/api.Dockerfile)}
+  exec python3 scripts/smoke_images.py --base "$base"
+fi
