@@ -6,11 +6,14 @@ docs/architecture/ tells what each of them is for; svd_service/jobs/ledger.py wh
 import socket as _socket
 
 from svd_service.config import settings as _settings
+from svd_service.jobs.connection import broker_options as _broker_options
 
 _s = _settings()
 
 broker_url = _s.broker
 result_backend = _s.broker
+# Certificates are checked as the ledger's connections check them.
+broker_use_ssl = redis_backend_use_ssl = _s.redis_tls
 imports = ("svd_service.worker.tasks",)
 task_default_queue = _s.namespace
 
@@ -56,7 +59,9 @@ _vanished = {
 
 # No socket waits for ever. A message that stays unacknowledged for longer than the longest job is given out again;
 # the ledger does not wait for that, and refuses the second claim of a job that is still held.
+_sentinels = _broker_options(_s, timeout=3)
 broker_transport_options = {
+    **_sentinels,
     "visibility_timeout": int(_s.job_timeout) + 600,
     "socket_timeout": 5,
     "socket_connect_timeout": 3,
@@ -64,6 +69,7 @@ broker_transport_options = {
     "socket_keepalive_options": _vanished,
     "health_check_interval": 25,
 }
+result_backend_transport_options = _sentinels
 redis_socket_timeout = 5
 redis_socket_connect_timeout = 3
 redis_socket_keepalive = True

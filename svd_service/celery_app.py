@@ -6,6 +6,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from svd_service.config import Settings
+from svd_service.jobs.connection import broker_options
 from svd_service.jobs.errors import UnavailableError
 
 #: The tasks' names. The only content of either is the Celery task id: the job's id, or that of the message to deliver.
@@ -33,9 +34,11 @@ class Publisher:
         self._app = Celery("svd_service.publisher", config_source="celeryconfig", set_as_current=False)
         self._app.conf.update(
             broker_url=settings.broker,
+            broker_use_ssl=settings.redis_tls,
             result_backend="disabled://",
             broker_transport_options={
                 **self._app.conf.broker_transport_options,
+                **broker_options(settings, timeout=timeout / 2),
                 "socket_timeout": timeout,
                 "socket_connect_timeout": timeout,
             },

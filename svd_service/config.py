@@ -37,6 +37,11 @@ _VARIABLES: Final = {
     "redis_url": "REDIS_URL",
     "redis_host": "REDIS_HOST",
     "redis_port": "REDIS_PORT",
+    "redis_ca_file": "REDIS_CA_FILE",
+    "redis_cert_file": "REDIS_CERT_FILE",
+    "redis_key_file": "REDIS_KEY_FILE",
+    "redis_sentinels": "REDIS_SENTINELS",
+    "redis_sentinel_auth": "REDIS_SENTINEL_AUTH",
     "video_width": "VIDEO_WIDTH",
     "video_height": "VIDEO_HEIGHT",
     "video_frames": "VIDEO_FRAMES",
@@ -57,6 +62,7 @@ HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$")]
 _LEVER: Final = f"(auto|none|-?({'|'.join(LEVERS)}))"
 Levers = Annotated[str, Meta(pattern=rf"^ *{_LEVER}( *, *{_LEVER})* *$")]
 WebhookSecrets = Annotated[str, Meta(pattern=r"^( *whsec_[A-Za-z0-9+/]{32,86}={0,2} *(,|$))*$")]
+Hosts = Annotated[str, Meta(pattern=r"^([^\s,:@/]+:\d{1,5}( *, *[^\s,:@/]+:\d{1,5})*)?$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
@@ -82,6 +88,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     ] = None
     redis_host: Annotated[str | None, Meta(description="Host of Redis. Default: localhost.")] = None
     redis_port: Annotated[Port, Meta(description="Port of Redis.")] = 6379
+    redis_ca_file: Annotated[
+        Path | None,
+        Meta(
+            description="Certificates of the authorities that Redis' certificate may come from, where `REDIS_URL` is "
+            "`rediss://…`. Default: the system's."
+        ),
+    ] = None
+    redis_cert_file: Annotated[
+        Path | None, Meta(description="Certificate that is shown to Redis, where it asks for one (mutual TLS).")
+    ] = None
+    redis_key_file: Annotated[Path | None, Meta(description="The private key of that certificate.")] = None
+    redis_sentinels: Annotated[
+        Hosts,
+        Meta(
+            description="Redis Sentinels as `HOST:PORT`, with commas between. The host in `REDIS_URL` is then the name "
+            "of the master that they watch (`rediss://user:password@mymaster/0`)."
+        ),
+    ] = ""
+    redis_sentinel_auth: Annotated[
+        Credentials | None, Meta(description="`user:password` for the Sentinels, where they want one.")
+    ] = None
     namespace: Annotated[
         str,
         Meta(
@@ -356,7 +383,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
                 reason = str(error).removesuffix(f" - at `$.{name}`")
                 shown = "***" if name in {variable(field) for field in _SECRET} else repr(value)
                 raise ConfigurationError(f"{name}={shown}: {reason}") from None
-        return msgspec.convert(given, cls, strict=False, dec_hook=_path)
+        return _consistent(msgspec.convert(given, cls, strict=False, dec_hook=_path))
 
     @classmethod
     def variables(cls) -> dict[str, str]:
@@ -369,9 +396,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         return self.redis_url or f"redis://{self.redis_host or 'localhost'}:{self.redis_port}/0"
 
     @property
+    def redis_tls(self) -> dict[str, str] | None:
+        """How TLS is spoken with Redis, in redis-py's and Celery's words; `None` where it is not."""
+        if not self.redis.startswith("rediss://"):
+            return None
+        files = {
+            "ssl_ca_certs": self.redis_ca_file,
+            "ssl_certfile": self.redis_cert_file,
+            "ssl_keyfile": self.redis_key_file,
+        }
+        return {"ssl_cert_reqs": "required", **{name: str(path) for name, path in files.items() if path}}
+
+    @property
+    def sentinels(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each Sentinel; empty where Redis is asked directly."""
+        named = (name.strip().rpartition(":") for name in self.redis_sentinels.split(",") if name.strip())
+        return tuple((host, int(port)) for host, _, port in named)
+
+    @property
+    def sentinel_master(self) -> str:
+        """What the Sentinels call the Redis that is ours."""
+        # Not by urlsplit, which makes lower case of it.
+        return self.redis.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
+
+    @property
     def broker(self) -> str:
         """The same Redis as Celery spells it."""
-        return self.redis.replace("unix://", "redis+socket://", 1)
+        if not self.sentinels:
+            return self.redis.replace("unix://", "redis+socket://", 1)
+        address, _, database = self.redis.partition("://")[2].partition("/")
+        credentials, at, _ = address.rpartition("@")
+        return ";".join(f"sentinel://{credentials}{at}{host}:{port}/{database}" for host, port in self.sentinels)
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
@@ -383,6 +438,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     def model_source(self) -> str:
         """Hub id or folder of the model that this host uses."""
         return self.model or (CPU_MODEL if set(self.worker_devices) == {"cpu"} else CUDA_MODEL)
+
+
+def _consistent(settings: Settings) -> Settings:
+    """`settings`, if what they say of Redis makes sense together."""
+    files = (settings.redis_ca_file, settings.redis_cert_file, settings.redis_key_file)
+    if any(files) and settings.redis_tls is None:
+        raise ConfigurationError("REDIS_CA_FILE, REDIS_CERT_FILE and REDIS_KEY_FILE want a REDIS_URL with rediss://")
+    if (settings.redis_cert_file is None) != (settings.redis_key_file is None):
+        raise ConfigurationError("REDIS_CERT_FILE and REDIS_KEY_FILE belong together: set both or neither")
+    if settings.sentinels and not (settings.redis_url or "").startswith(("redis://", "rediss://")):
+        raise ConfigurationError(
+            "REDIS_SENTINELS wants a REDIS_URL whose host is the master's name: redis://mymaster/0"
+        )
+    return settings
 
 
 def _path(kind: type, value: Any) -> Any:

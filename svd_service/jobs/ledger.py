@@ -62,6 +62,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from svd_service.config import Settings
+from svd_service.jobs.connection import open_client
 from svd_service.jobs.connection import reachable as _reachable
 from svd_service.jobs.connection import scripts
 from svd_service.jobs.errors import (
@@ -199,10 +200,11 @@ class Figures:
 def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
     """A client of Redis on which nothing waits longer than `timeout` seconds.
 
-    A connection that Redis closed in the meantime (a restart) is opened anew once; a timeout is not repeated.
+    A connection that Redis closed in the meantime (a restart, a failover) is opened anew once; a timeout is not
+    repeated.
     """
-    return redis.Redis.from_url(
-        settings.redis,
+    return open_client(
+        settings,
         decode_responses=True,
         socket_connect_timeout=timeout,
         socket_timeout=timeout,

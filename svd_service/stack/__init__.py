@@ -22,6 +22,7 @@ from rich.text import Text
 from svd_service import __version__
 from svd_service.client import Client, ClientError
 from svd_service.config import ConfigurationError, Settings
+from svd_service.jobs.ledger import connect
 from svd_service.jobs.model import Model
 from svd_service.stack import parts
 from svd_service.stack.part import Part, Running
@@ -133,7 +134,7 @@ class Stack:
 
     def _wait_for_redis(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        with redis.Redis.from_url(self._settings.redis, socket_timeout=2, socket_connect_timeout=2) as client:
+        with connect(self._settings, timeout=2) as client:
             while not self._stop.wanted:
                 try:
                     client.ping()

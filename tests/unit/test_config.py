@@ -60,6 +60,47 @@ def test_redis_url_wins_over_host_and_port():
     assert Settings.from_mapping({"REDIS_URL": "rediss://u:p@h:1/2", "REDIS_HOST": "x"}).redis == "rediss://u:p@h:1/2"
 
 
+def test_tls_is_spoken_where_the_url_says_so_and_certificates_are_always_checked(tmp_path):
+    assert Settings.from_mapping({"REDIS_URL": "redis://h:1/0"}).redis_tls is None
+    assert Settings.from_mapping({"REDIS_URL": "rediss://h:1/0"}).redis_tls == {"ssl_cert_reqs": "required"}
+    names = {"REDIS_CA_FILE": "ssl_ca_certs", "REDIS_CERT_FILE": "ssl_certfile", "REDIS_KEY_FILE": "ssl_keyfile"}
+    files = {variable: str(tmp_path / variable) for variable in names}
+    tls = Settings.from_mapping({"REDIS_URL": "rediss://h:1/0", **files}).redis_tls
+    assert tls == {"ssl_cert_reqs": "required", **{names[variable]: path for variable, path in files.items()}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"REDIS_URL": "redis://h:1/0", "REDIS_CA_FILE": "ca.pem"}, "REDIS_CA_FILE"),
+        ({"REDIS_URL": "rediss://h:1/0", "REDIS_CERT_FILE": "c.pem"}, "REDIS_KEY_FILE"),
+        ({"REDIS_SENTINELS": "a:1"}, "REDIS_SENTINELS"),
+        ({"REDIS_SENTINELS": "a:1", "REDIS_URL": "unix:///redis.sock"}, "REDIS_SENTINELS"),
+        ({"REDIS_SENTINELS": "a", "REDIS_URL": "redis://m/0"}, "REDIS_SENTINELS"),
+        ({"REDIS_SENTINELS": "a:1,", "REDIS_URL": "redis://m/0"}, "REDIS_SENTINELS"),
+        ({"REDIS_SENTINEL_AUTH": "x"}, "REDIS_SENTINEL_AUTH"),
+    ],
+)
+def test_settings_of_redis_that_make_no_sense_together_are_refused(variables: dict[str, str], named: str):
+    with pytest.raises(ConfigurationError, match=named):
+        Settings.from_mapping(variables)
+
+
+def test_with_sentinels_the_host_is_the_name_of_the_master():
+    settings = Settings.from_mapping(
+        {"REDIS_URL": "rediss://svd:p%40ss@MyMaster/3", "REDIS_SENTINELS": "a:26379, b.example.org:1"}
+    )
+    assert settings.sentinels == (("a", 26379), ("b.example.org", 1))
+    assert settings.sentinel_master == "MyMaster"
+    assert settings.broker == "sentinel://svd:p%40ss@a:26379/3;sentinel://svd:p%40ss@b.example.org:1/3"
+    assert settings.redis_tls == {"ssl_cert_reqs": "required"}
+
+
+def test_without_sentinels_celery_has_the_same_url():
+    assert Settings.from_mapping({"REDIS_URL": "rediss://u:p@h:1/2"}).broker == "rediss://u:p@h:1/2"
+    assert Settings.from_mapping({"REDIS_URL": "unix:///tmp/r.sock"}).broker == "redis+socket:///tmp/r.sock"
+
+
 def test_an_empty_value_is_no_value():
     settings = Settings.from_mapping({"REDIS_URL": "", "SVD_MODEL": "", "VIDEO_WIDTH": "", "SVD_DEVICES": ""})
     assert (settings.redis_url, settings.model, settings.video_width, settings.devices) == (None, None, None, "")

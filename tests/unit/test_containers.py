@@ -25,7 +25,10 @@ PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
 RULE_TESTS = Path(__file__).parent / "prometheus_rules.yml"
 #: Settings that compose.yaml gives no way to set: where Redis is, and what only Flower's own line is about.
-NOT_PASSED_ON = {"REDIS_HOST", "REDIS_PORT", "SVD_FLOWER_BIND", "SVD_FLOWER_BASIC_AUTH"}
+NOT_PASSED_ON = {
+    *("REDIS_HOST", "REDIS_PORT", "REDIS_CA_FILE", "REDIS_CERT_FILE", "REDIS_KEY_FILE"),
+    *("REDIS_SENTINELS", "REDIS_SENTINEL_AUTH", "SVD_FLOWER_BIND", "SVD_FLOWER_BASIC_AUTH"),
+}
 
 Service = dict[str, Any]
 

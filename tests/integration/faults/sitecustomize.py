@@ -7,6 +7,7 @@ The environment variable TEST_FAULTS is an object of JSON:
 ``video_bytes``    how many bytes the stand-in's videos have
 ``load_seconds``   seconds that loading the model takes
 ``load_fails``     a file; while it is there the model cannot be loaded
+``skew``           seconds by which the host's clock is wrong
 ``celery``         settings of Celery's, instead of ours
 ``constants``      values of ours by `module:NAME`, to switch a mechanism off
 """
@@ -99,9 +100,14 @@ def load(faults: dict[str, Any]) -> None:
 
 
 if "TEST_FAULTS" in os.environ:
+    _faults = json.loads(os.environ["TEST_FAULTS"])
+    if _skew := _faults.get("skew", 0):
+        # Nothing has been imported yet that would have taken the right one.
+        _right = time.time
+        time.time = lambda: _right() + _skew
+
     from celery.signals import celeryd_init, worker_process_init
 
-    _faults = json.loads(os.environ["TEST_FAULTS"])
     # Before ours, which connect later.
     celeryd_init.connect(lambda conf, **_: prepare(conf, _faults), weak=False)
     worker_process_init.connect(lambda **_: load(_faults), weak=False)

@@ -1,0 +1,241 @@
+"""Several hosts: Redis behind TLS with a user of its own, a Redis that fails over, clocks that are wrong."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import pytest
+import redis
+import trustme
+
+from svd_service.config import Settings
+from svd_service.jobs.ledger import connect
+from tests.conftest import free_port, redis_program
+from tests.integration.stack import Stack
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+ONE_SECOND: dict[str, Any] = {"num_inference_steps": 10, "width": 64, "height": 64}
+FOUR_SECONDS = ONE_SECOND | {"num_inference_steps": 40}
+
+PASSWORD = "what a URL: does not/like @ all"
+
+#: Commands that the user may call, and why a short run does not need them.
+SELDOM = {
+    "select": "a database other than 0",
+    "watch": "Celery gives a message back, with unwatch",
+    "unwatch": "the same",
+    "discard": "a transaction that is given up",
+    "rpop": "Celery fetches one message, without waiting",
+    "pexpire": "a queue of Celery's that is to vanish",
+    "unsubscribe": "an event stream ends",
+    "punsubscribe": "Flower goes",
+    "expire": "an Idempotency-Key, the limit of requests",
+    "incr": "the limit of requests",
+    "zincrby": "leases, after Redis was away",
+    "zscore": "a claim that another holds",
+    "zrevrank": "further pages of jobs",
+    "zrevrange": "pages of jobs",
+}
+
+#: Commands that whoever may connect may call, and the test's own.
+NOT_THE_USERS = {"auth", "hello", "config|resetstat", "acl|log", "acl|setuser", "info"}
+
+
+@dataclass
+class Guarded:
+    """A service whose Redis wants TLS, a client's certificate, and a password."""
+
+    stack: Stack
+    flower: str
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    authority = trustme.CA()
+    server, client = authority.issue_cert("localhost"), authority.issue_cert("worker@example.org")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "another.pem")
+    server.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    client.cert_chain_pems[0].write_to_path(folder / "client.pem")
+    client.private_key_pem.write_to_path(folder / "client.key")
+    port, flower = free_port(), free_port()
+    stack = Stack(
+        folder,
+        {
+            "SVD_LEASE": "3",
+            "REDIS_URL": f"rediss://svd:{quote(PASSWORD, safe='')}@localhost:{port}/0",
+            "REDIS_CA_FILE": str(folder / "ca.pem"),
+            "REDIS_CERT_FILE": str(folder / "client.pem"),
+            "REDIS_KEY_FILE": str(folder / "client.key"),
+            "FLOWER_BASIC_AUTH": "operator:secret",
+        },
+    )
+    try:
+        stack.start_redis()
+        stack.redis.execute_command("ACL", "SETUSER", "svd", "reset", "on", f">{PASSWORD}", *documented_rules())
+        stack.redis.config_resetstat()
+        proxy = (sys.executable, str(Path(__file__).with_name("tls_proxy.py")), str(port), str(stack.redis_port))
+        stack.start("tls", *proxy, str(folder / "server.pem"), str(folder / "ca.pem"))
+        celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app")
+        stack.start("flower", *celery, "flower", "--address=127.0.0.1", f"--port={flower}")
+        stack.start_stand_in()
+        stack.start_exporter()
+        stack.start_api()
+        stack.wait_for_workers(1)
+        yield Guarded(stack, f"http://127.0.0.1:{flower}")
+    finally:
+        stack.stop_all()
+
+
+def documented_rules() -> list[str]:
+    """What the operator's guide says that the user may, but for its password."""
+    (line,) = re.findall(r"^user svd on >\S+ (.*)$", OPERATIONS.read_text(), re.MULTILINE)
+    return str(line).split()
+
+
+def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guarded, photo: bytes):
+    stack = guarded.stack
+    job_id = stack.submit(photo, **ONE_SECOND)
+    with stack.http.stream("GET", f"/jobs/{job_id}/events") as events:
+        told = events.read().decode()
+    assert '"status":"finished"' in told
+    assert stack.http.get(f"/results/{job_id}").content == b"a video"
+    assert stack.http.get("/jobs").json()["jobs"][0]["task_id"] == job_id
+
+    cancelled = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(cancelled)
+    assert stack.http.delete(f"/jobs/{cancelled}").status_code == 202
+    stack.wait_for(cancelled, "cancelled")
+    assert stack.http.delete(f"/jobs/{cancelled}").status_code == 204
+
+    # What Celery calls a result, its remote control, what Flower sees of its events and of its queue.
+    inspected = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "svd_service.celery_app", "inspect", "ping"],
+        env=stack.environment,
+        cwd=stack.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "pong" in inspected.stdout, inspected.stderr
+    stack.wait(lambda: "flower_worker_online{" in httpx2.get(f"{guarded.flower}/metrics").text, 30)
+    assert "svd" in httpx2.get(f"{guarded.flower}/broker", auth=("operator", "secret")).text
+    exported = httpx2.get(f"http://127.0.0.1:{stack.exporter_port}/metrics").text
+    assert 'svd_jobs_ended_total{state="finished"} 1.0' in exported
+
+    made = [sys.executable, "-m", "svd_service", "keys", "create", "ann"]
+    key = subprocess.run(made, env=stack.environment, capture_output=True, text=True, check=True).stdout.strip()
+    # Heard everywhere within two seconds.
+    stack.wait(lambda: stack.http.get("/jobs").status_code == 401, 10)
+    assert stack.http.get("/jobs", headers={"Authorization": f"Bearer {key}"}).json()["jobs"] == []
+
+    assert [entry["object"] for entry in stack.redis.acl_log() if entry["reason"] != "auth"] == []
+
+
+def test_the_user_of_the_documents_may_do_nothing_that_nobody_does(guarded: Guarded):
+    allowed = {rule.removeprefix("+") for rule in documented_rules() if rule.startswith("+")}
+    called = {name.removeprefix("cmdstat_") for name in guarded.stack.redis.info("commandstats")}
+    assert called - allowed <= NOT_THE_USERS
+    assert allowed - called <= set(SELDOM)
+
+
+def test_a_redis_whose_certificate_comes_from_elsewhere_is_not_spoken_to(guarded: Guarded):
+    stack = guarded.stack
+    for changed in (
+        {"REDIS_CA_FILE": str(stack.folder / "another.pem")},
+        {"REDIS_CA_FILE": ""},
+        {"REDIS_CERT_FILE": "", "REDIS_KEY_FILE": ""},
+        {"REDIS_URL": stack.environment["REDIS_URL"].replace("@localhost", "@127.0.0.1")},
+    ):
+        settings = Settings.from_mapping(stack.environment | changed)
+        with connect(settings) as client, pytest.raises(redis.ConnectionError):
+            client.ping()
+
+
+# A Redis that fails over
+
+
+@pytest.fixture
+def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A master, its replica, and a Sentinel that gives the master up after a second."""
+    folder = tmp_path_factory.mktemp("replicated")
+    replica, sentinel = free_port(), free_port()
+    stack = Stack(
+        folder,
+        {"SVD_LEASE": "3", "REDIS_URL": "redis://Ours/0", "REDIS_SENTINELS": f"127.0.0.1:{sentinel}"},
+    )
+    try:
+        stack.start_redis()
+        where = folder / "replica"
+        where.mkdir()
+        options = ("--appendonly", "yes", "--save", "", "--bind", "127.0.0.1", "--dir", str(where))
+        master = ("--replicaof", "127.0.0.1", str(stack.redis_port))
+        stack.start("replica", redis_program(), "--port", str(replica), *options, *master)
+        (folder / "sentinel.conf").write_text(
+            f"port {sentinel}\nbind 127.0.0.1\ndir {folder}\n"
+            f"sentinel monitor Ours 127.0.0.1 {stack.redis_port} 1\n"
+            "sentinel down-after-milliseconds Ours 1000\nsentinel failover-timeout Ours 4000\n"
+        )
+        stack.wait(lambda: stack.redis.info("replication")["connected_slaves"] == 1, 30)
+        stack.start("sentinel", redis_program(), str(folder / "sentinel.conf"), "--sentinel")
+        with redis.Redis(port=sentinel, decode_responses=True) as client:
+            # It hears of the replica from the master, which it asks every ten seconds.
+            stack.wait(lambda: int(client.sentinel_master("Ours")["num-slaves"]) == 1, 30)
+        yield stack
+    finally:
+        stack.stop_all()
+
+
+def test_a_failover_in_the_middle_of_a_job_loses_no_job_and_costs_no_attempt(replicated: Stack, photo: bytes):
+    stack = replicated
+    stack.start_api()
+    stack.start_stand_in()
+    stack.wait_for_workers(1)
+    jobs = [stack.submit(photo, **FOUR_SECONDS) for _ in range(3)]
+    stack.wait_until_started(jobs[0])
+    # What was replicated is what a failover keeps; the documents say so.
+    assert stack.redis.wait(1, 5000) == 1
+    stack.stop("redis", signal.SIGKILL)
+
+    ends = [stack.wait_for(job_id, "finished", "failed", "cancelled", seconds=120) for job_id in jobs]
+    assert [end["status"] for end in ends] == ["finished"] * 3
+    assert [len(end["attempts"]) for end in ends] == [1, 1, 1]
+    after = stack.submit(photo, **ONE_SECOND)
+    assert stack.wait_for(after, "finished", "failed")["status"] == "finished"
+    assert len(list((stack.folder / "data" / "results").glob("*/*.mp4"))) == 4
+
+
+# Clocks that are wrong
+
+
+def test_leases_hold_and_lapse_whatever_the_clocks_of_the_hosts_say(workerless: Stack, photo: bytes):
+    stack = workerless
+    two_hours = 7_200
+    stack.start_stand_in("ahead", skew=two_hours)
+    stack.start_stand_in("behind", skew=-two_hours)
+    stack.wait_for_workers(2)
+    # Longer than the lease (3 s), so that each is renewed, and one process each: both work.
+    jobs = [stack.submit(photo, **FOUR_SECONDS) for _ in range(2)]
+    ends = [stack.wait_for(job_id, "finished", "failed") for job_id in jobs]
+    assert {tuple(attempt["outcome"] for attempt in end["attempts"]) for end in ends} == {("finished",)}
+    assert {end["attempts"][0]["worker"].split("@")[0] for end in ends} == {"ahead", "behind"}
+
+    job_id = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(job_id)
+    dying = stack.status(job_id)["attempts"][0]["worker"].split("@")[0]
+    stack.stop(dying, signal.SIGKILL)
+    end = stack.wait_for(job_id, "finished", "failed")
+    assert [attempt["outcome"] for attempt in end["attempts"]] == ["lost", "finished"]
+    assert {attempt["worker"].split("@")[0] for attempt in end["attempts"]} == {"ahead", "behind"}
+    told = [attempt[moment] for attempt in end["attempts"] for moment in ("started_at", "ended_at")]
+    assert all(abs(datetime.fromisoformat(moment) - datetime.now(UTC)) < timedelta(hours=1) for moment in told)
