@@ -1,0 +1,362 @@
+"""docker/kubernetes and docker/systemd: what can be said of them without a cluster and without systemd as process 1."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import redis
+import yaml
+
+from svd_service.api import create_app
+from svd_service.config import Settings
+from svd_service.exporter import LedgerCollector
+from svd_service.jobs.ledger import Figures, Ledger, WorkerStatus
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "docker" / "kubernetes"
+SYSTEMD = ROOT / "docker" / "systemd"
+SERVICES = sorted(SYSTEMD.glob("*.service"))
+
+#: Kubernetes' version that docs/deployment.md names; its schemas come with kubernetes-validate.
+VERSION = "1.37"
+
+#: Variables that other programs read: the hub's client, CUDA, Flower.
+OF_OTHERS = {"HF_TOKEN", "HF_HOME", "CUDA_CACHE_PATH", "FLOWER_BASIC_AUTH"}
+
+#: Kinds that are no part of Kubernetes.
+BEYOND = {"ScaledObject", "Kustomization"}
+
+Document = dict[str, Any]
+
+
+def documents(folder: Path = KUBERNETES) -> Iterator[Document]:
+    for path in sorted(folder.rglob("*.yaml")):
+        if path.name not in {"kustomization.yaml", "names.yaml"}:
+            yield from yaml.safe_load_all(path.read_text())
+
+
+DOCUMENTS = list(documents())
+
+
+def named(document: Document) -> str:
+    return f"{document['kind']}/{document['metadata']['name']}"
+
+
+def of_kind(*kinds: str) -> list[Document]:
+    return [document for document in DOCUMENTS if document["kind"] in kinds]
+
+
+WORKLOADS = {document["metadata"]["name"]: document for document in of_kind("Deployment", "StatefulSet")}
+
+
+def pod(name: str) -> Document:
+    return dict(WORKLOADS[name]["spec"]["template"]["spec"])
+
+
+def container(name: str) -> Document:
+    (only,) = pod(name)["containers"]
+    return dict(only)
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d["kind"] not in BEYOND], ids=named)
+def test_a_manifest_is_what_kubernetes_calls_one(document: Document) -> None:
+    kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+def test_the_schemas_would_find_a_mistake() -> None:
+    wrong = yaml.safe_load(yaml.safe_dump(WORKLOADS["api"]))
+    wrong["spec"]["template"]["spec"]["containers"][0]["readOnly"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSION, strict=True)
+
+
+def test_every_manifest_belongs_to_a_kustomization_and_none_names_what_is_not_there() -> None:
+    used = set()
+    for path in KUBERNETES.rglob("kustomization.yaml"):
+        written = yaml.safe_load(path.read_text())
+        for resource in [*written["resources"], *written.get("configurations", ())]:
+            found = (path.parent / resource).resolve()
+            assert found.exists(), f"{path}: {resource}"
+            used.add(found / "kustomization.yaml" if found.is_dir() else found)
+    assert set(KUBERNETES.rglob("*.yaml")) - used == {KUBERNETES / "kustomization.yaml"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
+    """All of it as kustomize puts it together, with the examples' secrets."""
+    kubectl = shutil.which("kubectl")
+    if not kubectl:
+        pytest.skip("no kubectl")
+    folder = tmp_path_factory.mktemp("kubernetes") / "all"
+    shutil.copytree(KUBERNETES, folder)
+    shutil.copy(folder / "secrets.example.env", folder / "secrets.env")
+    shutil.copy(folder / "redis" / "users.example.acl", folder / "redis" / "users.acl")
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_kustomize_makes_a_deployment_and_its_scaling_for_each_type_of_gpu(built: list[Document]) -> None:
+    for document in built:
+        if document["kind"] not in BEYOND:
+            kubernetes_validate.validate(document, VERSION, strict=True)
+    deployments = {each["metadata"]["name"]: each for each in built if each["kind"] == "Deployment"}
+    types = {path.parent.name for path in KUBERNETES.glob("workers/*/kustomization.yaml")}
+    assert set(deployments) == {"api", "exporter", "flower", *(f"worker-{each}" for each in types)}
+    scaled = [each["spec"]["scaleTargetRef"]["name"] for each in built if each["kind"] == "ScaledObject"]
+    assert sorted(scaled) == sorted(["api", *(f"worker-{each}" for each in types)])
+    chosen = [
+        tuple(deployments[f"worker-{each}"]["spec"]["template"]["spec"]["nodeSelector"].items()) for each in types
+    ]
+    assert len(set(chosen)) == len(types)
+    for each in built:
+        # Each of them looks after its own pods alone.
+        if each["metadata"]["name"].startswith("worker-") and "selector" in each["spec"]:
+            assert each["spec"]["selector"]["matchLabels"]["svd-service/gpu"] in types
+
+
+def test_the_secrets_that_are_asked_for_are_those_of_the_examples(built: list[Document]) -> None:
+    secrets = {each["metadata"]["name"]: each.get("data", {}) for each in built if each["kind"] == "Secret"}
+    for workload in (each for each in built if each["kind"] in {"Deployment", "StatefulSet"}):
+        spec = workload["spec"]["template"]["spec"]
+        for variable in spec["containers"][0].get("env", ()):
+            if "valueFrom" in variable:
+                asked = variable["valueFrom"]["secretKeyRef"]
+                assert asked["key"] in secrets[asked["name"]], variable["name"]
+        for volume in spec["volumes"]:
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in secrets
+
+
+def test_no_variable_is_set_that_nobody_reads() -> None:
+    known = set(Settings.variables().values()) | OF_OTHERS
+    (settings,) = of_kind("ConfigMap")
+    given = set(settings["data"])
+    given |= {variable["name"] for name in WORKLOADS for variable in container(name).get("env", ())}
+    for example in (KUBERNETES / "secrets.example.env", SYSTEMD / "svd-service.example.env"):
+        given |= set(re.findall(r"^(\w+)=", example.read_text(), re.MULTILINE))
+    for path in SERVICES:
+        given |= set(re.findall(r"^Environment=(\w+)=", path.read_text(), re.MULTILINE))
+    assert given - known == set()
+
+
+def test_the_settings_can_be_used() -> None:
+    (settings,) = of_kind("ConfigMap")
+    assert Settings.from_mapping(settings["data"]).log_format == "json"
+    for example in (KUBERNETES / "secrets.example.env", SYSTEMD / "svd-service.example.env"):
+        Settings.from_mapping(dict(re.findall(r"^(\w+)=(.*)$", example.read_text(), re.MULTILINE)))
+
+
+def test_ports_and_folders_are_those_of_the_images() -> None:
+    api, worker = ((ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in ("api", "worker"))
+    for name, variable in (("api", "SVD_BIND"), ("exporter", "SVD_EXPORTER_BIND")):
+        (port,) = re.findall(rf"{variable}=0\.0\.0\.0:(\d+)", api)
+        assert [each["containerPort"] for each in container(name)["ports"]] == [int(port)]
+        scraped = WORKLOADS[name]["spec"]["template"]["metadata"]["annotations"]
+        assert scraped == {"prometheus.io/scrape": "true", "prometheus.io/port": port}
+    (port,) = container("flower")["ports"]
+    assert f"--port={port['containerPort']}" in container("flower")["command"]
+    for name, dockerfile in (("api", api), ("worker", worker)):
+        mounted = {mount["mountPath"] for mount in container(name)["volumeMounts"]} - {"/tmp"}
+        (made,) = re.findall(r"install -d -o svd -g svd (.*)$", dockerfile, re.MULTILINE)
+        assert mounted == set(made.split())
+    for policy in of_kind("NetworkPolicy"):
+        name = policy["metadata"]["name"]
+        if name in WORKLOADS:
+            allowed = {each["port"] for rule in policy["spec"]["ingress"] for each in rule["ports"]}
+            assert allowed == {each["containerPort"] for each in container(name)["ports"]}
+
+
+def test_a_service_leads_to_a_port_that_is_there() -> None:
+    for service in of_kind("Service"):
+        name = service["spec"]["selector"]["app.kubernetes.io/name"]
+        ports = {each["name"] for each in container(name)["ports"]}
+        assert {each["targetPort"] for each in service["spec"]["ports"]} <= ports
+
+
+def test_probes_of_the_api_ask_what_is_open_to_all_and_needs_no_redis(settings: Settings) -> None:
+    client = create_app(settings).test_client()  # behind which there is no Redis
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container("api")[probe]["httpGet"]
+        with client.get(asked["path"]) as answer:
+            assert answer.status_code == 200
+
+
+def test_nobody_runs_as_root_or_writes_to_its_root() -> None:
+    for name in WORKLOADS:
+        spec, only = pod(name), container(name)
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert only["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        if only["image"].startswith("svd-service-"):
+            assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["runAsGroup"] == 10001
+        assert {mount["name"] for mount in only["volumeMounts"]} <= {volume["name"] for volume in spec["volumes"]} | {
+            "redis"
+        }
+
+
+def test_grace_is_as_long_as_draining_takes() -> None:
+    (settings,) = of_kind("ConfigMap")
+    drain = Settings.from_mapping(settings["data"]).drain_timeout
+    assert pod("worker")["terminationGracePeriodSeconds"] == drain + 30
+    # preStop and gunicorn's own time.
+    pause = container("api")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod("api")["terminationGracePeriodSeconds"] >= pause + 20
+    unit = read(SYSTEMD / "svd-worker.service")
+    assert float(unit["Service"]["TimeoutStopSec"]) == Settings().drain_timeout + 30
+
+
+def test_only_those_who_need_redis_can_reach_it() -> None:
+    asking = {
+        name
+        for name in WORKLOADS
+        if any(variable["name"] == "REDIS_URL" for variable in container(name).get("env", ()))
+    }
+    labelled = {
+        name
+        for name, workload in WORKLOADS.items()
+        if workload["spec"]["template"]["metadata"]["labels"].get("svd-service/ledger") == "true"
+    }
+    assert asking == labelled == {"api", "exporter", "flower", "worker"}
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
+    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    (rule,) = policies["redis"]["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"svd-service/ledger": "true"}}}]
+
+
+def test_every_policy_and_budget_is_about_pods_that_are_there() -> None:
+    names = {
+        workload["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] for workload in WORKLOADS.values()
+    }
+    for document in of_kind("NetworkPolicy", "PodDisruptionBudget"):
+        spec = document["spec"]
+        labels = spec.get("podSelector", spec.get("selector", {})).get("matchLabels", {})
+        assert labels.get("app.kubernetes.io/name", "api") in names
+
+
+def test_redis_keeps_every_job_and_knows_the_user_of_the_documents() -> None:
+    arguments = container("redis")["args"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
+    mounts = {mount["mountPath"] for mount in container("redis")["volumeMounts"]}
+    assert {options["--dir"], str(Path(options["--aclfile"]).parent)} <= mounts
+    users = (KUBERNETES / "redis" / "users.example.acl").read_text()
+    assert f"```\n{users}```" in (ROOT / "docs" / "operations.md").read_text()
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    assert container("redis")["image"] == compose["services"]["redis"]["image"]
+
+
+def test_scaling_asks_prometheus_for_metrics_that_there_are() -> None:
+    nothing = LedgerCollector(_Nobody()).describe()
+    exposed = {family.name for family in nothing} | {"flask_http_request_duration_seconds_bucket"}
+    for scaled in of_kind("ScaledObject"):
+        spec = scaled["spec"]
+        assert spec["scaleTargetRef"]["name"] in WORKLOADS
+        assert 0 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+        (trigger,) = spec["triggers"]
+        assert trigger["type"] == "prometheus"
+        # KEDA takes strings alone.
+        assert {name: type(value) for name, value in trigger["metadata"].items()} == dict.fromkeys(
+            ("serverAddress", "query", "threshold"), str
+        )
+        asked = set(re.findall(r"\b(?:svd|flask)_\w+", trigger["metadata"]["query"]))
+        assert asked
+        assert asked <= exposed
+
+
+@pytest.mark.enable_socket
+def test_a_worker_is_ready_when_the_ledger_knows_its_model_to_be_loaded(
+    redis_url: str, redis_client: "redis.Redis", settings: Settings
+) -> None:
+    command = container("worker")["readinessProbe"]["exec"]["command"]
+    environment = {"PATH": os.environ["PATH"], "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
+
+    def probe() -> int:
+        return subprocess.run([sys.executable, *command[1:]], env=environment, check=False).returncode
+
+    assert command[0] == "python"
+    status = WorkerStatus(
+        worker="celery@another/0",
+        device="cpu",
+        instance="1",
+        pid=1,
+        model="m",
+        trained=True,
+        ready_since=0,
+        load_seconds=0,
+    )
+    ledger = Ledger(redis_client, settings)
+    ledger.heartbeat(status)
+    assert probe() == 1
+    ledger.heartbeat(WorkerStatus(**{**vars(status), "worker": f"celery@{os.uname().nodename}/0"}))
+    assert probe() == 0
+
+
+# systemd
+
+
+def read(path: Path) -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(path.read_text())
+    return unit
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_a_unit_ends_its_parent_first_and_has_few_rights(path: Path) -> None:
+    service = read(path)["Service"]
+    assert service["KillMode"] == "mixed"
+    assert service["Restart"] == "always"
+    assert service["User"] == "svd"
+    for hardening in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictSUIDSGID", "ProtectKernelModules"):
+        assert service[hardening] == "yes", hardening
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    assert service["EnvironmentFile"] == "/etc/svd-service.env"
+    program = Path(service["ExecStart"].split()[0])
+    assert (Path(sys.executable).parent / program.name).exists()
+
+
+def test_the_units_start_what_compose_starts() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    commands = {path.stem: read(path)["Service"]["ExecStart"].split()[1:] for path in SERVICES}
+    assert commands["svd-exporter"] == compose["services"]["exporter"]["command"][1:]
+    assert commands["svd-flower"][:-2] == compose["services"]["flower"]["command"][1:-2]
+    for name in ("api", "worker"):
+        image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
+        (command,) = re.findall(r"^CMD \[(.*)\]$", image, re.MULTILINE)
+        assert commands[f"svd-{name}"] == re.findall(r'"([^"]*)"', command)[1:]
+
+
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if not analyze:
+        pytest.skip("no systemd-analyze")
+    for path in SYSTEMD.iterdir():
+        here = path.read_text().replace("/opt/svd-service/bin", str(Path(sys.executable).parent))
+        (tmp_path / path.name).write_text(here)
+    wrong = (tmp_path / "svd-api.service").read_text().replace("KillMode=mixed", "KillMode=gently")
+    (tmp_path / "svd-wrong.service").write_text(wrong)
+    units = [str(path) for path in sorted(tmp_path.iterdir()) if path.suffix in {".service", ".target"}]
+    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
+    # Of the system's own units it may have something to say, too.
+    (said,) = (line for line in done.stderr.splitlines() if "svd-" in line)
+    assert "svd-wrong.service" in said
+
+
+class _Nobody:
+    def figures(self) -> Figures:
+        raise AssertionError("describing reads nothing")
