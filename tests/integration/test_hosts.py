@@ -215,6 +215,35 @@ def test_a_failover_in_the_middle_of_a_job_loses_no_job_and_costs_no_attempt(rep
     assert len(list((stack.folder / "data" / "results").glob("*/*.mp4"))) == 4
 
 
+# Two services, for two models, on one Redis
+
+
+def test_workers_take_the_jobs_of_their_own_namespace_alone(workerless: Stack, photo: bytes):
+    stack = workerless
+    port = free_port()
+    apart = {"SVD_NAMESPACE": "other", "SVD_DATA_DIR": str(stack.folder / "other")}
+    gunicorn = (sys.executable, "-m", "gunicorn", "-c", "python:svd_service.gunicorn", "wsgi:application")
+    stack.start("other-api", *gunicorn, SVD_BIND=f"127.0.0.1:{port}", **apart)
+    stack.start_stand_in("theirs", step=0.02, variables=apart)
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as other:
+        stack.wait(lambda: other.get("/health").json()["workers_ready"] == 1, 60)
+        assert stack.workers() == []
+        ours = stack.submit(photo, **ONE_SECOND)
+        theirs = [
+            other.post("/generate", files={"image": photo}, data={"num_inference_steps": "5"}).json()["task_id"]
+            for _ in range(3)
+        ]
+        for job_id in theirs:
+            stack.wait(lambda job_id=job_id: other.get(f"/status/{job_id}").json()["status"] == "finished", 60)
+        assert stack.http.get(f"/status/{theirs[0]}").status_code == 404
+        assert stack.status(ours)["status"] == "queued"
+        # A worker joins, and nobody had to be told.
+        stack.start_stand_in("ours")
+        assert stack.wait_for(ours, "finished", "failed")["attempts"][0]["worker"].startswith("ours@")
+    for name in ("other-api", "theirs", "ours"):
+        stack.stop(name)
+
+
 # Clocks that are wrong
 
 
