@@ -397,9 +397,17 @@ class Ledger:
         live = [job for job in jobs if not job.state.ended]
         if not live:
             return list(jobs)
-        places = max(job.position or 1 for job in live) - 1
-        outlook = self._outlook(places)
+        if all(job.state is State.STARTED for job in live):
+            # Most questions are about these, and it takes no look at all the workers to answer them.
+            outlook = self._learned()
+        else:
+            outlook = self._outlook(max(job.position or 1 for job in live) - 1)
         return [outlook.foretell(job) for job in jobs]
+
+    def _learned(self) -> Outlook:
+        """What finished jobs have taught, and nothing of who runs or waits."""
+        with _reachable():
+            return Outlook.of({"paces": self._redis.hgetall(self._key("paces")), "runners": [], "queue": []})
 
     def _outlook(self, places: int) -> Outlook:
         """What can be told of the time to come, as far as the first `places` of the queue go."""

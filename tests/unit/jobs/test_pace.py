@@ -139,6 +139,21 @@ MEASURED = {"preparing": 1.0, "sampling": 20.0, "decoding": 4.0, "encoding": 0.1
 
 
 @pytest.mark.enable_socket
+def test_a_started_job_is_foretold_the_same_alone_and_beside_a_queued_one(ledger: Ledger):
+    be_ready(ledger, "w/0")
+    submit(ledger, "first")
+    run(ledger, "first", MEASURED)
+    submit(ledger, "started")
+    assert ledger.claim("started", Holder("w/0", DEVICE, "instance", 1)) is not None
+    submit(ledger, "queued")
+    started, queued = ledger.find("started"), ledger.find("queued")
+    (alone,) = ledger.foretell([started])
+    beside, _ = ledger.foretell([started, queued])
+    assert alone.eta_seconds is not None
+    assert alone == beside
+
+
+@pytest.mark.enable_socket
 def test_a_finished_job_teaches_how_long_the_next_one_takes(ledger: Ledger):
     be_ready(ledger, "w/0")
     submit(ledger, "first")
