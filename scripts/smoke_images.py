@@ -41,7 +41,7 @@ class CommandError(Exception):
 
 
 class Containers(Protocol):
-    """What runs containers. `/data` is shared by all of them, `/tmp` is each one's own."""
+    """What runs containers. `/tmp` is each one's own; `/data` is shared by those that run their image's own command."""
 
     def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a container; without a command, with the image's."""
@@ -81,13 +81,14 @@ class Engine:
     def _restrictions(self) -> list[str]:
         return [
             *("--network", "host", "--user", f"{USER}:{USER}", "--read-only", "--tmpfs", TMP),
-            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--volume", f"{self._mark}:/data"),
+            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         ]
 
     def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a container; without a command, with the image's."""
         variables = [word for item in environment.items() for word in ("--env", "=".join(item))]
-        entry = ("--entrypoint", command[0]) if command else ()
+        # A new volume takes over the owner of what it is mounted on: not Redis' of another user.
+        entry = ("--entrypoint", command[0]) if command else ("--volume", f"{self._mark}:/data")
         self._names.append(name)
         called(
             *(self._tool, "run", "--detach", "--name", f"{self._mark}-{name}"),
