@@ -30,7 +30,6 @@ PASSWORD = "what a URL: does not/like @ all"
 
 #: Commands that the user may call, and why a short run does not need them.
 SELDOM = {
-    "info": "whoever watches Redis itself",
     "select": "a database other than 0",
     "watch": "Celery gives a message back, with unwatch",
     "unwatch": "the same",
