@@ -67,7 +67,14 @@ Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
 #: Settings that hold or may by mistake hold a password or a key: no message shows their value.
-_SECRET: Final = {"redis_url", "redis_sentinel_auth", "api_keys", "webhook_secret", "flower_basic_auth"}
+_SECRET: Final = {
+    "api_keys",
+    "flower_basic_auth",
+    "redis_sentinel_auth",
+    "redis_url",
+    "s3_secret_access_key",
+    "webhook_secret",
+}
 
 
 class ConfigurationError(Exception):

@@ -62,9 +62,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from svd_service.config import Settings
-from svd_service.jobs.connection import open_client
+from svd_service.jobs.connection import open_client, scripts
 from svd_service.jobs.connection import reachable as _reachable
-from svd_service.jobs.connection import scripts
 from svd_service.jobs.errors import (
     IdempotencyConflictError,
     QueueFullError,
