@@ -7,6 +7,7 @@ that is watched, at each new subscription.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -19,13 +20,14 @@ import redis
 from flask import Response, request
 
 from svd_service.jobs.errors import UnavailableError, UnknownJobError
-from svd_service.jobs.job import Job
+from svd_service.jobs.job import Job, State
 from svd_service.jobs.ledger import connect
 from svd_service.jobs.service import JobService
 
 logger = logging.getLogger(__name__)
 
-#: Least seconds between two events of one job. The last one is never left out, only told so much later.
+#: Least seconds between two events of one job. The last one is never left out, and that a job has ended is told at
+#: once: somebody waits for the video.
 THROTTLE: Final = 0.2
 
 #: Seconds after which a silent stream says that it is still there; in its turn it learns that its reader is not.
@@ -47,6 +49,9 @@ SNAPSHOT: Final = 100
 
 #: Most jobs whose last version a stream remembers. Of one that is forgotten something may be told twice.
 REMEMBERED: Final = 1_000
+
+
+_ENDED: Final = frozenset(state.value for state in State if state.ended)
 
 
 @dataclass(frozen=True)
@@ -246,26 +251,28 @@ class Hub:
 
 
 class _Changes:
-    """Which jobs have changed and are to be told of, each at most once within `THROTTLE`."""
+    """Which jobs have changed and are to be told of, each at most once within `THROTTLE` until it has ended."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._told: dict[str, float] = {}
 
     def note(self, said: str) -> None:
-        """A message of the channel: "id version owner"."""
-        job_id, _, rest = said.partition(" ")
-        self._owners[job_id] = rest.partition(" ")[2]
+        """A message of the channel: "id version state owner"."""
+        job_id, _, state, owner = said.split(" ", 3)
+        self._owners[job_id] = owner
+        if state in _ENDED:
+            self._told.pop(job_id, None)
 
     def due_in(self) -> float:
         """Seconds until a job is due."""
         now = time.monotonic()
-        return max(0.0, min((self._told.get(job, 0.0) + THROTTLE - now for job in self._owners), default=TICK))
+        return max(0.0, min((self._told.get(job, -math.inf) + THROTTLE - now for job in self._owners), default=TICK))
 
     def due(self) -> dict[str, str]:
         """The jobs that are due, with their owners; the caller tells of them now."""
         now = time.monotonic()
-        due = {job: owner for job, owner in self._owners.items() if now >= self._told.get(job, 0.0) + THROTTLE}
+        due = {job: owner for job, owner in self._owners.items() if now >= self._told.get(job, -math.inf) + THROTTLE}
         for job in due:
             del self._owners[job]
         self._told = {job: when for job, when in self._told.items() if now < when + THROTTLE} | dict.fromkeys(due, now)

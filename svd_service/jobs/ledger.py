@@ -16,6 +16,7 @@ Keys, all under one namespace:
 ``states``                  hash    how many jobs there are in each state
 ``counters``                hash    what has ever happened, for the exporter
 ``paces``                   hash    how fast each kind of device is with each model (pace.py)
+``far``                     hash    what was last seen of the queue's far end (outlook.lua), for two seconds
 ``workers``                 zset    worker processes that hold the model, by their last heartbeat
 ``worker_status``           hash    their status, as JSON
 ``preparing``               zset    worker processes that do not hold it yet, by the last time they said so
@@ -28,7 +29,7 @@ Keys, all under one namespace:
 ``delivery:{id}``           hash    a job's webhook: state, what is to be told, tries. The business of outbox.py
 ``webhook_secrets``         hash    what webhooks are signed with, by owner: the business of webhooks.py
 ``keys``                    hash    API keys: the business of keys.py
-``events``                  channel "id version owner" at every change of a job
+``events``                  channel "id version state owner" at every change of a job
 ==========================  ======  ================================================================================
 
 Invariants, after every script:
@@ -410,7 +411,8 @@ class Ledger:
 
     def _outlook(self, places: int) -> Outlook:
         """What can be told of the time to come, as far as the first `places` of the queue go."""
-        return Outlook.of(json.loads(self._run("outlook", WORKER_SILENCE, places)))
+        told, far = self._run("outlook", WORKER_SILENCE, places)
+        return Outlook.of(json.loads(told), json.loads(far))
 
     def cancel(self, job_id: str) -> State:
         """Cancel a queued job at once, ask a started one's worker to stop; returns the state after that.

@@ -114,11 +114,14 @@ class Outlook:
     queue: Sequence[tuple[int, Work]] = ()
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Self:
-        """As `outlook.lua` answers."""
+    def of(cls, told: Mapping[str, Any], far: Mapping[str, Any] | None = None) -> Self:
+        """As `outlook.lua` answers: what is near and, if that is wanted, the far end of the queue."""
+        far = far or {"works": [], "queue": []}
         paces = {(key.split("|")[0], key.split("|")[1]): Pace.of(lines) for key, lines in dict(told["paces"]).items()}
         runners = [_runner(**runner) for runner in told["runners"]]
-        return cls(paces, runners, [(place, json.loads(work)) for place, work in told["queue"]])
+        works = [json.loads(work) for work in far["works"]]
+        queue = [(place, json.loads(work)) for place, work in told["queue"]]
+        return cls(paces, runners, queue + [(place, works[index]) for place, index in far["queue"]])
 
     def foretell(self, job: Job) -> Job:
         """`job` with the seconds that it still takes, where that can be told, and with phases weighed as measured."""
@@ -160,15 +163,19 @@ class Outlook:
         heapq.heapify(free)
         ahead = [entry for entry in self.queue if entry[0] < place]
         ends = [entry[0] for entry in ahead[1:]] + [place]
+        known: dict[int, list[float]] = {}  # of a long queue, many are alike, and then one object
+        together = 0.0
         for (start, work), end in zip(ahead, ends, strict=False):  # nobody ahead: one end too many
-            seconds = [self._seconds(work, runner) or 0.0 for runner in runners]
+            seconds = known.get(id(work))
+            if seconds is None:
+                seconds = known[id(work)] = [self._seconds(work, runner) or 0.0 for runner in runners]
             if end - start == 1:
                 since, number = free[0]
                 heapq.heapreplace(free, (since + seconds[number], number))
             else:
-                each = (end - start) / sum(1 / one for one in seconds)
-                free = [(since + each, number) for since, number in free]
-        return free[0]
+                together += (end - start) / sum(1 / one for one in seconds)
+        since, number = free[0]
+        return since + together, number
 
     def _busy(self, runner: Runner) -> float:
         """Seconds until the runner is free."""

@@ -1,6 +1,6 @@
 -- What the time to come can be told by (pace.py reads it). ARGV: seconds after which a silent worker does not count, how
--- many places of the queue matter. Answers JSON. However long the queue is, it costs O(log² n): of the jobs further off,
--- one in every so many is looked at, ever fewer.
+-- many places of the queue matter. Answers {JSON, JSON of the jobs further off}. However long the queue is, it costs
+-- O(log² n) at most: of the jobs further off, one in every so many is looked at, ever fewer.
 local busy = {}
 for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
   local said = redis.call('HMGET', job_key(id), 'work', 'phase', 'step', 'steps', 'attempt', 'told')
@@ -21,19 +21,55 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), now - tonumber
   runners[#runners + 1] = runner
 end
 
-local queue = {}
 local published = redis.call('ZCARD', key('published'))
-local places = math.min(tonumber(ARGV[2]), published + redis.call('ZCARD', key('waiting')))
-local place = 0
-while place < places do
+local length = published + redis.call('ZCARD', key('waiting'))
+local function work_at(place)
   local set, rank = key('published'), place
   if place >= published then set, rank = key('waiting'), place - published end
-  local work = field(redis.call('ZRANGE', set, rank, rank)[1], 'work')
+  return field(redis.call('ZRANGE', set, rank, rank)[1], 'work')
+end
+
+-- The first jobs one by one. What is said of those behind them serves everybody for a moment, unless the queue has
+-- changed its length: all that ask a long queue, one after the other, cost one look at it.
+local near, moment = 8, 2
+local places = math.min(tonumber(ARGV[2]), length)
+local queue = {}
+for place = 0, math.min(places, near) - 1 do
+  local work = work_at(place)
   if work then queue[#queue + 1] = { place, work } end
-  place = place + math.max(1, math.floor(place / 16))
+end
+
+local function look_afar()
+  local works, index_of, entries, place, last = {}, {}, {}, near, nil
+  while place < length do
+    local work = work_at(place)
+    if work and work ~= last then  -- each stands for all up to the next
+      if not index_of[work] then
+        works[#works + 1] = work
+        index_of[work] = #works
+      end
+      entries[#entries + 1] = { place, index_of[work] - 1 }
+      last = work
+    end
+    place = place + math.max(1, math.floor(place / 16))
+  end
+  return cjson.encode({ works = works, queue = entries })
+end
+
+local far = '{"works":[],"queue":[]}'
+if places > near then
+  local kept = redis.call('HMGET', key('far'), 'at', 'length', 'told')
+  local fresh = kept[1] and math.abs(now - tonumber(kept[1])) < moment
+  if fresh and math.abs(length - tonumber(kept[2])) * 16 <= length then
+    far = kept[3]
+  else
+    far = look_afar()
+    redis.call('HSET', key('far'), 'at', now_text, 'length', length, 'told', far)
+    redis.call('EXPIRE', key('far'), moment)
+  end
 end
 
 local paces = {}
 local learned = redis.call('HGETALL', key('paces'))
 for i = 1, #learned, 2 do paces[learned[i]] = learned[i + 1] end
-return cjson.encode({ runners = runners, queue = queue, paces = paces })
+return { cjson.encode({ runners = runners, queue = queue, paces = paces }), far }

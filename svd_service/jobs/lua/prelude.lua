@@ -15,10 +15,11 @@ local function set(id, ...) redis.call('HSET', job_key(id), ...) end
 
 local function count(name, by) redis.call('HINCRBY', key('counters'), name, by or 1) end
 
--- Every visible change bumps the job's version and is told on the one channel, as "id version owner".
+-- Every visible change bumps the job's version and is told on the one channel, as "id version state owner".
 local function announce(id)
   local version = redis.call('HINCRBY', job_key(id), 'version', 1)
-  redis.call('PUBLISH', key('events'), id .. ' ' .. version .. ' ' .. (field(id, 'owner') or ''))
+  local said = redis.call('HMGET', job_key(id), 'state', 'owner')
+  redis.call('PUBLISH', key('events'), table.concat({ id, version, said[1] or '', said[2] or '' }, ' '))
 end
 
 local function move(id, to)

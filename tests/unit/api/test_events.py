@@ -65,6 +65,18 @@ def stream(http) -> Iterator[Callable[..., Reader]]:
         reader.close()
 
 
+def test_that_a_job_has_ended_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(events, "THROTTLE", 1e9)
+    changes = events._Changes()
+    changes._told["job"] = time.monotonic()
+    changes.note("job 3 started ann")
+    assert changes.due_in() > 1e6
+    assert changes.due() == {}
+    changes.note("job 4 finished ann")
+    assert changes.due_in() == 0
+    assert changes.due() == {"job": "ann"}
+
+
 def test_a_stream_tells_of_a_job_from_how_it_stands_to_its_end(http, stream, jobs, submit, claim):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events")

@@ -586,7 +586,8 @@ def test_every_change_is_told_on_the_channel_with_a_rising_version(ledger, clien
         told = []
         while message := listener.get_message(timeout=0.5):
             told.append(message["data"])
-    assert told == [f"a {version} key-1" for version in (1, 2, 3, 4)]
+    states = ["queued", "started", "started", "finished"]
+    assert told == [f"a {version} {state} key-1" for version, state in enumerate(states, 1)]
 
 
 def test_a_queued_job_takes_little_of_redis(client, make_settings):

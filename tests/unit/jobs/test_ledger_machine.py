@@ -720,7 +720,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def every_change_is_told_with_the_next_version(self):
         while (message := self.listener.get_message(timeout=0)) is not None:
-            job_id, version, _ = message["data"].split(" ")
+            job_id, version, *_ = message["data"].split(" ")
             assert int(version) == self.versions.get(job_id, 0) + 1
             self.versions[job_id] = int(version)
         for job_id in self.jobs:

@@ -259,3 +259,33 @@ def test_fifty_jobs_of_three_sizes_through_two_workers_are_foretold_within_a_fif
         assert told is not None
         errors.append(abs(told - end) / end)
     assert statistics.median(errors) <= 0.2
+
+
+@pytest.mark.enable_socket
+def test_the_far_end_of_a_queue_is_looked_at_once_for_all_who_ask(ledger: Ledger, redis_client: "redis.Redis"):
+    be_ready(ledger, "w/0")
+    submit(ledger, "taught")
+    run(ledger, "taught", MEASURED)
+    own = foretold_alone(ledger)
+
+    def asked(place: int) -> dict[Any, Any]:
+        """What is remembered of the far end after somebody asked for this place."""
+        assert foretold(ledger, f"job-{place - 1}").eta_seconds == pytest.approx(place * own, rel=0.01)
+        return dict(redis_client.hgetall("svd:far"))
+
+    for number in range(64):
+        submit(ledger, f"job-{number}")
+    # It is remembered for two seconds, which a slow machine may need for one question.
+    assert any(asked(41) == asked(64) != {} for _ in range(20))
+    for number in range(64, 80):
+        submit(ledger, f"job-{number}")
+    assert any(asked(80).get("length") == "80" for _ in range(20))
+
+
+def foretold_alone(ledger: Ledger) -> float:
+    """Seconds that are foretold for the only job there is."""
+    submit(ledger, "alone")
+    eta = foretold(ledger, "alone").eta_seconds
+    ledger.cancel("alone")
+    assert eta is not None
+    return eta
