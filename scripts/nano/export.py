@@ -36,7 +36,7 @@ DEFAULTS = {
     "noise_aug_strength": 0.02,
     "min_guidance_scale": 1.0,
     "max_guidance_scale": 1.0,
-    "decode_chunk_size": 14,
+    "decode_chunk_size": 2,
 }
 #: One denoising step is as good as many (see the model card), so that a draft is what a single one gives.
 PROFILES = {"draft": {"num_inference_steps": 1}}

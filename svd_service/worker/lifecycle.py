@@ -20,7 +20,7 @@ from svd_service.jobs.job import Holder
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
-from svd_service.worker import departure
+from svd_service.worker import departure, heap
 from svd_service.worker.lease import Lease
 from svd_service.worker.preparation import Preparation
 from svd_service.worker.retention import Retention
@@ -108,6 +108,8 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         preparation.doing("warming up")
         generator.warm_up()
     load_seconds = time.monotonic() - began
+    if device == "cpu":
+        heap.keep()
     holder = Holder(worker, generator.device, INSTANCE, os.getpid())
     status = WorkerStatus(
         worker=holder.worker,
