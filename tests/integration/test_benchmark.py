@@ -1,0 +1,35 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.conftest import PICTURES
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+
+
+def test_the_service_is_measured_against_bare_calls_in_turns(tiny_model: Path, tmp_path: Path):
+    command = [sys.executable, str(SCRIPT), "calls", "--model", str(tiny_model), "--photo"]
+    done = subprocess.run(
+        [*command, str(PICTURES / "chelsea.jpg"), "--pairs", "2", "--jobs", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SVD_CPU_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((tmp_path / "benchmark-calls.json").read_text())
+    assert {name: len(seconds) for name, seconds in told["seconds"].items()} == {
+        "documented": 2,
+        "resized": 2,
+        "best": 2,
+        "service": 2,
+    }
+    assert set(told["ratios"]) == {"documented", "resized", "best"}
+    assert told["likeness_db"]["same chunk"] > 45
+    assert told["parameters"]["seed"] == 7
+    assert 0 <= told["back_to_back"]["idle_share"] < 1
+    assert [bar["at_most"] for bar in told["bars"]] == [0.9, 1.05, 0.03]
+    assert "| service" in done.stdout
