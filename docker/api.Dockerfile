@@ -19,9 +19,10 @@ RUN mkdir svd_service \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE celeryconfig.py wsgi.py ./
 COPY svd_service svd_service
-# What installs is of no use in the image.
+# What installs is of no use in the image, nor are the small model's weights: its other files describe it.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
-    && pip uninstall --yes pip setuptools
+    && pip uninstall --yes pip setuptools \
+    && find /opt/venv -name '*.safetensors' -delete
 
 FROM ${PYTHON_IMAGE}
 # /data is made here so that a new volume mounted on it belongs to the user, too. The number is the worker image's.

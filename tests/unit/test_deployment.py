@@ -259,6 +259,14 @@ def test_redis_keeps_every_job_and_knows_the_user_of_the_documents() -> None:
     assert container("redis")["image"] == compose["services"]["redis"]["image"]
 
 
+def test_the_user_of_the_documents_may_run_every_script() -> None:
+    scripts = "".join(path.read_text() for path in (ROOT / "svd_service" / "jobs" / "lua").glob("*.lua"))
+    users = (KUBERNETES / "redis" / "users.example.acl").read_text()
+    called = {name.lower() for name in re.findall(r"redis\.call\(\s*'(\w+)'", scripts)}
+    assert called
+    assert called - set(re.findall(r"\+(\S+)", users)) == set()
+
+
 def test_scaling_asks_prometheus_for_metrics_that_there_are() -> None:
     nothing = LedgerCollector(_Nobody()).describe()
     exposed = {family.name for family in nothing} | {"flask_http_request_duration_seconds_bucket"}
