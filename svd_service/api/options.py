@@ -34,7 +34,8 @@ Formats = Annotated[
         description="What to make beside the MP4, with commas between: `webm`, `webp`, `gif`, `zip` (of PNGs).",
         extra_json_schema={
             "anyOf": [
-                {"type": "string", "pattern": f"^ *({_ANY_FORMAT})( *, *({_ANY_FORMAT}))* *$"},
+                # A form's empty field is one that was left out.
+                {"type": "string", "pattern": f"^( *({_ANY_FORMAT})( *, *({_ANY_FORMAT}))* *)?$"},
                 {"type": "array", "items": {"type": "string", "enum": list(Format)}},
             ]
         },

@@ -143,9 +143,9 @@ class Outlook:
 
     def until_start(self, place: int) -> float | None:
         """Seconds until the queued job at `place` (from 0) is begun, and leaves the queue; `None` if nobody knows."""
-        if not self.runners or not self.paces:
-            return None
-        return self._freest(self.runners, place)[0]
+        models = {model for (model, _), pace in self.paces.items() if pace.lines[1]}
+        runners = [runner for runner in self.runners if runner.model in models]
+        return self._freest(runners, place)[0] if runners else None
 
     def _until_end(self, job: Job, place: int) -> float | None:
         model, own = job.model["name"], work_of(job.parameters)

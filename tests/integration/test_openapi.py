@@ -11,14 +11,18 @@ import pytest
 
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.job import Holder, Result, Variant
+from svd_service.jobs.job import File, Holder, Result, Variant
 from svd_service.jobs.keys import Keyring
 from svd_service.jobs.ledger import Ledger
-from svd_service.jobs.service import result_name, variant_name
+from svd_service.jobs.request import Format
+from svd_service.jobs.service import preview_name, result_name, variant_name
 from tests.integration.stack import Stack
 
 HERE = Path(__file__).parent
 EXAMPLES = 8
+
+#: What the finished job comes as beside the MP4.
+FURTHER: list[Format] = [kind for kind in Format if kind is not Format.MP4]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +48,19 @@ def finish(stack: Stack, settings: Settings, job_id: str) -> None:
     name, video = result_name(job_id, claim.token), bytes(2_000)
     for variant in Variant:
         LocalArtifacts(settings.data_dir).put(variant_name(name, variant), video)
-    result = Result(name, len(video), "ab" * 32, 64, 64, 3)
+    further = {kind: File(len(video), "ab" * 32) for kind in FURTHER}
+    result = Result(name, len(video), "ab" * 32, 64, 64, 3, further=further)
     ledger.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)
+
+
+def show(stack: Stack, settings: Settings, job_id: str) -> None:
+    """Takes the part of a worker that has a preview to show."""
+    ledger = Ledger(stack.redis, settings)
+    claim = ledger.claim(job_id, Holder("host/0", "cpu", "instance", 1))
+    assert claim is not None
+    name = preview_name(job_id, claim.token)
+    LocalArtifacts(settings.data_dir).put(name, bytes(200))
+    ledger.show_preview(claim, name)
 
 
 def users(folder: Path, secrets: dict[str, str]) -> Path:
@@ -67,8 +82,9 @@ def test_every_answer_is_one_that_is_documented(
     keyring = Keyring(closed.redis, settings_of)
     secrets = {name: keyring.create(name, priority=2)[1] for name in ("ann", "bob")}
     closed.http.headers["Authorization"] = f"Bearer {secrets['ann']}"
-    job_id = closed.submit(photo)
-    finish(closed, settings_of, job_id)
+    finished, started = closed.submit(photo, formats=",".join(FURTHER)), closed.submit(photo)
+    finish(closed, settings_of, finished)
+    show(closed, settings_of, started)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", HERE / "schemathesis.toml", "run"),
@@ -82,7 +98,8 @@ def test_every_answer_is_one_that_is_documented(
         env={
             **closed.environment,
             "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks",
-            "FINISHED_JOB": job_id,
+            "FINISHED_JOB": finished,
+            "STARTED_JOB": started,
         },
         capture_output=True,
         text=True,

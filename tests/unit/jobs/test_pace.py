@@ -109,6 +109,15 @@ def test_a_device_without_experience_is_taken_to_be_like_the_others_of_its_model
 # With the ledger
 
 
+def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
+    stranger, busy = Runner(DEVICE, "another model"), runner(work_of(SMALL))
+    queue = [(place, work_of(SMALL)) for place in (0, 2)]  # the first stands for two
+    known = Outlook({("tiny", DEVICE): pace()}, [stranger, busy], queue)
+    assert known.until_start(3) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
+    assert replace(known, runners=[stranger]).until_start(3) is None
+    assert replace(known, paces={}).until_start(0) is None
+
+
 @pytest.fixture
 def ledger(redis_client: "redis.Redis", make_settings: Callable[..., Settings]) -> Ledger:
     return Ledger(redis_client, make_settings())
