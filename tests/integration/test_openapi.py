@@ -19,7 +19,7 @@ from svd_service.jobs.service import preview_name, result_name, variant_name
 from tests.integration.stack import Stack
 
 HERE = Path(__file__).parent
-EXAMPLES = 8
+EXAMPLES = 16
 
 #: What the finished job comes as beside the MP4.
 FURTHER: list[Format] = [kind for kind in Format if kind is not Format.MP4]
