@@ -15,7 +15,7 @@ def test_the_script_measures_real_and_simulated_workers_and_works_out_the_size(t
         [sys.executable, SCRIPT, *short, "--json", figures], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "| A job takes | Worker processes" in done.stdout
+    assert "| A job takes | nobody asks |" in done.stdout
     found = json.loads(figures.read_text())
     (real,) = found["rounds"]
     # 25 steps of a tenth of a second are what a job cannot go below.
