@@ -26,19 +26,19 @@ trap 'rm -rf "$folder"' EXIT
 
 say "Installing Debian ${DEBIAN_SUITE:-bookworm} with $* …"
 debootstrap --variant=minbase ${include:+--include="$include"} \
-  "${DEBIAN_SUITE:-bookworm}" "$folder/root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$folder/log" || {
+  "${DEBIAN_SUITE:-bookworm}" "$folder/system" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$folder/log" || {
   tail "$folder/log" >&2
   die "debootstrap failed; its last words are above."
 }
-rm -rf "$folder"/root/var/cache/apt/archives/*.deb "$folder"/root/var/lib/apt/lists/*
+rm -rf "$folder"/system/var/cache/apt/archives/*.deb "$folder"/system/var/lib/apt/lists/*
 # Devices are the container's business.
-tar --directory "$folder/root" --exclude './dev/*' --create --file "$folder/root.tar" .
+tar --directory "$folder/system" --exclude './dev/*' --create --file "$folder/system.tar" .
 
 case $tool in
-  docker | podman) "$tool" import --quiet "$folder/root.tar" "$name" 2>/dev/null || "$tool" import "$folder/root.tar" "$name" ;;
+  docker | podman) "$tool" import --quiet "$folder/system.tar" "$name" 2>/dev/null || "$tool" import "$folder/system.tar" "$name" ;;
   buildah)
     container=$(buildah from scratch)
-    buildah add --quiet "$container" "$folder/root.tar" / >/dev/null
+    buildah add --quiet "$container" "$folder/system.tar" / >/dev/null
     buildah commit --quiet --rm "$container" "$name"
     ;;
 esac
