@@ -28,8 +28,8 @@ CI = os.environ.get("CI", "").lower() in {"1", "true"}
 hypothesis.settings.register_profile("thorough", max_examples=2_000)
 
 
-#: Tests of many real processes, whose time is that of the machine. What loses a job is no such: chaos gets one try.
-REAL_PROCESSES = [Path(__file__).parent / name for name in ("integration", "browser")]
+#: Tests of threads and real processes, whose time is the machine's. What loses a job is no such: chaos gets one try.
+REAL_PROCESSES = [Path(__file__).parent / name for name in ("integration", "browser", "unit")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
