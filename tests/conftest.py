@@ -28,14 +28,14 @@ CI = os.environ.get("CI", "").lower() in {"1", "true"}
 hypothesis.settings.register_profile("thorough", max_examples=2_000)
 
 
-#: Tests of threads and real processes, whose time is the machine's. What loses a job is no such: chaos gets one try.
-REAL_PROCESSES = [Path(__file__).parent / name for name in ("integration", "browser", "unit")]
+#: What loses a job there is a fault, whatever the machine does: these tests get one try.
+CHAOS = Path(__file__).parent / "chaos"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On CI's shared machines such a test that failed is run once more; the summary names it (RERUN)."""
+    """On CI's shared machines any other test that failed is run once more; the summary names it (RERUN)."""
     for item in items:
-        if CI and any(folder in item.path.parents for folder in REAL_PROCESSES):
+        if CI and CHAOS not in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 

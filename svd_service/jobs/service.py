@@ -379,7 +379,7 @@ def result_name(job_id: str, token: str) -> str:
 
 def preview_name(job_id: str, token: str) -> str:
     """The artifact that holds the preview of one attempt, for as long as it goes on."""
-    return f"results/{job_id}/{token}.preview.webp"
+    return f"{RESULTS}/{job_id}/{token}.preview.webp"
 
 
 def variant_name(video: str, variant: Variant) -> str:
