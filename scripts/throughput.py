@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT))
 
 from svd_service.config import Settings  # noqa: E402 - the repository's root has to be found first
 from svd_service.jobs.errors import UnavailableError  # noqa: E402
-from svd_service.jobs.job import Holder, Job, Phase, Progress, Result  # noqa: E402
+from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State  # noqa: E402
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect  # noqa: E402
 from svd_service.jobs.request import Request  # noqa: E402
 from svd_service.jobs.service import JobService  # noqa: E402
@@ -172,7 +172,7 @@ def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> 
 
         def fill() -> None:
             while not filled.is_set():
-                if service.ledger.figures().queue_length > 10 * workers:
+                if service.ledger.figures().jobs[State.QUEUED] > 10 * workers:
                     time.sleep(0.01)
                     continue
                 for _ in range(workers):
@@ -224,7 +224,8 @@ def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
     service = simulated_service(client, settings)
     ledger = service.ledger
     holder = Holder(name, "simulated", uuid.uuid4().hex, 1)
-    status = WorkerStatus(name, "simulated", holder.instance, 1, "none", trained=True, ready_since=0.0, load_seconds=0)
+    model = service.model.name
+    status = WorkerStatus(name, "simulated", holder.instance, 1, model, trained=True, ready_since=0.0, load_seconds=0)
     lease = Lease(ledger, status, settings.lease, Departure())
     lease.start()
     result = Result("none", 1, "none", 64, 64, 2, {})
@@ -284,7 +285,11 @@ def simulated_service(client: "redis.Redis", settings: Settings) -> JobService:
     """The use cases with a list of Redis in Celery's place, and no artifacts."""
     service = jobs(settings)
     return JobService(
-        Ledger(client, settings), service.artifacts, service.model, settings, lambda job_id: client.rpush(IDS, job_id)
+        Ledger(client, settings),
+        service.artifacts,
+        service.model,
+        settings,
+        lambda job_id, _: client.rpush(IDS, job_id),
     )
 
 

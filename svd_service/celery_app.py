@@ -22,15 +22,13 @@ def webhook_queue(settings: Settings) -> str:
 
 
 class Publisher:
-    """Gives ids to Celery: those of jobs, or with another task and queue others.
+    """Gives ids to Celery: those of jobs, or with another task others.
 
     It has an app of its own without a result backend: with one, every publication would subscribe to a result that
     nobody here reads, and wait for a Redis that does not answer for much longer than a caller would.
     """
 
-    def __init__(
-        self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE, queue: str | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE) -> None:
         self._app = Celery("svd_service.publisher", config_source="celeryconfig", set_as_current=False)
         self._app.conf.update(
             broker_url=settings.broker,
@@ -44,10 +42,9 @@ class Publisher:
             },
         )
         self._task = task
-        self._queue = queue or settings.namespace
 
-    def __call__(self, task_id: str) -> None:
-        """Publish one id.
+    def __call__(self, task_id: str, queue: str) -> None:
+        """Publish one id to a queue of Celery's.
 
         Raises:
             UnavailableError: Celery's broker cannot be reached, or did not answer in time; the message may have been
@@ -57,7 +54,7 @@ class Publisher:
             self._app.send_task(
                 self._task,
                 task_id=task_id,
-                queue=self._queue,
+                queue=queue,
                 retry=True,  # once: a connection that Redis closed in the meantime
                 retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
             )

@@ -61,6 +61,7 @@ Place = Annotated[
 HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$")]
 _LEVER: Final = f"(auto|none|-?({'|'.join(LEVERS)}))"
 Levers = Annotated[str, Meta(pattern=rf"^ *{_LEVER}( *, *{_LEVER})* *$")]
+_PROFILE: Final = "(exact|draft)"
 WebhookSecrets = Annotated[str, Meta(pattern=r"^( *whsec_[A-Za-z0-9+/]{32,86}={0,2} *(,|$))*$")]
 Hosts = Annotated[str, Meta(pattern=r"^([^\s,:@/]+:\d{1,5}( *, *[^\s,:@/]+:\d{1,5})*)?$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
@@ -120,7 +121,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         str,
         Meta(
             pattern="^[a-z][a-z0-9_-]{0,31}$",
-            description="What every key of ours in Redis begins with, and the name of the Celery queue.",
+            description="What every key of ours in Redis, and the name of every Celery queue, begins with.",
         ),
     ] = "svd"
 
@@ -129,7 +130,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         str | None,
         Meta(
             description="A hub id or a folder in diffusers' layout. Default: SVD-XT where there is a CUDA device, else "
-            "the small model that comes with the package. Set it alike for API and workers."
+            "the small model that comes with the package. A worker holds it; for the API it is the model of requests "
+            "that name none."
         ),
     ] = None
     model_revision: Annotated[str | None, Meta(description="Branch, tag or commit of a hub model.")] = None
@@ -139,6 +141,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             pattern=r"^((\d+|cpu)( *, *(\d+|cpu))*)?$",
             description="Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every CUDA device, "
             "or one CPU process.",
+        ),
+    ] = ""
+    profiles: Annotated[
+        str,
+        Meta(
+            pattern=rf"^({_PROFILE}( *, *{_PROFILE})*)?$",
+            description="Profiles whose jobs this host's worker takes: `draft`, or `exact`. Default: all.",
         ),
     ] = ""
     cpu_threads: Annotated[
@@ -440,6 +449,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         """One device a worker process, by process index: CUDA device numbers or `cpu`."""
         named = tuple(name.strip() for name in self.devices.split(",") if name.strip())
         return named or cuda_devices() or ("cpu",)
+
+    @property
+    def worker_profiles(self) -> tuple[str, ...]:
+        """The profiles whose jobs this host's worker takes; none: all."""
+        return tuple(sorted({name.strip() for name in self.profiles.split(",") if name.strip()}))
 
     @property
     def model_source(self) -> str:

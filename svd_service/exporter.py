@@ -76,7 +76,7 @@ class LedgerCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Every family that there may be. With it a registry knows their names, and reads nothing to find them out."""
-        nothing = Figures({}, 0, {}, {}, {}, {}, 0, 0.0, {}, {})
+        nothing = Figures({}, 0, {}, {}, {}, {}, {}, {}, {})
         yield _up(1)
         for families in (
             _jobs(nothing),
@@ -228,15 +228,23 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
 
 
 def _queue(figures: Figures) -> Iterator[Metric]:
-    yield GaugeMetricFamily("svd_queue_length", "Jobs that wait for a worker.", figures.queue_length)
-    yield GaugeMetricFamily(
-        "svd_queue_oldest_seconds", "Age of the job that has waited longest; 0 when none waits.", figures.oldest_queued
+    length, oldest, wait = (
+        GaugeMetricFamily(name, documentation, labels=("model", "profile"))
+        for name, documentation in (
+            ("svd_queue_length", "Jobs that wait for a worker."),
+            ("svd_queue_oldest_seconds", "Age of the job that has waited longest; 0 when none waits."),
+            (
+                "svd_queue_predicted_wait_seconds",
+                "Time until a job at the end of the queue would begin; absent where that cannot be told.",
+            ),
+        )
     )
-    yield _perhaps(
-        "svd_queue_predicted_wait_seconds",
-        "Time until a job at the end of the queue would begin; absent where that cannot be told.",
-        figures.predicted_wait,
-    )
+    for labels, queue in sorted(figures.queues.items()):
+        length.add_metric(labels, queue.length)
+        oldest.add_metric(labels, queue.oldest)
+        if queue.predicted_wait is not None:
+            wait.add_metric(labels, queue.predicted_wait)
+    yield from (length, oldest, wait)
 
 
 def _durations(figures: Figures) -> Iterator[Metric]:

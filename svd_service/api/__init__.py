@@ -70,16 +70,16 @@ def create_app(configuration: Settings | None = None) -> Flask:
     return app
 
 
-def _publisher(configuration: Settings) -> Callable[[str], None]:
+def _publisher(configuration: Settings) -> Callable[[str, str], None]:
     """Celery comes in with the first id: it would be a third of the time that this process takes to start."""
 
     @functools.cache
-    def publisher() -> Callable[[str], None]:
+    def publisher() -> Callable[[str, str], None]:
         from svd_service.celery_app import Publisher  # noqa: PLC0415
 
         return Publisher(configuration)
 
-    def publish(job_id: str) -> None:
-        publisher()(job_id)
+    def publish(job_id: str, queue: str) -> None:
+        publisher()(job_id, queue)
 
     return publish

@@ -49,10 +49,12 @@ def install(app: Flask) -> None:
         return _health(service, store)
 
     @app.get("/models")
-    @describe("native", {200: Answer("The model.", ModelsView)}, error=ErrorView)
+    @describe(
+        "native", {200: Answer("The models, that of requests which name none first.", ModelsView)}, error=ErrorView
+    )
     def models() -> ResponseReturnValue:
-        """The model that is served: its defaults, its bounds, and its profiles."""
-        return {"models": [jobs().model.to_dict()]}
+        """The models that are served: their defaults, their bounds, and their profiles."""
+        return {"models": [model.to_dict() for model in jobs().models()]}
 
     @app.get("/metrics")
     @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, public=True)
@@ -113,17 +115,21 @@ def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
         return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
     finally:
         client.close()
-    ready = [WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory) for w in workers]
+    ready = [
+        WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles)) for w in workers
+    ]
     model = ModelView(**service.model.summary())
     trouble = store.trouble()
+    held = {worker.model for worker in workers}
+    unheld = f"no worker holds {model.name}, but {', '.join(sorted(held))}: is SVD_MODEL right for API and workers?"
     view = HealthView(
-        "degraded" if trouble else "ok",
+        "ok" if trouble is None and (not held or model.name in held) else "degraded",
         redis=True,
         workers_ready=len(ready),
         workers=ready,
         workers_preparing=[PreparingView(**vars(each)) for each in preparing],
         model=model,
         artifacts=trouble is None,
-        message=trouble,
+        message=trouble or (unheld if held and model.name not in held else None),
     )
     return jsonify(view)

@@ -26,13 +26,14 @@ class Poster:
 
     def __init__(self, configuration: Settings) -> None:
         self._outbox = Outbox(connect(configuration, timeout=3.0), configuration)
-        self._publish = Publisher(configuration, timeout=3.0, task=DELIVER, queue=webhook_queue(configuration))
+        self._publish = Publisher(configuration, timeout=3.0, task=DELIVER)
+        self._queue = webhook_queue(configuration)
 
     def round(self) -> None:
         """Do what is due. Never raises: what Redis did not take is due again later."""
         try:
             for job_id in self._outbox.post():
-                self._publish(message_id(job_id))
+                self._publish(message_id(job_id), self._queue)
         except UnavailableError as error:
             logger.warning("giving out deliveries is put off: %s", error)
 

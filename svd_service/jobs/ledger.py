@@ -4,25 +4,31 @@ Keys, all under one namespace:
 
 ==========================  ======  ================================================================================
 ``job:{id}``                hash    the job: state, owner, request, times, attempts, progress, failure, result
-``waiting``                 zset    queued jobs whose id Celery does not have yet, by fair-queueing tag
-``published``               zset    queued jobs whose id was given to Celery, by the time of that
-``queued``                  zset    both of them, by the time of submission
+``waiting:{model}``         zset    queued jobs whose id Celery does not have yet, by fair-queueing tag
+``waiting:{route}``         zset    the same of one profile (routing.py)
+``published:{model}``       zset    queued jobs whose id was given to Celery, by the time of that
+``queued:{route}``          zset    all that are queued, by the time of submission
+``loads``                   hash    how many jobs of each of Celery's queues are published, and how many started
 ``leases``                  zset    started jobs, by the time at which their lease lapses
 ``ended``                   zset    ended jobs, by the time at which retention looks at them next
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
-``queued_of``               hash    how many jobs each owner has in `queued`
+``queued_of``               hash    how many queued jobs each owner has
 ``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
 ``content:{owner}:{digest}`` hash   the latest job that made a video of just that, by the kind of device that made it
 ``states``                  hash    how many jobs there are in each state
 ``counters``                hash    what has ever happened, for the exporter
 ``paces``                   hash    how fast each kind of device is with each model (pace.py)
-``far``                     hash    what was last seen of the queue's far end (outlook.lua), for two seconds
-``workers``                 zset    worker processes that hold the model, by their last heartbeat
+``far:{model}``             hash    what was last seen of the queue's far end (outlook.lua), for two seconds
+``models``                  zset    models that a worker holds or a job asks for, by the last time of either
+``model_descriptions``      hash    what workers say of theirs, as JSON
+``workers``                 zset    worker processes that hold their model, by their last heartbeat
 ``worker_status``           hash    their status, as JSON
+``worker_queue``            hash    the queue that each takes jobs from
 ``preparing``               zset    worker processes that do not hold it yet, by the last time they said so
 ``preparing_status``        hash    what they are doing, as JSON
 ``heard``                           when a worker or house-keeping was last heard
-``finish_tags``, ``clock``          the virtual time of fair queueing
+``finish_tags:{model}``     hash    the virtual time of fair queueing: of owners and priorities,
+``clock:{model}``                   and of the model's queue
 ``rate:{who}:{minute}``             requests that someone made in a minute
 ``outbox``                  zset    jobs whose webhook waits to be delivered, by the time of the next try
 ``posted``                  zset    those that were given to Celery or are being tried, by the time they are taken back
@@ -34,8 +40,8 @@ Keys, all under one namespace:
 
 Invariants, after every script:
 
-1. A job is in exactly the sets of its state: queued in `queued` and in one of `waiting` and `published`; started in
-   `leases`, with a `token`; ended in `ended`; and in nothing else.
+1. A job is in exactly the sets of its state: queued in `queued` and either in both of `waiting` or in `published`, with
+   the `queue` that has its id; started in `leases`, with a `token`; ended in `ended`; and in nothing else.
 2. A write in the name of an attempt is heard only if its token is the job's present one. A token is made anew for every
    claim, so at most one attempt is heard at any time, and none after the job has ended.
 3. A job's result is written once, by the move to `finished`, and that move ends the attempt, if there is one: a job
@@ -87,8 +93,10 @@ from svd_service.jobs.job import (
     Webhook,
     WebhookState,
 )
+from svd_service.jobs.model import Model
 from svd_service.jobs.pace import Outlook, work_of
-from svd_service.jobs.request import Parameters
+from svd_service.jobs.request import Parameters, Profile
+from svd_service.jobs.routing import celery_queue, queue_of, route_of
 
 #: Seconds between two heartbeats of a worker process, and after how many it no longer counts.
 HEARTBEAT: Final = 2.0
@@ -125,7 +133,8 @@ class DeviceMemory:
 class WorkerStatus:
     """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` a duration.
 
-    `memory` is the way in which it uses that of its device, `device_memory` how much of it, where it has its own.
+    `memory` is the way in which it uses that of its device, `device_memory` how much of it, where it has its own;
+    `profiles` are those whose jobs it takes (none: all).
     """
 
     worker: str
@@ -139,6 +148,12 @@ class WorkerStatus:
     seen_at: float = 0.0
     memory: str = ""
     device_memory: DeviceMemory | None = None
+    profiles: tuple[str, ...] = ()
+
+    @property
+    def queue(self) -> str:
+        """The queue that it takes jobs from."""
+        return queue_of(self.model, self.profiles)
 
     @classmethod
     def of(cls, told: str, seen_at: float) -> Self:
@@ -146,7 +161,8 @@ class WorkerStatus:
         known = {one.name for one in dataclasses.fields(cls)}
         said = {name: value for name, value in json.loads(told).items() if name in known}
         memory = DeviceMemory(**said["device_memory"]) if said.get("device_memory") else None
-        return cls(**{**said, "seen_at": seen_at, "device_memory": memory})
+        profiles = tuple(said.get("profiles", ()))
+        return cls(**{**said, "seen_at": seen_at, "device_memory": memory, "profiles": profiles})
 
 
 @dataclass(frozen=True)
@@ -168,12 +184,22 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class QueueFigures:
+    """What waits of one model and profile: how many jobs, the age of the oldest in seconds (0 if there is none), and in
+    how many seconds one more would begin, `None` where that cannot be told.
+    """
+
+    length: int
+    oldest: float
+    predicted_wait: float | None
+
+
+@dataclass(frozen=True)
 class Figures:
     """What there is and what has happened, for metrics. Summaries are (count, sum of seconds).
 
-    `causes` counts attempts without a result by outcome and cause. `predicted_wait` is in how many seconds a job at the
-    end of the queue would begin, `redis_memory` the bytes that Redis uses and those that it may use (0: any number);
-    both are `None` where they cannot be told.
+    `causes` counts attempts without a result by outcome and cause. `queues` has what waits by model and profile.
+    `redis_memory` is the bytes that Redis uses and those that it may use (0: any number), `None` where it does not say.
     """
 
     jobs: dict[str, int]
@@ -182,14 +208,12 @@ class Figures:
     ended: dict[str, int]
     failed: dict[str, int]
     attempts: dict[str, int]
-    queue_length: int
-    oldest_queued: float
+    queues: dict[tuple[str, str], QueueFigures]
     phases: dict[tuple[str, str], tuple[int, float]]
     steps: dict[str, tuple[int, float]]
     workers: list[WorkerStatus] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
     causes: dict[tuple[str, str], int] = field(default_factory=dict)
-    predicted_wait: float | None = None
     redis_memory: tuple[int, int] | None = None
     webhooks: dict[str, int] = field(default_factory=dict)
     webhook_tries: dict[str, int] = field(default_factory=dict)
@@ -227,7 +251,7 @@ class Ledger:
         self._scripts = scripts(
             client,
             (
-                "submit", "dispatch", "claim", "progress", "finish", "settle",
+                "submit", "find", "dispatch", "claim", "progress", "finish", "settle",
                 "cancel", "reap", "expire", "forget", "heartbeat", "prepare", "workers", "outlook",
                 "count_request", "find_same", "show_preview",
             ),
@@ -264,6 +288,7 @@ class Ledger:
             QueueFullError: too many jobs wait, or too many of this owner.
         """
         fields = {
+            "route": route_of(str(model.get("name", "")), parameters.profile),
             "parameters": _dump(parameters.to_dict()),
             "model": _dump(model),
             "input": input,
@@ -296,7 +321,7 @@ class Ledger:
         if verdict == "conflict":
             raise IdempotencyConflictError("this Idempotency-Key was used for a different request")
         if verdict in {"full", "owner_full"}:
-            raise self._queue_full(of_owner=verdict == "owner_full")
+            raise self._queue_full(str(model.get("name", "")), parameters.profile, of_owner=verdict == "owner_full")
         return str(accepted)
 
     def find_same(self, owner: str, content: str, model: str) -> str:
@@ -305,20 +330,20 @@ class Ledger:
         """
         return str(self._run("find_same", owner, content, model, WORKER_SILENCE))
 
-    def require_room(self, owner: str) -> None:
-        """Refuse early what `submit` would refuse now.
+    def require_room(self, owner: str, model: str, profile: Profile) -> None:
+        """Refuse early what `submit` would refuse now, of a job of that model and profile.
 
         Raises:
             QueueFullError: too many jobs wait, or too many of this owner.
         """
         with _reachable(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.zcard(self._key("queued"))
+            pipe.hget(self._key("states"), State.QUEUED)
             pipe.hget(self._key("queued_of"), owner)
             queued, of_owner = pipe.execute()
-        if queued >= self._settings.max_queued:
-            raise self._queue_full(of_owner=False)
+        if int(queued or 0) >= self._settings.max_queued:
+            raise self._queue_full(model, profile, of_owner=False)
         if owner and int(of_owner or 0) >= self._settings.max_queued_per_key:
-            raise self._queue_full(of_owner=True)
+            raise self._queue_full(model, profile, of_owner=True)
 
     def count_request(self, who: str, limit: int) -> None:
         """Count a request of `who`, who may make `limit` within any minute.
@@ -330,13 +355,13 @@ class Ledger:
         if wait > 0:
             raise RateLimitedError(f"more than {limit} requests in a minute", math.ceil(wait))
 
-    def _queue_full(self, *, of_owner: bool) -> QueueFullError:
+    def _queue_full(self, model: str, profile: Profile, *, of_owner: bool) -> QueueFullError:
         """The error that says when to come again: when the next job, or the next of this owner's, will have begun."""
         with _reachable():
             owners = self._redis.hlen(self._key("queued_of"))
         # Other owners' jobs take their turns before this one's.
         place = owners - 1 if of_owner else 0
-        pause = self._outlook(place).until_start(place)
+        pause = self._outlook(model, place).until_start(place, profile)
         retry_after = UNKNOWN_RETRY_AFTER if pause is None else min(max(1, math.ceil(pause)), LONGEST_RETRY_AFTER)
         whose = "of yours wait" if of_owner else "wait"
         return QueueFullError(f"the queue is full: no more jobs {whose} than may; try again later", retry_after)
@@ -373,46 +398,31 @@ class Ledger:
         return [job for job in self._find(ids[:limit]) if job is not None], len(ids) > limit
 
     def _find(self, job_ids: list[str]) -> list[Job | None]:
-        with _reachable(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.time()
-            pipe.zcard(self._key("published"))
-            for job_id in job_ids:
-                pipe.hgetall(self._key("job", job_id))
-                pipe.hgetall(self._key("delivery", job_id))
-                pipe.zrank(self._key("waiting"), job_id)
-                pipe.zrank(self._key("published"), job_id)
-            (seconds, microseconds), ahead, *answers = pipe.execute()
-        found: list[Job | None] = []
-        for job_id, fields, delivery, waiting, published in zip(
-            job_ids, answers[0::4], answers[1::4], answers[2::4], answers[3::4], strict=True
-        ):
-            rank = published if published is not None else None if waiting is None else ahead + waiting
-            place = None if rank is None else rank + 1
-            observed_at = seconds + microseconds / 1e6
-            found.append(job_of(job_id, fields, delivery, place, observed_at) if fields else None)
-        return found
+        now, *answers = self._run("find", *job_ids)
+        return [
+            job_of(job_id, _paired(record), _paired(delivery), place or None, float(now)) if record else None
+            for job_id, (record, delivery, place) in zip(job_ids, answers, strict=True)
+        ]
 
     def foretell(self, jobs: Sequence[Job]) -> list[Job]:
         """The same jobs; those that have not ended with the seconds they still take, as far as that can be told."""
         live = [job for job in jobs if not job.state.ended]
-        if not live:
-            return list(jobs)
-        if all(job.state is State.STARTED for job in live):
-            # Most questions are about these, and it takes no look at all the workers to answer them.
-            outlook = self._learned()
-        else:
-            outlook = self._outlook(max(job.position or 1 for job in live) - 1)
-        return [outlook.foretell(job) for job in jobs]
+        outlooks = {}
+        for model in {_model_of(job) for job in live}:
+            places = [job.position for job in live if _model_of(job) == model and job.position is not None]
+            # Most questions are about jobs that are started, and it takes no look at all the workers to answer them.
+            outlooks[model] = self._outlook(model, max(places) - 1) if places else self._learned(model)
+        return [job if job.state.ended else outlooks[_model_of(job)].foretell(job) for job in jobs]
 
-    def _learned(self) -> Outlook:
+    def _learned(self, model: str) -> Outlook:
         """What finished jobs have taught, and nothing of who runs or waits."""
         with _reachable():
-            return Outlook.of({"paces": self._redis.hgetall(self._key("paces")), "runners": [], "queue": []})
+            return Outlook.of(model, {"paces": self._redis.hgetall(self._key("paces")), "runners": [], "queue": []})
 
-    def _outlook(self, places: int) -> Outlook:
-        """What can be told of the time to come, as far as the first `places` of the queue go."""
-        told, far = self._run("outlook", WORKER_SILENCE, places)
-        return Outlook.of(json.loads(told), json.loads(far))
+    def _outlook(self, model: str, places: int) -> Outlook:
+        """What can be told of the time to come, as far as the first `places` of the model's queue go."""
+        told, far = self._run("outlook", WORKER_SILENCE, places, model)
+        return Outlook.of(model, json.loads(told), json.loads(far))
 
     def cancel(self, job_id: str) -> State:
         """Cancel a queued job at once, ask a started one's worker to stop; returns the state after that.
@@ -579,7 +589,24 @@ class Ledger:
 
     def heartbeat(self, status: WorkerStatus) -> None:
         """Say that a worker process holds the model and is there."""
-        self._run("heartbeat", status.worker, _dump(asdict(status)))
+        self._run("heartbeat", status.worker, _dump(asdict(status)), status.queue)
+
+    def introduce(self, model: Model) -> None:
+        """Say what a model takes that a worker holds."""
+        with _reachable():
+            self._redis.hset(self._key("model_descriptions"), model.name, _dump(model.to_dict()))
+
+    def models(self) -> list[Model]:
+        """The models that workers have introduced and that are not forgotten, by name."""
+        with _reachable():
+            told = self._redis.hgetall(self._key("model_descriptions"))
+        return [Model.from_dict(json.loads(description)) for _, description in sorted(told.items())]
+
+    def model(self, name: str) -> Model | None:
+        """The one of them of that name."""
+        with _reachable():
+            told = self._redis.hget(self._key("model_descriptions"), name)
+        return Model.from_dict(json.loads(told)) if told else None
 
     def prepare(self, preparing: Preparing) -> None:
         """Say that a worker process is there, and what keeps it from being ready."""
@@ -610,14 +637,21 @@ class Ledger:
 
     # What keeps the promise
 
-    def dispatch(self) -> list[str]:
-        """Choose the jobs whose ids are to be given to Celery now; the caller publishes each of the returned ids."""
-        return list(self._run("dispatch", WORKER_SILENCE))
+    def dispatch(self) -> dict[str, str]:
+        """Choose the jobs whose ids are to be given to Celery now; the caller publishes each to the queue that stands
+        beside it.
+        """
+        return self._for_celery(self._run("dispatch", WORKER_SILENCE, self._settings.record_ttl))
 
-    def reap(self) -> tuple[list[str], list[str]]:
-        """Queue or end the jobs whose lease lapsed; returns their ids, and the ids that are to be published again."""
+    def reap(self) -> tuple[list[str], dict[str, str]]:
+        """Queue or end the jobs whose lease lapsed; returns their ids, and the ids that are to be published again, each
+        with its queue.
+        """
         lapsed, overdue = self._run("reap", *self._repeating, REPUBLISH_AFTER, WORKER_SILENCE)
-        return list(lapsed), list(overdue)
+        return list(lapsed), self._for_celery(overdue)
+
+    def _for_celery(self, told: list[str]) -> dict[str, str]:
+        return {job_id: celery_queue(self._namespace, queue) for job_id, queue in _paired(told).items()}
 
     def expire(self, limit: int = 100) -> list[str]:
         """Apply retention to at most `limit` jobs; returns those whose artifacts are to be deleted."""
@@ -648,13 +682,12 @@ class Ledger:
         with _reachable(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(self._key("states"))
             pipe.hgetall(self._key("counters"))
-            pipe.zcard(self._key("queued"))
-            pipe.zrange(self._key("queued"), 0, 0, withscores=True)
+            pipe.zrange(self._key("models"), 0, -1)
             for name in ("outbox", "posted"):
                 pipe.zcard(self._key(name))
                 pipe.zrange(self._key(name), 0, 0, withscores=True)
             pipe.time()
-            states, counters, queued, oldest, waiting, due, posted, back, (seconds, microseconds) = pipe.execute()
+            states, counters, models, waiting, due, posted, back, (seconds, microseconds) = pipe.execute()
         now = seconds + microseconds / 1e6
         split = {tuple(name.split(_SEPARATOR)): float(value) for name, value in counters.items()}
 
@@ -669,8 +702,7 @@ class Ledger:
             failed=by_label("failed"),
             attempts=by_label("attempts"),
             cache=by_label("cache"),
-            queue_length=queued,
-            oldest_queued=max(0.0, now - oldest[0][1]) if oldest else 0.0,
+            queues=self._queues(models, now),
             phases={
                 (name[1], name[2]): (int(value), split[("phase_seconds", name[1], name[2])])
                 for name, value in split.items()
@@ -683,7 +715,6 @@ class Ledger:
             },
             workers=self.workers(),
             causes={(name[1], name[2]): int(value) for name, value in split.items() if name[0] == "causes"},
-            predicted_wait=self._outlook(queued).until_start(queued),
             redis_memory=self._memory(),
             webhooks=by_label("webhooks"),
             webhook_tries=by_label("webhook_tries"),
@@ -692,6 +723,21 @@ class Ledger:
         )
 
     # Within
+
+    def _queues(self, models: Iterable[str], now: float) -> dict[tuple[str, str], QueueFigures]:
+        figures = {}
+        for model in models:
+            with _reachable(), self._redis.pipeline(transaction=False) as pipe:
+                for profile in Profile:
+                    pipe.zcard(self._key("queued", route_of(model, profile)))
+                    pipe.zrange(self._key("queued", route_of(model, profile)), 0, 0, withscores=True)
+                found = pipe.execute()
+            end = sum(found[0::2])
+            outlook = self._outlook(model, end)
+            for profile, length, oldest in zip(Profile, found[0::2], found[1::2], strict=True):
+                age = max(0.0, now - oldest[0][1]) if oldest else 0.0
+                figures[model, str(profile)] = QueueFigures(length, age, outlook.until_start(end, profile))
+        return figures
 
     def _memory(self) -> tuple[int, int] | None:
         with _reachable():
@@ -726,6 +772,14 @@ def _heard(answer: str, claim: Claim) -> None:
 
 def _dump(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _paired(told: Sequence[str]) -> dict[str, str]:
+    return dict(zip(told[0::2], told[1::2], strict=True))
+
+
+def _model_of(job: Job) -> str:
+    return str(job.model.get("name", ""))
 
 
 def _flat(pairs: Iterable[tuple[str, str | float]]) -> list[str | float]:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgspec
+
 from svd_service.config import ConfigurationError, Settings
 
 #: Written beside a model's `model_index.json`.
@@ -121,6 +123,11 @@ class Model:
     def to_dict(self) -> dict[str, Any]:
         """Everything, for `GET /models`."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`. What a newer version says beside that is passed over."""
+        return msgspec.convert(told, cls)
 
 
 def _is_folder(source: str) -> bool:

@@ -10,6 +10,7 @@ off by samples that stand for their neighbours.
 import heapq
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
@@ -90,11 +91,11 @@ class Pace:
 @dataclass(frozen=True)
 class Runner:
     """A worker process that is ready, and what it is busy with: for how many seconds, how far it is, and how many
-    seconds ago it said so.
+    seconds ago it said so. `profiles` are those whose jobs it takes; none: all.
     """
 
     device: str
-    model: str
+    profiles: frozenset[str] = frozenset()
     work: Work | None = None
     elapsed: float = 0.0
     silence: float = 0.0
@@ -103,25 +104,27 @@ class Runner:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the ledger knows of the time to come, at one moment.
+    """What the ledger knows of the time to come for the jobs of one model, at one moment: the pace of each device, the
+    workers that hold the model, its queue.
 
-    `queue` has the work of queued jobs with their places (from 0), in order; where places are left out, a job stands
-    for those between it and the next.
+    `queue` has places of queued jobs (from 0) in order, each with the work and the profile; where places are left out,
+    a job stands for those between it and the next.
     """
 
-    paces: Mapping[tuple[str, str], Pace] = field(default_factory=dict)
+    paces: Mapping[str, Pace] = field(default_factory=dict)
     runners: Sequence[Runner] = ()
-    queue: Sequence[tuple[int, Work]] = ()
+    queue: Sequence[tuple[int, Work, str]] = ()
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], far: Mapping[str, Any] | None = None) -> Self:
-        """As `outlook.lua` answers: what is near and, if that is wanted, the far end of the queue."""
+    def of(cls, model: str, told: Mapping[str, Any], far: Mapping[str, Any] | None = None) -> Self:
+        """As `outlook.lua` answers for `model`: what is near and, if that is wanted, the far end of the queue."""
         far = far or {"works": [], "queue": []}
-        paces = {(key.split("|")[0], key.split("|")[1]): Pace.of(lines) for key, lines in dict(told["paces"]).items()}
+        keyed = {tuple(key.split("|")): lines for key, lines in dict(told["paces"]).items()}
+        paces = {device: Pace.of(lines) for (name, device), lines in keyed.items() if name == model}
         runners = [_runner(**runner) for runner in told["runners"]]
-        works = [json.loads(work) for work in far["works"]]
-        queue = [(place, json.loads(work)) for place, work in told["queue"]]
-        return cls(paces, runners, queue + [(place, works[index]) for place, index in far["queue"]])
+        works = [(json.loads(work), profile) for work, profile in far["works"]]
+        queue = [(place, json.loads(work), profile) for place, work, profile in told["queue"]]
+        return cls(paces, runners, queue + [(place, *works[index]) for place, index in far["queue"]])
 
     def foretell(self, job: Job) -> Job:
         """`job` with the seconds that it still takes, where that can be told, and with phases weighed as measured."""
@@ -133,7 +136,7 @@ class Outlook:
 
     def _started(self, job: Job) -> Job:
         attempt = job.attempts[-1]
-        expected = self._expected(work_of(job.parameters), job.model["name"], attempt.device)
+        expected = self._expected(work_of(job.parameters), attempt.device)
         progress = job.progress
         if progress and expected:
             progress = replace(progress, weights=dict(zip(Phase, _shares(expected), strict=True)))
@@ -141,73 +144,112 @@ class Outlook:
         left = _left(expected, progress, job.observed_at - attempt.started_at, job.observed_at - silent_since)
         return replace(job, progress=progress, eta_seconds=_rounded(left))
 
-    def until_start(self, place: int) -> float | None:
-        """Seconds until the queued job at `place` (from 0) is begun, and leaves the queue; `None` if nobody knows."""
-        models = {model for (model, _), pace in self.paces.items() if pace.lines[1]}
-        runners = [runner for runner in self.runners if runner.model in models]
-        return self._freest(runners, place)[0] if runners else None
+    def until_start(self, place: int, profile: str) -> float | None:
+        """Seconds until a queued job of `profile` at `place` (from 0) is begun, and leaves the queue; `None` if nobody
+        knows.
+        """
+        first = self._first_free(place, profile)
+        return first[0] if first else None
 
     def _until_end(self, job: Job, place: int) -> float | None:
-        model, own = job.model["name"], work_of(job.parameters)
-        runners = [runner for runner in self.runners if runner.model == model]
-        if not runners or self._seconds(own, runners[0]) is None:
+        first = self._first_free(place, job.parameters.profile)
+        if first is None:
             return None
-        since, number = self._freest(runners, place)
-        return since + (self._seconds(own, runners[number]) or 0.0)
+        since, device = first
+        return since + self._seconds(work_of(job.parameters), device)
 
-    def _freest(self, runners: Sequence[Runner], place: int) -> tuple[float, int]:
-        """Plays the queue through before `place`: whoever is free first takes the next job. In how many seconds which
-        of the runners is free for the job at that place.
+    def _first_free(self, place: int, profile: str) -> tuple[float, str] | None:
+        """Plays the queue through before `place`: whoever is free first takes the next job of those that it takes. In
+        how many seconds which device is free for the job of `profile` at that place; `None` if nobody knows.
         """
-        free = [(self._busy(runner), number) for number, runner in enumerate(runners)]
-        heapq.heapify(free)
+        if not any(pace.lines[1] for pace in self.paces.values()):
+            return None
+        crews = self._crews()
         ahead = [entry for entry in self.queue if entry[0] < place]
         ends = [entry[0] for entry in ahead[1:]] + [place]
-        known: dict[int, list[float]] = {}  # of a long queue, many are alike, and then one object
-        together = 0.0
-        for (start, work), end in zip(ahead, ends, strict=False):  # nobody ahead: one end too many
-            seconds = known.get(id(work))
-            if seconds is None:
-                seconds = known[id(work)] = [self._seconds(work, runner) or 0.0 for runner in runners]
-            if end - start == 1:
-                since, number = free[0]
-                heapq.heapreplace(free, (since + seconds[number], number))
-            else:
-                together += (end - start) / sum(1 / one for one in seconds)
-        since, number = free[0]
-        return since + together, number
+        known: dict[tuple[int, str], float] = {}  # of a long queue, many are alike, and then one object
+        for (start, work, kind), end in zip(ahead, ends, strict=False):  # nobody ahead: one end too many
+            # A job that nobody takes waits for somebody who is not here, and holds up no other.
+            able = [crew for crew in crews if crew.takes(kind)]
+            for crew in able:
+                for device in crew.devices:
+                    if (id(work), device) not in known:
+                        known[id(work), device] = self._seconds(work, device)
+            if able and end - start == 1:
+                crew = min(able, key=_Crew.first)
+                crew.take(known[id(work), crew.first()[1]])
+            elif able:
+                rates = (number / known[id(work), device] for crew in able for device, number in crew.devices.items())
+                together = (end - start) / sum(rates)
+                for crew in able:
+                    crew.delay += together
+        return min((crew.first() for crew in crews if crew.takes(profile)), default=None)
+
+    def _crews(self) -> "list[_Crew]":
+        crews: dict[frozenset[str], _Crew] = {}
+        for runner in self.runners:
+            crews.setdefault(runner.profiles, _Crew(runner.profiles)).join(runner.device, self._busy(runner))
+        return list(crews.values())
 
     def _busy(self, runner: Runner) -> float:
         """Seconds until the runner is free."""
         if runner.work is None:
             return 0.0
-        expected = self._expected(runner.work, runner.model, runner.device)
-        return (
-            _left(expected, runner.progress, runner.elapsed, runner.silence)
-            or self._seconds(runner.work, runner)
-            or 0.0
+        expected = self._expected(runner.work, runner.device)
+        return _left(expected, runner.progress, runner.elapsed, runner.silence) or self._seconds(
+            runner.work, runner.device
         )
 
-    def _expected(self, work: Work, model: str, device: str) -> list[float] | None:
-        pace = self.paces.get((model, device))
+    def _expected(self, work: Work, device: str) -> list[float] | None:
+        pace = self.paces.get(device)
         # Without the steps, which are most of it, nothing is known.
         return pace.seconds(work) if pace and pace.lines[1] else None
 
-    def _seconds(self, work: Work, runner: Runner) -> float | None:
-        """What the whole job takes on the runner's device; on one that has finished none yet, what others take."""
-        own = self._expected(work, runner.model, runner.device)
+    def _seconds(self, work: Work, device: str) -> float:
+        """What the whole job takes on `device`; on one that has finished none yet, what others take."""
+        own = self._expected(work, device)
         if own:
             return sum(own)
-        devices = [device for model, device in self.paces if model == runner.model]
-        known = [sum(told) for device in devices if (told := self._expected(work, runner.model, device))]
-        return sum(known) / len(known) if known else None
+        known = [sum(told) for other in self.paces if (told := self._expected(work, other))]
+        return sum(known) / len(known)
+
+
+class _Crew:
+    """Workers that take jobs of the same profiles, in a play of the queue: when which of them is free."""
+
+    def __init__(self, profiles: frozenset[str]) -> None:
+        self._profiles = profiles
+        self._free: list[tuple[float, str]] = []
+        self.devices = Counter[str]()
+        #: Seconds that all of them are busy with jobs that were not played one by one.
+        self.delay = 0.0
+
+    def join(self, device: str, busy: float) -> None:
+        """One more, on `device`, that is free in `busy` seconds."""
+        heapq.heappush(self._free, (busy, device))
+        self.devices[device] += 1
+
+    def takes(self, profile: str) -> bool:
+        """Whether a job of `profile` may be their next."""
+        return not self._profiles or profile in self._profiles
+
+    def first(self) -> tuple[float, str]:
+        """In how many seconds one of them is free, and its device."""
+        since, device = self._free[0]
+        return since + self.delay, device
+
+    def take(self, seconds: float) -> None:
+        """The first that is free takes a job of so many seconds."""
+        since, device = self._free[0]
+        heapq.heapreplace(self._free, (since + seconds, device))
 
 
 def _runner(
-    device: str, model: str, work: str = "", phase: str = "", step: str = "0", steps: str = "0", **seconds: float
+    device: str, profiles: str, work: str = "", phase: str = "", step: str = "0", steps: str = "0", **seconds: float
 ) -> Runner:
     progress = Progress(Phase(phase), int(step), int(steps)) if phase else None
-    return Runner(device, model, json.loads(work) if work else None, progress=progress, **seconds)
+    taken = frozenset(filter(None, profiles.split(",")))
+    return Runner(device, taken, json.loads(work) if work else None, progress=progress, **seconds)
 
 
 def _left(expected: list[float] | None, progress: Progress | None, elapsed: float, silence: float) -> float | None:

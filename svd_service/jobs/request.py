@@ -99,8 +99,12 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller said; what is `None` is the model's choice, or chance's for `seed`."""
+    """What a caller said; what is `None` is the model's choice, or chance's for `seed`.
 
+    No `model` is the service's own.
+    """
+
+    model: str | None = None
     seed: int | None = None
     width: int | None = None
     height: int | None = None
@@ -122,7 +126,7 @@ class Request:
         Raises:
             InvalidParameterError: a value is out of bounds, or two contradict each other.
         """
-        said = {name: value for name, value in asdict(self).items() if value is not None}
+        said = {name: value for name, value in asdict(self).items() if value is not None and name != "model"}
         if self.profile not in model.profiles:
             offered = ", ".join(model.profiles)
             raise InvalidParameterError("profile", f"profile: this model offers {offered}; got {self.profile}")

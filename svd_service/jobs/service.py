@@ -17,6 +17,7 @@ from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, Miss
 from svd_service.config import Settings
 from svd_service.jobs.errors import (
     ExpiredError,
+    InvalidParameterError,
     MissingFormatError,
     NoPreviewError,
     NotReadyError,
@@ -61,8 +62,8 @@ class OpenResult:
 class JobService:
     """Submit, find, cancel, delete jobs and open their results; dispatch, reap and sweep for those who keep house.
 
-    `publish` gives a job's id to Celery. It may fail or raise `UnavailableError`: the job is in the ledger by then,
-    and the house-keeping publishes it again.
+    `publish` gives a job's id to a queue of Celery's. It may fail or raise `UnavailableError`: the job is in the ledger
+    by then, and the house-keeping publishes it again.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class JobService:
         artifacts: ArtifactStore,
         model: Model,
         settings: Settings,
-        publish: Callable[[str], None],
+        publish: Callable[[str, str], None],
     ) -> None:
         self.ledger = ledger
         self.artifacts = artifacts
@@ -96,35 +97,36 @@ class JobService:
         that may be (webhooks.py).
 
         Raises:
-            RefusedError: the picture or a parameter is at fault.
+            RefusedError: the picture or a parameter is at fault, or there is no such model.
             IdempotencyConflictError: `idempotency_key` was used before, for another request.
             QueueFullError: too many jobs wait, or too many of this owner.
             UnavailableError: the ledger or the artifacts cannot be reached. The job may exist all the same; asking
                 again with the same `idempotency_key` is safe.
         """
+        model = self._model_of(request)
         may_be_cached = self.settings.content_cache and request.seed is not None
         if not idempotency_key and not may_be_cached:
             # Before the picture costs anything. With the key it may be a repetition, which needs no room, as a copy.
-            self.ledger.require_room(owner)
+            self.ledger.require_room(owner, model.name, request.profile)
         # Pillow comes in with the first picture: the web process is to start fast, and workers need none of this.
         from svd_service.jobs.picture import encode_png, open_picture  # noqa: PLC0415
 
         with open_picture(upload, self.settings) as picture:
-            parameters = request.resolve(self.model, picture.size)
+            parameters = request.resolve(model, picture.size)
             content = encode_png(picture.fitted(parameters.width, parameters.height, parameters.fit))
         # While Redis is away nothing is to be stored that would be left behind.
         self.ledger.ping()
         job_id = str(uuid.uuid4())
         name = input_name(job_id)
-        digest = self._content_of(content, parameters) if self.settings.content_cache else ""
-        same, copy = self._copied(job_id, digest, owner) if may_be_cached else (None, None)
+        digest = self._content_of(content, parameters, model) if self.settings.content_cache else ""
+        same, copy = self._copied(job_id, digest, owner, model) if may_be_cached else (None, None)
         self.artifacts.put(name, content)
         accepted = ""
         try:
             accepted = self.ledger.submit(
                 job_id,
                 parameters=parameters,
-                model=self.model.summary(),
+                model=model.summary(),
                 input=name,
                 owner=owner,
                 notes=notes,
@@ -157,20 +159,35 @@ class JobService:
         self.dispatch()
         return self.find(accepted, owner=owner)
 
-    def _content_of(self, picture: bytes, parameters: Parameters) -> str:
+    def models(self) -> list[Model]:
+        """The service's own model, then the others that workers hold or held lately, by name."""
+        return [self.model, *(model for model in self.ledger.models() if model.name != self.model.name)]
+
+    def find_model(self, name: str | None) -> Model | None:
+        """The model of that name; that of requests which name none; `None` if there is none such."""
+        return self.model if name in {None, self.model.name} else self.ledger.model(str(name))
+
+    def _model_of(self, request: Request) -> Model:
+        model = self.find_model(request.model)
+        if model is None:
+            names = ", ".join(each.name for each in self.models())
+            raise InvalidParameterError("model", f"model: any of {names}; got {request.model}")
+        return model
+
+    def _content_of(self, picture: bytes, parameters: Parameters, model: Model) -> str:
         """A digest of all that a video depends on, as far as it is known before a device is chosen."""
         made_of = {
             "picture": hashlib.sha256(picture).hexdigest(),
             "parameters": parameters.to_dict(),
-            "model": {"source": self.model.source, **self.model.summary()},
+            "model": {"source": model.source, **model.summary()},
             "levers": self.settings.levers,
             "version": __version__,
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
-    def _copied(self, job_id: str, content: str, owner: str) -> tuple[str, Result | None]:
+    def _copied(self, job_id: str, content: str, owner: str, model: Model) -> tuple[str, Result | None]:
         """An earlier job that made the same video, and a copy of its files as the result of job `job_id`; or `""`."""
-        same = self.ledger.find_same(owner, content, self.model.name)
+        same = self.ledger.find_same(owner, content, model.name)
         if not same:
             return "", None
         copy = None
@@ -320,16 +337,16 @@ class JobService:
     def dispatch(self) -> None:
         """Give Celery as many ids as there are workers. Never raises: what fails here is repeated by house-keeping."""
         try:
-            for job_id in self.ledger.dispatch():
-                self._publish(job_id)
+            for job_id, queue in self.ledger.dispatch().items():
+                self._publish(job_id, queue)
         except UnavailableError as error:
             logger.warning("publishing is put off: %s", error)
 
     def reap(self) -> list[str]:
         """Take back the jobs of lost workers and publish again what got lost; returns the ids taken back."""
         lapsed, overdue = self.ledger.reap()
-        for job_id in overdue:
-            self._publish(job_id)
+        for job_id, queue in overdue.items():
+            self._publish(job_id, queue)
         self.dispatch()
         return lapsed
 

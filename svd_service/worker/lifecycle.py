@@ -19,6 +19,7 @@ from svd_service.config import ConfigurationError, Settings, settings
 from svd_service.jobs.job import Holder
 from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
+from svd_service.jobs.routing import celery_queue, queue_of
 from svd_service.jobs.service import JobService
 from svd_service.worker import departure, heap
 from svd_service.worker.lease import Lease
@@ -121,7 +122,9 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         ready_since=time.time(),
         load_seconds=round(load_seconds, 3),
         memory=generator.way.name,
+        profiles=configuration.worker_profiles,
     )
+    service.ledger.introduce(service.model)
     lease = Lease(service.ledger, status, configuration.lease, DEPARTURE, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
@@ -188,10 +191,15 @@ def _shut_down(exitcode: int, **_: Any) -> None:
 
 
 @celeryd_init.connect
-def _introduce(sender: str, instance: Any, **_: Any) -> None:
+def _introduce(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     # From here on Celery has something to say, such as that it should not be root.
     logs.identify(worker=sender)
     logs.configure(settings())
+    try:
+        model = Model.of(settings())
+    except ConfigurationError as error:
+        raise SystemExit(f"svd-service worker: {error}") from None
+    conf.task_default_queue = celery_queue(settings().namespace, queue_of(model.name, settings().worker_profiles))
     # Its banner, and what of it goes to standard output without being asked, are no JSON.
     instance.quiet = settings().log_format == "json"
     try:

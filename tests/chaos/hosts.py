@@ -103,7 +103,7 @@ class Hosts(Stack):
     def use_cases(self) -> JobService:
         """The use cases over a connection of their own, for another thread."""
         ledger = Ledger(connect(self.settings, timeout=2.0), self.settings)
-        return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda _: None)
+        return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
 
     # Network
 

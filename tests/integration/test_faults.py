@@ -176,9 +176,9 @@ def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: St
     settings = Settings.from_mapping(stack.environment)
     publisher = Publisher(settings)
 
-    def publish(job_id: str) -> None:
+    def publish(job_id: str, queue: str) -> None:
         for _ in range(messages):
-            publisher(job_id)
+            publisher(job_id, queue)
         raise UnavailableError("no answer in time")
 
     ready(stack)

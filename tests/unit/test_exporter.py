@@ -17,12 +17,12 @@ from svd_service.config import ConfigurationError, Settings
 from svd_service.exporter import HostCollector, LedgerCollector, registry, serving
 from svd_service.jobs.errors import UnavailableError
 from svd_service.jobs.job import Failure, Holder, Result
-from svd_service.jobs.ledger import DeviceMemory, Figures, Ledger, WorkerStatus, connect
+from svd_service.jobs.ledger import DeviceMemory, Figures, Ledger, QueueFigures, WorkerStatus, connect
 from svd_service.jobs.request import Fit, Parameters
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
-NOTHING = Figures({}, 0, {}, {}, {}, {}, 0, 0.0, {}, {})
+NOTHING = Figures({}, 0, {}, {}, {}, {}, {}, {}, {})
 WORKER = WorkerStatus("host-b/0", "cuda:0", "i", 7, "svd-xt", trained=True, ready_since=1.0, load_seconds=31.5)
 FIGURES = Figures(
     jobs={"queued": 2, "finished": 5, "failed": 2, "expired": 1},
@@ -31,13 +31,11 @@ FIGURES = Figures(
     ended={"finished": 6, "failed": 2},
     failed={"out_of_memory": 1, "lost": 1},
     attempts={"started": 12, "finished": 6, "lost": 4},
-    queue_length=2,
-    oldest_queued=12.5,
+    queues={("svd-xt", "exact"): QueueFigures(2, 12.5, 37.5), ("svd-xt", "draft"): QueueFigures(0, 0.0, None)},
     phases={("cuda:0", "sampling"): (6, 240.0), ("cuda:0", "decoding"): (6, 60.0), ("cpu", "sampling"): (1, 9.0)},
     steps={"cuda:0": (150, 240.0), "cpu": (25, 9.0)},
     workers=[WORKER, replace(WORKER, worker="host-a/0", load_seconds=29.0, device_memory=DeviceMemory(80, 70, 60))],
     causes={("failed", "out_of_memory"): 1, ("lost", "worker_lost"): 4},
-    predicted_wait=37.5,
     redis_memory=(1_000, 4_000),
     webhooks={"delivered": 4, "given_up": 1},
     webhook_tries={"delivered": 4, "failed": 9},
@@ -98,8 +96,9 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_jobs_failed_total[out_of_memory]": 1,
         "svd_attempts_total[started]": 12,
         "svd_attempts_total[lost]": 4,
-        "svd_queue_length": 2,
-        "svd_queue_oldest_seconds": 12.5,
+        "svd_queue_length[svd-xt][exact]": 2,
+        "svd_queue_length[svd-xt][draft]": 0,
+        "svd_queue_oldest_seconds[svd-xt][exact]": 12.5,
         "svd_phase_seconds_count[cuda:0][sampling]": 6,
         "svd_phase_seconds_sum[cuda:0][sampling]": 240,
         "svd_step_seconds_count[cuda:0]": 150,
@@ -113,7 +112,7 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_worker_load_seconds[cuda:0][host-b/0]": 31.5,
         "svd_attempts_in_vain_total[out_of_memory][failed]": 1,
         "svd_attempts_in_vain_total[worker_lost][lost]": 4,
-        "svd_queue_predicted_wait_seconds": 37.5,
+        "svd_queue_predicted_wait_seconds[svd-xt][exact]": 37.5,
         "svd_device_memory_size_bytes[cuda:0][host-a/0]": 80,
         "svd_device_memory_used_bytes[cuda:0][host-a/0]": 70,
         "svd_device_memory_reserved_bytes[cuda:0][host-a/0]": 60,
@@ -122,6 +121,7 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
     }
     assert {name: shown.get(name) for name in expected} == expected
     assert "svd_device_memory_used_bytes[cuda:0][host-b/0]" not in shown
+    assert "svd_queue_predicted_wait_seconds[svd-xt][draft]" not in shown
 
 
 def test_the_disk_under_the_data_folder_and_the_bound_of_the_queue_are_shown(
@@ -179,7 +179,7 @@ def test_registering_reads_nothing_and_one_family_can_be_asked_for_alone() -> No
     shown = generate_latest(registry(LedgerCollector(Unreachable())).restricted_registry(["svd_ledger_up"])).decode()
     assert samples(shown) == {"svd_ledger_up": 0}
     some = generate_latest(registry(LedgerCollector(Told(FIGURES))).restricted_registry(["svd_queue_length"])).decode()
-    assert samples(some) == {"svd_queue_length": 2}
+    assert samples(some) == {"svd_queue_length[svd-xt][exact]": 2, "svd_queue_length[svd-xt][draft]": 0}
 
 
 @pytest.mark.parametrize("source", [Told(FIGURES), Told(NOTHING), Unreachable()], ids=["busy", "new", "unreachable"])
@@ -206,7 +206,7 @@ def test_what_the_real_ledger_counted_outlives_every_process(
     assert shown["svd_workers_ready"] == 0
     assert shown["svd_redis_memory_used_bytes"] > 0
     assert shown["svd_redis_memory_max_bytes"] == 0
-    assert "svd_queue_predicted_wait_seconds" not in shown
+    assert not any(name.startswith("svd_queue_predicted_wait_seconds") for name in shown)
 
 
 def test_what_workers_say_of_their_devices_memory_is_shown_and_a_newer_ones_other_words_are_not(
@@ -247,11 +247,11 @@ def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
     settings = make_settings(REDIS_URL=redis_url)
     ledger = Ledger(connect(settings), settings)
     ledger.heartbeat(replace(WORKER, device="cpu", model="tiny"))
-    assert ledger.figures().predicted_wait is None  # nobody knows how long a job takes
+    assert ledger.figures().queues["tiny", "exact"].predicted_wait is None  # nobody knows how long a job takes
     finish_one_job(ledger)
     for number in range(3):
         ledger.submit(f"waiting-{number}", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
-    waits = ledger.figures().predicted_wait
+    waits = ledger.figures().queues["tiny", "exact"].predicted_wait
     (last,) = ledger.foretell([ledger.find("waiting-2")])
     assert waits is not None
     assert last.eta_seconds is not None
@@ -264,7 +264,9 @@ def test_without_a_worker_nobody_knows_how_long_the_wait_is(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
-    assert Ledger(connect(settings), settings).figures().predicted_wait is None
+    ledger = Ledger(connect(settings), settings)
+    ledger.submit("waiting", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
+    assert ledger.figures().queues["tiny", "exact"].predicted_wait is None
 
 
 def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Settings]) -> None:

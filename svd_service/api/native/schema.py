@@ -1,5 +1,6 @@
 """The shapes of the native dialect, in and out. They are the validation and the OpenAPI document alike."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -7,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from svd_service.api.forms import UploadedFile
 from svd_service.api.options import Options
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Format
+from svd_service.jobs.request import Format, Request
 from svd_service.jobs.view import JobView, ModelView
 
 
@@ -15,6 +16,15 @@ class GenerateForm(Options, kw_only=True, forbid_unknown_fields=True):
     """A picture, and SVD's own parameters, all of them optional."""
 
     image: Annotated[UploadedFile, Meta(description="The picture: JPEG, PNG, WebP and others; not animated.")]
+    model: (
+        Annotated[str, Meta(max_length=200, description="Name of one of `GET /models`. Default: the first of them.")]
+        | UnsetType
+    ) = UNSET
+
+    def request(self) -> Request:
+        """What the caller said of the video, as the use cases know it."""
+        # A form's empty field is one that was left out.
+        return replace(super().request(), model=None if self.model is UNSET else self.model or None)
 
 
 class ResultQuery(Struct, kw_only=True):
@@ -84,8 +94,8 @@ class ModelsView(Struct):
 
 
 class WorkerView(Struct):
-    """A worker process that holds the model. `ready_since` in seconds since the epoch; `memory` is how its device's is
-    used (`SVD_MEMORY`), `host` on a CPU.
+    """A worker process that holds its model. `ready_since` in seconds since the epoch; `memory` is how its device's is
+    used (`SVD_MEMORY`), `host` on a CPU; `profiles` are those whose jobs it takes, none: all.
     """
 
     worker: str
@@ -94,6 +104,7 @@ class WorkerView(Struct):
     trained: bool
     ready_since: float
     memory: str
+    profiles: list[str] = []
 
 
 class PreparingView(Struct):
@@ -106,7 +117,8 @@ class PreparingView(Struct):
 
 class HealthView(Struct, omit_defaults=True):
     """How the service is. `status`: ok; or, with a `message`, degraded (without the store of pictures and videos jobs
-    are told of, but neither taken nor their results given) or unavailable.
+    are told of, but neither taken nor their results given; or workers are ready, and none holds `model`) or
+    unavailable.
     """
 
     status: str

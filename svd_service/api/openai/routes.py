@@ -21,6 +21,7 @@ from svd_service.api.openai.schema import (
 from svd_service.api.openapi import FILE, Answer, describe
 from svd_service.jobs.errors import UnsupportedError
 from svd_service.jobs.job import Job
+from svd_service.jobs.model import Model
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1/videos")
 
@@ -63,7 +64,7 @@ def create() -> ResponseReturnValue:
     form = forms.convert(VideoForm, _fields())
     job = jobs().submit(
         reference.read(form.input_reference),
-        form.request_to(jobs().model),
+        form.request_to(_model(form)),
         owner=owner(),
         notes=form.notes(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
@@ -158,6 +159,11 @@ def _poll_after(job: Job) -> int:
     if job.eta_seconds is None:
         return POLL_AFTER
     return round(min(max(job.eta_seconds * 100, POLL_BOUNDS[0]), POLL_BOUNDS[1]))
+
+
+def _model(form: VideoForm) -> Model:
+    """That of the name, if there is one. OpenAI's own names are nobody's here: any stands for the service's model."""
+    return jobs().find_model(form.model or None) or jobs().model
 
 
 def _let_data_urls_in() -> None:

@@ -1,5 +1,6 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -53,7 +54,9 @@ class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = UNSET
     model: (
-        Annotated[str, Meta(max_length=200, description="Any: the one model that is served makes the video.")]
+        Annotated[
+            str, Meta(max_length=200, description="One of `GET /models`, or any: the first of those makes the video.")
+        ]
         | UnsetType
     ) = UNSET
     seconds: (
@@ -74,7 +77,7 @@ class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
             self.num_frames = self._frames(self.seconds, model)
         if self.size is not UNSET:
             self.width, self.height = self._pixels(self.size, model)
-        return self.request()
+        return replace(self.request(), model=model.name)
 
     def notes(self) -> dict[str, str]:
         """What is remembered with the job, though the video does not depend on it."""

@@ -1,6 +1,7 @@
 -- What the time to come can be told by (pace.py reads it). ARGV: seconds after which a silent worker does not count, how
--- many places of the queue matter. Answers {JSON, JSON of the jobs further off}. However long the queue is, it costs
--- O(log² n) at most: of the jobs further off, one in every so many is looked at, ever fewer.
+-- many places of the queue matter, name of the model whose queue it is. Answers {JSON, JSON of the jobs further off}.
+-- However long the queue is, it costs O(log² n) at most: of the jobs further off, one in every so many is looked at, ever
+-- fewer.
 local busy = {}
 for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
   local said = redis.call('HMGET', job_key(id), 'work', 'phase', 'step', 'steps', 'attempt', 'told')
@@ -13,20 +14,28 @@ for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
   end
 end
 
+local model = ARGV[3]
 local runners = {}
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), now - tonumber(ARGV[1]), '+inf')) do
-  local status = cjson.decode(redis.call('HGET', key('worker_status'), name) or '{}')
-  local runner = busy[name] or {}
-  runner.device, runner.model = status.device or '', status.model or ''
-  runners[#runners + 1] = runner
+local names = redis.call('ZRANGEBYSCORE', key('workers'), now - tonumber(ARGV[1]), '+inf')
+for _, name in ipairs(names) do
+  local of, profiles = parts_of(redis.call('HGET', key('worker_queue'), name) or '|')
+  if of == model then
+    local status = cjson.decode(redis.call('HGET', key('worker_status'), name) or '{}')
+    local runner = busy[name] or {}
+    runner.device, runner.profiles = status.device or '', profiles
+    runners[#runners + 1] = runner
+  end
 end
 
-local published = redis.call('ZCARD', key('published'))
-local length = published + redis.call('ZCARD', key('waiting'))
+local published = redis.call('ZCARD', key('published:' .. model))
+local length = published + redis.call('ZCARD', key('waiting:' .. model))
+
+-- What there is to do for the job at a place, and under which profile.
 local function work_at(place)
-  local set, rank = key('published'), place
-  if place >= published then set, rank = key('waiting'), place - published end
-  return field(redis.call('ZRANGE', set, rank, rank)[1], 'work')
+  local line, rank = key('published:' .. model), place
+  if place >= published then line, rank = key('waiting:' .. model), place - published end
+  local said = redis.call('HMGET', job_key(redis.call('ZRANGE', line, rank, rank)[1]), 'work', 'route')
+  if said[1] then return said[1], select(2, parts_of(said[2] or '|')) end
 end
 
 -- The first jobs one by one. What is said of those behind them serves everybody for a moment, unless the queue has
@@ -35,21 +44,22 @@ local near, moment = 8, 2
 local places = math.min(tonumber(ARGV[2]), length)
 local queue = {}
 for place = 0, math.min(places, near) - 1 do
-  local work = work_at(place)
-  if work then queue[#queue + 1] = { place, work } end
+  local work, profile = work_at(place)
+  if work then queue[#queue + 1] = { place, work, profile } end
 end
 
 local function look_afar()
   local works, index_of, entries, place, last = {}, {}, {}, near, nil
   while place < length do
-    local work = work_at(place)
-    if work and work ~= last then  -- each stands for all up to the next
-      if not index_of[work] then
-        works[#works + 1] = work
-        index_of[work] = #works
+    local work, profile = work_at(place)
+    local both = work and work .. profile
+    if work and both ~= last then  -- each stands for all up to the next
+      if not index_of[both] then
+        works[#works + 1] = { work, profile }
+        index_of[both] = #works
       end
-      entries[#entries + 1] = { place, index_of[work] - 1 }
-      last = work
+      entries[#entries + 1] = { place, index_of[both] - 1 }
+      last = both
     end
     place = place + math.max(1, math.floor(place / 16))
   end
@@ -58,14 +68,14 @@ end
 
 local far = '{"works":[],"queue":[]}'
 if places > near then
-  local kept = redis.call('HMGET', key('far'), 'at', 'length', 'told')
+  local kept = redis.call('HMGET', key('far:' .. model), 'at', 'length', 'told')
   local fresh = kept[1] and math.abs(now - tonumber(kept[1])) < moment
   if fresh and math.abs(length - tonumber(kept[2])) * 16 <= length then
     far = kept[3]
   else
     far = look_afar()
-    redis.call('HSET', key('far'), 'at', now_text, 'length', length, 'told', far)
-    redis.call('EXPIRE', key('far'), moment)
+    redis.call('HSET', key('far:' .. model), 'at', now_text, 'length', length, 'told', far)
+    redis.call('EXPIRE', key('far:' .. model), moment)
   end
 end
 

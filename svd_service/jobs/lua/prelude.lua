@@ -28,22 +28,64 @@ local function move(id, to)
   set(id, 'state', to)
 end
 
-local function leave_queue(id)
-  redis.call('ZREM', key('waiting'), id)
-  redis.call('ZREM', key('published'), id)
-  if redis.call('ZREM', key('queued'), id) == 1 then
-    local owner = field(id, 'owner')
-    if redis.call('HINCRBY', key('queued_of'), owner, -1) < 1 then redis.call('HDEL', key('queued_of'), owner) end
+-- Each model has a queue of its own, since no worker holds two. Who of its workers may take a job, its route says:
+-- "model|profile". routing.py has the words.
+local function route_of(id)
+  local route = field(id, 'route') or '|'
+  return route, string.match(route, '^(.*)|')
+end
+
+-- How many jobs each of Celery's queues has that are `published` or `started`.
+local function add_load(kind, queue, by)
+  local name = kind .. '|' .. queue
+  if redis.call('HINCRBY', key('loads'), name, by) == 0 then redis.call('HDEL', key('loads'), name) end
+end
+local function load_of(kind, queue) return tonumber(redis.call('HGET', key('loads'), kind .. '|' .. queue) or '0') end
+
+local function clock(model) return tonumber(redis.call('GET', key('clock:' .. model)) or '0') end
+
+-- Among the waiting, the one with the least tag is next.
+local function wait_in_line(id, tag)
+  local route, model = route_of(id)
+  redis.call('ZADD', key('waiting:' .. model), tag, id)
+  redis.call('ZADD', key('waiting:' .. route), tag, id)
+end
+
+local function leave_line(id)
+  local route, model = route_of(id)
+  redis.call('ZREM', key('waiting:' .. model), id)
+  redis.call('ZREM', key('waiting:' .. route), id)
+end
+
+local function publish(id, queue)
+  local _, model = route_of(id)
+  leave_line(id)
+  redis.call('ZADD', key('published:' .. model), now, id)
+  set(id, 'queue', queue)
+  add_load('published', queue, 1)
+end
+
+local function unpublish(id)
+  local _, model = route_of(id)
+  if redis.call('ZREM', key('published:' .. model), id) == 1 then
+    add_load('published', field(id, 'queue'), -1)
+    redis.call('HDEL', job_key(id), 'queue')
   end
 end
 
-local function clock() return tonumber(redis.call('GET', key('clock')) or '0') end
-
--- Among the waiting, the one with the least tag is next.
 local function enter_queue(id, tag)
-  redis.call('ZADD', key('waiting'), tag, id)
-  local added = redis.call('ZADD', key('queued'), field(id, 'created'), id)
+  wait_in_line(id, tag)
+  local added = redis.call('ZADD', key('queued:' .. route_of(id)), field(id, 'created'), id)
   redis.call('HINCRBY', key('queued_of'), field(id, 'owner'), added)
+end
+
+local function leave_queue(id)
+  leave_line(id)
+  unpublish(id)
+  if redis.call('ZREM', key('queued:' .. route_of(id)), id) == 1 then
+    local owner = field(id, 'owner')
+    if redis.call('HINCRBY', key('queued_of'), owner, -1) < 1 then redis.call('HDEL', key('queued_of'), owner) end
+  end
 end
 
 -- `cause` is why there is no result, where somebody or something is to blame for that.
@@ -52,6 +94,11 @@ local function close_attempt(id, outcome, cause)
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
   redis.call('HDEL', job_key(id), 'token', 'phase', 'step', 'steps', 'told', 'preview_name')
   redis.call('ZREM', key('leases'), id)
+  local queue = field(id, 'queue')
+  if queue then
+    add_load('started', queue, -1)
+    redis.call('HDEL', job_key(id), 'queue')
+  end
   count('attempts|' .. outcome)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
 end
@@ -118,7 +165,8 @@ local function repeat_or_end(id, max_attempts, code, message, keep)
     fail_job(id, code, message, keep)
   else
     move(id, 'queued')
-    enter_queue(id, clock() - 1)  -- it has waited already: before all others
+    local _, model = route_of(id)
+    enter_queue(id, clock(model) - 1)  -- it has waited already: before all others
     announce(id)
   end
 end
@@ -136,7 +184,26 @@ end
 -- Whether `token` is the claim that the job is held under now.
 local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
 
-local function live_workers(max_age) return redis.call('ZCOUNT', key('workers'), now - max_age, '+inf') end
+-- The Celery queues that live workers take jobs from, each with the number of those workers.
+local function queues_at_work(max_age)
+  local names = redis.call('ZRANGEBYSCORE', key('workers'), now - max_age, '+inf')
+  local at_work = {}
+  if #names > 0 then
+    for _, queue in ipairs(redis.call('HMGET', key('worker_queue'), unpack(names))) do
+      if queue then at_work[queue] = (at_work[queue] or 0) + 1 end
+    end
+  end
+  return at_work
+end
+
+-- What a queue's name says: its model, and its profiles with commas between ('': all).
+local function parts_of(queue) return string.match(queue, '^(.*)|(.*)$') end
+
+local function takes(queue, route)
+  local model, profiles = parts_of(queue)
+  local of, profile = parts_of(route)
+  return of == model and (profiles == '' or string.find(',' .. profiles .. ',', ',' .. profile .. ',', 1, true) ~= nil)
+end
 
 -- Whether a job's result may be had by another job of its owner: it is there, and wanted.
 local function is_reusable(id, owner)

@@ -20,7 +20,7 @@ end
 -- Whoever looked, looked a moment ago: by now the earlier job may be deleted or past its time.
 local has_copy = copy ~= '' and is_reusable(same, owner)
 if not has_copy then
-  if redis.call('ZCARD', key('queued')) >= max_queued then return { 'full', id } end
+  if tonumber(redis.call('HGET', key('states'), 'queued') or '0') >= max_queued then return { 'full', id } end
   local queued_of_owner = tonumber(redis.call('HGET', key('queued_of'), owner) or '0')
   if owner ~= '' and queued_of_owner >= max_of_owner then return { 'owner_full', id } end
 end
@@ -36,6 +36,8 @@ set(id, 'state', 'queued', 'owner', owner, 'created', now_text, 'attempt', 0, 't
 set(id, unpack(ARGV, 13))
 redis.call('HINCRBY', key('states'), 'queued', 1)
 redis.call('ZADD', key('owner:' .. owner), now, id)
+local _, model = route_of(id)
+redis.call('ZADD', key('models'), now, model)
 count('created')
 
 if has_copy then
@@ -50,8 +52,9 @@ end
 -- before the present, so that a thousand jobs of one owner stand behind the first of another. Each priority is a flow
 -- of its own, so that an urgent job need not stand behind the same owner's others; a step up has four times the share.
 local flow = owner .. '|' .. priority
-local tag = math.max(clock(), tonumber(redis.call('HGET', key('finish_tags'), flow) or '0'))
-redis.call('HSET', key('finish_tags'), flow, tag + 4 ^ -tonumber(priority))
+local finish_tags = key('finish_tags:' .. model)
+local tag = math.max(clock(model), tonumber(redis.call('HGET', finish_tags, flow) or '0'))
+redis.call('HSET', finish_tags, flow, tag + 4 ^ -tonumber(priority))
 
 enter_queue(id, tag)
 announce(id)

@@ -3,6 +3,7 @@
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', key(ARGV[2]), '-inf', now - 3600)) do
   redis.call('ZREM', key(ARGV[2]), name)
   redis.call('HDEL', key(ARGV[3]), name)
+  if ARGV[2] == 'workers' then redis.call('HDEL', key('worker_queue'), name) end
 end
 local answer = {}
 local seen = redis.call('ZRANGEBYSCORE', key(ARGV[2]), now - tonumber(ARGV[1]), '+inf', 'WITHSCORES')

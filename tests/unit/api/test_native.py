@@ -311,7 +311,7 @@ def test_a_full_store_is_503_and_makes_no_job(http, jobs, photo, monkeypatch):
 def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, submit, monkeypatch):
     from svd_service.jobs.errors import UnavailableError
 
-    def away(job_id):
+    def away(job_id, queue):
         raise UnavailableError("the broker is away")
 
     monkeypatch.setattr(jobs, "_publish", away)

@@ -16,7 +16,15 @@ def test_health_tells_of_redis_and_the_workers(http, jobs):
     health = http.get("/health").json
     assert health["workers_ready"] == 1
     assert health["workers"] == [
-        {"worker": "w/0", "device": "cpu", "model": "nano", "trained": True, "ready_since": 1.0, "memory": "lean"}
+        {
+            "worker": "w/0",
+            "device": "cpu",
+            "model": "nano",
+            "trained": True,
+            "ready_since": 1.0,
+            "memory": "lean",
+            "profiles": [],
+        }
     ]
 
 

@@ -30,7 +30,7 @@ def make(redis_url: str, make_settings: Callable[..., Settings]) -> Callable[...
         settings = make_settings(**{"REDIS_URL": redis_url, "SVD_CONTENT_CACHE": True, **variables})
         ledger = Ledger(connect(settings), settings)
         model = Model.of(settings)
-        return JobService(ledger, LocalArtifacts(settings.data_dir), model, settings, lambda job_id: None)
+        return JobService(ledger, LocalArtifacts(settings.data_dir), model, settings, lambda *_: None)
 
     return service
 
@@ -99,7 +99,7 @@ def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made
     assert again.result.provenance == {"device": DEVICE, "seed": 7}
     assert (again.expires_at or 0) > again.created_at
     figures = jobs.ledger.figures()
-    assert (figures.cache, figures.jobs["finished"], figures.queue_length) == ({"miss": 1, "hit": 1}, 2, 0)
+    assert (figures.cache, figures.jobs["finished"], figures.jobs["queued"]) == ({"miss": 1, "hit": 1}, 2, 0)
     assert figures.ended == {"finished": 2}
 
 

@@ -16,7 +16,7 @@ from svd_service.jobs.errors import (
 )
 from svd_service.jobs.job import MOVES, Failure, Holder, Phase, Progress, Result, State
 from svd_service.jobs.ledger import UNKNOWN_RETRY_AFTER, Ledger, Wanted, WorkerStatus, connect
-from svd_service.jobs.request import Fit, Parameters
+from svd_service.jobs.request import Fit, Parameters, Profile
 
 PARAMETERS = Parameters(
     seed=1,
@@ -47,7 +47,7 @@ class Clock:
         self._client = client
 
     def advance(self, seconds: float) -> None:
-        for name in ("leases", "published", "ended", "workers"):
+        for name in ("leases", "published:tiny", "ended", "workers"):
             for member, score in self._client.zrange(f"svd:{name}", 0, -1, withscores=True):
                 self._client.zadd(f"svd:{name}", {member: score - seconds})
 
@@ -106,7 +106,7 @@ def test_an_unknown_job_is_unknown_to_every_question(ledger):
 def test_positions_count_the_published_before_the_waiting(ledger):
     for job_id in list("abcd"):
         submit(ledger, job_id)
-    assert ledger.dispatch() == ["a"]
+    assert list(ledger.dispatch()) == ["a"]
     assert [ledger.find(job_id).position for job_id in "abcd"] == [1, 2, 3, 4]
     ledger.claim("a", HOLDER)
     assert [ledger.find(job_id).position for job_id in "abcd"] == [None, 1, 2, 3]
@@ -118,7 +118,7 @@ def test_as_many_ids_are_published_as_workers_are_there_and_at_least_one(ledger,
     assert len(ledger.dispatch()) == 1
     ready(ledger, "w/0", "w/1", "w/2")
     assert len(ledger.dispatch()) == 2
-    assert ledger.dispatch() == []
+    assert list(ledger.dispatch()) == []
     ledger.claim("a", HOLDER)
     assert len(ledger.dispatch()) == 1
 
@@ -126,12 +126,12 @@ def test_as_many_ids_are_published_as_workers_are_there_and_at_least_one(ledger,
 def test_a_job_that_came_back_does_not_wait_behind_ids_whose_messages_may_be_lost(ledger, clock):
     for job_id in "abcd":
         submit(ledger, job_id)
-    ledger.claim(ledger.dispatch()[0], HOLDER)
-    assert ledger.dispatch() == ["b"]
+    ledger.claim(next(iter(ledger.dispatch())), HOLDER)
+    assert list(ledger.dispatch()) == ["b"]
     clock.advance(11)
     ledger.reap()
-    assert ledger.dispatch() == ["a"]
-    assert ledger.dispatch() == []
+    assert list(ledger.dispatch()) == ["a"]
+    assert list(ledger.dispatch()) == []
 
 
 def test_a_claim_is_granted_once(ledger):
@@ -200,7 +200,7 @@ def test_a_renewed_lease_does_not_lapse(ledger, clock):
     clock.advance(9)
     ledger.report(claim)
     clock.advance(9)
-    assert ledger.reap() == ([], [])
+    assert ledger.reap() == ([], {})
 
 
 def test_a_lease_does_not_run_while_nobody_is_heard(ledger, client, clock):
@@ -208,12 +208,12 @@ def test_a_lease_does_not_run_while_nobody_is_heard(ledger, client, clock):
     claim = ledger.claim("a", HOLDER)
     clock.advance(60)
     client.set("svd:heard", float(client.get("svd:heard")) - 60)  # nor was anybody else
-    assert ledger.reap() == ([], [])
+    assert ledger.reap() == ([], {})
     clock.advance(6)
-    assert ledger.reap() == ([], [])
+    assert ledger.reap() == ([], {})
     assert ledger.report(claim) is False
     clock.advance(11)
-    assert ledger.reap() == (["a"], [])
+    assert ledger.reap() == (["a"], {})
 
 
 def test_the_claims_of_a_worker_are_told_and_can_be_given_up_for_dead(ledger):
@@ -273,7 +273,7 @@ def test_a_queued_job_is_cancelled_at_once(ledger):
     submit(ledger)
     assert ledger.cancel("a") is State.CANCELLED
     assert ledger.find("a").position is None
-    assert ledger.dispatch() == []
+    assert list(ledger.dispatch()) == []
     assert ledger.claim("a", HOLDER) is None
     assert ledger.cancel("a") is State.CANCELLED
 
@@ -308,25 +308,25 @@ def test_a_published_id_is_published_again_only_beside_an_idle_worker(ledger, cl
     ready(ledger, "w/0")
     for job_id in "ab":
         submit(ledger, job_id)
-    assert ledger.dispatch() == ["a"]
+    assert list(ledger.dispatch()) == ["a"]
     ledger.claim("a", HOLDER)
-    assert ledger.dispatch() == ["b"]
+    assert list(ledger.dispatch()) == ["b"]
     clock.advance(6)
     ready(ledger, "w/0")
-    assert ledger.reap() == ([], [])  # the one worker is busy: "b" waits by right
+    assert ledger.reap() == ([], {})  # the one worker is busy: "b" waits by right
     ready(ledger, "w/1")
-    assert ledger.reap() == ([], ["b"])
-    assert ledger.reap() == ([], [])
+    assert ledger.reap() == ([], {"b": "svd.tiny"})
+    assert ledger.reap() == ([], {})
 
 
 def test_one_owners_many_jobs_do_not_starve_anothers_first(ledger):
     for number in range(50):
         submit(ledger, f"many-{number:02}", owner="many")
     for _ in range(5):
-        ledger.claim(ledger.dispatch()[0], HOLDER)
+        ledger.claim(next(iter(ledger.dispatch())), HOLDER)
     submit(ledger, "first", owner="one")
     assert ledger.find("first").position == 1
-    assert ledger.dispatch() == ["first"]
+    assert list(ledger.dispatch()) == ["first"]
 
 
 def test_a_newcomer_does_not_draw_even_with_the_second_of_many(ledger):
@@ -339,7 +339,7 @@ def test_a_newcomer_does_not_draw_even_with_the_second_of_many(ledger):
         ledger.dispatch()
     submit(ledger, "z", owner="one")
     ledger.claim("a", HOLDER)
-    assert ledger.dispatch() == ["z"]
+    assert list(ledger.dispatch()) == ["z"]
 
 
 def test_one_owners_jobs_keep_their_order(ledger):
@@ -356,10 +356,10 @@ def test_an_urgent_job_overtakes_the_same_owners_others(ledger):
     for number in range(20):
         submit(ledger, f"slow-{number:02}", owner="one")
     for _ in range(5):
-        ledger.claim(ledger.dispatch()[0], HOLDER)
+        ledger.claim(next(iter(ledger.dispatch())), HOLDER)
     submit(ledger, "urgent", owner="one", priority=2)
     assert ledger.find("urgent").priority == 2
-    assert ledger.dispatch() == ["urgent"]
+    assert list(ledger.dispatch()) == ["urgent"]
 
 
 def test_a_step_of_priority_is_four_times_the_share_and_starves_nobody(ledger):
@@ -379,7 +379,7 @@ def full(ledger: Ledger, job_id: str, **more: Any) -> QueueFullError:
     with pytest.raises(QueueFullError) as raised:
         submit(ledger, job_id, **more)
     with pytest.raises(QueueFullError):
-        ledger.require_room(more.get("owner", ""))
+        ledger.require_room(more.get("owner", ""), "tiny", Profile.EXACT)
     with pytest.raises(UnknownJobError):
         ledger.find(job_id)
     return raised.value
@@ -394,7 +394,7 @@ def test_the_queue_has_a_bound_for_all_and_one_for_each_key(client, make_setting
     full(ledger, "e", owner="three")
     assert submit(ledger, "a", owner="one") == "a"
     assert ledger.claim("a", HOLDER)
-    ledger.require_room("one")
+    ledger.require_room("one", "tiny", Profile.EXACT)
     submit(ledger, "e", owner="one")
 
 
@@ -545,7 +545,7 @@ def test_only_an_ended_job_can_be_forgotten(ledger, client):
     ledger.cancel("a")
     assert ledger.forget("a") is True
     left = {key.removeprefix("svd:") for key in client.keys("*")}
-    assert left <= {"states", "counters", "finish_tags", "clock", "heard"}
+    assert left <= {"states", "counters", "models", "finish_tags:tiny", "clock:tiny", "heard"}
 
 
 def test_the_figures_count_what_there_is_and_what_has_happened(ledger, clock):
@@ -561,8 +561,10 @@ def test_the_figures_count_what_there_is_and_what_has_happened(ledger, clock):
     assert figures.refused == {"not_an_image": 1}
     assert figures.failed == {"time_limit": 1}
     assert figures.attempts == {"started": 1, "failed": 1}
-    assert figures.queue_length == 1
-    assert 0 <= figures.oldest_queued < 5
+    queues = figures.queues
+    assert {route: queue.length for route, queue in queues.items()} == {("tiny", "exact"): 1, ("tiny", "draft"): 0}
+    assert 0 <= queues["tiny", "exact"].oldest < 5
+    assert queues["tiny", "draft"].oldest == 0
 
 
 def test_a_worker_is_there_until_it_falls_silent_or_leaves(ledger, clock):
@@ -642,7 +644,7 @@ def test_forgetting_leaves_alone_what_has_not_ended_unless_one_insists(ledger):
     with pytest.raises(UnknownJobError):
         ledger.find("a")
     figures = ledger.figures()
-    assert (figures.ended, figures.queue_length, sum(figures.jobs.values())) == ({"cancelled": 1}, 0, 0)
+    assert (figures.ended, figures.jobs["queued"], sum(figures.jobs.values())) == ({"cancelled": 1}, 0, 0)
 
 
 def test_a_started_job_that_is_deleted_goes_when_its_attempt_has_ended(ledger, client):

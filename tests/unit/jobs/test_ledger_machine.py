@@ -8,8 +8,9 @@ answer had been lost. A usual run takes about two thousand steps; ten thousand a
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import hypothesis
@@ -23,11 +24,16 @@ from svd_service.jobs.errors import IdempotencyConflictError, StaleAttemptError,
 from svd_service.jobs.job import MOVES, Claim, Failure, Holder, Phase, Progress, Result, State
 from svd_service.jobs.ledger import REPUBLISH_AFTER, WORKER_SILENCE, Ledger, WorkerStatus
 from svd_service.jobs.outbox import Delivery, Outbox
-from svd_service.jobs.request import Fit, Parameters
+from svd_service.jobs.request import Fit, Parameters, Profile
+from svd_service.jobs.routing import celery_queue
 
 PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
 MAX_ATTEMPTS = 3
 OWNERS, KEYS, WORKERS = ("", "one", "two"), ("", "", "", "k", "l"), ("w/0", "w/1", "w/2")
+
+#: Models and profiles of the jobs, and of the workers (no profile: all). Most are of one kind, so that jobs get done.
+ROUTES = (*[("tiny", Profile.EXACT)] * 5, ("tiny", Profile.DRAFT), ("other", Profile.EXACT))
+TAKEN = (*[("tiny", ())] * 5, ("tiny", ("draft",)), ("tiny", ("exact",)), ("other", ()), ("other", ("draft",)))
 
 #: Longer than anything takes here, so that no time passes but what a rule makes pass.
 LONG = 3_600
@@ -35,7 +41,7 @@ LONG = 3_600
 THOROUGH = hypothesis.settings.get_current_profile_name() == "thorough"
 STEPS = 50
 #: Not every step of an example gets to be taken, so there are some more examples than the division gives.
-EXAMPLES = 300 if THOROUGH else 40
+EXAMPLES = 300 if THOROUGH else 60
 
 
 @dataclass
@@ -56,6 +62,8 @@ class ModelJob:
     result: Result | None = None
     due: bool = False
     webhook: bool = False
+    model: str = "tiny"
+    profile: Profile = Profile.EXACT
 
 
 @dataclass
@@ -99,7 +107,7 @@ def snapshot(client: Any) -> dict[str, Any]:
     for key in client.keys("svd:*"):
         kind = client.type(key)
         if kind == "zset":
-            times = not key.endswith((":leases", ":workers"))
+            times = not key.endswith((":leases", ":workers", ":models"))
             found[key] = client.zrange(key, 0, -1, withscores=times)
         elif kind == "hash":
             found[key] = {name: value for name, value in client.hgetall(key).items() if name != "version"}
@@ -108,56 +116,45 @@ def snapshot(client: Any) -> dict[str, Any]:
     return found
 
 
-#: What may happen: how often, and with what arguments. One rule draws from it: Hypothesis leaves out whole rules in
-#: many of its examples and prefers the first, and then little comes of the rest.
-HAPPENINGS: dict[str, tuple[int, dict[str, Any]]] = {
+#: What may happen: how often, and with what arguments. Chance alone draws from it: Hypothesis leaves out whole rules in
+#: many of its examples and prefers what stands first, and then little comes of the rest.
+HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
     "a_caller_submits": (
         3,
         {
-            "owner": st.sampled_from(OWNERS),
-            "key": st.sampled_from(KEYS),
-            "fingerprint": st.sampled_from("fffg"),
-            "webhook": st.booleans(),
-            "runs": st.sampled_from((1, 1, 2)),
+            "owner": OWNERS,
+            "key": KEYS,
+            "fingerprint": "fffg",
+            "webhook": (False, True),
+            "route": ROUTES,
+            "runs": (1, 1, 2),
         },
     ),
-    "a_caller_asks": (
-        3,
-        {"what": st.sampled_from(("cancel", "forget", "look", "positions")), "runs": st.sampled_from((1, 2))},
-    ),
+    "a_caller_asks": (3, {"what": ("cancel", "forget", "look", "positions"), "runs": (1, 2)}),
     "a_worker_process": (
         2,
-        {
-            "worker": st.sampled_from(WORKERS),
-            "what": st.sampled_from(("beats", "dies", "leaves")),
-            "runs": st.sampled_from((1, 2)),
-        },
+        {"worker": WORKERS, "what": ("beats", "beats", "dies", "leaves"), "taken": TAKEN, "runs": (1, 2)},
     ),
-    "a_message_is_delivered": (8, {"worker": st.sampled_from(WORKERS), "runs": st.sampled_from((1, 1, 2))}),
+    "a_message_is_delivered": (8, {"worker": WORKERS, "runs": (1, 1, 2)}),
     "an_attempt_says_something": (
         6,
         {
-            "what": st.sampled_from(
-                ("report", "progress", "finish", "finish", "failed", "retried", "released", "cancelled", "lost")
-            ),
-            "runs": st.sampled_from((1, 2)),
+            "what": ("report", "progress", "finish", "finish", "failed", "retried", "released", "cancelled", "lost"),
+            "runs": (1, 2),
         },
     ),
     "a_courier": (
         5,
         {
-            "what": st.sampled_from(("posts", "claims", "claims", "delivers", "fails", "despairs", "is told: gone")),
-            "runs": st.sampled_from((1, 1, 2)),
+            "what": ("posts", "claims", "claims", "delivers", "fails", "despairs", "is told: gone"),
+            "runs": (1, 1, 2),
         },
     ),
     "time_passes_for": (
         5,
-        {"what": st.sampled_from(("a lease", "a lease", "publication", "silence", "retention", "a webhook"))},
+        {"what": ("a lease", "a lease", "publication", "desertion", "silence", "retention", "a webhook")},
     ),
-    "a_worker_keeps_house": (
-        6,
-        {"what": st.sampled_from(("dispatch", "reap", "expire")), "runs": st.sampled_from((1, 1, 2))},
-    ),
+    "a_worker_keeps_house": (6, {"what": ("dispatch", "reap", "expire"), "runs": (1, 1, 2)}),
 }
 
 
@@ -174,8 +171,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.deliveries: dict[str, ModelDelivery] = {}
         self.tries: list[Delivery] = []
         self.jobs: dict[str, ModelJob] = {}
+        self.queues: dict[str, str] = {}
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         self.counted: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
         self.made = 0
         self.versions: dict[str, int] = {}
         self.states_seen: dict[str, State] = {}
@@ -190,53 +189,57 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # What may happen
 
-    @initialize(jobs=st.integers(1, 6), workers=st.integers(0, 3))
-    def begin(self, jobs, workers):
+    @initialize(seed=st.integers(0, 2**32 - 1))
+    def begin(self, seed):
+        self.chance = Random(seed)
+        jobs, workers = self.chance.randint(1, 6), self.chance.randint(0, 3)
         for _ in range(jobs):
             self._accept("one", "", "f", 1, webhook=True)
         for worker in WORKERS[:workers]:
-            self._heartbeat(worker, 1)
+            self._heartbeat(worker, TAKEN[0], 1)
 
-    @rule(data=st.data())
-    def something_happens(self, data):
-        name = data.draw(st.sampled_from([name for name, (weight, _) in HAPPENINGS.items() for _ in range(weight)]))
-        arguments = {key: data.draw(strategy, label=key) for key, strategy in HAPPENINGS[name][1].items()}
-        getattr(self, name)(data, **arguments)
+    @rule()
+    def something_happens(self):
+        chance = self.chance
+        (name,) = chance.choices(list(HAPPENINGS), [weight for weight, _ in HAPPENINGS.values()])
+        arguments = {key: chance.choice(choices) for key, choices in HAPPENINGS[name][1].items()}
+        hypothesis.note(f"{name} {arguments}")
+        getattr(self, name)(chance, **arguments)
 
-    def a_caller_submits(self, data, owner, key, fingerprint, webhook, runs):
-        self._accept(owner, key, fingerprint, runs, webhook=webhook)
+    def a_caller_submits(self, chance, owner, key, fingerprint, webhook, route, runs):
+        self._accept(owner, key, fingerprint, runs, webhook=webhook, route=route)
 
-    def a_caller_asks(self, data, what, runs):
+    def a_caller_asks(self, chance, what, runs):
         if what == "positions":
             self._check_positions()
         elif self.ever:
-            job_id = data.draw(st.sampled_from(self.ever))
+            job_id = chance.choice(self.ever)
             {"cancel": lambda: self._cancel(job_id, runs), "forget": lambda: self._ask_to_forget(job_id)}.get(
                 what, lambda: self._look(job_id)
             )()
 
-    def a_worker_process(self, data, worker, what, runs):
+    def a_worker_process(self, chance, worker, what, taken, runs):
         if what == "beats":
-            self._heartbeat(worker, runs)
+            self._heartbeat(worker, taken, runs)
         elif what == "dies":
             self._shift("workers", worker, -2 * LONG)
         else:
             self.ledger.leave(worker)
 
-    def a_message_is_delivered(self, data, worker, runs):
+    def a_message_is_delivered(self, chance, worker, runs):
         """To its first worker, or once more, or to one who knows, rightly or not, that the job's holder is dead."""
         if pool := self._of_state(State.QUEUED) * 3 + self._of_state(State.STARTED) + self.ever:
-            job_id = data.draw(st.sampled_from(pool))
+            job_id = chance.choice(pool)
             held = self.ledger.holder(job_id)
             assert (held is not None) == (self._state(job_id) is State.STARTED)
             tokens = ["", "", *([held[1]] if held else []), *(claim.token for claim in self.claims[-2:])]
-            self._claim(job_id, worker, data.draw(st.sampled_from(tokens)), runs)
+            self._claim(job_id, worker, chance.choice(tokens), runs)
 
-    def an_attempt_says_something(self, data, what, runs):
+    def an_attempt_says_something(self, chance, what, runs):
         """One that is heard, or one that is stale and does not know it."""
         heard = [claim for claim in self.claims if self._heard(claim) is not None]
         if self.claims:
-            claim = data.draw(st.sampled_from(heard * 3 + self.claims))
+            claim = chance.choice(heard * 3 + self.claims)
             if what in {"report", "progress"}:
                 self._report(claim, Progress(Phase.SAMPLING, 1, 4) if what == "progress" else None, runs)
             elif what == "finish":
@@ -244,46 +247,53 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self._end_attempt(claim, what, runs)
 
-    def a_courier(self, data, what, runs):
+    def a_courier(self, chance, what, runs):
         """One that gives out what is due, takes a delivery in hand, or settles a try, which may be stale."""
         if what == "posts":
             self._post(runs)
         elif what == "claims":
             pool = [job_id for job_id, delivery in self.deliveries.items() if delivery.state == "pending"]
             if self.ever:
-                self._claim_delivery(data.draw(st.sampled_from(pool * 3 + self.ever)), runs)
+                self._claim_delivery(chance.choice(pool * 3 + self.ever), runs)
         elif self.tries:
             heard = [each for each in self.tries if self._holds(each)]
-            self._settle_delivery(data.draw(st.sampled_from(heard * 3 + self.tries)), what, runs)
+            self._settle_delivery(chance.choice(heard * 3 + self.tries), what, runs)
 
-    def time_passes_for(self, data, what):
+    def time_passes_for(self, chance, what):
         started, ended = self._of_state(State.STARTED), self._ended()
         if what == "a lease":
-            for job_id in data.draw(st.lists(st.sampled_from(started), unique=True)) if started else ():
+            for job_id in _some(chance, started):
                 self._lapse(job_id)
         elif what == "silence":
             self._be_silent()
-        elif what == "publication":
-            for job_id in self._members("published"):
-                self._shift("published", job_id, -LONG - REPUBLISH_AFTER - 1)
+        elif what in {"publication", "desertion"}:
+            if what == "desertion":
+                self._desert(chance)
+            for job_id in self._members("published:*"):
+                self._shift(self._published(job_id), job_id, -LONG - REPUBLISH_AFTER - 1)
         elif what == "a webhook":
-            for job_id in (
-                data.draw(st.lists(st.sampled_from(sorted(self.deliveries)), unique=True, max_size=3))
-                if (self.deliveries)
-                else ()
-            ):
+            for job_id in _some(chance, sorted(self.deliveries)):
                 self._let_time_pass_for(job_id)
         elif what == "retention" and ended:
-            job_id = data.draw(st.sampled_from(ended))
+            job_id = chance.choice(ended)
             self._shift("ended", job_id, -10_000_000)
             self.jobs[job_id].due = True
 
-    def a_worker_keeps_house(self, data, what, runs):
+    def a_worker_keeps_house(self, chance, what, runs):
         {"dispatch": self._dispatch, "reap": self._reap, "expire": self._expire}[what](runs)
 
     # Callers
 
-    def _accept(self, owner: str, key: str, fingerprint: str, runs: int, *, webhook: bool = False) -> None:
+    def _accept(
+        self,
+        owner: str,
+        key: str,
+        fingerprint: str,
+        runs: int,
+        *,
+        webhook: bool = False,
+        route: tuple[str, Profile] = ROUTES[0],
+    ) -> None:
         job_id = f"job-{self.made:03}"
         earlier = self.keys.get((owner, key)) if key else None
         if earlier and earlier[0] not in self.jobs:
@@ -291,25 +301,29 @@ class LedgerMachine(RuleBasedStateMachine):
         with self._repeated(runs):
             if earlier and earlier[1] != fingerprint:
                 with pytest.raises(IdempotencyConflictError):
-                    self._submit(job_id, owner, key, fingerprint, webhook=webhook)
+                    self._submit(job_id, owner, key, fingerprint, route, webhook=webhook)
                 return
-            accepted = self._submit(job_id, owner, key, fingerprint, webhook=webhook)
+            accepted = self._submit(job_id, owner, key, fingerprint, route, webhook=webhook)
         if earlier:
             assert accepted == earlier[0]
             return
         assert accepted == job_id
-        self.jobs[job_id] = ModelJob(owner, self.made, webhook=webhook)
+        self.jobs[job_id] = ModelJob(owner, self.made, webhook=webhook, model=route[0], profile=route[1])
         self.ever.append(job_id)
         self.made += 1
         self.counted["created"] += 1
         if key:
             self.keys[owner, key] = (job_id, fingerprint)
 
-    def _submit(self, job_id: str, owner: str, key: str, fingerprint: str, *, webhook: bool) -> str:
+    def _submit(
+        self, job_id: str, owner: str, key: str, fingerprint: str, route: tuple[str, Profile], *, webhook: bool
+    ) -> str:
         # Each has a host of its own, so that none waits for another.
         url = f"https://{job_id}/" if webhook else ""
         more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint, "webhook": url}
-        return self.ledger.submit(job_id, parameters=PARAMETERS, model={}, input=f"inputs/{job_id}.png", **more)
+        parameters = replace(PARAMETERS, profile=route[1])
+        model = {"name": route[0]}
+        return self.ledger.submit(job_id, parameters=parameters, model=model, input=f"inputs/{job_id}.png", **more)
 
     def _cancel(self, job_id: str, runs: int) -> None:
         with self._repeated(runs):
@@ -344,19 +358,27 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (job.position is not None) == (model.state is State.QUEUED)
 
     def _check_positions(self) -> None:
-        queued = [job_id for job_id, job in self.jobs.items() if job.state is State.QUEUED]
-        positions = sorted(self.ledger.find(job_id).position or 0 for job_id in queued)
-        assert positions == list(range(1, len(queued) + 1))
+        for model in ("tiny", "other"):
+            queued = [job_id for job_id in self._of_state(State.QUEUED) if self.jobs[job_id].model == model]
+            positions = sorted(self.ledger.find(job_id).position or 0 for job_id in queued)
+            assert positions == list(range(1, len(queued) + 1))
 
     # Workers
 
-    def _heartbeat(self, worker: str, runs: int) -> None:
+    def _heartbeat(self, worker: str, taken: tuple[str, tuple[str, ...]], runs: int) -> None:
+        status = WorkerStatus(worker, "cpu", "instance", 1, taken[0], False, 0.0, 1.0, profiles=taken[1])
         with self._repeated(runs):
-            self.ledger.heartbeat(WorkerStatus(worker, "cpu", "instance", 1, "tiny", False, 0.0, 1.0))
+            self.ledger.heartbeat(status)
+        self.queues[worker] = status.queue
         self._shift("workers", worker, LONG)
 
     def _claim(self, job_id: str, worker: str, dead: str, runs: int) -> None:
         job = self.jobs.get(job_id)
+        # One of which nothing was ever heard takes anything.
+        if job is not None and worker in self.queues and not _takes(self.queues[worker], job):
+            assert self.ledger.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead) is None
+            self.seen["refused"] += 1
+            return
         if job is not None and job.state is State.STARTED and (job.lapsed or job.token == dead):
             self._lose(job)
         with self._repeated(runs):
@@ -509,23 +531,42 @@ class LedgerMachine(RuleBasedStateMachine):
     # House-keeping
 
     def _dispatch(self, runs: int) -> None:
-        window = max(1, self._live_workers())
-        published, waiting = self._members("published"), self._members("waiting")
+        published, waiting = self._members("published:*"), self._members("waiting:*")
         with self._repeated(runs):
-            chosen = self.ledger.dispatch()
+            answered = self.ledger.dispatch()
+        chosen = list(answered)
         if runs > 1:
-            assert chosen == []
-            chosen = sorted(self._members("published") - published)
+            assert answered == {}
+            chosen = sorted(self._members("published:*") - published)
         else:
-            self._check_order(chosen, waiting)
-        fresh = [job_id for job_id in waiting if not self.jobs[job_id].returned]
-        back = len(waiting) - len(fresh)
-        room = window - len(published) - back
-        assert len(chosen) == back + max(0, min(room, len(fresh)))
+            for model in ("tiny", "other"):
+                for profile in Profile:
+                    self._check_order(chosen, waiting, model, profile)
+        at_work, loads = self._at_work(), self._loads()
+        for job_id in chosen:
+            job, queue = self.jobs[job_id], self.client.hget(f"svd:job:{job_id}", "queue")
+            assert _takes(queue, job)
+            assert queue in at_work or not any(each.startswith(f"{job.model}|") for each in at_work)
+            if not job.returned:
+                assert loads["published", queue] <= max(1, at_work[queue]) + sum(
+                    self.jobs[i].returned for i in published
+                )
+            if runs == 1:
+                assert answered[job_id] == celery_queue("svd", queue)
+        # Nobody has room for what still waits, and all of that is new.
+        for job_id in waiting - set(chosen):
+            job = self.jobs[job_id]
+            takers = [queue for queue in at_work if _takes(queue, job)]
+            if not any(queue.startswith(f"{job.model}|") for queue in at_work):
+                takers = [f"{job.model}|"]
+            assert all(loads["published", queue] >= max(1, at_work[queue]) for queue in takers)
+            assert not takers or not job.returned
         self._note_publication(chosen)
 
-    def _check_order(self, chosen: list[str], waiting: set[str]) -> None:
+    def _check_order(self, chosen: list[str], waiting: set[str], model: str, profile: Profile) -> None:
         """Those who had waited already come first; an owner's other jobs in the order of their submission."""
+        of_route = {i for i in waiting if (self.jobs[i].model, self.jobs[i].profile) == (model, profile)}
+        chosen, waiting = [job_id for job_id in chosen if job_id in of_route], of_route
         order = chosen + sorted(waiting - set(chosen))
         returned = [self.jobs[job_id].returned for job_id in order]
         assert returned[: len(chosen)] == sorted(returned, reverse=True)[: len(chosen)]
@@ -535,6 +576,13 @@ class LedgerMachine(RuleBasedStateMachine):
             mine = [self.jobs[job_id] for job_id in chosen]
             first = [job.number for job in mine if job.owner == owner and not job.returned]
             assert first == sorted(numbers)[: len(first)]
+
+    def _desert(self, chance: Random) -> None:
+        """All workers of a queue that has jobs fall silent."""
+        if queues := sorted({queue for _, queue in self._loads()}):
+            deserted = chance.choice(queues)
+            for worker in (worker for worker, queue in self.queues.items() if queue == deserted):
+                self._shift("workers", worker, -2 * LONG)
 
     def _lapse(self, job_id: str) -> None:
         self._shift("leases", job_id, -3 * LONG)
@@ -550,23 +598,38 @@ class LedgerMachine(RuleBasedStateMachine):
     def _note_publication(self, job_ids: Iterable[str]) -> None:
         """However slow this machine is: only a rule makes it long ago."""
         for job_id in job_ids:
-            self._shift("published", job_id, LONG)
+            self._shift(self._published(job_id), job_id, LONG)
 
     def _reap(self, runs: int) -> None:
         lapsed = {job_id for job_id, job in self.jobs.items() if job.lapsed}
-        started = len(self._of_state(State.STARTED)) - len(lapsed)
+        queue_of = {job_id: self.client.hget(f"svd:job:{job_id}", "queue") for job_id in self.jobs}
+        started = Counter(queue_of[job_id] for job_id in self._of_state(State.STARTED) if job_id not in lapsed)
         seconds, _ = self.client.time()
-        overdue = set(self.client.zrangebyscore("svd:published", "-inf", seconds))
-        republished = overdue if self._live_workers() > started else set()
+        overdue = {
+            job_id
+            for model in ("tiny", "other")
+            for job_id in self.client.zrangebyscore(f"svd:published:{model}", "-inf", seconds)
+        }
+        at_work = self._at_work()
+        republished = {job_id for job_id in overdue if at_work[queue_of[job_id]] > started[queue_of[job_id]]}
+        deserted = {
+            job_id
+            for job_id in overdue
+            if queue_of[job_id] not in at_work and any(_takes(queue, self.jobs[job_id]) for queue in at_work)
+        }
         with self._repeated(runs):
             answered = self.ledger.reap()
         for job_id in lapsed:
             self._lose(self.jobs[job_id])
         if runs > 1:
-            assert answered == ([], [])
+            assert answered == ([], {})
         else:
             assert set(answered[0]) == lapsed
-            assert set(answered[1]) == republished
+            assert answered[1] == {job_id: celery_queue("svd", queue_of[job_id]) for job_id in republished}
+        assert deserted <= self._members("waiting:*")
+        self.seen.update({"deserted": len(deserted), "republished": len(republished)})
+        for job_id in deserted:
+            self.jobs[job_id].returned = True
         self._note_publication(republished)
 
     def _expire(self, runs: int) -> None:
@@ -631,10 +694,26 @@ class LedgerMachine(RuleBasedStateMachine):
             self.client.zincrby(f"svd:{name}", seconds, member)
 
     def _members(self, name: str) -> set[str]:
-        return set(self.client.zrange(f"svd:{name}", 0, -1))
+        """Of all sets whose name has that pattern."""
+        return {each for key in self.client.keys(f"svd:{name}") for each in self.client.zrange(key, 0, -1)}
 
-    def _live_workers(self) -> int:
-        return int(self.client.zcount("svd:workers", self.client.time()[0] - WORKER_SILENCE, "+inf"))
+    def _published(self, job_id: str) -> str:
+        return f"published:{self.jobs[job_id].model}"
+
+    def _at_work(self) -> Counter[str]:
+        """How many live workers take jobs from each queue."""
+        live = self.client.zrangebyscore("svd:workers", self.client.time()[0] - WORKER_SILENCE, "+inf")
+        return Counter(self.queues[worker] for worker in live)
+
+    def _loads(self) -> Counter[tuple[str, str]]:
+        """How many jobs each queue has that are published or started, as the jobs themselves say."""
+        names = {"published": self._members("published:*"), "started": self._members("leases")}
+        return Counter(
+            (kind, self.client.hget(f"svd:job:{job_id}", "queue")) for kind, ids in names.items() for job_id in ids
+        )
+
+    def _route(self, job_id: str) -> str:
+        return f"{self.jobs[job_id].model}|{self.jobs[job_id].profile}"
 
     def _state(self, job_id: str) -> State | None:
         return self.jobs[job_id].state if job_id in self.jobs else None
@@ -649,10 +728,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_job_is_in_exactly_the_sets_of_its_state(self):
-        names = ("waiting", "published", "queued", "leases", "ended")
-        sets = {name: self._members(name) for name in names}
-        assert not sets["waiting"] & sets["published"]
-        assert sets["waiting"] | sets["published"] == sets["queued"] == set(self._of_state(State.QUEUED))
+        waiting, published = self._members("waiting:*"), self._members("published:*")
+        assert not waiting & published
+        assert waiting | published == set(self._of_state(State.QUEUED))
+        for model in ("tiny", "other"):
+            for profile in Profile:
+                route = f"{model}|{profile}"
+                queued = {i for i in self._of_state(State.QUEUED) if self._route(i) == route}
+                assert self._members(f"queued:{route}") == queued
+                assert self._members(f"waiting:{route}") == queued & waiting
+            queued = {i for i in self._of_state(State.QUEUED) if self.jobs[i].model == model}
+            assert self._members(f"waiting:{model}") == queued & waiting
+            assert self._members(f"published:{model}") == queued & published
+        sets = {name: self._members(name) for name in ("leases", "ended")}
         assert sets["leases"] == set(self._of_state(State.STARTED))
         assert sets["ended"] == set(self._ended())
         for owner in OWNERS:
@@ -662,6 +750,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_counts_are_those_of_the_jobs(self):
         of_owners = Counter(self.jobs[job_id].owner for job_id in self._of_state(State.QUEUED))
         assert self.client.hgetall("svd:queued_of") == {owner: str(number) for owner, number in of_owners.items()}
+        loads = {f"{kind}|{queue}": str(number) for (kind, queue), number in self._loads().items()}
+        assert self.client.hgetall("svd:loads") == loads
         states = {state: int(number) for state, number in self.client.hgetall("svd:states").items()}
         assert {state: number for state, number in states.items() if number} == Counter(
             job.state for job in self.jobs.values()
@@ -742,6 +832,17 @@ class _Runs:
             each.runs = runs
 
 
+def _some(chance: Random, ids: list[str]) -> list[str]:
+    """Some of them; none only where there are none."""
+    return chance.sample(ids, chance.randint(1, len(ids))) if ids else []
+
+
+def _takes(queue: str, job: ModelJob) -> bool:
+    """Whether a job may be given to that queue."""
+    model, profiles = queue.split("|")
+    return model == job.model and (not profiles or str(job.profile) in profiles.split(","))
+
+
 def _reach(state: State) -> frozenset[State]:
     """What a claim may do in one script to a job whose holder is dead: queue it again, and move it on from there."""
     return MOVES[State.QUEUED] if state is State.STARTED else frozenset()
@@ -760,7 +861,7 @@ def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_
 
         def teardown(self) -> None:
             super().teardown()
-            taken.update(self.counted)
+            taken.update(self.counted + self.seen)
 
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         make: Any = lambda: Counted(client, settings)  # noqa: E731  (the signature wants a class, the code a maker)
@@ -776,4 +877,7 @@ def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_
             ),
         )
     assert taken["steps"] >= EXAMPLES * STEPS * 0.7
-    assert min(taken[f"webhook_tries|{outcome}"] for outcome in ("delivered", "failed", "lost")) > 0
+    assert all(taken[f"webhook_tries|{outcome}"] for outcome in ("delivered", "failed")), taken
+    assert taken["refused"], taken
+    rare = ("webhook_tries|lost", "deserted", "republished")
+    assert all(taken[name] for name in rare) or not THOROUGH, taken

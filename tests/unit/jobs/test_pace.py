@@ -16,7 +16,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
 from svd_service.jobs.ledger import Ledger, WorkerStatus
 from svd_service.jobs.pace import Outlook, Pace, Runner, Work, work_of
-from svd_service.jobs.request import Fit, Format, Parameters
+from svd_service.jobs.request import Fit, Format, Parameters, Profile
 
 SMALL = Parameters(1, 64, 64, 8, 10, 7, 127, 0.02, 1.0, 1.0, 4, Fit.CROP)
 LARGE = replace(SMALL, width=128, height=128)
@@ -38,12 +38,13 @@ def queued(position: int, parameters: Parameters = SMALL) -> Job:
     return Job("a", State.QUEUED, parameters, model, "", "", 0.0, position=position)
 
 
-def runner(work: Work | None = None, **busy: Any) -> Runner:
-    return Runner(DEVICE, "tiny", work, **busy)
+def runner(work: Work | None = None, *profiles: str, **busy: Any) -> Runner:
+    return Runner(DEVICE, frozenset(profiles), work, **busy)
 
 
 def outlook(runners: list[Runner], queue: list[tuple[int, Parameters]] | None = None) -> Outlook:
-    return Outlook({("tiny", DEVICE): pace()}, runners, [(place, work_of(what)) for place, what in queue or []])
+    entries = [(place, work_of(what), str(what.profile)) for place, what in queue or []]
+    return Outlook({DEVICE: pace()}, runners, entries)
 
 
 def test_guidance_doubles_the_work_of_the_steps_alone():
@@ -100,22 +101,38 @@ def test_the_time_left_goes_on_passing_while_nothing_is_heard():
 
 
 def test_a_device_without_experience_is_taken_to_be_like_the_others_of_its_model():
-    newcomer = Outlook({("tiny", DEVICE): pace()}, [Runner("another", "tiny")])
+    newcomer = Outlook({DEVICE: pace()}, [Runner("another")])
     assert newcomer.foretell(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
-    stranger = Outlook({("tiny", DEVICE): pace()}, [Runner(DEVICE, "another model")])
-    assert stranger.foretell(queued(1)).eta_seconds is None
+
+
+def test_jobs_that_only_others_take_hold_up_nobody():
+    draft, exact = replace(SMALL, profile=Profile.DRAFT), LARGE
+    alone = seconds_of(SMALL)
+    queue = [(place, exact) for place in range(6)]
+    specialist, other = runner(None, "draft"), runner(None, "exact")
+    told = outlook([specialist, other], queue)
+    assert told.foretell(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+    assert told.foretell(queued(7, exact)).eta_seconds == pytest.approx(7 * seconds_of(LARGE), abs=0.1)
+    # Whoever takes all helps both; nobody takes what nobody takes.
+    helped = outlook([specialist, other, runner()], queue).foretell(queued(7, exact)).eta_seconds
+    assert helped == pytest.approx(4 * seconds_of(LARGE), abs=0.1)
+    assert outlook([specialist], queue).foretell(queued(7, exact)).eta_seconds is None
+    assert outlook([specialist], queue).foretell(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+
+
+def test_a_job_that_stands_for_many_is_shared_by_those_who_take_it():
+    some = outlook([runner(None, "draft"), runner(), runner()], [(0, LARGE), (8, LARGE), (16, LARGE)])
+    assert some.foretell(queued(25, LARGE)).eta_seconds == pytest.approx(13 * seconds_of(LARGE), rel=0.05)
 
 
 # With the ledger
 
 
 def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
-    stranger, busy = Runner(DEVICE, "another model"), runner(work_of(SMALL))
-    queue = [(place, work_of(SMALL)) for place in (0, 2)]  # the first stands for two
-    known = Outlook({("tiny", DEVICE): pace()}, [stranger, busy], queue)
-    assert known.until_start(3) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
-    assert replace(known, runners=[stranger]).until_start(3) is None
-    assert replace(known, paces={}).until_start(0) is None
+    known = outlook([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first stands for two
+    assert known.until_start(3, Profile.EXACT) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
+    assert replace(known, runners=[]).until_start(3, Profile.EXACT) is None
+    assert replace(known, paces={}).until_start(0, Profile.EXACT) is None
 
 
 @pytest.fixture
@@ -232,7 +249,7 @@ def fill(client: Any, number: int) -> None:
         for i = 0, tonumber(KEYS[1]) - 1 do
           local id = 'job-' .. i
           redis.call('COPY', 'svd:job:t', 'svd:job:' .. id)
-          redis.call('ZADD', 'svd:waiting', i, id)
+          redis.call('ZADD', 'svd:waiting:tiny', i, id)
         end
         return 1""",
         1,
@@ -280,7 +297,7 @@ def test_the_far_end_of_a_queue_is_looked_at_once_for_all_who_ask(ledger: Ledger
     def asked(place: int) -> dict[Any, Any]:
         """What is remembered of the far end after somebody asked for this place."""
         assert foretold(ledger, f"job-{place - 1}").eta_seconds == pytest.approx(place * own, rel=0.01)
-        return dict(redis_client.hgetall("svd:far"))
+        return dict(redis_client.hgetall("svd:far:tiny"))
 
     for number in range(64):
         submit(ledger, f"job-{number}")

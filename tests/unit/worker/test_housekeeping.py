@@ -26,7 +26,13 @@ def published() -> list[str]:
 def jobs(redis_url: str, make_settings: Callable[..., Settings], published: list[str]) -> JobService:
     settings = make_settings(REDIS_URL=redis_url)
     ledger = Ledger(connect(settings), settings)
-    return JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, published.append)
+    return JobService(
+        ledger,
+        LocalArtifacts(settings.data_dir),
+        Model.of(settings),
+        settings,
+        lambda job_id, _: published.append(job_id),
+    )
 
 
 @pytest.fixture

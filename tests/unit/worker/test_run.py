@@ -53,7 +53,7 @@ def rendering(
 def slot(redis_url: str, make_settings: Callable[..., Settings]) -> Slot:
     settings = make_settings(REDIS_URL=redis_url)
     ledger = Ledger(connect(settings), settings)
-    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, lambda job_id: None)
+    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, lambda *_: None)
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
     return Slot(holder, rendering, jobs, Lease(ledger, status, settings.lease, Departure()), settings)

@@ -78,7 +78,13 @@ def slot(redis_url: str, make_settings: Callable[..., Settings], published: list
     settings = make_settings(REDIS_URL=redis_url)
     client = connect(settings)
     ledger = Ledger(client, settings)
-    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, published.append)
+    jobs = JobService(
+        ledger,
+        LocalArtifacts(settings.data_dir),
+        Model.of(settings),
+        settings,
+        lambda job_id, _: published.append(job_id),
+    )
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 0.0)
     departure = Departure()
@@ -238,7 +244,7 @@ def away(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
     root = slot.settings.data_dir
     (root / ("x" * 200)).symlink_to("x" * 200)  # a loop: ELOOP, whoever asks, root included
     artifacts = Away(root, times)
-    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda _: None)
+    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda *_: None)
     return replace(slot, jobs=jobs)
 
 
@@ -275,7 +281,7 @@ def elsewhere(
 ) -> Slot:
     monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
     artifacts = Elsewhere(slot.settings.data_dir, times, said)
-    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda _: None)
+    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda *_: None)
     return replace(slot, jobs=jobs)
 
 
