@@ -37,6 +37,7 @@ class Parameters(TypedDict, total=False):
     Bounds are the service's business, which says so when one is exceeded. `webhook_url` is where it tells of the end.
     """
 
+    model: str | None
     seed: int | None
     width: int | None
     height: int | None

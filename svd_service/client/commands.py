@@ -52,6 +52,7 @@ def generate(
     profile: Annotated[
         Literal["exact", "draft"] | None, typer.Option(help="draft: fewer steps, sooner and coarser.")
     ] = None,
+    model: Annotated[str | None, typer.Option(help="Where the service has several: which.")] = None,
     priority: Annotated[int | None, typer.Option(help="Greater is sooner, as far as the key allows.")] = None,
     open_videos: Annotated[bool, typer.Option("--open", help="Show each video when all are there.")] = False,
     server: Server = DEFAULT_SERVER,
@@ -73,6 +74,7 @@ def generate(
         "height": height,
         "fit": fit,
         "profile": profile,
+        "model": model,
         "priority": priority,
     }
     targets = _targets(pictures, out, kind or FORMATS[0])

@@ -8,6 +8,7 @@ import pytest
 from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.jobs.job import Failure, File, Phase, Progress, Result
 from svd_service.jobs.ledger import WorkerStatus
+from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.request import Format
 from svd_service.jobs.service import preview_name, result_name
 from tests.unit.api.conftest import VIDEO, png
@@ -28,6 +29,22 @@ def test_a_submission_is_accepted_with_its_effective_values(http, photo):
     assert (job["model"]["name"], job["model"]["trained"]) == ("nano", True)
     assert answer.headers["Location"] == f"/status/{job['task_id']}"
     assert http.get(answer.headers["Location"]).json == job
+
+
+def test_a_request_names_one_of_the_models_that_there_are(http, jobs, photo):
+    jobs.ledger.introduce(Model("other", "org/other", defaults=Defaults(64, 64, num_frames=4)))
+
+    def ask(name):
+        return http.post("/generate", data={"image": (io.BytesIO(photo), "upload"), "model": name})
+
+    for name, used in (("other", "other"), ("nano", "nano"), ("", "nano")):
+        answer = ask(name)
+        assert (answer.status_code, answer.json["model"]["name"]) == (202, used)
+    assert (ask("other").json["parameters"]["width"], ask("other").json["position"]) == (64, 3)
+    refused = ask("nobody's")
+    assert (refused.status_code, refused.json["error"]["parameter"]) == (422, "model")
+    assert refused.json["error"]["message"] == "model: any of nano, other; got nobody's"
+    assert [model["name"] for model in http.get("/models").json["models"]] == ["nano", "other"]
 
 
 def test_a_draft_takes_the_models_draft_steps_unless_the_caller_says_how_many(http, photo):

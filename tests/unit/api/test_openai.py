@@ -8,6 +8,7 @@ from PIL import Image
 from werkzeug.test import encode_multipart
 
 from svd_service.jobs.job import Failure, Phase, Progress, Variant
+from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import variant_name
 from tests.unit.api.conftest import VIDEO, png
 
@@ -53,6 +54,19 @@ def test_a_video_is_queued_with_all_fields_that_the_clients_know(create):
 def test_the_profile_is_one_of_the_extras(create):
     used = create(profile="draft").json["parameters"]
     assert (used["profile"], used["num_inference_steps"]) == ("draft", 1)
+
+
+def test_a_model_that_a_worker_holds_makes_the_video_in_its_own_terms(create, jobs):
+    jobs.ledger.introduce(
+        Model("other", "org/other", defaults=Defaults(64, 64, fps=10), bounds=Bounds((64, 64), (64, 64)))
+    )
+    video = create(model="other", prompt=None, seconds="2").json
+    assert (video["model"], video["warnings"], video["size"], video["parameters"]["num_frames"]) == (
+        "other",
+        [],
+        "64x64",
+        20,
+    )
 
 
 def test_what_has_no_effect_is_said(create):

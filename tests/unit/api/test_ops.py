@@ -2,12 +2,24 @@ import io
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 from svd_service.api import create_app
 from svd_service.api.ops import StoreWatch
 from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.jobs.ledger import Preparing, WorkerStatus
+
+
+def test_health_is_degraded_where_no_worker_holds_the_apis_own_model(http, jobs):
+    assert http.get("/health").json["status"] == "ok"  # it may be loading
+    other = WorkerStatus("w/0", "cpu", "i", 1, "other", True, 1.0, 2.0)
+    jobs.ledger.heartbeat(other)
+    told = http.get("/health").json
+    assert (told["status"], told["workers_ready"]) == ("degraded", 1)
+    assert "no worker holds nano, but other" in told["message"]
+    jobs.ledger.heartbeat(replace(other, worker="w/1", model="nano"))
+    assert http.get("/health").json["status"] == "ok"
 
 
 def test_health_tells_of_redis_and_the_workers(http, jobs):

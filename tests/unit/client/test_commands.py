@@ -100,6 +100,7 @@ def test_all_parameters_reach_the_service(willing: StandIn, cat: Path, tmp_path:
         "height": "128",
         "fit": "crop",
         "profile": "draft",
+        "model": "other",
     }
     options = [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert run(willing, "generate", cat, "-o", tmp_path / "o.mp4", *options).exit_code == 0
