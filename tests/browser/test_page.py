@@ -13,6 +13,7 @@ from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Failure, Holder, Phase, Progress, Result
 from svd_service.jobs.ledger import Ledger, connect
+from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.request import BOUNDS
 from svd_service.jobs.service import preview_name, result_name
 from tests.browser.conftest import Visit
@@ -59,12 +60,37 @@ def drawn(width: int, height: int, left: str, right: str) -> FilePayload:
     return {"name": "halves.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
 
 
+def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledger: Ledger, visit: Open):
+    window = visit(desk)
+    page = window.page
+    expect(page.locator("#about")).to_contain_text("nano")
+    add(page, CAT)
+    expect(page.locator("#model-field")).to_be_hidden()
+
+    ledger.introduce(Model("other", "org/other", description="Another.", defaults=Defaults(512, 512, num_frames=9)))
+    page.reload()
+    add(page, CAT)
+    expect(page.locator("#num_frames")).not_to_have_value("9")
+    page.get_by_label("Model").select_option("other")
+    expect(page.locator("#num_frames")).to_have_value("9")
+    expect(page.locator("#model-help")).to_have_text("Another.")
+    window.look("models")
+    send(page)
+    job = ledger.find(ids(page)[0])
+    assert (job.model["name"], job.parameters.num_frames, job.parameters.width) == ("other", 9, 512)
+    # Changed, it is of the same model.
+    ledger.cancel(job.id)
+    page.reload()
+    card(page, "chelsea").get_by_role("button", name="Change").click()
+    expect(page.get_by_label("Model")).to_have_value("other")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["desktop", "phone"])
 def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str):
     window = visit(stack, kind)
     page = window.page
-    expect(page.locator("#model")).to_contain_text("nano")
+    expect(page.locator("#about")).to_contain_text("nano")
     window.look("1-empty")
 
     add(page, CAT, ASTRONAUT)
@@ -165,7 +191,7 @@ def test_the_whole_picture_is_kept_on_black_where_that_is_asked_for(desk: Stack,
 
 def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
-    expect(page.locator("#model")).to_contain_text("nano")
+    expect(page.locator("#about")).to_contain_text("nano")
 
     def tab_to(locator) -> None:
         for _ in range(40):
@@ -348,7 +374,7 @@ def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, vis
     enter("sk-svd-wrong")
     expect(page.locator("#notices")).to_contain_text("does not accept this API key")
     enter(KEYS["anna"])
-    expect(page.locator("#model")).to_contain_text("nano")
+    expect(page.locator("#about")).to_contain_text("nano")
     expect(page.locator("#notices")).not_to_contain_text("API key")
 
     add(page, CAT)

@@ -22,6 +22,7 @@ export class Composer {
   #drafts = [];
   #current = null;
   #defaults = { width: 1024, height: 576 };
+  #models = [];
   #profiles = {};
   #busy = false;
 
@@ -31,8 +32,18 @@ export class Composer {
     this.#listen();
   }
 
+  /** Let the caller choose among the models, the service's own first. */
+  offer(models) {
+    this.#models = models;
+    $("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
+    $("model-field").hidden = models.length === 1;
+    this.#configure(models[0]);
+  }
+
   /** Take defaults and bounds from the model's description. */
-  configure(model) {
+  #configure(model) {
+    $("model").value = model.name;
+    $("model-help").textContent = model.description;
     this.#defaults = { ...model.defaults, profile: "exact" };
     this.#profiles = model.profiles;
     for (const option of $("profile").options) option.hidden = option.disabled = !(option.value in model.profiles);
@@ -48,6 +59,8 @@ export class Composer {
 
   /** Put settings into the form. */
   set(settings) {
+    const model = this.#models.find(({ name }) => name === settings.model);
+    if (model && model.name !== $("model").value) this.#configure(model);
     for (const name of SLIDERS) if (name in settings) $(name).value = settings[name];
     $("seed").value = settings.seed ?? "";
     if (settings.profile) $("profile").value = settings.profile;
@@ -96,6 +109,10 @@ export class Composer {
       this.add([...event.dataTransfer.files]);
     });
     for (const name of SLIDERS) $(name).addEventListener("input", () => this.#slide(name));
+    $("model").addEventListener("change", (event) => {
+      this.#configure(this.#models.find(({ name }) => name === event.target.value));
+      announce(`The settings are those of ${event.target.value}.`);
+    });
     $("profile").addEventListener("change", (event) => {
       $("num_inference_steps").value = this.#profiles[event.target.value].num_inference_steps;
       this.#say();
@@ -246,6 +263,7 @@ export class Composer {
     const settings = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
     const seed = $("seed").value.trim();
     settings.profile = $("profile").value;
+    settings.model = $("model").value;
     return seed ? { ...settings, seed: Number(seed) } : settings;
   }
 

@@ -47,12 +47,13 @@ function refused(error) {
 /** The same picture and settings with another seed, or with the same where `seed` is that of the job. */
 async function again(record, job, seed) {
   const { width, height, fit, ...settings } = job.parameters;
-  await composer.send({ ...record, fields: { width, height, fit } }, { ...settings, seed });
+  const model = job.model.name;
+  await composer.send({ ...record, fields: { width, height, fit } }, { ...settings, model, seed });
 }
 
 function change(record, job) {
   const file = new File([record.picture], record.name, { type: record.picture.type });
-  composer.add([file], { ...record.draft, name: record.name, settings: job.parameters });
+  composer.add([file], { ...record.draft, name: record.name, settings: { ...job.parameters, model: job.model.name } });
 }
 
 // The jobs of earlier visits
@@ -132,15 +133,16 @@ function notice(name, text, kind = "", action = null) {
 async function watchHealth() {
   for (;;) {
     const now = await health();
-    const well = now.status === "ok";
+    const well = ["ok", "degraded"].includes(now.status) && now.artifacts !== false;
     const lost =
       now.status === "unreachable"
         ? "The service does not answer. Trying again …"
-        : now.status === "degraded"
+        : now.artifacts === false
         ? "The service cannot reach its store of pictures and videos. Nothing is lost; it goes on as soon as that is back."
         : "The service cannot reach its queue (Redis). Nothing is lost; it goes on as soon as the queue is back.";
     notice("service", !well && lost, "bad");
-    notice("workers", well && !now.workers_ready && "No worker is ready yet. What you send waits until one is.");
+    const idle = !now.workers?.some(({ model }) => model === now.model?.name);
+    notice("workers", well && idle && "No worker is ready yet. What you send waits until one is.");
     notice(
       "weights",
       well && now.model?.trained === false && "This model has random weights, for tests: its videos are noise.",
@@ -152,9 +154,9 @@ async function watchHealth() {
 async function loadModel() {
   for (;;) {
     try {
-      const [model] = await models();
-      composer.configure(model);
-      $("model").textContent = [`Model: ${model.name}`, model.description].filter(Boolean).join(" · ");
+      const all = await models();
+      composer.offer(all);
+      $("about").textContent = [`Model: ${all[0].name}`, all[0].description].filter(Boolean).join(" · ");
       return;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
