@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard import current_process
@@ -95,8 +96,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     _pin(device)
     # SVT-AV1 would tell standard error of each file that it begins.
     os.environ.setdefault("SVT_LOG", "1")  # noqa: TID251
-    # What is compiled once, the next start finds. A hidden folder, which no artifact is in.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(configuration.data_dir / ".compiled"))  # noqa: TID251
+    _keep_compiled(configuration.data_dir)
     from svd_service.video import render  # noqa: PLC0415
     from svd_service.video.pipeline import load  # noqa: PLC0415
 
@@ -138,6 +138,14 @@ def _pin(device: str) -> None:
         # By default OpenMP's threads spin while they wait for each other. Beside other busy processes that costs more
         # than it gains: on two busy cores the nano model took 70 to 84 s a video spinning, and 9 to 41 s sleeping.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251
+
+
+def _keep_compiled(data_dir: Path) -> None:
+    """What is compiled once, the next start finds: in a hidden folder, which no artifact is in."""
+    folder = data_dir / ".compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # noqa: TID251
+    # Triton's own place is the home folder. In our image that is /tmp, from which docker lets no library be loaded.
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))  # noqa: TID251
 
 
 def is_gone(pid: int) -> bool:
