@@ -1,7 +1,7 @@
 # The worker: the model and everything that makes videos. Build from the repository's root:
 #   docker build -f docker/worker.Dockerfile -t svd-service-worker .
 # torch's wheel brings the CUDA libraries; of the host it needs the NVIDIA driver and its container toolkit. The base is
-# any image with Python 3.11 or newer and its venv module as `python3`.
+# any image of Debian or Ubuntu with Python 3.11 or newer and its venv module as `python3`.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -25,6 +25,16 @@ RUN pip install --no-cache-dir --no-deps --force-reinstall . \
     && pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}
+# torch.compile writes C and C++ and has it compiled when the worker starts, against Python's headers. The official images
+# of Python have those beside it; where the base is Debian's own Python, they are a package.
+# Which versions there are is the base's business:
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ libc6-dev \
+    && { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
+        || apt-get install --yes --no-install-recommends libpython3-dev; } \
+    && apt-get clean \
+    && rm -rf /var/lib/apt/lists/*
 # /data and /cache are made here so that new volumes mounted on them belong to the user, too. The number is the API
 # image's: both write to the same /data.
 RUN groupadd --gid 10001 svd \

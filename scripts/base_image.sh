@@ -3,7 +3,7 @@
 #
 # usage: scripts/base_image.sh NAME PACKAGE…
 #   scripts/base_image.sh localhost/python python3 python3-venv     then: PYTHON_IMAGE=localhost/python scripts/build_images.sh
-#   scripts/base_image.sh localhost/redis redis-server              then: scripts/smoke_images.py --redis localhost/redis
+#   scripts/base_image.sh localhost/redis redis-server              then: REDIS_IMAGE=localhost/redis scripts/build_images.sh --smoke
 # Variables: DEBIAN_SUITE (bookworm), DEBIAN_MIRROR (debootstrap's default), CONTAINER_TOOL.
 set -euo pipefail
 

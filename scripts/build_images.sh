@@ -3,7 +3,8 @@
 #
 # usage: scripts/build_images.sh [--smoke] [api] [worker] [-- THE BUILDER'S OWN ARGUMENTS]
 #   --smoke    afterwards run a job through the stack from the images (smoke_images.py), and tell their sizes
-# Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); CONTAINER_TOOL, to choose the builder.
+# Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); REDIS_IMAGE, what the smoke run takes (default: that of
+# compose.yaml); CONTAINER_TOOL, to choose the builder.
 #
 # On a network with certificates or package sources of its own they are lent to the build, and stay out of the images:
 #   scripts/build_images.sh -- -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/pip.conf:/etc/pip.conf:ro    (podman, buildah)
@@ -12,7 +13,7 @@ set -euo pipefail
 
 case ${1:-} in
   -h | --help)
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,12s/^# \{0,1\}//p' "$0"
     exit
     ;;
 esac
@@ -52,5 +53,5 @@ done
 
 if [ -n "$smoke" ]; then
   base=${PYTHON_IMAGE:-$(sed -n 's/^ARG PYTHON_IMAGE=//p' docker/api.Dockerfile)}
-  exec python3 scripts/smoke_images.py --base "$base"
+  exec python3 scripts/smoke_images.py --base "$base" ${REDIS_IMAGE:+--redis "$REDIS_IMAGE"}
 fi

@@ -35,13 +35,26 @@ MOST_ADDED = 150_000_000
 #: In a container: memory of its own.
 TMP = "/tmp"  # noqa: S108
 
+#: torch.compile for a CPU: C++ that includes Python's headers, compiled, loaded and right. Its cache is where a worker
+#: has it. For a GPU, Triton asks for the same compiler's C and the same headers.
+COMPILE = """
+import os
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["SVD_DATA_DIR"] + "/.compiled"
+import torch
+x = torch.arange(64.0)
+print(torch.compile(lambda x: x.sin() + x)(x).allclose(x.sin() + x))
+"""
+
 
 class CommandError(Exception):
     """A command ended badly."""
 
 
 class Containers(Protocol):
-    """What runs containers. `/tmp` is each one's own; `/data` is shared by those that run their image's own command."""
+    """What runs containers. `/tmp` is each one's own, and no library is loaded from it (docker's way, `noexec`).
+
+    `/data` is shared by all but those that are started with a command of their own.
+    """
 
     def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a container; without a command, with the image's."""
@@ -97,7 +110,7 @@ class Engine:
 
     def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in a container of its own to its end."""
-        entry = ("--entrypoint", command[0])
+        entry = ("--entrypoint", command[0], "--volume", f"{self._mark}:/data")
         return ended(self._tool, "run", "--rm", *self._restrictions, *entry, image, *command[1:])
 
     def alive(self, name: str) -> bool:
@@ -136,7 +149,7 @@ class Chroots:
         shift 3
         mount --bind "$root" "$root"
         for folder in proc dev sys; do mount --rbind "/$folder" "$root/$folder"; done
-        mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+        mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs "$root/tmp"
         [ ! -d "$root/data" ] || mount --bind "$data" "$root/data"
         mount -o remount,bind,ro "$root"
         exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+setuid,+setgid,+sys_chroot \
@@ -183,7 +196,7 @@ class Chroots:
     def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in a container of its own to its end."""
         entering, variables = self._command(image, command, {})
-        return subprocess.run(entering, env=variables, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(entering, env=variables, capture_output=True, text=True, check=False, timeout=600)
 
     def alive(self, name: str) -> bool:
         """Whether it still runs."""
@@ -240,6 +253,8 @@ def check(containers: Containers, api: str, worker: str) -> None:
     require(found == "None", f"{api} has no torch ({found})")
     found = containers.run(worker, "python", "-c", "import torch; print(torch.__version__)").stdout.strip()
     require(bool(found), f"{worker} has torch {found}")
+    compiled = containers.run(worker, "python", "-c", COMPILE)
+    require(compiled.stdout.strip() == "True", f"{worker} can compile {compiled.stderr[-2000:]}".strip())
 
 
 def run_a_job(containers: Containers, options: argparse.Namespace) -> None:

@@ -178,6 +178,30 @@ def test_an_image_is_small_in_rights_and_has_a_base_of_ones_choice(dockerfile: P
     assert all("--no-cache-dir" in line for line in lines if "pip install" in line)
 
 
+def test_the_worker_has_a_compiler_and_pythons_headers_when_it_runs_and_the_api_has_neither() -> None:
+    worker, api = (last_stage(ROOT / "docker" / f"{name}.Dockerfile") for name in ("worker", "api"))
+    (run,) = [instruction for instruction in worker if "apt-get" in instruction]
+    assert run.startswith("RUN ")
+    assert worker.index(run) < worker.index("USER 10001:10001")
+    always, without_headers = (words.split() for words in re.findall(r"apt-get install ([^&|;]+)", run))
+    # Triton calls gcc, which g++ brings along; inductor's C++ wants the C library's headers, too.
+    assert {"g++", "libc6-dev"} <= set(always)
+    assert "libpython3-dev" in without_headers
+    assert run.index("g++") < run.index("Python.h") < run.index("libpython3-dev")
+    for options in (always, without_headers):
+        assert {"--yes", "--no-install-recommends"} <= set(options)
+    assert run.endswith("&& apt-get clean && rm -rf /var/lib/apt/lists/*")
+    assert [instruction for instruction in api if "apt-get" in instruction] == []
+
+
+def test_what_a_worker_keeps_for_its_next_start_lies_in_volumes(services: dict[str, Service]) -> None:
+    mounted = {Path(mount.split(":")[1]) for mount in services["worker"]["volumes"]}
+    (environment,) = [one for one in last_stage(ROOT / "docker" / "worker.Dockerfile") if one.startswith("ENV ")]
+    kept = dict(word.split("=", 1) for word in environment.split()[1:])
+    for name in ("HF_HOME", "CUDA_CACHE_PATH", "SVD_DATA_DIR"):
+        assert mounted & {Path(kept[name]), *Path(kept[name]).parents}, name
+
+
 def test_the_images_are_built_from_nothing_but_the_package() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
@@ -329,6 +353,14 @@ def promtool() -> str:
     if not found:
         (pytest.fail if CI else pytest.skip)("no promtool (Debian: prometheus)")
     return found
+
+
+def last_stage(dockerfile: Path) -> list[str]:
+    """The instructions that make the image itself, each one line, without comments."""
+    lines = [line for line in dockerfile.read_text().splitlines() if not line.startswith("#")]
+    instructions = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
+    begins = max(number for number, line in enumerate(instructions) if line.startswith("FROM "))
+    return instructions[begins:]
 
 
 def program(name: str) -> str:
