@@ -85,6 +85,8 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 
 def build(architecture: Architecture, place: torch.device, precision: torch.dtype) -> Pipeline:
     """A pipeline of random weights, always the same ones on a kind of device, made where they are to be."""
+    # Not there: its tables are for the host, which makes NumPy's arrays of them.
+    scheduler = EulerDiscreteScheduler(**_SCHEDULER)
     before = torch.get_default_dtype()
     with torch.random.fork_rng(), place:
         torch.manual_seed(0)
@@ -94,7 +96,7 @@ def build(architecture: Architecture, place: torch.device, precision: torch.dtyp
                 vae=_vae(architecture),
                 image_encoder=_made(lambda: CLIPVisionModelWithProjection(_clip(architecture))),
                 unet=_made(lambda: UNetSpatioTemporalConditionModel(**architecture.unet)),
-                scheduler=EulerDiscreteScheduler(**_SCHEDULER),
+                scheduler=scheduler,
                 feature_extractor=CLIPImageProcessor(crop_size=224, size={"shortest_edge": 224}),
             )
         finally:

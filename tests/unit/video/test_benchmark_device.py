@@ -1,9 +1,13 @@
 """The device's benchmark at toy size: each lever and profile is run, and what cannot be right is refused."""
 
+import gc
 import importlib.util
 import json
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +71,49 @@ def test_the_device_benchmark_tells_phases_shares_and_memory(benchmark, tmp_path
         assert case["peak_gb"] > 0
     assert all(amount > 0 for amount in told["tflop"].values())
     assert told["ceilings"]["tflops"] > 0
+
+
+@pytest.fixture
+def no_automatic_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_automatic_collection")
+def test_no_case_is_measured_beside_the_pipeline_of_another(benchmark, monkeypatch: pytest.MonkeyPatch):
+    build, alive = architectures.build, []
+    unets: list[weakref.ref[Any]] = []
+
+    def watched(*args):
+        alive.append(sum(unet() is not None for unet in unets))
+        pipe = build(*args)
+        unets.append(weakref.ref(pipe.unet))
+        return pipe
+
+    monkeypatch.setattr(architectures, "build", watched)
+    assert benchmark(*TINY, "--cases", "plain", "draft") == 0
+    assert alive == [0, 0, 0]  # for the count, and for each case
+
+
+def test_a_case_that_could_not_be_compiled_does_not_say_it_was(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def no_compiler(*_, **__):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr("svd_service.video.compiled.torch.compile", lambda *_, **__: no_compiler)
+    assert benchmark(*TINY, "--cases", "with compile") == 0
+    told = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert "compile" not in told["cases"]["as it comes, with compile"]["levers"]
+
+
+def test_the_schedulers_tables_stay_with_the_host_wherever_the_model_is_made():
+    # NumPy reads them; the meta device stands for any that is not the host.
+    pipe = architectures.build(architectures.ARCHITECTURES["tiny"], torch.device("meta"), torch.float16)
+    assert pipe.unet.device.type == "meta"
+    pipe.scheduler.set_timesteps(2, device="cpu")
+    assert len(pipe.scheduler.timesteps) == 2
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
