@@ -80,6 +80,9 @@ class Generator:
         """Make a video of nothing, so that what is to be compiled is, for the model's own size. Else it does nothing.
 
         Without a compiler, or where it fails, the generator goes on without that lever.
+
+        Raises:
+            torch.AcceleratorError: the device is lost to this process, as in `generate`.
         """
         if not self._compiled:
             return
@@ -94,6 +97,8 @@ class Generator:
                 picture = Image.new("RGB", (parameters.width, parameters.height), "grey")
                 with closing(self.generate(picture, parameters, lambda _: None)) as frames:
                     next(frames)
+        except torch.AcceleratorError:
+            raise
         except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own
             reason = str(error).strip().partition("\n")[0]
             logger.warning("going on without compiling (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
@@ -135,6 +140,7 @@ class Generator:
             ValueError: the picture has another mode or size.
             torch.OutOfMemoryError: the device's memory does not suffice, whatever was tried (see `memory`); the
                 generator can be used again.
+            torch.AcceleratorError: the device is lost to this process, which can do no more with it.
         """
         size = (parameters.width, parameters.height)
         if picture.mode != "RGB" or picture.size != size:
@@ -148,6 +154,12 @@ class Generator:
             )
             frames = self._decode(latents, on_progress)
             yield from frames if Lever.OVERLAPPED_ENCODING in self.levers else list(frames)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # Triton and cuDNN tell of a lost device in words of their own. CUDA itself says so whenever it is asked.
+            self._synchronise()
+            raise
         finally:
             self._restore()
 

@@ -145,6 +145,18 @@ def test_where_compiling_fails_the_generator_goes_on_without(
     assert frames_of(generator, picture, ask()).shape == (3, 64, 64, 3)
 
 
+def test_a_device_that_is_lost_while_compiling_is_no_reason_to_go_on_without(
+    tiny: Path, load_model: LoadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
+    generator = load_model(tiny, SVD_LEVERS="compile")
+    with pytest.raises(torch.AcceleratorError):
+        generator.warm_up()
+
+
 def test_without_the_lever_there_is_nothing_to_warm_up(generator: Generator, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "svd_service"):
         generator.warm_up()

@@ -198,6 +198,23 @@ def test_out_of_memory_comes_out_as_it_is_and_leaves_the_generator_usable(
     np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
 
 
+@pytest.mark.parametrize(("lost", "kind"), [(True, torch.AcceleratorError), (False, RuntimeError)])
+def test_a_device_that_is_lost_is_known_by_its_own_word_whoever_hears_of_it_first(
+    generator: Generator, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch, lost: bool, kind: type
+) -> None:
+    def synchronise() -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    def fail(*_: Any) -> None:
+        if lost:
+            monkeypatch.setattr(generator, "_synchronise", synchronise)
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+
+    with generator._pipe.unet.register_forward_pre_hook(fail), pytest.raises(RuntimeError) as raised:
+        frames_of(generator, picture, ask())
+    assert raised.type is kind
+
+
 def test_out_of_memory_while_the_picture_is_encoded_in_single_precision_leaves_the_vae_in_half(
     half: Generator, picture: Image.Image, ask: Ask
 ) -> None:
