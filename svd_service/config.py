@@ -6,6 +6,7 @@ build theirs from a mapping with `Settings.from_mapping`.
 
 import functools
 import glob
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,8 +140,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         str,
         Meta(
             pattern=r"^((\d+|cpu)( *, *(\d+|cpu))*)?$",
-            description="Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every CUDA device, "
-            "or one CPU process.",
+            description="Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every CUDA device "
+            "(that `CUDA_VISIBLE_DEVICES` names, if it is set), or one CPU process.",
         ),
     ] = ""
     profiles: Annotated[
@@ -481,12 +482,21 @@ def _path(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
+@functools.cache
 def cuda_devices() -> tuple[str, ...]:
-    """Numbers of the NVIDIA devices that are here, found without loading CUDA, which counts them from 0.
+    """Names of the NVIDIA devices that are here, found without loading CUDA, which counts them from 0.
 
-    A container that was given some of a host's devices sees files with the host's numbers.
+    A container that was given some of a host's devices sees files with the host's numbers. Where somebody has left this
+    process some of the devices (`CUDA_VISIBLE_DEVICES`, which a worker's processes narrow further), these are meant: by
+    number, or by a name of CUDA's own.
     """
-    return tuple(str(number) for number, _ in enumerate(glob.glob("/dev/nvidia[0-9]*")))
+    found = tuple(str(number) for number, _ in enumerate(glob.glob("/dev/nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not found or visible is None:
+        return found
+    # CUDA heeds what stands before the first that is none.
+    named = (name.strip() for name in visible.split(","))
+    return tuple(itertools.takewhile(lambda name: name in found or name.startswith(("GPU-", "MIG-")), named))
 
 
 @functools.cache

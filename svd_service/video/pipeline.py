@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load(model: Model, device: str, settings: Settings, levers: Collection[Lever] | None = None) -> Generator:
-    """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number in half.
+    """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number (or name) in half.
 
     A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number was outside.
     Where no `levers` are named, the settings decide.
@@ -57,7 +57,7 @@ def _place(device: str) -> torch.device:
     if device == "cpu":
         return CPU
     visible = torch.cuda.device_count()
-    index = 0 if visible == 1 else int(device)
+    index = 0 if visible <= 1 else int(device)
     if index >= visible:
         raise ModelLoadError(
             f"There is no CUDA device {device}: torch {torch.__version__} sees {visible} of them. Check the driver "

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from svd_service.config import ConfigurationError, Settings
+from svd_service.config import ConfigurationError, Settings, cuda_devices
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,42 @@ def test_devices_are_a_list_and_choose_the_model():
     assert settings.worker_devices == ("0", "1")
     assert settings.model_source == "stabilityai/stable-video-diffusion-img2vid-xt"
     assert Path(Settings.from_mapping({"SVD_DEVICES": "cpu"}).model_source).name == "nano"
+
+
+@pytest.fixture
+def three_cards(monkeypatch: pytest.MonkeyPatch):
+    # A container that was given the host's second, third and sixth.
+    monkeypatch.setattr("glob.glob", lambda pattern: [pattern.replace("[0-9]*", number) for number in "125"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cuda_devices.cache_clear()
+    yield
+    cuda_devices.cache_clear()
+
+
+@pytest.mark.usefixtures("three_cards")
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [
+        (None, ("0", "1", "2")),
+        ("2", ("2",)),
+        ("2, 0", ("2", "0")),
+        ("0,7,1", ("0",)),
+        ("GPU-8932f937", ("GPU-8932f937",)),
+        ("", ("cpu",)),
+        ("-1", ("cpu",)),
+    ],
+)
+def test_of_the_cards_that_are_here_those_are_used_that_cuda_is_to_see(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, devices: tuple[str, ...]
+):
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    settings = Settings.from_mapping({})
+    assert settings.worker_devices == devices
+    # A worker's process narrows it to its own, and still knows of the others.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices[-1])
+    assert settings.worker_devices == devices
+    assert Settings.from_mapping({"SVD_DEVICES": "1"}).worker_devices == ("1",)
 
 
 def test_settings_do_not_change():

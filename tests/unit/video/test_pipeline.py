@@ -295,7 +295,11 @@ def test_the_cores_are_shared_among_the_processes_unless_the_operator_says_other
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("visible", "device", "index"), [(1, "0", 0), (1, "3", 0), (4, "0", 0), (4, "3", 3)], ids=str)
+@pytest.mark.parametrize(
+    ("visible", "device", "index"),
+    [(1, "0", 0), (1, "3", 0), (1, "GPU-8932f937", 0), (4, "0", 0), (4, "3", 3)],
+    ids=str,
+)
 def test_a_process_pinned_to_one_device_uses_that_and_one_that_sees_all_counts(
     monkeypatch: pytest.MonkeyPatch, visible: int, device: str, index: int
 ) -> None:
