@@ -17,8 +17,8 @@ from svd_service.jobs.errors import UnavailableError
 # BusyLoadingError (Redis reads its append-only file) is a ConnectionError; so is a refused or lost connection.
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
 
-# It answers, but takes no writes: its memory or its disk is full, or a long script runs.
-_REFUSING: Final = ("OOM ", "MISCONF ", "BUSY ")
+# It answers, but takes no writes: its memory or its disk is full, a long script runs, or its replicas are gone.
+_REFUSING: Final = ("OOM ", "MISCONF ", "BUSY ", "NOREPLICAS ")
 
 
 class reachable:  # noqa: N801  (a context manager, used as a statement)

@@ -1,11 +1,13 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
 import redis
 from redis.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 
 from svd_service.config import Settings
-from svd_service.jobs.connection import broker_options
-from svd_service.jobs.ledger import connect
+from svd_service.jobs.connection import broker_options, reachable
+from svd_service.jobs.errors import UnavailableError
+from svd_service.jobs.ledger import Ledger, connect
 
 MakeSettings = Callable[..., Settings]
 
@@ -52,3 +54,21 @@ def test_celery_asks_the_same_sentinels(make_settings: MakeSettings):
     assert options["master_name"] == "Ours"
     assert options["sentinel_kwargs"]["socket_timeout"] == 1
     assert "ssl" not in options["sentinel_kwargs"]
+
+
+@pytest.fixture
+def lonely_master(redis_client: redis.Redis) -> Iterator[None]:
+    """Redis is a master that wants a replica (docs/operations.md advises it), and has none."""
+    redis_client.config_set("min-replicas-to-write", 1)
+    yield
+    redis_client.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.usefixtures("lonely_master")
+def test_a_master_that_takes_no_writes_for_want_of_a_replica_is_away(redis_url: str, make_settings: MakeSettings):
+    settings = make_settings(REDIS_URL=redis_url)
+    client = connect(settings)
+    with pytest.raises(UnavailableError, match="NOREPLICAS"), reachable():
+        client.set("a", "b")
+    with pytest.raises(UnavailableError, match="NOREPLICAS"):
+        Ledger(client, settings).leave("host/0")
