@@ -45,5 +45,9 @@ class Retention:
 
     def _run(self) -> None:
         while True:
-            self.round()
+            try:
+                self.round()
+            except Exception:
+                # What nobody foresaw must not end it: results would pile up for as long as the process lives.
+                logger.exception("a round of retention failed")
             time.sleep(ROUND)

@@ -1,0 +1,30 @@
+import threading
+
+import pytest
+
+from svd_service.jobs.errors import UnavailableError
+from svd_service.worker import retention
+from svd_service.worker.retention import Retention
+
+
+class Failing:
+    """Jobs whose retention fails at first, in one way after the other."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = [UnavailableError("away"), RuntimeError("a way that nobody foresaw")]
+        self.done = threading.Event()
+
+    def expire(self) -> int:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.done.set()
+        return 0
+
+
+def test_no_failure_ends_retention_for_good(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(retention, "ROUND", 0.01)
+    jobs = Failing()
+    Retention(jobs).start()  # type: ignore[arg-type]
+    assert jobs.done.wait(30)
+    assert "put off: away" in caplog.text
+    assert "a way that nobody foresaw" in caplog.text
