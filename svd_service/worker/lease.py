@@ -72,7 +72,11 @@ class Lease:
                 self._leave()
             if waited >= self._interval:
                 waited = 0.0
-                self._beat()
+                try:
+                    self._beat()
+                except Exception:
+                    # What nobody foresaw must not end it: the process would take jobs, and keep none of them.
+                    logger.exception("no heartbeat")
 
     def _leave(self) -> None:
         self._left = True

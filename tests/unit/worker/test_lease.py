@@ -1,3 +1,5 @@
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -36,6 +38,25 @@ def test_a_heartbeat_tells_how_the_devices_memory_is_used_by_then(ledger: Ledger
         beating._beat()
         (worker,) = ledger.workers()
         assert worker.device_memory == expected
+
+
+def test_no_failure_ends_the_heartbeat_for_good(
+    ledger: Ledger, lease: Callable[..., Lease], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("svd_service.worker.lease.LOOK", 0.01)
+    monkeypatch.setattr("svd_service.worker.lease.HEARTBEAT", 0.01)
+    beats, again = itertools.count(), threading.Event()
+
+    def memory() -> None:
+        number = next(beats)
+        if number == 1:  # the first is that of `start`
+            raise RuntimeError("a way that nobody foresaw")
+        if number > 2:
+            again.set()
+
+    lease(memory=memory).start()
+    assert again.wait(30)
+    assert "a way that nobody foresaw" in caplog.text
 
 
 def test_of_a_device_without_memory_of_its_own_nothing_is_told(ledger: Ledger, lease: Callable[..., Lease]) -> None:
