@@ -27,20 +27,25 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from svd_service.config import Settings
+from svd_service.jobs.model import Model
 from svd_service.jobs.picture import open_picture
 from svd_service.jobs.request import Fit, Parameters
 from svd_service.video.encoder import Encoder
+from svd_service.video.weights import find
 
 #: The chunk of diffusers' own example.
 DOCUMENTED_CHUNK = 8
 
 
 def load(folder: str) -> Any:
-    """The stock pipeline, in single precision on the CPU, else in half."""
+    """The stock pipeline, in single precision on the CPU, else in half; from the files that the service takes."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
-    pipe = StableVideoDiffusionPipeline.from_pretrained(folder, dtype=torch.float16 if cuda else torch.float32)
+    weights = find(Model.of(Settings.from_mapping({"SVD_MODEL": folder})), half=cuda)
+    pipe = StableVideoDiffusionPipeline.from_pretrained(
+        weights.folder, dtype=torch.float16 if cuda else torch.float32, variant=weights.variant
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if cuda else "cpu")
 

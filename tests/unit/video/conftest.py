@@ -21,6 +21,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as the hub keeps its half-precision variant: no other files."""
+    return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny-half", variant="fp16")
+
+
+@pytest.fixture(scope="session")
 def load_model() -> Callable[..., Generator]:
     """Loads a model by its folder or hub id, as a worker on the CPU does; keywords are environment variables.
 

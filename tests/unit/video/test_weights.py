@@ -10,18 +10,11 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.request import Parameters
 from svd_service.video.pipeline import Generator
 from svd_service.video.weights import ModelLoadError, find
-from tests import tiny_model
 from tests.unit.video.loopback_hub import COMMIT, Hub
 
 HUB_MODEL = Model(name="someone/svd", source="someone/svd")
 
 Connect = Callable[[Hub], None]
-
-
-@pytest.fixture(scope="session")
-def tiny_half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as the hub keeps its half-precision variant: no other files."""
-    return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny-half", variant="fp16")
 
 
 @pytest.fixture(scope="session")
