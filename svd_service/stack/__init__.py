@@ -167,6 +167,7 @@ class Stack:
         for part in self._running:
             if part.ended:
                 raise CrashError(part)
+            part.cut_log()
 
     def _tell_of(self, part: Running) -> None:
         self._console.print(Text(f"{part.name} ended by itself (status {part.status}). Its last words:", style="red"))

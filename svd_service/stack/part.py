@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from typing import Final
 #: prctl(2): the signal that the kernel sends to a process when its parent has died.
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+#: Bytes of a log beyond which it begins anew.
+LOG_SIZE: Final = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Part:
 
 
 class Running:
-    """A part that was started. Its log begins anew; the one before is kept as `NAME.log.1`."""
+    """A part that was started. Its log begins anew, as it does when it grows long; the one before is `NAME.log.1`."""
 
     def __init__(self, part: Part, data_dir: Path) -> None:
         self.name = part.name
@@ -48,7 +52,7 @@ class Running:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:  # whoever appends goes on at the new end of a file that was cut
             self._process = subprocess.Popen(
                 part.command,
                 env=dict(part.environment),
@@ -77,6 +81,14 @@ class Running:
         if code is None:
             return "running"
         return signal.Signals(-code).name if code < 0 else str(code)
+
+    def cut_log(self) -> None:
+        """Let a log that has grown long begin anew. The process keeps its file, so it is the file that is emptied."""
+        with contextlib.suppress(FileNotFoundError):  # somebody tidied up
+            if self.log.stat().st_size > LOG_SIZE:
+                with contextlib.suppress(OSError):  # on a full disk, emptying it is all the more urgent
+                    shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                os.truncate(self.log, 0)
 
     def ask_to_end(self) -> None:
         """SIGTERM to the process itself, which ends its own children."""

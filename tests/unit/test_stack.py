@@ -223,6 +223,27 @@ def test_a_part_logs_to_its_file_and_the_log_before_is_kept(tmp_path: Path) -> N
     assert (tmp_path / "logs" / "talker.log.1").read_text() == "first\n"
 
 
+def test_a_log_that_grows_long_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svd_service.stack.part.LOG_SIZE", 10)
+    go = tmp_path / "go"
+    code = f"""
+import pathlib, time
+print("a long line")
+while not pathlib.Path({str(go)!r}).exists():
+    time.sleep(0.01)
+print("more")
+"""
+    part = Running(python("talker", code), tmp_path)
+    wait_for(lambda: part.log.stat().st_size > 10)
+    part.cut_log()
+    go.touch()
+    assert ended(part).status == "0"
+    assert part.log.read_text() == "more\n"
+    assert part.log.with_name("talker.log.1").read_text() == "a long line\n"
+    part.log.unlink()
+    part.cut_log()
+
+
 def test_the_last_words_are_the_last_lines(tmp_path: Path) -> None:
     part = ended(Running(python("talker", "print(*range(1000), sep='\\n')"), tmp_path))
     assert part.last_words(3) == "997\n998\n999"
@@ -343,6 +364,13 @@ def test_it_shows_what_it_started_and_ends_in_order(run: Callable[..., tuple[int
     asked = {name: float((logs / f"{name}.log").read_text().split()[-1]) for name in ("worker", "exporter")}
     assert asked["exporter"] < asked["worker"]
     assert "bye bye" in (logs / "redis.log").read_text()
+
+
+def test_while_it_runs_no_log_grows_long(run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = set()
+    monkeypatch.setattr(Running, "cut_log", lambda part: looked_at.add(part.name))
+    run(python("worker", POLITE))
+    assert looked_at == {"redis", "worker", "api"}
 
 
 def test_a_part_that_ends_by_itself_ends_all_with_its_last_words(run: Callable[..., tuple[int, str]]) -> None:
