@@ -90,11 +90,13 @@ class JobService:
         idempotency_key: str = "",
         priority: int = 0,
         webhook: str = "",
+        job_id: str | None = None,
     ) -> Job:
         """Accept a picture and a request; the job is in the ledger, and queued, when this returns.
 
         `notes` are remembered with the job, and have no part in the video. `webhook` is where its end is told, a URL
         that may be (webhooks.py).
+        `job_id` is reserved for this request (reservations.py): if there is that job already, it is the answer.
 
         Raises:
             RefusedError: the picture or a parameter is at fault, or there is no such model.
@@ -103,6 +105,9 @@ class JobService:
             UnavailableError: the ledger or the artifacts cannot be reached. The job may exist all the same; asking
                 again with the same `idempotency_key` is safe.
         """
+        if job_id is not None:
+            with suppress(UnknownJobError):
+                return self.find(job_id, owner=owner)
         model = self._model_of(request)
         may_be_cached = self.settings.content_cache and request.seed is not None
         if not idempotency_key and not may_be_cached:
@@ -116,7 +121,8 @@ class JobService:
             content = encode_png(picture.fitted(parameters.width, parameters.height, parameters.fit))
         # While Redis is away nothing is to be stored that would be left behind.
         self.ledger.ping()
-        job_id = str(uuid.uuid4())
+        shared = job_id is not None  # with the same request sent again, which may be under way just now
+        job_id = job_id or str(uuid.uuid4())
         name = input_name(job_id)
         digest = self._content_of(content, parameters, model) if self.settings.content_cache else ""
         same, copy = self._copied(job_id, digest, owner, model) if may_be_cached else (None, None)
@@ -146,7 +152,8 @@ class JobService:
             raise
         finally:
             if accepted != job_id:
-                self._leave_to_the_sweep_at_worst(name)
+                if not shared:
+                    self._leave_to_the_sweep_at_worst(name)
                 self._drop_copy(copy)
         logs.add(job_id=accepted)
         logger.info("job %s: %s", accepted, "accepted" if accepted == job_id else "asked for again")
