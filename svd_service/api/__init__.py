@@ -22,6 +22,7 @@ from svd_service.config import Settings, settings
 from svd_service.jobs.keys import Keyring
 from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.model import Model
+from svd_service.jobs.reservations import Reservations
 from svd_service.jobs.service import JobService
 from svd_service.jobs.view import JobView
 
@@ -58,6 +59,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     )
     app.extensions["events"] = Hub(app.extensions["jobs"], lambda job: app.json.dumps(JobView.of(job)).encode())
     app.extensions["keyring"] = Keyring(client, configuration)
+    app.extensions["reservations"] = Reservations(client, configuration)
     errors.install(
         app, {"v1": openai_errors.shape, "v2beta": stability_errors.shape, "v2alpha": stability_errors.shape}
     )

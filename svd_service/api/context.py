@@ -8,6 +8,7 @@ from msgspec import UnsetType
 from svd_service.jobs.errors import InvalidParameterError
 from svd_service.jobs.keys import Key, Keyring
 from svd_service.jobs.request import MAX_PRIORITY
+from svd_service.jobs.reservations import Reservations
 from svd_service.jobs.service import JobService
 from svd_service.jobs.webhooks import checked_url
 
@@ -28,6 +29,11 @@ def hub() -> "Hub":
 def keyring() -> Keyring:
     """The keys of the present application."""
     return cast(Keyring, current_app.extensions["keyring"])
+
+
+def reservations() -> Reservations:
+    """The job ids that the present application has reserved."""
+    return cast(Reservations, current_app.extensions["reservations"])
 
 
 def key() -> Key | None:

@@ -14,6 +14,8 @@ Keys, all under one namespace:
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
 ``queued_of``               hash    how many queued jobs each owner has
 ``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
+``sendings:{owner}:{digest}`` zset  ids reserved for the jobs of one request: the business of reservations.py
+``unheard:{id}``                    how often the request was sent that took such an id
 ``content:{owner}:{digest}`` hash   the latest job that made a video of just that, by the kind of device that made it
 ``states``                  hash    how many jobs there are in each state
 ``counters``                hash    what has ever happened, for the exporter

@@ -1,12 +1,15 @@
 """The unmodified `openai` package against the real service; it lives in folders of its own, as two versions do."""
 
 import base64
+import http.server
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from svd_service.jobs.keys import Keyring
 from tests.integration.conftest import PICTURES
 from tests.integration.packages import installed
 from tests.integration.stack import Stack
+
+#: Stands for a proxy whose upstream broke off.
+BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 PROGRAM = Path(__file__).with_name("openai_program.py")
 
@@ -35,6 +41,19 @@ for key in keys:
             client.videos.create(prompt="x", input_reference=open(path, "rb"))
     except openai.APIStatusError as error:
         print(type(error).__name__, error.code, "Retry-After" in error.response.headers)
+"""
+
+#: Creates one video, with the package's own repetitions, then three at once; prints the ids that it was given.
+THROUGH_A_BAD_LINE = """
+import concurrent.futures, json, sys, warnings, openai
+warnings.simplefilter("ignore", DeprecationWarning)
+url, path = sys.argv[1:]
+client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+def create(_):
+    with open(path, "rb") as picture:
+        return client.videos.create(prompt="x", input_reference=picture).id
+with concurrent.futures.ThreadPoolExecutor(3) as threads:
+    print(json.dumps([create(0), *threads.map(create, range(3))]))
 """
 
 
@@ -146,3 +165,62 @@ def test_who_is_turned_away_hears_why(package: Path, make_stack: Callable[..., S
     wrong, full = program.stdout.splitlines()
     assert wrong.split()[:2] == ["AuthenticationError", "unauthorized"]
     assert (full.split()[0], full.split()[2]) == ("RateLimitError", "True")
+
+
+@contextmanager
+def losing_answers(stack: Stack) -> Iterator[tuple[str, list[int]]]:
+    """URL of a proxy that hands every request on, and keeps the answer to itself where the request is sent for the
+    first time: by turns it drops the connection and says 502. Beside it a list, of the status of each such answer.
+    """
+    kept: list[int] = []
+    turn = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            answer = stack.http.post(self.path, content=body, headers=dict(self.headers.items()))
+            self.close_connection = True
+            if self.headers["X-Stainless-Retry-Count"] != "0":
+                self.send_response(answer.status_code)
+                self.send_header("Content-Type", answer.headers["Content-Type"])
+                self.end_headers()
+                self.wfile.write(answer.content)
+                return
+            with turn:
+                kept.append(answer.status_code)
+                if len(kept) % 2:
+                    return
+            self.wfile.write(BAD_GATEWAY)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", kept
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_create_whose_answer_was_lost_is_one_job(package: Path, make_stack: Callable[..., Stack]):
+    stack = make_stack()
+    stack.start_redis()
+    stack.start_api()
+    with losing_answers(stack) as (url, kept):
+        program = subprocess.run(
+            [sys.executable, "-c", THROUGH_A_BAD_LINE, url, str(PICTURES / "chelsea.jpg")],
+            env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
+            cwd=package,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
+    given = json.loads(program.stdout)
+    assert kept == [200] * 4
+    assert len(set(given)) == len(given) == 4
+    assert sorted(video["id"] for video in stack.http.get("/v1/videos").json()["data"]) == sorted(given)

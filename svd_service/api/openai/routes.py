@@ -7,8 +7,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
 from svd_service.api import files, forms
-from svd_service.api.context import jobs, owner, priority, webhook
-from svd_service.api.openai import reference
+from svd_service.api.context import jobs, owner, priority, reservations, webhook
+from svd_service.api.openai import reference, repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
     DeletedVideo,
@@ -56,12 +56,17 @@ _JOB: Final = {
     },
     form=VideoForm,
     json=VideoForm,
-    headers={"Idempotency-Key": "The same request, sent again with the same key, gets the same job."},
+    headers={
+        "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
+        repetition.HEADER: "How often this request was sent before: if it was, it gets the job that was made then.",
+    },
 )
 def create() -> ResponseReturnValue:
     """Make a video from the picture `input_reference`."""
     _let_data_urls_in()
-    form = forms.convert(VideoForm, _fields())
+    fields = _fields()
+    form = forms.convert(VideoForm, fields)
+    job_id = repetition.reserved_id(fields)  # before a picture is fetched, so that no repetition overtakes its first
     job = jobs().submit(
         reference.read(form.input_reference),
         form.request_to(_model(form)),
@@ -70,6 +75,7 @@ def create() -> ResponseReturnValue:
         idempotency_key=request.headers.get("Idempotency-Key", ""),
         priority=priority(form.priority),
         webhook=webhook(form.webhook_url),
+        job_id=job_id,
     )
     return _presented(job)
 
@@ -93,14 +99,14 @@ def list_videos() -> Response:
 @describe("openai", _JOB, error=OpenAIError, errors=_UNKNOWN)
 def retrieve(video_id: str) -> Response:
     """How a job stands."""
-    return _presented(jobs().find(video_id, owner=owner()))
+    return _presented(_asked_for(video_id))
 
 
 @blueprint.delete("/<video_id>")
 @describe("openai", {200: Answer("It is deleted.", DeletedVideo)}, error=OpenAIError, errors=_UNKNOWN)
 def delete(video_id: str) -> Response:
     """Delete a job and its video; one that has not ended is cancelled."""
-    jobs().discard(video_id, owner=owner())
+    jobs().discard(_asked_for(video_id).id, owner=owner())
     return jsonify(DeletedVideo(id=video_id))
 
 
@@ -130,7 +136,8 @@ def content(video_id: str) -> Response:
     What the caller says that it accepts does not matter.
     """
     variant = forms.parse_query(ContentQuery).variant
-    return files.send_result(jobs().open_result(video_id, owner=owner(), variant=variant))
+    job = _asked_for(video_id)
+    return files.send_result(jobs().open_result(job.id, owner=owner(), variant=variant))
 
 
 @blueprint.route("/edits", methods=["GET", "POST", "DELETE"])  # the others, too: these are no jobs' ids
@@ -145,6 +152,12 @@ def unsupported(**_: str) -> NoReturn:
         "Stable Video Diffusion makes a video of one picture; it cannot edit, extend or remix videos, nor keep "
         "characters"
     )
+
+
+def _asked_for(video_id: str) -> Job:
+    job = jobs().find(video_id, owner=owner())
+    reservations().heard(job.id)
+    return job
 
 
 def _presented(job: Job) -> Response:

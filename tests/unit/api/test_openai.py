@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from werkzeug.test import encode_multipart
 
+from svd_service.api import create_app
 from svd_service.jobs.job import Failure, Phase, Progress, Variant
 from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import variant_name
@@ -288,6 +289,105 @@ def test_an_idempotency_key_gives_the_same_job(http, photo):
         return http.post("/v1/videos", data=data, headers={"Idempotency-Key": "k"}).json["id"]
 
     assert post() == post()
+
+
+@pytest.fixture
+def send(http, photo):
+    """Sends the one request as the `openai` package does that has sent it so many times before."""
+
+    def post(sent_before, **headers):
+        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload")}
+        counted = {"x-stainless-retry-count": str(sent_before), **headers}
+        return http.post("/v1/videos", data=data, headers=counted)
+
+    return post
+
+
+def listed(http):
+    return {video["id"] for video in http.get("/v1/videos").json["data"]}
+
+
+def test_a_create_that_is_repeated_gets_the_job_that_was_made(http, send):
+    first = send(0).json["id"]
+    assert [send(times).json["id"] for times in (1, 2)] == [first] * 2
+    assert listed(http) == {first}
+
+
+def test_two_creates_that_are_alike_are_two_jobs(http, send):
+    ids = {send(0).json["id"] for _ in range(2)}
+    assert len(ids) == 2
+    assert listed(http) == ids
+
+
+def test_a_create_is_told_by_its_words_and_its_picture(http, send, photo):
+    first = send(0).json["id"]
+    repeated = {"x-stainless-retry-count": "1"}
+    for said in ({"prompt": "y"}, {"seed": "1"}, {"input_reference": (png((64, 64)), "upload")}):
+        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **said}
+        assert http.post("/v1/videos", data=data, headers=repeated).json["id"] != first
+    assert len(listed(http)) == 4
+
+
+def test_a_create_as_json_is_repeated_likewise(http, photo):
+    body = {"prompt": "x", "input_reference": {"image_url": data_url(photo)}}
+    ids = {http.post("/v1/videos", json=body, headers={"x-stainless-retry-count": count}).json["id"] for count in "012"}
+    assert listed(http) == ids
+    assert len(ids) == 1
+
+
+def test_a_create_that_is_repeated_while_the_first_one_goes_on_is_one_job(http, jobs, send, monkeypatch):
+    put, repeated = jobs.artifacts.put, []
+
+    def slow_put(name, content):
+        put(name, content)
+        monkeypatch.undo()
+        repeated.append(send(1).json["id"])
+
+    monkeypatch.setattr(jobs.artifacts, "put", slow_put)
+    first = send(0).json["id"]
+    assert repeated == [first]
+    assert listed(http) == {first}
+    assert jobs.artifacts.size(jobs.find(first).input) > 0
+
+
+def test_a_create_that_had_no_room_is_a_job_of_its_own_when_it_is_repeated(make_settings, redis_url, photo):
+    http = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_QUEUED=1)).test_client()
+
+    def send(sent_before):
+        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload")}
+        return http.post("/v1/videos", data=data, headers={"x-stainless-retry-count": str(sent_before)})
+
+    first = send(0).json["id"]
+    assert send(0).status_code == 429
+    http.delete(f"/jobs/{first}")  # makes room
+    second = send(1)
+    assert second.status_code == 200
+    assert second.json["id"] != first
+
+
+@pytest.mark.parametrize("ask", ["/v1/videos/{}", "/v1/videos/{}/content"])
+def test_whose_id_was_asked_for_is_not_what_a_create_repeats(http, send, ask):
+    first = send(0).json["id"]
+    http.get(ask.format(first))
+    assert send(1).json["id"] != first
+
+
+def test_a_deleted_job_is_not_what_a_create_repeats(http, send):
+    first = send(0).json["id"]
+    assert http.delete(f"/v1/videos/{first}").status_code == 200
+    second = send(1)
+    assert second.status_code == 200
+    assert second.json["id"] != first
+
+
+def test_an_idempotency_key_says_more_than_a_count(send):
+    key = {"Idempotency-Key": "k"}
+    assert send(0, **key).json["id"] == send(0, **key).json["id"] != send(1).json["id"]
+
+
+@pytest.mark.parametrize("count", ["", "-1", "many", "9" * 5_000])
+def test_a_count_that_is_none_is_passed_over(send, count):
+    assert send(count).json["id"] != send(count).json["id"]
 
 
 def test_a_job_made_here_is_seen_natively(http, create):

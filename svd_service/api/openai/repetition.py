@@ -1,0 +1,41 @@
+"""Creates that the `openai` package repeats by itself, after a 5xx, a time-out or a lost connection.
+
+It sends no `Idempotency-Key`, but it counts: 0 when a request is sent for the first time.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from io import BufferedIOBase
+from typing import Final, cast
+
+from flask import request
+
+from svd_service.api.context import owner, reservations
+from svd_service.api.forms import UploadedFile
+
+#: How often this request was sent before.
+HEADER: Final = "X-Stainless-Retry-Count"
+
+
+def reserved_id(fields: Mapping[str, object]) -> str | None:
+    """The id for the job of the present request, which says `fields`; or `None`: any, since its caller does not count
+    or has sent a key.
+    """
+    sent_before = request.headers.get(HEADER, "")
+    if not re.fullmatch("[0-9]{1,4}", sent_before) or "Idempotency-Key" in request.headers:
+        return None
+    return reservations().reserve(_digest(fields), int(sent_before), owner=owner())
+
+
+def _digest(fields: Mapping[str, object]) -> str:
+    """The same for the same words and the same picture, however they are written as a form."""
+    digest = hashlib.sha256()
+    for name, value in sorted(fields.items()):
+        if isinstance(value, UploadedFile):
+            said = hashlib.file_digest(cast(BufferedIOBase, value.stream), "sha256").hexdigest()
+            value.stream.seek(0)
+        else:
+            said = hashlib.sha256(repr(value).encode()).hexdigest()
+        digest.update(f"{name!r} {said}\n".encode())
+    return digest.hexdigest()
