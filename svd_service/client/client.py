@@ -21,7 +21,8 @@ from svd_service.client.events import Event, read_events
 from svd_service.client.status import JobStatus
 
 #: Answers that say "not now" rather than "no": what stands in front of a service that restarts gives them too.
-_NOT_NOW: Final = frozenset({429, 502, 503, 504})
+_AWAY: Final = frozenset({502, 503, 504})
+_NOT_NOW: Final = _AWAY | {429}
 #: Seconds between two tries, or two looks at a job: first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _LOOK_EVERY: Final = 1.0
@@ -59,8 +60,8 @@ class Parameters(TypedDict, total=False):
 class Client:
     """The service at `base_url`.
 
-    What only reads is tried again while nobody answers, for `patience` seconds, since the service may be restarting.
-    A submission is tried again only where no connection came about: otherwise it may have been accepted.
+    Everything is tried again while nobody answers, for `patience` seconds, since the service may be restarting. A
+    submission has an `Idempotency-Key` of its own, so that it makes one job however often it is sent.
 
     Args:
         base_url: such as `http://127.0.0.1:8000`.
@@ -86,13 +87,15 @@ class Client:
         Raises:
             OSError: the file cannot be read.
             RefusedError: the picture or a parameter is at fault.
-            UnavailableError: the service cannot take jobs right now.
-            UnreachableError: nobody answers, or the connection broke; in the latter case the job may have been made.
+            LimitedError: too many jobs wait, or requests came too fast; it is not tried again by itself.
+            UnreachableError, UnavailableError: for longer than the client's patience; the job may have been made.
         """
         file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
         form = {key: _text(value) for key, value in parameters.items() if value is not None}
+        once = {"Idempotency-Key": str(uuid.uuid4())}
+        # While the queue is full, a picture is not to travel again and again.
         answer = self._persistently(
-            lambda: self._send("POST", "/generate", data=form, files={"image": file}), idempotent=False
+            lambda: self._send("POST", "/generate", data=form, files={"image": file}, headers=once), not_now=_AWAY
         )
         return JobStatus.of(answer.json())
 
@@ -280,7 +283,9 @@ class Client:
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
 
-    def _persistently(self, attempt: Callable[[], httpx2.Response], *, idempotent: bool = True) -> httpx2.Response:
+    def _persistently(
+        self, attempt: Callable[[], httpx2.Response], *, not_now: frozenset[int] = _NOT_NOW
+    ) -> httpx2.Response:
         """What `attempt` gives, as soon as it gives anything but "not now"."""
         deadline = time.monotonic() + self._patience
         pauses = _pauses(_LONGEST_PAUSE)
@@ -289,17 +294,16 @@ class Client:
             try:
                 return attempt()
             except (UnreachableError, AnswerError) as error:
-                if not _worth_another_try(error, idempotent=idempotent) or time.monotonic() + pause > deadline:
+                if not _worth_another_try(error, not_now) or time.monotonic() + pause > deadline:
                     raise
             time.sleep(pause)
 
 
-def _worth_another_try(error: UnreachableError | AnswerError, *, idempotent: bool) -> bool:
+def _worth_another_try(error: UnreachableError | AnswerError, not_now: frozenset[int]) -> bool:
     if isinstance(error, AnswerError):
-        return idempotent and error.status_code in _NOT_NOW
-    never_sent = (httpx2.ConnectError, httpx2.ConnectTimeout)
+        return error.status_code in not_now
     hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
-    return isinstance(error.__cause__, never_sent) or (idempotent and not isinstance(error.__cause__, hopeless))
+    return not isinstance(error.__cause__, hopeless)
 
 
 def _pauses(longest: float) -> Iterator[float]:

@@ -14,6 +14,7 @@ from svd_service.client import (
     ExpiredError,
     JobEndedError,
     JobStatus,
+    LimitedError,
     NotReadyError,
     RefusedError,
     UnauthorizedError,
@@ -172,9 +173,21 @@ def test_reading_goes_on_when_the_service_says_not_now(client: Client, service: 
 
 
 @pytest.mark.parametrize("answer", [Answer(b"", cut=-1), refusal(503, "unavailable", "the queue is away")])
-def test_a_picture_that_may_have_arrived_is_not_sent_again(client: Client, service: StandIn, answer: Answer) -> None:
-    service.answer("POST /generate", answer)
-    with pytest.raises((UnreachableError, UnavailableError)):
+def test_a_picture_that_may_have_arrived_is_sent_again_as_the_same_one(
+    client: Client, service: StandIn, answer: Answer
+) -> None:
+    service.answer("POST /generate", answer, told("queued"))
+    assert client.submit(b"a cat").id == JOB
+    first, second = (asked.headers["Idempotency-Key"] for asked in service.asked)
+    assert first == second
+    service.answer("POST /generate", told("queued"))
+    client.submit(b"a cat")
+    assert service.asked[-1].headers["Idempotency-Key"] != first
+
+
+def test_a_picture_for_which_there_is_no_room_is_not_sent_again_and_again(client: Client, service: StandIn) -> None:
+    service.answer("POST /generate", refusal(429, "queue_full", "no more jobs"))
+    with pytest.raises(LimitedError):
         client.submit(b"a cat")
     assert service.count("POST /generate") == 1
 
