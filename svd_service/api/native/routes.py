@@ -126,7 +126,9 @@ def all_events() -> Response:
 def job_events(task_id: str) -> Response:
     """Server-sent events of one job: how it stands, every change, and its end; resumed by `Last-Event-ID`."""
     seen = request.headers.get("Last-Event-ID", "")
-    return events.stream_job(hub(), jobs(), task_id, owner=owner(), seen=int(seen) if seen.isdecimal() else -1)
+    # A version has few digits; thousands of them would be no number that Python reads.
+    known = int(seen) if seen.isdecimal() and len(seen) < 20 else -1
+    return events.stream_job(hub(), jobs(), task_id, owner=owner(), seen=known)
 
 
 @blueprint.get("/jobs/<task_id>/preview")

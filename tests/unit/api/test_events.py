@@ -104,6 +104,14 @@ def test_an_ended_job_is_told_once_and_a_browser_that_comes_back_is_sent_away(ht
     assert again == only
 
 
+@pytest.mark.parametrize("seen", ["none", "-1", "9" * 5_000])
+def test_who_says_nonsense_of_what_it_has_seen_is_told_all(stream, submit, finish, seen):
+    job_id = submit()
+    finish(job_id)
+    (only,) = stream(f"/jobs/{job_id}/events", **{"Last-Event-ID": seen}).rest()
+    assert only["data"]["status"] == "finished"
+
+
 def test_a_stream_ends_when_its_time_is_over_and_the_reader_resumes(http, stream, jobs, submit, claim, monkeypatch):
     monkeypatch.setattr(http.application.extensions["events"], "_lifetime", 0.3)
     job_id = submit()
