@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from flask import request
+
 from svd_service import logs, tracing
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 #: Methods that only ask. Whoever waits for a job asks often: that is traced only where the caller traces, too.
 _ASKING: Final = {"GET", "HEAD", "OPTIONS"}
+
+
+def request_id() -> str:
+    """The id of the request that is answered now, as its answer's header has it."""
+    return str(request.environ[logs.WSGI_FIELDS]["request_id"])
 
 
 class Trail:

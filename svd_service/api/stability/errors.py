@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 from typing import Final
-from uuid import uuid4
 
-from flask import Response, g, jsonify
+from flask import Response, jsonify
 
 from svd_service.api.problem import Problem
 from svd_service.api.stability.schema import StabilityError
+from svd_service.api.trail import request_id
 
 #: Names of Stability's own; all others are called as HTTP calls them.
 _NAMES: Final = {
@@ -18,16 +18,7 @@ _NAMES: Final = {
 }
 
 
-def request_id() -> str:
-    """The present request's id, made up when it is first asked for."""
-    if "request_id" not in g:
-        g.request_id = uuid4().hex
-    return str(g.request_id)
-
-
 def shape(problem: Problem) -> Response:
     """`problem` in Stability's words."""
     name = _NAMES.get(problem.status) or HTTPStatus(problem.status).phrase.lower().replace(" ", "_")
-    response = jsonify(StabilityError(request_id(), name, [problem.message]))
-    response.headers["x-request-id"] = request_id()
-    return response
+    return jsonify(StabilityError(request_id(), name, [problem.message]))

@@ -11,7 +11,6 @@ from svd_service.api import files, forms
 from svd_service.api.context import jobs, owner, webhook
 from svd_service.api.openapi import FILE, Answer, describe
 from svd_service.api.stability import ids
-from svd_service.api.stability.errors import request_id
 from svd_service.api.stability.schema import (
     AlphaGenerationForm,
     Generation,
@@ -28,7 +27,7 @@ from svd_service.jobs.service import OpenResult
 
 blueprint = Blueprint("stability", __name__)
 
-_REQUEST: Final = {"x-request-id": "Made up for this request."}
+_REQUEST: Final = {"x-request-id": "That which the request came with, else made up; the `id` of an error."}
 _RESULT: Final = {
     **_REQUEST,
     "finish-reason": "`SUCCESS`: nothing is filtered here.",
@@ -101,12 +100,6 @@ def result(generation_id: str) -> ResponseReturnValue:
     response = _as_json(opened) if as_json else files.send_result(opened, may_redirect=False)
     response.headers["finish-reason"] = "SUCCESS"
     response.headers["seed"] = str(opened.job.parameters.seed)
-    return response
-
-
-@blueprint.after_request
-def _with_request_id(response: Response) -> Response:
-    response.headers["x-request-id"] = request_id()
     return response
 
 

@@ -32,7 +32,7 @@ def job_of(jobs):
 def test_a_generation_has_an_id_of_64_characters(create):
     answer = create()
     assert (answer.status_code, set(answer.json), len(answer.json["id"])) == (200, {"id"}, 64)
-    assert answer.headers["x-request-id"]
+    assert len(answer.headers.getlist("x-request-id")) == 1
 
 
 def test_every_id_is_that_of_one_job():
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_refused_in_stabilitys_shape(create, size, fields, stat
     answer = create(size=size, **fields)
     assert (answer.status_code, set(answer.json), answer.json["name"]) == (status, {"id", "name", "errors"}, name)
     assert word in answer.json["errors"][0]
-    assert answer.headers["x-request-id"] == answer.json["id"]
+    assert answer.headers.getlist("x-request-id") == [answer.json["id"]]
 
 
 def test_a_request_without_a_picture_or_with_none_is_refused(http):
@@ -132,7 +132,7 @@ def test_a_result_is_a_video_unless_json_is_liked_better(http, finished, accept)
     answer = http.get(f"{PATHS[0]}/result/{finished}", headers=headers, buffered=True)
     assert (answer.status_code, answer.content_type, answer.data) == (200, "video/mp4", VIDEO)
     assert (answer.headers["finish-reason"], answer.headers["seed"]) == ("SUCCESS", "42")
-    assert answer.headers["x-request-id"]
+    assert len(answer.headers.getlist("x-request-id")) == 1
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/*", "application/json, video/*;q=0.5"])
@@ -167,7 +167,7 @@ def test_every_error_beneath_the_prefixes_has_stabilitys_shape(http, app, jobs, 
     cases.append((http.get(f"{PATHS[0]}/result/{generation_id}"), 500))
     for answer, status in cases:
         assert (answer.status_code, set(answer.json)) == (status, {"id", "name", "errors"})
-        assert answer.headers["x-request-id"] == answer.json["id"]
+        assert answer.headers.getlist("x-request-id") == [answer.json["id"]]
 
 
 def test_a_job_made_here_is_seen_in_the_other_dialects(http, create):
