@@ -1,7 +1,9 @@
 """How a form, a query or a JSON object becomes a struct of a dialect's schema."""
 
+import difflib
+import re
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 import msgspec
 from flask import request
@@ -12,6 +14,13 @@ from svd_service.jobs.errors import InvalidParameterError
 UploadedFile = FileStorage
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+#: How msgspec says that a value is none of those that there are; and what it calls kinds of values, in plain words.
+_NOT_ONE_OF: Final = "Invalid enum value"
+_KINDS: Final = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`bool`": "true or false"}
+
+#: Characters of a wrong value that are worth repeating.
+_REPEATED: Final = 60
 
 #: Fields that may be there several times.
 LISTS: Final = ("formats",)
@@ -63,7 +72,31 @@ def convert(schema: type[T], fields: Mapping[str, object]) -> T:
 def _named(schema: type[T], fields: Mapping[str, object], error: msgspec.ValidationError) -> InvalidParameterError:
     """Msgspec names the field at the end of its message, if at all: `… - at `$.seed``, or "field `seed`"."""
     reason, _, place = str(error).partition(" - at `$.")
-    name = place.rstrip("`") or next(
-        (name for name in reason.split("`") if name in {*schema.__struct_fields__, *fields}), ""
-    )
-    return InvalidParameterError(name, f"{name}: {reason[:1].lower()}{reason[1:]}")
+    known = schema.__struct_fields__
+    name = place.rstrip("`") or next((name for name in reason.split("`") if name in {*known, *fields}), "")
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        return InvalidParameterError(name, f"there is no field {name}" + (f"; do you mean {near[0]}?" if near else ""))
+    if name not in fields:
+        return InvalidParameterError(name, f"{name} is missing")
+    if reason.startswith(_NOT_ONE_OF):
+        wanted = "one of " + ", ".join(_values_of(schema, name))
+    else:
+        wanted = reason.removeprefix("Expected ").partition(", got")[0]
+        wanted = re.sub("`[a-z]+`", lambda kind: _KINDS.get(kind[0], kind[0]), wanted)
+    return InvalidParameterError(name, f"{name} must be {wanted}; got {_repeated(fields[name])}")
+
+
+def _values_of(schema: type[T], name: str) -> list[str]:
+    """The values that there are for a field that takes an enum's or a literal's."""
+    (kind,) = (each.type for each in msgspec.structs.fields(schema) if each.name == name)
+    while get_args(kind) and not isinstance(get_args(kind)[0], str):
+        kind = get_args(kind)[0]  # what an annotation or a union is about
+    return [str(value) for value in get_args(kind) or kind]
+
+
+def _repeated(value: object) -> str:
+    if isinstance(value, UploadedFile):
+        return "a file"
+    said = repr(value)
+    return said if len(said) <= _REPEATED else f"{said[:_REPEATED]}…"

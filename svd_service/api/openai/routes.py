@@ -188,7 +188,7 @@ def _let_data_urls_in() -> None:
 def _fields() -> dict[str, Any]:
     """The fields of a form or of a JSON object; a form writes `{image_url: …}` as `input_reference[image_url]`."""
     if request.is_json:
-        body = request.get_json()
+        body = request.get_json(silent=True)
         if not isinstance(body, dict):
             raise BadRequest("the request's body must be a JSON object")
         return {name: value for name, value in body.items() if value is not None}

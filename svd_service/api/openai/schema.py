@@ -1,5 +1,6 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -29,6 +30,9 @@ STATUSES: Final[dict[State, Status]] = {
 #: The names under which a job's notes hold what was said to be ignored.
 PROMPT: Final = "prompt"
 MODEL: Final = "openai_model"
+
+#: Width and height in pixels, as a caller writes them.
+SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
 
 NO_TEXT: Final = "Stable Video Diffusion takes no text: the prompt was recorded and has no part in the video."
 
@@ -64,7 +68,8 @@ class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
     size: (
-        Annotated[str, Meta(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$", description="Width x height in pixels.")] | UnsetType
+        Annotated[str, Meta(extra_json_schema={"pattern": SIZE.pattern}, description="Width x height in pixels.")]
+        | UnsetType
     ) = UNSET
 
     def request_to(self, model: Model) -> Request:
@@ -101,6 +106,8 @@ class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
     def _pixels(self, size: str, model: Model) -> tuple[int, int]:
         if self.width is not UNSET or self.height is not UNSET:
             raise InvalidParameterError("size", "size and width, height say the same: send one of them")
+        if not SIZE.fullmatch(size):
+            raise InvalidParameterError("size", f"size must be width x height, such as 1024x576; got {size[:20]!r}")
         width, height = (int(side) for side in size.split("x"))
         for side, (least, most) in ((width, model.bounds.width), (height, model.bounds.height)):
             if side % 8 or not least <= side <= most:

@@ -294,6 +294,36 @@ def test_a_parameter_at_fault_is_named(http, data_dir, jobs, name, value):
     assert jobs.ledger.figures().refused == {"invalid_parameter": 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("seed", "abc", "seed must be a whole number; got 'abc'"),
+        ("seed", "-1", "seed must be a whole number >= 0; got '-1'"),
+        ("noise_aug_strength", "1.5", "noise_aug_strength must be a number <= 1.0; got '1.5'"),
+        ("width", "100", "width must be a whole number that's a multiple of 8; got '100'"),
+        ("fit", "stretch", "fit must be one of auto, crop, pad; got 'stretch'"),
+        ("profile", "fast", "profile must be one of exact, draft; got 'fast'"),
+        ("Seed", "3", "there is no field Seed; do you mean seed?"),
+        ("motion", "3", "there is no field motion"),
+        ("fps", "x" * 5_000, "fps must be a whole number; got '" + "x" * 59 + "…"),
+        ("fps", b"7", "fps must be a whole number; got a file"),
+    ],
+)
+def test_a_refusal_says_what_would_do(http, name, value, message):
+    value = (io.BytesIO(value), "x") if isinstance(value, bytes) else value
+    answer = http.post("/generate", data={"image": (png((64, 64)), "x"), name: value})
+    assert (answer.status_code, answer.json["error"]["message"]) == (422, message)
+
+
+def test_what_a_question_may_be_is_said_too(http):
+    said = [http.get(f"/jobs?{query}").json["error"]["message"] for query in ("order=up", "limit=0", "page=2")]
+    assert said == [
+        "order must be one of asc, desc; got 'up'",
+        "limit must be a whole number >= 1; got '0'",
+        "there is no field page",
+    ]
+
+
 def test_a_request_that_is_too_large_is_refused(http, app, jobs, photo):
     app.config["MAX_CONTENT_LENGTH"] = 1000
     answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})

@@ -291,6 +291,19 @@ def test_an_idempotency_key_gives_the_same_job(http, photo):
     assert post() == post()
 
 
+@pytest.mark.parametrize("body", ["{", "[]", "null", ""])
+def test_json_that_is_no_object_is_told_so(http, body):
+    answer = http.post("/v1/videos", data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "the request's body must be a JSON object" in answer.json["error"]["message"]
+
+
+def test_a_size_that_is_none_is_told_how_to_write_one(http, photo):
+    data = {"prompt": "x", "size": "big", "input_reference": (io.BytesIO(photo), "upload")}
+    error = http.post("/v1/videos", data=data).json["error"]
+    assert (error["param"], error["message"]) == ("size", "size must be width x height, such as 1024x576; got 'big'")
+
+
 @pytest.fixture
 def send(http, photo):
     """Sends the one request as the `openai` package does that has sent it so many times before."""
