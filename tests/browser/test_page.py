@@ -327,6 +327,11 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Stack, ledger: Ledger
     expect(page.locator("#composer-fault")).to_contain_text("several frames")
     expect(page.get_by_role("button", name="Edit moving")).to_be_visible()
     window.look("refused")
+    add(page, CAT)
+    page.locator("#submit").click()
+    expect(page.locator(".card")).to_have_count(1)
+    expect(page.locator("#composer-fault")).to_contain_text("moving: The picture has several frames")
+    expect(page.get_by_role("button", name="Edit moving")).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Remove moving").click()
 
     page.route("**/generate", lambda route: _refuse(route, 429, "too many jobs wait already"))

@@ -277,28 +277,42 @@ export class Composer {
     this.#fault("");
     this.#render();
     const settings = this.#settings();
+    const several = this.#drafts.length > 1;
+    const faults = [];
     try {
       for (const one of [...this.#drafts]) {
-        const target = this.#target(one);
-        const picture = await cut(one.file, one.image, target, one.place, one.pad);
-        const record = {
-          name: one.name,
-          picture,
-          thumbnail: one.image ? await thumbnail(one.image, target, one.place, one.pad) : null,
-          // What was cut out is the picture from now on.
-          draft: { shape: one.shape, pad: one.pad, place: picture === one.file ? one.place : { ...MIDDLE } },
-          fields: one.image ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
-        };
-        await this.send(record, settings);
-        this.#drop(one);
+        try {
+          await this.#make(one, settings);
+        } catch (error) {
+          if (!isOfThePicture(error)) throw error;
+          // One bad picture does not hold up the others; it stays, to be seen with what is said of it.
+          if (!faults.length) this.#select(one);
+          faults.push(several ? `${one.name}: ${fault(error)}` : fault(error));
+        }
       }
     } catch (error) {
-      this.#fault(fault(error));
+      faults.push(fault(error));
       this.refused(error);
     } finally {
       this.#busy = false;
+      this.#fault(faults.join("\n"));
       this.#render();
     }
+  }
+
+  async #make(one, settings) {
+    const target = this.#target(one);
+    const picture = await cut(one.file, one.image, target, one.place, one.pad);
+    const record = {
+      name: one.name,
+      picture,
+      thumbnail: one.image ? await thumbnail(one.image, target, one.place, one.pad) : null,
+      // What was cut out is the picture from now on.
+      draft: { shape: one.shape, pad: one.pad, place: picture === one.file ? one.place : { ...MIDDLE } },
+      fields: one.image ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
+    };
+    await this.send(record, settings);
+    this.#drop(one);
   }
 
   /** Submit a record's picture with these settings; the job is then told of. */
@@ -307,6 +321,9 @@ export class Composer {
     await this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });
   }
 }
+
+/** Whether a refusal is about this one picture, and says nothing of others. */
+const isOfThePicture = (error) => [413, 415].includes(error.status) || (error.status === 422 && !error.parameter);
 
 async function draft(file, { shape, pad = $("pad").checked, place = MIDDLE, name }) {
   const url = URL.createObjectURL(file);
