@@ -42,6 +42,15 @@ _CHOICE: Final = re.compile(r"<any\(([^)]*)\):([^<>]+)>")
 #: What a webhook's path item is called: it is the service's request, and somebody else's route.
 _WEBHOOK: Final = "job.ended"
 
+#: The groups of routes in the order in which people look for them, and what each of them is.
+TAGS: Final[Mapping[str, str]] = {
+    "native": "The service's own API.",
+    "openai": "OpenAI's Videos API, as its clients speak it.",
+    "stability": "Stability AI's image-to-video API, as its clients speak it.",
+    "service": "For people, operators and their tools.",
+    "webhooks": "What the service tells others.",
+}
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -163,6 +172,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
             "summary": "A picture goes in, a short video comes out: Stable Video Diffusion.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": dict(sorted(paths.items())),
         "webhooks": {
             _WEBHOOK: {

@@ -50,6 +50,14 @@ def test_every_operation_has_a_name_of_its_own_a_summary_and_its_errors(document
                     assert answer["content"]["application/json"]["schema"], f"{name} {status}"
 
 
+def test_the_service_itself_comes_first_and_every_group_is_explained(document):
+    groups = {tag["name"]: tag["description"] for tag in document["tags"]}
+    webhooks = [operation for hook in document["webhooks"].values() for operation in hook.values()]
+    used = {tag for operation in (*dict(operations(document)).values(), *webhooks) for tag in operation["tags"]}
+    assert next(iter(groups)) == "native"
+    assert used == set(groups)
+
+
 def test_every_reference_leads_somewhere(document):
     references = set(re.findall(r"'\$ref': '#/components/schemas/([^']+)'", str(document)))
     assert references <= set(document["components"]["schemas"])
