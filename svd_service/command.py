@@ -9,7 +9,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from svd_service.client import commands, job_commands
-from svd_service.client.errors import ClientError, UnreachableError
+from svd_service.client.display import explained
+from svd_service.client.errors import ClientError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,10 +63,8 @@ def main() -> None:
     """Entry point: an error of the client's is a sentence, not a traceback."""
     try:
         app()
-    except UnreachableError as error:
-        sys.exit(f"Nobody answers at {error}\nIs the service running? `svd-service up` starts it.")
     except ClientError as error:
-        sys.exit(str(error))
+        sys.exit(explained(error))
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> NoReturn:

@@ -7,13 +7,13 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from svd_service.client.client import FORMATS, Client, Parameters, format_of
-from svd_service.client.display import Display, display_on
+from svd_service.client.display import Display, display_on, explained
 from svd_service.client.errand import Errand
 from svd_service.client.errors import ClientError
 from svd_service.client.options import DEFAULT_SERVER, ApiKey, AsJson, Server
@@ -83,7 +83,8 @@ def generate(
     terminal = Console(stderr=True)
     exit_status = 0
     with Client(server, api_key) as client:
-        client.health()  # nobody there? Then say so at once, rather than after the client's patience
+        # Nobody there? Then say so at once, rather than after the client's patience.
+        _warn(terminal, client.health())
         try:
             with display_on(terminal, [errand.picture.name for errand in errands]) as display:
                 _run(client, errands, parameters, display)
@@ -91,7 +92,7 @@ def generate(
             exit_status = 130
             _cancel(client, errands, terminal)
         except ClientError as error:
-            _complain(terminal, str(error))
+            _complain(terminal, explained(error))
             exit_status = 1
     made = [errand for errand in errands if errand.done and errand.error is None]
     if as_json:
@@ -135,6 +136,14 @@ def _run(client: Client, errands: list[Errand], parameters: Parameters, display:
             if not errand.done:
                 errand.look(client)
                 display.show(index, errand.fraction, errand.words, ended=errand.done)
+
+
+def _warn(terminal: Console, health: dict[str, Any]) -> None:
+    """Say why it may take longer than one would think."""
+    if health["status"] != "ok":
+        _complain(terminal, f"The service is {health['status']}: {health.get('message') or 'it does not say why'}")
+    elif health.get("workers_ready") == 0:
+        _complain(terminal, "No worker is ready yet: what is sent waits until one is.")
 
 
 def _cancel(client: Client, errands: list[Errand], terminal: Console) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from svd_service.client.errors import ClientError, UnauthorizedError, UnreachableError
 from svd_service.client.status import JobStatus
 
 #: Without a terminal, seconds between two lines of a job that only went on within its phase.
@@ -23,6 +24,15 @@ def describe(job: JobStatus) -> str:
         again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
         return f"{job.progress.phase}{counted}{again}{left}"
     return f"{job.state}: {job.error_message}" if job.error_message else job.state
+
+
+def explained(error: ClientError) -> str:
+    """What went wrong, for a person at a command line, with what to do about it where that is known."""
+    if isinstance(error, UnreachableError):
+        return f"Nobody answers at {error}\nIs the service running? `svd-service up` starts it."
+    if isinstance(error, UnauthorizedError):
+        return f"{error}: say yours with --api-key, or in SVD_API_KEY"
+    return str(error)
 
 
 def _duration(seconds: float) -> str:

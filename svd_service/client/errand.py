@@ -6,7 +6,14 @@ from typing import Any
 
 from svd_service.client.client import FORMATS, Client, Parameters
 from svd_service.client.display import describe
-from svd_service.client.errors import AnswerError, ExpiredError, MissingFormatError, NotReadyError, UnknownJobError
+from svd_service.client.errors import (
+    AnswerError,
+    ExpiredError,
+    MissingFormatError,
+    NotReadyError,
+    UnauthorizedError,
+    UnknownJobError,
+)
 from svd_service.client.status import JobStatus
 
 
@@ -14,8 +21,8 @@ from svd_service.client.status import JobStatus
 class Errand:
     """Where a picture comes from, where its video goes and as what `kind` of file, and what became of it so far.
 
-    What is wrong with this picture or its job ends the errand with an `error`. A service that cannot be reached is
-    everybody's trouble and raises.
+    What is wrong with this picture or its job ends the errand with an `error`. A service that cannot be reached, or
+    that asks for another key, is everybody's trouble and raises.
     """
 
     picture: Path
@@ -41,6 +48,8 @@ class Errand:
         """Send the picture."""
         try:
             self.job = client.submit(self.picture, **parameters)
+        except UnauthorizedError:
+            raise
         except (AnswerError, OSError) as error:
             self._end(str(error))
 

@@ -138,6 +138,29 @@ def test_one_bad_picture_does_not_keep_the_others_from_their_videos(
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["cat-2.mp4"]
 
 
+def test_a_service_that_asks_for_a_key_is_asked_once(service: StandIn, cat: Path, tmp_path: Path) -> None:
+    service.answer("POST /generate", refusal(401, "unauthorized", "an API key is needed"))
+    result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("an API key is needed: say yours with --api-key, or in SVD_API_KEY\n")
+    assert service.count("POST /generate") == 1
+
+
+@pytest.mark.parametrize(
+    ("health", "words"),
+    [
+        ({"status": "ok", "workers_ready": 0}, "No worker is ready yet: what is sent waits until one is."),
+        ({"status": "unavailable", "message": "Redis is away"}, "The service is unavailable: Redis is away"),
+    ],
+)
+def test_who_will_have_to_wait_is_told_so(
+    willing: StandIn, cat: Path, tmp_path: Path, health: dict[str, object], words: str
+) -> None:
+    willing.answer("GET /health", Answer(json.dumps(health).encode()))
+    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4")
+    assert (result.exit_code, words in result.stderr) == (0, True)
+
+
 def test_a_job_that_failed_says_why(willing: StandIn, cat: Path, tmp_path: Path) -> None:
     willing.answer(f"GET /status/{JOB}", told("failed", error={"code": "timeout", "message": "it took too long"}))
     result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4")
