@@ -79,6 +79,7 @@ def run(url: str, path: str) -> dict[str, Any]:
         "ascending": ascending,
         "errors": errors,
         "deleted": [deleted.to_dict(), deleted_waiting],
+        "models": [model.id for model in client.models.list()],
         "left": [video.id for video in videos.list()],
     }
 

@@ -1,10 +1,10 @@
-"""The routes of OpenAI's Videos API: each parses, calls one use case and presents."""
+"""The routes of OpenAI's Videos API, and of its list of models: each parses, calls one use case and presents."""
 
 from typing import Any, Final, NoReturn
 
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, NotFound
 
 from svd_service.api import files, forms
 from svd_service.api.context import jobs, owner, priority, reservations, webhook
@@ -12,6 +12,8 @@ from svd_service.api.openai import reference, repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
     DeletedVideo,
+    ModelCard,
+    ModelList,
     OpenAIError,
     VideoForm,
     VideoList,
@@ -23,7 +25,7 @@ from svd_service.jobs.errors import UnsupportedError
 from svd_service.jobs.job import Job
 from svd_service.jobs.model import Model
 
-blueprint = Blueprint("openai", __name__, url_prefix="/v1/videos")
+blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 
 #: Milliseconds after which a client is to ask again, where nobody knows how long the job takes; and the least and most
 #: where it is known. A client keeps to what the first answer says until the job has ended.
@@ -43,7 +45,7 @@ _JOB: Final = {
 }
 
 
-@blueprint.post("")
+@blueprint.post("/videos")
 @describe(
     "openai",
     _JOB,
@@ -80,7 +82,7 @@ def create() -> ResponseReturnValue:
     return _presented(job)
 
 
-@blueprint.get("")
+@blueprint.get("/videos")
 @describe(
     "openai",
     {200: Answer("A page of jobs.", VideoList)},
@@ -95,14 +97,14 @@ def list_videos() -> Response:
     return jsonify(VideoList.of(found, more=more))
 
 
-@blueprint.get("/<video_id>")
+@blueprint.get("/videos/<video_id>")
 @describe("openai", _JOB, error=OpenAIError, errors=_UNKNOWN)
 def retrieve(video_id: str) -> Response:
     """How a job stands."""
     return _presented(_asked_for(video_id))
 
 
-@blueprint.delete("/<video_id>")
+@blueprint.delete("/videos/<video_id>")
 @describe("openai", {200: Answer("It is deleted.", DeletedVideo)}, error=OpenAIError, errors=_UNKNOWN)
 def delete(video_id: str) -> Response:
     """Delete a job and its video; one that has not ended is cancelled."""
@@ -110,7 +112,7 @@ def delete(video_id: str) -> Response:
     return jsonify(DeletedVideo(id=video_id))
 
 
-@blueprint.get("/<video_id>/content")
+@blueprint.get("/videos/<video_id>/content")
 @describe(
     "openai",
     {
@@ -140,11 +142,27 @@ def content(video_id: str) -> Response:
     return files.send_result(jobs().open_result(job.id, owner=owner(), variant=variant))
 
 
-@blueprint.route("/edits", methods=["GET", "POST", "DELETE"])  # the others, too: these are no jobs' ids
-@blueprint.route("/extensions", methods=["GET", "POST", "DELETE"])
-@blueprint.route("/characters", methods=["GET", "POST", "DELETE"])
-@blueprint.get("/characters/<character_id>")
-@blueprint.post("/<video_id>/remix")
+@blueprint.get("/models")
+@describe("openai", {200: Answer("The models.", ModelList)}, error=OpenAIError)
+def list_models() -> Response:
+    """The models that are served, that of requests which name none first."""
+    return jsonify(ModelList(data=[ModelCard(id=model.name) for model in jobs().models()]))
+
+
+@blueprint.get("/models/<path:model>")
+@describe("openai", {200: Answer("The model.", ModelCard)}, error=OpenAIError, errors={404: "There is no such model."})
+def retrieve_model(model: str) -> Response:
+    """One of the models that are served."""
+    if jobs().find_model(model) is None:
+        raise NotFound(f"there is no model {model}")
+    return jsonify(ModelCard(id=model))
+
+
+@blueprint.route("/videos/edits", methods=["GET", "POST", "DELETE"])  # the others, too: these are no jobs' ids
+@blueprint.route("/videos/extensions", methods=["GET", "POST", "DELETE"])
+@blueprint.route("/videos/characters", methods=["GET", "POST", "DELETE"])
+@blueprint.get("/videos/characters/<character_id>")
+@blueprint.post("/videos/<video_id>/remix")
 @describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."})
 def unsupported(**_: str) -> NoReturn:
     """What Stable Video Diffusion cannot do: it makes a video of a picture, and takes neither text nor video."""

@@ -215,6 +215,22 @@ class DeletedVideo(Struct, kw_only=True):
     deleted: bool = True
 
 
+class ModelCard(Struct, kw_only=True):
+    """A model that is served. When it was made nobody has written down."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "svd-service"
+
+
+class ModelList(Struct, kw_only=True):
+    """The models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
 class OpenAIErrorDetail(Struct):
     """What went wrong: a sentence, whose fault, the parameter if there is one, and a stable code."""
 

@@ -17,7 +17,7 @@ FILES = {"/page/<path:filename>": "main.js", "/docs/<path:filename>": "start.js"
 #: What the arguments of a route are filled with, so that the walk below asks for the other key's job. A route with an
 #: argument that is not here has to be listed, or the test fails.
 ARGUMENTS: dict[str, Callable[[str], str]] = {
-    **dict.fromkeys(("task_id", "job_id", "video_id", "character_id", "id", "filename"), str),
+    **dict.fromkeys(("task_id", "job_id", "video_id", "character_id", "id", "model", "filename"), str),
     "generation_id": lengthened,
     "format": lambda _: "mp4",
 }
@@ -28,7 +28,7 @@ CANNOT = {"/v1/videos/<video_id>/remix", "/v1/videos/characters/<character_id>"}
 #: Routes without an argument, and how the walk asks them.
 LISTS_AND_SUBMISSIONS = {
     *("/generate", "/models", "/jobs", "/events"),
-    *("/v1/videos", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"),
+    *("/v1/models", "/v1/videos", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"),
     *("/v2beta/image-to-video", "/v2alpha/generation/image-to-video"),
 }
 

@@ -291,6 +291,15 @@ def test_an_idempotency_key_gives_the_same_job(http, photo):
     assert post() == post()
 
 
+def test_the_models_are_listed_as_the_clients_know_them(http):
+    card = {"id": "nano", "object": "model", "created": 0, "owned_by": "svd-service"}
+    assert http.get("/v1/models").json == {"object": "list", "data": [card]}
+    assert http.get("/v1/models/nano").json == card
+    unknown = http.get("/v1/models/org/other")
+    assert (unknown.status_code, unknown.json["error"]["type"]) == (404, "invalid_request_error")
+    assert "there is no model org/other" in unknown.json["error"]["message"]
+
+
 @pytest.mark.parametrize("body", ["{", "[]", "null", ""])
 def test_json_that_is_no_object_is_told_so(http, body):
     answer = http.post("/v1/videos", data=body, content_type="application/json")
