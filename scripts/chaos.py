@@ -7,17 +7,18 @@ published twice, 2 if the service could not be started.
 """
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.chaos.report import passed, report, table  # noqa: E402 - the repository's root has to be found first
+from tests.chaos.ending import conclude  # noqa: E402 - the repository's root has to be found first
+from tests.chaos.report import passed, report, table  # noqa: E402
 from tests.chaos.run import run  # noqa: E402
 from tests.chaos.schedule import KINDS  # noqa: E402
 from tests.chaos.service import Service  # noqa: E402
@@ -30,37 +31,24 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="svd-chaos-"))
     model = folder / "model"
     service = Service(folder, model)
-    kept = options.keep
-    try:
+
+    def measure() -> dict[str, Any]:
         build = "import sys, pathlib; from tests.tiny_model import build; build(pathlib.Path(sys.argv[1]))"
-        subprocess.run([sys.executable, "-c", build, model], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-        outcome = run(
-            service,
-            jobs=options.jobs,
-            seed=options.seed,
-            interval=options.fault_interval,
-            kinds=options.faults,
-            limit=options.limit or 60 + 4 * options.jobs,
-        )
-        figures = report(outcome)
-        print(table(figures), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(figures, indent=2) + "\n")
-        kept = kept or not passed(figures)
-        return 0 if passed(figures) else 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except AssertionError as error:
-        print(f"the service could not be started or did not come back: {error}", file=sys.stderr)
-        kept = True
-        return 2
-    finally:
-        service.stop()
-        if kept:
-            print(f"data and logs are kept in {folder}", file=sys.stderr)
-        else:
-            service.remove()
+        try:
+            subprocess.run([sys.executable, "-c", build, model], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+            outcome = run(
+                service,
+                jobs=options.jobs,
+                seed=options.seed,
+                interval=options.fault_interval,
+                kinds=options.faults,
+                limit=options.limit or 60 + 4 * options.jobs,
+            )
+            return report(outcome)
+        finally:
+            service.stop()
+
+    return conclude(measure, table=table, passed=passed, folder=folder, file=options.json, keep=options.keep)
 
 
 def _options() -> argparse.Namespace:

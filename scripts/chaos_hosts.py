@@ -9,19 +9,18 @@ this machine or user cannot make network namespaces.
 """
 
 import argparse
-import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.chaos.hosts import NoNetworksError, enter, hosts  # noqa: E402 - the repository's root has to be found first
+from tests.chaos.ending import conclude  # noqa: E402 - the repository's root has to be found first
+from tests.chaos.hosts import NoNetworksError, enter, hosts  # noqa: E402
 from tests.chaos.links import passed, run, table  # noqa: E402
 
 #: Says that we are in a namespace of our own.
@@ -35,30 +34,13 @@ def main() -> int:
         _go_inside()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with everything cleaned up
     folder = Path(tempfile.mkdtemp(prefix="svd-hosts-"))
-    kept = options.keep
-    try:
+
+    def measure() -> dict[str, Any]:
         with hosts(folder, options.lease) as made:
             _say("five hosts are up")
-            figures = run(
-                made, jobs=options.jobs, seed=options.seed, seconds=options.cut, lease=options.lease, say=_say
-            )
-        print(table(figures), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(figures, indent=2) + "\n")
-        kept = kept or not passed(figures)
-        return 0 if passed(figures) else 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except AssertionError as error:
-        print(f"the service could not be started or did not come back: {error}", file=sys.stderr)
-        kept = True
-        return 2
-    finally:
-        if kept:
-            print(f"data and logs are kept in {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+            return run(made, jobs=options.jobs, seed=options.seed, seconds=options.cut, lease=options.lease, say=_say)
+
+    return conclude(measure, table=table, passed=passed, folder=folder, file=options.json, keep=options.keep)
 
 
 def _go_inside() -> NoReturn:

@@ -1,7 +1,6 @@
 """The service under fire: a real stack on loopback whose processes are hurt and, as a supervisor would, restarted."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -169,10 +168,6 @@ class Service:
                 process.wait(max(0.1, deadline - time.monotonic()))
             _signal_group(process, signal.SIGKILL)
             process.wait()
-
-    def remove(self) -> None:
-        """Delete data and logs."""
-        shutil.rmtree(self.stack.folder, ignore_errors=True)
 
     def _signal(self, name: str, sign: signal.Signals, *, group: bool) -> bool:
         process = self.stack.processes.get(name)

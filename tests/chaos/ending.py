@@ -1,0 +1,46 @@
+"""How a script that measures in a temporary folder ends: with its figures, an exit status, and nothing left of it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, Any]
+
+
+def conclude(
+    measure: Callable[[], Figures],
+    *,
+    table: Callable[[Figures], str],
+    passed: Callable[[Figures], bool],
+    folder: Path,
+    file: Path | None,
+    keep: bool,
+) -> int:
+    """Measure, print the table, write the figures to `file`; the exit status.
+
+    It is 1 where the figures have not `passed`, 2 where the service could not be started or did not come back, 130
+    after Ctrl-C. `folder` stays where something was wrong, or when it is to be kept.
+    """
+    kept = keep
+    try:
+        figures = measure()
+        sys.stdout.write(f"{table(figures)}\n")
+        if file:
+            file.write_text(json.dumps(figures, indent=2) + "\n")
+        kept = kept or not passed(figures)
+        return 0 if passed(figures) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    except AssertionError as error:
+        sys.stderr.write(f"the service could not be started or did not come back: {error}\n")
+        kept = True
+        return 2
+    finally:
+        if kept:
+            sys.stderr.write(f"data and logs are kept in {folder}\n")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
