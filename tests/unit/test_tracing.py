@@ -25,7 +25,7 @@ from svd_service.worker.lease import Lease
 from svd_service.worker.lifecycle import Slot
 from svd_service.worker.run import DeviceLostError, run_job
 from svd_service.worker.shared import Departure
-from tests.unit.worker.test_run import rendering
+from tests.unit.worker.conftest import rendering
 
 PICTURE = Path(__file__).parents[1] / "pictures" / "chelsea.jpg"
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -13,7 +13,7 @@ from svd_service.courier.delivery import Courier, Outcome, send
 from svd_service.courier.rounds import Poster
 from svd_service.jobs.errors import UnavailableError
 from svd_service.jobs.job import WebhookState
-from svd_service.jobs.ledger import Ledger, connect
+from svd_service.jobs.ledger import connect
 from svd_service.jobs.outbox import Outbox
 from svd_service.jobs.view import JobView
 from svd_service.jobs.webhooks import WebhookSecrets
@@ -29,16 +29,6 @@ SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 @pytest.fixture
 def settings(make_settings, redis_url):
     return make_settings(REDIS_URL=redis_url, SVD_WEBHOOK_PRIVATE=True, SVD_WEBHOOK_TIMEOUT=30)
-
-
-@pytest.fixture
-def ledger(redis_client, settings):
-    return Ledger(redis_client, settings)
-
-
-@pytest.fixture
-def outbox(redis_client, settings):
-    return Outbox(redis_client, settings)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from svd_service.jobs.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Failure, State, WebhookState
-from svd_service.jobs.ledger import Ledger, connect
+from svd_service.jobs.ledger import connect
 from svd_service.jobs.outbox import MARGIN, ROOM, ROOM_OF_HOST, Outbox
 from tests.unit.jobs.test_ledger import HOLDER, finish, submit
 
@@ -16,16 +16,6 @@ URL = "https://me:pw@Example.com:8443/hook?token=1"
 @pytest.fixture
 def settings(make_settings):
     return make_settings(SVD_WEBHOOK_GIVE_UP=1000)
-
-
-@pytest.fixture
-def ledger(redis_client, settings):
-    return Ledger(redis_client, settings)
-
-
-@pytest.fixture
-def outbox(redis_client, settings):
-    return Outbox(redis_client, settings)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -133,11 +132,6 @@ def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
     assert known.until_start(3, Profile.EXACT) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
     assert replace(known, runners=[]).until_start(3, Profile.EXACT) is None
     assert replace(known, paces={}).until_start(0, Profile.EXACT) is None
-
-
-@pytest.fixture
-def ledger(redis_client: "redis.Redis", make_settings: Callable[..., Settings]) -> Ledger:
-    return Ledger(redis_client, make_settings())
 
 
 def be_ready(ledger: Ledger, *names: str) -> None:

@@ -1,11 +1,9 @@
 import os
 import subprocess
-from collections.abc import Callable
 
 import pytest
 
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.config import Settings
 from svd_service.jobs.job import Holder, Result, State, Variant
 from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.model import Model
@@ -15,24 +13,6 @@ from svd_service.worker.lifecycle import INSTANCE
 from tests.unit.jobs.test_ledger import submit
 
 HOLDER = Holder("host/0", "cpu", "instance", 1)
-
-
-@pytest.fixture
-def published() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def jobs(redis_url: str, make_settings: Callable[..., Settings], published: list[str]) -> JobService:
-    settings = make_settings(REDIS_URL=redis_url)
-    ledger = Ledger(connect(settings), settings)
-    return JobService(
-        ledger,
-        LocalArtifacts(settings.data_dir),
-        Model.of(settings),
-        settings,
-        lambda job_id, _: published.append(job_id),
-    )
 
 
 @pytest.fixture

@@ -4,18 +4,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from svd_service.config import Settings
-from svd_service.jobs.ledger import DeviceMemory, Ledger, WorkerStatus, connect
+from svd_service.jobs.ledger import DeviceMemory, Ledger, WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.shared import Departure
 
 STATUS = WorkerStatus("host/0", "NVIDIA stand-in", "instance", 1, "nano", True, 0.0, 1.0)
-
-
-@pytest.fixture
-def ledger(redis_url: str, make_settings: Callable[..., Settings]) -> Ledger:
-    settings = make_settings(REDIS_URL=redis_url)
-    return Ledger(connect(settings), settings)
 
 
 @pytest.fixture

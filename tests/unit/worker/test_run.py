@@ -1,6 +1,4 @@
 import hashlib
-import io
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,7 +11,6 @@ import pytest
 from PIL import Image
 
 from svd_service.artifacts import ArtifactsUnavailableError
-from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.errors import (
     ExpiredError,
@@ -23,59 +20,18 @@ from svd_service.jobs.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from svd_service.jobs.job import Holder, Job, Phase, Progress, State, Variant
-from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
-from svd_service.jobs.model import Model
-from svd_service.jobs.request import Format, Parameters, Request
-from svd_service.jobs.service import JobService
+from svd_service.jobs.job import Job, Phase, Progress, State, Variant
+from svd_service.jobs.request import Format, Parameters
 from svd_service.video import Rendering
 from svd_service.worker import run
-from svd_service.worker.lease import Lease
 from svd_service.worker.lifecycle import Slot
 from svd_service.worker.run import run_job
 from svd_service.worker.shared import Departure
-
-VIDEO = b"a video"
-
-
-def rendering(
-    picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any
-) -> Rendering:
-    on_progress(Progress(Phase.SAMPLING, 1, 2))
-    path.write_bytes(VIDEO)
-    provenance: dict[str, Any] = {"seed": parameters.seed}
-    width, height = picture.size
-    frames = parameters.num_frames
-    return Rendering(width, height, frames, {"sampling": 1.0}, provenance, thumbnail=b"one", spritesheet=b"all")
-
-
-@pytest.fixture
-def slot(redis_url: str, make_settings: Callable[..., Settings]) -> Slot:
-    settings = make_settings(REDIS_URL=redis_url)
-    ledger = Ledger(connect(settings), settings)
-    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, lambda *_: None)
-    holder = Holder("host/0", "cpu", "instance", os.getpid())
-    status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
-    return Slot(holder, rendering, jobs, Lease(ledger, status, settings.lease, Departure()), settings)
-
-
-@pytest.fixture
-def job(slot: Slot) -> Job:
-    buffer = io.BytesIO()
-    Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
-    buffer.seek(0)
-    return slot.jobs.submit(buffer, Request(seed=1))
+from tests.unit.worker.conftest import VIDEO, raising, rendering, submitted
 
 
 def left(slot: Slot) -> list[str]:
     return sorted(name.partition("/")[0] for name, _ in slot.jobs.artifacts.names())
-
-
-def raising(error: Exception) -> Callable[..., Rendering]:
-    def render(*_: Any, **__: Any) -> Rendering:
-        raise error
-
-    return render
 
 
 def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
@@ -94,10 +50,7 @@ def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
 @pytest.fixture
 def many(slot: Slot) -> Job:
     """A job that wants its video in two more formats."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
-    buffer.seek(0)
-    return slot.jobs.submit(buffer, Request(seed=1, formats=(Format.ZIP, Format.MP4, Format.GIF, Format.GIF)))
+    return submitted(slot.jobs, formats=(Format.ZIP, Format.MP4, Format.GIF, Format.GIF))
 
 
 def in_formats(

@@ -1,4 +1,3 @@
-import io
 import os
 import resource
 import time
@@ -10,27 +9,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from PIL import Image
 
 from svd_service.artifacts import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.config import Settings
 from svd_service.jobs import service
-from svd_service.jobs.job import Holder, Job, Phase, Progress, Variant
-from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
-from svd_service.jobs.model import Model
-from svd_service.jobs.request import Request
+from svd_service.jobs.job import Job, Phase, Progress, Variant
 from svd_service.jobs.service import JobService, variant_name
 from svd_service.video import Rendering
 from svd_service.worker import run
-from svd_service.worker.lease import Lease
 from svd_service.worker.lifecycle import Slot
 from svd_service.worker.run import DeviceLostError, run_job
-from svd_service.worker.shared import Departure, Loads
+from svd_service.worker.shared import Loads
+from tests.unit.worker.conftest import Render, raising, rendering
 
 pytestmark = pytest.mark.enable_socket
-
-Render = Callable[..., Rendering]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -41,63 +33,20 @@ class AcceleratorError(RuntimeError):
     """Likewise."""
 
 
-def render(
-    picture: Image.Image, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any
-) -> Rendering:
-    for step in range(3):
-        on_progress(Progress(Phase.SAMPLING, step, 3))
-    path.write_bytes(b"a video")
-    return Rendering(64, 64, 3, {"sampling": 1.0}, {}, thumbnail=b"one", spritesheet=b"all")
-
-
-def raising(error: Exception) -> Render:
-    def act(*_: Any, **__: Any) -> Rendering:
-        raise error
-
-    return act
-
-
 def saying(say: Callable[[], object]) -> Render:
     """As usual, but `say()` comes before the second step."""
 
     def act(picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any) -> Rendering:
-        on_progress(Progress(Phase.SAMPLING, 0, 3))
+        on_progress(Progress(Phase.SAMPLING, 0, 2))
         say()
-        return render(picture, parameters, path, on_progress)
+        return rendering(picture, parameters, path, on_progress)
 
     return act
 
 
 @pytest.fixture
-def published() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def slot(redis_url: str, make_settings: Callable[..., Settings], published: list[str]) -> Iterator[Slot]:
-    settings = make_settings(REDIS_URL=redis_url)
-    client = connect(settings)
-    ledger = Ledger(client, settings)
-    jobs = JobService(
-        ledger,
-        LocalArtifacts(settings.data_dir),
-        Model.of(settings),
-        settings,
-        lambda job_id, _: published.append(job_id),
-    )
-    holder = Holder("host/0", "cpu", "instance", os.getpid())
-    status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 0.0)
-    departure = Departure()
-    yield Slot(holder, render, jobs, Lease(ledger, status, settings.lease, departure), settings, departure)
-    client.close()
-
-
-@pytest.fixture
-def job_id(slot: Slot) -> str:
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64), "teal").save(picture, "PNG")
-    picture.seek(0)
-    return slot.jobs.submit(picture, Request(width=64, height=64)).id
+def job_id(job: Job) -> str:
+    return job.id
 
 
 def attempted(slot: Slot, job_id: str, render: Render) -> Job:
@@ -132,7 +81,7 @@ def full_disk() -> Iterator[None]:
 
 
 def test_a_job_that_went_well_leaves_its_video_and_nothing_else(slot: Slot, job_id: str) -> None:
-    job = attempted(slot, job_id, render)
+    job = attempted(slot, job_id, rendering)
     assert (job.state, outcomes(job), files(slot)) == ("finished", ["finished"], {"results"})
 
 
@@ -152,9 +101,9 @@ def test_a_job_that_is_handed_back_is_published_for_others_and_the_attempt_does_
 
 def test_a_job_whose_last_step_is_done_is_not_handed_back(slot: Slot, job_id: str) -> None:
     def leave_at_the_end(*arguments: Any, **_: Any) -> Rendering:
-        rendering = render(*arguments)
+        made = rendering(*arguments)
         slot.departure.ask(0)
-        return rendering
+        return made
 
     assert outcomes(attempted(slot, job_id, leave_at_the_end)) == ["finished"]
 
@@ -197,7 +146,7 @@ def test_a_full_disk_costs_attempts_and_leaves_nothing_half_written(
 ) -> None:
     for number in (1, 2, 3):
         with full_disk():
-            attempted(slot, job_id, render)
+            attempted(slot, job_id, rendering)
         assert outcomes(slot.jobs.find(job_id)) == ["retried"] * number
         assert files(slot) == {"inputs"}
     job = slot.jobs.find(job_id)
@@ -211,8 +160,8 @@ def test_a_full_disk_costs_attempts_and_leaves_nothing_half_written(
 
 def test_a_disk_that_has_room_again_makes_the_next_attempt_a_success(slot: Slot, job_id: str) -> None:
     with full_disk():
-        attempted(slot, job_id, render)
-    assert outcomes(attempted(slot, job_id, render)) == ["retried", "finished"]
+        attempted(slot, job_id, rendering)
+    assert outcomes(attempted(slot, job_id, rendering)) == ["retried", "finished"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\nbut no more"], ids=str)
@@ -221,7 +170,7 @@ def test_a_picture_that_is_gone_or_unreadable_fails_the_job_at_once(
 ) -> None:
     path = slot.settings.data_dir / "inputs" / f"{job_id}.png"
     path.unlink() if content is None else path.write_bytes(content)
-    job = attempted(slot, job_id, render)
+    job = attempted(slot, job_id, rendering)
     assert (job.state, code(job), outcomes(job)) == ("failed", "broken_input", ["failed"])
     assert files(slot) == set()
 
@@ -251,12 +200,12 @@ def away(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
 def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcomes(attempted(away(slot, 3, monkeypatch), job_id, render)) == ["finished"]
+    assert outcomes(attempted(away(slot, 3, monkeypatch), job_id, rendering)) == ["finished"]
 
 
 def test_a_store_that_stays_away_costs_the_attempt(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    job = attempted(away(slot, 1_000_000, monkeypatch), job_id, render)
+    job = attempted(away(slot, 1_000_000, monkeypatch), job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["retried"])
 
 
@@ -292,7 +241,7 @@ def test_a_video_that_is_ready_waits_for_a_store_that_is_away(
 
     def once(*arguments: Any, **_: Any) -> Rendering:
         made.append("video")
-        return render(*arguments)
+        return rendering(*arguments)
 
     assert outcomes(attempted(elsewhere(slot, monkeypatch, 5), job_id, once)) == ["finished"]
     assert made == ["video"]
@@ -305,7 +254,7 @@ def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_faile
     monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
     slot = elsewhere(slot, monkeypatch, 1_000_000)
     for number in (1, 2, 3):
-        assert outcomes(attempted(slot, job_id, render)) == ["retried"] * number
+        assert outcomes(attempted(slot, job_id, rendering)) == ["retried"] * number
     job = slot.jobs.find(job_id)
     assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
     assert job.failure is not None
@@ -315,7 +264,7 @@ def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_faile
 
 def test_who_is_to_go_does_not_wait_for_the_store(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.departure.ask(0))
-    job = attempted(slot, job_id, render)
+    job = attempted(slot, job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["released"])
 
 
@@ -324,7 +273,7 @@ def test_while_a_video_waits_for_the_store_the_job_can_be_cancelled(
 ) -> None:
     monkeypatch.setattr(run, "REPORT_INTERVAL", 0.0)
     slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.cancel(job_id))
-    assert attempted(slot, job_id, render).state == "cancelled"
+    assert attempted(slot, job_id, rendering).state == "cancelled"
 
 
 def test_while_the_store_is_away_a_job_can_be_cancelled(
@@ -338,12 +287,12 @@ def test_while_the_store_is_away_a_job_can_be_cancelled(
         return report(*arguments)
 
     monkeypatch.setattr(slot.jobs.ledger, "report", cancel_first)
-    assert attempted(slot, job_id, render).state == "cancelled"
+    assert attempted(slot, job_id, rendering).state == "cancelled"
 
 
 def test_what_dead_workers_left_behind_is_swept_and_the_result_stays(slot: Slot, job_id: str) -> None:
     root = slot.settings.data_dir
-    attempted(slot, job_id, render)
+    attempted(slot, job_id, rendering)
     half, unpublished = root / ".staging" / "half.mp4", root / "results" / job_id / "of-a-lost-attempt.mp4"
     for left in (half, unpublished):
         left.write_bytes(b"half a vid")
