@@ -256,7 +256,7 @@ def test_an_empty_store_has_no_names(store: ArtifactStore) -> None:
 def test_names_come_with_the_time_of_writing(store: ArtifactStore) -> None:
     store.put(NAME, b"video")
     ((_, written),) = store.names()
-    assert abs(written - time.time()) < 5
+    assert abs(written - time.time()) < 60
 
 
 def test_names_bear_with_what_goes_meanwhile(store: ArtifactStore) -> None:

@@ -185,7 +185,7 @@ def test_registering_reads_nothing_and_one_family_can_be_asked_for_alone() -> No
 @pytest.mark.parametrize("source", [Told(FIGURES), Told(NOTHING), Unreachable()], ids=["busy", "new", "unreachable"])
 def test_promtool_has_nothing_to_say(promtool: str, source: Told | Unreachable) -> None:
     check = subprocess.run(
-        [promtool, "check", "metrics"], input=exposed(source), text=True, capture_output=True, check=False, timeout=30
+        [promtool, "check", "metrics"], input=exposed(source), text=True, capture_output=True, check=False, timeout=60
     )
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
 
@@ -291,12 +291,12 @@ def test_the_command_says_where_it_listens_and_ends_well_on_sigterm() -> None:
         assert process.stderr
         assert "metrics on http://127.0.0.1:" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_the_command_refuses_a_wrong_setting_without_a_traceback() -> None:
     with exporter_process(SVD_EXPORTER_BIND="nowhere") as process:
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said == "svd-service exporter: SVD_EXPORTER_BIND='nowhere': expected host:port\n"
 

@@ -43,7 +43,7 @@ def python(name: str, code: str, *arguments: object, grace: float = 5) -> Part:
     return Part(name, command, dict(os.environ), where="here", grace=grace)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -385,11 +385,11 @@ def test_a_part_that_does_not_end_is_killed_after_its_grace(run: Callable[..., t
     status, said = run(python("worker", STUBBORN, grace=1.5))
     assert status == 0
     assert "Waiting for worker" in said
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50  # it would sleep for a minute
 
 
 def test_a_second_ctrl_c_does_not_wait(run: Callable[..., tuple[int, str]]) -> None:
     began = time.monotonic()
     status, _ = run(python("worker", STUBBORN, grace=60), more=1, seconds=1)
     assert status == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50  # its grace is a minute

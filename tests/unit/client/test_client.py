@@ -30,7 +30,7 @@ from tests.unit.client.stand_in import JOB, Answer, StandIn, refusal, stream, to
 
 @pytest.fixture
 def client(service: StandIn) -> Iterator[Client]:
-    with Client(service.url, timeout=5, patience=3) as made:
+    with Client(service.url, timeout=60, patience=60) as made:
         yield made
 
 
@@ -140,7 +140,7 @@ def test_reading_goes_on_when_the_service_comes_back() -> None:
     port = free_port()
     with (
         coming(port, 0.5, f"GET /status/{JOB}", told("finished")),
-        Client(f"http://127.0.0.1:{port}", patience=10) as client,
+        Client(f"http://127.0.0.1:{port}", patience=60) as client,
     ):
         assert client.status(JOB).state == "finished"
 
@@ -162,7 +162,7 @@ def test_a_picture_is_sent_again_when_nobody_listened() -> None:
     port = free_port()
     with (
         coming(port, 0.5, "POST /generate", told("queued")),
-        Client(f"http://127.0.0.1:{port}", patience=10) as client,
+        Client(f"http://127.0.0.1:{port}", patience=60) as client,
     ):
         assert client.submit(b"a cat").state == "queued"
 

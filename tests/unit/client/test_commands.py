@@ -196,7 +196,7 @@ def test_nobody_there_is_said_at_once(cat: Path) -> None:
     assert "Nobody answers" in done.stderr
     assert "svd-service up" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40  # not after the minute for which an answer is waited for
 
 
 def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
@@ -207,7 +207,7 @@ def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
     while not service.count(f"GET /status/{JOB}"):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert "Traceback" not in stderr
     return process.returncode, stderr
 

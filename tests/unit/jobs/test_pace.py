@@ -228,9 +228,15 @@ def test_a_long_queue_costs_little_more_than_a_short_one(ledger: Ledger, redis_c
     submit(ledger, "first")
     run(ledger, "first", MEASURED)
     fill(redis_client, 100_000)
-    began = time.perf_counter()
+
+    def spent() -> float:
+        """Seconds of a processor, Redis' and ours: other work on the machine takes none of them."""
+        of_redis = redis_client.info("cpu")
+        return float(of_redis["used_cpu_user"] + of_redis["used_cpu_sys"]) + time.thread_time()
+
+    before = spent()
     told = foretold(ledger, "job-99999")
-    took = time.perf_counter() - began
+    took = spent() - before
     assert took < 0.2, f"{took:.3f} s"
     assert told.eta_seconds == pytest.approx(100_000 * 25 / 2, rel=0.01)
 

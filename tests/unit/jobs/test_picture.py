@@ -230,7 +230,7 @@ def test_one_picture_is_decoded_at_a_time() -> None:
         other = threading.Thread(target=enter)
         other.start()
         assert not entered.wait(0.2)
-    other.join(5)
+    other.join(60)
     assert entered.is_set()
 
 
