@@ -179,8 +179,7 @@ class Hosts(Stack):
         with suppress(redis.RedisError):
             self._client.close()
         self.close()
-        for name in reversed(list(self.processes)):
-            self.stop(name)
+        self.end_all()
         for holder in self.network.values():
             holder.kill()
             holder.wait()

@@ -51,7 +51,7 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.timeout(600)
 def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tmp_path: Path) -> None:
     figures_file = tmp_path / "figures.json"
-    options = ("--jobs", "10", "--cut", "8", "--lease", "5", "--json", figures_file)
+    options = ("--jobs", "10", "--cut", "6", "--lease", "3", "--json", figures_file)
     done = subprocess.run(
         [sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False, env=environment(tmp_path)
     )

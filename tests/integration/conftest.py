@@ -51,9 +51,12 @@ def workerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.stop_all()
 
 
-@pytest.fixture(scope="module")
-def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """A running service with one worker process and the tiny model."""
-    stack = make_stack()
-    stack.start_all()
-    return stack
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
+    """A running service with one worker process and the tiny model, for all who leave it as it is."""
+    stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_MODEL": str(tiny_model)})
+    try:
+        stack.start_all()
+        yield stack
+    finally:
+        stack.stop_all()

@@ -19,6 +19,9 @@ from tests.conftest import free_port, redis_program
 #: A folder for PYTHONPATH: its sitecustomize.py does to a worker what the environment variable TEST_FAULTS says.
 FAULTS = Path(__file__).parent / "faults"
 
+#: Processes that the others need until they have ended.
+NEEDED = {"redis", "replica", "sentinel", "store", "tls"}
+
 
 @dataclass
 class Stack:
@@ -65,7 +68,7 @@ class Stack:
     def start_redis(self) -> None:
         """Start Redis, and wait until it answers."""
         self.launch_redis()
-        self.wait(self.redis.ping, 10)
+        self.wait(self.redis.ping, 60)
 
     def launch_redis(self) -> None:
         """Start Redis with an append-only file; it finds what an earlier one left."""
@@ -76,12 +79,15 @@ class Stack:
     def start_worker(self, name: str = "worker", **variables: str) -> "subprocess.Popen[bytes]":
         """Start a Celery worker; it is not ready yet when this returns."""
         celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app", "worker")
-        return self.start(name, *celery, "-n", f"{name}@%h", "--loglevel", "INFO", **variables)
+        # Before it takes its first job it would wait a second for other workers' clocks, which nothing here looks at.
+        options = ("-n", f"{name}@%h", "--loglevel", "INFO", "--without-mingle")
+        return self.start(name, *celery, *options, **variables)
 
     def start_courier(self, name: str = "courier", **variables: str) -> "subprocess.Popen[bytes]":
         """Start a courier; it is not there yet when this returns."""
         celery = (sys.executable, "-m", "celery", "-A", "svd_service.courier", "worker")
-        return self.start(name, *celery, "-n", f"{name}@%h", "--loglevel", "INFO", **variables)
+        options = ("-n", f"{name}@%h", "--loglevel", "INFO", "--without-mingle")
+        return self.start(name, *celery, *options, **variables)
 
     def start_stand_in(
         self, name: str = "worker", *, step: float = 0.1, variables: Mapping[str, str] | None = None, **faults: object
@@ -94,7 +100,7 @@ class Stack:
     def start_api(self) -> None:
         """Start gunicorn, and wait until it answers."""
         self.launch_api()
-        self.wait(lambda: self.http.get("/health").status_code, 20)
+        self.wait(lambda: self.http.get("/health").status_code, 60)
 
     def launch_api(self) -> None:
         """Start gunicorn."""
@@ -158,8 +164,11 @@ class Stack:
 
     def stop(self, name: str, sign: signal.Signals = signal.SIGTERM) -> None:
         """End a process, by its id, and wait for that."""
+        self.processes[name].send_signal(sign)
+        self._wait_for_end(name)
+
+    def _wait_for_end(self, name: str) -> None:
         process = self.processes.pop(name)
-        process.send_signal(sign)
         try:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -167,10 +176,17 @@ class Stack:
             process.wait()
 
     def stop_all(self) -> None:
-        """End everything, Redis last."""
+        """End everything, for good."""
         self.close()
-        for name in sorted(self.processes, key=lambda name: name == "redis"):
-            self.stop(name)
+        self.end_all()
+
+    def end_all(self) -> None:
+        """End every process: all at once, and then what they needed until then."""
+        for names in (self.processes.keys() - NEEDED, {*self.processes} & NEEDED):
+            for name in names:
+                self.processes[name].terminate()
+            for name in names:
+                self._wait_for_end(name)
 
     def close(self) -> None:
         """Close our own connections."""

@@ -13,10 +13,11 @@ from tests.integration.stack import Stack
 
 #: A stand-in's step takes 0.1 s.
 TWO_SECONDS = {"num_inference_steps": 20, "width": 64, "height": 64}
+ONE_STEP = TWO_SECONDS | {"num_inference_steps": 1}
 FOUR_SECONDS = TWO_SECONDS | {"num_inference_steps": 40}
 
 #: Seconds that ending may take, beside a job: far less than any grace given here, far more than a quiet machine needs.
-SOON = 20
+SOON = 60
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_the_job_in_hand_is_finished_no_other_is_begun_and_the_worker_ends_then(
     stack.wait_until_started(job_id)
     send(worker, sign)
     stack.wait(lambda: stack.workers() == [], SOON)
-    waiting = stack.submit(photo, **TWO_SECONDS)
+    waiting = stack.submit(photo, **ONE_STEP)
     job = stack.wait_for(job_id, "finished", "queued", "failed")
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
     assert worker.wait(SOON) == 0
@@ -82,11 +83,11 @@ def test_a_worker_that_still_loads_its_model_ends_at_once(stack: Stack):
 
 def test_a_deploy_loses_nothing_and_a_job_that_needs_longer_is_resumed_by_the_new_worker(stack: Stack, photo: bytes):
     old = ready(stack, "old", grace=1)
-    done = stack.submit(photo, **TWO_SECONDS)
+    done = stack.submit(photo, **ONE_STEP)
     stack.wait_for(done, "finished")
     running = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(running)
-    waiting = stack.submit(photo, **TWO_SECONDS)
+    waiting = stack.submit(photo, **ONE_STEP)
     ready(stack, "new")
     old.send_signal(signal.SIGTERM)
     assert old.wait(SOON) == 0

@@ -31,6 +31,7 @@ from tests.integration.stack import Stack
 
 ONE_SECOND: dict[str, Any] = {"num_inference_steps": 10, "width": 64, "height": 64}
 ONE_STEP = ONE_SECOND | {"num_inference_steps": 1}
+TWO_SECONDS = ONE_SECOND | {"num_inference_steps": 20}
 FOUR_SECONDS = ONE_SECOND | {"num_inference_steps": 40}
 
 #: Seconds of a lease, as the stack is set.
@@ -74,17 +75,17 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_and_no_job_is_taken(stack
 
 @pytest.mark.parametrize(
     ("alive_timeout", "patience"),
-    [(1800, 60), pytest.param(4, 15, marks=pytest.mark.xfail(reason="Celery's default kills it every 4 s, for ever"))],
+    [(1800, 60), pytest.param(2, 9, marks=pytest.mark.xfail(reason="as Celery's default (4 s), it kills it for ever"))],
 )
 def test_a_load_that_is_slow_survives_a_respawn_and_readiness_waits_for_it(
     stack: Stack, photo: bytes, alive_timeout: int, patience: float
 ):
     name = f"slow{alive_timeout}"
-    stack.start_stand_in(name, load_seconds=5, celery={"worker_proc_alive_timeout": alive_timeout})
+    stack.start_stand_in(name, load_seconds=3.5, celery={"worker_proc_alive_timeout": alive_timeout})
     stack.wait(lambda: " ready." in log(stack, name), 60)
     assert stack.workers() == []
     stack.wait(lambda: len(stack.workers()) == 1, 60)
-    job_id = stack.submit(photo, **FOUR_SECONDS)
+    job_id = stack.submit(photo, **TWO_SECONDS)
     stack.wait_until_started(job_id)
     os.kill(stack.holder(job_id), signal.SIGKILL)
     assert outcomes(stack.wait_for(job_id, "finished", seconds=patience)) == ["lost", "finished"]

@@ -130,7 +130,7 @@ def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guard
         check=False,
     )
     assert "pong" in inspected.stdout, inspected.stderr
-    stack.wait(lambda: "flower_worker_online{" in httpx2.get(f"{guarded.flower}/metrics").text, 30)
+    stack.wait(lambda: "flower_worker_online{" in httpx2.get(f"{guarded.flower}/metrics").text, 60)
     assert "svd" in httpx2.get(f"{guarded.flower}/broker", auth=("operator", "secret")).text
     exported = httpx2.get(f"http://127.0.0.1:{stack.exporter_port}/metrics").text
     assert 'svd_jobs_ended_total{state="finished"} 1.0' in exported
@@ -138,7 +138,7 @@ def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guard
     made = [sys.executable, "-m", "svd_service", "keys", "create", "ann"]
     key = subprocess.run(made, env=stack.environment, capture_output=True, text=True, check=True).stdout.strip()
     # Heard everywhere within two seconds.
-    stack.wait(lambda: stack.http.get("/jobs").status_code == 401, 10)
+    stack.wait(lambda: stack.http.get("/jobs").status_code == 401, 60)
     assert stack.http.get("/jobs", headers={"Authorization": f"Bearer {key}"}).json()["jobs"] == []
 
     assert [entry["object"] for entry in stack.redis.acl_log() if entry["reason"] != "auth"] == []
@@ -188,11 +188,11 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             f"sentinel monitor Ours 127.0.0.1 {stack.redis_port} 1\n"
             "sentinel down-after-milliseconds Ours 1000\nsentinel failover-timeout Ours 4000\n"
         )
-        stack.wait(lambda: stack.redis.info("replication")["connected_slaves"] == 1, 30)
+        stack.wait(lambda: stack.redis.info("replication")["connected_slaves"] == 1, 60)
         stack.start("sentinel", redis_program(), str(folder / "sentinel.conf"), "--sentinel")
         with redis.Redis(port=sentinel, decode_responses=True) as client:
             # It hears of the replica from the master, which it asks every ten seconds.
-            stack.wait(lambda: int(client.sentinel_master("Ours")["num-slaves"]) == 1, 30)
+            stack.wait(lambda: int(client.sentinel_master("Ours")["num-slaves"]) == 1, 60)
         yield stack
     finally:
         stack.stop_all()

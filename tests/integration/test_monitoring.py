@@ -146,7 +146,7 @@ def exposition(stack: Stack, flower_port: int, finished: dict, failed: str) -> E
         return shown
 
     # Flower shows the tasks that a worker runs when that has said so.
-    stack.wait(lambda: "flower_worker_number_of_currently_executing_tasks" in read()["flower"], 30)
+    stack.wait(lambda: "flower_worker_number_of_currently_executing_tasks" in read()["flower"], 60)
     shown = read()
     # Prometheus keeps the ledger's figures of the exporter's alone.
     shown["api"] = {name: series for name, series in shown["api"].items() if not name.startswith("svd_")}
@@ -186,7 +186,7 @@ def labels_of(asked: promql.Asked, exposition: Exposition) -> set[str]:
 def test_flower_is_behind_a_password_and_knows_the_job_by_its_id(stack: Stack, flower_port: int, finished: dict):
     url = f"http://127.0.0.1:{flower_port}/api/task/info/{finished['task_id']}"
     assert httpx2.get(url).status_code == 401
-    task = stack.wait(lambda: httpx2.get(url, auth=("svd", "secret")), 30).json()
+    task = stack.wait(lambda: httpx2.get(url, auth=("svd", "secret")), 60).json()
     assert (task["name"], task["state"]) == ("svd_service.generate", "SUCCESS")
 
 
@@ -218,15 +218,15 @@ def test_a_real_prometheus_scrapes_every_part(stack: Stack, flower_port: int, fi
         return {series["metric"]["job"]: float(series["value"][1]) for series in answer["data"]["result"]}
 
     stack.wait(lambda: asked("up == 1").keys() == ports.keys(), 60)
-    stack.wait(lambda: asked('svd_jobs_ended_total{state="finished"}') == {"exporter": 1}, 30)
-    stack.wait(lambda: asked('sum by (job) (flask_http_request_total{status="202"})') == {"api": 1}, 30)
-    stack.wait(lambda: asked("flower_worker_online") == {"flower": 1}, 30)
+    stack.wait(lambda: asked('svd_jobs_ended_total{state="finished"}') == {"exporter": 1}, 60)
+    stack.wait(lambda: asked('sum by (job) (flask_http_request_total{status="202"})') == {"api": 1}, 60)
+    stack.wait(lambda: asked("flower_worker_online") == {"flower": 1}, 60)
 
     def evaluated() -> list[dict]:
         groups = httpx2.get(f"http://127.0.0.1:{port}/api/v1/rules").raise_for_status().json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
-    stack.wait(lambda: all(rule["health"] != "unknown" for rule in evaluated()), 30)
+    stack.wait(lambda: all(rule["health"] != "unknown" for rule in evaluated()), 60)
     assert len(evaluated()) == len(promql.rules())
     assert [rule for rule in evaluated() if rule["health"] != "ok"] == []
     assert [rule["name"] for rule in evaluated() if rule.get("state") == "firing"] == []
@@ -248,7 +248,7 @@ def logged(stack: Stack, part: str) -> list[dict[str, Any]]:
 
 
 def test_every_line_of_api_worker_and_exporter_is_an_event(stack: Stack, finished: dict, failed: str):
-    stack.wait(lambda: any(line["message"].endswith("attempt 1 failed") for line in logged(stack, "worker")), 30)
+    stack.wait(lambda: any(line["message"].endswith("attempt 1 failed") for line in logged(stack, "worker")), 60)
     for part in ("api", "worker", "exporter"):
         lines = logged(stack, part)
         assert lines, part
@@ -264,7 +264,7 @@ def test_a_job_is_followed_by_its_id_from_the_request_to_the_video(stack: Stack,
     def of_job(part: str) -> list[dict[str, Any]]:
         return [line for line in logged(stack, part) if line.get("job_id") == job_id]
 
-    stack.wait(lambda: any("succeeded" in line["message"] for line in of_job("worker")), 30)
+    stack.wait(lambda: any("succeeded" in line["message"] for line in of_job("worker")), 60)
     accepted = next(line for line in of_job("api") if line["message"] == f"job {job_id}: accepted")
     answered = next(line for line in of_job("api") if line["message"] == "POST /generate 202")
     assert accepted["request_id"] == answered["request_id"]
@@ -285,7 +285,7 @@ def test_an_exception_is_one_line_of_the_log(stack: Stack, failed: str):
     def told() -> list[dict[str, Any]]:
         return [line for line in logged(stack, "worker") if line.get("job_id") == failed and "exception" in line]
 
-    (line,) = stack.wait(told, 30)
+    (line,) = stack.wait(told, 60)
     assert line["level"] == "ERROR"
     assert line["exception"].endswith("BrokenInputError: The stored picture is missing or cannot be read.")
 
@@ -296,7 +296,7 @@ def test_no_log_holds_a_key(stack: Stack, finished: dict):
     assert wrong.status_code == 401
     for sent in (answer, wrong):
         name = sent.headers["X-Request-ID"]
-        stack.wait(lambda name=name: any(line.get("request_id") == name for line in logged(stack, "api")), 30)
+        stack.wait(lambda name=name: any(line.get("request_id") == name for line in logged(stack, "api")), 60)
     for log in stack.folder.glob("*.log"):
         assert KEY not in log.read_text(), log.name
 
@@ -306,7 +306,7 @@ def test_one_trace_spans_request_queue_generation_and_publication(stack: Stack, 
         "POST /generate": "svd-api",
         **dict.fromkeys(("queue", "generation", "preparing", "sampling", "decoding", "publish"), "svd-worker"),
     }
-    stack.wait(lambda: expected.keys() <= collector.trace().keys(), 30)
+    stack.wait(lambda: expected.keys() <= collector.trace().keys(), 60)
     trace = collector.trace()
     assert {name: service for name, (service, _) in trace.items()} == expected
     spans = {name: span for name, (_, span) in trace.items()}

@@ -130,10 +130,10 @@ def test_jobs_and_their_webhooks_outlive_the_death_of_up(up: Up, tmp_path: Path)
     with receiving() as receiver:
         with Client(up.url) as client:
             jobs = [client.submit(PICTURE, seed=seed, webhook_url=receiver.url) for seed in range(2)]
-            wait_for(lambda: client.status(jobs[0].id).state != "queued", 30)
+            wait_for(lambda: client.status(jobs[0].id).state != "queued", 90)
         process.kill()
         process.wait()
-        wait_for(lambda: up.left() == {}, 10)
+        wait_for(lambda: up.left() == {}, 60)
 
         process = up.start_and_wait()
         with Client(up.url) as client:
@@ -160,7 +160,7 @@ def test_a_part_that_crashes_ends_all_with_its_last_words(up: Up) -> None:
 def test_a_model_that_is_none_is_said_before_anything_starts(up: Up, tmp_path: Path) -> None:
     up.environment["SVD_MODEL"] = str(tmp_path)
     try:
-        assert up.start().wait(timeout=30) == 2
+        assert up.start().wait(timeout=60) == 2
     finally:
         del up.environment["SVD_MODEL"]
     assert "SVD_MODEL" in up.said

@@ -115,7 +115,7 @@ def test_a_courier_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
         stack.wait(lambda: receiver.heard, 60)
         process.send_signal(signal.SIGTERM)
         log = Path(stack.folder / "courier.log")
-        stack.wait(lambda: "Warm shutdown" in log.read_text(), 20)
+        stack.wait(lambda: "Warm shutdown" in log.read_text(), 60)
         asked.set()
         assert stack.processes.pop("courier").wait(60) == 0
     told = webhook(ledger, "stopped")
