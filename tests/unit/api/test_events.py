@@ -175,10 +175,12 @@ def test_another_owners_jobs_are_not_told_of(http, stream, jobs, submit, monkeyp
     assert reader.event()["data"]["task_id"] == theirs
 
 
-def test_that_a_job_was_deleted_is_told(http, stream, submit):
+def test_that_a_job_was_deleted_is_told(http, stream, submit, redis_client):
     job_id = submit()
     reader = stream("/events")
     reader.event()
+    # What is gone when the listener begins is told by nothing.
+    wait_for(lambda: redis_client.pubsub_numsub("svd:events")[0][1])
     for _ in range(2):
         http.delete(f"/jobs/{job_id}")
     told = reader.event()
