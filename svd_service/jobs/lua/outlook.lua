@@ -16,9 +16,8 @@ end
 
 local model = ARGV[3]
 local runners = {}
-local names = redis.call('ZRANGEBYSCORE', key('workers'), now - tonumber(ARGV[1]), '+inf')
-for _, name in ipairs(names) do
-  local of, profiles = parts_of(redis.call('HGET', key('worker_queue'), name) or '|')
+for name, queue in pairs(queue_of_live_workers(tonumber(ARGV[1]))) do
+  local of, profiles = parts_of(queue)
   if of == model then
     local status = cjson.decode(redis.call('HGET', key('worker_status'), name) or '{}')
     local runner = busy[name] or {}

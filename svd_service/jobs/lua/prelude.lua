@@ -184,15 +184,18 @@ end
 -- Whether `token` is the claim that the job is held under now.
 local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
 
--- The Celery queues that live workers take jobs from, each with the number of those workers.
-local function queues_at_work(max_age)
+-- The Celery queue that each live worker takes jobs from, by the worker's name; and how many take jobs from each.
+local function queue_of_live_workers(max_age)
   local names = redis.call('ZRANGEBYSCORE', key('workers'), now - max_age, '+inf')
+  local queues = #names > 0 and redis.call('HMGET', key('worker_queue'), unpack(names)) or {}
+  local found = {}
+  for i, name in ipairs(names) do found[name] = queues[i] or nil end
+  return found
+end
+
+local function queues_at_work(max_age)
   local at_work = {}
-  if #names > 0 then
-    for _, queue in ipairs(redis.call('HMGET', key('worker_queue'), unpack(names))) do
-      if queue then at_work[queue] = (at_work[queue] or 0) + 1 end
-    end
-  end
+  for _, queue in pairs(queue_of_live_workers(max_age)) do at_work[queue] = (at_work[queue] or 0) + 1 end
   return at_work
 end
 
