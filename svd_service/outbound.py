@@ -171,13 +171,15 @@ class Connection(http.client.HTTPConnection):
     def _first_to_answer(self) -> socket.socket:
         deadline = time.monotonic() + self._connect_seconds
         *others, last = self._addresses
-        for address in others:
+        for number, address in enumerate(others):
+            # One that swallows packets (IPv6, where it is broken) leaves the time of those behind it.
+            share = (deadline - time.monotonic()) / (len(self._addresses) - number)
             with suppress(OSError):
-                return self._connected(address, deadline)
-        return self._connected(last, deadline)
+                return self._connected(address, share)
+        return self._connected(last, deadline - time.monotonic())
 
-    def _connected(self, address: str, deadline: float) -> socket.socket:
-        return socket.create_connection((address, self.port), max(deadline - time.monotonic(), 0.001))
+    def _connected(self, address: str, seconds: float) -> socket.socket:
+        return socket.create_connection((address, self.port), max(seconds, 0.001))
 
 
 class TLSConnection(Connection):

@@ -142,6 +142,29 @@ def test_a_name_is_resolved_once_and_the_judged_address_is_used(
         get(server, f"http://cat.example:{server.server_port}/cat.png")
 
 
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, seconds = socket.create_connection, []
+
+    def resolving(host: str, port: int, *_: object, **__: object) -> list:
+        addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.1") if host == "cat.example" else (host,)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+    def swallowing(address: tuple[str, int], timeout: float) -> socket.socket:
+        seconds.append(timeout)
+        if address[0] != "127.0.0.1":
+            raise TimeoutError  # without waiting for it
+        return connect(address, timeout)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolving)
+    monkeypatch.setattr(socket, "create_connection", swallowing)
+    url = f"http://cat.example:{server.server_port}/cat.png"
+    assert fetch(url, parameter="image", max_bytes=10_000, deadline=30, permitted=lambda _: True) == CONTENT
+    assert seconds[0] <= 10
+    assert seconds[1] <= 15
+
+
 def test_bytes_are_bounded(server: _Server) -> None:
     assert get(server, "/cat.png", max_bytes=len(CONTENT)) == CONTENT
     with pytest.raises(PictureTooLargeError):
