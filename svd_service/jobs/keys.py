@@ -14,6 +14,7 @@ import ipaddress
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final, cast
 
@@ -88,7 +89,8 @@ class Keyring:
         secret = PREFIX + secrets.token_urlsafe(32)
         digest = digest_of(secret)
         key = Key(_id_of(digest), name, priority, created_at=time.time(), webhook_url=webhook_url)
-        self._write(digest, key)
+        with reachable():
+            self._redis.hset(self._name, digest, json.dumps(asdict(key)))
         return key, secret
 
     def list(self) -> list[Key]:
@@ -104,10 +106,7 @@ class Keyring:
         Raises:
             UnknownKeyError: no key in Redis has this id.
         """
-        digest, key = self._find(key_id)
-        revoked = key if key.revoked_at else replace(key, revoked_at=time.time())
-        self._write(digest, revoked)
-        return revoked
+        return self._change(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=time.time()))
 
     def set_webhook(self, key_id: str, url: str) -> Key:
         """Tell the ends of the key's jobs at `url` from now on, `""` for nowhere; within `CACHE_TTL` seconds.
@@ -115,10 +114,7 @@ class Keyring:
         Raises:
             UnknownKeyError: no key in Redis has this id.
         """
-        digest, key = self._find(key_id)
-        changed = replace(key, webhook_url=url)
-        self._write(digest, changed)
-        return changed
+        return self._change(key_id, lambda key: replace(key, webhook_url=url))
 
     def forget_all(self) -> int:
         """Forget every key in Redis, so that the service is open again; returns how many there were.
@@ -130,11 +126,22 @@ class Keyring:
             pipe.delete(self._name)
             return int(pipe.execute()[0])
 
-    def _find(self, key_id: str) -> tuple[str, Key]:
-        for digest, key in self._read().items():
-            if key.id == key_id:
-                return digest, key
-        raise UnknownKeyError(f"there is no key {key_id} in Redis")
+    def _change(self, key_id: str, change: Callable[[Key], Key]) -> Key:
+        """Repeated where another command was faster, so that none undoes what another did (such as to revoke)."""
+
+        def write(pipe: "redis.client.Pipeline") -> Key:
+            for digest, record in cast(dict[str, str], pipe.hgetall(self._name)).items():
+                key = Key(**json.loads(record))
+                if key.id == key_id:
+                    changed = change(key)
+                    pipe.multi()
+                    pipe.hset(self._name, digest, json.dumps(asdict(changed)))
+                    return changed
+            raise UnknownKeyError(f"there is no key {key_id} in Redis")
+
+        with reachable():
+            # Its type knows nothing of `value_from_callable`.
+            return cast(Key, self._redis.transaction(write, self._name, value_from_callable=True))  # type: ignore[arg-type]
 
     def _look_up(self, digest: str) -> tuple[bool, Key | None]:
         """Whether there are keys, and the valid one with this digest."""
@@ -158,10 +165,6 @@ class Keyring:
         with reachable():
             records = cast(dict[str, str], self._redis.hgetall(self._name))
         return {digest: Key(**json.loads(record)) for digest, record in records.items()}
-
-    def _write(self, digest: str, key: Key) -> None:
-        with reachable():
-            self._redis.hset(self._name, digest, json.dumps(asdict(key)))
 
 
 def warning_if_open(settings: Settings) -> str | None:

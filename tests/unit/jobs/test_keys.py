@@ -2,6 +2,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from svd_service.config import ConfigurationError, Settings
 from svd_service.jobs import keys
 from svd_service.jobs.errors import UnauthorizedError, UnavailableError, UnknownKeyError
-from svd_service.jobs.keys import Keyring, digest_of
+from svd_service.jobs.keys import Key, Keyring, digest_of
 from svd_service.jobs.ledger import connect
 
 pytestmark = pytest.mark.enable_socket
@@ -130,3 +131,22 @@ def test_while_redis_is_away_nobody_is_let_in(make_settings):
     for shown in ("", "another"):
         with pytest.raises(UnavailableError):
             keyring.identify(shown)
+
+
+@pytest.mark.enable_socket
+def test_a_command_that_is_overtaken_undoes_nothing_of_the_others(redis_client, settings, monkeypatch):
+    keyring, other = Keyring(redis_client, settings), Keyring(redis_client, settings)
+    key, secret = keyring.create("ann")
+    overtaken: list[Key] = []
+
+    def slowly(*args: Any, **changes: Any) -> Any:
+        if "webhook_url" in changes and not overtaken:
+            overtaken.append(other.revoke(key.id))
+        return replace(*args, **changes)
+
+    monkeypatch.setattr(keys, "replace", slowly)
+    changed = keyring.set_webhook(key.id, "https://example.com/")
+    assert overtaken
+    assert (changed.revoked_at is not None, changed.webhook_url) == (True, "https://example.com/")
+    with pytest.raises(UnauthorizedError):
+        Keyring(redis_client, settings).identify(secret)
