@@ -163,7 +163,9 @@ def _refusing() -> Iterator[None]:
         yield
     except RefusedError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureTooLargeError("the picture has many more pixels than are taken; make it smaller first") from None
+    except MemoryError:
         raise PictureTooLargeError("decoding the picture would take too much memory") from None
     except Exception as error:
         raise BrokenPictureError("the picture is damaged or truncated, or of a rare kind that is not read") from error
