@@ -64,7 +64,7 @@ class Client:
     submission has an `Idempotency-Key` of its own, so that it makes one job however often it is sent.
 
     Args:
-        base_url: such as `http://127.0.0.1:8000`.
+        base_url: such as `http://127.0.0.1:8000`; `127.0.0.1:8000` is the same.
         api_key: sent as a bearer token.
         timeout: seconds that the service may be silent within one request.
         patience: seconds for which a request is tried again.
@@ -73,7 +73,7 @@ class Client:
     def __init__(
         self, base_url: str, api_key: str | None = None, *, timeout: float = 30.0, patience: float = 60.0
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
         self._patience = patience
         headers = {"User-Agent": f"svd-service/{__version__}"}
         if api_key:

@@ -47,6 +47,12 @@ def test_a_picture_is_sent_with_the_parameters_that_were_said(client: Client, se
     assert b"width" not in body
 
 
+def test_an_address_without_a_scheme_will_do(service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", told("queued"))
+    with Client(service.url.removeprefix("http://")) as client:
+        assert client.status(JOB).state == "queued"
+
+
 def test_a_picture_may_be_bytes(client: Client, service: StandIn) -> None:
     service.answer("POST /generate", told("queued"))
     client.submit(b"a dog")
@@ -217,7 +223,7 @@ def test_somebody_else_at_the_address_is_not_taken_for_the_service(client: Clien
         client.health()
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://"])
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1", "http://"])
 def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
     with Client(address, patience=60) as client, pytest.raises(UnreachableError):
         client.status(JOB)
