@@ -54,7 +54,7 @@ def install(app: Flask) -> None:
     )
     def models() -> ResponseReturnValue:
         """The models that are served: their defaults, their bounds, and their profiles."""
-        return {"models": [model.to_dict() for model in jobs().models()]}
+        return {"models": [model.shown() for model in jobs().models()]}
 
     @app.get("/metrics")
     @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, public=True)

@@ -121,8 +121,12 @@ class Model:
         return {"name": self.name, "revision": self.revision, "trained": self.trained}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for `GET /models`."""
+        """Everything."""
         return asdict(self)
+
+    def shown(self) -> dict[str, Any]:
+        """The same for callers, whom it does not concern where a host keeps its folders."""
+        return {**asdict(self), "source": Path(self.source).name if _is_folder(self.source) else self.source}
 
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Self:

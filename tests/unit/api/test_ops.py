@@ -94,6 +94,7 @@ def test_the_model_is_described(http):
     assert answer
     (model,) = answer["models"]
     assert model["name"] == "nano"
+    assert model["source"] == "nano"  # and not in which folder of this host
     assert model["defaults"]["width"] == 256
     assert model["bounds"]["num_frames"] == [2, 25]
     assert model["profiles"] == {
