@@ -19,7 +19,7 @@ alone=(tests/unit tests/contracts)
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 # Coverage is of the two rooms that decide what becomes of a job; the others' tests are judged by eye.
-OMP_NUM_THREADS=1 nice -n 10 .venv/bin/python -m pytest "${alone[@]}" -p no:cacheprovider \
+OMP_NUM_THREADS=1 nice -n 5 .venv/bin/python -m pytest "${alone[@]}" -p no:cacheprovider \
   --cov=svd_service.jobs --cov=svd_service.api --cov-fail-under=90 >"$said" 2>&1 &
 beside=$!
 

@@ -108,8 +108,9 @@ class Stack:
         self.start("api", *gunicorn)
 
     def start_exporter(self) -> None:
-        """Start the exporter."""
+        """Start the exporter, and wait until it answers."""
         self.start("exporter", sys.executable, "-m", "svd_service", "exporter")
+        self.wait(lambda: httpx2.get(f"http://127.0.0.1:{self.exporter_port}/metrics").status_code, 60)
 
     def start_all(self) -> None:
         """Start everything, and wait until a worker is ready."""
