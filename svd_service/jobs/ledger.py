@@ -21,11 +21,14 @@ Keys, all under one namespace:
 ``counters``                hash    what has ever happened, for the exporter
 ``paces``                   hash    how fast each kind of device is with each model (pace.py)
 ``far:{model}``             hash    what was last seen of the queue's far end (outlook.lua), for two seconds
+``workers:{queue}``         zset    the same of those that take jobs from one queue
+``queues``                  zset    those queues, by the last heartbeat
 ``models``                  zset    models that a worker holds or a job asks for, by the last time of either
 ``model_descriptions``      hash    what workers say of theirs, as JSON
 ``workers``                 zset    worker processes that hold their model, by their last heartbeat
 ``worker_status``           hash    their status, as JSON
 ``worker_queue``            hash    the queue that each takes jobs from
+``worker_device``           hash    the device that each has
 ``preparing``               zset    worker processes that do not hold it yet, by the last time they said so
 ``preparing_status``        hash    what they are doing, as JSON
 ``heard``                           when a worker or house-keeping was last heard
@@ -254,7 +257,7 @@ class Ledger:
             client,
             (
                 "submit", "find", "dispatch", "claim", "progress", "finish", "settle",
-                "cancel", "reap", "expire", "forget", "heartbeat", "prepare", "workers", "outlook",
+                "cancel", "reap", "expire", "forget", "heartbeat", "leave", "prepare", "workers", "outlook",
                 "count_request", "find_same", "show_preview",
             ),
         )  # fmt: skip
@@ -591,7 +594,7 @@ class Ledger:
 
     def heartbeat(self, status: WorkerStatus) -> None:
         """Say that a worker process holds the model and is there."""
-        self._run("heartbeat", status.worker, _dump(asdict(status)), status.queue)
+        self._run("heartbeat", status.worker, _dump(asdict(status)), status.device, status.queue)
 
     def introduce(self, model: Model) -> None:
         """Say what a model takes that a worker holds."""
@@ -622,8 +625,7 @@ class Ledger:
 
     def leave(self, worker: str) -> None:
         """Say that a worker process is about to go."""
-        with _reachable():
-            self._redis.zrem(self._key("workers"), worker)
+        self._run("leave", worker)
 
     def workers(self) -> list[WorkerStatus]:
         """The worker processes that are ready, by name."""

@@ -6,7 +6,8 @@ local id, token, holder, lease, dead = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[
 local state = field(id, 'state')
 if not state then return { 'unknown' } end
 if holds(id, token) then return { 'claimed', tonumber(field(id, 'attempt')) } end
-local queue = redis.call('HGET', key('worker_queue'), cjson.decode(holder).worker)
+local worker = cjson.decode(holder).worker
+local queue = redis.call('HGET', key('worker_queue'), worker)
 if queue and not takes(queue, route_of(id)) then return { 'not yours' } end
 
 if state == 'started' then
@@ -23,7 +24,7 @@ local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HINCRBY', job_key(id), 'tries', 1)
 queue = queue or select(2, route_of(id)) .. '|'
 add_load('started', queue, 1)
-set(id, 'queue', queue, 'token', token, 'held:' .. attempt, holder, 'began:' .. attempt, now_text)
+set(id, 'queue', queue, 'token', token, 'worker', worker, 'claimed', now_text, 'held:' .. attempt, holder, 'began:' .. attempt, now_text)
 redis.call('HSETNX', job_key(id), 'started', now_text)
 redis.call('ZADD', key('leases'), now + lease, id)
 count('attempts|started')

@@ -2,26 +2,27 @@
 -- many places of the queue matter, name of the model whose queue it is. Answers {JSON, JSON of the jobs further off}.
 -- However long the queue is, it costs O(log² n) at most: of the jobs further off, one in every so many is looked at, ever
 -- fewer.
+local model = ARGV[3]
 local busy = {}
 for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
-  local said = redis.call('HMGET', job_key(id), 'work', 'phase', 'step', 'steps', 'attempt', 'told')
-  local held = redis.call('HMGET', job_key(id), 'held:' .. said[5], 'began:' .. said[5])
-  if said[1] then
-    busy[cjson.decode(held[1]).worker] = {
-      work = said[1], phase = said[2] or '', step = said[3] or '0', steps = said[4] or '0',
-      elapsed = now - tonumber(held[2]), silence = now - tonumber(said[6] or held[2]),
+  local said = redis.call('HMGET', job_key(id), 'worker', 'work', 'phase', 'step', 'steps', 'told', 'claimed')
+  if said[2] then
+    busy[said[1]] = {
+      work = said[2], phase = said[3] or '', step = said[4] or '0', steps = said[5] or '0',
+      elapsed = now - tonumber(said[7]), silence = now - tonumber(said[6] or said[7]),
     }
   end
 end
 
-local model = ARGV[3]
 local runners = {}
-for name, queue in pairs(queue_of_live_workers(tonumber(ARGV[1]))) do
+local alive = now - tonumber(ARGV[1])
+for _, queue in ipairs(redis.call('ZRANGEBYSCORE', key('queues'), alive, '+inf')) do
   local of, profiles = parts_of(queue)
-  if of == model then
-    local status = cjson.decode(redis.call('HGET', key('worker_status'), name) or '{}')
+  local names = of == model and redis.call('ZRANGEBYSCORE', key('workers:' .. queue), alive, '+inf') or {}
+  local devices = #names > 0 and redis.call('HMGET', key('worker_device'), unpack(names)) or {}
+  for i, name in ipairs(names) do
     local runner = busy[name] or {}
-    runner.device, runner.profiles = status.device or '', profiles
+    runner.device, runner.profiles = devices[i] or '', profiles
     runners[#runners + 1] = runner
   end
 end

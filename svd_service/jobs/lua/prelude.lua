@@ -92,7 +92,7 @@ end
 local function close_attempt(id, outcome, cause)
   local number = field(id, 'attempt')
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
-  redis.call('HDEL', job_key(id), 'token', 'phase', 'step', 'steps', 'told', 'preview_name')
+  redis.call('HDEL', job_key(id), 'token', 'worker', 'claimed', 'phase', 'step', 'steps', 'told', 'preview_name')
   redis.call('ZREM', key('leases'), id)
   local queue = field(id, 'queue')
   if queue then
@@ -184,19 +184,22 @@ end
 -- Whether `token` is the claim that the job is held under now.
 local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
 
--- The Celery queue that each live worker takes jobs from, by the worker's name; and how many take jobs from each.
-local function queue_of_live_workers(max_age)
-  local names = redis.call('ZRANGEBYSCORE', key('workers'), now - max_age, '+inf')
-  local queues = #names > 0 and redis.call('HMGET', key('worker_queue'), unpack(names)) or {}
-  local found = {}
-  for i, name in ipairs(names) do found[name] = queues[i] or nil end
-  return found
-end
-
+-- The Celery queues that live workers take jobs from, each with the number of those workers.
 local function queues_at_work(max_age)
   local at_work = {}
-  for _, queue in pairs(queue_of_live_workers(max_age)) do at_work[queue] = (at_work[queue] or 0) + 1 end
+  for _, queue in ipairs(redis.call('ZRANGEBYSCORE', key('queues'), now - max_age, '+inf')) do
+    local workers = redis.call('ZCOUNT', key('workers:' .. queue), now - max_age, '+inf')
+    if workers > 0 then at_work[queue] = workers end
+  end
   return at_work
+end
+
+local function leave_work(name)
+  local queue = redis.call('HGET', key('worker_queue'), name)
+  redis.call('ZREM', key('workers'), name)
+  if queue and redis.call('ZREM', key('workers:' .. queue), name) == 1 then
+    if redis.call('EXISTS', key('workers:' .. queue)) == 0 then redis.call('ZREM', key('queues'), queue) end
+  end
 end
 
 -- What a queue's name says: its model, and its profiles with commas between ('': all).

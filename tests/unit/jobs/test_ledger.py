@@ -47,7 +47,7 @@ class Clock:
         self._client = client
 
     def advance(self, seconds: float) -> None:
-        for name in ("leases", "published:tiny", "ended", "workers"):
+        for name in ("leases", "published:tiny", "ended", "workers", "workers:tiny|"):
             for member, score in self._client.zrange(f"svd:{name}", 0, -1, withscores=True):
                 self._client.zadd(f"svd:{name}", {member: score - seconds})
 

@@ -107,7 +107,7 @@ def snapshot(client: Any) -> dict[str, Any]:
     for key in client.keys("svd:*"):
         kind = client.type(key)
         if kind == "zset":
-            times = not key.endswith((":leases", ":workers", ":models"))
+            times = not (key.endswith((":leases", ":models", ":queues")) or key.startswith("svd:workers"))
             found[key] = client.zrange(key, 0, -1, withscores=times)
         elif kind == "hash":
             found[key] = {name: value for name, value in client.hgetall(key).items() if name != "version"}
@@ -222,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if what == "beats":
             self._heartbeat(worker, taken, runs)
         elif what == "dies":
-            self._shift("workers", worker, -2 * LONG)
+            self._shift_worker(worker, -2 * LONG)
         else:
             self.ledger.leave(worker)
 
@@ -370,7 +370,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self._repeated(runs):
             self.ledger.heartbeat(status)
         self.queues[worker] = status.queue
-        self._shift("workers", worker, LONG)
+        self._shift_worker(worker, LONG)
+        self._shift("queues", status.queue, LONG)
 
     def _claim(self, job_id: str, worker: str, dead: str, runs: int) -> None:
         job = self.jobs.get(job_id)
@@ -582,7 +583,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if queues := sorted({queue for _, queue in self._loads()}):
             deserted = chance.choice(queues)
             for worker in (worker for worker, queue in self.queues.items() if queue == deserted):
-                self._shift("workers", worker, -2 * LONG)
+                self._shift_worker(worker, -2 * LONG)
 
     def _lapse(self, job_id: str) -> None:
         self._shift("leases", job_id, -3 * LONG)
@@ -693,6 +694,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.client.zscore(f"svd:{name}", member) is not None:
             self.client.zincrby(f"svd:{name}", seconds, member)
 
+    def _shift_worker(self, worker: str, seconds: float) -> None:
+        for name in ("workers", f"workers:{self.queues.get(worker)}"):
+            self._shift(name, worker, seconds)
+
     def _members(self, name: str) -> set[str]:
         """Of all sets whose name has that pattern."""
         return {each for key in self.client.keys(f"svd:{name}") for each in self.client.zrange(key, 0, -1)}
@@ -745,6 +750,15 @@ class LedgerMachine(RuleBasedStateMachine):
         assert sets["ended"] == set(self._ended())
         for owner in OWNERS:
             assert self._members(f"owner:{owner}") == {i for i, job in self.jobs.items() if job.owner == owner}
+
+    @invariant()
+    def each_worker_is_in_the_set_of_its_queue_alone(self):
+        there = self._members("workers")
+        queues = {self.queues[worker] for worker in there}
+        assert self._members("queues") == queues
+        assert set(self.client.keys("svd:workers:*")) == {f"svd:workers:{queue}" for queue in queues}
+        for queue in queues:
+            assert self._members(f"workers:{queue}") == {worker for worker in there if self.queues[worker] == queue}
 
     @invariant()
     def the_counts_are_those_of_the_jobs(self):

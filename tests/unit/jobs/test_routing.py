@@ -38,7 +38,8 @@ def claim(ledger: Ledger, job_id: str, worker: str) -> Any:
 
 
 def fall_silent(redis_client: Any, worker: str) -> None:
-    redis_client.zincrby("svd:workers", -2 * WORKER_SILENCE, worker)
+    for key in ("svd:workers", f"svd:workers:{redis_client.hget('svd:worker_queue', worker)}"):
+        redis_client.zincrby(key, -2 * WORKER_SILENCE, worker)
 
 
 def let_time_pass(redis_client: Any, model: str = "tiny") -> None:
