@@ -148,6 +148,7 @@ def exposition(stack: Stack, flower_port: int, finished: dict, failed: str) -> E
     # Flower shows the tasks that a worker runs when that has said so.
     stack.wait(lambda: "flower_worker_number_of_currently_executing_tasks" in read()["flower"], 60)
     shown = read()
+    ledger.leave("gpu/0")
     # Prometheus keeps the ledger's figures of the exporter's alone.
     shown["api"] = {name: series for name, series in shown["api"].items() if not name.startswith("svd_")}
     return shown
