@@ -65,21 +65,27 @@ def package(request: pytest.FixtureRequest) -> Path:
     return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
 
 
-@pytest.fixture(scope="module")
-def done(package: Path, stack: Stack) -> dict[str, Any]:
-    """What the program of a user tells."""
-    known = {video["id"] for video in stack.http.get("/v1/videos?limit=100").json()["data"]}
+def run(package: Path, stack: Stack, *words: str, timeout: float = 100) -> str:
+    """What a program of Python's prints that finds this version of the package."""
     program = subprocess.run(
-        [sys.executable, str(PROGRAM), stack.url, str(PICTURES / "chelsea.jpg")],
+        [sys.executable, *words],
         env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
         cwd=package,
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=timeout,
     )
     assert program.returncode == 0, f"{program.stderr}\n{stack.logs()}"
-    return {"known": known, "expected_version": package.name.rpartition("-")[2], **json.loads(program.stdout)}
+    return program.stdout
+
+
+@pytest.fixture(scope="module")
+def done(package: Path, stack: Stack) -> dict[str, Any]:
+    """What the program of a user tells."""
+    known = {video["id"] for video in stack.http.get("/v1/videos?limit=100").json()["data"]}
+    told = run(package, stack, str(PROGRAM), stack.url, str(PICTURES / "chelsea.jpg"), timeout=200)
+    return {"known": known, "expected_version": package.name.rpartition("-")[2], **json.loads(told)}
 
 
 def test_pictures_go_in_as_files_bytes_and_data_urls(done):
@@ -154,16 +160,8 @@ def test_who_is_turned_away_hears_why(package: Path, make_stack: Callable[..., S
     stack.start_redis()
     stack.start_api()
     _, secret = Keyring(stack.redis, Settings.from_mapping(stack.environment)).create("ann")
-    program = subprocess.run(
-        [sys.executable, "-c", TURNED_AWAY, stack.url, str(PICTURES / "chelsea.jpg"), "sk-wrong", secret],
-        env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
-        cwd=package,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=100,
-    )
-    wrong, full = program.stdout.splitlines()
+    told = run(package, stack, "-c", TURNED_AWAY, stack.url, str(PICTURES / "chelsea.jpg"), "sk-wrong", secret)
+    wrong, full = told.splitlines()
     assert wrong.split()[:2] == ["AuthenticationError", "unauthorized"]
     assert (full.split()[0], full.split()[2]) == ("RateLimitError", "True")
 
@@ -212,16 +210,8 @@ def test_a_create_whose_answer_was_lost_is_one_job(package: Path, make_stack: Ca
     stack.start_redis()
     stack.start_api()
     with losing_answers(stack) as (url, kept):
-        program = subprocess.run(
-            [sys.executable, "-c", THROUGH_A_BAD_LINE, url, str(PICTURES / "chelsea.jpg")],
-            env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
-            cwd=package,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=100,
-        )
-    given = json.loads(program.stdout)
+        told = run(package, stack, "-c", THROUGH_A_BAD_LINE, url, str(PICTURES / "chelsea.jpg"))
+    given = json.loads(told)
     assert kept == [200] * 4
     assert len(set(given)) == len(given) == 4
     assert sorted(video["id"] for video in stack.http.get("/v1/videos").json()["data"]) == sorted(given)
