@@ -119,17 +119,23 @@ def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
         WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles)) for w in workers
     ]
     model = ModelView(**service.model.summary())
-    trouble = store.trouble()
-    held = {worker.model for worker in workers}
-    unheld = f"no worker holds {model.name}, but {', '.join(sorted(held))}: is SVD_MODEL right for API and workers?"
+    away = store.trouble()
+    trouble = away or _unheld(model.name, {worker.model for worker in workers})
     view = HealthView(
-        "ok" if trouble is None and (not held or model.name in held) else "degraded",
+        "degraded" if trouble else "ok",
         redis=True,
         workers_ready=len(ready),
         workers=ready,
         workers_preparing=[PreparingView(**vars(each)) for each in preparing],
         model=model,
-        artifacts=trouble is None,
-        message=trouble or (unheld if held and model.name not in held else None),
+        artifacts=away is None,
+        message=trouble,
     )
     return jsonify(view)
+
+
+def _unheld(model: str, held: set[str]) -> str | None:
+    """What is wrong where workers are ready, and none holds the API's own model. One without any may be loading it."""
+    if not held or model in held:
+        return None
+    return f"no worker holds {model}, but {', '.join(sorted(held))}: is SVD_MODEL right for API and workers?"
