@@ -427,7 +427,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each Sentinel; empty where Redis is asked directly."""
-        named = (name.strip().rpartition(":") for name in self.redis_sentinels.split(",") if name.strip())
+        named = (name.rpartition(":") for name in _named(self.redis_sentinels))
         return tuple((host, int(port)) for host, _, port in named)
 
     @property
@@ -448,13 +448,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     @property
     def worker_devices(self) -> tuple[str, ...]:
         """One device a worker process, by process index: CUDA device numbers or `cpu`."""
-        named = tuple(name.strip() for name in self.devices.split(",") if name.strip())
-        return named or cuda_devices() or ("cpu",)
+        return _named(self.devices) or cuda_devices() or ("cpu",)
 
     @property
     def worker_profiles(self) -> tuple[str, ...]:
         """The profiles whose jobs this host's worker takes; none: all."""
-        return tuple(sorted({name.strip() for name in self.profiles.split(",") if name.strip()}))
+        return tuple(sorted(set(_named(self.profiles))))
 
     @property
     def model_source(self) -> str:
@@ -474,6 +473,11 @@ def _consistent(settings: Settings) -> Settings:
             "REDIS_SENTINELS wants a REDIS_URL whose host is the master's name: redis://mymaster/0"
         )
     return settings
+
+
+def _named(listed: str) -> tuple[str, ...]:
+    """The names of a list with commas between."""
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -21,11 +21,11 @@ Keys, all under one namespace:
 ``counters``                hash    what has ever happened, for the exporter
 ``paces``                   hash    how fast each kind of device is with each model (pace.py)
 ``far:{model}``             hash    what was last seen of the queue's far end (outlook.lua), for two seconds
-``workers:{queue}``         zset    the same of those that take jobs from one queue
-``queues``                  zset    those queues, by the last heartbeat
 ``models``                  zset    models that a worker holds or a job asks for, by the last time of either
 ``model_descriptions``      hash    what workers say of theirs, as JSON
 ``workers``                 zset    worker processes that hold their model, by their last heartbeat
+``workers:{queue}``         zset    the same of those that take jobs from one queue
+``queues``                  zset    those queues, by the last heartbeat
 ``worker_status``           hash    their status, as JSON
 ``worker_queue``            hash    the queue that each takes jobs from
 ``worker_device``           hash    the device that each has

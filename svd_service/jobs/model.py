@@ -126,7 +126,7 @@ class Model:
 
     def shown(self) -> dict[str, Any]:
         """The same for callers, whom it does not concern where a host keeps its folders."""
-        return {**asdict(self), "source": Path(self.source).name if _is_folder(self.source) else self.source}
+        return {**self.to_dict(), "source": Path(self.source).name if _is_folder(self.source) else self.source}
 
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Self:

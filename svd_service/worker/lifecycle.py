@@ -205,17 +205,14 @@ def _introduce(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     # From here on Celery has something to say, such as that it should not be root.
     logs.identify(worker=sender)
     logs.configure(settings())
-    try:
-        model = Model.of(settings())
-    except ConfigurationError as error:
-        raise SystemExit(f"svd-service worker: {error}") from None
-    conf.task_default_queue = celery_queue(settings().namespace, queue_of(model.name, settings().worker_profiles))
     # Its banner, and what of it goes to standard output without being asked, are no JSON.
     instance.quiet = settings().log_format == "json"
     try:
         tracing.require(settings())
+        model = Model.of(settings())
     except ConfigurationError as error:
         raise SystemExit(f"svd-service worker: {error}") from None
+    conf.task_default_queue = celery_queue(settings().namespace, queue_of(model.name, settings().worker_profiles))
 
 
 @setup_logging.connect

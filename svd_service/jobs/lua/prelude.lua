@@ -28,11 +28,14 @@ local function move(id, to)
   set(id, 'state', to)
 end
 
+-- What the name of a route or a queue says: its model, and its profile or profiles with commas between ('': all).
+local function parts_of(name) return string.match(name, '^(.*)|(.*)$') end
+
 -- Each model has a queue of its own, since no worker holds two. Who of its workers may take a job, its route says:
 -- "model|profile". routing.py has the words.
 local function route_of(id)
   local route = field(id, 'route') or '|'
-  return route, string.match(route, '^(.*)|')
+  return route, (parts_of(route))
 end
 
 -- How many jobs each of Celery's queues has that are `published` or `started`.
@@ -92,13 +95,9 @@ end
 local function close_attempt(id, outcome, cause)
   local number = field(id, 'attempt')
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
-  redis.call('HDEL', job_key(id), 'token', 'worker', 'claimed', 'phase', 'step', 'steps', 'told', 'preview_name')
+  add_load('started', field(id, 'queue'), -1)
+  redis.call('HDEL', job_key(id), 'token', 'queue', 'worker', 'claimed', 'phase', 'step', 'steps', 'told', 'preview_name')
   redis.call('ZREM', key('leases'), id)
-  local queue = field(id, 'queue')
-  if queue then
-    add_load('started', queue, -1)
-    redis.call('HDEL', job_key(id), 'queue')
-  end
   count('attempts|' .. outcome)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
 end
@@ -201,9 +200,6 @@ local function leave_work(name)
     if redis.call('EXISTS', key('workers:' .. queue)) == 0 then redis.call('ZREM', key('queues'), queue) end
   end
 end
-
--- What a queue's name says: its model, and its profiles with commas between ('': all).
-local function parts_of(queue) return string.match(queue, '^(.*)|(.*)$') end
 
 local function takes(queue, route)
   local model, profiles = parts_of(queue)

@@ -1,12 +1,10 @@
 """Which worker's queue a job's id is given to, with the ledger in a real Redis."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from svd_service.config import Settings
 from svd_service.jobs.job import Holder
 from svd_service.jobs.ledger import WORKER_SILENCE, Ledger, WorkerStatus
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
@@ -17,11 +15,6 @@ from tests.unit.jobs.test_ledger import PARAMETERS
 pytestmark = pytest.mark.enable_socket
 
 DRAFTS, ALL = "svd.tiny@draft", "svd.tiny"
-
-
-@pytest.fixture
-def ledger(redis_client: Any, make_settings: Callable[..., Settings]) -> Ledger:
-    return Ledger(redis_client, make_settings())
 
 
 def join(ledger: Ledger, worker: str, *profiles: str, model: str = "tiny") -> None:
