@@ -1,5 +1,5 @@
-"""What gunicorn serves."""
+"""The WSGI application in a checkout: `gunicorn -c python:svd_service.gunicorn wsgi:application`."""
 
-from svd_service.api import create_app
+from svd_service.wsgi import application
 
-application = create_app()
+__all__ = ["application"]

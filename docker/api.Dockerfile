@@ -14,10 +14,10 @@ COPY pyproject.toml ./
 # hadolint ignore=DL3013
 RUN mkdir svd_service \
     && echo '__version__ = "0"' > svd_service/__init__.py \
-    && touch README.md LICENSE celeryconfig.py wsgi.py \
+    && touch README.md LICENSE \
     && pip install --no-cache-dir '.[api,monitoring,s3,otel]'
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE celeryconfig.py wsgi.py ./
+COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
 # What installs is of no use in the image, nor are the small model's weights: its other files describe it.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
@@ -42,4 +42,4 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
-CMD ["gunicorn", "-c", "python:svd_service.gunicorn", "wsgi:application"]
+CMD ["gunicorn", "-c", "python:svd_service.gunicorn", "svd_service.wsgi:application"]

@@ -15,10 +15,10 @@ COPY pyproject.toml ./
 # hadolint ignore=DL3013
 RUN mkdir svd_service \
     && echo '__version__ = "0"' > svd_service/__init__.py \
-    && touch README.md LICENSE celeryconfig.py wsgi.py \
+    && touch README.md LICENSE \
     && pip install --no-cache-dir '.[worker,s3,otel]'
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE celeryconfig.py wsgi.py ./
+COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
 # What installs is of no use in the image; setuptools stays, torch may want it.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \

@@ -2,7 +2,7 @@
 # Builds the images of docker/ with docker, podman or buildah, whichever is there: svd-service-api, svd-service-worker.
 #
 # usage: scripts/build_images.sh [--smoke] [api] [worker] [-- THE BUILDER'S OWN ARGUMENTS]
-#   --smoke    afterwards run a job through the stack from the images (smoke_images.py), and tell their sizes
+#   --smoke    afterwards run a job through the stack from the images (tools/images/smoke.py), and tell their sizes
 # Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); REDIS_IMAGE, what the smoke run takes (default: that of
 # compose.yaml); CONTAINER_TOOL, to choose the builder.
 #
@@ -19,8 +19,8 @@ case ${1:-} in
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/container_tool.sh
-. scripts/container_tool.sh
+# shellcheck source=tools/images/container_tool.sh
+. tools/images/container_tool.sh
 
 smoke=''
 images=()
@@ -53,5 +53,5 @@ done
 
 if [ -n "$smoke" ]; then
   base=${PYTHON_IMAGE:-$(sed -n 's/^ARG PYTHON_IMAGE=//p' docker/api.Dockerfile)}
-  exec python3 scripts/smoke_images.py --base "$base" ${REDIS_IMAGE:+--redis "$REDIS_IMAGE"}
+  exec python3 tools/images/smoke.py --base "$base" ${REDIS_IMAGE:+--redis "$REDIS_IMAGE"}
 fi

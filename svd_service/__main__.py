@@ -1,5 +1,5 @@
 """`python -m svd_service` is `svd-service`, also where the latter is not on the PATH."""
 
-from svd_service.command import main
+from svd_service.cli.main import main
 
 main()

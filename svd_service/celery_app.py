@@ -6,14 +6,14 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from svd_service.config import Settings
-from svd_service.jobs.connection import broker_options
-from svd_service.jobs.errors import UnavailableError
+from svd_service.errors import UnavailableError
+from svd_service.ledger.client import broker_options
 
 #: The tasks' names. The only content of either is the Celery task id: the job's id, or that of the message to deliver.
 GENERATE: Final = "svd_service.generate"
 DELIVER: Final = "svd_service.deliver"
 
-app = Celery("svd_service", config_source="celeryconfig", set_as_current=True)
+app = Celery("svd_service", config_source="svd_service.celeryconfig", set_as_current=True)
 
 
 def webhook_queue(settings: Settings) -> str:
@@ -29,7 +29,7 @@ class Publisher:
     """
 
     def __init__(self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE) -> None:
-        self._app = Celery("svd_service.publisher", config_source="celeryconfig", set_as_current=False)
+        self._app = Celery("svd_service.publisher", config_source="svd_service.celeryconfig", set_as_current=False)
         self._app.conf.update(
             broker_url=settings.broker,
             broker_use_ssl=settings.redis_tls,

@@ -20,7 +20,7 @@ from msgspec import Meta
 CUDA_MODEL: Final = "stabilityai/stable-video-diffusion-img2vid-xt"
 CPU_MODEL: Final = str(Path(__file__).resolve().parent / "models" / "nano")
 
-#: The levers of `svd_service.video.levers`, by name.
+#: The levers of `svd_service.video.optimizations`, by name.
 LEVERS: Final = (
     "constant_cross_attention",
     "fused_qkv",

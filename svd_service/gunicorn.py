@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from gunicorn import glogging
 
-from svd_service import logs
 from svd_service.config import settings
+from svd_service.telemetry import logs
 
 # prometheus_client counts across processes in files. It and our settings look for the folder when they are first
 # loaded, so it is named before either.
@@ -81,16 +81,16 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """Say so when everybody who can reach the address may use the service."""
     # As below: nothing of the application is loaded in the parent before its time.
-    from svd_service.jobs import keys  # noqa: PLC0415
+    from svd_service.ledger import api_keys  # noqa: PLC0415
 
-    if warning := keys.warning_if_open(_settings):
+    if warning := api_keys.warning_if_open(_settings):
         server.log.warning(warning)
 
 
 def post_worker_init(worker: Any) -> None:
     """Bring in Celery and Pillow while nobody waits for them; end streams when the process ends."""
     import svd_service.celery_app  # noqa: PLC0415
-    import svd_service.jobs.picture  # noqa: F401, PLC0415
+    import svd_service.jobs.image  # noqa: F401, PLC0415
 
     worker.wsgi.extensions["events"].close_when(lambda: not worker.alive)
 

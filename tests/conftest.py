@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -13,16 +12,13 @@ import hypothesis
 import pytest
 import redis
 
+from svd_service.cli.up.preflight import StackError
 from svd_service.config import Settings, settings
-from svd_service.stack import parts
-from svd_service.stack.precautions import StackError
-from tests import s3
+from tools.harness import s3
+from tools.harness.local import CI, free_port, redis_program
 
 # A shell that starts us in the background has us ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-#: In CI a part that is missing is a failure; elsewhere the tests that need it are skipped.
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 #: `--hypothesis-profile=thorough`: many more examples, other ones each time.
 hypothesis.settings.register_profile("thorough", max_examples=2_000)
@@ -69,7 +65,10 @@ def _settings(make_settings: Callable[..., Settings]) -> Settings:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real Redis (or Valkey) that lives as long as the session. Tests take `redis_url`."""
-    program = redis_program()
+    try:
+        program = redis_program()
+    except StackError as error:
+        (pytest.fail if CI else pytest.skip)(str(error))
     port = free_port()
     folder = tmp_path_factory.mktemp("redis")
     options = {"bind": "127.0.0.1", "port": port, "dir": folder, "save": "", "logfile": folder / "log"}
@@ -112,21 +111,6 @@ def s3_variables(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> dict[
     """Settings for a store of the test's own on that server."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return s3_server.variables(f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def redis_program() -> str:
-    """Path of a Redis server, as `svd-service up` finds it."""
-    try:
-        return parts.redis_program()
-    except StackError as error:
-        (pytest.fail if CI else pytest.skip)(str(error))
 
 
 def _wait_for_redis(url: str, process: "subprocess.Popen[bytes]") -> None:

@@ -7,24 +7,25 @@ from collections.abc import Callable
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from svd_service import logs, tracing
-from svd_service.api import admission, docs, errors, ops, pages
-from svd_service.api.events import Hub
-from svd_service.api.json import MsgspecJSON
+from svd_service.api.events.hub import Hub
+from svd_service.api.http import auth, errors
+from svd_service.api.http.json import MsgspecJSON
+from svd_service.api.http.request_ids import Trail
 from svd_service.api.native import routes as native
 from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
+from svd_service.api.ops import docs, health, page
 from svd_service.api.stability import errors as stability_errors
 from svd_service.api.stability import routes as stability
-from svd_service.api.trail import Trail
 from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings, settings
-from svd_service.jobs.keys import Keyring
-from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.model import Model
-from svd_service.jobs.reservations import Reservations
 from svd_service.jobs.service import JobService
 from svd_service.jobs.view import JobView
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger.reservations import Reservations
+from svd_service.telemetry import logs, tracing
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ def create_app(configuration: Settings | None = None) -> Flask:
     errors.install(
         app, {"v1": openai_errors.shape, "v2beta": stability_errors.shape, "v2alpha": stability_errors.shape}
     )
-    ops.install(app)  # first: its clock is to run for what is turned away, too
-    admission.install(app, app.extensions["keyring"], configuration)
+    health.install(app)  # first: its clock is to run for what is turned away, too
+    auth.install(app, app.extensions["keyring"], configuration)
     for dialect in (native, openai, stability):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)
-    app.register_blueprint(pages.blueprint)
+    app.register_blueprint(page.blueprint)
     return app
 
 

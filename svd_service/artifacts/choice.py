@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from svd_service.artifacts import ArtifactStore
+from svd_service.artifacts.base import ArtifactStore
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import ConfigurationError, Settings
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO, Final
 
-from svd_service.artifacts import Again, ArtifactsUnavailableError, MissingArtifactError, checked, give_up, persistently
+from svd_service.artifacts.base import (
+    Again,
+    ArtifactsUnavailableError,
+    MissingArtifactError,
+    checked,
+    give_up,
+    persistently,
+)
 from svd_service.artifacts.staging import DISK_TROUBLE, TRIES, Staging, files, make_folder, sync
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})

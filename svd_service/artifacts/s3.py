@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from svd_service.artifacts import (
+from svd_service.artifacts.base import (
     Again,
     ArtifactsUnavailableError,
     MissingArtifactError,

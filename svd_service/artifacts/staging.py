@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from svd_service.artifacts import is_name
+from svd_service.artifacts.base import is_name
 
 #: What tells that the disk is full or failing, whoever was writing to it.
 DISK_TROUBLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})

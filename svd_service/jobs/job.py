@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from svd_service.jobs.request import Format, Parameters
+from svd_service.jobs.parameters import Format, Parameters
 
 
 class State(StrEnum):

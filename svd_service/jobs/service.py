@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from svd_service import __version__, logs, tracing
-from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
+from svd_service import __version__
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.config import Settings
-from svd_service.jobs.errors import (
+from svd_service.errors import (
     ExpiredError,
     InvalidParameterError,
     MissingFormatError,
@@ -27,9 +27,12 @@ from svd_service.jobs.errors import (
     UnknownJobError,
 )
 from svd_service.jobs.job import Job, Result, State, Variant
-from svd_service.jobs.ledger import Ledger, Wanted
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Format, Parameters, Request
+from svd_service.jobs.parameters import Format, Parameters, Request
+from svd_service.telemetry import logs, tracing
+
+if TYPE_CHECKING:
+    from svd_service.ledger.jobs import Ledger, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class JobService:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: "Ledger",
         artifacts: ArtifactStore,
         model: Model,
         settings: Settings,
@@ -114,7 +117,7 @@ class JobService:
             # Before the picture costs anything. With the key it may be a repetition, which needs no room, as a copy.
             self.ledger.require_room(owner, model.name, request.profile)
         # Pillow comes in with the first picture: the web process is to start fast, and workers need none of this.
-        from svd_service.jobs.picture import encode_png, open_picture  # noqa: PLC0415
+        from svd_service.jobs.image import encode_png, open_picture  # noqa: PLC0415
 
         with open_picture(upload, self.settings) as picture:
             parameters = request.resolve(model, picture.size)
@@ -416,7 +419,7 @@ def _job_of(name: str) -> str:
     return name.split("/")[1].removesuffix(".png")
 
 
-def _is_wanted(name: str, wanted: Wanted) -> bool:
+def _is_wanted(name: str, wanted: "Wanted") -> bool:
     # A video's variants are wanted as long as the video is.
     video = variant_name(name.partition(".")[0], Variant.VIDEO)
     return name == wanted.input or video in {

@@ -6,12 +6,12 @@ The structs are what the OpenAPI document is made of, too.
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
 from svd_service.jobs.job import Job, Webhook
-from svd_service.jobs.request import MEDIA_TYPES, Fit, Format, Profile
-from svd_service.jobs.webhooks import shown_url
+from svd_service.jobs.parameters import MEDIA_TYPES, Fit, Format, Profile
 
 
 class ModelView(Struct):
@@ -210,6 +210,13 @@ class WebhookEvent(Struct):
     def of(cls, id: str, kind: str, job: Job) -> Self:
         """The event `kind` of `job`, which is as it was then."""
         return cls(id, kind, _moment(job.ended_at), JobView.of(replace(job, webhook=None)))
+
+
+def shown_url(url: str) -> str:
+    """`url` without what may be secret in it: credentials, and all that stands behind the path."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
 
 
 def _moment(seconds: float | None) -> Any:

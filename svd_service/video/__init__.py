@@ -1,7 +1,7 @@
 """A picture becomes frames, frames become an MP4: the only room with torch, diffusers or PyAV.
 
 `pipeline.load` gives a generator, `render` makes a video with it. The package itself brings no more than NumPy and
-PyAV. Only `svd_service.video.pipeline` brings torch, which takes seconds: a process that forks the ones that generate
+PyAV. Only `svd_service.video.loader` brings torch, which takes seconds: a process that forks the ones that generate
 leaves that import to them.
 """
 

@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
-from svd_service.jobs.ledger import DeviceMemory
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Fit, Parameters
-from svd_service.video.budget import FAST, Way
-from svd_service.video.compiled import Compiled
-from svd_service.video.levers import Lever, pull
-from svd_service.video.memory import Ladder
-from svd_service.video.profiles import sigmas
-from svd_service.video.sketch import MakeSketch, Sketches
-from svd_service.video.stock import Pipeline
+from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.ledger.jobs import DeviceMemory
+from svd_service.video.compilation import Compiled
+from svd_service.video.memory_plan import FAST, Way
+from svd_service.video.oom_fallback import Ladder
+from svd_service.video.optimizations import Lever, pull
+from svd_service.video.pipeline import Pipeline
+from svd_service.video.preview import MakeSketch, Sketches
+from svd_service.video.schedules import sigmas
 from svd_service.video.writer import Frame
 
 logger = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from PIL import Image
 
 from svd_service import __version__
 from svd_service.jobs.job import Phase, Progress
-from svd_service.jobs.request import Format, Parameters
+from svd_service.jobs.parameters import Format, Parameters
 from svd_service.video import formats
-from svd_service.video.previews import Previews
+from svd_service.video.stills import Previews
 from svd_service.video.writer import Frame, Writer
 
 if TYPE_CHECKING:
-    from svd_service.video.pipeline import Generator
+    from svd_service.video.loader import Generator
 
 #: The time for which frames are waited for that the encoders have not taken yet; most of it after the last one.
 ENCODING: Final = "encoding"

@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
-from svd_service import logs
-from svd_service.jobs.errors import StaleAttemptError, UnavailableError
+from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
-from svd_service.jobs.ledger import HEARTBEAT, DeviceMemory, Ledger, WorkerStatus
-from svd_service.worker.shared import Departure
+from svd_service.ledger.jobs import HEARTBEAT, DeviceMemory, Ledger, WorkerStatus
+from svd_service.telemetry import logs
+from svd_service.worker.shared_memory import Departure
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from svd_service.artifacts import ArtifactStore
-from svd_service.jobs.errors import StaleAttemptError, UnavailableError
+from svd_service.artifacts.base import ArtifactStore
+from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
-from svd_service.jobs.ledger import Ledger
 from svd_service.jobs.service import preview_name
+from svd_service.ledger.jobs import Ledger
 
 logger = logging.getLogger(__name__)
 

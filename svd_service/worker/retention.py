@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Final
 
-from svd_service.jobs.errors import UnavailableError
+from svd_service.errors import UnavailableError
 from svd_service.jobs.service import JobService
 
 logger = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from types import TracebackType
 from typing import Final, Self
 
-from svd_service import logs, tracing
 from svd_service.jobs.job import Attempt, Job, Phase
+from svd_service.telemetry import logs, tracing
 
 #: How an attempt ended of which its own worker could tell nothing any more.
 _LOST: Final = "lost"

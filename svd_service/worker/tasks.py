@@ -5,20 +5,20 @@ from typing import Any, Final
 from celery.exceptions import Reject
 
 from svd_service.celery_app import GENERATE, app
-from svd_service.worker import departure, housekeeping, lifecycle
-from svd_service.worker.run import DeviceLostError, run_job
+from svd_service.worker import maintenance, process, shutdown
+from svd_service.worker.attempt import DeviceLostError, run_job
 
 #: Exit status of a process whose device can no longer be used (EX_OSERR of sysexits.h).
 DEVICE_LOST: Final = 71
 
-housekeeping.install(app)
-departure.install(app)
+maintenance.install(app)
+shutdown.install(app)
 
 
-@app.task(name=GENERATE, bind=True, max_retries=2, Request="svd_service.worker.limits:JobRequest")
+@app.task(name=GENERATE, bind=True, max_retries=2, Request="svd_service.worker.time_limit:JobRequest")
 def generate(self: Any) -> dict[str, str]:
     """Run one attempt at the job whose id is this task's."""
-    slot = lifecycle.slot()
+    slot = process.slot()
     if slot.departure.asked:
         raise Reject("this worker is to go", requeue=True)
     try:

@@ -12,9 +12,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from svd_service.config import Settings
-from svd_service.jobs.ledger import Ledger, connect
-from tests.conftest import CI
-from tests.integration.stack import Stack
+from svd_service.ledger.jobs import Ledger, connect
+from tools.harness.local import CI
+from tools.harness.stack import Stack
 
 # Without the later ones, Chromium asks its maker's hosts for this and that, which no test should.
 FLAGS = [

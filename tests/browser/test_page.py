@@ -12,15 +12,15 @@ from playwright.sync_api import FilePayload, Page, Route, expect
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Failure, Holder, Phase, Progress, Result
-from svd_service.jobs.ledger import Ledger, connect
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.request import BOUNDS
+from svd_service.jobs.parameters import BOUNDS
 from svd_service.jobs.service import preview_name, result_name
+from svd_service.ledger.jobs import Ledger, connect
 from tests.browser.conftest import Visit
-from tests.integration.stack import Stack
+from tests.samples import IMAGES
+from tools.harness.stack import Stack
 
-PICTURES = Path(__file__).parents[1] / "pictures"
-CAT, ASTRONAUT = PICTURES / "chelsea.jpg", PICTURES / "astronaut.jpg"
+CAT, ASTRONAUT = IMAGES / "chelsea.jpg", IMAGES / "astronaut.jpg"
 KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
 SECONDS = 120_000  # a slow machine is no fault of the page's
 

@@ -1,22 +1,19 @@
-"""scripts/chaos.py itself, short; and its schedule and its judgement, which have to be right for the figures to mean
-anything.
-"""
+"""`python -m tools.chaos` itself, short; its schedule and its verdict, on which the figures depend."""
 
 import json
 import subprocess
 import sys
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
-from tests.chaos.caller import Sighting
-from tests.chaos.report import lost, passed, published_twice, quantile, recovery, report, table
-from tests.chaos.run import Hit, Outcome
-from tests.chaos.schedule import KINDS, schedule
+from tools.chaos.caller import Sighting
+from tools.chaos.report import lost, passed, published_twice, quantile, recovery, report, table
+from tools.chaos.run import Hit, Outcome
+from tools.chaos.schedule import KINDS, schedule
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "chaos.py"
+COMMAND = (sys.executable, "-m", "tools.chaos")
 
 
 def seen(*answers: dict) -> Sighting:
@@ -51,7 +48,7 @@ def outcome_of(*sightings: Sighting, **more: object) -> Outcome:
 def test_a_minute_of_chaos_loses_nothing_and_publishes_nothing_twice(tmp_path):
     figures_file = tmp_path / "figures.json"
     options = ("--jobs", "400", "--seed", "7", "--fault-interval", "2", "--limit", "50", "--json", figures_file)
-    done = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
     assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])

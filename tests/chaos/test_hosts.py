@@ -1,4 +1,4 @@
-"""scripts/chaos_hosts.py itself, short; that nothing is left of it; and its judgement."""
+"""python -m tools.chaos_hosts itself, short; that nothing is left of it; and its judgement."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.caller import Sighting
-from tests.chaos.hosts import NoNetworksError, enter
-from tests.chaos.links import Cut, _figures, passed, table
-from tests.chaos.run import Outcome
+from tools.chaos.caller import Sighting
+from tools.chaos.hosts import NoNetworksError, enter
+from tools.chaos.links import Cut, _figures, passed, table
+from tools.chaos.run import Outcome
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "chaos_hosts.py"
+COMMAND = (sys.executable, "-m", "tools.chaos_hosts")
 
 BEGAN = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
@@ -52,9 +52,7 @@ def environment(folder: Path) -> dict[str, str]:
 def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tmp_path: Path) -> None:
     figures_file = tmp_path / "figures.json"
     options = ("--jobs", "10", "--cut", "6", "--lease", "3", "--json", figures_file)
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False, env=environment(tmp_path)
-    )
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, env=environment(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
     assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])
@@ -71,9 +69,7 @@ def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tm
 @pytest.mark.enable_socket
 @pytest.mark.timeout(300)
 def test_nothing_is_left_when_it_is_stopped_in_the_middle(networks: None, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, "--cut", "60"], stderr=subprocess.PIPE, text=True, env=environment(tmp_path)
-    )
+    process = subprocess.Popen([*COMMAND, "--cut", "60"], stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
     assert process.stderr is not None
     said = iter(process.stderr.readline, "")
     assert next(line for line in said if "cut off" in line)
@@ -87,9 +83,7 @@ def test_nothing_is_left_when_it_is_stopped_in_the_middle(networks: None, tmp_pa
 
 
 def test_who_cannot_make_networks_is_told_what_it_takes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, SCRIPT], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)}
-    )
+    done = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)})
     assert done.returncode == 3
     assert "CAP_NET_ADMIN" in done.stderr
 

@@ -1,4 +1,4 @@
-"""What every store of artifacts promises (`svd_service.artifacts.ArtifactStore`), over the real thing.
+"""What every store of artifacts promises (`svd_service.artifacts.base.ArtifactStore`), over the real thing.
 
 A further store is one more line in `STORES` and one in `UNREACHABLE`; S3 is that of a server that the tests start.
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.artifacts.choice import store_of
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.errors import UnavailableError
-from tests.conftest import free_port
+from svd_service.errors import UnavailableError
+from tools.harness.local import free_port
 
 #: How an empty store is made, given the test's fixtures and a folder of its own.
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], ArtifactStore]] = {

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.stack import Stack
-
-PICTURES = Path(__file__).parents[1] / "pictures"
+from tests.samples import IMAGES
+from tools.harness.stack import Stack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,14 +16,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny_model import build  # brings torch, which takes seconds
+    from tools.harness.tiny_model import build  # brings torch, which takes seconds
 
     return build(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def photo() -> bytes:
-    return (PICTURES / "chelsea.jpg").read_bytes()
+    return (IMAGES / "chelsea.jpg").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CI
+from tools.harness.local import CI
 
 
 def installed(request: pytest.FixtureRequest, name: str, command: Callable[[Path], Sequence[str]]) -> Path:

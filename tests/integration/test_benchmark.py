@@ -4,17 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.conftest import PICTURES
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+from tests.samples import IMAGES
+from tools.harness.local import ROOT
 
 
 def test_the_service_is_measured_against_bare_calls_in_turns(tiny_model: Path, tmp_path: Path):
-    command = [sys.executable, str(SCRIPT), "calls", "--model", str(tiny_model), "--photo"]
+    command = [sys.executable, "-m", "tools.benchmark", "calls", "--model", str(tiny_model), "--photo"]
     done = subprocess.run(
-        [*command, str(PICTURES / "chelsea.jpg"), "--pairs", "2", "--jobs", "2"],
+        [*command, str(IMAGES / "chelsea.jpg"), "--pairs", "2", "--jobs", "2"],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "SVD_CPU_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SVD_CPU_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

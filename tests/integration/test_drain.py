@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.stack import Stack
+from tools.harness.stack import Stack
 
 #: A stand-in's step takes 0.1 s.
 TWO_SECONDS = {"num_inference_steps": 20, "width": 64, "height": 64}

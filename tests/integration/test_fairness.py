@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from svd_service.config import Settings
-from svd_service.jobs.keys import Keyring
-from tests.integration.stack import Stack
+from svd_service.ledger.api_keys import Keyring
+from tools.harness.stack import Stack
 
 SHORT = {"num_inference_steps": 1, "width": 64, "height": 64}
 MANY = 200

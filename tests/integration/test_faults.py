@@ -21,13 +21,13 @@ import pytest
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.celery_app import Publisher
 from svd_service.config import Settings
-from svd_service.jobs.errors import UnavailableError
-from svd_service.jobs.ledger import Ledger
+from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Request
+from svd_service.jobs.parameters import Request
 from svd_service.jobs.service import JobService
-from tests.integration.faults.sitecustomize import FILLS_THE_DISK, HANGS, KILLS_ITS_PROCESS, LOSES_THE_DEVICE
-from tests.integration.stack import Stack
+from svd_service.ledger.jobs import Ledger
+from tools.harness.faults.sitecustomize import FILLS_THE_DISK, HANGS, KILLS_ITS_PROCESS, LOSES_THE_DEVICE
+from tools.harness.stack import Stack
 
 ONE_SECOND: dict[str, Any] = {"num_inference_steps": 10, "width": 64, "height": 64}
 ONE_STEP = ONE_SECOND | {"num_inference_steps": 1}
@@ -154,7 +154,7 @@ def test_the_job_of_a_killed_worker_is_begun_elsewhere_when_its_lease_has_lapsed
 def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
     stack: Stack, photo: bytes, republish_after: float, patience: float
 ):
-    switched = {"constants": {"svd_service.jobs.ledger:REPUBLISH_AFTER": republish_after}}
+    switched = {"constants": {"svd_service.ledger.jobs:REPUBLISH_AFTER": republish_after}}
     frozen = ready(stack, "frozen", **switched)
     for _ in range(20):
         os.killpg(frozen.pid, signal.SIGSTOP)
@@ -211,7 +211,7 @@ def test_a_job_runs_once_though_every_connection_is_dropped_in_the_middle_of_it(
 )
 def test_a_result_is_published_though_redis_was_down_when_it_was_ready(stack: Stack, photo: bytes, patience: float):
     # The default is bound when the module is read.
-    ready(stack, constants={"svd_service.worker.run:_patiently.__defaults__": [patience]})
+    ready(stack, constants={"svd_service.worker.attempt:_patiently.__defaults__": [patience]})
     job_id = stack.submit(photo, **ONE_SECOND)
     stack.wait_until_started(job_id)
     stack.stop("redis")

@@ -17,9 +17,9 @@ import redis
 import trustme
 
 from svd_service.config import Settings
-from svd_service.jobs.ledger import connect
-from tests.conftest import free_port, redis_program
-from tests.integration.stack import Stack
+from svd_service.ledger.jobs import connect
+from tools.harness.local import free_port, redis_program
+from tools.harness.stack import Stack
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -224,7 +224,7 @@ def test_workers_take_the_jobs_of_their_own_namespace_alone(workerless: Stack, p
     stack = workerless
     port = free_port()
     apart = {"SVD_NAMESPACE": "other", "SVD_DATA_DIR": str(stack.folder / "other")}
-    gunicorn = (sys.executable, "-m", "gunicorn", "-c", "python:svd_service.gunicorn", "wsgi:application")
+    gunicorn = (sys.executable, "-m", "gunicorn", "-c", "python:svd_service.gunicorn", "svd_service.wsgi:application")
     stack.start("other-api", *gunicorn, SVD_BIND=f"127.0.0.1:{port}", **apart)
     stack.start_stand_in("theirs", step=0.02, variables=apart)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as other:

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.integration.stack import Stack
+from tools.harness.stack import Stack
 
 FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale": 1}
 

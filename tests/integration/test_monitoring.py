@@ -17,13 +17,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from svd_service.config import Settings
-from svd_service.jobs.keys import _id_of, digest_of
-from svd_service.jobs.ledger import DeviceMemory, Ledger, connect
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Fit, Parameters
+from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.ledger.api_keys import _id_of, digest_of
+from svd_service.ledger.jobs import DeviceMemory, Ledger, connect
 from tests import promql
-from tests.conftest import CI, free_port
-from tests.integration.stack import Stack
+from tools.harness.local import CI, free_port
+from tools.harness.stack import Stack
 
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus" / "prometheus.yml"
 
@@ -272,7 +272,7 @@ def test_a_job_is_followed_by_its_id_from_the_request_to_the_video(stack: Stack,
     assert accepted["key_id"] == answered["key_id"] == KEY_ID
     assert accepted["trace_id"] == TRACE
     (worker,) = stack.workers()
-    begun, ended = (line for line in of_job("worker") if line["logger"] == "svd_service.worker.run")
+    begun, ended = (line for line in of_job("worker") if line["logger"] == "svd_service.worker.attempt")
     assert begun["worker"] == ended["worker"] == worker
     assert ended["message"] == f"job {job_id}: attempt 1 finished"
     assert (ended["key_id"], ended["trace_id"]) == (KEY_ID, TRACE)

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from svd_service.config import Settings
-from svd_service.jobs.keys import Keyring
-from tests.integration.conftest import PICTURES
+from svd_service.ledger.api_keys import Keyring
 from tests.integration.packages import installed
-from tests.integration.stack import Stack
+from tests.samples import IMAGES
+from tools.harness.stack import Stack
 
 #: Stands for a proxy whose upstream broke off.
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -84,7 +84,7 @@ def run(package: Path, stack: Stack, *words: str, timeout: float = 100) -> str:
 def done(package: Path, stack: Stack) -> dict[str, Any]:
     """What the program of a user tells."""
     known = {video["id"] for video in stack.http.get("/v1/videos?limit=100").json()["data"]}
-    told = run(package, stack, str(PROGRAM), stack.url, str(PICTURES / "chelsea.jpg"), timeout=200)
+    told = run(package, stack, str(PROGRAM), stack.url, str(IMAGES / "chelsea.jpg"), timeout=200)
     return {"known": known, "expected_version": package.name.rpartition("-")[2], **json.loads(told)}
 
 
@@ -160,7 +160,7 @@ def test_who_is_turned_away_hears_why(package: Path, make_stack: Callable[..., S
     stack.start_redis()
     stack.start_api()
     _, secret = Keyring(stack.redis, Settings.from_mapping(stack.environment)).create("ann")
-    told = run(package, stack, "-c", TURNED_AWAY, stack.url, str(PICTURES / "chelsea.jpg"), "sk-wrong", secret)
+    told = run(package, stack, "-c", TURNED_AWAY, stack.url, str(IMAGES / "chelsea.jpg"), "sk-wrong", secret)
     wrong, full = told.splitlines()
     assert wrong.split()[:2] == ["AuthenticationError", "unauthorized"]
     assert (full.split()[0], full.split()[2]) == ("RateLimitError", "True")
@@ -210,7 +210,7 @@ def test_a_create_whose_answer_was_lost_is_one_job(package: Path, make_stack: Ca
     stack.start_redis()
     stack.start_api()
     with losing_answers(stack) as (url, kept):
-        told = run(package, stack, "-c", THROUGH_A_BAD_LINE, url, str(PICTURES / "chelsea.jpg"))
+        told = run(package, stack, "-c", THROUGH_A_BAD_LINE, url, str(IMAGES / "chelsea.jpg"))
     given = json.loads(told)
     assert kept == [200] * 4
     assert len(set(given)) == len(given) == 4

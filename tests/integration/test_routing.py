@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.stack import Stack
+from tools.harness.stack import Stack
 
 FAST = {"num_frames": 3, "num_inference_steps": 4, "width": 64, "height": 64, "max_guidance_scale": 1}
 

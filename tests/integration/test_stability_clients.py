@@ -12,10 +12,10 @@ import av
 import pytest
 from PIL import Image
 
-from tests.conftest import CI
-from tests.integration.conftest import PICTURES
 from tests.integration.packages import installed
-from tests.integration.stack import Stack
+from tests.samples import IMAGES
+from tools.harness.local import CI
+from tools.harness.stack import Stack
 
 PACKAGE = "stability-ai@0.7.0"
 PROGRAM = Path(__file__).with_name("stability_program.cjs")
@@ -25,7 +25,7 @@ PROGRAM = Path(__file__).with_name("stability_program.cjs")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photo of a size that Stability takes."""
     path = tmp_path_factory.mktemp("picture") / "cat.png"
-    with Image.open(PICTURES / "chelsea.jpg") as photo:
+    with Image.open(IMAGES / "chelsea.jpg") as photo:
         photo.resize((1024, 576)).save(path)
     return path
 

@@ -1,19 +1,17 @@
-"""scripts/throughput.py itself, short: its figures are not judged here, on a machine that does other things as well."""
+"""`python -m tools.throughput` itself, short; its figures are not judged on a shared machine."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "throughput.py"
+COMMAND = (sys.executable, "-m", "tools.throughput")
 
 
 def test_the_script_measures_real_and_simulated_workers_and_works_out_the_size(tmp_path: Path):
     figures = tmp_path / "figures.json"
     short = ("--workers", "1", "--rounds", "1", "--jobs", "2", "--rest", "1", "--simulated", "4", "--seconds", "2")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *short, "--json", figures], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*COMMAND, *short, "--json", figures], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| A job takes | nobody asks |" in done.stdout
     found = json.loads(figures.read_text())

@@ -13,11 +13,12 @@ import av
 import pytest
 
 from svd_service.client import Client
-from tests.conftest import free_port
-from tests.receiver import receiving
+from tests.samples import IMAGES
+from tools.harness.local import free_port
+from tools.harness.receiver import receiving
 
 SERVICE = (sys.executable, "-m", "svd_service")
-PICTURE = Path(__file__).parents[1] / "pictures" / "chelsea.jpg"
+PICTURE = IMAGES / "chelsea.jpg"
 
 
 class Up:

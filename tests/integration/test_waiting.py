@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from svd_service.client import Client
-from tests.integration.stack import Stack
+from tools.harness.stack import Stack
 
 FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale": 1}
 SLOW = {**FAST, "num_frames": 8, "num_inference_steps": 100, "width": 256, "height": 256}

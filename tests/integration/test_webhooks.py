@@ -11,12 +11,12 @@ from standardwebhooks import Webhook
 from svd_service.config import Settings
 from svd_service.jobs.job import Webhook as Told
 from svd_service.jobs.job import WebhookState
-from svd_service.jobs.ledger import Ledger, connect
-from svd_service.jobs.webhooks import WebhookSecrets
-from tests.conftest import free_port
-from tests.integration.stack import Stack
-from tests.receiver import receiving
-from tests.unit.jobs.test_ledger import submit
+from svd_service.ledger.jobs import Ledger, connect
+from svd_service.webhooks.signing import WebhookSecrets
+from tests.unit.ledger.samples import submit
+from tools.harness.local import free_port
+from tools.harness.receiver import receiving
+from tools.harness.stack import Stack
 
 #: Tries follow one another as fast as the couriers' rounds.
 VARIABLES = {"SVD_WEBHOOK_PRIVATE": "true", "SVD_WEBHOOK_BACKOFF": "0.01", "SVD_WEBHOOK_TIMEOUT": "2"}

@@ -4,8 +4,8 @@ import pytest
 import redis
 
 from svd_service.config import Settings
-from svd_service.jobs.ledger import Ledger
-from svd_service.jobs.outbox import Outbox
+from svd_service.ledger.jobs import Ledger
+from svd_service.webhooks.outbox import Outbox
 
 
 @pytest.fixture

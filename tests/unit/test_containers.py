@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from svd_service.config import Settings
-from svd_service.exporter import HostCollector, LedgerCollector
-from svd_service.jobs.ledger import Figures
+from svd_service.ledger.jobs import Figures
+from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 from tests import promql
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}

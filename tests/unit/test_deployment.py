@@ -17,8 +17,8 @@ import yaml
 
 from svd_service.api import create_app
 from svd_service.config import Settings
-from svd_service.exporter import LedgerCollector
-from svd_service.jobs.ledger import Figures, Ledger, WorkerStatus
+from svd_service.ledger.jobs import Figures, Ledger, WorkerStatus
+from svd_service.telemetry.exporter import LedgerCollector
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "docker" / "kubernetes"
@@ -260,7 +260,7 @@ def test_redis_keeps_every_job_and_knows_the_user_of_the_documents() -> None:
 
 
 def test_the_user_of_the_documents_may_run_every_script() -> None:
-    scripts = "".join(path.read_text() for path in (ROOT / "svd_service" / "jobs" / "lua").glob("*.lua"))
+    scripts = "".join(path.read_text() for path in (ROOT / "svd_service").glob("*/lua/*.lua"))
     users = (KUBERNETES / "redis" / "users.example.acl").read_text()
     called = {name.lower() for name in re.findall(r"redis\.call\(\s*'(\w+)'", scripts)}
     assert called

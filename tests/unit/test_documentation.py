@@ -9,10 +9,10 @@ import msgspec
 from msgspec import structs
 
 from svd_service.api import create_app
-from svd_service.api.openapi import is_file, path_of
+from svd_service.api.http.openapi import is_file, path_of
 from svd_service.config import Settings
-from svd_service.exporter import HostCollector, LedgerCollector
-from svd_service.jobs.ledger import Ledger, connect
+from svd_service.ledger.jobs import Ledger, connect
+from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 
 ROOT = Path(__file__).parents[2]
 

@@ -39,11 +39,11 @@ def test_the_parent_of_the_worker_processes_brings_no_torch():
 
 
 def test_the_courier_is_light():
-    assert not brought_by("import svd_service.courier") & (HEAVY | {"flask", "PIL", "werkzeug"})
+    assert not brought_by("import svd_service.webhooks.app") & (HEAVY | {"flask", "PIL", "werkzeug"})
 
 
 def test_the_client_brings_nothing_of_the_server():
-    brought = brought_by("import svd_service.client, svd_service.client.commands")
+    brought = brought_by("import svd_service.client, svd_service.cli.generate")
     assert not brought & (HEAVY | {"flask", "celery", "redis", "PIL", "pydantic"})
 
 
@@ -52,15 +52,18 @@ def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
     # A bucket that is configured is spoken to by processes that were forked, and what speaks to it must not be forked.
     monkeypatch.setenv("SVD_ARTIFACTS", "s3://bucket/prefix")
     assert "obstore" not in brought_by("import wsgi")
-    parent = "from svd_service.worker import lifecycle, tasks\nlifecycle.jobs(lifecycle.settings())"
+    parent = "from svd_service.worker import process, tasks\nprocess.jobs(process.settings())"
     assert "obstore" not in brought_by(parent)
 
 
 @pytest.mark.parametrize(
     ("extra", "statement"),
     [
-        ("api", "import wsgi, svd_service.celery_app, svd_service.jobs.picture, kombu.transport.redis"),
-        ("api", "import svd_service.exporter, svd_service.keys, celery.bin.celery, celery.backends.redis"),
+        ("api", "import wsgi, svd_service.celery_app, svd_service.jobs.image, kombu.transport.redis"),
+        (
+            "api",
+            "import svd_service.telemetry.exporter, svd_service.cli.keys, celery.bin.celery, celery.backends.redis",
+        ),
         ("monitoring", "import flower.command, kombu.transport.redis, celery.backends.redis"),
     ],
 )

@@ -2,8 +2,8 @@
 
 from flask import Response, jsonify
 
+from svd_service.api.http.problem import Problem
 from svd_service.api.native.schema import ErrorDetail, ErrorView
-from svd_service.api.problem import Problem
 
 
 def shape(problem: Problem) -> Response:

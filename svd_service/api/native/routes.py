@@ -7,9 +7,11 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from msgspec import Struct
 
-from svd_service.api import events, files, forms
-from svd_service.api.context import hub, jobs, owner, priority, webhook
-from svd_service.api.errors import retry_after
+from svd_service.api.events import hub as events
+from svd_service.api.http import downloads, forms
+from svd_service.api.http.context import hub, jobs, owner, priority, webhook
+from svd_service.api.http.errors import retry_after
+from svd_service.api.http.openapi import EVENT_STREAM, FILE, Answer, View, describe
 from svd_service.api.native.schema import (
     ErrorView,
     EventView,
@@ -18,10 +20,9 @@ from svd_service.api.native.schema import (
     ListQuery,
     ResultQuery,
 )
-from svd_service.api.openapi import EVENT_STREAM, FILE, Answer, View, describe
-from svd_service.jobs.errors import MissingPictureError
+from svd_service.errors import MissingPictureError
 from svd_service.jobs.job import Variant
-from svd_service.jobs.request import MEDIA_TYPES, Format
+from svd_service.jobs.parameters import MEDIA_TYPES, Format
 from svd_service.jobs.view import JobView
 
 blueprint = Blueprint("native", __name__)
@@ -199,18 +200,18 @@ def result_file(task_id: str, **path: str) -> Response:
 
 
 def _sent(task_id: str, kind: Format) -> Response:
-    return files.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.of(kind)))
+    return downloads.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.of(kind)))
 
 
 @blueprint.get("/results/<task_id>/thumbnail")
 @_describe_result("thumbnail", "image/webp")
 def thumbnail(task_id: str) -> Response:
     """One frame of a finished job's video, as WebP."""
-    return files.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.THUMBNAIL))
+    return downloads.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.THUMBNAIL))
 
 
 @blueprint.get("/results/<task_id>/spritesheet")
 @_describe_result("sprite sheet", "image/jpeg")
 def spritesheet(task_id: str) -> Response:
     """All frames of a finished job's video side by side, as JPEG."""
-    return files.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.SPRITESHEET))
+    return downloads.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.SPRITESHEET))

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from svd_service.api.forms import UploadedFile
-from svd_service.api.options import Options
+from svd_service.api.http.forms import UploadedFile
+from svd_service.api.http.options import Options
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Format, Request
+from svd_service.jobs.parameters import Format, Request
 from svd_service.jobs.view import JobView, ModelView
 
 

@@ -4,8 +4,8 @@ from typing import Final
 
 from flask import Response, jsonify
 
+from svd_service.api.http.problem import Problem
 from svd_service.api.openai.schema import OpenAIError, OpenAIErrorDetail
-from svd_service.api.problem import Problem
 
 #: The `type` of an error by its status; below 500, all others are the request's fault.
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}

@@ -7,9 +7,9 @@ import re
 from typing import BinaryIO, Final, cast
 from urllib.parse import unquote_to_bytes
 
-from svd_service.api.context import jobs
-from svd_service.api.forms import UploadedFile
-from svd_service.jobs.errors import InvalidParameterError, MissingPictureError
+from svd_service.api.http.context import jobs
+from svd_service.api.http.forms import UploadedFile
+from svd_service.errors import InvalidParameterError, MissingPictureError
 
 #: RFC 2397; the media type is ignored, since the bytes themselves say what they are.
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
@@ -54,6 +54,6 @@ def _fetched(url: str) -> bytes:
     if not settings.fetch_urls:
         raise InvalidParameterError(FIELD, f"{FIELD}: URLs are not fetched here; send the picture or a data URL")
     # Only where it is used: with TLS it would be a part of the time that this process takes to start.
-    from svd_service.api.fetch import fetch  # noqa: PLC0415
+    from svd_service.api.http.fetch import fetch  # noqa: PLC0415
 
     return fetch(url, parameter=FIELD, max_bytes=settings.max_upload_bytes)

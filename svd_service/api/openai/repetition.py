@@ -11,8 +11,8 @@ from typing import Final, cast
 
 from flask import request
 
-from svd_service.api.context import owner, reservations
-from svd_service.api.forms import UploadedFile
+from svd_service.api.http.context import owner, reservations
+from svd_service.api.http.forms import UploadedFile
 
 #: How often this request was sent before.
 HEADER: Final = "X-Stainless-Retry-Count"

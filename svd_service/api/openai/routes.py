@@ -6,8 +6,9 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest, NotFound
 
-from svd_service.api import files, forms
-from svd_service.api.context import jobs, owner, priority, reservations, webhook
+from svd_service.api.http import downloads, forms
+from svd_service.api.http.context import jobs, owner, priority, reservations, webhook
+from svd_service.api.http.openapi import FILE, Answer, describe
 from svd_service.api.openai import reference, repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
@@ -20,8 +21,7 @@ from svd_service.api.openai.schema import (
     VideosQuery,
     VideoView,
 )
-from svd_service.api.openapi import FILE, Answer, describe
-from svd_service.jobs.errors import UnsupportedError
+from svd_service.errors import UnsupportedError
 from svd_service.jobs.job import Job
 from svd_service.jobs.model import Model
 
@@ -116,8 +116,8 @@ def delete(video_id: str) -> Response:
 @describe(
     "openai",
     {
-        200: Answer("The file.", FILE, files.ALL_MEDIA_TYPES),
-        206: Answer("The part of it that `Range` asks for.", FILE, files.ALL_MEDIA_TYPES),
+        200: Answer("The file.", FILE, downloads.ALL_MEDIA_TYPES),
+        206: Answer("The part of it that `Range` asks for.", FILE, downloads.ALL_MEDIA_TYPES),
         304: Answer("It is the one that the caller has."),
         307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
     },
@@ -139,7 +139,7 @@ def content(video_id: str) -> Response:
     """
     variant = forms.parse_query(ContentQuery).variant
     job = _asked_for(video_id)
-    return files.send_result(jobs().open_result(job.id, owner=owner(), variant=variant))
+    return downloads.send_result(jobs().open_result(job.id, owner=owner(), variant=variant))
 
 
 @blueprint.get("/models")

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from svd_service.api.options import Options
-from svd_service.jobs.errors import InvalidParameterError
+from svd_service.api.http.options import Options
+from svd_service.errors import InvalidParameterError
 from svd_service.jobs.job import Job, State, Variant
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Request
+from svd_service.jobs.parameters import Request
 from svd_service.jobs.view import WebhookView
 
 Status = Literal["queued", "in_progress", "completed", "failed"]

@@ -5,9 +5,9 @@ from typing import Final
 
 from flask import Response, jsonify
 
-from svd_service.api.problem import Problem
+from svd_service.api.http.problem import Problem
+from svd_service.api.http.request_ids import request_id
 from svd_service.api.stability.schema import StabilityError
-from svd_service.api.trail import request_id
 
 #: Names of Stability's own; all others are called as HTTP calls them.
 _NAMES: Final = {

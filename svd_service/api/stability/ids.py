@@ -5,7 +5,7 @@ import re
 import uuid
 from typing import Final
 
-from svd_service.jobs.errors import UnknownJobError
+from svd_service.errors import UnknownJobError
 
 #: Hexadecimal digits of a job's id, and of all.
 _DIGITS: Final = 32

@@ -7,9 +7,9 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotAcceptable
 
-from svd_service.api import files, forms
-from svd_service.api.context import jobs, owner, webhook
-from svd_service.api.openapi import FILE, Answer, describe
+from svd_service.api.http import downloads, forms
+from svd_service.api.http.context import jobs, owner, webhook
+from svd_service.api.http.openapi import FILE, Answer, describe
 from svd_service.api.stability import ids
 from svd_service.api.stability.schema import (
     AlphaGenerationForm,
@@ -20,9 +20,9 @@ from svd_service.api.stability.schema import (
     ResultQuery,
     StabilityError,
 )
-from svd_service.jobs.errors import MissingPictureError, NotReadyError
+from svd_service.errors import MissingPictureError, NotReadyError
 from svd_service.jobs.job import State, Variant
-from svd_service.jobs.request import MEDIA_TYPES
+from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.service import OpenResult
 
 blueprint = Blueprint("stability", __name__)
@@ -97,7 +97,7 @@ def result(generation_id: str) -> ResponseReturnValue:
             raise
         return jsonify(PendingGeneration(generation_id)), 202
     # Not by a redirect: who follows one sees the headers of the store instead of these.
-    response = _as_json(opened) if as_json else files.send_result(opened, may_redirect=False)
+    response = _as_json(opened) if as_json else downloads.send_result(opened, may_redirect=False)
     response.headers["finish-reason"] = "SUCCESS"
     response.headers["seed"] = str(opened.job.parameters.seed)
     return response

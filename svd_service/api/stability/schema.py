@@ -6,11 +6,11 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from svd_service.api.forms import UploadedFile
-from svd_service.api.options import Formats, WebhookURL, formats_of
-from svd_service.jobs.errors import PictureSizeError
+from svd_service.api.http.forms import UploadedFile
+from svd_service.api.http.options import Formats, WebhookURL, formats_of
+from svd_service.errors import PictureSizeError
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Format, Parameters, Profile, Request
+from svd_service.jobs.parameters import Format, Parameters, Profile, Request
 
 #: The sizes of a picture that Stability takes: width and height in pixels.
 SIZES: Final = ((1024, 576), (576, 1024), (768, 768))

@@ -5,15 +5,13 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from PIL import Image
 
 from svd_service.api import create_app
 from svd_service.config import Settings
-from svd_service.jobs.job import Claim, Holder, Result
+from svd_service.jobs.job import Claim, Result
 from svd_service.jobs.service import JobService, result_name
-
-VIDEO = bytes(range(256)) * 8
-HOLDER = Holder("host/0", "cpu", "instance", 1)
+from tests.samples import IMAGES
+from tests.unit.api.samples import HOLDER, VIDEO
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def data_dir(jobs: JobService) -> Path:
 
 @pytest.fixture(scope="session")
 def photo() -> bytes:
-    return (Path(__file__).parents[2] / "pictures" / "chelsea.jpg").read_bytes()
+    return (IMAGES / "chelsea.jpg").read_bytes()
 
 
 @pytest.fixture
@@ -79,10 +77,3 @@ def finish(jobs: JobService, claim: Callable[[str], Claim]) -> Callable[[str], N
         jobs.ledger.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
 
     return publish
-
-
-def png(size: tuple[int, int], colour: str = "red") -> io.BytesIO:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer

@@ -5,13 +5,13 @@ from unittest.mock import ANY
 
 import pytest
 
-from svd_service.artifacts import ArtifactsUnavailableError
+from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.jobs.job import Failure, File, Phase, Progress, Result
-from svd_service.jobs.ledger import WorkerStatus
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.request import Format
+from svd_service.jobs.parameters import Format
 from svd_service.jobs.service import preview_name, result_name
-from tests.unit.api.conftest import VIDEO, png
+from svd_service.ledger.jobs import WorkerStatus
+from tests.unit.api.samples import VIDEO, png
 
 
 def stored(data_dir):
@@ -356,7 +356,7 @@ def test_a_full_store_is_503_and_makes_no_job(http, jobs, photo, monkeypatch):
 
 
 def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, submit, monkeypatch):
-    from svd_service.jobs.errors import UnavailableError
+    from svd_service.errors import UnavailableError
 
     def away(job_id, queue):
         raise UnavailableError("the broker is away")

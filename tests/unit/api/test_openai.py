@@ -11,7 +11,7 @@ from svd_service.api import create_app
 from svd_service.jobs.job import Failure, Phase, Progress, Variant
 from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import variant_name
-from tests.unit.api.conftest import VIDEO, png
+from tests.unit.api.samples import VIDEO, png
 
 
 @pytest.fixture

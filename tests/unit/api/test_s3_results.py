@@ -10,8 +10,8 @@ from svd_service.api import create_app
 from svd_service.api.stability.ids import lengthened
 from svd_service.config import Settings
 from svd_service.jobs import service
-from tests.conftest import free_port
-from tests.unit.api.conftest import VIDEO, png
+from tests.unit.api.samples import VIDEO, png
+from tools.harness.local import free_port
 
 #: How each dialect is asked for a video, and where it says what was wrong.
 SUBMISSIONS = {

@@ -6,12 +6,12 @@ import pytest
 
 from svd_service.api.stability import ids
 from svd_service.api.stability.schema import video_size
-from svd_service.jobs.errors import UnknownJobError
+from svd_service.errors import UnknownJobError
 from svd_service.jobs.job import Failure, File, Result
 from svd_service.jobs.model import Bounds, Model
-from svd_service.jobs.request import Format
+from svd_service.jobs.parameters import Format
 from svd_service.jobs.service import result_name
-from tests.unit.api.conftest import VIDEO, png
+from tests.unit.api.samples import VIDEO, png
 
 PATHS = ("/v2beta/image-to-video", "/v2alpha/generation/image-to-video")
 

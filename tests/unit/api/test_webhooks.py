@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from svd_service.api.stability import ids
-from svd_service.jobs.outbox import Outbox
-from tests.unit.api.conftest import png
+from svd_service.webhooks.outbox import Outbox
+from tests.unit.api.samples import png
 
 URL = "https://me:pw@example.com/hook?token=1"
 SHOWN = "https://example.com/hook?…"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from svd_service.artifacts import ArtifactsUnavailableError, MissingArtifactError
+from svd_service.artifacts.base import ArtifactsUnavailableError, MissingArtifactError
 from svd_service.artifacts.local import LocalArtifacts
 
 NAME = "results/3f2b/1.mp4"
@@ -75,7 +75,7 @@ def test_a_full_disk_publishes_nothing_and_leaves_nothing(tiny_disk: Path) -> No
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from svd_service.artifacts import ArtifactsUnavailableError
+from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

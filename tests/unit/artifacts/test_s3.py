@@ -17,8 +17,9 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from svd_service.api.files import KINDS
-from svd_service.artifacts import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError, s3
+from svd_service.api.http.downloads import KINDS
+from svd_service.artifacts import s3
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.artifacts.choice import store_of
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.artifacts.s3 import Bucket, S3Artifacts

@@ -24,8 +24,8 @@ from svd_service.client import (
     WaitTimeoutError,
 )
 from svd_service.client.events import Event, read_events
-from tests.conftest import free_port
-from tests.unit.client.stand_in import JOB, Answer, StandIn, refusal, stream, told
+from tools.harness.local import free_port
+from tools.harness.stand_in import JOB, Answer, StandIn, refusal, stream, told
 
 
 @pytest.fixture

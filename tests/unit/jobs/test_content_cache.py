@@ -10,13 +10,13 @@ from PIL import Image
 
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.errors import ExpiredError, IdempotencyConflictError, QueueFullError, UnknownJobError
+from svd_service.errors import ExpiredError, IdempotencyConflictError, QueueFullError, UnknownJobError
 from svd_service.jobs.job import File, Holder, Job, Result, State, Variant
-from svd_service.jobs.ledger import Ledger, WorkerStatus, connect
 from svd_service.jobs.model import Model
-from svd_service.jobs.outbox import Outbox
-from svd_service.jobs.request import Format, Request
+from svd_service.jobs.parameters import Format, Request
 from svd_service.jobs.service import JobService, result_name, variant_name
+from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.webhooks.outbox import Outbox
 
 pytestmark = pytest.mark.enable_socket
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Fit, Parameters
-from svd_service.video.pipeline import Generator, load
-from tests import tiny_model
+from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.video.loader import Generator, load
+from tools.harness import tiny_model
 
 
 @pytest.fixture(scope="session")

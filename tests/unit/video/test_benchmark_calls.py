@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from benchmarks import bare
+from tools.benchmark import bare
 
 
 def test_the_bare_calls_take_the_files_that_the_service_takes(tiny: Path, tiny_half: Path) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageSequence
 
-from svd_service.jobs.request import Format
+from svd_service.jobs.parameters import Format
 from svd_service.video.formats import writer
 from svd_service.video.writer import QUEUE_FRAMES, Frame, Writer
+from tests.samples import IMAGES
 
-PHOTO = Path(__file__).parents[2] / "pictures" / "chelsea.jpg"
+PHOTO = IMAGES / "chelsea.jpg"
 SIZE = (128, 72)
 FURTHER = [kind for kind in Format if kind is not Format.MP4]
 MOVING_PICTURES = [Format.WEBP, Format.GIF]

@@ -1,6 +1,6 @@
 """The model of the package, on photographs that it was never trained on, from a photo's bytes to the MP4's frames.
 
-The measures are those of its training program (`scripts/nano/measures.py`), and so are the figures of its card.
+The measures are those of its training program (`python -m tools.nano.measures`), and so are the figures of its card.
 """
 
 import io
@@ -16,16 +16,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from measures import CONTROL_SHIFT, flicker, last_frame_psnr, moved, pixels_moved, psnr
 from svd_service.config import CPU_MODEL, Settings
+from svd_service.jobs.image import open_picture
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.picture import open_picture
-from svd_service.jobs.request import Fit, Request
-from svd_service.video import render, sketch
-from svd_service.video.pipeline import Generator
+from svd_service.jobs.parameters import Fit, Request
+from svd_service.video import preview, render
+from svd_service.video.loader import Generator
+from tests.samples import IMAGES
+from tools.nano.measures import CONTROL_SHIFT, flicker, last_frame_psnr, moved, pixels_moved, psnr
 
-PICTURES = Path(__file__).parents[2] / "pictures"
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
 #: A quarter of the usual size and of its time, for what does not depend on it.
@@ -79,7 +79,7 @@ def shoot(nano: Generator, tmp_path_factory: pytest.TempPathFactory) -> Shoot:
     def shoot_it(photo: str | bytes, take: int = 1, **said: Any) -> Film:
         key = (photo, take, *sorted(said.items()))
         if key not in films:
-            films[key] = film(photo if isinstance(photo, bytes) else (PICTURES / f"{photo}.jpg").read_bytes(), said)
+            films[key] = film(photo if isinstance(photo, bytes) else (IMAGES / f"{photo}.jpg").read_bytes(), said)
         return films[key]
 
     return shoot_it
@@ -128,7 +128,7 @@ def test_at_the_smallest_bucket_nothing_flickers(shoot: Shoot) -> None:
 
 def test_a_portrait_stays_a_portrait(shoot: Shoot) -> None:
     data = io.BytesIO()
-    with Image.open(PICTURES / "coffee.jpg") as photo:
+    with Image.open(IMAGES / "coffee.jpg") as photo:
         photo.crop((150, 0, 375, 400)).save(data, "PNG")
     film = shoot(data.getvalue())
     assert film.frames.shape == (14, 256, 144, 3)
@@ -146,14 +146,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot
 def test_a_sketch_shows_the_frame_that_is_to_come_and_no_other_photo(
     nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sketch, "INTERVAL", 0.0)
+    monkeypatch.setattr(preview, "INTERVAL", 0.0)
     settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
 
     def photo_of(name: str) -> Image.Image:
-        with open_picture((PICTURES / f"{name}.jpg").read_bytes(), settings) as picture:
+        with open_picture((IMAGES / f"{name}.jpg").read_bytes(), settings) as picture:
             return picture.fitted(256, 144, Fit.CROP)
 
-    offered: list[sketch.MakeSketch] = []
+    offered: list[preview.MakeSketch] = []
     asked = Request(seed=1, num_frames=4, num_inference_steps=2).resolve(Model.of(settings), (256, 144))
     frames = list(nano.generate(photo_of(name), asked, ignore, offered.append))
     sketches = [Image.open(io.BytesIO(make())).convert("RGB") for make in offered]

@@ -10,11 +10,11 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Parameters, Request
-from svd_service.video.budget import WAYS
+from svd_service.jobs.parameters import Parameters, Request
 from svd_service.video.encoder import Frame
-from svd_service.video.levers import Lever
-from svd_service.video.pipeline import Generator, load
+from svd_service.video.loader import Generator, load
+from svd_service.video.memory_plan import WAYS
+from svd_service.video.optimizations import Lever
 
 DEVICE = "0"
 

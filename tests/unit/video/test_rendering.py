@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
-from svd_service.jobs.request import Format, Parameters
+from svd_service.jobs.parameters import Format, Parameters
 from svd_service.video import Rendering, render
 from svd_service.video.encoder import Encoder
-from svd_service.video.pipeline import Generator
+from svd_service.video.loader import Generator
 from svd_service.video.writer import Frame
 
 Ask = Callable[..., Parameters]

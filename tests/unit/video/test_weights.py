@@ -7,8 +7,8 @@ from huggingface_hub import constants, hf_api
 from PIL import Image
 
 from svd_service.jobs.model import Model
-from svd_service.jobs.request import Parameters
-from svd_service.video.pipeline import Generator
+from svd_service.jobs.parameters import Parameters
+from svd_service.video.loader import Generator
 from svd_service.video.weights import ModelLoadError, find
 from tests.unit.video.loopback_hub import COMMIT, Hub
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from svd_service.jobs.ledger import DeviceMemory, Ledger, WorkerStatus
+from svd_service.ledger.jobs import DeviceMemory, Ledger, WorkerStatus
 from svd_service.worker.lease import Lease
-from svd_service.worker.shared import Departure
+from svd_service.worker.shared_memory import Departure
 
 STATUS = WorkerStatus("host/0", "NVIDIA stand-in", "instance", 1, "nano", True, 0.0, 1.0)
 

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from svd_service.jobs.errors import UnavailableError
+from svd_service.errors import UnavailableError
 from svd_service.worker import retention
 from svd_service.worker.retention import Retention
 

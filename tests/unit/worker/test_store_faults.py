@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from svd_service.artifacts import ArtifactsUnavailableError
+from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.jobs import service
 from svd_service.jobs.job import Job, Phase, Progress, Variant
 from svd_service.jobs.service import JobService, variant_name
 from svd_service.video import Rendering
-from svd_service.worker import run
-from svd_service.worker.lifecycle import Slot
-from svd_service.worker.run import DeviceLostError, run_job
-from svd_service.worker.shared import Loads
-from tests.unit.worker.conftest import Render, raising, rendering
+from svd_service.worker import attempt as run
+from svd_service.worker.attempt import DeviceLostError, run_job
+from svd_service.worker.process import Slot
+from svd_service.worker.shared_memory import Loads
+from tests.unit.worker.samples import Render, raising, rendering
 
 pytestmark = pytest.mark.enable_socket
 

@@ -1,1 +1,0 @@
-"""What `scripts/benchmark.py` measures, one room each: `calls` (a service against bare calls), `device`, `costs`."""

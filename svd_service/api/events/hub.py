@@ -1,0 +1,390 @@
+"""Server-sent events: a job, or all jobs of an owner, told as they change.
+
+One thread of each process listens to the ledger's channel, reads each changed job once, however many watch it, and puts
+it into the mailbox of each stream. A mailbox holds no more than the latest of each job, so a slow reader loses
+intermediate steps and never the last one. What pub/sub lost while Redis was away is made good by looking at everything
+that is watched, at each new subscription.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import redis
+from flask import Response, request
+
+from svd_service.errors import UnavailableError, UnknownJobError
+from svd_service.jobs.job import Job, State
+from svd_service.jobs.service import JobService
+from svd_service.ledger.jobs import connect
+
+logger = logging.getLogger(__name__)
+
+#: Least seconds between two events of one job. The last one is never left out, and that a job has ended is told at
+#: once: somebody waits for the video.
+THROTTLE: Final = 0.2
+
+#: Seconds after which a silent stream says that it is still there; in its turn it learns that its reader is not.
+HEARTBEAT: Final = 10.0
+
+HEARTBEAT_COMMENT: Final = b": still here\n\n"
+
+#: How many milliseconds a reader that lost its stream is to wait before it comes back.
+RETRY: Final = b"retry: 2000\n\n"
+
+#: Seconds between two looks of the listener at whether it is still wanted.
+TICK: Final = 0.5
+
+#: Seconds without a sign of life after which the subscription is taken for lost. It is asked for one in half of that.
+SILENCE: Final = 10.0
+
+#: Most jobs of an owner that a stream begins with, newest first.
+SNAPSHOT: Final = 100
+
+#: Most jobs whose last version a stream remembers. Of one that is forgotten something may be told twice.
+REMEMBERED: Final = 1_000
+
+
+_ENDED: Final = frozenset(state.value for state in State if state.ended)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A job at one version, as JSON; or, without `data`, that it was deleted. `ended`: nothing more will come."""
+
+    job_id: str
+    version: int
+    ended: bool
+    data: bytes | None = None
+
+    def encode(self, *, alone: bool) -> bytes:
+        """As server-sent events are written. In a stream about one job `alone` its version is the event's id."""
+        if self.data is None:
+            return b'event: deleted\ndata: {"task_id":"%s"}\n\n' % self.job_id.encode()
+        name = f"{self.version}" if alone else f"{self.job_id}:{self.version}"
+        return b"id: %s\ndata: %s\n\n" % (name.encode(), self.data)
+
+
+class TooManyStreamsError(UnavailableError):
+    """This process has as many open streams as it may."""
+
+    code = "too_many_streams"
+
+
+class Mailbox:
+    """What one stream has yet to tell: the latest of each job, in order of arrival; for `lifetime` seconds."""
+
+    def __init__(self, lifetime: float, *, job_id: str = "", owner: str = "") -> None:
+        self.job_id = job_id
+        self.owner = owner
+        self._end = time.monotonic() + lifetime
+        self._news: OrderedDict[str, Event] = OrderedDict()
+        self._condition = threading.Condition()
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        """The latest of a job."""
+        with self._condition:
+            self._news[event.job_id] = event
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+
+    def take(self, timeout: float) -> list[Event] | None:
+        """What has come, perhaps after a wait; nothing after `timeout` seconds; `None` when it is over."""
+        left = self._end - time.monotonic()
+        with self._condition:
+            self._condition.wait_for(lambda: self._news or self._closed, min(timeout, left))
+            if self._closed or time.monotonic() >= self._end:
+                return None
+            news = list(self._news.values())
+            self._news.clear()
+            return news
+
+
+class Hub:
+    """The listener of one process, and the mailboxes that it fills. Its thread lives while there are any.
+
+    `present` shows a job in JSON.
+    """
+
+    def __init__(self, service: JobService, present: Callable[[Job], bytes]) -> None:
+        self._jobs = service
+        self._present = present
+        self._capacity = service.settings.api_streams
+        self._lifetime = service.settings.stream_lifetime
+        self._lock = threading.Lock()
+        self._mailboxes: set[Mailbox] = set()
+        self._thread: threading.Thread | None = None
+        self._stopping: Callable[[], bool] = lambda: False
+
+    def close_when(self, stopping: Callable[[], bool]) -> None:
+        """End every stream as soon as `stopping()`: whoever serves us waits for them before it ends."""
+        self._stopping = stopping
+
+    def open(self, *, job_id: str = "", owner: str = "") -> Mailbox:
+        """A mailbox that is filled until it is `shut`.
+
+        Raises:
+            TooManyStreamsError: there are as many as there may be.
+        """
+        box = Mailbox(self._lifetime, job_id=job_id, owner=owner)
+        with self._lock:
+            if len(self._mailboxes) >= self._capacity or self._stopping():
+                raise TooManyStreamsError("too many event streams are open; try again, or look at the status")
+            self._mailboxes.add(box)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+                self._thread.start()
+        return box
+
+    def shut(self, box: Mailbox) -> None:
+        """No longer fill the mailbox."""
+        with self._lock:
+            self._mailboxes.discard(box)
+
+    def event(self, job: Job) -> Event:
+        """The event that tells of `job`."""
+        return Event(job.id, job.version, job.state.ended, self._present(job))
+
+    def newest(self, owner: str) -> list[Event]:
+        """An owner's newest jobs, the oldest of them first."""
+        return [self.event(job) for job in reversed(self._jobs.page(owner=owner, limit=SNAPSHOT)[0])]
+
+    def _run(self) -> None:
+        """Listen, again and again, until nobody wants to know."""
+        try:
+            while True:
+                try:
+                    if not self._listen():
+                        return
+                except (redis.RedisError, UnavailableError) as error:
+                    logger.warning("events: Redis is away, listening again soon: %s", error)
+                    if not self._is_wanted():
+                        return
+                    time.sleep(TICK)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """If a bug ended this thread, nobody may wait for what it will not tell: readers come back to another."""
+        with self._lock:
+            if self._thread is threading.current_thread():
+                self._thread = None
+                for box in self._mailboxes:
+                    box.close()
+
+    def _is_wanted(self) -> bool:
+        """Whether there is a stream left. Where there is none, the thread is no longer ours: it is to end."""
+        if self._stopping():
+            for box in self._watching():
+                box.close()
+        with self._lock:
+            if not self._mailboxes:
+                self._thread = None
+            return bool(self._mailboxes)
+
+    def _watching(self) -> list[Mailbox]:
+        with self._lock:
+            return list(self._mailboxes)
+
+    def _listen(self) -> bool:
+        client = connect(self._jobs.settings)
+        try:
+            with client.pubsub() as channel:  # type: ignore[no-untyped-call]
+                channel.subscribe(f"{self._jobs.settings.namespace}:events")
+                changes, ear = _Changes(), _Ear(channel)
+                wanted = time.monotonic() + TICK
+                while True:
+                    for kind, said in ear.messages(min(TICK, changes.due_in())):
+                        if kind == "subscribe":
+                            # From now on nothing is missed; what was until now, is looked up.
+                            self._tell_everything()
+                        elif kind == "message":
+                            changes.note(said)
+                    self._tell(changes.due())
+                    if time.monotonic() >= wanted:
+                        wanted = time.monotonic() + TICK
+                        if not self._is_wanted():
+                            return False
+        finally:
+            client.close()
+
+    def _tell(self, changed: dict[str, str]) -> None:
+        """Put each of the jobs (by id, with their owners) into the mailboxes that watch it."""
+        boxes = self._watching()
+        watched = {box.job_id for box in boxes if box.job_id}
+        owners = {box.owner for box in boxes if not box.job_id}
+        for job_id, owner in changed.items():
+            if job_id not in watched and owner not in owners:
+                continue
+            event = self._look(job_id, owner)
+            for box in boxes:
+                if box.job_id == job_id or (not box.job_id and box.owner == owner):
+                    box.put(event)
+
+    def _look(self, job_id: str, owner: str) -> Event:
+        try:
+            return self.event(self._jobs.find(job_id, owner=owner))
+        except UnknownJobError:
+            return Event(job_id, version=0, ended=True)
+
+    def _tell_everything(self) -> None:
+        boxes = self._watching()
+        self._tell({box.job_id: box.owner for box in boxes if box.job_id})
+        for owner in {box.owner for box in boxes if not box.job_id}:
+            newest = self.newest(owner)
+            for box in boxes:
+                if not box.job_id and box.owner == owner:
+                    for event in newest:
+                        box.put(event)
+
+
+class _Changes:
+    """Which jobs have changed and are to be told of, each at most once within `THROTTLE` until it has ended."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        self._told: dict[str, float] = {}
+
+    def note(self, said: str) -> None:
+        """A message of the channel: "id version state owner"."""
+        job_id, _, state, owner = said.split(" ", 3)
+        self._owners[job_id] = owner
+        if state in _ENDED:
+            self._told.pop(job_id, None)
+
+    def due_in(self) -> float:
+        """Seconds until a job is due."""
+        now = time.monotonic()
+        return max(0.0, min((self._told.get(job, -math.inf) + THROTTLE - now for job in self._owners), default=TICK))
+
+    def due(self) -> dict[str, str]:
+        """The jobs that are due, with their owners; the caller tells of them now."""
+        now = time.monotonic()
+        due = {job: owner for job, owner in self._owners.items() if now >= self._told.get(job, -math.inf) + THROTTLE}
+        for job in due:
+            del self._owners[job]
+        self._told = {job: when for job, when in self._told.items() if now < when + THROTTLE} | dict.fromkeys(due, now)
+        return due
+
+
+class _Ear:
+    """A subscription that notices when it has gone deaf."""
+
+    def __init__(self, channel: "redis.client.PubSub") -> None:
+        self._channel = channel
+        self._heard = self._asked = time.monotonic()
+
+    def messages(self, wait: float) -> Iterator[tuple[str, str]]:
+        """What comes within `wait` seconds, and all that is behind it: kind and content.
+
+        Raises:
+            redis.ConnectionError: nothing has come for long, not even an answer to our asking.
+        """
+        while message := self._channel.get_message(timeout=wait):
+            wait = 0.0
+            self._heard = time.monotonic()
+            yield str(message["type"]), str(message["data"])
+        now = time.monotonic()
+        if now > self._heard + SILENCE:
+            raise redis.ConnectionError("nothing is heard of Redis")
+        if now > max(self._heard, self._asked) + SILENCE / 2:
+            self._asked = now
+            self._channel.ping()
+
+
+def stream_job(hub: Hub, service: JobService, job_id: str, *, owner: str, seen: int) -> Response:
+    """The events of one job from how it stands now to its end, without what a reader of version `seen` knows.
+
+    Raises:
+        UnknownJobError: there is none of that id, or it is another owner's.
+        TooManyStreamsError: there are as many as there may be.
+    """
+    box = hub.open(job_id=job_id, owner=owner)
+
+    def look() -> list[Event]:
+        return [hub.event(service.find(job_id, owner=owner))]
+
+    try:
+        now = look()
+    except BaseException:
+        hub.shut(box)
+        raise
+    if now[0].ended and now[0].version <= seen:
+        hub.shut(box)
+        return Response(status=204)  # a browser's EventSource comes back for ever, unless it is told this
+    return _response(hub, box, _job_events(box, now, look, seen))
+
+
+def stream_owner(hub: Hub, *, owner: str) -> Response:
+    """The events of all jobs of an owner, beginning with the newest jobs as they stand now.
+
+    Raises:
+        TooManyStreamsError: there are as many as there may be.
+        UnavailableError: Redis cannot be reached.
+    """
+    box = hub.open(owner=owner)
+    try:
+        newest = hub.newest(owner)
+    except BaseException:
+        hub.shut(box)
+        raise
+    return _response(hub, box, _owner_events(box, newest))
+
+
+def _response(hub: Hub, box: Mailbox, events: Iterator[bytes]) -> Response:
+    if request.method == "HEAD":  # nobody reads, and nobody would close
+        hub.shut(box)
+        events = iter(())
+    response = Response(events, mimetype="text/event-stream")
+    response.cache_control.no_store = True
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    response.call_on_close(lambda: hub.shut(box))
+    return response
+
+
+def _job_events(box: Mailbox, now: list[Event], look: Callable[[], list[Event]], seen: int) -> Iterator[bytes]:
+    yield RETRY
+    least = seen + 1
+    news: list[Event] | None = now
+    while news is not None:
+        for event in news:
+            if event.version >= least or event.data is None:
+                least = event.version + 1
+                yield event.encode(alone=True)
+            if event.ended:
+                return
+        news = box.take(HEARTBEAT)
+        if news == []:
+            yield HEARTBEAT_COMMENT
+            # Place and time left change without a version of their own, so the present one is told once more.
+            with suppress(UnavailableError, UnknownJobError):
+                news = look()
+                least = min(least, news[0].version)
+
+
+def _owner_events(box: Mailbox, news: list[Event] | None) -> Iterator[bytes]:
+    yield RETRY
+    seen: OrderedDict[str, int] = OrderedDict()
+    while news is not None:
+        for event in news:
+            if event.data is None or event.version > seen.get(event.job_id, -1):
+                seen[event.job_id] = event.version
+                seen.move_to_end(event.job_id)
+                yield event.encode(alone=False)
+        while len(seen) > REMEMBERED:
+            seen.popitem(last=False)
+        news = box.take(HEARTBEAT)
+        if news == []:
+            yield HEARTBEAT_COMMENT

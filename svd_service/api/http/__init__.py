@@ -1,0 +1,1 @@
+"""What all dialects share: authentication, request ids, errors, forms, downloads, OpenAPI."""

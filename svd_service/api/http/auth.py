@@ -1,0 +1,61 @@
+"""Who comes in, and how often: before a route runs, its caller's key and rate are looked at.
+
+A route is open to everybody only if its description says `public` (openapi.py). Every other address asks for a key as
+soon as there are any, those that do not exist included. What is raised here meets the dialect's own error handlers.
+"""
+
+import ipaddress
+from typing import Final
+
+from flask import Flask, current_app, g, request
+
+from svd_service.api.http import openapi
+from svd_service.api.http.context import jobs
+from svd_service.config import Settings
+from svd_service.errors import UnauthorizedError
+from svd_service.ledger.api_keys import PREFIX, Key, Keyring
+from svd_service.telemetry import logs
+
+
+def install(app: Flask, keyring: Keyring, settings: Settings) -> None:
+    """Let nobody past who may not come in."""
+
+    @app.before_request
+    def admit() -> None:
+        if openapi.is_public(current_app, request.endpoint):
+            return
+        try:
+            g.key = keyring.identify(_presented(request.headers.get("Authorization", "")))
+        except UnauthorizedError:
+            # Guessing has its rate, too.
+            _count(settings.rate_limit, None)
+            raise
+        if g.key is not None:
+            logs.add(key_id=g.key.id)
+        _count(settings.rate_limit, g.key)
+
+
+def _count(limit: int, key: Key | None) -> None:
+    if limit:
+        jobs().ledger.count_request(f"key {key.id}" if key else f"address {_network(request.remote_addr or '')}", limit)
+
+
+#: What may stand before a key. The documented curl of Stability's API sends the key alone.
+_SCHEME: Final = "bearer"
+
+
+def _presented(header: str) -> str:
+    """The key that an `Authorization` header shows, or `""`: `Bearer KEY`, or `sk-…` alone."""
+    scheme, _, secret = header.strip().partition(" ")
+    if scheme.lower() == _SCHEME:
+        return secret.strip()
+    return scheme if scheme.startswith(PREFIX[:3]) and not secret else ""
+
+
+def _network(address: str) -> str:
+    """What one caller is known by: an IPv4 address, or the /64 that an IPv6 host has for itself."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address

@@ -1,0 +1,73 @@
+"""How a file of the artifact store is sent: whole, in part (Range), or not at all when the client has it."""
+
+from typing import BinaryIO, Final, cast
+
+from flask import Response, redirect, request
+from werkzeug.wsgi import FileWrapper
+
+from svd_service.api.http.context import jobs
+from svd_service.jobs.job import Variant
+from svd_service.jobs.parameters import MEDIA_TYPES, Format
+from svd_service.jobs.service import OpenResult
+
+#: Media type and file ending of each variant.
+KINDS: Final = {
+    **{Variant.of(kind): (media_type, f".{kind}") for kind, media_type in MEDIA_TYPES.items()},
+    Variant.THUMBNAIL: ("image/webp", ".webp"),
+    Variant.SPRITESHEET: ("image/jpeg", ".jpg"),
+}
+
+#: Media types of all variants.
+ALL_MEDIA_TYPES: Final = tuple(dict.fromkeys(media_type for media_type, _ in KINDS.values()))
+
+
+def send_result(opened: OpenResult, *, may_redirect: bool = True) -> Response:
+    """A response with a job's video or another variant of it, as `send` makes it; or where the store has it."""
+    if may_redirect and _can_follow() and (link := jobs().link(opened)):
+        opened.file.close()
+        response = cast(Response, redirect(link, 307, Response))
+        response.cache_control.no_store = True  # the link is good for a while only
+        return response
+    media_type, ending = KINDS[opened.variant]
+    # The same video has the same thumbnail, so that the video's hash tells of both.
+    mark = "" if opened.variant.kind else f"-{opened.variant}"
+    return send(
+        opened.file,
+        size=opened.size,
+        etag=opened.sha256 + mark,
+        media_type=media_type,
+        name=opened.job.id + ending,
+        modified=opened.job.ended_at or opened.job.created_at,
+    )
+
+
+def _can_follow() -> bool:
+    """Whether the caller gets anywhere with a link, which is for GET alone.
+
+    A script of a page may read another origin's answers only if that one says so, which a bucket does not by itself.
+    """
+    return request.method == "GET" and request.headers.get("Sec-Fetch-Mode") not in {"cors", "same-origin"}
+
+
+def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, modified: float) -> Response:
+    """A response with `file`, which is closed with it.
+
+    `size` in bytes; `modified` is in seconds since the epoch. Answers 206 to a range, 304 to
+    a matching condition, 412 to one that fails and 416 to a range beyond the end.
+    """
+    response = Response(FileWrapper(file), mimetype=media_type, direct_passthrough=True)
+    response.call_on_close(file.close)
+    response.content_length = size
+    response.last_modified = modified  # type: ignore[assignment]
+    response.set_etag(etag)
+    response.cache_control.private = True
+    response.cache_control.no_cache = True
+    # A browser can show all of them but an archive.
+    disposition = "attachment" if media_type == MEDIA_TYPES[Format.ZIP] else "inline"
+    response.headers.set("Content-Disposition", disposition, filename=name)
+    try:
+        response.make_conditional(request, accept_ranges=True, complete_length=size)
+    except Exception:
+        file.close()
+        raise
+    return response

@@ -1,0 +1,118 @@
+"""Where errors become HTTP: one table of statuses, told in the shape of the dialect that the request's path is of."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from flask import Flask, current_app, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from svd_service import errors
+from svd_service.api.http.context import jobs
+from svd_service.api.http.problem import Problem, Shape
+from svd_service.api.native.errors import shape as native
+from svd_service.jobs.job import State
+
+logger = logging.getLogger(__name__)
+
+#: The status of each error; a class that is not named has that of its nearest ancestor.
+STATUSES: Final[dict[type[errors.JobError], int]] = {
+    errors.RefusedError: 422,
+    errors.MissingPictureError: 400,
+    errors.UnsupportedError: 400,
+    errors.PictureSizeError: 400,
+    errors.NotAPictureError: 415,
+    errors.PictureTooLargeError: 413,
+    errors.IdempotencyConflictError: 422,
+    errors.UnknownJobError: 404,
+    errors.MissingFormatError: 404,
+    errors.NoPreviewError: 404,
+    errors.NotReadyError: 409,
+    errors.ExpiredError: 410,
+    errors.UnauthorizedError: 401,
+    errors.LimitedError: 429,
+    errors.UnavailableError: 503,
+}
+
+
+def status_of(error: errors.JobError) -> int:
+    """The HTTP status that tells of `error`."""
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+
+
+def headers_of(error: errors.JobError) -> dict[str, str]:
+    """The headers that belong to `error` in every dialect: how to show a key, when to come again."""
+    if isinstance(error, errors.UnauthorizedError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.LimitedError):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, errors.NotReadyError):
+        return come_again(error)
+    return {"Retry-After": "2"} if status_of(error) == 503 else {}
+
+
+def come_again(error: errors.NotReadyError) -> dict[str, str]:
+    """The header that says when to ask again, where that may be of use."""
+    if State(error.state).ended:
+        return {}
+    return {"Retry-After": retry_after(error.eta_seconds)}
+
+
+def retry_after(eta_seconds: float | None) -> str:
+    """Whole seconds until asking again is worth it, for `Retry-After`; a few where nobody knows."""
+    return "5" if eta_seconds is None else str(max(1, math.ceil(eta_seconds)))
+
+
+def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
+    """Let every error of `app` answer in its dialect's shape.
+
+    `shapes` says it by the first part of a path, such as `v1`; all others are native.
+    """
+    app.extensions["error_shapes"] = dict(shapes)
+    app.register_error_handler(errors.JobError, _present)
+    app.register_error_handler(errors.RefusedError, _refuse)
+    app.register_error_handler(errors.QueueFullError, _refuse)
+    app.register_error_handler(RequestEntityTooLarge, _too_large)
+    app.register_error_handler(HTTPException, _present_http)
+
+
+def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> ResponseReturnValue:
+    """`problem` as the present request's dialect says it."""
+    first_part = request.path.split("/", 2)[1]
+    shape: Shape = current_app.extensions["error_shapes"].get(first_part, native)
+    return shape(problem), problem.status, dict(headers or {})
+
+
+def _present(error: errors.JobError) -> ResponseReturnValue:
+    problem = Problem(
+        status_of(error),
+        error.code,
+        str(error),
+        parameter=getattr(error, "parameter", ""),
+        job_status="expired" if isinstance(error, errors.ExpiredError) else getattr(error, "state", ""),
+    )
+    if problem.status == 503:
+        logger.warning("%s %s: %s", request.method, request.path, error)
+    return answer(problem, headers_of(error))
+
+
+def _refuse(error: errors.RefusedError | errors.QueueFullError) -> ResponseReturnValue:
+    if request.method == "POST":  # a submission, not a question
+        jobs().count_refused(error)
+    return _present(error)
+
+
+def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:
+    return _refuse(errors.PictureTooLargeError("the request is larger than the service accepts"))
+
+
+def _present_http(error: HTTPException) -> ResponseReturnValue:
+    response = error.get_response()
+    headers = {
+        name: value for name, value in response.headers.items() if name not in {"Content-Type", "Content-Length"}
+    }
+    code = error.name.lower().replace(" ", "_")
+    message = f"{request.method} {request.path}: {error.description or error.name}"
+    return answer(Problem(response.status_code, code, message), headers)

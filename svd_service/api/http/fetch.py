@@ -1,0 +1,89 @@
+"""Pictures by URL, from public addresses only: outbound.py says how. Redirects are judged, bytes bounded."""
+
+import http.client
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from svd_service.errors import InvalidParameterError, PictureTooLargeError, UnavailableError
+from svd_service.outbound import Address, Errand, RefusedURLError, is_public, target_of, within
+
+#: Seconds that one picture may take in all.
+DEADLINE: Final = 15.0
+
+REDIRECTS: Final = 3
+_REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+
+#: Pictures that this process fetches at once; each takes a thread.
+_ROOM: Final = threading.BoundedSemaphore(8)
+
+
+def fetch(
+    url: str,
+    *,
+    parameter: str,
+    max_bytes: int,
+    deadline: float = DEADLINE,
+    permitted: Callable[[Address], bool] = is_public,
+) -> bytes:
+    """What is at `url`, at most `max_bytes` of it, within `deadline` seconds, from `permitted` addresses alone.
+
+    Raises:
+        InvalidParameterError: the URL is not taken, or leads to nothing; names `parameter`.
+        PictureTooLargeError: there is more than `max_bytes`.
+        UnavailableError: too many pictures are being fetched already.
+    """
+    if not _ROOM.acquire(blocking=False):
+        raise UnavailableError("too many pictures are being fetched right now")
+    download = _Download(url, max_bytes)
+    try:
+        return within(deadline, download.follow, permitted=permitted, afterwards=_ROOM.release)
+    except RefusedURLError as error:
+        why = str(error)
+    # ValueError: ports, host names and headers that are none.
+    except (OSError, http.client.HTTPException, ValueError):
+        why = "it does not answer as it should"
+    raise InvalidParameterError(parameter, f"{parameter}: the URL cannot be fetched: {why}")
+
+
+@dataclass
+class _Download:
+    """One URL with its redirects."""
+
+    url: str
+    max_bytes: int
+
+    def follow(self, errand: Errand) -> bytes:
+        """The content, or that of where it has moved to."""
+        url = self.url
+        for _ in range(REDIRECTS + 1):
+            content, location = self._get(errand, urlsplit(url))
+            if location is None:
+                return content
+            url = urljoin(url, location)
+        raise RefusedURLError("it redirects too often")
+
+    def _get(self, errand: Errand, url: SplitResult) -> tuple[bytes, str | None]:
+        """The content, or where to look instead."""
+        if url.username is not None:
+            raise RefusedURLError("it is no http(s) URL of a host")
+        with closing(errand.connection(url)) as connection:
+            connection.request("GET", target_of(url), headers={"Accept": "image/*", "Accept-Encoding": "identity"})
+            with closing(connection.getresponse()) as response:
+                if response.status in _REDIRECTING and (location := response.headers["Location"]):
+                    return b"", location
+                if response.status != 200:
+                    raise RefusedURLError(f"it answers {response.status}")
+                return self._read(errand, response), None
+
+    def _read(self, errand: Errand, response: http.client.HTTPResponse) -> bytes:
+        content = bytearray()
+        while chunk := response.read1(65_536):
+            content += chunk
+            if len(content) > self.max_bytes:
+                raise PictureTooLargeError(f"the picture has more than {self.max_bytes:,} bytes")
+            errand.left()
+        return bytes(content)

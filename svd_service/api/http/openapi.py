@@ -1,0 +1,285 @@
+"""OpenAPI 3.1: `describe` says beside a route what it takes and answers; `document` makes of that what machines read.
+
+The structs named here are the ones that validate the request and make the answer, so that the document cannot say
+anything else. `tests/unit/api/http/test_openapi.py` fails for a route that is not described.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final, TypeVar
+
+import msgspec
+from flask import Flask
+from werkzeug.routing import Rule
+
+from svd_service import __version__
+from svd_service.api.http.forms import UploadedFile
+from svd_service.jobs.view import WebhookEvent
+
+#: The schema of a body that is a file.
+FILE: Final = UploadedFile
+
+#: The media type of server-sent events.
+EVENT_STREAM: Final = ("text/event-stream",)
+
+#: What every route that asks for a key may answer, whatever it does.
+ANYWHERE: Final[Mapping[int, str]] = {
+    401: "No API key was shown, or not a valid one.",
+    429: "Too many requests, or too many jobs that wait. `Retry-After` says when to come again.",
+    503: "Redis or the store of pictures and videos cannot be reached. Nothing is lost; come again.",
+}
+_HEADERS: Final = {
+    401: {"WWW-Authenticate": "`Bearer`."},
+    429: {"Retry-After": "In how many seconds to come again."},
+    503: {"Retry-After": "In how many seconds to come again."},
+}
+
+#: A part of a path that is one of several words: `<any(mp4, gif):format>`.
+_CHOICE: Final = re.compile(r"<any\(([^)]*)\):([^<>]+)>")
+#: What a webhook's path item is called: it is the service's request, and somebody else's route.
+_WEBHOOK: Final = "job.ended"
+
+#: The groups of routes in the order in which people look for them, and what each of them is.
+TAGS: Final[Mapping[str, str]] = {
+    "native": "The service's own API.",
+    "openai": "OpenAI's Videos API, as its clients speak it.",
+    "stability": "Stability AI's image-to-video API, as its clients speak it.",
+    "service": "For people, operators and their tools.",
+    "webhooks": "What the service tells others.",
+}
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a route: what it means, the type of its body if it has one, its headers and what they say.
+
+    `alternatives` are the types of the body in other media types.
+    """
+
+    description: str
+    schema: Any = None
+    media_types: tuple[str, ...] = ("application/json",)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    alternatives: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a route takes and answers. Its summary and description are its docstring's."""
+
+    tag: str
+    answers: Mapping[int, Answer]
+    form: type[msgspec.Struct] | None = None
+    json: type[msgspec.Struct] | None = None
+    query: type[msgspec.Struct] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    public: bool = False
+
+
+#: What is told to webhooks (docs/webhooks.md), and what they answer.
+_TOLD: Final = Operation(
+    "webhooks",
+    {
+        204: Answer("It was taken; any status from 200 to 299 says so."),
+        410: Answer("It is not wanted, and is not sent again. After any other status it is."),
+    },
+    json=WebhookEvent,
+    headers={
+        "webhook-id": "Of the event: the same whenever it is sent.",
+        "webhook-timestamp": "When it was sent, in seconds since 1970.",
+        "webhook-signature": "Space between signatures, one of which fits: `v1,` and Base64.",
+    },
+    public=True,
+)
+
+
+def describe(
+    tag: str,
+    answers: Mapping[int, Answer],
+    *,
+    error: Any = None,
+    errors: Mapping[int, str] | None = None,
+    form: type[msgspec.Struct] | None = None,
+    json: type[msgspec.Struct] | None = None,
+    query: type[msgspec.Struct] | None = None,
+    headers: Mapping[str, str] | None = None,
+    public: bool = False,
+) -> Callable[[View], View]:
+    """Say what the decorated view does; goes between the route and the function.
+
+    Args:
+        tag: the dialect.
+        answers: by status, those that are no errors.
+        error: type of an error's body in this dialect.
+        errors: by status, what else may go wrong than `ANYWHERE`.
+        form: what it takes as `multipart/form-data`.
+        json: what it takes as JSON; with `form`, either will do.
+        query: what it takes in the query string.
+        headers: request headers that mean something, and what.
+        public: it needs no key and has no rate.
+    """
+    wrong = {**({} if public else ANYWHERE), **(errors or {})}
+    told = {status: Answer(words, error, headers=_HEADERS.get(status, {})) for status, words in wrong.items()}
+    operation = Operation(tag, {**answers, **told}, form, json, query, headers or {}, public)
+
+    def mark(view: View) -> View:
+        view.operation = operation  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def operation_of(app: Flask, endpoint: str | None) -> Operation | None:
+    """What is said of an endpoint's view, if anything."""
+    return getattr(app.view_functions.get(endpoint or ""), "operation", None)
+
+
+def is_file(endpoint: str | None) -> bool:
+    """Whether an endpoint is Flask's own, for the files of a blueprint."""
+    return endpoint is not None and endpoint.endswith(".static")
+
+
+def is_public(app: Flask, endpoint: str | None) -> bool:
+    """Whether everybody may ask for this: files of our own, and what is described as public."""
+    operation = operation_of(app, endpoint)
+    return is_file(endpoint) or (operation is not None and operation.public)
+
+
+def document(app: Flask, *, closed: bool) -> dict[str, Any]:
+    """The OpenAPI document of all described routes; `closed` where a key is needed."""
+    described = list(_described(app))
+    schemas = _Schemas(chain((operation for _, _, operation, _ in described), (_TOLD,)))
+    paths: dict[str, dict[str, Any]] = {}
+    for rule, method, operation, view in described:
+        words = inspect.getdoc(view) or ""
+        path = path_of(rule)
+        paths.setdefault(path, {})[method] = {
+            "operationId": f"{method}{re.sub(r'[^a-z0-9]+', '_', path.lower()).rstrip('_')}",
+            **_operation(operation, rule, schemas),
+            "summary": words.partition("\n")[0],
+            "description": words.partition("\n")[2].strip(),
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "svd-service",
+            "version": __version__,
+            "summary": "A picture goes in, a short video comes out: Stable Video Diffusion.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
+        "paths": dict(sorted(paths.items())),
+        "webhooks": {
+            _WEBHOOK: {
+                "post": {
+                    "operationId": "job_ended",
+                    "summary": "A job that named a `webhook_url` has ended.",
+                    "description": "Signed as Standard Webhooks says, and repeated until it is taken.",
+                    **_operation(_TOLD, None, schemas),
+                }
+            }
+        },
+        "security": [{"key": []}] if closed else [],
+        "components": {
+            "schemas": schemas.components,
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key, `sk-svd-…`."},
+            },
+        },
+    }
+
+
+def _described(app: Flask) -> Iterator[tuple[Rule, str, Operation, Callable[..., Any]]]:
+    for rule in app.url_map.iter_rules():
+        operation = operation_of(app, rule.endpoint)
+        if operation is not None:
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield rule, method.lower(), operation, app.view_functions[rule.endpoint]
+
+
+def path_of(rule: Rule) -> str:
+    """The path of a rule as OpenAPI writes it."""
+    return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", rule.rule)
+
+
+class _Schemas:
+    """The schemas of all types of the operations, by the type."""
+
+    def __init__(self, operations: Iterator[Operation]) -> None:
+        kinds: dict[int, Any] = {}
+        for operation in operations:
+            answers = operation.answers.values()
+            mentioned = [kind for answer in answers for kind in (answer.schema, *answer.alternatives.values())]
+            for kind in (*mentioned, operation.form, operation.json, operation.query):
+                if kind is not None:
+                    kinds[id(kind)] = kind
+        schemas, self.components = msgspec.json.schema_components(
+            kinds.values(), schema_hook=_schema_of_ours, ref_template="#/components/schemas/{name}"
+        )
+        self._schemas = dict(zip(kinds, schemas, strict=True))
+
+    def of(self, kind: Any) -> dict[str, Any]:
+        return self._schemas[id(kind)]
+
+    def fields_of(self, kind: type[msgspec.Struct]) -> Iterator[tuple[str, dict[str, Any], bool]]:
+        """Name, schema and whether it is required, of each field of a struct."""
+        whole = self.components[self.of(kind)["$ref"].rpartition("/")[2]]
+        for name, schema in whole["properties"].items():
+            yield name, schema, name in whole.get("required", ())
+
+
+def _schema_of_ours(kind: type) -> dict[str, Any]:
+    if kind is UploadedFile:
+        return {"type": "string", "format": "binary"}
+    raise NotImplementedError(kind)
+
+
+def _operation(operation: Operation, rule: Rule | None, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "tags": [operation.tag],
+        "parameters": list(_parameters(operation, rule, schemas)),
+        "responses": {str(status): _answer(answer, schemas) for status, answer in sorted(operation.answers.items())},
+    }
+    taken = {"multipart/form-data": operation.form, "application/json": operation.json}
+    content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in taken.items() if kind is not None}
+    if content:
+        described["requestBody"] = {"required": True, "content": content}
+    if operation.public:
+        described["security"] = []
+    return described
+
+
+def _parameters(operation: Operation, rule: Rule | None, schemas: _Schemas) -> Iterator[dict[str, Any]]:
+    if rule is not None:
+        yield from _parts_of(rule)
+    for name, words in operation.headers.items():
+        yield {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
+    if operation.query is not None:
+        for name, schema, required in schemas.fields_of(operation.query):
+            said = {**schema}
+            words = said.pop("description", "")
+            yield {"name": name, "in": "query", "required": required, "description": words, "schema": said}
+
+
+def _parts_of(rule: Rule) -> Iterator[dict[str, Any]]:
+    choices = {name: [word.strip() for word in words.split(",")] for words, name in _CHOICE.findall(rule.rule)}
+    for name in sorted(rule.arguments):
+        choice = {"enum": choices[name]} if name in choices else {}
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", **choice}}
+
+
+def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        described["headers"] = {
+            name: {"description": words, "schema": {"type": "string"}} for name, words in answer.headers.items()
+        }
+    if answer.schema is not None:
+        kinds = {**dict.fromkeys(answer.media_types, answer.schema), **answer.alternatives}
+        described["content"] = {name: {"schema": schemas.of(kind)} for name, kind in kinds.items()}
+    return described

@@ -1,0 +1,77 @@
+"""The trail that a request leaves: its id, the fields of what is logged while it is answered, its span in a trace."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import request
+
+from svd_service.telemetry import logs, tracing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+#: The header that a proxy or a caller may name a request with; every answer has it.
+HEADER: Final = "X-Request-ID"
+
+#: Names that are taken over. Others could pass for more than a name in a log.
+_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+#: Methods that only ask. Whoever waits for a job asks often: that is traced only where the caller traces, too.
+_ASKING: Final = {"GET", "HEAD", "OPTIONS"}
+
+
+def request_id() -> str:
+    """The id of the request that is answered now, as its answer's header has it."""
+    return str(request.environ[logs.WSGI_FIELDS]["request_id"])
+
+
+class Trail:
+    """WSGI middleware around everything else."""
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer as the application does, with the request's id in the answer and in the log."""
+        name = str(environ.get("HTTP_X_REQUEST_ID", ""))
+        request_id = name if _NAME.fullmatch(name) else uuid.uuid4().hex
+        span = _span_of(environ)
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            _describe(span, environ, int(status.partition(" ")[0]))
+            return start_response(status, [*headers, (HEADER, request_id)], *error)
+
+        with logs.context(request_id=request_id) as fields, tracing.present(span):
+            environ[logs.WSGI_FIELDS] = fields
+            try:
+                return self._app(environ, start)
+            finally:
+                span.end()
+
+
+def _span_of(environ: "WSGIEnvironment") -> tracing.Span:
+    """The request's span. It ends when the answer begins: what a stream tells later is not the request's time."""
+    method = str(environ["REQUEST_METHOD"])
+    if not tracing.is_on() or (method in _ASKING and "HTTP_TRACEPARENT" not in environ):
+        return tracing.Span()
+    told = {name: str(environ.get(f"HTTP_{name.upper()}", "")) for name in ("traceparent", "tracestate")}
+    parent = {name: value for name, value in told.items() if value}
+    about = {"http.request.method": method, "url.path": str(environ.get("PATH_INFO", ""))}
+    return tracing.begin(method, parent, kind="SERVER", attributes=about)
+
+
+def _describe(span: tracing.Span, environ: "WSGIEnvironment", status: int) -> None:
+    """What is known when the answer is."""
+    about: dict[str, str | int] = {"http.response.status_code": status}
+    # The application's own request, which knows its route by now.
+    rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
+    if rule is not None:
+        span.rename(f"{environ['REQUEST_METHOD']} {rule.rule}")
+        about["http.route"] = rule.rule
+    if job_id := environ.get(logs.WSGI_FIELDS, {}).get("job_id"):
+        about["svd.job.id"] = job_id
+    span.tell(about)
+    if status >= 500:
+        span.end(error=f"status {status}")

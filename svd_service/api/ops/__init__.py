@@ -1,0 +1,1 @@
+"""Health, metrics, documentation and the web page."""

@@ -1,0 +1,141 @@
+"""What operators and their tools ask for: health, metrics, the model."""
+
+import threading
+import time
+from typing import Any, Final
+
+from flask import Flask, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_flask_exporter import PrometheusMetrics
+from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
+
+from svd_service.api.http.context import jobs
+from svd_service.api.http.openapi import Answer, describe
+from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, PreparingView, WorkerView
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
+from svd_service.errors import UnavailableError
+from svd_service.jobs.service import JobService
+from svd_service.jobs.view import ModelView
+from svd_service.ledger.jobs import Ledger, connect
+from svd_service.telemetry.exporter import registry_of
+
+#: The two formats that Prometheus asks for.
+METRICS_TYPES: Final = ("text/plain", "application/openmetrics-text")
+
+#: Seconds between two questions to the store of artifacts: a request to a bucket may cost something.
+STORE_LOOK: Final = 5.0
+
+
+def install(app: Flask) -> None:
+    """Add the routes and the HTTP metrics to `app`."""
+    service: JobService = app.extensions["jobs"]
+    metrics = _http_metrics(app, service)
+    store = StoreWatch(service.artifacts)
+    ledger_metrics = registry_of(service.settings, service.ledger)
+
+    @app.get("/health")
+    @describe(
+        "service",
+        {
+            200: Answer("Redis answers; `artifacts` says whether the store does, too.", HealthView),
+            503: Answer("Redis does not.", HealthView),
+        },
+        public=True,
+    )
+    def health() -> ResponseReturnValue:
+        """Whether the API can reach Redis and the store, and which workers are ready."""
+        return _health(service, store)
+
+    @app.get("/models")
+    @describe(
+        "native", {200: Answer("The models, that of requests which name none first.", ModelsView)}, error=ErrorView
+    )
+    def models() -> ResponseReturnValue:
+        """The models that are served: their defaults, their bounds, and their profiles."""
+        return {"models": [model.shown() for model in jobs().models()]}
+
+    @app.get("/metrics")
+    @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, public=True)
+    def prometheus() -> Response:
+        """HTTP metrics of all gunicorn processes, then those of the ledger, for Prometheus."""
+        accept = request.headers.get("Accept", "")
+        http, content_type = metrics.generate_metrics(accept)
+        encode, _ = choose_encoder(accept)
+        ledger = encode(ledger_metrics).decode()
+        # OpenMetrics ends with a mark that may stand only once.
+        return Response(http.removesuffix("# EOF\n") + ledger, content_type=content_type)
+
+
+def _http_metrics(app: Flask, service: JobService) -> PrometheusMetrics:
+    multiprocess = service.settings.multiprocess_dir is not None
+    kind = _GunicornMetrics if multiprocess else PrometheusMetrics
+    options: dict[str, Any] = {} if multiprocess else {"registry": CollectorRegistry()}
+    return kind(app, path=None, group_by="url_rule", excluded_paths="/metrics", **options)
+
+
+class _GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]
+    """Counts across gunicorn's processes; served by our own route, not by a server of its own."""
+
+    def should_start_http_server(self) -> bool:
+        return False
+
+
+class StoreWatch:
+    """Whether the store of artifacts answers. Asked at most every `STORE_LOOK` seconds, by one caller at a time."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._trouble: str | None = None
+
+    def trouble(self) -> str | None:
+        """What is wrong with it, as far as is known; `None`: nothing."""
+        if time.monotonic() >= self._next and self._lock.acquire(blocking=False):
+            try:
+                self._store.ready()
+                self._trouble = None
+            except ArtifactsUnavailableError as error:
+                self._trouble = str(error)
+            finally:
+                self._next = time.monotonic() + STORE_LOOK
+                self._lock.release()
+        return self._trouble
+
+
+def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
+    # A connection of its own: one of the pool may look well while Redis is not, or the other way round.
+    client = connect(service.settings)
+    try:
+        ledger = Ledger(client, service.settings)
+        workers, preparing = ledger.workers(), ledger.preparing()
+    except UnavailableError as error:
+        return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
+    finally:
+        client.close()
+    ready = [
+        WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles)) for w in workers
+    ]
+    model = ModelView(**service.model.summary())
+    away = store.trouble()
+    trouble = away or _unheld(model.name, {worker.model for worker in workers})
+    view = HealthView(
+        "degraded" if trouble else "ok",
+        redis=True,
+        workers_ready=len(ready),
+        workers=ready,
+        workers_preparing=[PreparingView(**vars(each)) for each in preparing],
+        model=model,
+        artifacts=away is None,
+        message=trouble,
+    )
+    return jsonify(view)
+
+
+def _unheld(model: str, held: set[str]) -> str | None:
+    """What is wrong where workers are ready, and none holds the API's own model. One without any may be loading it."""
+    if not held or model in held:
+        return None
+    return f"no worker holds {model}, but {', '.join(sorted(held))}: is SVD_MODEL right for API and workers?"

@@ -1,0 +1,1 @@
+"""The `svd-service` command line."""

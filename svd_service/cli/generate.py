@@ -1,0 +1,170 @@
+"""The command line's command that makes videos: `generate`.
+
+What a program may want to read goes to standard output, all else to standard error.
+"""
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from svd_service.cli.display import Display, display_on, explained
+from svd_service.cli.generation import Errand
+from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server
+from svd_service.client.client import FORMATS, Client, Parameters, format_of
+from svd_service.client.errors import ClientError
+
+_LOOK_EVERY = 0.5  # seconds
+
+
+def generate(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", exists=True, dir_okay=False, readable=True, show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="OUT", help="The video's file (.mp4, .webm, .webp, .gif, .zip), or a folder."
+        ),
+    ] = Path(),
+    kind: Annotated[
+        Literal["mp4", "webm", "webp", "gif", "zip"] | None,
+        typer.Option("--format", help="What the video comes as. Default: what OUT ends in, else mp4."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same video. Default: made up.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of the video.")] = None,
+    num_inference_steps: Annotated[int | None, typer.Option(help="More steps: better and slower.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
+    motion_bucket_id: Annotated[int | None, typer.Option(help="More of it: more motion.")] = None,
+    noise_aug_strength: Annotated[float | None, typer.Option(help="More of it: less like the picture.")] = None,
+    min_guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the first frame.")] = None,
+    max_guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the last frame.")] = None,
+    decode_chunk_size: Annotated[int | None, typer.Option(help="Frames decoded at once; fewer: less memory.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    fit: Annotated[
+        Literal["auto", "crop", "pad"] | None, typer.Option(help="How the picture is brought to the video's size.")
+    ] = None,
+    profile: Annotated[
+        Literal["exact", "draft"] | None, typer.Option(help="draft: fewer steps, sooner and coarser.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Where the service has several: which.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Greater is sooner, as far as the key allows.")] = None,
+    open_videos: Annotated[bool, typer.Option("--open", help="Show each video when all are there.")] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a video of each PICTURE. What is not said is the model's choice. Ctrl-C cancels the jobs."""
+    parameters: Parameters = {
+        "seed": seed,
+        "num_frames": num_frames,
+        "num_inference_steps": num_inference_steps,
+        "fps": fps,
+        "motion_bucket_id": motion_bucket_id,
+        "noise_aug_strength": noise_aug_strength,
+        "min_guidance_scale": min_guidance_scale,
+        "max_guidance_scale": max_guidance_scale,
+        "decode_chunk_size": decode_chunk_size,
+        "width": width,
+        "height": height,
+        "fit": fit,
+        "profile": profile,
+        "model": model,
+        "priority": priority,
+    }
+    targets = _targets(pictures, out, kind or FORMATS[0])
+    errands = [Errand(*way, kind or format_of(way[1])) for way in zip(pictures, targets, strict=True)]
+    parameters["formats"] = sorted({errand.kind for errand in errands} - {FORMATS[0]}) or None
+    terminal = Console(stderr=True)
+    exit_status = 0
+    with Client(server, api_key) as client:
+        # Nobody there? Then say so at once, rather than after the client's patience.
+        _warn(terminal, client.health())
+        try:
+            with display_on(terminal, [errand.picture.name for errand in errands]) as display:
+                _run(client, errands, parameters, display)
+        except KeyboardInterrupt:
+            exit_status = 130
+            _cancel(client, errands, terminal)
+        except ClientError as error:
+            _complain(terminal, explained(error))
+            exit_status = 1
+    made = [errand for errand in errands if errand.done and errand.error is None]
+    if as_json:
+        typer.echo(json.dumps([errand.to_dict() for errand in errands]))
+    else:
+        for errand in made:
+            typer.echo(f"{errand.picture} → {errand.target}")
+    if open_videos:
+        for errand in made:
+            typer.launch(str(errand.target))
+    _explain(terminal, errands, server)
+    raise typer.Exit(exit_status or int(any(errand.error for errand in errands)))
+
+
+def _targets(pictures: list[Path], out: Path, kind: str) -> list[Path]:
+    """Where each picture's video goes, which in a folder is a `kind` of file; two of one name get different ones."""
+    if len(pictures) == 1 and not out.is_dir():
+        if not out.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
+        return [out]
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"{out} is no folder, as several pictures need", param_hint="--out")
+    out.mkdir(parents=True, exist_ok=True)
+    targets: list[Path] = []
+    for picture in pictures:
+        target, number = out / f"{picture.stem}.{kind}", 1
+        while target in targets:
+            number += 1
+            target = out / f"{picture.stem}-{number}.{kind}"
+        targets.append(target)
+    return targets
+
+
+def _run(client: Client, errands: list[Errand], parameters: Parameters, display: Display) -> None:
+    for index, errand in enumerate(errands):
+        errand.submit(client, parameters)
+        display.show(index, errand.fraction, errand.words, ended=errand.done)
+    while not all(errand.done for errand in errands):
+        time.sleep(_LOOK_EVERY)
+        for index, errand in enumerate(errands):
+            if not errand.done:
+                errand.look(client)
+                display.show(index, errand.fraction, errand.words, ended=errand.done)
+
+
+def _warn(terminal: Console, health: dict[str, Any]) -> None:
+    """Say why it may take longer than one would think."""
+    if health["status"] != "ok":
+        _complain(terminal, f"The service is {health['status']}: {health.get('message') or 'it does not say why'}")
+    elif health.get("workers_ready") == 0:
+        _complain(terminal, "No worker is ready yet: what is sent waits until one is.")
+
+
+def _cancel(client: Client, errands: list[Errand], terminal: Console) -> None:
+    """Cancel what has not ended; another Ctrl-C leaves the rest of it to the service."""
+    _complain(terminal, "Cancelling; press Ctrl-C again to let the jobs go on.")
+    with suppress(KeyboardInterrupt, ClientError):
+        for errand in errands:
+            errand.cancel(client)
+
+
+def _explain(terminal: Console, errands: list[Errand], server: str) -> None:
+    """Say what a person needs to know beyond where the videos are."""
+    for errand in errands:
+        if errand.error:
+            _complain(terminal, f"{errand.picture}: {errand.error}")
+        elif not errand.done and errand.job:
+            again = f"svd-service status {errand.job.id} --server {server}"
+            _complain(terminal, f"{errand.picture}: its job goes on; look at it with: {again}")
+    if any(errand.job and not errand.job.trained for errand in errands):
+        _complain(terminal, "The service's model has untrained weights: its videos are noise.")
+
+
+def _complain(terminal: Console, words: str) -> None:
+    terminal.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,73 @@
+"""The `svd-service` command: the client's commands, and those that run the service.
+
+The latter's imports happen when they are called, so that the client installs and starts without the server's packages.
+"""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from svd_service.cli import generate, jobs
+from svd_service.cli.display import explained
+from svd_service.client.errors import ClientError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # no boxes: they break paths and addresses in the middle
+    help="A picture goes in, a short video comes out: Stable Video Diffusion as a service.",
+)
+app.command()(generate.generate)
+app.command()(jobs.status)
+app.command("list")(jobs.list_jobs)
+app.command()(jobs.cancel)
+app.command()(jobs.watch)
+
+
+@app.command()
+def up(
+    flower: Annotated[bool, typer.Option("--flower", help="Start Flower as well.")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the HTTP API.")] = None,
+) -> None:
+    """Start everything on this machine: Redis, the worker, the courier, the HTTP API and the exporter."""
+    try:
+        from svd_service.cli import up as stack  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        _missing(error, "local")
+    raise typer.Exit(stack.up(flower=flower, port=port))
+
+
+@app.command()
+def exporter() -> None:
+    """Serve what Redis knows of the workers' doings to Prometheus."""
+    try:
+        from svd_service.telemetry import exporter as prometheus  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        _missing(error, "api")
+    prometheus.main()
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def keys(context: typer.Context) -> None:
+    """Make, list and revoke API keys: `svd-service keys --help`."""
+    try:
+        from svd_service.cli import keys as commands_of_keys  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        _missing(error, "api")
+    commands_of_keys.run(context.args)
+
+
+def main() -> None:
+    """Entry point: an error of the client's is a sentence, not a traceback."""
+    try:
+        app()
+    except ClientError as error:
+        sys.exit(explained(error))
+
+
+def _missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
+    if error.name is None or error.name.startswith("svd_service"):
+        raise error
+    sys.exit(f"This needs the package {error.name}, which is not installed: pip install 'svd-service[{extra}]'")

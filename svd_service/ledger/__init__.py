@@ -1,0 +1,1 @@
+"""The ledger: what is known about every job, in Redis."""

@@ -1,0 +1,340 @@
+"""The ledger's figures as Prometheus metrics, and what of this host matters beside them; with a small server of its
+own, `svd-service exporter`.
+
+The figures are counted in Redis, so they are right whichever process did the work and whichever was restarted since.
+The API's `/metrics` shows them too, through the same collector; whoever adds up over both must choose one of them.
+Imports neither Flask nor Celery.
+"""
+
+import logging
+import shutil
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Metric, start_wsgi_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from svd_service.config import ConfigurationError, Settings
+from svd_service.config import settings as settings_of_this_process
+from svd_service.errors import QueueFullError, RefusedError, UnavailableError
+from svd_service.jobs.job import State
+from svd_service.ledger.jobs import Figures, Ledger, WorkerStatus, connect
+from svd_service.telemetry import logs
+
+logger = logging.getLogger(__name__)
+
+#: Label values that are shown from the start, at 0: a counter that appears with its first event hides that event from
+#: `rate` and `increase`.
+END_STATES: Final = (State.FINISHED, State.FAILED, State.CANCELLED)
+WEBHOOK_OUTCOMES: Final = ("delivered", "given_up")
+WEBHOOK_ATTEMPTS: Final = ("delivered", "failed", "lost")
+OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
+CAUSES: Final = (("lost", "worker_lost"),)
+
+
+LOOKUPS: Final = ("hit", "miss")
+
+
+class Source(Protocol):
+    """Where the figures come from: a `Ledger`, or anything else that has them."""
+
+    def figures(self) -> Figures:
+        """What there is and what has happened; raises `UnavailableError` when that cannot be told."""
+        ...
+
+
+class LedgerCollector(Collector):
+    """The ledger's figures as metric families, read anew at every scrape.
+
+    When the ledger cannot be reached, `svd_ledger_up` is 0 and every other family is empty: a zero would be a claim.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, always in the same order, each sorted by its labels."""
+        try:
+            figures = self._source.figures()
+        except UnavailableError as error:
+            logger.warning("no figures: %s", error)
+            yield _up(0)
+            return
+        yield _up(1)
+        yield from _jobs(figures)
+        yield from _queue(figures)
+        yield from _durations(figures)
+        yield from _webhooks(figures)
+        yield from _workers(figures.workers)
+        yield from _redis(figures.redis_memory)
+
+    def describe(self) -> Iterator[Metric]:
+        """Every family that there may be. With it a registry knows their names, and reads nothing to find them out."""
+        nothing = Figures({}, 0, {}, {}, {}, {}, {}, {}, {})
+        yield _up(1)
+        for families in (
+            _jobs(nothing),
+            _queue(nothing),
+            _durations(nothing),
+            _webhooks(nothing),
+            _workers([]),
+            _redis(None),
+        ):
+            yield from families
+
+
+class HostCollector(Collector):
+    """What this process knows without the ledger: the disk under the data folder, and the bound of the queue's age.
+
+    A data folder that is not here (yet) has no figures.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, read anew."""
+        usage = None
+        with suppress(OSError):
+            usage = shutil.disk_usage(self._settings.data_dir)
+        yield GaugeMetricFamily(
+            "svd_queue_bound_seconds",
+            "Age of the oldest waiting job that is no alarm yet.",
+            self._settings.longest_wait,
+        )
+        yield _perhaps("svd_data_free_bytes", "Free bytes of the disk under the data folder.", usage and usage.free)
+        yield _perhaps("svd_data_size_bytes", "Bytes of the disk under the data folder.", usage and usage.total)
+
+    def describe(self) -> Iterator[Metric]:
+        """The same."""
+        return self.collect()
+
+
+def registry(*collectors: Collector) -> CollectorRegistry:
+    """A registry with our collectors alone; the library's default one would add this process' own figures."""
+    made = CollectorRegistry()
+    for collector in collectors:
+        made.register(collector)
+    return made
+
+
+def registry_of(settings: Settings, source: Source) -> CollectorRegistry:
+    """A registry of all that we show, over the ledger `source`."""
+    return registry(LedgerCollector(source), HostCollector(settings))
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[WSGIServer]:
+    """Metrics on `settings.exporter_bind` (`host:port`; port 0 takes a free one) for as long as the block lasts.
+
+    Raises:
+        ConfigurationError: the address is none, or cannot be bound.
+    """
+    host, port = _address(settings.exporter_bind)
+    try:
+        server, thread = start_wsgi_server(port, host, registry_of(settings, Ledger(connect(settings), settings)))
+    except OSError as error:
+        raise ConfigurationError(f"SVD_EXPORTER_BIND={settings.exporter_bind}: {error}") from None
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def serve(settings: Settings) -> None:
+    """Serve metrics until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigurationError: the address is none, or cannot be bound.
+    """
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    # Explicitly: as a container's first process it would not be ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, stop)
+    with serving(settings) as server:
+        logger.info("metrics on http://%s:%s/metrics", *server.server_address[:2])
+        try:
+            while True:
+                signal.pause()
+        except KeyboardInterrupt:
+            pass
+
+
+def main() -> None:
+    """Serve with this process' settings; what is wrong with them ends it with a message."""
+    try:
+        settings = settings_of_this_process()
+        logs.configure(settings)
+        serve(settings)
+    except ConfigurationError as error:
+        raise SystemExit(f"svd-service exporter: {error}") from None
+
+
+def _address(bind: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{bind}")
+        if parts.hostname and parts.port is not None:
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise ConfigurationError(f"SVD_EXPORTER_BIND={bind!r}: expected host:port")
+
+
+def _up(value: int) -> Metric:
+    return GaugeMetricFamily("svd_ledger_up", "Whether the job ledger in Redis could be read (1) or not (0).", value)
+
+
+def _jobs(figures: Figures) -> Iterator[Metric]:
+    yield _gauge("svd_jobs", "Jobs that the ledger remembers, by state.", "state", _from_zero(State, figures.jobs))
+    yield CounterMetricFamily("svd_jobs_created", "Jobs accepted.", value=figures.created)
+    yield _counter(
+        "svd_jobs_refused",
+        "Submissions refused; nothing was stored.",
+        "reason",
+        _from_zero((*(kind.code for kind in RefusedError.__subclasses__()), QueueFullError.code), figures.refused),
+    )
+    yield _counter("svd_jobs_ended", "Jobs ended, by their end.", "state", _from_zero(END_STATES, figures.ended))
+    yield _counter("svd_jobs_failed", "Jobs failed for good, by reason.", "reason", figures.failed)
+    yield _counter(
+        "svd_cache_lookups",
+        "Submissions for which an earlier job's video was looked for, by whether there was one.",
+        "outcome",
+        _from_zero(LOOKUPS, figures.cache),
+    )
+    yield _counter(
+        "svd_attempts",
+        "Attempts at a job, by what became of them; those started count all.",
+        "outcome",
+        _from_zero(OUTCOMES, figures.attempts),
+    )
+    causes = CounterMetricFamily(
+        "svd_attempts_in_vain",
+        "Attempts without a result, by what became of them and why.",
+        labels=("outcome", "cause"),
+    )
+    for labels, count in sorted((dict.fromkeys(CAUSES, 0) | figures.causes).items()):
+        causes.add_metric(labels, count)
+    yield causes
+
+
+def _queue(figures: Figures) -> Iterator[Metric]:
+    length, oldest, wait = (
+        GaugeMetricFamily(name, documentation, labels=("model", "profile"))
+        for name, documentation in (
+            ("svd_queue_length", "Jobs that wait for a worker."),
+            ("svd_queue_oldest_seconds", "Age of the job that has waited longest; 0 when none waits."),
+            (
+                "svd_queue_predicted_wait_seconds",
+                "Time until a job at the end of the queue would begin; absent where that cannot be told.",
+            ),
+        )
+    )
+    for labels, queue in sorted(figures.queues.items()):
+        length.add_metric(labels, queue.length)
+        oldest.add_metric(labels, queue.oldest)
+        if queue.predicted_wait is not None:
+            wait.add_metric(labels, queue.predicted_wait)
+    yield from (length, oldest, wait)
+
+
+def _durations(figures: Figures) -> Iterator[Metric]:
+    phases = SummaryMetricFamily(
+        "svd_phase_seconds", "Time that a phase of a finished attempt took.", labels=("device", "phase")
+    )
+    for labels, (count, seconds) in sorted(figures.phases.items()):
+        phases.add_metric(labels, count, seconds)
+    yield phases
+    steps = SummaryMetricFamily("svd_step_seconds", "Time that one denoising step took.", labels=("device",))
+    for device, (count, seconds) in sorted(figures.steps.items()):
+        steps.add_metric((device,), count, seconds)
+    yield steps
+
+
+def _webhooks(figures: Figures) -> Iterator[Metric]:
+    yield GaugeMetricFamily("svd_webhooks_pending", "Webhooks that are yet to be delivered.", figures.webhooks_pending)
+    yield GaugeMetricFamily(
+        "svd_webhook_overdue_seconds",
+        "By how much the next try to deliver a webhook is late; 0 when none is.",
+        figures.webhook_overdue,
+    )
+    yield _counter(
+        "svd_webhooks",
+        "Webhooks that are done with, by what became of them.",
+        "outcome",
+        _from_zero(WEBHOOK_OUTCOMES, figures.webhooks),
+    )
+    yield _counter(
+        "svd_webhook_attempts",
+        "Tries to deliver a webhook, by what became of them.",
+        "outcome",
+        _from_zero(WEBHOOK_ATTEMPTS, figures.webhook_tries),
+    )
+
+
+def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
+    by_name = sorted(workers, key=lambda status: status.worker)
+    yield GaugeMetricFamily("svd_workers_ready", "Worker processes that hold the model.", len(by_name))
+    ready = GaugeMetricFamily(
+        "svd_worker_ready", "1 for each worker process that holds the model.", labels=("worker", "device", "model")
+    )
+    load = GaugeMetricFamily(
+        "svd_worker_load_seconds", "Time that loading the model took.", labels=("worker", "device")
+    )
+    for status in by_name:
+        ready.add_metric((status.worker, status.device, status.model), 1)
+        load.add_metric((status.worker, status.device), status.load_seconds)
+    yield ready
+    yield load
+    yield _memory("svd_device_memory_size_bytes", "Memory of the worker's device.", by_name, "size")
+    yield _memory("svd_device_memory_used_bytes", "Memory of the device in use, by whomever.", by_name, "used")
+    yield _memory("svd_device_memory_reserved_bytes", "Memory that the worker holds for tensors.", by_name, "reserved")
+
+
+def _memory(name: str, documentation: str, workers: Iterable[WorkerStatus], part: str) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=("worker", "device"))
+    for status in workers:
+        if status.device_memory is not None:
+            family.add_metric((status.worker, status.device), getattr(status.device_memory, part))
+    return family
+
+
+def _redis(memory: tuple[int, int] | None) -> Iterator[Metric]:
+    used, most = memory or (None, None)
+    yield _perhaps("svd_redis_memory_used_bytes", "Memory that Redis uses.", used)
+    yield _perhaps("svd_redis_memory_max_bytes", "Memory that Redis may use; 0 for any amount.", most)
+
+
+def _perhaps(name: str, documentation: str, value: float | None) -> Metric:
+    """A gauge that has a value only where there is one to tell."""
+    family = GaugeMetricFamily(name, documentation, labels=())
+    if value is not None:
+        family.add_metric((), value)
+    return family
+
+
+def _from_zero(known: Iterable[str], found: Mapping[str, int]) -> dict[str, int]:
+    return dict.fromkeys(map(str, known), 0) | {str(label): value for label, value in found.items()}
+
+
+def _gauge(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
+    return _labelled(GaugeMetricFamily(name, documentation, labels=(label,)), values)
+
+
+def _counter(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
+    return _labelled(CounterMetricFamily(name, documentation, labels=(label,)), values)
+
+
+def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str, int]) -> Metric:
+    for label, value in sorted(values.items()):
+        family.add_metric((label,), value)
+    return family

@@ -1,0 +1,124 @@
+"""A model's weights → a generator on its device: diffusers' Stable Video Diffusion pipeline, loaded once."""
+
+import logging
+import os
+import time
+from collections.abc import Collection
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from svd_service.config import Settings
+from svd_service.jobs.model import Model
+from svd_service.video.generator import CPU, Generator
+from svd_service.video.memory_plan import GB, HOST, Way, choose, need
+from svd_service.video.optimizations import Lever, chosen
+from svd_service.video.pipeline import Pipeline
+from svd_service.video.weights import ModelLoadError, Weights, find
+
+__all__ = ["Generator", "ModelLoadError", "load"]
+
+logger = logging.getLogger(__name__)
+
+
+def load(model: Model, device: str, settings: Settings, levers: Collection[Lever] | None = None) -> Generator:
+    """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number (or name) in half.
+
+    A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number was outside.
+    Where no `levers` are named, the settings decide.
+
+    Raises:
+        ModelLoadError: there is no such device, or the weights cannot be had or opened.
+    """
+    began = time.monotonic()
+    place = _place(device)
+    torch.set_num_threads(_threads(settings))
+    weights = find(model, half=place != CPU)
+    precision = torch.float32 if place == CPU else torch.float16
+    if levers is None:
+        levers = chosen(settings.levers, place)
+    pipe = _open(weights, precision)
+    way = _way(pipe, model, place, settings)
+    if way.model_offload:
+        # What was compiled would have to follow its weights from the host to the device and back.
+        levers = set(levers) - {Lever.COMPILE}
+    else:
+        _move(pipe, place)
+    generator = Generator(pipe, model, weights.revision, levers, way, place)
+    logger.info("loaded %s on %s in %.1f s", model.name, generator.device, time.monotonic() - began)
+    logger.info("levers: %s", ", ".join(sorted(generator.levers)) or "none")
+    if not model.trained:
+        logger.warning("the weights of %s are untrained: its videos are noise", model.name)
+    return generator
+
+
+def _place(device: str) -> torch.device:
+    if device == "cpu":
+        return CPU
+    visible = torch.cuda.device_count()
+    index = 0 if visible <= 1 else int(device)
+    if index >= visible:
+        raise ModelLoadError(
+            f"There is no CUDA device {device}: torch {torch.__version__} sees {visible} of them. Check the driver "
+            f"(nvidia-smi) and that torch is a CUDA build, or set SVD_DEVICES=cpu."
+        )
+    return torch.device("cuda", index)
+
+
+def _threads(settings: Settings) -> int:
+    # Of these cores and no others: a container or taskset may leave this process fewer than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
+
+
+def _way(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) -> Way:
+    """How memory is to be used, and a word about it in the log."""
+    if place == CPU:
+        if settings.memory != "auto":
+            logger.warning("SVD_MEMORY=%s is about the memory of CUDA devices, and means nothing here", settings.memory)
+        return HOST
+    free, _ = torch.cuda.mem_get_info(place)
+    parts = {name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    way = choose(settings.memory, free, model.defaults, parts)
+    takes = need(way, model.defaults, parts)
+    logger.info(
+        "memory: %s (SVD_MEMORY=%s), which takes %.1f GB or so of %.1f GB that are free",
+        way.name,
+        settings.memory,
+        takes / GB,
+        free / GB,
+    )
+    if takes > free:
+        logger.warning("memory: that is more than there is; jobs may need to be repeated with less, or fail")
+    return way
+
+
+def _bytes(part: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*part.parameters(), *part.buffers()))
+
+
+def _move(pipe: Pipeline, place: torch.device) -> None:
+    try:
+        pipe.to(place)
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"The model does not fit into the memory of {place}: {error}") from error
+
+
+def _open(weights: Weights, precision: torch.dtype) -> Pipeline:
+    for talk in (diffusers_logging, transformers_logging):
+        talk.disable_progress_bar()
+        # What they say goes where all is said, in the one form.
+        talk.disable_default_handler()
+        talk.enable_propagation()
+    try:
+        pipe: Pipeline = Pipeline.from_pretrained(
+            weights.folder, dtype=precision, variant=weights.variant, use_safetensors=True, local_files_only=True
+        )
+    except Exception as error:
+        raise ModelLoadError(
+            f"{weights.folder} cannot be loaded as a Stable Video Diffusion in diffusers' layout, with safetensors "
+            f"files. Copy or fetch it anew, or set SVD_MODEL to another. {type(error).__name__}: {error}"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,168 @@
+"""What makes the same video in less time. Each lever is a small piece that can be pulled alone, or not at all.
+
+`chosen` reads the setting `SVD_LEVERS`, `pull` applies levers to a loaded pipeline. What each keeps of the stock
+pipeline's result stands beside its name; a test holds it to that.
+"""
+
+from collections.abc import Callable, Collection
+from enum import StrEnum
+from typing import Any, Final
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
+from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_0
+from diffusers.models.resnet import AlphaBlender
+from torch import nn
+
+from svd_service.video.compilation import Compiled
+from svd_service.video.pipeline import Pipeline
+
+
+class Lever(StrEnum):
+    """The levers by name, in the order in which they are pulled."""
+
+    #: The picture has one token, so the softmax over it is 1, and cross-attention is its value, whatever the query.
+    CONSTANT_CROSS_ATTENTION = "constant_cross_attention"
+    #: Query, key and value of self-attention in one product.
+    FUSED_QKV = "fused_qkv"
+    #: Frames by themselves and frames in time are blended in one pass instead of three.
+    LERP = "lerp"
+    #: Convolutions in the layout of memory that tensor cores want.
+    CHANNELS_LAST = "channels_last"
+    #: Whether there is guidance is asked once, and not of the device twice a step.
+    CACHED_GUIDANCE = "cached_guidance"
+    #: The picture is made small for CLIP on the device.
+    DEVICE_RESIZE = "device_resize"
+    #: Frames are rounded to 8 bits before they leave the device.
+    DEVICE_UINT8 = "device_uint8"
+    #: Frames are encoded while the next are decoded.
+    OVERLAPPED_ENCODING = "overlapped_encoding"
+    #: The UNet and the decoder are compiled, for the model's own sizes.
+    COMPILE = "compile"
+
+
+#: What is pulled where nobody says otherwise, by the type of the device.
+AUTO: Final[dict[str, frozenset[Lever]]] = {
+    # A CPU makes the stock pipeline's video to the last bit: the others do not pay there (see docs/architecture).
+    "cpu": frozenset({Lever.CACHED_GUIDANCE, Lever.DEVICE_RESIZE, Lever.DEVICE_UINT8, Lever.OVERLAPPED_ENCODING}),
+    "cuda": frozenset(Lever),
+}
+
+
+def chosen(setting: str, place: torch.device) -> frozenset[Lever]:
+    """The levers that `SVD_LEVERS` asks for on `place`.
+
+    Its words, with commas between, are taken one after the other, from left to right: `auto` (what it begins with) and
+    `none` stand for sets, `NAME` adds one and `-NAME` takes one away.
+
+    Raises:
+        ValueError: there is no lever of such a name.
+    """
+    levers = set(AUTO[place.type])
+    for word in filter(None, (word.strip() for word in setting.split(","))):
+        if word == "auto":
+            levers = set(AUTO[place.type])
+        elif word == "none":
+            levers = set()
+        elif word.startswith("-"):
+            levers.discard(Lever(word[1:]))
+        else:
+            levers.add(Lever(word))
+    return frozenset(levers)
+
+
+def pull(pipe: Pipeline, levers: Collection[Lever]) -> None:
+    """Change `pipe` as `levers` want it; those that are no business of the pipeline are the generator's own."""
+    for lever in Lever:
+        if lever in levers and lever in _PULLS:
+            _PULLS[lever](pipe)
+
+
+class _OneToken:
+    """Cross-attention to one token, of shape (rows, 1, channels): softmax over one score is 1, so its value comes out.
+
+    The same for every query, it is computed once a row and left to the addition that follows to be spread over them.
+    """
+
+    def __call__(
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any
+    ) -> torch.Tensor:
+        value: torch.Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states)) / attn.rescale_output_factor
+        return value
+
+
+def _constant_cross_attention(pipe: Pipeline) -> None:
+    for block in pipe.unet.modules():
+        if isinstance(block, BasicTransformerBlock | TemporalBasicTransformerBlock) and block.attn2 is not None:
+            block.attn2.set_processor(_OneToken())
+            # Nobody looks at the queries any more, nor at what was normalised for them.
+            block.norm2 = nn.Identity()
+            block.attn2.to_q = block.attn2.to_k = None
+
+
+def _fused_qkv(pipe: Pipeline) -> None:
+    # The model's own `fuse_qkv_projections` knows a newer kind of attention only, and of this one does nothing.
+    for attention in pipe.unet.modules():
+        if isinstance(attention, Attention) and not attention.is_cross_attention:
+            attention.fuse_projections()
+            attention.set_processor(FusedAttnProcessor2_0())
+            attention.to_q = attention.to_k = attention.to_v = None
+
+
+class _Lerp(nn.Module):
+    """What `AlphaBlender` does for a video: all of its frames are frames, none is an image by itself."""
+
+    def __init__(self, blender: AlphaBlender) -> None:
+        super().__init__()
+        self.mix_factor = blender.mix_factor
+        self._switched = blender.switch_spatial_to_temporal_mix
+        self._learned = blender.merge_strategy != "fixed"
+
+    def forward(
+        self, x_spatial: torch.Tensor, x_temporal: torch.Tensor, image_only_indicator: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        alpha = (torch.sigmoid(self.mix_factor) if self._learned else self.mix_factor).to(x_spatial.dtype)
+        start, end = (x_spatial, x_temporal) if self._switched else (x_temporal, x_spatial)
+        return torch.lerp(start, end, alpha)
+
+
+def _lerp(pipe: Pipeline) -> None:
+    for model in (pipe.unet, pipe.vae.decoder):
+        for module in list(model.modules()):
+            if isinstance(getattr(module, "time_mixer", None), AlphaBlender):
+                module.time_mixer = _Lerp(module.time_mixer)
+
+
+def _channels_last(pipe: Pipeline) -> None:
+    # Layer by layer, because a model with both kinds refuses to be changed as a whole.
+    for model in (pipe.unet, pipe.vae):
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            elif isinstance(module, nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def _cached_guidance(pipe: Pipeline) -> None:
+    pipe.cached_guidance = True
+
+
+def _device_resize(pipe: Pipeline) -> None:
+    pipe.device_resize = True
+
+
+def _compile(pipe: Pipeline) -> None:
+    # Of the VAE the decoder alone: the whole is taken to single precision and back with every picture.
+    for module in (pipe.unet, pipe.vae.decoder):
+        Compiled(module)
+
+
+_PULLS: Final[dict[Lever, Callable[[Pipeline], None]]] = {
+    Lever.CONSTANT_CROSS_ATTENTION: _constant_cross_attention,
+    Lever.FUSED_QKV: _fused_qkv,
+    Lever.LERP: _lerp,
+    Lever.CHANNELS_LAST: _channels_last,
+    Lever.CACHED_GUIDANCE: _cached_guidance,
+    Lever.DEVICE_RESIZE: _device_resize,
+    Lever.COMPILE: _compile,
+}

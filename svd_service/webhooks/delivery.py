@@ -1,0 +1,167 @@
+"""One try to deliver a webhook, without Celery: claim, sign, POST, settle."""
+
+import base64
+import functools
+import http.client
+import logging
+import socket
+import ssl
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from svd_service import __version__
+from svd_service.config import Settings
+from svd_service.errors import StaleAttemptError, UnavailableError
+from svd_service.jobs.view import WebhookEvent, shown_url
+from svd_service.ledger.jobs import connect
+from svd_service.outbound import Errand, RefusedURLError, TooLateError, is_public, target_of, within
+from svd_service.telemetry import logs
+from svd_service.webhooks.outbox import Delivery, Outbox
+from svd_service.webhooks.signing import Message, WebhookSecrets, message_id, pause_after
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a receiver gets to accept a connection, of those that it has in all.
+CONNECT: Final = 3.0
+
+#: Bytes of an answer that are read, and seconds that each part of them may take, so that its sender need not take the
+#: end for an error; nobody looks at them.
+READ: Final = 4_096
+POLITENESS: Final = 0.5
+
+#: The receiver wants to hear no more of this (RFC 9110; Standard Webhooks says the same).
+GONE: Final = 410
+
+#: Seconds for which the outcome is told again while Redis is away, and between two times.
+PERSISTENCE: Final = 30.0
+_PAUSE: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a try: the `status_code` of the answer, or why there was none."""
+
+    status_code: int | None
+    error: str = ""
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the receiver has taken it."""
+        return self.status_code is not None and 200 <= self.status_code < 300
+
+
+class Courier:
+    """Delivers what is in the outbox. Its methods may be called from several threads."""
+
+    def __init__(self, outbox: Outbox, secrets: WebhookSecrets, settings: Settings) -> None:
+        self._outbox = outbox
+        self._secrets = secrets
+        self._settings = settings
+
+    def deliver(self, job_id: str) -> None:
+        """Try the delivery of this job's webhook once, if it is due and in nobody's hands. Never raises: what was not
+        settled is tried again when the claim has lapsed.
+        """
+        with logs.context(job_id=job_id):
+            self._deliver(job_id)
+
+    def _deliver(self, job_id: str) -> None:
+        try:
+            delivery = self._outbox.claim(job_id)
+            if delivery is None:
+                return
+            keys = self._secrets.of(delivery.owner)
+        except UnavailableError as error:
+            logger.warning("webhook of job %s: %s", job_id, error)
+            return
+        self._settle(delivery, send(delivery, keys, self._settings))
+
+    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        deadline = time.monotonic() + PERSISTENCE
+        pause = pause_after(delivery.number, self._settings)
+        with suppress(StaleAttemptError):  # it took so long that another has it in hand
+            while True:
+                try:
+                    self._tell(delivery, outcome, pause)
+                    return
+                except UnavailableError as error:
+                    if time.monotonic() > deadline:
+                        logger.warning("webhook of job %s: its outcome is lost: %s", delivery.job.id, error)
+                        return
+                time.sleep(_PAUSE)
+
+    def _tell(self, delivery: Delivery, outcome: Outcome, pause: float) -> None:
+        said = f"webhook of job {delivery.job.id} to {shown_url(delivery.url)}, try {delivery.number}"
+        if outcome.delivered and outcome.status_code is not None:
+            self._outbox.deliver(delivery, outcome.status_code)
+            logger.info("%s: delivered", said)
+        elif outcome.status_code == GONE:
+            self._outbox.give_up(delivery, GONE, outcome.error)
+            logger.warning("%s: its receiver is gone for good", said)
+        else:
+            self._outbox.fail(delivery, outcome.status_code, outcome.error, pause=pause)
+            logger.warning("%s: %s", said, outcome.error or outcome.status_code)
+
+
+@functools.cache
+def courier(settings: Settings) -> Courier:
+    """This process' courier."""
+    client = connect(settings, timeout=3.0)
+    return Courier(Outbox(client, settings), WebhookSecrets(client, settings), settings)
+
+
+def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
+    """POST what is to be told, once, signed with each of `keys`. No redirect is followed."""
+    event = WebhookEvent.of(message_id(delivery.job.id), delivery.type, delivery.job)
+    message = Message(event.id, msgspec.json.encode(event))
+    parts = urlsplit(delivery.url)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"svd-service/{__version__}",
+        **message.headers(keys, time.time()),
+        **_authorization(parts.username, parts.password),
+    }
+
+    def post(errand: Errand) -> int:
+        with closing(errand.connection(parts)) as connection:
+            connection.request("POST", target_of(parts), body=message.body, headers=headers)
+            with closing(connection.getresponse()) as answer:
+                connection.linger(POLITENESS)
+                with suppress(OSError, http.client.HTTPException):
+                    answer.read(READ)
+                return answer.status
+
+    try:
+        permitted = (lambda _: True) if settings.webhook_private else is_public
+        return Outcome(within(settings.webhook_timeout, post, permitted=permitted, connect_seconds=CONNECT))
+    except RefusedURLError as error:
+        return Outcome(None, str(error))
+    # ValueError: ports, host names and headers that are none.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Outcome(None, _reason(error))
+
+
+def _authorization(user: str | None, password: str | None) -> dict[str, str]:
+    """The header that says what the URL says of a user, if anything."""
+    if user is None:
+        return {}
+    credentials = f"{unquote(user)}:{unquote(password or '')}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that are ours."""
+    if isinstance(error, socket.gaierror):
+        return "nobody knows its host"
+    if isinstance(error, TimeoutError):
+        return str(TooLateError())
+    if isinstance(error, ConnectionRefusedError):
+        return "it refuses connections"
+    if isinstance(error, ssl.SSLError):
+        return f"there is no secure connection to it: {error.reason}"
+    return "it does not answer as it should"

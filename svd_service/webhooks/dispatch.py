@@ -1,0 +1,65 @@
+"""What the courier's main thread does beside the deliveries, once a second: give out those that are due.
+
+Several couriers may do so side by side: each delivery is given out once.
+"""
+
+import logging
+from typing import Any, Final
+
+from celery import Celery, bootsteps
+
+from svd_service.celery_app import DELIVER, Publisher, webhook_queue
+from svd_service.config import Settings, settings
+from svd_service.errors import UnavailableError
+from svd_service.ledger.jobs import connect
+from svd_service.webhooks.outbox import Outbox
+from svd_service.webhooks.signing import message_id
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two rounds.
+ROUND: Final = 1.0
+
+
+class Poster:
+    """Gives the deliveries that are due to Celery."""
+
+    def __init__(self, configuration: Settings) -> None:
+        self._outbox = Outbox(connect(configuration, timeout=3.0), configuration)
+        self._publish = Publisher(configuration, timeout=3.0, task=DELIVER)
+        self._queue = webhook_queue(configuration)
+
+    def round(self) -> None:
+        """Do what is due. Never raises: what Redis did not take is due again later."""
+        try:
+            for job_id in self._outbox.post():
+                self._publish(message_id(job_id), self._queue)
+        except UnavailableError as error:
+            logger.warning("giving out deliveries is put off: %s", error)
+
+
+class RoundsStep(bootsteps.StartStopStep):
+    """Runs the rounds on the consumer's timer while the courier is connected."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._poster: Poster | None = None
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin, or begin anew after the connection was lost."""
+        self._poster = self._poster or Poster(settings())
+        self._timer = parent.timer.call_repeatedly(ROUND, self._poster.round)
+
+    def stop(self, parent: Any) -> None:
+        """Stop until the next start."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def install(app: Celery) -> None:
+    """Make the workers of `app` do the rounds."""
+    app.steps["consumer"].add(RoundsStep)

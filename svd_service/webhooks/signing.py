@@ -1,0 +1,173 @@
+"""Webhooks: which URLs are taken, what is told, and how it is signed. outbox.py is about their delivery.
+
+Messages follow Standard Webhooks 1.0.0 (https://www.standardwebhooks.com): three headers, and a signature that any
+library of it verifies. A secret is symmetric, so it is kept as it is, one for each owner of jobs.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import random
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import redis
+
+from svd_service.config import Settings
+from svd_service.errors import ConfiguredSecretError, InvalidParameterError
+from svd_service.ledger.client import reachable
+
+#: The parameter that names a webhook, in every dialect.
+PARAMETER: Final = "webhook_url"
+
+MAX_URL: Final = 2_048
+
+#: What a secret begins with, and how many bytes of it are random (the specification asks for 24 to 64).
+PREFIX: Final = "whsec_"
+_SECRET_BYTES: Final = 32
+
+#: Seconds for which a secret that was replaced signs as well.
+OVERLAP: Final = 86_400.0
+
+#: Each pause is longer than the one before by this factor, up to an hour; and each is varied by chance, so that the
+#: receivers of many messages are not asked all at once.
+_GROWTH: Final = 3.0
+_LONGEST_PAUSE: Final = 3_600.0
+_JITTER: Final = (0.75, 1.25)
+
+_URL_CHARACTERS: Final = re.compile(r"[\x21-\x7e]+")
+
+
+def checked_url(url: str, settings: Settings) -> str:
+    """`url`, if webhooks may be sent there as far as its spelling tells. Whatever its host's name means is judged at
+    each try, since it may mean something else by then; and no name server holds up a submission.
+
+    Raises:
+        InvalidParameterError: they may not.
+    """
+    reason = _objection(url, private=settings.webhook_private)
+    if reason:
+        raise InvalidParameterError(PARAMETER, f"{PARAMETER}: {reason}")
+    return url
+
+
+def _objection(url: str, *, private: bool) -> str:
+    # Where it is used: the web process is to start fast.
+    from svd_service.outbound import is_public, literal_address  # noqa: PLC0415
+
+    if len(url) > MAX_URL:
+        return f"the URL has more than {MAX_URL:,} characters"
+    if not _URL_CHARACTERS.fullmatch(url):
+        return "the URL must be ASCII, with all else percent-encoded (the host in Punycode)"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "this is no URL"
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        return "it must be an http(s) URL of a host"
+    address = literal_address(host)
+    if address is not None and not private and not is_public(address):
+        return "its host is not on the public Internet"
+    return ""
+
+
+def pause_after(number: int, settings: Settings) -> float:
+    """Seconds to wait after try `number` (from 1) has failed."""
+    usual = min(settings.webhook_backoff * _GROWTH ** min(number - 1, 20), _LONGEST_PAUSE)
+    return usual * random.uniform(*_JITTER)  # noqa: S311 - nothing secret about it
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a receiver is told: `body` is JSON. `id` is the same at every try."""
+
+    id: str
+    body: bytes
+
+    def headers(self, keys: Iterable[str], at: float) -> dict[str, str]:
+        """The headers of a try at `at` (seconds since the epoch), signed with each of the secrets `keys`."""
+        timestamp = str(int(at))
+        content = f"{self.id}.{timestamp}.".encode() + self.body
+        signatures = [base64.b64encode(hmac.digest(_bytes_of(key), content, hashlib.sha256)).decode() for key in keys]
+        return {
+            "webhook-id": self.id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        }
+
+
+def message_id(job_id: str) -> str:
+    """The id of the one message about a job; the Celery task's, too."""
+    return f"msg_{job_id}"
+
+
+def job_id_of(message: str) -> str:
+    """The inverse of `message_id`."""
+    return message.removeprefix("msg_")
+
+
+class WebhookSecrets:
+    """What messages are signed with: one secret for each owner of jobs, `""` being the owner where there are no keys.
+
+    Every method raises `UnavailableError` when Redis cannot be reached.
+    """
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self._redis = client
+        self._name = f"{settings.namespace}:webhook_secrets"
+        self._configured = [each.strip() for each in settings.webhook_secret.split(",") if each.strip()]
+
+    def of(self, owner: str) -> list[str]:
+        """The secrets that messages about this owner's jobs are signed with, newest first; made if there is none."""
+        if not owner and self._configured:
+            return self._configured
+        with reachable():
+            known = self._redis.hget(self._name, owner)
+            if known is None:
+                # Another process may do the same: the first one's counts.
+                self._redis.hsetnx(self._name, owner, _dumped([{"secret": _new_secret()}]))
+                known = self._redis.hget(self._name, owner)
+        return [entry["secret"] for entry in _living(cast(str, known))]
+
+    def rotate(self, owner: str) -> str:
+        """A new secret; the one before signs as well for `OVERLAP` seconds.
+
+        Raises:
+            ConfiguredSecretError: this owner's is not kept in Redis.
+        """
+        if not owner and self._configured:
+            raise ConfiguredSecretError("this secret is that of SVD_WEBHOOK_SECRET: put a new one before it, there")
+        made = _new_secret()
+
+        def write(pipe: "redis.client.Pipeline") -> None:
+            known = cast(str | None, pipe.hget(self._name, owner))
+            before = [{**entry, "until": entry.get("until", time.time() + OVERLAP)} for entry in _living(known or "[]")]
+            pipe.multi()
+            pipe.hset(self._name, owner, _dumped([{"secret": made}, *before]))
+
+        with reachable():
+            self._redis.transaction(write, self._name)  # repeated where another command was faster
+        return made
+
+
+def _living(told: str) -> list[dict[str, Any]]:
+    return [entry for entry in json.loads(told) if entry.get("until", time.time() + 1) > time.time()]
+
+
+def _dumped(entries: list[dict[str, Any]]) -> str:
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def _new_secret() -> str:
+    return PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def _bytes_of(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(PREFIX))

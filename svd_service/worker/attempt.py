@@ -1,0 +1,348 @@
+"""One attempt at a job, from claim to end, without Celery: claim, generate, publish, settle."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image, UnidentifiedImageError
+
+from svd_service.artifacts.base import ArtifactsUnavailableError, MissingArtifactError, persistently
+from svd_service.errors import JobError, StaleAttemptError, UnavailableError
+from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
+from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.service import input_name, result_name, variant_name
+from svd_service.ledger.jobs import Ledger
+from svd_service.telemetry import logs
+from svd_service.worker.previews import Previews
+from svd_service.worker.process import Slot, is_gone
+from svd_service.worker.shared_memory import Departure
+from svd_service.worker.spans import AttemptSpans
+
+logger = logging.getLogger(__name__)
+
+#: Least seconds between two reports: a tiny model's steps are not all worth a round trip.
+REPORT_INTERVAL: Final = 0.05
+
+#: Seconds without reports after one that Redis did not take, so that generation does not wait for it at every step.
+REPORT_PAUSE: Final = 5.0
+
+#: Seconds for which the end of an attempt is told again while Redis is away: longer than a restart with a large file.
+SETTLE_PATIENCE: Final = 300.0
+
+#: The same for a job that is handed back: the worker is to go, and the lease will lapse anyway.
+RELEASE_PATIENCE: Final = 3.0
+
+#: Seconds for which the store is asked again while it is away, for the picture and again for the video; and between two
+#: such questions.
+STORE_PATIENCE: Final = 300.0
+STORE_PAUSE: Final = 1.0
+
+
+class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
+    """The job was cancelled while this attempt ran."""
+
+
+class HandBackRequested(JobError):  # noqa: N818  (a request, not an error)
+    """The worker is to go, and the time that it gave this attempt is over."""
+
+
+class TimeLimitError(JobError):
+    """The attempt took longer than one may."""
+
+    code = "time_limit"
+
+    def __init__(self) -> None:
+        super().__init__("The attempt took longer than the time limit of a job.")
+
+
+class DeviceLostError(JobError):
+    """The device failed in a way that leaves this process unable to use it. The attempt is settled."""
+
+    code = "device_lost"
+
+
+class BrokenInputError(JobError):
+    """The stored picture is missing or cannot be read."""
+
+    code = "broken_input"
+
+
+def run_job(job_id: str, slot: Slot) -> str:
+    """Run one attempt; returns how it ended (for Celery's tools: the ledger has the truth).
+
+    What the job is to blame for is written to the ledger, not raised.
+
+    Raises:
+        UnavailableError: Redis was away for longer than our patience; the lease will lapse and the job be repeated.
+        DeviceLostError: this process is of no more use; the job is repeated, in another one.
+    """
+    claim = _claim(job_id, slot)
+    # One id less is on its way: let the next follow before this job's minutes begin.
+    slot.jobs.dispatch()
+    if claim is None:
+        return "nothing to do"
+    with logs.context(job_id=job_id):
+        logger.info("job %s: attempt %d begins", job_id, claim.attempt)
+        try:
+            with slot.lease.kept(claim):
+                outcome = _attempt(claim, slot)
+        except StaleAttemptError:
+            outcome = "stale"
+        logger.info("job %s: attempt %d %s", job_id, claim.attempt, outcome)
+        return outcome
+
+
+def _claim(job_id: str, slot: Slot) -> Claim | None:
+    ledger = slot.jobs.ledger
+    held = ledger.holder(job_id)
+    dead = held[1] if held and _is_dead_sibling(held[0], slot.holder) else ""
+    return ledger.claim(job_id, slot.holder, dead=dead)
+
+
+def _is_dead_sibling(holder: Holder, ours: Holder) -> bool:
+    """Whether `holder` was a process of our own worker and is no more: its job need not wait for the lease."""
+    if holder.instance != ours.instance:
+        return False
+    return holder.pid == ours.pid or is_gone(holder.pid)
+
+
+def _attempt(claim: Claim, slot: Slot) -> str:
+    ledger = slot.jobs.ledger
+    try:
+        job = ledger.find(claim.job_id)
+        logs.add(key_id=job.owner)
+        with AttemptSpans(job, (CancelRequested, HandBackRequested, StaleAttemptError)) as spans:
+            _generate(claim, job, slot, spans)
+        outcome = "finished"
+    except StaleAttemptError:
+        raise
+    except CancelRequested:
+        _patiently(lambda: ledger.confirm_cancel(claim))
+        outcome = "cancelled"
+    except HandBackRequested:
+        _patiently(lambda: ledger.release(claim), RELEASE_PATIENCE)
+        # Other workers wait for it.
+        slot.jobs.dispatch()
+        return "released"
+    except UnavailableError as error:
+        return _repeat(claim, slot, Failure(error.code, f"Storage could not be reached in any attempt: {error}"))
+    except Exception as error:
+        logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
+        if _is_device_lost(error):
+            failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
+            _repeat(claim, slot, failure)
+            raise DeviceLostError(str(error)) from error
+        failure = _failure(error)
+        _patiently(lambda: ledger.fail(claim, failure))
+        outcome = "failed"
+    with suppress(UnavailableError):
+        slot.jobs.artifacts.delete(input_name(claim.job_id))
+    return outcome
+
+
+def _repeat(claim: Claim, slot: Slot, failure: Failure) -> str:
+    _patiently(lambda: slot.jobs.ledger.retry(claim, failure))
+    slot.jobs.dispatch()
+    return "retried"
+
+
+def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
+    artifacts, ledger = slot.jobs.artifacts, slot.jobs.ledger
+    began = time.monotonic()
+    deadline = began + slot.settings.job_timeout
+    report = Reporter(claim, ledger, slot.departure, deadline, on_phase=spans.phase)
+    patience = StorePatience(report, slot.departure)
+    picture = _read_input(job, slot, patience)
+    name = result_name(job.id, claim.token)
+    with ExitStack() as staged:
+        previews = Previews(claim, ledger, artifacts) if slot.settings.previews else None
+        if previews is not None:
+            staged.enter_context(previews)
+        path, *others = (
+            staged.enter_context(artifacts.staged(variant_name(name, Variant.of(kind)), patience))
+            for kind in (Format.MP4, *job.parameters.formats)
+        )
+        paths = dict(zip(job.parameters.formats, others, strict=True))
+        rendering = slot.render(picture, job.parameters, path, report, further=paths, on_sketch=previews)
+        report(Progress(Phase.PUBLISHING))
+        patience.renew(Phase.PUBLISHING)
+        video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
+        thumbnail, spritesheet = (variant_name(name, variant) for variant in (Variant.THUMBNAIL, Variant.SPRITESHEET))
+        persistently(lambda: artifacts.put(thumbnail, rendering.thumbnail), patience)
+        persistently(lambda: artifacts.put(spritesheet, rendering.spritesheet), patience)
+    try:
+        provenance = {**rendering.provenance, "attempt": claim.attempt, "worker": asdict(slot.holder)["worker"]}
+        shape = rendering.width, rendering.height, rendering.frames
+        result = Result(name, video.bytes, video.sha256, *shape, provenance, further)
+        _patiently(
+            lambda: ledger.finish(
+                claim,
+                result,
+                device=slot.holder.device,
+                seconds=rendering.seconds,
+                steps=job.parameters.num_inference_steps,
+                reusable=_as_asked(rendering.provenance, job.parameters),
+            )
+        )
+    except StaleAttemptError:
+        with suppress(ArtifactsUnavailableError):  # then they are the sweep's
+            for variant in Variant:
+                artifacts.delete(variant_name(name, variant))
+        raise
+
+
+def _read_input(job: Job, slot: Slot, patience: "StorePatience") -> Image.Image:
+    while True:
+        try:
+            with slot.jobs.artifacts.open(job.input) as file, Image.open(file, formats=["PNG"]) as picture:
+                return picture.convert("RGB")
+        except ArtifactsUnavailableError as error:
+            patience(error)
+        except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise BrokenInputError("The stored picture is missing or cannot be read.") from error
+
+
+def _as_asked(provenance: dict[str, Any], parameters: Parameters) -> bool:
+    """Whether the video is what it would be with memory enough: what else was done changes it a little."""
+    memory = provenance.get("memory", {})
+    chunk = memory.get("decode_chunk_size", parameters.decode_chunk_size)
+    return bool(chunk == parameters.decode_chunk_size and not memory.get("attempts"))
+
+
+class StorePatience:
+    """Bears with a store that is away, for `STORE_PATIENCE` from its first failure in a phase on.
+
+    Called with the failure. When it returns, the store is to be asked again.
+
+    Raises, when called:
+        ArtifactsUnavailableError: the failure, when patience is at its end.
+        CancelRequested, HandBackRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
+    """
+
+    def __init__(self, report: "Reporter", departure: Departure) -> None:
+        self._report = report
+        self._departure = departure
+        self.renew(Phase.PREPARING)
+
+    def renew(self, phase: Phase) -> None:
+        """A phase begins, and with it new patience."""
+        self._phase = phase
+        self._give_up: float | None = None
+
+    def __call__(self, error: ArtifactsUnavailableError) -> None:
+        """Wait a little."""
+        now = time.monotonic()
+        if self._give_up is None:
+            self._give_up = now + STORE_PATIENCE
+        if now > self._give_up:
+            raise error
+        self._report(Progress(self._phase))
+        # Also a video that is ready is given up: the worker's supervisor will not wait for the store.
+        if self._departure.due:
+            raise HandBackRequested("The worker is to go.")
+        logger.warning("the store is asked again in %.0f s: %s", STORE_PAUSE, error)
+        time.sleep(STORE_PAUSE)
+
+
+class Reporter:
+    """Tells the ledger how far an attempt is, within a phase at most every `REPORT_INTERVAL`, and stops the attempt
+    when it must.
+
+    Called with a `Progress` by the generation, in its thread. `deadline` is on `time.monotonic`'s clock, in seconds.
+    `on_phase` hears of each phase that begins.
+
+    Raises, when called:
+        CancelRequested: the job was cancelled.
+        HandBackRequested: the worker is to go, and gives no more time.
+        StaleAttemptError: the claim is no longer the job's.
+        TimeLimitError: the deadline is past.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        ledger: Ledger,
+        departure: Departure,
+        deadline: float,
+        on_phase: Callable[[Phase], None] = lambda _: None,
+    ) -> None:
+        self._claim = claim
+        self._ledger = ledger
+        self._departure = departure
+        self._deadline = deadline
+        self._on_phase = on_phase
+        self._next = 0.0
+        self._phase: Phase | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of `progress`."""
+        now = time.monotonic()
+        if now > self._deadline:
+            raise TimeLimitError
+        # What is left to do in this phase takes less time than another worker would need to begin anew.
+        if self._departure.due and progress.phase is not Phase.PUBLISHING:
+            raise HandBackRequested("The worker is to go.")
+        # A phase may take minutes without a step: that it has begun is always told.
+        if now < self._next and progress.phase is self._phase:
+            return
+        if progress.phase is not self._phase:
+            self._phase = progress.phase
+            self._on_phase(progress.phase)
+        try:
+            cancelled = self._ledger.report(self._claim, progress)
+        except UnavailableError as error:
+            # Redis may be back before the job is done; only the end has to reach it.
+            logger.warning("job %s: progress is not told: %s", self._claim.job_id, error)
+            self._next = time.monotonic() + REPORT_PAUSE
+            return
+        self._next = time.monotonic() + REPORT_INTERVAL
+        if cancelled:
+            raise CancelRequested("The job was cancelled.")
+
+
+def _patiently(settle: Callable[[], None], patience: float = SETTLE_PATIENCE) -> None:
+    give_up = time.monotonic() + patience
+    pause = 0.1
+    while True:
+        try:
+            return settle()
+        except UnavailableError as error:
+            if time.monotonic() > give_up:
+                raise
+            logger.warning("the end of an attempt is told again in %.1f s: %s", pause, error)
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+
+# torch's own errors are known by name, since only `video` may import torch.
+
+
+def _is_device_lost(error: Exception) -> bool:
+    """Whether CUDA has failed for good: an error of its own leaves the process' context unusable (CUDA's guide)."""
+    if _is_out_of_memory(error):
+        return False
+    return type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, TimeLimitError | BrokenInputError):
+        return Failure(error.code, str(error))
+    if _is_out_of_memory(error):
+        return Failure("out_of_memory", "The device ran out of memory; ask for fewer frames or a smaller size.")
+    return Failure("generation_failed", f"Generation failed: {type(error).__name__}: {error}")
+
+
+def _file(path: Path) -> File:
+    with path.open("rb") as file:
+        return File(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,0 +1,170 @@
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import msgspec
+import pytest
+from flask import Flask
+
+from svd_service.api.http import openapi
+from svd_service.api.http.openapi import Answer, describe
+from svd_service.api.native.schema import GenerateForm
+
+
+@pytest.fixture
+def document(http):
+    return http.get("/openapi.json").json
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_every_route_is_described(app):
+    silent = [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if not openapi.is_file(rule.endpoint) and openapi.operation_of(app, rule.endpoint) is None
+    ]
+    assert silent == [], "say with @describe what these take and answer"
+
+
+def test_every_route_is_in_the_document_and_no_other(app, document):
+    rules = (rule for rule in app.url_map.iter_rules() if not openapi.is_file(rule.endpoint))
+    assert set(document["paths"]) == {openapi.path_of(rule) for rule in rules}
+
+
+def test_every_operation_has_a_name_of_its_own_a_summary_and_its_errors(document):
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    for name, operation in operations(document):
+        assert operation["summary"].endswith("."), name
+        assert all(answer["description"] for answer in operation["responses"].values()), name
+        if "security" not in operation:
+            assert {"401", "429", "503"} <= set(operation["responses"]), name
+            for status, answer in operation["responses"].items():
+                if status >= "400":
+                    assert answer["content"]["application/json"]["schema"], f"{name} {status}"
+
+
+def test_the_service_itself_comes_first_and_every_group_is_explained(document):
+    groups = {tag["name"]: tag["description"] for tag in document["tags"]}
+    webhooks = [operation for hook in document["webhooks"].values() for operation in hook.values()]
+    used = {tag for operation in (*dict(operations(document)).values(), *webhooks) for tag in operation["tags"]}
+    assert next(iter(groups)) == "native"
+    assert used == set(groups)
+
+
+def test_every_reference_leads_somewhere(document):
+    references = set(re.findall(r"'\$ref': '#/components/schemas/([^']+)'", str(document)))
+    assert references <= set(document["components"]["schemas"])
+    assert "JobView" in references
+
+
+def test_what_documents_a_form_validates_it(document):
+    schema = document["components"]["schemas"]["GenerateForm"]
+    assert set(schema["properties"]) == set(GenerateForm.__struct_fields__)
+    assert schema["required"] == ["image"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["image"]["format"] == "binary"
+    assert schema["properties"]["seed"]["maximum"] == 2**32 - 1
+
+
+def test_what_webhooks_are_told_is_described(document):
+    told = document["webhooks"]["job.ended"]["post"]
+    assert {header["name"] for header in told["parameters"]} == {
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    }
+    assert told["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/WebhookEvent")
+    data = document["components"]["schemas"]["WebhookEvent"]["properties"]["data"]
+    assert data["$ref"].endswith("/JobView")
+
+
+def test_a_key_is_said_to_be_needed_when_it_is(app, http, document):
+    assert document["security"] == []
+    keyring = app.extensions["keyring"]
+    keyring.create("ann")
+    keyring._cache.clear()
+    closed = http.get("/openapi.json").json
+    assert closed["security"] == [{"key": []}]
+    assert closed["paths"]["/health"]["get"]["security"] == []
+    assert "security" not in closed["paths"]["/generate"]["post"]
+
+
+class Query(msgspec.Struct):
+    """Which page."""
+
+    limit: int = 20
+    after: str | None = None
+
+
+class Body(msgspec.Struct):
+    """What is said."""
+
+    words: str
+
+
+def test_a_dialect_may_take_json_and_a_query(settings):
+    app = Flask("another")
+
+    @app.post("/say/<int:number>")
+    @describe(
+        "another", {201: Answer("Said.", Body)}, json=Body, query=Query, headers={"X-Loud": "Loudly."}, public=True
+    )
+    def say(number: int) -> str:
+        """Say it.
+
+        In so many words.
+        """
+        return ""
+
+    operation = openapi.document(app, closed=True)["paths"]["/say/{number}"]["post"]
+    assert (operation["summary"], operation["description"]) == ("Say it.", "In so many words.")
+    assert [(p["name"], p["in"], p.get("required", False)) for p in operation["parameters"]] == [
+        ("number", "path", True),
+        ("X-Loud", "header", False),
+        ("limit", "query", False),
+        ("after", "query", False),
+    ]
+    assert operation["requestBody"]["content"] == {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Body"}}
+    }
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.inline = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.addresses += [given[name] for name in ("src", "href") if name in given]
+        self.inline += (tag == "script" and "src" not in given) or tag == "style" or "style" in given
+        self.inline += sum(name.startswith("on") for name in given)
+
+
+def test_the_page_for_people_comes_from_here_alone(http):
+    answer = http.get("/docs", buffered=True)
+    assert answer.mimetype == "text/html"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
+    page = Page(answer.text)
+    assert page.inline == 0
+    files = [address for address in page.addresses if not address.startswith("data:")]
+    assert len(files) == 3
+    for address in files:
+        assert "//" not in address
+        assert http.get(f"/{address}", buffered=True).status_code == 200, address
+    assert "openapi.json" in http.get("/docs/start.js", buffered=True).text
+
+
+def test_the_page_brings_its_licences(http):
+    for name in ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"):
+        assert http.get(f"/docs/{name}", buffered=True).status_code == 200
+    assert http.get("/docs/../openapi.py", buffered=True).status_code == 404

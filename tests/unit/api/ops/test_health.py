@@ -1,0 +1,129 @@
+import io
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+from svd_service.api import create_app
+from svd_service.api.ops.health import StoreWatch
+from svd_service.artifacts.base import ArtifactsUnavailableError
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.ledger.jobs import Preparing, WorkerStatus
+
+
+def test_health_is_degraded_where_no_worker_holds_the_apis_own_model(http, jobs):
+    assert http.get("/health").json["status"] == "ok"  # it may be loading
+    other = WorkerStatus("w/0", "cpu", "i", 1, "other", True, 1.0, 2.0)
+    jobs.ledger.heartbeat(other)
+    told = http.get("/health").json
+    assert (told["status"], told["workers_ready"]) == ("degraded", 1)
+    assert "no worker holds nano, but other" in told["message"]
+    jobs.ledger.heartbeat(replace(other, worker="w/1", model="nano"))
+    assert http.get("/health").json["status"] == "ok"
+
+
+def test_health_tells_of_redis_and_the_workers(http, jobs):
+    assert http.get("/health").json | {"status": "ok", "redis": True, "workers_ready": 0} == http.get("/health").json
+    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0, memory="lean"))
+    health = http.get("/health").json
+    assert health["workers_ready"] == 1
+    assert health["workers"] == [
+        {
+            "worker": "w/0",
+            "device": "cpu",
+            "model": "nano",
+            "trained": True,
+            "ready_since": 1.0,
+            "memory": "lean",
+            "profiles": [],
+        }
+    ]
+
+
+def test_health_tells_when_the_store_is_away_and_is_no_reason_to_send_nobody_here(make_settings, redis_url, tmp_path):
+    (tmp_path / "file").touch()
+    app = create_app(make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / "file" / "data"))
+    answer = app.test_client().get("/health")
+    assert answer.status_code == 200
+    assert (answer.get_json() or {}) | {"status": "degraded", "artifacts": False} == answer.get_json()
+    assert "Not a directory" in (answer.get_json() or {})["message"]
+
+
+def test_the_store_is_asked_every_few_seconds_however_often_health_is(tmp_path, monkeypatch):
+    store = LocalArtifacts(tmp_path)
+    asked: list[float] = []
+
+    def away() -> None:
+        asked.append(time.monotonic())
+        raise ArtifactsUnavailableError("away")
+
+    monkeypatch.setattr(store, "ready", away)
+    watch = StoreWatch(store)
+    assert [watch.trouble() for _ in range(3)] == ["away"] * 3
+    assert len(asked) == 1
+    monkeypatch.setattr(watch, "_next", 0.0)
+    monkeypatch.setattr(store, "ready", lambda: None)
+    assert watch.trouble() is None
+
+
+def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):
+    http = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0")).test_client()
+    answer = http.get("/health")
+    assert answer.status_code == 503
+    assert (answer.get_json() or {}) | {"status": "unavailable", "redis": False} == answer.get_json()
+    metrics = http.get("/metrics")
+    assert metrics.status_code == 200
+    assert "svd_ledger_up 0.0" in metrics.text
+    posted = http.post("/generate", data={"image": (io.BytesIO(b"no picture"), "x")})
+    assert (posted.status_code, (posted.get_json() or {})["error"]["code"]) == (503, "unavailable")
+
+
+def test_health_tells_what_keeps_a_worker_from_being_ready(http, jobs):
+    jobs.ledger.prepare(Preparing("w/0", "warming up", 5.0))
+    health = http.get("/health").get_json()
+    assert (health["workers_ready"], health["workers"]) == (0, [])
+    assert health["workers_preparing"] == [{"worker": "w/0", "doing": "warming up", "since": 5.0}]
+    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0))
+    health = http.get("/health").get_json()
+    assert health["workers_ready"] == 1
+    assert "workers_preparing" not in health
+
+
+def test_the_model_is_described(http):
+    answer = http.get("/models").get_json()
+    assert answer
+    (model,) = answer["models"]
+    assert model["name"] == "nano"
+    assert model["source"] == "nano"  # and not in which folder of this host
+    assert model["defaults"]["width"] == 256
+    assert model["bounds"]["num_frames"] == [2, 25]
+    assert model["profiles"] == {
+        "exact": {"num_inference_steps": 2, "schedule": "model"},
+        "draft": {"num_inference_steps": 1, "schedule": "model"},
+    }
+
+
+def test_metrics_tell_of_http_and_of_the_ledger(http, submit):
+    submit()
+    http.get("/status/x")
+    text = http.get("/metrics").text
+    assert 'flask_http_request_total{method="POST",status="202"} 1.0' in text
+    assert 'url_rule="/status/<task_id>"' in text
+    assert "svd_jobs_created_total 1.0" in text
+
+
+def test_openmetrics_end_once(http):
+    text = http.get("/metrics", headers={"Accept": "application/openmetrics-text"}).text
+    assert text.count("# EOF") == 1
+    assert text.endswith("# EOF\n")
+
+
+def test_the_application_starts_without_redis(make_settings, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import wsgi; print(wsgi.application.name)"],
+        env={"REDIS_URL": "redis://127.0.0.1:1/0", "SVD_DEVICES": "cpu", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "svd_service\n"

@@ -1,0 +1,52 @@
+from importlib import resources
+
+import pytest
+
+PAGE = resources.files("svd_service.api.ops") / "static" / "page"
+FILES = sorted(file.name for file in PAGE.iterdir())
+
+
+def test_the_page_is_html_that_runs_nothing_but_its_own_scripts(http):
+    answer = http.get("/", buffered=True)
+    assert (answer.status_code, answer.mimetype) == (200, "text/html")
+    policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert {name for name in policy if name.startswith(("script", "style", "connect"))} == set()
+    assert (policy["base-uri"], policy["object-src"], policy["frame-ancestors"]) == ("'none'",) * 3
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("path", ["/", *(f"/page/{name}" for name in FILES)])
+def test_every_file_is_asked_for_again_but_sent_only_when_it_changed(http, path):
+    first = http.get(path, buffered=True)
+    assert first.status_code == 200
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert first.headers["X-Content-Type-Options"] == "nosniff"
+    assert first.headers["Referrer-Policy"] == "no-referrer"
+    second = http.get(path, headers={"If-None-Match": first.headers["ETag"]}, buffered=True)
+    assert (second.status_code, second.data) == (304, b"")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_has_the_type_that_browsers_want(http, name):
+    kinds = {
+        "js": {"text/javascript", "application/javascript"},
+        "css": {"text/css"},
+        "svg": {"image/svg+xml"},
+        "html": {"text/html"},
+    }
+    assert http.get(f"/page/{name}", buffered=True).mimetype in kinds[name.rpartition(".")[2]]
+
+
+@pytest.mark.parametrize("path", ["/page/", "/page/none.js", "/page/../pages.py", "/page/%2e%2e/%2e%2e/pages.py"])
+def test_there_is_nothing_else(http, path):
+    answer = http.get(path)
+    assert answer.status_code == 404
+    assert answer.json["error"]["code"] == "not_found"
+
+
+def test_nothing_names_another_host_or_writes_markup():
+    for name in FILES:
+        text = (PAGE / name).read_text()
+        assert "//" not in text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), name
+        assert not [word for word in ("innerHTML", "eval(", "style=", "onclick") if word in text], name

@@ -1,0 +1,301 @@
+"""The command line, against a stand-in on a real socket."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from svd_service.cli.main import app
+from svd_service.client import ClientError
+from tools.harness.local import free_port
+from tools.harness.stand_in import JOB, Answer, StandIn, refusal, stream, told
+
+DONE = told("finished", model={"name": "nano", "trained": True})
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(b"a cat")
+    return path
+
+
+@pytest.fixture
+def willing(service: StandIn) -> StandIn:
+    service.answer("POST /generate", told("queued", position=2))
+    service.answer(f"GET /status/{JOB}", DONE)
+    service.answer(f"GET /results/{JOB}", Answer(b"a video"))
+    return service
+
+
+def run(service: StandIn, *arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments), "--server", service.url])
+
+
+def test_a_picture_becomes_a_file(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.mp4").read_bytes() == b"a video"
+    assert result.stdout == f"{cat} → {tmp_path / 'out.mp4'}\n"
+
+
+def test_a_folder_gets_a_video_of_the_pictures_name(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    assert run(willing, "generate", cat, "-o", tmp_path).exit_code == 0
+    assert (tmp_path / "cat.mp4").read_bytes() == b"a video"
+
+
+@pytest.mark.parametrize("kind", ["webm", "webp", "gif", "zip"])
+def test_the_files_ending_says_what_the_video_comes_as(willing: StandIn, cat: Path, tmp_path: Path, kind: str) -> None:
+    willing.answer(f"GET /results/{JOB}.{kind}", Answer(kind.encode()))
+    target = tmp_path / f"out.{kind.upper()}"
+    assert run(willing, "generate", cat, "-o", target).exit_code == 0
+    assert target.read_bytes() == kind.encode()
+    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    assert f'name="formats"\r\n\r\n{kind}\r\n'.encode() in body
+
+
+def test_a_format_may_be_said(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
+    assert run(willing, "generate", cat, cat, "-o", tmp_path / "folder", "--format", "gif").exit_code == 0
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == {"cat.gif", "cat-2.gif"}
+    assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "mp4").exit_code == 0
+    assert (tmp_path / "o.gif").read_bytes() == b"a video"
+    assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "avi").exit_code == 2
+
+
+def test_a_service_that_does_not_know_the_format_ends_the_errand_with_its_words(
+    willing: StandIn, cat: Path, tmp_path: Path
+) -> None:
+    willing.answer(f"GET /results/{JOB}.gif", refusal(404, "format_not_made", "the video comes as mp4"))
+    result = run(willing, "generate", cat, "-o", tmp_path / "o.gif")
+    assert result.exit_code == 1
+    assert "the video comes as mp4" in result.stderr
+
+
+def test_several_pictures_need_a_folder_which_is_made(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    assert run(willing, "generate", cat, cat, "-o", tmp_path / "videos").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["cat-2.mp4", "cat.mp4"]
+    refused = run(willing, "generate", cat, cat, "-o", cat)
+    assert refused.exit_code == 2
+    assert "is no folder" in refused.stderr
+
+
+def test_all_parameters_reach_the_service(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    said = {
+        "seed": "7",
+        "num_frames": "8",
+        "num_inference_steps": "4",
+        "fps": "6",
+        "motion_bucket_id": "90",
+        "noise_aug_strength": "0.1",
+        "min_guidance_scale": "1.5",
+        "max_guidance_scale": "2.5",
+        "decode_chunk_size": "2",
+        "width": "256",
+        "height": "128",
+        "fit": "crop",
+        "profile": "draft",
+        "model": "other",
+    }
+    options = [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert run(willing, "generate", cat, "-o", tmp_path / "o.mp4", *options).exit_code == 0
+    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    for name, value in said.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
+
+
+def test_without_a_terminal_each_change_is_a_line(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    sampling = {"phase": "sampling", "step": 1, "steps": 4, "fraction": 0.2}
+    willing.answer(f"GET /status/{JOB}", told("started", progress=sampling, attempt=2), DONE)
+    lines = run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
+    assert lines == [
+        "cat.jpg: queued, number 2 (0%)",
+        "cat.jpg: sampling 1/4 (attempt 2) (20%)",
+        "cat.jpg: finished (100%)",
+    ]
+
+
+def test_json_tells_all_of_each_picture(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4", "--json")
+    (told_of,) = json.loads(result.stdout)
+    assert told_of["video"] == str(tmp_path / "o.mp4")
+    assert told_of["error"] is None
+    assert told_of["job"]["task_id"] == JOB
+
+
+def test_one_bad_picture_does_not_keep_the_others_from_their_videos(
+    willing: StandIn, cat: Path, tmp_path: Path
+) -> None:
+    willing.answer("POST /generate", refusal(415, "not_an_image", "this is no picture"), told("queued"))
+    result = run(willing, "generate", cat, cat, "-o", tmp_path / "videos")
+    assert result.exit_code == 1
+    assert f"{cat}: this is no picture" in result.stderr
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["cat-2.mp4"]
+
+
+def test_a_service_that_asks_for_a_key_is_asked_once(service: StandIn, cat: Path, tmp_path: Path) -> None:
+    service.answer("POST /generate", refusal(401, "unauthorized", "an API key is needed"))
+    result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("an API key is needed: say yours with --api-key, or in SVD_API_KEY\n")
+    assert service.count("POST /generate") == 1
+
+
+@pytest.mark.parametrize(
+    ("health", "words"),
+    [
+        ({"status": "ok", "workers_ready": 0}, "No worker is ready yet: what is sent waits until one is."),
+        ({"status": "unavailable", "message": "Redis is away"}, "The service is unavailable: Redis is away"),
+    ],
+)
+def test_who_will_have_to_wait_is_told_so(
+    willing: StandIn, cat: Path, tmp_path: Path, health: dict[str, object], words: str
+) -> None:
+    willing.answer("GET /health", Answer(json.dumps(health).encode()))
+    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4")
+    assert (result.exit_code, words in result.stderr) == (0, True)
+
+
+def test_a_job_that_failed_says_why(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer(f"GET /status/{JOB}", told("failed", error={"code": "timeout", "message": "it took too long"}))
+    result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4")
+    assert result.exit_code == 1
+    assert "failed: it took too long" in result.stderr
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_an_untrained_model_is_named_as_such(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer(f"GET /status/{JOB}", told("finished", model={"trained": False}))
+    assert "untrained weights" in run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr
+
+
+def test_a_folder_that_is_not_there_is_refused_before_the_picture_is_sent(
+    willing: StandIn, cat: Path, tmp_path: Path
+) -> None:
+    result = run(willing, "generate", cat, "-o", tmp_path / "nowhere" / "o.mp4")
+    assert result.exit_code == 2
+    assert willing.asked == []
+
+
+def test_a_picture_that_is_not_there_is_refused(willing: StandIn, tmp_path: Path) -> None:
+    result = run(willing, "generate", tmp_path / "dog.jpg")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+
+
+def test_nobody_there_is_said_at_once(cat: Path) -> None:
+    began = time.monotonic()
+    command = [sys.executable, "-m", "svd_service", "generate", str(cat), "--server", f"http://127.0.0.1:{free_port()}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Nobody answers" in done.stderr
+    assert "svd-service up" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 40  # not after the minute for which an answer is waited for
+
+
+def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
+    """Exit status and words of a `generate` that gets Ctrl-C while its job runs."""
+    service.answer(f"GET /status/{JOB}", told("started"))
+    command = [sys.executable, "-m", "svd_service", "generate", str(cat), "-o", str(target)]
+    process = subprocess.Popen([*command, "--server", service.url], stderr=subprocess.PIPE, text=True)
+    while not service.count(f"GET /status/{JOB}"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    return process.returncode, stderr
+
+
+def test_ctrl_c_cancels_the_jobs(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer(f"DELETE /jobs/{JOB}", told("started", cancel_requested=True))
+    exit_status, stderr = interrupted(willing, cat, tmp_path / "o.mp4")
+    assert exit_status == 130
+    assert f"{cat}: cancelled" in stderr
+    assert willing.count(f"DELETE /jobs/{JOB}") == 1
+
+
+def test_ctrl_c_says_how_to_look_at_a_job_that_cannot_be_cancelled(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer(f"DELETE /jobs/{JOB}", refusal(400, "no", "not today"))
+    exit_status, stderr = interrupted(willing, cat, tmp_path / "o.mp4")
+    assert exit_status == 130
+    assert f"svd-service status {JOB}" in stderr
+
+
+def test_the_time_left_is_told(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer("POST /generate", told("queued", position=2, eta_seconds=200.0))
+    lines = run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
+    assert lines[0] == f"{cat.name}: queued, number 2, 3 min left (0%)"
+
+
+def test_the_videos_are_opened_if_one_likes(willing: StandIn, cat: Path, tmp_path: Path, monkeypatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    assert run(willing, "generate", cat, "-o", tmp_path / "o.mp4", "--open").exit_code == 0
+    assert opened == [str(tmp_path / "o.mp4")]
+
+
+def test_the_key_may_come_from_the_environment(willing: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVD_API_KEY", "secret")
+    assert run(willing, "status", JOB).exit_code == 0
+    assert willing.asked[-1].headers["Authorization"] == "Bearer secret"
+    run(willing, "status", JOB, "--api-key", "another")
+    assert willing.asked[-1].headers["Authorization"] == "Bearer another"
+
+
+def test_jobs_are_listed(willing: StandIn) -> None:
+    jobs = [{"task_id": JOB, "status": "queued", "position": 2, "created_at": "2026-01-02T03:04:05Z"}]
+    willing.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": jobs, "next": None}).encode()))
+    shown = run(willing, "list").stdout
+    assert JOB in shown
+    assert "queued, number 2" in shown
+    assert json.loads(run(willing, "list", "--json").stdout) == jobs
+
+
+def test_cancelling_says_what_becomes_of_each_job(willing: StandIn) -> None:
+    willing.answer(f"GET /status/{JOB}", told("started"))
+    willing.answer(f"DELETE /jobs/{JOB}", told("started", cancel_requested=True))
+    result = run(willing, "cancel", JOB, "other")
+    assert result.exit_code == 1
+    assert f"{JOB}: is being cancelled" in result.stdout
+    assert "other:" in result.stderr
+
+
+def test_watching_shows_each_change_and_tells_how_it_went(willing: StandIn) -> None:
+    willing.answer(f"GET /jobs/{JOB}/events", stream({"status": "queued", "position": 1}, {"status": "finished"}))
+    result = run(willing, "watch", JOB)
+    assert result.exit_code == 0
+    assert f"{JOB}: queued, next (0%)" in result.stderr
+    assert result.stdout == f"{JOB}: finished\n"
+    lines = [json.loads(line)["status"] for line in run(willing, "watch", JOB, "--json").stdout.splitlines()]
+    assert lines == ["queued", "finished"]
+
+
+def test_watching_a_job_that_fails_is_a_failure(willing: StandIn) -> None:
+    willing.answer(f"GET /jobs/{JOB}/events", stream({"status": "failed", "error": {"message": "too long"}}))
+    result = run(willing, "watch", JOB)
+    assert (result.exit_code, result.stdout) == (1, f"{JOB}: failed: too long\n")
+
+
+def test_status_is_a_table_or_json(willing: StandIn) -> None:
+    willing.answer(f"GET /status/{JOB}", told("queued", position=1, parameters={"seed": 7}))
+    assert "queued, next" in run(willing, "status", JOB).stdout
+    assert json.loads(run(willing, "status", JOB, "--json").stdout)["parameters"] == {"seed": 7}
+
+
+def test_status_of_an_unknown_job_is_an_error(willing: StandIn) -> None:
+    result = run(willing, "status", "no-such-job")
+    assert isinstance(result.exception, ClientError)
+
+
+def test_the_server_may_come_from_the_environment(
+    willing: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SVD_SERVER", willing.url)
+    result = CliRunner().invoke(app, ["generate", str(cat), "-o", str(tmp_path / "o.mp4")])
+    assert result.exit_code == 0, result.output

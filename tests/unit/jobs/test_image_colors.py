@@ -1,0 +1,151 @@
+"""A picture of any mode and any colour profile comes out as opaque sRGB that looks as it was meant to."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageCms
+
+from tests.unit.jobs.image_files import (
+    ADOBE_RGB,
+    BLACK,
+    BLUE,
+    DISPLAY_P3,
+    GAMMA,
+    GREEN,
+    PHOTO,
+    RED,
+    SRGB,
+    WHITE,
+    difference,
+    fitted,
+    ink_profile,
+    is_about,
+    pixel,
+    png_chunks,
+    png_of,
+    profile_of,
+    rgb_profile,
+    stored,
+    xyz,
+)
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    image = Image.new("RGBA", (64, 48), (*RED, 0))
+    image.paste((*BLUE, 128), (32, 0, 64, 48))
+    for kind in ("png", "lossless webp", "raw tiff"):
+        found = fitted(stored(image, kind))
+        assert pixel(found, (8, 8)) == WHITE
+        assert is_about(pixel(found, (56, 8)), (127, 127, 255), 1)
+
+
+def test_transparency_by_palette_or_colour_becomes_white() -> None:
+    palette = Image.new("P", (64, 48), 3)
+    palette.putpalette([*BLACK, *RED, *GREEN, *BLUE])
+    for kind, transparency in (("png", 3), ("gif", 3), ("png", b"\xff\xff\xff\x00")):
+        assert pixel(fitted(stored(palette, kind, transparency=transparency))) == WHITE
+    assert pixel(fitted(stored(Image.new("RGB", (64, 48), GREEN), "png", transparency=GREEN))) == WHITE
+    assert pixel(fitted(stored(Image.new("L", (64, 48), 9), "png", transparency=9))) == WHITE
+    assert pixel(fitted(stored(Image.new("LA", (64, 48), (9, 0)), "png"))) == WHITE
+
+
+def test_colours_do_not_bleed_out_of_what_is_transparent() -> None:
+    image = Image.new("RGBA", (640, 480), (*GREEN, 0))
+    image.paste((*RED, 255), (0, 0, 319, 480))
+    found = np.asarray(fitted(stored(image, "png")), int)
+    assert (found[..., 1] - found[..., 2]).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("1", "png"),
+        ("L", "png"),
+        ("L", "jpeg"),
+        ("LA", "png"),
+        ("P", "png"),
+        ("P", "gif"),
+        ("RGBA", "png"),
+        ("CMYK", "jpeg"),
+        ("CMYK", "raw tiff"),
+        ("LAB", "raw tiff"),
+        ("YCbCr", "raw tiff"),
+    ],
+)
+def test_a_picture_of_any_mode_is_read(mode: str, kind: str) -> None:
+    found = fitted(stored(PHOTO.convert(mode), kind), 32, 24).convert("L")
+    assert difference(found, fitted(stored(PHOTO, "png"), 32, 24).convert("L")) < (20 if mode == "1" else 8)
+
+
+@pytest.mark.parametrize("kind", ["png", "raw tiff", "deflated tiff"])
+def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(kind: str) -> None:
+    levels = np.repeat(np.linspace(0, 65535, 64).astype(np.uint16)[None], 48, axis=0)
+    found = np.asarray(fitted(stored(Image.fromarray(levels), kind)))[20, :, 0]
+    assert np.abs(found - levels[0] / 257).max() <= 1
+
+
+def test_a_transparent_level_of_sixteen_bits_does_not_make_a_picture_unreadable() -> None:
+    chunks = png_chunks(stored(Image.new("I;16", (64, 48), 40_000), "png"))
+    data = png_of([chunks[0], (b"tRNS", (40_000).to_bytes(2, "big")), *chunks[1:]])
+    assert is_about(pixel(fitted(data)), (156, 156, 156), 1)
+
+
+def test_big_endian_grey_of_sixteen_bits_is_read() -> None:
+    assert pixel(fitted(stored(Image.new("I;16B", (64, 48), 257 * 100), "raw tiff"))) == (100, 100, 100)
+
+
+def test_levels_beyond_measure_are_stretched() -> None:
+    levels = np.repeat(np.linspace(-3e8, 9e8, 64)[None], 48, axis=0)
+    for values in (levels.astype(np.int32), levels.astype(np.float32), (levels / 1e9).astype(np.float32)):
+        found = np.asarray(fitted(stored(Image.fromarray(values), "raw tiff")))[20, :, 0]
+        assert np.abs(found - np.linspace(0, 255, 64)).max() <= 1
+    assert pixel(fitted(stored(Image.new("F", (64, 48), 5.0), "raw tiff"))) == BLACK
+
+
+@pytest.mark.parametrize("primaries", [DISPLAY_P3, ADOBE_RGB], ids=["Display P3", "Adobe RGB"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif", "raw tiff"])
+def test_colours_of_a_wide_gamut_become_srgb(kind: str, primaries: npt.NDArray[np.float64]) -> None:
+    colour = (180, 120, 90)
+    linear = np.linalg.inv(SRGB) @ primaries @ (np.array(colour) / 255) ** GAMMA
+    wanted = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    data = stored(Image.new("RGB", (64, 48), colour), kind, icc_profile=rgb_profile(primaries))
+    assert not is_about(tuple(wanted.round().astype(int)), colour, 6)
+    assert is_about(pixel(fitted(data)), tuple(wanted.round().astype(int)), 3)
+
+
+def test_a_profile_works_beneath_transparency() -> None:
+    profile = rgb_profile(DISPLAY_P3)
+    plain = fitted(stored(Image.new("RGB", (64, 48), (180, 120, 90)), "png", icc_profile=profile))
+    found = fitted(stored(Image.new("RGBA", (64, 48), (180, 120, 90, 255)), "png", icc_profile=profile))
+    assert difference(plain, found) == 0
+
+
+def test_a_grey_profile_is_applied() -> None:
+    profile = profile_of(b"GRAY", b"XYZ ", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": b"curv" + b"\0" * 8})
+    for mode, colour in (("L", 128), ("LA", (128, 255))):
+        data = stored(Image.new(mode, (64, 48), colour), "png", icc_profile=profile)
+        assert is_about(pixel(fitted(data)), (188, 188, 188), 1)
+
+
+def test_inks_are_mixed_by_their_profile() -> None:
+    # In this profile cyan is a grey of lightness 75 and black is black; in Pillow's own reckoning, cyan is cyan.
+    for kind in ("jpeg", "raw tiff"):
+        data = stored(Image.new("CMYK", (64, 48), (255, 0, 0, 0)), kind, icc_profile=ink_profile())
+        assert is_about(pixel(fitted(data)), (185, 185, 185), 4)
+        assert is_about(pixel(fitted(stored(Image.new("CMYK", (64, 48)), kind, icc_profile=ink_profile()))), WHITE, 2)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_profile_that_is_bad_or_another_pictures_is_ignored(mode: str) -> None:
+    image = Image.new(mode, (64, 48), 128 if mode == "L" else (60, 70, 80, 0)[: len(mode)])
+    wanted = pixel(fitted(stored(image, "jpeg")))
+    grey = profile_of(b"GRAY", b"XYZ ", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": b"curv" + b"\0" * 8})
+    others = {"L": [ink_profile()], "RGB": [ink_profile(), grey], "CMYK": [rgb_profile(ADOBE_RGB), grey]}
+    for profile in (b"junk", rgb_profile(ADOBE_RGB)[:200], profile_of(b"RGB ", b"XYZ ", {}), *others[mode]):
+        assert pixel(fitted(stored(image, "jpeg", icc_profile=profile))) == wanted
+
+
+def test_a_picture_that_says_srgb_keeps_its_colours() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = stored(Image.new("RGB", (64, 48), (200, 30, 90)), "png", icc_profile=profile)
+    assert is_about(pixel(fitted(data)), (200, 30, 90), 1)

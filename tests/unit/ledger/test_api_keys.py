@@ -1,0 +1,152 @@
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from svd_service.config import ConfigurationError, Settings
+from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
+from svd_service.ledger import api_keys as keys
+from svd_service.ledger.api_keys import Key, Keyring, digest_of
+from svd_service.ledger.jobs import connect
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.fixture
+def make_keyring(redis_client: Any, make_settings: Callable[..., Settings]) -> Callable[..., Keyring]:
+    def make(**variables: object) -> Keyring:
+        return Keyring(redis_client, make_settings(**variables))
+
+    return make
+
+
+def test_without_keys_everybody_may_ask(make_keyring):
+    keyring = make_keyring()
+    assert keyring.is_open()
+    assert keyring.identify("") is None
+    assert keyring.identify("anything") is None
+
+
+def test_with_one_key_nobody_else_may(make_keyring):
+    key, secret = make_keyring().create("ann", priority=1)
+    keyring = make_keyring()
+    assert keyring.identify(secret) == key
+    assert (key.name, key.priority) == ("ann", 1)
+    for wrong in ("", "anything", secret + "x", secret[:-1], digest_of(secret)):
+        with pytest.raises(UnauthorizedError):
+            keyring.identify(wrong)
+
+
+def test_a_key_is_recognised_as_one_and_cannot_be_guessed(make_keyring):
+    secrets = {make_keyring().create("ann")[1] for _ in range(20)}
+    assert len(secrets) == 20
+    assert all(secret.startswith("sk-svd-") and len(secret) >= 7 + 32 for secret in secrets)
+
+
+def test_only_the_hash_of_a_key_is_kept(make_keyring, redis_client):
+    _, secret = make_keyring().create("ann")
+    stored = redis_client.hgetall("svd:keys")
+    assert list(stored) == [hashlib.sha256(secret.encode()).hexdigest()]
+    assert secret not in json.dumps(stored)
+    assert secret.removeprefix("sk-svd-") not in json.dumps(stored)
+
+
+def test_a_revoked_key_is_not_heard_and_revoking_the_last_does_not_open_the_service(make_keyring):
+    key, secret = make_keyring().create("ann")
+    assert make_keyring().revoke(key.id).revoked_at
+    keyring = make_keyring()
+    assert not keyring.is_open()
+    for shown in (secret, ""):
+        with pytest.raises(UnauthorizedError):
+            keyring.identify(shown)
+    (listed,) = keyring.list()
+    assert listed.revoked_at
+
+
+def test_a_process_hears_of_a_revoked_key_within_seconds(make_keyring, monkeypatch):
+    keyring = make_keyring()
+    key, secret = keyring.create("ann")
+    assert keyring.identify(secret) == key
+    make_keyring().revoke(key.id)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + keys.CACHE_TTL + 0.1)
+    with pytest.raises(UnauthorizedError):
+        keyring.identify(secret)
+    assert keys.CACHE_TTL <= 5
+
+
+def test_wrong_keys_do_not_fill_the_memory(make_keyring, monkeypatch):
+    monkeypatch.setattr(keys, "CACHE_SIZE", 10)
+    keyring = make_keyring()
+    for number in range(50):
+        keyring.identify(str(number))
+    assert len(keyring._cache) <= 10
+
+
+def test_keys_are_listed_by_age(make_keyring):
+    keyring = make_keyring()
+    made = [keyring.create(name)[0] for name in ("ann", "bob", "cid")]
+    assert keyring.list() == made
+
+
+def test_revoking_an_unknown_key_is_an_error(make_keyring):
+    with pytest.raises(UnknownKeyError):
+        make_keyring().revoke("nothing")
+
+
+def test_forgetting_all_keys_opens_the_service(make_keyring):
+    make_keyring().create("ann")
+    assert make_keyring().forget_all() == 1
+    assert make_keyring().is_open()
+
+
+def test_keys_of_the_settings_are_the_same_owners_as_in_redis(make_keyring):
+    key, secret = make_keyring().create("ann")
+    make_keyring().forget_all()
+    keyring = make_keyring(SVD_API_KEYS=f"ann:{digest_of(secret)}, bob:{digest_of('other')}:2")
+    assert not keyring.is_open()
+    assert keyring.identify(secret).id == key.id
+    assert (keyring.identify("other").name, keyring.identify("other").priority) == ("bob", 2)
+    with pytest.raises(UnauthorizedError):
+        keyring.identify("")
+    assert [key.name for key in keyring.list()] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    "setting", ["ann", "ann:sk-svd-secret", f"ann:{'0' * 64}:3", f"ann:{'0' * 64} bob", f"{'0' * 64}"]
+)
+def test_a_setting_that_is_no_list_of_hashes_is_refused(make_settings, setting):
+    with pytest.raises(ConfigurationError, match="SVD_API_KEYS"):
+        make_settings(SVD_API_KEYS=setting)
+
+
+def test_while_redis_is_away_nobody_is_let_in(make_settings):
+    settings = make_settings(REDIS_URL="redis://127.0.0.1:1/0", SVD_API_KEYS=f"ann:{digest_of('secret')}")
+    keyring = Keyring(connect(settings), settings)
+    assert keyring.identify("secret")
+    for shown in ("", "another"):
+        with pytest.raises(UnavailableError):
+            keyring.identify(shown)
+
+
+@pytest.mark.enable_socket
+def test_a_command_that_is_overtaken_undoes_nothing_of_the_others(redis_client, settings, monkeypatch):
+    keyring, other = Keyring(redis_client, settings), Keyring(redis_client, settings)
+    key, secret = keyring.create("ann")
+    overtaken: list[Key] = []
+
+    def slowly(*args: Any, **changes: Any) -> Any:
+        if "webhook_url" in changes and not overtaken:
+            overtaken.append(other.revoke(key.id))
+        return replace(*args, **changes)
+
+    monkeypatch.setattr(keys, "replace", slowly)
+    changed = keyring.set_webhook(key.id, "https://example.com/")
+    assert overtaken
+    assert (changed.revoked_at is not None, changed.webhook_url) == (True, "https://example.com/")
+    with pytest.raises(UnauthorizedError):
+        Keyring(redis_client, settings).identify(secret)

@@ -1,0 +1,897 @@
+"""Hypothesis plays callers, workers and couriers dead and alive, and house-keeping against the ledger in a real Redis.
+
+After each step the invariants that ledger.py states are looked up in the raw keys. Scripts are repeated as if their
+answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
+
+    python -m pytest tests/unit/jobs/test_ledger_machine.py --hypothesis-profile=thorough
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import hypothesis
+import pytest
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from svd_service.config import Settings
+from svd_service.errors import IdempotencyConflictError, StaleAttemptError, UnknownJobError
+from svd_service.jobs.job import MOVES, Claim, Failure, Holder, Phase, Progress, Result, State
+from svd_service.jobs.parameters import Fit, Parameters, Profile
+from svd_service.jobs.routing import celery_queue
+from svd_service.ledger.jobs import REPUBLISH_AFTER, WORKER_SILENCE, Ledger, WorkerStatus
+from svd_service.webhooks.outbox import Delivery, Outbox
+
+PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
+MAX_ATTEMPTS = 3
+OWNERS, KEYS, WORKERS = ("", "one", "two"), ("", "", "", "k", "l"), ("w/0", "w/1", "w/2")
+
+#: Models and profiles of the jobs, and of the workers (no profile: all). Most are of one kind, so that jobs get done.
+ROUTES = (*[("tiny", Profile.EXACT)] * 5, ("tiny", Profile.DRAFT), ("other", Profile.EXACT))
+TAKEN = (*[("tiny", ())] * 5, ("tiny", ("draft",)), ("tiny", ("exact",)), ("other", ()), ("other", ("draft",)))
+
+#: Longer than anything takes here, so that no time passes but what a rule makes pass.
+LONG = 3_600
+
+THOROUGH = hypothesis.settings.get_current_profile_name() == "thorough"
+STEPS = 50
+#: Not every step of an example gets to be taken, so there are some more examples than the division gives.
+EXAMPLES = 300 if THOROUGH else 60
+
+
+@dataclass
+class ModelJob:
+    """What a job should look like."""
+
+    owner: str
+    number: int
+    state: State = State.QUEUED
+    token: str | None = None
+    last_token: str | None = None
+    lapsed: bool = False
+    cancel: bool = False
+    returned: bool = False
+    tries: int = 0
+    outcomes: list[str | None] = field(default_factory=list)
+    failure: str | None = None
+    result: Result | None = None
+    due: bool = False
+    webhook: bool = False
+    model: str = "tiny"
+    profile: Profile = Profile.EXACT
+
+
+@dataclass
+class ModelDelivery:
+    """What a delivery should look like. `posted`: given out or in hand; `due`: its time has come, or is over there."""
+
+    state: str = "pending"
+    posted: bool = False
+    due: bool = True
+    token: str | None = None
+    last_token: str | None = None
+    tries: int = 0
+
+
+class _Repeating:
+    """Runs each script `runs` times with the same arguments, as one does whose answers got lost; gives the last."""
+
+    runs = 1
+    client: Any
+
+    def _run(self, script: str, *args: str | float) -> Any:
+        answer = super()._run(script, *args)  # type: ignore[misc]
+        for _ in range(self.runs - 1):
+            before = snapshot(self.client)
+            answer = super()._run(script, *args)  # type: ignore[misc]
+            assert snapshot(self.client) == before, f"{script} changed something when it was repeated"
+        return answer
+
+
+class RepeatingLedger(_Repeating, Ledger):
+    """The ledger, told everything twice."""
+
+
+class RepeatingOutbox(_Repeating, Outbox):
+    """The outbox, likewise."""
+
+
+def snapshot(client: Any) -> dict[str, Any]:
+    """Everything in Redis, but what being told the same again may renew: leases, heartbeats, the version told."""
+    found: dict[str, Any] = {}
+    for key in client.keys("svd:*"):
+        kind = client.type(key)
+        if kind == "zset":
+            times = not (key.endswith((":leases", ":models", ":queues")) or key.startswith("svd:workers"))
+            found[key] = client.zrange(key, 0, -1, withscores=times)
+        elif kind == "hash":
+            found[key] = {name: value for name, value in client.hgetall(key).items() if name != "version"}
+        elif not key.endswith(":heard"):
+            found[key] = client.get(key)
+    return found
+
+
+#: What may happen: how often, and with what arguments. Chance alone draws from it: Hypothesis leaves out whole rules in
+#: many of its examples and prefers what stands first, and then little comes of the rest.
+HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
+    "a_caller_submits": (
+        3,
+        {
+            "owner": OWNERS,
+            "key": KEYS,
+            "fingerprint": "fffg",
+            "webhook": (False, True),
+            "route": ROUTES,
+            "runs": (1, 1, 2),
+        },
+    ),
+    "a_caller_asks": (3, {"what": ("cancel", "forget", "look", "positions"), "runs": (1, 2)}),
+    "a_worker_process": (
+        2,
+        {"worker": WORKERS, "what": ("beats", "beats", "dies", "leaves"), "taken": TAKEN, "runs": (1, 2)},
+    ),
+    "a_message_is_delivered": (8, {"worker": WORKERS, "runs": (1, 1, 2)}),
+    "an_attempt_says_something": (
+        6,
+        {
+            "what": ("report", "progress", "finish", "finish", "failed", "retried", "released", "cancelled", "lost"),
+            "runs": (1, 2),
+        },
+    ),
+    "a_courier": (
+        5,
+        {
+            "what": ("posts", "claims", "claims", "delivers", "fails", "despairs", "is told: gone"),
+            "runs": (1, 1, 2),
+        },
+    ),
+    "time_passes_for": (
+        5,
+        {"what": ("a lease", "a lease", "publication", "desertion", "silence", "retention", "a webhook")},
+    ),
+    "a_worker_keeps_house": (6, {"what": ("dispatch", "reap", "expire"), "runs": (1, 1, 2)}),
+}
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Lets things happen; `self.jobs` says what should come of it."""
+
+    def __init__(self, client: Any, settings: Settings) -> None:
+        super().__init__()
+        client.flushdb()
+        self.client = client
+        self.ledger = RepeatingLedger(client, settings)
+        self.outbox = RepeatingOutbox(client, settings)
+        self.ledger.client = self.outbox.client = client
+        self.deliveries: dict[str, ModelDelivery] = {}
+        self.tries: list[Delivery] = []
+        self.jobs: dict[str, ModelJob] = {}
+        self.queues: dict[str, str] = {}
+        self.keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self.counted: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
+        self.made = 0
+        self.versions: dict[str, int] = {}
+        self.states_seen: dict[str, State] = {}
+        self.ever: list[str] = []
+        self.claims: list[Claim] = []
+        self.listener = client.pubsub(ignore_subscribe_messages=True)
+        self.listener.subscribe("svd:events")
+        self.listener.get_message(timeout=1)
+
+    def teardown(self) -> None:
+        self.listener.close()
+
+    # What may happen
+
+    @initialize(seed=st.integers(0, 2**32 - 1))
+    def begin(self, seed):
+        self.chance = Random(seed)
+        jobs, workers = self.chance.randint(1, 6), self.chance.randint(0, 3)
+        for _ in range(jobs):
+            self._accept("one", "", "f", 1, webhook=True)
+        for worker in WORKERS[:workers]:
+            self._heartbeat(worker, TAKEN[0], 1)
+
+    @rule()
+    def something_happens(self):
+        chance = self.chance
+        (name,) = chance.choices(list(HAPPENINGS), [weight for weight, _ in HAPPENINGS.values()])
+        arguments = {key: chance.choice(choices) for key, choices in HAPPENINGS[name][1].items()}
+        hypothesis.note(f"{name} {arguments}")
+        getattr(self, name)(chance, **arguments)
+
+    def a_caller_submits(self, chance, owner, key, fingerprint, webhook, route, runs):
+        self._accept(owner, key, fingerprint, runs, webhook=webhook, route=route)
+
+    def a_caller_asks(self, chance, what, runs):
+        if what == "positions":
+            self._check_positions()
+        elif self.ever:
+            job_id = chance.choice(self.ever)
+            {"cancel": lambda: self._cancel(job_id, runs), "forget": lambda: self._ask_to_forget(job_id)}.get(
+                what, lambda: self._look(job_id)
+            )()
+
+    def a_worker_process(self, chance, worker, what, taken, runs):
+        if what == "beats":
+            self._heartbeat(worker, taken, runs)
+        elif what == "dies":
+            self._shift_worker(worker, -2 * LONG)
+        else:
+            self.ledger.leave(worker)
+
+    def a_message_is_delivered(self, chance, worker, runs):
+        """To its first worker, or once more, or to one who knows, rightly or not, that the job's holder is dead."""
+        if pool := self._of_state(State.QUEUED) * 3 + self._of_state(State.STARTED) + self.ever:
+            job_id = chance.choice(pool)
+            held = self.ledger.holder(job_id)
+            assert (held is not None) == (self._state(job_id) is State.STARTED)
+            tokens = ["", "", *([held[1]] if held else []), *(claim.token for claim in self.claims[-2:])]
+            self._claim(job_id, worker, chance.choice(tokens), runs)
+
+    def an_attempt_says_something(self, chance, what, runs):
+        """One that is heard, or one that is stale and does not know it."""
+        heard = [claim for claim in self.claims if self._heard(claim) is not None]
+        if self.claims:
+            claim = chance.choice(heard * 3 + self.claims)
+            if what in {"report", "progress"}:
+                self._report(claim, Progress(Phase.SAMPLING, 1, 4) if what == "progress" else None, runs)
+            elif what == "finish":
+                self._publish(claim, runs)
+            else:
+                self._end_attempt(claim, what, runs)
+
+    def a_courier(self, chance, what, runs):
+        """One that gives out what is due, takes a delivery in hand, or settles a try, which may be stale."""
+        if what == "posts":
+            self._post(runs)
+        elif what == "claims":
+            pool = [job_id for job_id, delivery in self.deliveries.items() if delivery.state == "pending"]
+            if self.ever:
+                self._claim_delivery(chance.choice(pool * 3 + self.ever), runs)
+        elif self.tries:
+            heard = [each for each in self.tries if self._holds(each)]
+            self._settle_delivery(chance.choice(heard * 3 + self.tries), what, runs)
+
+    def time_passes_for(self, chance, what):
+        started, ended = self._of_state(State.STARTED), self._ended()
+        if what == "a lease":
+            for job_id in _some(chance, started):
+                self._lapse(job_id)
+        elif what == "silence":
+            self._be_silent()
+        elif what in {"publication", "desertion"}:
+            if what == "desertion":
+                self._desert(chance)
+            for job_id in self._members("published:*"):
+                self._shift(self._published(job_id), job_id, -LONG - REPUBLISH_AFTER - 1)
+        elif what == "a webhook":
+            for job_id in _some(chance, sorted(self.deliveries)):
+                self._let_time_pass_for(job_id)
+        elif what == "retention" and ended:
+            job_id = chance.choice(ended)
+            self._shift("ended", job_id, -10_000_000)
+            self.jobs[job_id].due = True
+
+    def a_worker_keeps_house(self, chance, what, runs):
+        {"dispatch": self._dispatch, "reap": self._reap, "expire": self._expire}[what](runs)
+
+    # Callers
+
+    def _accept(
+        self,
+        owner: str,
+        key: str,
+        fingerprint: str,
+        runs: int,
+        *,
+        webhook: bool = False,
+        route: tuple[str, Profile] = ROUTES[0],
+    ) -> None:
+        job_id = f"job-{self.made:03}"
+        earlier = self.keys.get((owner, key)) if key else None
+        if earlier and earlier[0] not in self.jobs:
+            earlier = None
+        with self._repeated(runs):
+            if earlier and earlier[1] != fingerprint:
+                with pytest.raises(IdempotencyConflictError):
+                    self._submit(job_id, owner, key, fingerprint, route, webhook=webhook)
+                return
+            accepted = self._submit(job_id, owner, key, fingerprint, route, webhook=webhook)
+        if earlier:
+            assert accepted == earlier[0]
+            return
+        assert accepted == job_id
+        self.jobs[job_id] = ModelJob(owner, self.made, webhook=webhook, model=route[0], profile=route[1])
+        self.ever.append(job_id)
+        self.made += 1
+        self.counted["created"] += 1
+        if key:
+            self.keys[owner, key] = (job_id, fingerprint)
+
+    def _submit(
+        self, job_id: str, owner: str, key: str, fingerprint: str, route: tuple[str, Profile], *, webhook: bool
+    ) -> str:
+        # Each has a host of its own, so that none waits for another.
+        url = f"https://{job_id}/" if webhook else ""
+        more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint, "webhook": url}
+        parameters = replace(PARAMETERS, profile=route[1])
+        model = {"name": route[0]}
+        return self.ledger.submit(job_id, parameters=parameters, model=model, input=f"inputs/{job_id}.png", **more)
+
+    def _cancel(self, job_id: str, runs: int) -> None:
+        with self._repeated(runs):
+            if job_id not in self.jobs:
+                with pytest.raises(UnknownJobError):
+                    self.ledger.cancel(job_id)
+                return
+            job = self.jobs[job_id]
+            if job.state is State.QUEUED:
+                self._end(job, State.CANCELLED)
+            job.cancel = job.cancel or job.state is State.STARTED
+            assert self.ledger.cancel(job_id) is job.state
+
+    def _ask_to_forget(self, job_id: str) -> None:
+        if job_id not in self.jobs:
+            with pytest.raises(UnknownJobError):
+                self.ledger.forget(job_id)
+            return
+        assert self.ledger.forget(job_id) is self.jobs[job_id].state.ended
+        if self.jobs[job_id].state.ended:
+            self._forget(job_id)
+
+    def _look(self, job_id: str) -> None:
+        if job_id not in self.jobs:
+            with pytest.raises(UnknownJobError):
+                self.ledger.find(job_id)
+            return
+        model, job = self.jobs[job_id], self.ledger.find(job_id)
+        assert (job.state, job.owner, job.cancel_requested) == (model.state, model.owner, model.cancel)
+        assert [attempt.outcome for attempt in job.attempts] == model.outcomes
+        assert job.result == model.result
+        assert (job.position is not None) == (model.state is State.QUEUED)
+
+    def _check_positions(self) -> None:
+        for model in ("tiny", "other"):
+            queued = [job_id for job_id in self._of_state(State.QUEUED) if self.jobs[job_id].model == model]
+            positions = sorted(self.ledger.find(job_id).position or 0 for job_id in queued)
+            assert positions == list(range(1, len(queued) + 1))
+
+    # Workers
+
+    def _heartbeat(self, worker: str, taken: tuple[str, tuple[str, ...]], runs: int) -> None:
+        status = WorkerStatus(worker, "cpu", "instance", 1, taken[0], False, 0.0, 1.0, profiles=taken[1])
+        with self._repeated(runs):
+            self.ledger.heartbeat(status)
+        self.queues[worker] = status.queue
+        self._shift_worker(worker, LONG)
+        self._shift("queues", status.queue, LONG)
+
+    def _claim(self, job_id: str, worker: str, dead: str, runs: int) -> None:
+        job = self.jobs.get(job_id)
+        # One of which nothing was ever heard takes anything.
+        if job is not None and worker in self.queues and not _takes(self.queues[worker], job):
+            assert self.ledger.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead) is None
+            self.seen["refused"] += 1
+            return
+        if job is not None and job.state is State.STARTED and (job.lapsed or job.token == dead):
+            self._lose(job)
+        with self._repeated(runs):
+            claim = self.ledger.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead)
+        if job is None or job.state is not State.QUEUED:
+            assert claim is None
+            return
+        assert claim is not None
+        job.state, job.token, job.lapsed = State.STARTED, claim.token, False
+        job.outcomes.append(None)
+        job.tries += 1
+        self.counted["attempts|started"] += 1
+        assert claim.attempt == len(job.outcomes)
+        self.claims.append(claim)
+
+    def _report(self, claim: Claim, progress: Progress | None, runs: int) -> None:
+        job = self._heard(claim)
+        with self._repeated(runs):
+            if job is None:
+                with pytest.raises(StaleAttemptError):
+                    self.ledger.report(claim, progress)
+                return
+            assert self.ledger.report(claim, progress) is job.cancel
+        job.lapsed = False
+
+    def _publish(self, claim: Claim, runs: int) -> None:
+        result = Result(f"results/{claim.job_id}/{claim.token}.mp4", 1, "00ff", 64, 64, 3, {})
+        job = self._heard(claim)
+        with self._repeated(runs):
+            if job is None:
+                self._expect_nothing(claim, lambda: self._finish(claim, result), of=State.FINISHED)
+                return
+            self._finish(claim, result)
+        self._close(job, "finished")
+        job.last_token, job.cancel, job.result = claim.token, False, result
+        self._end(job, State.FINISHED)
+
+    def _finish(self, claim: Claim, result: Result) -> None:
+        self.ledger.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=2)
+
+    def _end_attempt(self, claim: Claim, outcome: str, runs: int) -> None:
+        job = self._heard(claim)
+        with self._repeated(runs):
+            if job is None:
+                self._expect_nothing(claim, lambda: self._settle(claim, outcome))
+                return
+            self._settle(claim, outcome)
+        self._close(job, outcome)
+        job.last_token = claim.token
+        if outcome == "failed":
+            self._fail(job, "reason")
+        elif outcome == "cancelled":
+            self._end(job, State.CANCELLED)
+        else:
+            job.tries -= outcome == "released"
+            self._repeat_or_end(job, "worker_lost" if outcome == "lost" else "reason")
+
+    def _settle(self, claim: Claim, outcome: str) -> None:
+        if outcome == "failed":
+            self.ledger.fail(claim, Failure("reason", "why"))
+        elif outcome == "retried":
+            self.ledger.retry(claim, Failure("reason", "why"))
+        elif outcome == "released":
+            self.ledger.release(claim)
+        elif outcome == "lost":
+            self.ledger.lose(claim)
+        else:
+            self.ledger.confirm_cancel(claim)
+
+    def _expect_nothing(self, claim: Claim, write: Callable[[], None], of: State | None = None) -> None:
+        """A write that comes too late is refused, or waved through if its attempt has been settled by its own word."""
+        job = self.jobs.get(claim.job_id)
+        told = job is not None and job.last_token == claim.token and of in {None, job.state}
+        if told:
+            write()
+        else:
+            with pytest.raises(StaleAttemptError):
+                write()
+
+    # Couriers
+
+    def _post(self, runs: int) -> None:
+        due = {job_id for job_id, each in self.deliveries.items() if each.state == "pending" and each.due}
+        lost = {job_id for job_id in due if self.deliveries[job_id].token is not None}
+        # What has killed two couriers has to wait.
+        chosen = due - {job_id for job_id in lost if self.deliveries[job_id].tries > 1}
+        with self._repeated(runs):
+            answered = self.outbox.post()
+        assert set(answered) == (chosen if runs == 1 else set())
+        for job_id in lost:
+            self.counted["webhook_tries|lost"] += 1
+            delivery = self.deliveries[job_id]
+            delivery.posted, delivery.due, delivery.token = False, False, None
+        for job_id in chosen:
+            self.deliveries[job_id].posted, self.deliveries[job_id].due = True, False
+            self._shift("posted", job_id, LONG)  # however slow this machine is
+
+    def _claim_delivery(self, job_id: str, runs: int) -> None:
+        with self._repeated(runs):
+            claimed = self.outbox.claim(job_id)
+        delivery = self.deliveries.get(job_id)
+        free = delivery is not None and delivery.state == "pending" and delivery.token is None
+        if delivery is None or not free or not (delivery.posted or delivery.due):
+            assert claimed is None
+            return
+        assert claimed is not None
+        delivery.tries += 1
+        assert (claimed.number, claimed.job.id, claimed.job.state.ended) == (delivery.tries, job_id, True)
+        delivery.posted, delivery.due, delivery.token = True, False, claimed.token
+        self._shift("posted", job_id, LONG)
+        self.tries.append(claimed)
+
+    def _settle_delivery(self, claimed: Delivery, what: str, runs: int) -> None:
+        tell: Callable[[], None] = {
+            "delivers": lambda: self.outbox.deliver(claimed, 200),
+            "fails": lambda: self.outbox.fail(claimed, 500, "", pause=LONG),
+            "despairs": lambda: self.outbox.fail(claimed, 500, "", pause=1_000 * LONG),
+            "is told: gone": lambda: self.outbox.give_up(claimed, 410, ""),
+        }[what]
+        held = self._holds(claimed)
+        delivery = self.deliveries.get(claimed.job.id)
+        with self._repeated(runs):
+            if not held and delivery is not None and delivery.last_token != claimed.token:
+                with pytest.raises(StaleAttemptError):
+                    tell()
+                return
+            tell()
+        if not held or delivery is None:
+            return
+        delivery.token, delivery.last_token, delivery.posted = None, claimed.token, False
+        self.counted["webhook_tries|" + ("delivered" if what == "delivers" else "failed")] += 1
+        if what == "fails":
+            delivery.due = False
+            return
+        delivery.state = "delivered" if what == "delivers" else "given_up"
+        self.counted[f"webhooks|{delivery.state}"] += 1
+        if claimed.job.id not in self.jobs:
+            del self.deliveries[claimed.job.id]
+
+    def _holds(self, claimed: Delivery) -> bool:
+        delivery = self.deliveries.get(claimed.job.id)
+        return delivery is not None and delivery.token == claimed.token
+
+    def _let_time_pass_for(self, job_id: str) -> None:
+        delivery = self.deliveries[job_id]
+        if delivery.state == "pending":
+            self._shift("posted" if delivery.posted else "outbox", job_id, -3 * LONG)
+            delivery.due = True
+
+    # House-keeping
+
+    def _dispatch(self, runs: int) -> None:
+        published, waiting = self._members("published:*"), self._members("waiting:*")
+        with self._repeated(runs):
+            answered = self.ledger.dispatch()
+        chosen = list(answered)
+        if runs > 1:
+            assert answered == {}
+            chosen = sorted(self._members("published:*") - published)
+        else:
+            for model in ("tiny", "other"):
+                for profile in Profile:
+                    self._check_order(chosen, waiting, model, profile)
+        at_work, loads = self._at_work(), self._loads()
+        for job_id in chosen:
+            job, queue = self.jobs[job_id], self.client.hget(f"svd:job:{job_id}", "queue")
+            assert _takes(queue, job)
+            assert queue in at_work or not any(each.startswith(f"{job.model}|") for each in at_work)
+            if not job.returned:
+                assert loads["published", queue] <= max(1, at_work[queue]) + sum(
+                    self.jobs[i].returned for i in published
+                )
+            if runs == 1:
+                assert answered[job_id] == celery_queue("svd", queue)
+        # Nobody has room for what still waits, and all of that is new.
+        for job_id in waiting - set(chosen):
+            job = self.jobs[job_id]
+            takers = [queue for queue in at_work if _takes(queue, job)]
+            if not any(queue.startswith(f"{job.model}|") for queue in at_work):
+                takers = [f"{job.model}|"]
+            assert all(loads["published", queue] >= max(1, at_work[queue]) for queue in takers)
+            assert not takers or not job.returned
+        self._note_publication(chosen)
+
+    def _check_order(self, chosen: list[str], waiting: set[str], model: str, profile: Profile) -> None:
+        """Those who had waited already come first; an owner's other jobs in the order of their submission."""
+        of_route = {i for i in waiting if (self.jobs[i].model, self.jobs[i].profile) == (model, profile)}
+        chosen, waiting = [job_id for job_id in chosen if job_id in of_route], of_route
+        order = chosen + sorted(waiting - set(chosen))
+        returned = [self.jobs[job_id].returned for job_id in order]
+        assert returned[: len(chosen)] == sorted(returned, reverse=True)[: len(chosen)]
+        for owner in OWNERS:
+            fresh = [self.jobs[job_id] for job_id in order]
+            numbers = [job.number for job in fresh if job.owner == owner and not job.returned]
+            mine = [self.jobs[job_id] for job_id in chosen]
+            first = [job.number for job in mine if job.owner == owner and not job.returned]
+            assert first == sorted(numbers)[: len(first)]
+
+    def _desert(self, chance: Random) -> None:
+        """All workers of a queue that has jobs fall silent."""
+        if queues := sorted({queue for _, queue in self._loads()}):
+            deserted = chance.choice(queues)
+            for worker in (worker for worker, queue in self.queues.items() if queue == deserted):
+                self._shift_worker(worker, -2 * LONG)
+
+    def _lapse(self, job_id: str) -> None:
+        self._shift("leases", job_id, -3 * LONG)
+        self.jobs[job_id].lapsed = True
+
+    def _be_silent(self) -> None:
+        """Nobody is heard for a long time."""
+        for job_id in self._members("leases"):
+            self._shift("leases", job_id, -10 * LONG)
+        if heard := self.client.get("svd:heard"):
+            self.client.set("svd:heard", float(heard) - 10 * LONG)
+
+    def _note_publication(self, job_ids: Iterable[str]) -> None:
+        """However slow this machine is: only a rule makes it long ago."""
+        for job_id in job_ids:
+            self._shift(self._published(job_id), job_id, LONG)
+
+    def _reap(self, runs: int) -> None:
+        lapsed = {job_id for job_id, job in self.jobs.items() if job.lapsed}
+        queue_of = {job_id: self.client.hget(f"svd:job:{job_id}", "queue") for job_id in self.jobs}
+        started = Counter(queue_of[job_id] for job_id in self._of_state(State.STARTED) if job_id not in lapsed)
+        seconds, _ = self.client.time()
+        overdue = {
+            job_id
+            for model in ("tiny", "other")
+            for job_id in self.client.zrangebyscore(f"svd:published:{model}", "-inf", seconds)
+        }
+        at_work = self._at_work()
+        republished = {job_id for job_id in overdue if at_work[queue_of[job_id]] > started[queue_of[job_id]]}
+        deserted = {
+            job_id
+            for job_id in overdue
+            if queue_of[job_id] not in at_work and any(_takes(queue, self.jobs[job_id]) for queue in at_work)
+        }
+        with self._repeated(runs):
+            answered = self.ledger.reap()
+        for job_id in lapsed:
+            self._lose(self.jobs[job_id])
+        if runs > 1:
+            assert answered == ([], {})
+        else:
+            assert set(answered[0]) == lapsed
+            assert answered[1] == {job_id: celery_queue("svd", queue_of[job_id]) for job_id in republished}
+        assert deserted <= self._members("waiting:*")
+        self.seen.update({"deserted": len(deserted), "republished": len(republished)})
+        for job_id in deserted:
+            self.jobs[job_id].returned = True
+        self._note_publication(republished)
+
+    def _expire(self, runs: int) -> None:
+        due = {job_id for job_id, job in self.jobs.items() if job.due}
+        with self._repeated(runs):
+            answered = self.ledger.expire()
+        assert set(answered) == (due if runs == 1 else set())
+        for job_id in due:
+            job = self.jobs[job_id]
+            if job.state is State.FINISHED:
+                job.state, job.due, job.result = State.EXPIRED, False, None
+            else:
+                self._forget(job_id)
+
+    # What should come of it
+
+    def _heard(self, claim: Claim) -> ModelJob | None:
+        job = self.jobs.get(claim.job_id)
+        return job if job is not None and job.state is State.STARTED and job.token == claim.token else None
+
+    def _close(self, job: ModelJob, outcome: str) -> None:
+        assert job.outcomes[-1] is None
+        job.outcomes[-1] = outcome
+        job.token, job.lapsed = None, False
+        self.counted[f"attempts|{outcome}"] += 1
+
+    def _lose(self, job: ModelJob) -> None:
+        self._close(job, "lost")
+        self._repeat_or_end(job, "worker_lost")
+
+    def _repeat_or_end(self, job: ModelJob, code: str) -> None:
+        if job.cancel:
+            self._end(job, State.CANCELLED)
+        elif job.tries >= MAX_ATTEMPTS:
+            self._fail(job, code)
+        else:
+            job.state, job.returned = State.QUEUED, True
+
+    def _fail(self, job: ModelJob, code: str) -> None:
+        job.failure = code
+        self.counted[f"failed|{code}"] += 1
+        self._end(job, State.FAILED)
+
+    def _end(self, job: ModelJob, state: State) -> None:
+        job.state = state
+        self.counted[f"ended|{state}"] += 1
+        if job.webhook:
+            self.deliveries[f"job-{job.number:03}"] = ModelDelivery()
+
+    def _forget(self, job_id: str) -> None:
+        del self.jobs[job_id]
+        if job_id in self.deliveries and self.deliveries[job_id].state != "pending":
+            del self.deliveries[job_id]
+
+    # Looks behind the ledger
+
+    def _repeated(self, runs: int) -> "_Runs":
+        return _Runs((self.ledger, self.outbox), runs)
+
+    def _shift(self, name: str, member: str, seconds: float) -> None:
+        if self.client.zscore(f"svd:{name}", member) is not None:
+            self.client.zincrby(f"svd:{name}", seconds, member)
+
+    def _shift_worker(self, worker: str, seconds: float) -> None:
+        for name in ("workers", f"workers:{self.queues.get(worker)}"):
+            self._shift(name, worker, seconds)
+
+    def _members(self, name: str) -> set[str]:
+        """Of all sets whose name has that pattern."""
+        return {each for key in self.client.keys(f"svd:{name}") for each in self.client.zrange(key, 0, -1)}
+
+    def _published(self, job_id: str) -> str:
+        return f"published:{self.jobs[job_id].model}"
+
+    def _at_work(self) -> Counter[str]:
+        """How many live workers take jobs from each queue."""
+        live = self.client.zrangebyscore("svd:workers", self.client.time()[0] - WORKER_SILENCE, "+inf")
+        return Counter(self.queues[worker] for worker in live)
+
+    def _loads(self) -> Counter[tuple[str, str]]:
+        """How many jobs each queue has that are published or started, as the jobs themselves say."""
+        names = {"published": self._members("published:*"), "started": self._members("leases")}
+        return Counter(
+            (kind, self.client.hget(f"svd:job:{job_id}", "queue")) for kind, ids in names.items() for job_id in ids
+        )
+
+    def _route(self, job_id: str) -> str:
+        return f"{self.jobs[job_id].model}|{self.jobs[job_id].profile}"
+
+    def _state(self, job_id: str) -> State | None:
+        return self.jobs[job_id].state if job_id in self.jobs else None
+
+    def _of_state(self, state: State) -> list[str]:
+        return [job_id for job_id, job in self.jobs.items() if job.state is state]
+
+    def _ended(self) -> list[str]:
+        return [job_id for job_id, job in self.jobs.items() if job.state.ended]
+
+    # The invariants
+
+    @invariant()
+    def each_job_is_in_exactly_the_sets_of_its_state(self):
+        waiting, published = self._members("waiting:*"), self._members("published:*")
+        assert not waiting & published
+        assert waiting | published == set(self._of_state(State.QUEUED))
+        for model in ("tiny", "other"):
+            for profile in Profile:
+                route = f"{model}|{profile}"
+                queued = {i for i in self._of_state(State.QUEUED) if self._route(i) == route}
+                assert self._members(f"queued:{route}") == queued
+                assert self._members(f"waiting:{route}") == queued & waiting
+            queued = {i for i in self._of_state(State.QUEUED) if self.jobs[i].model == model}
+            assert self._members(f"waiting:{model}") == queued & waiting
+            assert self._members(f"published:{model}") == queued & published
+        sets = {name: self._members(name) for name in ("leases", "ended")}
+        assert sets["leases"] == set(self._of_state(State.STARTED))
+        assert sets["ended"] == set(self._ended())
+        for owner in OWNERS:
+            assert self._members(f"owner:{owner}") == {i for i, job in self.jobs.items() if job.owner == owner}
+
+    @invariant()
+    def each_worker_is_in_the_set_of_its_queue_alone(self):
+        there = self._members("workers")
+        queues = {self.queues[worker] for worker in there}
+        assert self._members("queues") == queues
+        assert set(self.client.keys("svd:workers:*")) == {f"svd:workers:{queue}" for queue in queues}
+        for queue in queues:
+            assert self._members(f"workers:{queue}") == {worker for worker in there if self.queues[worker] == queue}
+
+    @invariant()
+    def the_counts_are_those_of_the_jobs(self):
+        of_owners = Counter(self.jobs[job_id].owner for job_id in self._of_state(State.QUEUED))
+        assert self.client.hgetall("svd:queued_of") == {owner: str(number) for owner, number in of_owners.items()}
+        loads = {f"{kind}|{queue}": str(number) for (kind, queue), number in self._loads().items()}
+        assert self.client.hgetall("svd:loads") == loads
+        states = {state: int(number) for state, number in self.client.hgetall("svd:states").items()}
+        assert {state: number for state, number in states.items() if number} == Counter(
+            job.state for job in self.jobs.values()
+        )
+        kinds = ("created", "attempts|", "ended|", "failed|", "webhooks|", "webhook_tries|")
+        counters = self.client.hgetall("svd:counters").items()
+        assert {name: int(number) for name, number in counters if name.startswith(kinds)} == +self.counted
+
+    @invariant()
+    def each_ended_job_with_a_webhook_has_one_delivery_and_pending_ones_are_in_the_outbox(self):
+        asked_and_ended = {job_id for job_id in self._ended() if self.jobs[job_id].webhook}
+        outlived = {job_id for job_id in self.deliveries if job_id not in self.jobs}
+        assert set(self.deliveries) == asked_and_ended | outlived
+        assert all(self.deliveries[job_id].state == "pending" for job_id in outlived)
+        assert set(self.client.keys("svd:delivery:*")) == {f"svd:delivery:{job_id}" for job_id in self.deliveries}
+        pending = {job_id: each for job_id, each in self.deliveries.items() if each.state == "pending"}
+        assert self._members("posted") == {job_id for job_id, each in pending.items() if each.posted}
+        assert self._members("outbox") == {job_id for job_id, each in pending.items() if not each.posted}
+        for job_id, delivery in self.deliveries.items():
+            record = self.client.hgetall(f"svd:delivery:{job_id}")
+            assert (record["state"], record.get("token")) == (delivery.state, delivery.token)
+            assert int(record["tries"]) == delivery.tries
+            assert ("job" in record) == (delivery.state == "pending")
+            assert ("next" in record) == (job_id in pending and delivery.token is None)
+
+    @invariant()
+    def each_record_says_what_happened_and_only_legal_moves_were_made(self):
+        ids = list(self.jobs)
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(f"svd:job:{job_id}")
+            records = dict(zip(ids, pipe.execute(), strict=True))
+        assert set(self.client.keys("svd:job:*")) == {f"svd:job:{job_id}" for job_id in ids}
+        for job_id, record in records.items():
+            self._check_record(self.jobs[job_id], record)
+            state, before = State(record["state"]), self.states_seen.get(job_id, State.QUEUED)
+            assert state is before or state in MOVES[before] or state in MOVES[State.QUEUED] & _reach(before)
+            self.states_seen[job_id] = state
+
+    def _check_record(self, job: ModelJob, record: dict[str, str]) -> None:
+        assert record["state"] == job.state
+        assert record.get("token") == job.token
+        assert ("token" in record) == (job.state is State.STARTED)
+        outcomes = [record.get(f"outcome:{number}") for number in range(1, int(record["attempt"]) + 1)]
+        assert outcomes == job.outcomes
+        assert int(record["tries"]) == job.tries == len(outcomes) - outcomes.count("released")
+        assert job.tries <= MAX_ATTEMPTS
+        assert outcomes.count("finished") == (job.state in {State.FINISHED, State.EXPIRED})
+        assert ("result" in record) == (job.state is State.FINISHED)
+        if job.result is not None:
+            assert json.loads(record["result"])["artifact"] == job.result.artifact
+        assert record.get("failure_code") == job.failure
+        assert (job.failure is not None) == (job.state is State.FAILED)
+        assert ("ended" in record) == job.state.ended
+
+    @invariant()
+    def every_change_is_told_with_the_next_version(self):
+        while (message := self.listener.get_message(timeout=0)) is not None:
+            job_id, version, *_ = message["data"].split(" ")
+            assert int(version) == self.versions.get(job_id, 0) + 1
+            self.versions[job_id] = int(version)
+        for job_id in self.jobs:
+            assert int(self.client.hget(f"svd:job:{job_id}", "version")) >= self.versions.get(job_id, 0)
+
+
+class _Runs:
+    def __init__(self, repeating: Iterable[_Repeating], runs: int) -> None:
+        self._repeating, self._runs = list(repeating), runs
+
+    def __enter__(self) -> None:
+        self._set(self._runs)
+
+    def __exit__(self, *error: object) -> None:
+        self._set(1)
+
+    def _set(self, runs: int) -> None:
+        for each in self._repeating:
+            each.runs = runs
+
+
+def _some(chance: Random, ids: list[str]) -> list[str]:
+    """Some of them; none only where there are none."""
+    return chance.sample(ids, chance.randint(1, len(ids))) if ids else []
+
+
+def _takes(queue: str, job: ModelJob) -> bool:
+    """Whether a job may be given to that queue."""
+    model, profiles = queue.split("|")
+    return model == job.model and (not profiles or str(job.profile) in profiles.split(","))
+
+
+def _reach(state: State) -> frozenset[State]:
+    """What a claim may do in one script to a job whose holder is dead: queue it again, and move it on from there."""
+    return MOVES[State.QUEUED] if state is State.STARTED else frozenset()
+
+
+@pytest.mark.enable_socket
+@pytest.mark.timeout(1_800)
+def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_settings):
+    settings = make_settings(SVD_LEASE=LONG, SVD_MAX_ATTEMPTS=MAX_ATTEMPTS, SVD_WEBHOOK_BACKOFF=LONG)
+    taken = Counter[str]()
+
+    class Counted(LedgerMachine):
+        @invariant()
+        def count(self) -> None:
+            taken["steps"] += 1
+
+        def teardown(self) -> None:
+            super().teardown()
+            taken.update(self.counted + self.seen)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        make: Any = lambda: Counted(client, settings)  # noqa: E731  (the signature wants a class, the code a maker)
+        run_state_machine_as_test(
+            make,
+            settings=hypothesis.settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize=not THOROUGH,
+                phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+                suppress_health_check=list(hypothesis.HealthCheck),
+            ),
+        )
+    assert taken["steps"] >= EXAMPLES * STEPS * 0.7
+    assert all(taken[f"webhook_tries|{outcome}"] for outcome in ("delivered", "failed")), taken
+    assert taken["refused"], taken
+    rare = ("webhook_tries|lost", "deserted", "republished")
+    assert all(taken[name] for name in rare) or not THOROUGH, taken

@@ -1,0 +1,326 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+
+import msgspec
+import pytest
+from prometheus_client import Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from svd_service.config import ConfigurationError, Settings
+from svd_service.errors import UnavailableError
+from svd_service.jobs.job import Failure, Holder, Result
+from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.ledger.jobs import DeviceMemory, Figures, Ledger, QueueFigures, WorkerStatus, connect
+from svd_service.telemetry.exporter import HostCollector, LedgerCollector, registry, serving
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+NOTHING = Figures({}, 0, {}, {}, {}, {}, {}, {}, {})
+WORKER = WorkerStatus("host-b/0", "cuda:0", "i", 7, "svd-xt", trained=True, ready_since=1.0, load_seconds=31.5)
+FIGURES = Figures(
+    jobs={"queued": 2, "finished": 5, "failed": 2, "expired": 1},
+    created=11,
+    refused={"not_an_image": 1},
+    ended={"finished": 6, "failed": 2},
+    failed={"out_of_memory": 1, "lost": 1},
+    attempts={"started": 12, "finished": 6, "lost": 4},
+    queues={("svd-xt", "exact"): QueueFigures(2, 12.5, 37.5), ("svd-xt", "draft"): QueueFigures(0, 0.0, None)},
+    phases={("cuda:0", "sampling"): (6, 240.0), ("cuda:0", "decoding"): (6, 60.0), ("cpu", "sampling"): (1, 9.0)},
+    steps={"cuda:0": (150, 240.0), "cpu": (25, 9.0)},
+    workers=[WORKER, replace(WORKER, worker="host-a/0", load_seconds=29.0, device_memory=DeviceMemory(80, 70, 60))],
+    causes={("failed", "out_of_memory"): 1, ("lost", "worker_lost"): 4},
+    redis_memory=(1_000, 4_000),
+    webhooks={"delivered": 4, "given_up": 1},
+    webhook_tries={"delivered": 4, "failed": 9},
+    webhooks_pending=3,
+    webhook_overdue=1.5,
+)
+PARAMETERS = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
+
+
+@dataclass
+class Told:
+    figures_: Figures
+
+    def figures(self) -> Figures:
+        return self.figures_
+
+
+class Unreachable:
+    def figures(self) -> Figures:
+        raise UnavailableError("Redis cannot be reached")
+
+
+def exposed(source: "Told | Unreachable | Ledger") -> str:
+    return generate_latest(registry(LedgerCollector(source))).decode()
+
+
+def samples(text: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f"[{value}]" for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def names(families: Iterable[Metric]) -> list[tuple[str, str]]:
+    return [(family.name, family.type) for family in families]
+
+
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if not found:
+        (pytest.fail if CI else pytest.skip)("no promtool (Debian: prometheus)")
+    return found
+
+
+def test_every_figure_of_the_ledger_is_shown() -> None:
+    shown = samples(exposed(Told(FIGURES)))
+    expected = {
+        "svd_ledger_up": 1,
+        "svd_jobs[queued]": 2,
+        "svd_jobs[finished]": 5,
+        "svd_jobs[expired]": 1,
+        "svd_jobs_created_total": 11,
+        "svd_jobs_refused_total[not_an_image]": 1,
+        "svd_jobs_ended_total[finished]": 6,
+        "svd_jobs_ended_total[failed]": 2,
+        "svd_jobs_failed_total[out_of_memory]": 1,
+        "svd_attempts_total[started]": 12,
+        "svd_attempts_total[lost]": 4,
+        "svd_queue_length[svd-xt][exact]": 2,
+        "svd_queue_length[svd-xt][draft]": 0,
+        "svd_queue_oldest_seconds[svd-xt][exact]": 12.5,
+        "svd_phase_seconds_count[cuda:0][sampling]": 6,
+        "svd_phase_seconds_sum[cuda:0][sampling]": 240,
+        "svd_step_seconds_count[cuda:0]": 150,
+        "svd_step_seconds_sum[cpu]": 9,
+        "svd_webhooks_pending": 3,
+        "svd_webhook_overdue_seconds": 1.5,
+        "svd_webhooks_total[given_up]": 1,
+        "svd_webhook_attempts_total[failed]": 9,
+        "svd_workers_ready": 2,
+        "svd_worker_ready[cuda:0][svd-xt][host-a/0]": 1,
+        "svd_worker_load_seconds[cuda:0][host-b/0]": 31.5,
+        "svd_attempts_in_vain_total[out_of_memory][failed]": 1,
+        "svd_attempts_in_vain_total[worker_lost][lost]": 4,
+        "svd_queue_predicted_wait_seconds[svd-xt][exact]": 37.5,
+        "svd_device_memory_size_bytes[cuda:0][host-a/0]": 80,
+        "svd_device_memory_used_bytes[cuda:0][host-a/0]": 70,
+        "svd_device_memory_reserved_bytes[cuda:0][host-a/0]": 60,
+        "svd_redis_memory_used_bytes": 1_000,
+        "svd_redis_memory_max_bytes": 4_000,
+    }
+    assert {name: shown.get(name) for name in expected} == expected
+    assert "svd_device_memory_used_bytes[cuda:0][host-b/0]" not in shown
+    assert "svd_queue_predicted_wait_seconds[svd-xt][draft]" not in shown
+
+
+def test_the_disk_under_the_data_folder_and_the_bound_of_the_queue_are_shown(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(SVD_LONGEST_WAIT=900)
+    before = samples(generate_latest(registry(HostCollector(settings))).decode())
+    assert before == {"svd_queue_bound_seconds": 900}  # there is no such folder yet
+    settings.data_dir.mkdir()
+    shown = samples(generate_latest(registry(HostCollector(settings))).decode())
+    assert shown["svd_data_size_bytes"] == shutil.disk_usage(settings.data_dir).total
+    assert 0 < shown["svd_data_free_bytes"] <= shown["svd_data_size_bytes"]
+
+
+def test_counters_of_what_has_not_happened_yet_start_at_zero() -> None:
+    shown = samples(exposed(Told(NOTHING)))
+    assert shown["svd_jobs[started]"] == 0
+    assert shown["svd_jobs_ended_total[cancelled]"] == 0
+    assert shown["svd_attempts_in_vain_total[worker_lost][lost]"] == 0
+    assert shown["svd_jobs_refused_total[image_too_large]"] == 0
+    assert shown["svd_attempts_total[released]"] == 0
+    assert shown["svd_webhooks_total[given_up]"] == shown["svd_webhook_attempts_total[lost]"] == 0
+    assert set(shown.values()) == {0, 1}
+
+
+def test_a_ledger_out_of_reach_says_so_and_nothing_else() -> None:
+    assert samples(exposed(Unreachable())) == {"svd_ledger_up": 0}
+
+
+def test_a_redis_that_is_not_there_is_a_ledger_out_of_reach(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
+    assert samples(exposed(Ledger(connect(settings), settings))) == {"svd_ledger_up": 0}
+
+
+def test_the_order_does_not_depend_on_that_of_the_figures() -> None:
+    turned = replace(
+        FIGURES,
+        jobs=dict(reversed(FIGURES.jobs.items())),
+        failed=dict(reversed(FIGURES.failed.items())),
+        phases=dict(reversed(FIGURES.phases.items())),
+        steps=dict(reversed(FIGURES.steps.items())),
+        workers=FIGURES.workers[::-1],
+    )
+    assert exposed(Told(turned)) == exposed(Told(FIGURES))
+    reasons = [line for line in exposed(Told(FIGURES)).splitlines() if line.startswith("svd_jobs_failed_total{")]
+    assert reasons == sorted(reasons)
+
+
+def test_the_families_are_described_as_they_are_collected(settings: Settings) -> None:
+    for collector in (LedgerCollector(Told(FIGURES)), HostCollector(settings)):
+        assert names(collector.describe()) == names(collector.collect())
+
+
+def test_registering_reads_nothing_and_one_family_can_be_asked_for_alone() -> None:
+    shown = generate_latest(registry(LedgerCollector(Unreachable())).restricted_registry(["svd_ledger_up"])).decode()
+    assert samples(shown) == {"svd_ledger_up": 0}
+    some = generate_latest(registry(LedgerCollector(Told(FIGURES))).restricted_registry(["svd_queue_length"])).decode()
+    assert samples(some) == {"svd_queue_length[svd-xt][exact]": 2, "svd_queue_length[svd-xt][draft]": 0}
+
+
+@pytest.mark.parametrize("source", [Told(FIGURES), Told(NOTHING), Unreachable()], ids=["busy", "new", "unreachable"])
+def test_promtool_has_nothing_to_say(promtool: str, source: Told | Unreachable) -> None:
+    check = subprocess.run(
+        [promtool, "check", "metrics"], input=exposed(source), text=True, capture_output=True, check=False, timeout=60
+    )
+    assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+
+
+def test_what_the_real_ledger_counted_outlives_every_process(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    finish_one_job(ledger)
+    ledger.count_refused("broken_image")
+    shown = samples(exposed(Ledger(connect(settings), settings)))
+    assert shown["svd_jobs[finished]"] == shown["svd_jobs_ended_total[finished]"] == 1
+    assert shown["svd_jobs_created_total"] == shown["svd_jobs_refused_total[broken_image]"] == 1
+    assert shown["svd_attempts_total[started]"] == shown["svd_attempts_total[finished]"] == 1
+    assert shown["svd_phase_seconds_sum[cpu][sampling]"] == shown["svd_step_seconds_sum[cpu]"] == 1.5
+    assert shown["svd_step_seconds_count[cpu]"] == 4
+    assert shown["svd_workers_ready"] == 0
+    assert shown["svd_redis_memory_used_bytes"] > 0
+    assert shown["svd_redis_memory_max_bytes"] == 0
+    assert not any(name.startswith("svd_queue_predicted_wait_seconds") for name in shown)
+
+
+def test_what_workers_say_of_their_devices_memory_is_shown_and_a_newer_ones_other_words_are_not(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    ledger.heartbeat(replace(WORKER, device_memory=DeviceMemory(size=80, used=70, reserved=60)))
+    connect(settings).hset("svd:worker_status", "newer", msgspec.json.encode({**asdict(WORKER), "of_tomorrow": 1}))
+    connect(settings).zadd("svd:workers", {"newer": time.time()})
+    assert [status.device_memory for status in ledger.workers()] == [DeviceMemory(80, 70, 60), None]
+    assert samples(exposed(ledger))["svd_device_memory_used_bytes[cuda:0][host-b/0]"] == 70
+
+
+def test_attempts_in_vain_are_counted_by_cause(redis_url: str, make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(REDIS_URL=redis_url, SVD_MAX_ATTEMPTS=3)
+    ledger = Ledger(connect(settings), settings)
+    ledger.submit("job", parameters=PARAMETERS, model={}, input="inputs/job.png")
+    for end in (
+        ledger.lose,
+        lambda claim: ledger.retry(claim, Failure("device_lost", "")),
+        ledger.release,
+        lambda claim: ledger.fail(claim, Failure("out_of_memory", "")),
+    ):
+        claim = ledger.claim("job", Holder("host/0", "cpu", "i", 1))
+        assert claim
+        end(claim)
+    assert ledger.figures().causes == {
+        ("lost", "worker_lost"): 1,
+        ("retried", "device_lost"): 1,
+        ("failed", "out_of_memory"): 1,
+    }
+
+
+def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    ledger.heartbeat(replace(WORKER, device="cpu", model="tiny"))
+    assert ledger.figures().queues["tiny", "exact"].predicted_wait is None  # nobody knows how long a job takes
+    finish_one_job(ledger)
+    for number in range(3):
+        ledger.submit(f"waiting-{number}", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
+    waits = ledger.figures().queues["tiny", "exact"].predicted_wait
+    (last,) = ledger.foretell([ledger.find("waiting-2")])
+    assert waits is not None
+    assert last.eta_seconds is not None
+    # Who comes now begins when the last of those who wait is done.
+    assert waits == pytest.approx(last.eta_seconds, abs=0.1)
+    assert waits > 3 * 1.5
+
+
+def test_without_a_worker_nobody_knows_how_long_the_wait_is(
+    redis_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    ledger = Ledger(connect(settings), settings)
+    ledger.submit("waiting", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
+    assert ledger.figures().queues["tiny", "exact"].predicted_wait is None
+
+
+def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(REDIS_URL="redis://127.0.0.1:1/0", SVD_EXPORTER_BIND="127.0.0.1:0")
+    with serving(settings) as server:
+        port = server.server_port
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=")
+            assert samples(answer.read().decode()) == {"svd_ledger_up": 0, "svd_queue_bound_seconds": 3_600}
+    with serving(make_settings(REDIS_URL="redis://127.0.0.1:1/0", SVD_EXPORTER_BIND=f"127.0.0.1:{port}")):
+        pass
+
+
+@pytest.mark.parametrize("bind", ["9808", ":9808", "localhost", "localhost:port", "localhost:99999", "192.0.2.1:9808"])
+def test_an_address_that_cannot_be_used_is_refused_by_name(make_settings: Callable[..., Settings], bind: str) -> None:
+    with pytest.raises(ConfigurationError, match="SVD_EXPORTER_BIND"), serving(make_settings(SVD_EXPORTER_BIND=bind)):
+        pass
+
+
+def test_the_command_says_where_it_listens_and_ends_well_on_sigterm() -> None:
+    with exporter_process(SVD_EXPORTER_BIND="127.0.0.1:0") as process:
+        assert process.stderr
+        assert "metrics on http://127.0.0.1:" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_command_refuses_a_wrong_setting_without_a_traceback() -> None:
+    with exporter_process(SVD_EXPORTER_BIND="nowhere") as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said == "svd-service exporter: SVD_EXPORTER_BIND='nowhere': expected host:port\n"
+
+
+def test_the_module_brings_neither_flask_nor_celery_nor_torch() -> None:
+    program = "import sys, svd_service.telemetry.exporter; print(*{'flask', 'celery', 'torch'} & sys.modules.keys())"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == ""
+
+
+def test_the_exporter_shows_no_figures_of_its_own_process() -> None:
+    assert "python_info" not in exposed(Told(FIGURES))
+
+
+def exporter_process(**variables: str) -> "subprocess.Popen[str]":
+    program = "from svd_service.telemetry.exporter import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | variables, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish_one_job(ledger: Ledger) -> None:
+    ledger.submit("job", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
+    claim = ledger.claim("job", Holder("host/0", "cpu", "i", 1))
+    assert claim
+    result = Result("results/job/token.mp4", 10, "0" * 64, 64, 64, 2)
+    ledger.finish(claim, result, device="cpu", seconds={"preparing": 0.25, "sampling": 1.5}, steps=4)

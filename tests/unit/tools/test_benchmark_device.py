@@ -1,0 +1,130 @@
+"""The device's benchmark at toy size: each lever and profile is run, and what cannot be right is refused."""
+
+import gc
+import importlib.util
+import json
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from svd_service.jobs.parameters import Profile
+from svd_service.video.optimizations import AUTO, Lever
+from tools.benchmark import architectures, device
+
+TINY = ("device", "--architecture", "tiny", "--random-weights", "--device", "cpu", "--repeats", "1")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The operations are too small to be shared: threads that wait for each other would take seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setitem(device.MATRIX, "cpu", 64)
+    monkeypatch.setattr(device, "PRODUCTS", 2)
+    script = importlib.import_module("tools.benchmark.__main__")
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        return int(script.main())
+
+    return run
+
+
+def test_every_lever_is_switched_and_every_profile_run():
+    for kind, usual in AUTO.items():
+        levers = [case.levers for case in device.cases(kind)]
+        assert frozenset() in levers
+        assert all(usual ^ {lever} in levers for lever in Lever)
+        assert {case.profile for case in device.cases(kind)} == set(Profile)
+    assert {case.way.name for case in device.cases("cuda")} >= {"fast", "small", "least"}
+
+
+def test_the_device_benchmark_tells_phases_shares_and_memory(benchmark, tmp_path: Path):
+    assert benchmark(*TINY, "--cases", "plain", "draft", "lerp") == 0
+    told = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert list(told["cases"]) == ["plain", "as it comes, with lerp", "draft profile"]
+    for case in told["cases"].values():
+        assert set(case["phases"]) == {"preparing", "sampling", "decoding", "encoding"}
+        assert case["seconds"]["median"] > 0
+        assert case["mfu"]["whole"] > 0
+        assert case["peak_gb"] > 0
+    assert all(amount > 0 for amount in told["tflop"].values())
+    assert told["ceilings"]["tflops"] > 0
+
+
+@pytest.fixture
+def no_automatic_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_automatic_collection")
+def test_no_case_is_measured_beside_the_pipeline_of_another(benchmark, monkeypatch: pytest.MonkeyPatch):
+    build, alive = architectures.build, []
+    unets: list[weakref.ref[Any]] = []
+
+    def watched(*args):
+        alive.append(sum(unet() is not None for unet in unets))
+        pipe = build(*args)
+        unets.append(weakref.ref(pipe.unet))
+        return pipe
+
+    monkeypatch.setattr(architectures, "build", watched)
+    assert benchmark(*TINY, "--cases", "plain", "draft") == 0
+    assert alive == [0, 0, 0]  # for the count, and for each case
+
+
+def test_a_case_that_could_not_be_compiled_does_not_say_it_was(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def no_compiler(*_, **__):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr("svd_service.video.compilation.torch.compile", lambda *_, **__: no_compiler)
+    assert benchmark(*TINY, "--cases", "with compile") == 0
+    told = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert "compile" not in told["cases"]["as it comes, with compile"]["levers"]
+
+
+def test_the_schedulers_tables_stay_with_the_host_wherever_the_model_is_made():
+    # NumPy reads them; the meta device stands for any that is not the host.
+    pipe = architectures.build(architectures.ARCHITECTURES["tiny"], torch.device("meta"), torch.float16)
+    assert pipe.unet.device.type == "meta"
+    pipe.scheduler.set_timesteps(2, device="cpu")
+    assert len(pipe.scheduler.timesteps) == 2
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+@pytest.mark.parametrize(("weight", "reason"), [(float("nan"), "not finite"), (0.0, "constant")])
+def test_a_model_that_makes_no_picture_is_no_result(
+    benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weight: float, reason: str
+):
+    build = architectures.build
+
+    def broken(*args):
+        pipe = build(*args)
+        with torch.no_grad():
+            pipe.vae.decoder.conv_out.weight.fill_(weight)
+            pipe.vae.decoder.conv_out.bias.fill_(weight)
+            pipe.vae.decoder.time_conv_out.weight.fill_(weight)
+        return pipe
+
+    monkeypatch.setattr(architectures, "build", broken)
+    assert benchmark(*TINY, "--cases", "again") == 2
+    assert reason in capsys.readouterr().err

@@ -1,0 +1,184 @@
+"""Compiling, with a compiler that takes no time: what ours adds is when to call it. And once with the real one."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from svd_service.jobs.parameters import Parameters
+from svd_service.video.compilation import Compiled
+from svd_service.video.encoder import Frame
+from svd_service.video.loader import Generator
+from svd_service.video.optimizations import AUTO, Lever
+
+Ask = Callable[..., Parameters]
+LoadModel = Callable[..., Generator]
+
+
+class Calls:
+    """A backend that runs the program as it is, and counts the programs and the runs."""
+
+    def __init__(self) -> None:
+        self.programs = self.runs = 0
+
+    def __call__(self, program: Any, _: Any) -> Callable[..., Any]:
+        self.programs += 1
+
+        def run(*inputs: Any) -> Any:
+            self.runs += 1
+            return program(*inputs)
+
+        return run
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+class Compiler:
+    """Stands in for `torch.compile` where only matters when it is called: its program is the one it was given."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, forward: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self.runs += 1
+            return forward(*args, **kwargs)
+
+        return run
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self._chunk_size: int | None = None
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, inputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return torch.relu(self.linear(inputs)) * scale
+
+
+def test_only_what_was_seen_while_learning_is_compiled(calls: Calls) -> None:
+    block = Block()
+    compiled = Compiled(block, backend=calls)
+    block(torch.ones(2, 4))
+    assert calls.programs == 0
+    with compiled.learning():
+        block(torch.ones(2, 4))
+    assert (calls.programs, calls.runs) == (1, 1)
+    for unlike in (lambda: block(torch.ones(3, 4)), lambda: block(torch.ones(2, 4), scale=2.0)):
+        unlike()
+    block._chunk_size = 1
+    block(torch.ones(2, 4))
+    assert (calls.programs, calls.runs) == (1, 1), "another shape, another argument, another program"
+    block._chunk_size = None
+    assert torch.equal(block(torch.ones(2, 4)), compiled._eager(torch.ones(2, 4)))
+    assert (calls.programs, calls.runs) == (1, 2)
+
+
+def test_what_was_learned_in_vain_is_forgotten(calls: Calls) -> None:
+    block = Block()
+    compiled = Compiled(block, backend=calls)
+
+    def learn() -> None:
+        with compiled.learning():
+            block(torch.ones(2, 4))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        learn()
+    block(torch.ones(2, 4))
+    assert calls.runs == 1
+
+
+def test_after_warming_up_the_models_own_size_is_compiled_and_a_job_of_another_waits_for_no_compiler(
+    tiny: Path, load_model: LoadModel, monkeypatch: pytest.MonkeyPatch, picture: Image.Image, ask: Ask
+) -> None:
+    compiler = Compiler()
+    monkeypatch.setattr(torch, "compile", compiler)
+    expected = frames_of(load_model(tiny), picture, ask())
+    generator = load_model(tiny, SVD_LEVERS="compile")
+    frames_of(generator, picture, ask())
+    assert compiler.runs == 0
+    generator.warm_up()
+    compiler.runs = 0
+    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+    assert compiler.runs == 3, "two steps and the whole chunk; the rest of the frames is another shape"
+    for other in (ask(num_frames=2, decode_chunk_size=1), ask(max_guidance_scale=3.0, decode_chunk_size=3)):
+        frames_of(generator, picture, other)
+    assert compiler.runs == 3
+    assert "compile" in generator.origin["levers"]
+
+
+def test_where_compiling_fails_the_generator_goes_on_without(
+    tiny: Path,
+    load_model: LoadModel,
+    monkeypatch: pytest.MonkeyPatch,
+    picture: Image.Image,
+    ask: Ask,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
+    generator = load_model(tiny, SVD_LEVERS="compile")
+    generator.warm_up()
+    assert "going on without compiling" in caplog.text
+    assert "no compiler here" in caplog.text
+    assert Lever.COMPILE not in generator.levers
+    assert generator.origin["levers"] == sorted(AUTO["cpu"])
+    assert frames_of(generator, picture, ask()).shape == (3, 64, 64, 3)
+
+
+def test_a_device_that_is_lost_while_compiling_is_no_reason_to_go_on_without(
+    tiny: Path, load_model: LoadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
+    generator = load_model(tiny, SVD_LEVERS="compile")
+    with pytest.raises(torch.AcceleratorError):
+        generator.warm_up()
+
+
+def test_without_the_lever_there_is_nothing_to_warm_up(generator: Generator, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "svd_service"):
+        generator.warm_up()
+    assert caplog.text == ""
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # inductor's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_the_real_compiler_makes_nearly_the_same_numbers_and_keeps_them_for_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    inputs = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    block = Block().eval()
+    expected = block(inputs)
+    compiled = Compiled(block)
+    with torch.inference_mode():
+        with compiled.learning():
+            block(inputs)
+        torch.testing.assert_close(block(inputs), expected)
+    assert any(path.suffix == ".so" for path in tmp_path.rglob("*"))
+
+
+def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))

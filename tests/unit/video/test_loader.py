@@ -1,0 +1,346 @@
+import inspect
+import logging
+import os
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from PIL import Image
+
+from svd_service.config import CPU_MODEL
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Parameters
+from svd_service.video.encoder import Frame
+from svd_service.video.loader import Generator, ModelLoadError, _place
+from svd_service.video.pipeline import Pipeline
+from tools.harness import tiny_model
+
+Ask = Callable[..., Parameters]
+LoadModel = Callable[..., Generator]
+
+
+class StopError(Exception):
+    pass
+
+
+def ignore(progress: Progress) -> None:
+    pass
+
+
+def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(picture, parameters, ignore)))
+
+
+def latents_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> torch.Tensor:
+    """What the steps give; in half precision, decoding on a CPU takes seconds."""
+    return generator._sample(picture, parameters, ignore)
+
+
+def stock_frames(pipe: Any, picture: Image.Image, parameters: Parameters) -> Frame:
+    takes = inspect.signature(StableVideoDiffusionPipeline.__call__).parameters
+    values = {name: value for name, value in parameters.to_dict().items() if name in takes}
+    generator = torch.Generator().manual_seed(parameters.seed)
+    pixels = pipe(picture, **values, generator=generator, output_type="np").frames[0]
+    # As diffusers makes pictures of them (VaeImageProcessor.numpy_to_pil).
+    return np.asarray((pixels * 255).round(), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def stock(tiny: Path) -> Any:
+    pipe = StableVideoDiffusionPipeline.from_pretrained(tiny, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    """The tiny model in half precision, whose VAE wants to encode in single precision; as CUDA runs it, on the CPU."""
+    folder = tiny_model.build(tmp_path_factory.mktemp("models") / "half", variant="fp16")
+    pipe = Pipeline.from_pretrained(folder, dtype=torch.float16, variant="fp16")
+    pipe.set_progress_bar_config(disable=True)
+    return Generator(pipe, Model(name="half", source=str(folder)), None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decode_chunk_size": 1},
+        {"decode_chunk_size": 2},
+        {"decode_chunk_size": 3},
+        {"decode_chunk_size": 50},
+        {"max_guidance_scale": 3.0},
+        {"min_guidance_scale": 2.0, "max_guidance_scale": 2.0, "num_frames": 2},
+        {"width": 96, "num_inference_steps": 1, "fps": 30, "motion_bucket_id": 1, "noise_aug_strength": 0.5},
+    ],
+    ids=str,
+)
+def test_the_frames_are_to_the_bit_those_of_the_stock_pipeline(
+    generator: Generator, stock: Any, picture: Image.Image, ask: Ask, changes: dict[str, Any]
+) -> None:
+    parameters = ask(**changes)
+    picture = picture.resize((parameters.width, parameters.height))
+    frames = frames_of(generator, picture, parameters)
+    assert frames.shape == (parameters.num_frames, parameters.height, parameters.width, 3)
+    assert frames.dtype == np.uint8
+    assert frames.std() > 1
+    np.testing.assert_array_equal(frames, stock_frames(stock, picture, parameters))
+
+
+def test_in_half_precision_too_the_frames_are_those_of_the_stock_pipeline(
+    half: Generator, picture: Image.Image, ask: Ask, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = StableVideoDiffusionPipeline(**half._pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+    parameters = ask(max_guidance_scale=3.0, num_frames=2, num_inference_steps=1)
+    frames = frames_of(half, picture, parameters)
+    assert frames.std() > 1
+    np.testing.assert_array_equal(frames, stock_frames(pipe, picture, parameters))
+    assert half._pipe.vae.dtype == torch.float16
+    assert half.origin["precision"] == "float16"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("greatest", [1.0002, 1 + 1e-12])
+def test_a_guidance_that_rounds_to_one_is_none(
+    half: Generator, picture: Image.Image, ask: Ask, greatest: float
+) -> None:
+    latents = latents_of(half, picture, ask(max_guidance_scale=greatest))
+    assert torch.equal(latents, latents_of(half, picture, ask(max_guidance_scale=1.0)))
+
+
+def test_the_decode_chunk_size_changes_the_pixels(generator: Generator, picture: Image.Image, ask: Ask) -> None:
+    one, three = (frames_of(generator, picture, ask(decode_chunk_size=size)) for size in (1, 3))
+    assert (one != three).any()
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_seed_others(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    first, again, other = (frames_of(generator, picture, ask(seed=seed)) for seed in (7, 7, 2**32 - 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_progress_tells_of_preparing_of_each_step_and_of_the_frames_of_each_chunk(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    said: list[Progress] = []
+    for _ in generator.generate(picture, ask(), said.append):
+        pass
+    assert said == [
+        Progress(Phase.PREPARING),
+        Progress(Phase.SAMPLING, 0, 2),
+        Progress(Phase.SAMPLING, 1, 2),
+        Progress(Phase.SAMPLING, 2, 2),
+        Progress(Phase.DECODING, 0, 3),
+        Progress(Phase.DECODING, 2, 3),
+        Progress(Phase.DECODING, 3, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Progress(Phase.PREPARING),
+        Progress(Phase.SAMPLING, 0, 2),
+        Progress(Phase.SAMPLING, 1, 2),
+        Progress(Phase.DECODING, 2, 3),
+    ],
+    ids=lambda progress: f"{progress.phase} {progress.step}",
+)
+def test_after_a_run_that_was_stopped_the_next_gives_what_it_always_gave(
+    generator: Generator, picture: Image.Image, ask: Ask, moment: Progress
+) -> None:
+    expected = frames_of(generator, picture, ask())
+    said: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        said.append(progress)
+        if progress == moment:
+            raise StopError
+
+    with pytest.raises(StopError):
+        list(generator.generate(picture, ask(seed=99, max_guidance_scale=3.0), stop))
+    assert said[-1] == moment
+    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+
+
+def test_frames_that_nobody_wants_any_more_are_not_decoded(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    said: list[Progress] = []
+    frames = generator.generate(picture, ask(decode_chunk_size=1), said.append)
+    next(frames)
+    frames.close()
+    assert said[-1] == Progress(Phase.DECODING, 1, 3)
+
+
+def run_out_of_memory(*_: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_out_of_memory_comes_out_as_it_is_and_leaves_the_generator_usable(
+    generator: Generator, picture: Image.Image, ask: Ask, part: str
+) -> None:
+    expected = frames_of(generator, picture, ask())
+    module = generator._pipe.components[part]
+    broken = getattr(module, "decoder", module).register_forward_pre_hook(run_out_of_memory)
+    with broken, pytest.raises(torch.OutOfMemoryError):
+        frames_of(generator, picture, ask())
+    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+
+
+@pytest.mark.parametrize(("lost", "kind"), [(True, torch.AcceleratorError), (False, RuntimeError)])
+def test_a_device_that_is_lost_is_known_by_its_own_word_whoever_hears_of_it_first(
+    generator: Generator, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch, lost: bool, kind: type
+) -> None:
+    def synchronise() -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    def fail(*_: Any) -> None:
+        if lost:
+            monkeypatch.setattr(generator, "_synchronise", synchronise)
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+
+    with generator._pipe.unet.register_forward_pre_hook(fail), pytest.raises(RuntimeError) as raised:
+        frames_of(generator, picture, ask())
+    assert raised.type is kind
+
+
+def test_out_of_memory_while_the_picture_is_encoded_in_single_precision_leaves_the_vae_in_half(
+    half: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    expected = latents_of(half, picture, ask())
+    precisions = []
+
+    def run_out(module: Any, _: Any) -> None:
+        precisions.append(next(module.parameters()).dtype)
+        run_out_of_memory()
+
+    with half._pipe.vae.encoder.register_forward_pre_hook(run_out), pytest.raises(torch.OutOfMemoryError):
+        frames_of(half, picture, ask())
+    assert set(precisions) == {torch.float32}
+    assert half._pipe.vae.dtype == torch.float16
+    assert torch.equal(latents_of(half, picture, ask()), expected)
+
+
+def test_however_many_frames_a_video_has_only_one_chunk_of_them_is_in_memory(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+    for frame in generator.generate(picture, ask(num_frames=9, decode_chunk_size=2), ignore):
+        alive.append(weakref.ref(frame.base))
+        chunks = {id(chunk): len(chunk) for chunk in (made() for made in alive) if chunk is not None}
+        most = max(most, sum(chunks.values()))
+    assert len(alive) == 9
+    assert most == 2
+
+
+@pytest.mark.parametrize("other", [("L", (64, 64)), ("RGB", (64, 72))])
+def test_a_picture_of_another_size_or_mode_is_refused(
+    generator: Generator, ask: Ask, other: tuple[str, tuple[int, int]]
+) -> None:
+    with pytest.raises(ValueError, match="expected an RGB picture of"):
+        next(generator.generate(Image.new(*other), ask(), ignore))
+
+
+def test_the_small_model_of_the_package_makes_a_video(load_model: LoadModel, picture: Image.Image, ask: Ask) -> None:
+    generator = load_model(CPU_MODEL)
+    frames = frames_of(generator, picture, ask(num_frames=2))
+    assert frames.shape == (2, 64, 64, 3)
+    assert frames.std() > 5
+    assert generator.origin["model"]["name"] == "nano"
+    assert generator.origin["precision"] == "float32"
+
+
+def test_random_weights_are_said_to_be_so(tiny: Path, load_model: LoadModel, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "svd_service"):
+        generator = load_model(tiny)
+    assert generator.origin["model"]["trained"] is False
+    assert any(record.levelname == "WARNING" and "untrained" in record.message for record in caplog.records)
+
+
+def test_neither_loading_nor_generating_draws_a_bar(
+    tiny: Path, load_model: LoadModel, picture: Image.Image, ask: Ask, capfd: pytest.CaptureFixture[str]
+) -> None:
+    frames_of(load_model(tiny), picture, ask())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_origin_of_a_folder_model_does_not_tell_where_it_lies(tiny: Path, generator: Generator) -> None:
+    assert generator.origin["model"] == {"name": "tiny", "source": tiny.name, "revision": "seed-0", "trained": False}
+    assert generator.device.startswith("cpu (")
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "threads"), [(3, 1, 3), (0, os.cpu_count() or 1, 1), (0, 1 + (os.cpu_count() or 1), 1)]
+)
+def test_the_cores_are_shared_among_the_processes_unless_the_operator_says_otherwise(
+    tiny: Path, load_model: LoadModel, asked: int, processes: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        load_model(tiny, SVD_CPU_THREADS=asked, SVD_DEVICES=",".join(["cpu"] * processes))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "index"),
+    [(1, "0", 0), (1, "3", 0), (1, "GPU-8932f937", 0), (4, "0", 0), (4, "3", 3)],
+    ids=str,
+)
+def test_a_process_pinned_to_one_device_uses_that_and_one_that_sees_all_counts(
+    monkeypatch: pytest.MonkeyPatch, visible: int, device: str, index: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    assert _place(device) == torch.device("cuda", index)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a CUDA device")
+def test_without_the_cuda_device_that_was_asked_for_the_operator_is_told_how_to_do_without(
+    tiny: Path, load_model: LoadModel
+) -> None:
+    with pytest.raises(ModelLoadError, match=r"no CUDA device 1.*SVD_DEVICES=cpu"):
+        load_model(tiny, device="1")
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def remove_part(folder: Path) -> None:
+    shutil.rmtree(folder / "image_encoder")
+
+
+def garble_index(folder: Path) -> None:
+    (folder / "model_index.json").write_text("{")
+
+
+def swap_parts(folder: Path) -> None:
+    shutil.copytree(folder / "vae", folder / "unet", dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("damage", [truncate, remove_weights, remove_part, garble_index, swap_parts])
+def test_a_broken_folder_is_named(
+    tmp_path: Path, tiny: Path, load_model: LoadModel, damage: Callable[[Path], None]
+) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "broken"))
+    damage(folder)
+    with pytest.raises(ModelLoadError, match=f"{folder} cannot be loaded .* Copy or fetch it anew"):
+        load_model(folder)

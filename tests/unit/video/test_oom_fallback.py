@@ -1,0 +1,276 @@
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Parameters
+from svd_service.ledger.jobs import DeviceMemory
+from svd_service.video import render
+from svd_service.video.encoder import Frame
+from svd_service.video.loader import Generator
+from svd_service.video.memory_plan import WAYS, Way
+from svd_service.video.oom_fallback import Ladder, Thrift
+from svd_service.video.pipeline import Pipeline
+
+Ask = Callable[..., Parameters]
+
+USUAL = {"setting": "host", "split_guidance": False, "forward_chunking": False, "model_offload": False}
+
+
+def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+
+
+@contextmanager
+def out_of_memory(modules: list[Any], when: Callable[[torch.Tensor], bool]) -> Iterator[None]:
+    """Torch's own error, as of a device that is too small, from `modules` that are called with too large an input."""
+
+    def check(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if when(inputs[0]):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate a lot.")
+
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_pre_hook(check))
+        yield
+
+
+@contextmanager
+def room_for_frames(generator: Generator, most: int) -> Iterator[None]:
+    with out_of_memory([generator._pipe.vae.decoder], lambda latents: len(latents) > most):
+        yield
+
+
+def feed_forwards(generator: Generator) -> list[Any]:
+    return [module for module in generator._pipe.unet.modules() if type(module).__name__ == "FeedForward"]
+
+
+def test_what_fits_is_told_as_it_was_asked_for(generator: Generator, picture: Image.Image, ask: Ask) -> None:
+    frames_of(generator, picture, ask(decode_chunk_size=3))
+    assert generator.memory == {"decode_chunk_size": 3, **USUAL, "attempts": []}
+
+
+@pytest.mark.parametrize(("asked", "room", "effective", "tried"), [(4, 1, 1, [4, 2]), (50, 3, 2, [50]), (3, 2, 1, [3])])
+def test_decoding_that_runs_out_of_memory_is_repeated_with_half_the_frames_and_the_sampling_is_not(
+    generator: Generator, picture: Image.Image, ask: Ask, asked: int, room: int, effective: int, tried: list[int]
+) -> None:
+    fast = frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked))
+    expected = frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=effective))
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    with room_for_frames(generator, room), generator._pipe.unet.register_forward_pre_hook(count):
+        frames = frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked))
+    np.testing.assert_array_equal(frames, expected)
+    assert steps == ask().num_inference_steps
+    assert generator.memory == {
+        "decode_chunk_size": effective,
+        **USUAL,
+        "attempts": [{"phase": "decoding", "frame": 0, "decode_chunk_size": size, **USUAL} for size in tried],
+    }
+    np.testing.assert_array_equal(
+        frames_of(generator, picture, ask(num_frames=5, decode_chunk_size=asked)), fast, "the next is fast again"
+    )
+    assert generator.memory["attempts"] == []
+
+
+def test_memory_that_runs_out_in_the_middle_costs_one_chunk_and_the_frames_before_stay(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    expected = frames_of(generator, picture, ask(num_frames=6, decode_chunk_size=2))
+    said: list[Progress] = []
+    frames = generator.generate(picture, ask(num_frames=6, decode_chunk_size=2), said.append)
+    made = [next(frames), next(frames)]
+    with room_for_frames(generator, 1):
+        made.extend(frames)
+    assert [step.step for step in said if step.phase is Phase.DECODING] == [0, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(np.stack(made)[:2], expected[:2])
+    assert generator.memory["attempts"] == [{"phase": "decoding", "frame": 2, "decode_chunk_size": 2, **USUAL}]
+
+
+def test_sampling_that_runs_out_of_memory_is_repeated_with_forward_chunking(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    expected = frames_of(generator, picture, ask())
+    with out_of_memory(feed_forwards(generator), lambda hidden: hidden.shape[0] > 1 and hidden.shape[1] > 1):
+        frames = frames_of(generator, picture, ask())
+    # The same arithmetic in another order.
+    np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
+    assert generator.memory == {
+        **USUAL,
+        "decode_chunk_size": 2,
+        "forward_chunking": True,
+        "attempts": [{"phase": "sampling", "decode_chunk_size": 2, **USUAL}],
+    }
+    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+    assert generator.memory == {"decode_chunk_size": 2, **USUAL, "attempts": []}
+
+
+def test_with_guidance_its_halves_are_split_before_anything_else(
+    generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    guided = ask(max_guidance_scale=3.0)
+    expected = frames_of(generator, picture, guided)
+    rows = []
+
+    def note(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        rows.append(len(inputs[0]))
+
+    inner = generator._pipe.unet.conv_in
+    with out_of_memory([inner], lambda frames: len(frames) > guided.num_frames), inner.register_forward_pre_hook(note):
+        frames = frames_of(generator, picture, guided)
+    np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
+    assert rows == [guided.num_frames] * 2 * guided.num_inference_steps
+    assert generator.memory == {
+        **USUAL,
+        "decode_chunk_size": 2,
+        "split_guidance": True,
+        "attempts": [{"phase": "sampling", "decode_chunk_size": 2, **USUAL}],
+    }
+    np.testing.assert_array_equal(frames_of(generator, picture, guided), expected)
+
+
+@pytest.mark.parametrize("way", WAYS[1:3], ids=lambda way: way.name)
+def test_a_thrifty_way_is_taken_from_the_start_and_again_after_a_video_that_needed_more(
+    tiny: Path, generator: Generator, picture: Image.Image, ask: Ask, way: Way
+) -> None:
+    pipe = Pipeline.from_pretrained(tiny)
+    pipe.set_progress_bar_config(disable=True)
+    thrifty = Generator(pipe, Model("tiny", str(tiny)), None, way=way)
+    guided = ask(max_guidance_scale=3.0, decode_chunk_size=3)
+    expected = frames_of(generator, picture, replace(guided, decode_chunk_size=way.most_decoded or 3))
+    usual = {
+        "setting": way.name,
+        "decode_chunk_size": way.most_decoded,
+        "split_guidance": True,
+        "forward_chunking": way.forward_chunking,
+        "model_offload": False,
+    }
+    np.testing.assert_allclose(frames_of(thrifty, picture, guided).astype(int), expected.astype(int), atol=1)
+    assert thrifty.memory == {**usual, "attempts": []}
+    with room_for_frames(thrifty, 1):
+        frames_of(thrifty, picture, guided)
+    assert thrifty.memory["decode_chunk_size"] == 1
+    frames_of(thrifty, picture, guided)
+    assert thrifty.memory == {**usual, "attempts": []}
+
+
+def test_the_video_and_its_provenance_tell_the_chunk_size_in_effect(
+    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    with room_for_frames(generator, 1):
+        rendering = render(generator, picture, ask(), tmp_path / "video", lambda _: None)
+    assert rendering.provenance["parameters"]["decode_chunk_size"] == 2
+    assert json.loads(json.dumps(rendering.provenance))["memory"]["decode_chunk_size"] == 1
+    with av.open(tmp_path / "video") as container:
+        assert json.loads(container.metadata["comment"])["memory"] == rendering.provenance["memory"]
+
+
+def test_where_nothing_helps_it_comes_out(generator: Generator, picture: Image.Image, ask: Ask) -> None:
+    with room_for_frames(generator, 0), pytest.raises(torch.OutOfMemoryError):
+        frames_of(generator, picture, ask())
+    assert [attempt["decode_chunk_size"] for attempt in generator.memory["attempts"]] == [2, 1]
+
+
+class Offloading(SimpleNamespace):
+    """What the ladder asks of a pipeline on a CUDA device, written down: no device is needed for that."""
+
+    def __init__(self) -> None:
+        super().__init__(said=[], room=True, unet=torch.nn.Module())
+
+    def enable_model_cpu_offload(self, device: torch.device) -> None:
+        self.said.append(f"offload from {device}")
+
+    def remove_all_hooks(self) -> None:
+        self.said.append("remove hooks")
+
+    def to(self, device: torch.device) -> None:
+        if not self.room:
+            raise torch.OutOfMemoryError
+        self.said.append(f"to {device}")
+
+
+def fail_until(ready: Callable[[], bool]) -> Callable[..., str]:
+    def act(*_: object) -> str:
+        if not ready():
+            raise torch.OutOfMemoryError
+        return "done"
+
+    return act
+
+
+def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_that_works() -> None:
+    pipe = Offloading()
+    ladder = Ladder(pipe, torch.device("cuda", 0))
+    ladder.begin(4)
+    assert ladder.sample(fail_until(lambda: bool(pipe.said)), guided=True) == "done"
+    assert ladder.thrift.to_dict() | {"attempts": []} == {
+        "setting": "fast",
+        "decode_chunk_size": 4,
+        "split_guidance": True,
+        "forward_chunking": True,
+        "model_offload": True,
+        "attempts": [],
+    }
+    ladder.begin(4)
+    assert pipe.said == ["offload from cuda:0", "remove hooks", "to cuda:0"]
+    assert ladder.thrift.to_dict() == {**USUAL, "setting": "fast", "decode_chunk_size": 4, "attempts": []}
+
+
+def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next_video() -> None:
+    pipe = Offloading()
+    ladder = Ladder(pipe, torch.device("cuda", 0))
+    ladder.begin(1)
+    assert ladder.decode(fail_until(lambda: bool(pipe.said)), 0, 1) == "done"
+    pipe.room = False
+    ladder.begin(1)
+    assert ladder.thrift.model_offload
+    with pytest.raises(torch.OutOfMemoryError):
+        ladder.decode(fail_until(lambda: False), 0, 1)
+    pipe.room = True
+    ladder.begin(1)
+    assert not ladder.thrift.model_offload
+
+
+def test_the_way_with_offload_is_offloaded_from_the_start_and_stays_so() -> None:
+    pipe = Offloading()
+    ladder = Ladder(pipe, torch.device("cuda", 0), WAYS[-1])
+    for _ in range(2):
+        ladder.begin(4)
+        assert ladder.thrift == Thrift("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
+    ladder.reset()
+    assert pipe.said == ["offload from cuda:0"]
+
+
+def test_a_cpu_has_no_memory_of_its_own_to_tell_of(generator: Generator) -> None:
+    assert generator.device_memory() is None
+
+
+def test_a_cuda_device_tells_how_its_memory_is_used_and_a_broken_one_nothing(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The driver's answers are stood in for; no GPU is asked.
+    monkeypatch.setattr(generator, "_place", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (30, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda place: 50)
+    assert generator.device_memory() == DeviceMemory(size=100, used=70, reserved=50)
+
+    def fail(place: torch.device) -> tuple[int, int]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert generator.device_memory() is None

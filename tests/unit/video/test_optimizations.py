@@ -1,0 +1,262 @@
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import AlphaBlender
+from PIL import Image
+
+from svd_service import config
+from svd_service.config import ConfigurationError, Settings
+from svd_service.jobs.job import Phase, Progress
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Parameters
+from svd_service.video.encoder import Frame
+from svd_service.video.loader import Generator
+from svd_service.video.optimizations import AUTO, Lever, chosen, pull
+from svd_service.video.pipeline import Pipeline
+from tools.harness import tiny_model
+
+Ask = Callable[..., Parameters]
+
+#: What gives the stock pipeline's frames to the last bit, whatever the machine: the arithmetic is the same.
+EXACT = {Lever.CACHED_GUIDANCE, Lever.DEVICE_RESIZE, Lever.DEVICE_UINT8, Lever.OVERLAPPED_ENCODING}
+
+#: The same formula, calculated in another order.
+NEAR = set(Lever) - EXACT - {Lever.COMPILE}
+
+
+def name_of(levers: Collection[Lever]) -> str:
+    return "+".join(sorted(levers))
+
+
+def open_pipe(kind: Any, folder: Path, precision: torch.dtype) -> Any:
+    pipe = kind.from_pretrained(folder, dtype=precision)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def generator_of(folder: Path, levers: Collection[Lever], precision: torch.dtype = torch.float32) -> Generator:
+    return Generator(open_pipe(Pipeline, folder, precision), Model(name="tiny", source=str(folder)), None, levers)
+
+
+def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def parameters(ask: Ask) -> Parameters:
+    """With guidance, and in two chunks, of which one is small."""
+    return ask(max_guidance_scale=3.0)
+
+
+@pytest.fixture(scope="module")
+def stock_frames(tiny: Path, picture: Image.Image, parameters: Parameters) -> Frame:
+    """What diffusers' own pipeline makes."""
+    pipe = open_pipe(StableVideoDiffusionPipeline, tiny, torch.float32)
+    takes = inspect.signature(StableVideoDiffusionPipeline.__call__).parameters
+    values = {name: value for name, value in parameters.to_dict().items() if name in takes}
+    generator = torch.Generator().manual_seed(parameters.seed)
+    pixels = pipe(picture, **values, generator=generator, output_type="np").frames[0]
+    return np.asarray((pixels * 255).round(), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("levers", [set(), *({lever} for lever in sorted(EXACT)), EXACT], ids=name_of)
+def test_an_exact_lever_changes_no_bit(
+    tiny: Path, stock_frames: Frame, picture: Image.Image, parameters: Parameters, levers: set[Lever]
+) -> None:
+    np.testing.assert_array_equal(frames_of(generator_of(tiny, levers), picture, parameters), stock_frames)
+
+
+def outputs(levers: Collection[Lever], precision: torch.dtype) -> list[torch.Tensor]:
+    """What the UNet and the decoder of the tiny model say to the same input: with guidance, and 3 frames."""
+    pipe = Pipeline(**tiny_model.pipeline().components).to(dtype=precision)
+    pull(pipe, levers)
+    chance = torch.Generator().manual_seed(1)
+    sample, latents, picture = (torch.randn(shape, generator=chance).to(precision) for shape in SHAPES)
+    times = torch.tensor([[6, 127, 0.02]] * 2, dtype=precision)
+    with torch.inference_mode():
+        said = pipe.unet(sample, torch.tensor(1.5), picture, added_time_ids=times).sample
+        return [said.double(), pipe.vae.decode(latents, num_frames=len(latents)).sample.double()]
+
+
+SHAPES = [(2, 3, 8, 8, 8), (2, 4, 8, 8), (2, 1, 32)]
+
+
+def distances(some: list[torch.Tensor], others: list[torch.Tensor]) -> list[float]:
+    """Root mean squares of the differences, relative to those of `others`."""
+    return [
+        float((one - other).square().mean().sqrt() / other.square().mean().sqrt())
+        for one, other in zip(some, others, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def true_outputs() -> list[torch.Tensor]:
+    """Those of the stock models, in double precision."""
+    return outputs((), torch.float64)
+
+
+near = pytest.mark.parametrize("levers", [*({lever} for lever in sorted(NEAR)), NEAR], ids=name_of)
+
+
+@near
+def test_a_near_lever_is_the_same_formula_as_double_precision_shows(
+    true_outputs: list[torch.Tensor], levers: set[Lever]
+) -> None:
+    assert max(distances(outputs(levers, torch.float64), true_outputs)) < 1e-10
+
+
+@near
+def test_in_single_precision_a_near_lever_changes_one_part_in_ten_thousand_at_most(levers: set[Lever]) -> None:
+    assert max(distances(outputs(levers, torch.float32), outputs((), torch.float32))) < 1e-4
+
+
+@near
+def test_in_half_precision_a_near_lever_is_no_further_from_the_truth(
+    true_outputs: list[torch.Tensor], levers: set[Lever]
+) -> None:
+    usual = distances(outputs((), torch.bfloat16), true_outputs)
+    for own, stock in zip(distances(outputs(levers, torch.bfloat16), true_outputs), usual, strict=True):
+        assert own < 1.5 * stock
+
+
+def test_all_levers_together_make_the_stock_pipelines_video(
+    tiny: Path, stock_frames: Frame, picture: Image.Image, parameters: Parameters
+) -> None:
+    frames = frames_of(generator_of(tiny, EXACT | NEAR), picture, parameters)
+    np.testing.assert_allclose(frames.astype(int), stock_frames.astype(int), atol=2)
+    assert frames.std() > 1
+
+
+def test_each_lever_takes_hold_where_it_should() -> None:
+    pipe = Pipeline(**tiny_model.pipeline().components)
+    pull(pipe, EXACT | NEAR)
+    attentions = [module for module in pipe.unet.modules() if isinstance(module, Attention)]
+    cross = [module for module in attentions if module.is_cross_attention]
+    assert cross
+    assert len(attentions) == 2 * len(cross)
+    assert all(hasattr(module, "to_qkv") == (module not in cross) for module in attentions)
+    assert not any(isinstance(module, AlphaBlender) for part in (pipe.unet, pipe.vae) for module in part.modules())
+    assert pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert pipe.vae.decoder.time_conv_out.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert pipe.cached_guidance
+    assert pipe.device_resize
+
+
+def test_with_the_cached_answer_the_guidance_is_not_asked_of_the_device_in_any_step(
+    tiny: Path, picture: Image.Image, ask: Ask
+) -> None:
+    asked = 0
+
+    class Asked(Pipeline):
+        @property
+        def guidance_scale(self) -> Any:
+            nonlocal asked
+            asked += isinstance(self._guidance_scale, torch.Tensor)
+            return self._guidance_scale
+
+    def count(levers: set[Lever], steps: int) -> int:
+        nonlocal asked
+        asked = 0
+        generator = Generator(open_pipe(Asked, tiny, torch.float32), Model("tiny", str(tiny)), None, levers)
+        generator._sample(picture, ask(max_guidance_scale=3.0, num_inference_steps=steps), lambda _: None)
+        return asked
+
+    assert count({Lever.CACHED_GUIDANCE}, 3) == 3, "what is used, and no question"
+    assert count(set(), 3) > 6
+
+
+def test_without_overlap_the_first_frame_comes_when_all_are_decoded(tiny: Path, picture: Image.Image, ask: Ask) -> None:
+    said: list[Progress] = []
+    frames = generator_of(tiny, set()).generate(picture, ask(decode_chunk_size=1), said.append)
+    next(frames)
+    assert said[-1] == Progress(Phase.DECODING, 3, 3)
+
+
+def test_on_a_gpu_progress_is_never_ahead_of_the_device_and_the_host_never_more_than_a_step(
+    tiny: Path, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story: list[str] = []
+
+    class Event:
+        """Of a device that is there in name only."""
+
+        number = 0
+
+        def record(self, _: object) -> None:
+            Event.number += 1
+            self.name = Event.number
+            story.append(f"queued {self.name}")
+
+        def synchronize(self) -> None:
+            story.append(f"waited for {self.name}")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda place: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
+    generator = generator_of(tiny, set())
+    generator._place = torch.device("cuda", 0)
+    generator._sample(picture, ask(num_inference_steps=3), lambda told: story.append(f"told {told.step}"))
+    assert story == [
+        *("told 0", "queued 1", "told 0"),
+        *("queued 2", "waited for 1", "told 1"),
+        *("queued 3", "waited for 2", "told 2"),
+    ]
+
+
+def test_the_origin_names_the_levers(tiny: Path) -> None:
+    generator = generator_of(tiny, {Lever.LERP, Lever.DEVICE_UINT8})
+    assert generator.origin["levers"] == ["device_uint8", "lerp"]
+    assert generator.levers == {Lever.LERP, Lever.DEVICE_UINT8}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("", lambda usual: usual),
+        ("auto", lambda usual: usual),
+        ("none", lambda usual: set()),
+        ("-fused_qkv", lambda usual: usual - {Lever.FUSED_QKV}),
+        ("lerp , -fused_qkv", lambda usual: (usual | {Lever.LERP}) - {Lever.FUSED_QKV}),
+        ("none,lerp,channels_last", lambda usual: {Lever.LERP, Lever.CHANNELS_LAST}),
+        ("none,auto", lambda usual: usual),
+    ],
+)
+def test_the_setting_begins_with_what_pays_on_the_device_and_adds_and_takes_away(
+    device: str, setting: str, change: Callable[[set[Lever]], set[Lever]]
+) -> None:
+    assert chosen(setting, torch.device(device)) == change(set(AUTO[device]))
+
+
+def test_the_settings_know_every_lever_by_name() -> None:
+    assert tuple(Lever) == config.LEVERS
+    setting = f"none, {', -'.join(Lever)}"
+    assert Settings.from_mapping({"SVD_LEVERS": setting}).levers == setting
+
+
+@pytest.mark.parametrize("setting", ["warp", "lerp,warp", "-", "lerp fused_qkv", "all"])
+def test_an_unknown_lever_is_refused_when_the_settings_are_read(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="SVD_LEVERS"):
+        Settings.from_mapping({"SVD_LEVERS": setting})
+
+
+def test_loading_pulls_what_the_settings_say_unless_the_caller_says_more(
+    tiny: Path, load_model: Callable[..., Generator]
+) -> None:
+    assert load_model(tiny).levers == AUTO["cpu"]
+    assert load_model(tiny, SVD_LEVERS="none,lerp").levers == {Lever.LERP}

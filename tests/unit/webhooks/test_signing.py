@@ -1,0 +1,142 @@
+import base64
+import time
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from svd_service.config import ConfigurationError
+from svd_service.errors import ConfiguredSecretError, InvalidParameterError
+from svd_service.jobs.view import shown_url
+from svd_service.webhooks import signing as webhooks
+from svd_service.webhooks.signing import (
+    Message,
+    WebhookSecrets,
+    checked_url,
+    job_id_of,
+    message_id,
+    pause_after,
+)
+
+pytestmark = pytest.mark.enable_socket
+
+MINE, OLD = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/hook?token=1", "http://example.com:8080", "https://me:pw@example.com/", "HTTPS://EXAMPLE.com/",
+        "https://93.184.215.14/", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:443/hook", "http://xn--bcher-kva.de/",
+    ],
+)  # fmt: skip
+def test_a_url_of_the_internet_is_taken_as_it_is(url, settings):
+    assert checked_url(url, settings) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "example.com/hook", "ftp://example.com/", "https://", "https:///hook", "//example.com", "http://a:b/", "http://a:0/",
+        "http://a:70000/", "http://[::1/", "http://bücher.de/", "http://example.com/a b", "http://example.com/\r\nX: y",
+        f"http://example.com/{'x' * 2048}", "javascript:alert(1)", "http://@/",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_is_refused_by_the_parameters_name(url, settings):
+    with pytest.raises(InvalidParameterError, match=r"^webhook_url: ") as raised:
+        checked_url(url, settings)
+    assert raised.value.parameter == "webhook_url"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254",
+        "[::1]", "[fe80::1]", "[fd12::1]", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST.", "a.localhost",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_not_public_is_refused_unless_a_setting_allows_it(host, make_settings):
+    with pytest.raises(InvalidParameterError, match="public"):
+        checked_url(f"http://{host}/", make_settings())
+    assert checked_url(f"http://{host}/", make_settings(SVD_WEBHOOK_PRIVATE=True))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:pw@example.com:8443/hook?token=1#x", "https://example.com:8443/hook?…"),
+        ("http://example.com", "http://example.com"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+    ],
+)
+def test_what_may_be_secret_in_a_url_is_not_shown(url, shown):
+    assert shown_url(url) == shown
+
+
+def test_the_pause_grows_by_three_to_an_hour_and_varies(settings):
+    for number, usual in enumerate((5, 15, 45, 135, 405, 1215, 3600, 3600), start=1):
+        pauses = {pause_after(number, settings) for _ in range(20)}
+        assert len(pauses) > 1
+        assert all(0.75 * usual <= pause <= 1.25 * usual for pause in pauses)
+    assert pause_after(10_000, settings) <= 4_500
+
+
+def test_a_message_has_the_id_of_its_job():
+    assert message_id("a-b") == "msg_a-b"
+    assert job_id_of("msg_a-b") == "a-b"
+
+
+def test_a_signature_is_what_the_public_library_verifies_for_each_of_the_secrets():
+    message = Message("msg_1", b'{"type":"job.finished"}')
+    headers = message.headers([MINE, OLD], time.time())
+    for secret in (MINE, OLD):
+        assert Webhook(secret).verify(message.body, headers) == {"type": "job.finished"}
+    for wrong in (
+        lambda: Webhook(MINE).verify(b'{"type":"job.failed"}', headers),
+        lambda: Webhook(MINE).verify(message.body, headers | {"webhook-id": "msg_2"}),
+        lambda: Webhook(MINE).verify(message.body, message.headers([OLD], time.time())),
+        lambda: Webhook(MINE).verify(message.body, message.headers([MINE], time.time() - 3_600)),
+    ):
+        with pytest.raises(WebhookVerificationError):
+            wrong()
+
+
+def test_each_owner_has_a_secret_of_its_own_that_stays(redis_client, settings):
+    (ann,), (bob,), (everybody,) = (WebhookSecrets(redis_client, settings).of(owner) for owner in ("ann", "bob", ""))
+    assert len({ann, bob, everybody}) == 3
+    assert WebhookSecrets(redis_client, settings).of("ann") == [ann]
+    assert ann.startswith("whsec_")
+    assert len(base64.b64decode(ann.removeprefix("whsec_"))) == 32
+
+
+def test_a_secret_that_was_replaced_signs_for_another_day(redis_client, settings, monkeypatch):
+    secrets = WebhookSecrets(redis_client, settings)
+    (first,) = secrets.of("ann")
+    second = secrets.rotate("ann")
+    assert secrets.of("ann") == [second, first]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + webhooks.OVERLAP / 2)
+    third = secrets.rotate("ann")
+    assert secrets.of("ann") == [third, second, first]
+    monkeypatch.setattr(time, "time", lambda: now + webhooks.OVERLAP + 60)
+    assert secrets.of("ann") == [third, second]
+    assert webhooks.OVERLAP == 86_400
+
+
+def test_the_first_secret_may_be_made_by_a_rotation(redis_client, settings):
+    secrets = WebhookSecrets(redis_client, settings)
+    made = secrets.rotate("ann")
+    assert secrets.of("ann") == [made]
+
+
+def test_the_services_secret_may_be_a_setting_and_then_no_command_changes_it(redis_client, make_settings):
+    secrets = WebhookSecrets(redis_client, make_settings(SVD_WEBHOOK_SECRET=f"{MINE}, {OLD}"))
+    assert secrets.of("") == [MINE, OLD]
+    assert secrets.of("ann")[0] not in {MINE, OLD}
+    with pytest.raises(ConfiguredSecretError, match="SVD_WEBHOOK_SECRET"):
+        secrets.rotate("")
+
+
+@pytest.mark.parametrize("secret", ["secret", "whsec_", "whsec_c2hvcnQ=", f"{MINE} {OLD}", MINE.removeprefix("whsec_")])
+def test_a_setting_that_is_no_secret_is_refused(secret, make_settings):
+    with pytest.raises(ConfigurationError, match="SVD_WEBHOOK_SECRET"):
+        make_settings(SVD_WEBHOOK_SECRET=secret)

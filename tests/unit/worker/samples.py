@@ -1,0 +1,44 @@
+"""A stand-in that makes videos of a few bytes, and jobs for it."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from svd_service.jobs.job import Job, Phase, Progress
+from svd_service.jobs.parameters import Request
+from svd_service.jobs.service import JobService
+from svd_service.video import Rendering
+
+VIDEO = b"a video"
+
+Render = Callable[..., Rendering]
+
+
+def rendering(
+    picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any
+) -> Rendering:
+    """A video as a worker wants it, after the first of two steps."""
+    on_progress(Progress(Phase.SAMPLING, 1, 2))
+    path.write_bytes(VIDEO)
+    provenance: dict[str, Any] = {"seed": parameters.seed}
+    width, height = picture.size
+    frames = parameters.num_frames
+    return Rendering(width, height, frames, {"sampling": 1.0}, provenance, thumbnail=b"one", spritesheet=b"all")
+
+
+def raising(error: Exception) -> Render:
+    def render(*_: Any, **__: Any) -> Rendering:
+        raise error
+
+    return render
+
+
+def submitted(jobs: JobService, **said: Any) -> Job:
+    """A job that waits; keywords are what the caller said."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
+    buffer.seek(0)
+    return jobs.submit(buffer, Request(**{"seed": 1} | said))

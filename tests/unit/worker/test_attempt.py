@@ -1,0 +1,348 @@
+import hashlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from svd_service.artifacts.base import ArtifactsUnavailableError
+from svd_service.config import Settings
+from svd_service.errors import (
+    ExpiredError,
+    MissingFormatError,
+    NoPreviewError,
+    StaleAttemptError,
+    UnavailableError,
+    UnknownJobError,
+)
+from svd_service.jobs.job import Job, Phase, Progress, State, Variant
+from svd_service.jobs.parameters import Format, Parameters
+from svd_service.video import Rendering
+from svd_service.worker import attempt as run
+from svd_service.worker.attempt import run_job
+from svd_service.worker.process import Slot
+from svd_service.worker.shared_memory import Departure
+from tests.unit.worker.samples import VIDEO, raising, rendering, submitted
+
+
+def left(slot: Slot) -> list[str]:
+    return sorted(name.partition("/")[0] for name, _ in slot.jobs.artifacts.names())
+
+
+def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
+    assert run_job(job.id, slot) == "finished"
+    opened = slot.jobs.open_result(job.id)
+    with opened.file:
+        assert opened.file.read() == VIDEO
+    assert opened.result.provenance == {"seed": 1, "attempt": 1, "worker": "host/0"}
+    for variant, content in ((Variant.THUMBNAIL, b"one"), (Variant.SPRITESHEET, b"all")):
+        opened = slot.jobs.open_result(job.id, variant=variant)
+        with opened.file:
+            assert (opened.file.read(), opened.size) == (content, 3)
+    assert left(slot) == ["results"] * 3
+
+
+@pytest.fixture
+def many(slot: Slot) -> Job:
+    """A job that wants its video in two more formats."""
+    return submitted(slot.jobs, formats=(Format.ZIP, Format.MP4, Format.GIF, Format.GIF))
+
+
+def in_formats(
+    picture: Image.Image, parameters: Parameters, path: Path, report: Any, *, further: Any, **_: Any
+) -> Rendering:
+    for kind, target in further.items():
+        target.write_bytes(f"a {kind}".encode())
+    return rendering(picture, parameters, path, report)
+
+
+def test_an_attempt_publishes_the_formats_that_were_asked_for(slot, many):
+    slot = replace(slot, render=in_formats)
+    assert many.parameters.formats == (Format.GIF, Format.ZIP)
+    assert run_job(many.id, slot) == "finished"
+    result = slot.jobs.find(many.id).result
+    assert list(result.files) == [Format.MP4, Format.GIF, Format.ZIP]
+    for kind in (Format.GIF, Format.ZIP):
+        opened = slot.jobs.open_result(many.id, variant=Variant.of(kind))
+        with opened.file:
+            content = opened.file.read()
+        assert content == f"a {kind}".encode()
+        assert (opened.size, opened.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    with pytest.raises(MissingFormatError, match="mp4, gif, zip"):
+        slot.jobs.open_result(many.id, variant=Variant.WEBM)
+    assert left(slot) == ["results"] * 5
+    slot.jobs.delete(many.id)
+    assert left(slot) == []
+
+
+def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
+    run_job(many.id, replace(slot, render=in_formats))
+    redis_client.zadd("svd:ended", {many.id: 1})
+    assert slot.jobs.expire() == 1
+    assert left(slot) == []
+    with pytest.raises(ExpiredError):
+        slot.jobs.open_result(many.id, variant=Variant.GIF)
+
+
+def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
+    def render(picture, parameters, path, report, *, further, **_):
+        in_formats(picture, parameters, path, report, further=further)
+        further[Format.GIF].unlink()
+        raise ValueError("no such codec")
+
+    assert run_job(many.id, replace(slot, render=render)) == "failed"
+    assert left(slot) == []
+
+
+@pytest.mark.parametrize(
+    ("less", "attempts", "reusable"),
+    [(0, [], True), (1, [], False), (0, [{"phase": "sampling"}], False)],
+)
+def test_a_video_for_which_memory_ran_out_is_not_for_others(slot, job, monkeypatch, less, attempts, reusable):
+    memory = {"decode_chunk_size": job.parameters.decode_chunk_size - less, "attempts": attempts}
+    said = []
+    finish = slot.jobs.ledger.finish
+
+    def heard(*arguments: Any, **more: Any) -> None:
+        said.append(more["reusable"])
+        finish(*arguments, **more)
+
+    monkeypatch.setattr(slot.jobs.ledger, "finish", heard)
+
+    def render(*arguments: Any, **more: Any) -> Rendering:
+        made = rendering(*arguments, **more)
+        return replace(made, provenance={"memory": memory})
+
+    assert run_job(job.id, replace(slot, render=render)) == "finished"
+    assert said == [reusable]
+
+
+def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
+    def render(picture, parameters, path, report, *, further, **_):
+        redis_client.zadd("svd:leases", {many.id: 0})
+        slot.jobs.reap()
+        return in_formats(picture, parameters, path, lambda progress: None, further=further)
+
+    assert run_job(many.id, replace(slot, render=render)) == "stale"
+    assert left(slot) == ["inputs"]
+
+
+def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(slot, job):
+    def render(picture, parameters, path, on_progress, **further):
+        on_progress(Progress(Phase.SAMPLING, 1, 2))
+        slot.jobs.discard(job.id)
+        return rendering(picture, parameters, path, lambda progress: None, **further)
+
+    assert run_job(job.id, replace(slot, render=render)) in {"finished", "cancelled"}
+    with pytest.raises(UnknownJobError):
+        slot.jobs.find(job.id)
+    assert slot.jobs.expire() == 1
+    assert left(slot) == []
+
+
+def test_a_second_message_for_a_job_does_nothing(slot, job):
+    run_job(job.id, slot)
+    assert run_job(job.id, slot) == "nothing to do"
+    assert run_job("00000000-0000-0000-0000-000000000000", slot) == "nothing to do"
+
+
+def test_a_failure_is_told_in_words_and_leaves_nothing(slot, job):
+    assert run_job(job.id, replace(slot, render=raising(ValueError("no such thing")))) == "failed"
+    failed = slot.jobs.find(job.id)
+    assert failed.state is State.FAILED
+    assert (failed.failure.code, failed.failure.message) == (
+        "generation_failed",
+        "Generation failed: ValueError: no such thing",
+    )
+    assert left(slot) == []
+
+
+def test_a_picture_that_is_gone_or_broken_fails_the_job(slot, job):
+    slot.jobs.artifacts.put(job.input, b"no picture")
+    assert run_job(job.id, slot) == "failed"
+    assert slot.jobs.find(job.id).failure.code == "broken_input"
+
+
+def test_a_cancelled_job_stops_at_its_next_step(slot, job):
+    def render(picture, parameters, path, on_progress, **further):
+        slot.jobs.cancel(job.id)
+        return rendering(picture, parameters, path, on_progress, **further)
+
+    assert run_job(job.id, replace(slot, render=render)) == "cancelled"
+    assert slot.jobs.find(job.id).state is State.CANCELLED
+    assert left(slot) == []
+
+
+def test_an_attempt_that_is_no_longer_the_jobs_publishes_nothing(slot, job, redis_client):
+    def render(picture, parameters, path, on_progress, **further):
+        redis_client.zadd("svd:leases", {job.id: 0})
+        slot.jobs.reap()
+        return rendering(picture, parameters, path, lambda progress: None, **further)
+
+    assert run_job(job.id, replace(slot, render=render)) == "stale"
+    assert slot.jobs.find(job.id).state is State.QUEUED
+    assert left(slot) == ["inputs"]
+
+
+def test_an_attempt_that_takes_too_long_fails_at_its_next_step(slot, job):
+    impatient = replace(slot, settings=Settings.from_mapping({"SVD_JOB_TIMEOUT": 1}))
+
+    def render(picture, parameters, path, on_progress, **further):
+        time.sleep(1.1)
+        return rendering(picture, parameters, path, on_progress, **further)
+
+    assert run_job(job.id, replace(impatient, render=render)) == "failed"
+    assert slot.jobs.find(job.id).failure.code == "time_limit"
+
+
+def test_a_store_that_is_away_is_tried_again_and_then_fails_the_job(slot, job):
+    away = replace(slot, render=raising(ArtifactsUnavailableError("no space left on device")))
+    assert [run_job(job.id, away) for _ in range(3)] == ["retried"] * 3
+    failed = slot.jobs.find(job.id)
+    assert (failed.state, failed.failure.code) == (State.FAILED, "artifacts_unavailable")
+    assert [attempt.outcome for attempt in failed.attempts] == ["retried"] * 3
+
+
+def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
+    finish, tries = slot.jobs.ledger.finish, []
+
+    def sometimes(*args: Any, **kwargs: Any) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise UnavailableError("Redis is away")
+        finish(*args, **kwargs)
+
+    monkeypatch.setattr(slot.jobs.ledger, "finish", sometimes)
+    assert run_job(job.id, slot) == "finished"
+    assert slot.jobs.find(job.id).state is State.FINISHED
+
+
+def test_progress_that_redis_does_not_take_stops_nothing(slot, job, monkeypatch):
+    def away(*_: Any) -> bool:
+        raise UnavailableError("Redis is away")
+
+    monkeypatch.setattr(slot.jobs.ledger, "report", away)
+    assert run_job(job.id, slot) == "finished"
+
+
+def test_reports_are_throttled(slot, job):
+    claim = slot.jobs.ledger.claim(job.id, slot.holder)
+    report = run.Reporter(claim, slot.jobs.ledger, deadline=time.monotonic() + 60, departure=Departure())
+    for step in range(100):
+        report(Progress(Phase.SAMPLING, step, 100))
+    assert slot.jobs.find(job.id).version < 20
+
+
+def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_one_is_not(slot, job):
+    with subprocess.Popen(["sleep", "60"]) as sibling:
+        holder = replace(slot.holder, pid=sibling.pid)
+        slot.jobs.ledger.claim(job.id, holder)
+        assert run_job(job.id, slot) == "nothing to do"
+        sibling.kill()
+    assert run_job(job.id, slot) == "finished"
+    assert [attempt.outcome for attempt in slot.jobs.find(job.id).attempts] == ["lost", "finished"]
+
+
+def test_a_stranger_with_a_dead_ones_process_id_is_not_taken_for_a_sibling(slot, job):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    slot.jobs.ledger.claim(job.id, replace(slot.holder, instance="another", pid=gone.pid))
+    assert run_job(job.id, slot) == "nothing to do"
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, job):
+    versions: list[int] = []
+
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        with pytest.raises(NoPreviewError):
+            slot.jobs.read_preview(job.id)
+        for content in (b"first", b"second"):
+            on_sketch(partial(bytes, content))
+            # The picture is in the store a moment before the ledger tells of it.
+            wait_until(partial(is_shown, content))
+            wait_until(is_told)
+            versions.append(slot.jobs.find(job.id).preview.version)
+        with pytest.raises(UnknownJobError):
+            slot.jobs.read_preview(job.id, owner="somebody else")
+        return rendering(picture, parameters, path, report)
+
+    def is_shown(content: bytes) -> bool:
+        try:
+            return bool(slot.jobs.read_preview(job.id) == content)
+        except NoPreviewError:
+            return False
+
+    def is_told() -> bool:
+        preview = slot.jobs.find(job.id).preview
+        return preview is not None and preview.version not in versions
+
+    assert run_job(job.id, replace(slot, render=render)) == "finished"
+    assert versions[0] < versions[1]
+    assert slot.jobs.find(job.id).preview is None
+    with pytest.raises(NoPreviewError, match="finished"):
+        slot.jobs.read_preview(job.id)
+    assert left(slot) == ["results"] * 3
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_of_a_job_that_ends_otherwise_no_preview_is_left(slot, job, outcome):
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        on_sketch(lambda: b"a preview")
+        wait_until(lambda: slot.jobs.find(job.id).preview is not None)
+        if outcome == "failed":
+            raise ValueError("no such thing")
+        slot.jobs.cancel(job.id)
+        return rendering(picture, parameters, path, report)
+
+    assert run_job(job.id, replace(slot, render=render)) == outcome
+    assert slot.jobs.find(job.id).preview is None
+    assert left(slot) == []
+
+
+def test_a_preview_that_fails_costs_the_job_nothing(slot, job, monkeypatch):
+    tried = []
+
+    def broken() -> bytes:
+        tried.append("a preview")
+        raise ValueError("no such colour")
+
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        on_sketch(broken)
+        wait_until(lambda: bool(tried))
+        on_sketch(broken)
+        return rendering(picture, parameters, path, report)
+
+    assert run_job(job.id, replace(slot, render=render)) == "finished"
+
+
+def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_client):
+    claim = slot.jobs.ledger.claim(job.id, slot.holder)
+    redis_client.zadd("svd:leases", {job.id: 0})
+    slot.jobs.reap()
+    with pytest.raises(StaleAttemptError):
+        slot.jobs.ledger.show_preview(claim, "a preview")
+    assert slot.jobs.find(job.id).preview is None
+
+
+def test_previews_can_be_switched_off(slot, job):
+    said = []
+
+    def render(picture, parameters, path, report, *, on_sketch, **_):
+        said.append(on_sketch)
+        return rendering(picture, parameters, path, report)
+
+    settings = Settings.from_mapping({"SVD_PREVIEWS": "false"})
+    assert run_job(job.id, replace(slot, render=render, settings=settings)) == "finished"
+    assert said == [None]

@@ -1,0 +1,90 @@
+import os
+import subprocess
+
+import pytest
+
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.jobs.job import Holder, Result, State, Variant
+from svd_service.jobs.model import Model
+from svd_service.jobs.service import JobService, input_name, result_name, variant_name
+from svd_service.ledger.jobs import Ledger, connect
+from svd_service.worker.maintenance import Housekeeper
+from svd_service.worker.process import INSTANCE
+from tests.unit.ledger.samples import submit
+
+HOLDER = Holder("host/0", "cpu", "instance", 1)
+
+
+@pytest.fixture
+def lapsed(jobs, redis_client) -> None:
+    submit(jobs.ledger)
+    jobs.ledger.claim("a", HOLDER)
+    redis_client.zadd("svd:leases", {"a": 0})
+
+
+def test_a_round_takes_back_lapsed_jobs_and_gives_them_out_again(jobs, lapsed, published):
+    Housekeeper(jobs).round()
+    assert published == ["a"]
+    assert jobs.ledger.find("a").state is State.QUEUED
+
+
+def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, published, redis_client):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    holders = {
+        "dead": Holder("host/0", "cpu", INSTANCE, gone.pid),
+        "alive": Holder("host/1", "cpu", INSTANCE, os.getpid()),
+        "elsewhere": Holder("other/0", "cpu", "another worker", gone.pid),
+    }
+    for job_id, holder in holders.items():
+        submit(jobs.ledger, job_id)
+        jobs.ledger.claim(job_id, holder)
+    Housekeeper(jobs).round()
+    assert published == ["dead"]
+    assert {job_id: jobs.ledger.find(job_id).state for job_id in holders} == {
+        "dead": State.QUEUED,
+        "alive": State.STARTED,
+        "elsewhere": State.STARTED,
+    }
+
+
+def test_a_round_without_redis_raises_nothing(make_settings):
+    away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
+    ledger = Ledger(connect(away), away)
+    Housekeeper(JobService(ledger, LocalArtifacts(away.data_dir), Model.of(away), away, print)).round()
+
+
+def put_video(jobs: JobService, name: str) -> None:
+    for variant in Variant:
+        jobs.artifacts.put(variant_name(name, variant), b"video")
+
+
+def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch):
+    for job_id in ("queued", "started", "failed", "finished"):
+        submit(jobs.ledger, job_id)
+        jobs.artifacts.put(input_name(job_id), b"picture")
+    started = jobs.ledger.claim("started", HOLDER)
+    assert started is not None
+    claim = jobs.ledger.claim("finished", HOLDER)
+    assert claim is not None
+    result = Result(result_name("finished", claim.token), 5, "00ff", 64, 64, 3, {})
+    jobs.ledger.finish(claim, result, device="cpu", seconds={}, steps=1)
+    jobs.ledger.cancel("failed")
+    tokens = {"finished": claim.token, "started": started.token}
+    for job_id, token in {"failed": "token", "nobody": "token", **tokens}.items():
+        put_video(jobs, result_name(job_id, token))
+    for job_id in tokens:  # left by an earlier attempt that died just before it could publish
+        put_video(jobs, result_name(job_id, "earlier"))
+    foreign = {"logs/worker.log", "redis/appendonlydir/appendonly.aof", "up.lock"}
+    for name in foreign:  # as `up` keeps them in the same folder
+        jobs.artifacts.put(name, b"not ours")
+    assert jobs.sweep_orphans() == 0
+    monkeypatch.setattr("svd_service.jobs.service.ORPHAN_AGE", -60.0)
+    monkeypatch.setattr(jobs.artifacts, "sweep_staging", lambda older_than: 0)
+    assert jobs.sweep_orphans() == 2 + 4 * len(Variant)
+    assert {name for name, _ in jobs.artifacts.names()} == {
+        "inputs/queued.png",
+        "inputs/started.png",
+        *foreign,
+        *(variant_name(result_name(job_id, token), variant) for job_id, token in tokens.items() for variant in Variant),
+    }

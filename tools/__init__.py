@@ -1,0 +1,1 @@
+"""What measures, breaks and builds the service; and the harness that tests share with it."""

@@ -1,0 +1,1 @@
+"""Benchmarks, one module each: `calls` (a service against bare calls), `device`, `costs`."""

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""How fast all of this is, on your machine: three benchmarks. Each prints tables and writes everything as JSON.
+
+usage: python -m tools.benchmark calls    the service over HTTP against bare calls of the pipeline, in turns
+       python -m tools.benchmark device   the model on a device: phases, share of the limit, memory, each optimization
+       python -m tools.benchmark costs    submit, status and place in the queue with 10, 1,000 and 100,000 queued jobs
+
+`--help` behind each says what it can be told. The exit status is 0 when it ran; 1 when a bar does not hold and
+`--bars` was said; 2 when what was made cannot be right (not finite, constant, other frames): believe no figure then.
+docs/performance.md has results.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tools.benchmark.report import BenchmarkError, kept
+
+#: This checkout is measured, here and in every process that is started, whatever else is installed.
+_ROOT = str(Path(__file__).resolve().parents[2])
+# As the worker does it: threads that spin while they wait cost more than they gain, where anybody else is busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+
+
+def main() -> int:
+    """Run the one that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="calls|device|costs")
+    rooms: dict[str, Any] = {}
+    for kind in ("calls", "device", "costs"):
+        if kind not in sys.argv[1:2]:
+            kinds.add_parser(kind)  # only the one that is wanted is loaded: torch takes seconds
+            continue
+        rooms[kind] = importlib.import_module(f"tools.benchmark.{kind}")
+        one = kinds.add_parser(kind, description=rooms[kind].__doc__)
+        rooms[kind].add_arguments(one)
+        one.add_argument("--json", type=Path, help=f"where all figures go (benchmark-{kind}.json)")
+        one.add_argument("--bars", action="store_true", help="exit with 1 when a bar does not hold")
+    said = parser.parse_args()
+    # Whatever ends us, what we started ends too, and what was measured is kept.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    result: dict[str, Any] = {"benchmark": said.kind, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    try:
+        with kept(said.json or Path(f"benchmark-{said.kind}.json"), result):
+            held = rooms[said.kind].run(said, result)
+    except BenchmarkError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    return int(said.bars and not held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

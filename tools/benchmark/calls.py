@@ -1,0 +1,306 @@
+"""(a) From the photo's file to the video's: the service over HTTP against bare calls of the pipeline, in turns."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from svd_service.client import Client, JobStatus
+from svd_service.config import CPU_MODEL
+from tools.benchmark import machine, photo
+from tools.benchmark.own_service import running
+from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, summary
+
+#: The bare calls, in the order in which each round makes them, before the service.
+BARE: Final = ("documented", "resized", "best")
+
+#: Chunks of frames that `best` tries before anything is measured, and how often each.
+CHUNKS: Final = (1, 2, 4, 14)
+TRIES: Final = 2
+
+#: What the service may take, by the medians: of the documented call's time, and of the best one's.
+OF_DOCUMENTED: Final = 0.9
+OF_BEST: Final = 1.05
+
+#: The share of a job that its worker may be idle between two jobs.
+IDLE: Final = 0.03
+
+#: Least likeness in decibels (PSNR) between the service's video and the best call's: with the same chunk they are of
+#: the same pixels, up to rounding; with another one, the pixels differ a little (a trained model's: 57 dB).
+ALIKE: Final = {"same chunk": 45.0, "other chunk": 20.0}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What this benchmark can be told."""
+    parser.add_argument("--photo", type=Path, help="default: a made-up one of 12 megapixels")
+    parser.add_argument("--against", nargs="+", choices=BARE, default=BARE, help="the bare calls to make (all)")
+    parser.add_argument("--pairs", type=int, default=20, help="rounds of bare calls and service (20)")
+    parser.add_argument("--jobs", type=int, default=20, help="queued jobs for the worker's idle time (20; 0: none)")
+    parser.add_argument("--model", default=CPU_MODEL, help="a folder in diffusers' layout (the nano model)")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the video")
+    parser.add_argument(
+        "--wait-policy", choices=("passive", "active"), default="passive", help="OpenMP's, of bare calls"
+    )
+
+
+def run(said: Namespace, result: dict[str, Any]) -> bool:
+    """Measure; whether the bars hold."""
+    result["machine"] = machine.describe()
+    print(machine.in_words(result["machine"]))
+    with tempfile.TemporaryDirectory(prefix="svd-bench-") as name:
+        folder = Path(name)
+        picture = said.photo or photo.make(folder / "photo.jpg")
+        # As many threads as the bare calls have.
+        variables = {"SVD_MODEL": said.model, "SVD_CPU_THREADS": os.environ.get("OMP_NUM_THREADS", "0")}
+        with running(folder, variables) as url, Client(url) as client:
+            return _Comparison(said, result, folder, picture, client).run()
+
+
+class _Bare:
+    """The process that makes the bare calls."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.threads = int(self._answer()["threads"])
+
+    def __call__(self, call: str, picture: Path, video: Path, chunk: int = 0) -> float:
+        """Seconds that a call took."""
+        order = {"call": call, "photo": str(picture), "video": str(video), "chunk": chunk}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return float(self._answer()["seconds"])
+
+    def _answer(self) -> dict[str, Any]:
+        line = cast(IO[str], self._process.stdout).readline()
+        if not line:
+            raise BenchmarkError("the process of the bare calls has ended; above is why")
+        return dict(json.loads(line))
+
+
+@contextmanager
+def bare_calls(model: str, parameters: dict[str, Any], wait_policy: str) -> Iterator[_Bare]:
+    """A process with the model loaded, that makes bare calls."""
+    command = [sys.executable, "-m", "tools.benchmark.bare", model, json.dumps(parameters)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": wait_policy}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield _Bare(process)
+        finally:
+            process.terminate()  # when we were interrupted it may be busy
+
+
+class _Comparison:
+    def __init__(self, said: Namespace, result: dict[str, Any], folder: Path, picture: Path, client: Client) -> None:
+        self._said = said
+        self._result = result
+        self._folder = folder
+        self._picture = picture
+        self._client = client
+        self._against = [name for name in BARE if name in said.against]
+        self._wanted: Any = {"seed": said.seed} | dict(word.split("=", 1) for word in said.set)
+
+    def run(self) -> bool:
+        parameters = self._through_the_service()[1]["parameters"]  # which also warms the service up
+        self._result |= {"parameters": parameters, "photo_bytes": self._picture.stat().st_size}
+        with bare_calls(self._said.model, parameters, self._said.wait_policy) as bare:
+            self._result["bare"] = {"threads": bare.threads, "wait_policy": self._said.wait_policy}
+            chunk = self._choose_chunk(bare, parameters["num_frames"])
+            self._compare_frames(bare, chunk, parameters["decode_chunk_size"])
+            seconds, jobs = self._in_turns(bare, chunk)
+        bars = self._tell(seconds, jobs)
+        if self._said.jobs:
+            bars.append(self._idle())
+        self._result["bars"] = bars
+        return show_bars(bars)
+
+    def _video(self, name: str) -> Path:
+        return self._folder / f"{name}.mp4"
+
+    def _through_the_service(self) -> tuple[float, dict[str, Any]]:
+        """Seconds from the photo's file to the video's, as a program gets it with the client; and the job."""
+        began = time.perf_counter()
+        job = self._client.submit(self._picture, **self._wanted)
+        submitted = time.perf_counter()
+        job = self._ended(job.id)
+        heard, heard_at = time.perf_counter(), time.time()
+        self._client.download(job.id, self._video("service"))
+        ended = time.perf_counter()
+        told = dict(job.told)
+        told["path"] = _path(told, submitted - began, heard - began, heard_at, ended - began)
+        return ended - began, told
+
+    def _ended(self, job_id: str) -> JobStatus:
+        """The job when it has finished, as soon as that is told."""
+        *_, last = self._client.watch(job_id)
+        if last.state != "finished":
+            raise BenchmarkError(f"a job {last.state}: {last.error_message}")
+        return last
+
+    def _choose_chunk(self, bare: _Bare, frames: int) -> int:
+        """The chunk with which `best` is fastest."""
+        tries: dict[int, list[float]] = {}
+        for _ in range(TRIES):
+            for chunk in sorted({min(chunk, frames) for chunk in CHUNKS}):
+                tries.setdefault(chunk, []).append(bare("best", self._picture, self._video("try"), chunk))
+        self._result["chunks_tried"] = {
+            str(chunk): [round(second, 3) for second in took] for chunk, took in tries.items()
+        }
+        return min(tries, key=lambda chunk: min(tries[chunk]))
+
+    def _compare_frames(self, bare: _Bare, chunk: int, service_chunk: int) -> None:
+        """Everybody's video is of the same frames, so nobody was fast by doing something else."""
+        bare("best", self._picture, self._video("same"), service_chunk)
+        bare("best", self._picture, self._video("other"), chunk)
+        ours = frames(self._video("service"))
+        likeness = {
+            "same chunk": psnr(ours, frames(self._video("same"))),
+            "other chunk": psnr(ours, frames(self._video("other"))),
+        }
+        self._result["likeness_db"] = {name: round(value, 2) for name, value in likeness.items()}
+        for name, value in likeness.items():
+            if value < ALIKE[name]:
+                raise BenchmarkError(f"the service's video is not the best call's ({name}): {value:.1f} dB")
+
+    def _in_turns(self, bare: _Bare, chunk: int) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
+        seconds: dict[str, list[float]] = {name: [] for name in (*self._against, "service")}
+        self._result |= {"best_chunk": chunk, "seconds": seconds}  # what there is when we are interrupted
+        jobs = []
+        for number in range(self._said.pairs):
+            for name in self._against:
+                seconds[name].append(bare(name, self._picture, self._video(name), chunk if name == "best" else 0))
+            took, job = self._through_the_service()
+            seconds["service"].append(took)
+            jobs.append(job)
+            line = "  ".join(f"{name} {values[-1]:.2f}" for name, values in seconds.items())
+            print(f"  {number + 1:>3}: {line}", flush=True)
+        for name in seconds:
+            check(frames(self._video(name)), name)
+        return seconds, jobs
+
+    def _tell(self, seconds: dict[str, list[float]], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        summaries = {name: summary(values) for name, values in seconds.items()}
+        ratios = {name: ratio(seconds["service"], seconds[name]) for name in self._against}
+        path = {name: summary([job["path"][name] for job in jobs]) for name in jobs[0]["path"]}
+        self._result |= {"summaries": summaries, "ratios": ratios, "path": path}
+        show(
+            f"From the photo's file to the video's, seconds, {self._said.pairs} rounds in turns",
+            ("", "median", "quartiles", "least", "service / this, of medians", "pair by pair"),
+            [
+                (
+                    name,
+                    told["median"],
+                    f"{told['lower_quartile']:.3g} – {told['upper_quartile']:.3g}",
+                    told["least"],
+                    ratios[name]["of_medians"] if name in ratios else None,
+                    f"{ratios[name]['lower_quartile']:.3f} – {ratios[name]['upper_quartile']:.3f}"
+                    if name in ratios
+                    else None,
+                )
+                for name, told in summaries.items()
+            ],
+        )
+        show(
+            "Where the service's time goes, seconds",
+            ("", "median", "quartiles"),
+            [
+                (name, told["median"], f"{told['lower_quartile']:.3g} – {told['upper_quartile']:.3g}")
+                for name, told in path.items()
+            ],
+        )
+        return [
+            bar(f"service / {name} bare call", float(ratios[name]["of_medians"]), most)
+            for name, most in (("documented", OF_DOCUMENTED), ("best", OF_BEST))
+            if name in ratios
+        ]
+
+    def _idle(self) -> dict[str, Any]:
+        """How much of the time from the first claim to the last end no frame was prepared, sampled or decoded."""
+        ids = [self._client.submit(self._picture, **self._wanted).id for _ in range(self._said.jobs)]
+        told = idle([self._ended(job_id).told for job_id in ids])
+        self._result["back_to_back"] = told
+        show(
+            f"{self._said.jobs} queued jobs, one after the other",
+            ("", ""),
+            [(name.replace("_", " "), value) for name, value in told.items()],
+        )
+        return bar("idle between two jobs, share of a job", told["idle_share"], IDLE)
+
+
+def idle(jobs: list[dict[str, Any]]) -> dict[str, float]:
+    """What the ledger's times and the phases' seconds say of jobs that ran one after the other on one worker.
+
+    Idle is all that is not the model's work (preparing, sampling, decoding) from the first claim to the last end, so
+    the time for the last video's end counts as well as that between two jobs.
+    """
+    began = min(_moment(job["attempts"][-1]["started_at"]) for job in jobs)
+    ended = max(_moment(job["attempts"][-1]["ended_at"]) for job in jobs)
+    busy = sum(job["provenance"]["seconds"][phase] for job in jobs for phase in ("preparing", "sampling", "decoding"))
+    span = ended - began
+    return {
+        "seconds": round(span, 4),
+        "seconds_a_job": round(span / len(jobs), 4),
+        "idle_a_job": round((span - busy) / len(jobs), 4),
+        "idle_share": round(max(0.0, span - busy) / span, 5),
+    }
+
+
+def _path(job: dict[str, Any], submitted: float, heard: float, heard_at: float, ended: float) -> dict[str, float]:
+    """Seconds of each part of a job's way. The ledger's clock and ours are of one machine."""
+    attempt, phases = job["attempts"][-1], job["provenance"]["seconds"]
+    created, claimed, done = (_moment(text) for text in (job["created_at"], attempt["started_at"], attempt["ended_at"]))
+    return {
+        "submit (upload, decode, fit, store)": submitted,
+        "claim after acceptance": claimed - created,
+        **{f"in the worker: {name}": seconds for name, seconds in phases.items()},
+        "in the worker: the rest": done - claimed - sum(phases.values()),
+        "heard after the end": heard_at - done,
+        "download": ended - heard,
+    }
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def frames(video: Path) -> NDArray[np.uint8]:
+    """A video's frames as (frames, height, width, 3)."""
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Likeness of two videos in decibels; 100 where they are the same.
+
+    Raises:
+        BenchmarkError: they are of different sizes.
+    """
+    if one.shape != other.shape:
+        raise BenchmarkError(f"videos of {one.shape} and {other.shape}")
+    error = float(np.mean((one.astype(np.float32) - other.astype(np.float32)) ** 2))
+    return min(100.0, 10 * float(np.log10(255**2 / error))) if error else 100.0
+
+
+def check(video: NDArray[Any], name: str) -> None:
+    """Refuse what no model makes that works: values that are no numbers, and pictures of one colour.
+
+    Raises:
+        BenchmarkError: it is such a video.
+    """
+    if not np.isfinite(video).all():
+        raise BenchmarkError(f"{name}: there are values that are not finite")
+    if any(float(frame.std(axis=(0, 1)).max()) < 1e-3 for frame in video):
+        raise BenchmarkError(f"{name}: a frame is of one colour")

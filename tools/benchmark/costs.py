@@ -1,0 +1,329 @@
+"""(c) What the service itself costs: requests while 10, 1,000 and 100,000 jobs wait, and Redis' memory for each."""
+
+import http.client
+import io
+import multiprocessing
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import redis
+from PIL import Image
+
+from svd_service.cli.up.processes import redis_program
+from svd_service.config import CPU_MODEL, Settings
+from svd_service.jobs.job import Holder, Result
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Request
+from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from tools.benchmark import machine, photo
+from tools.benchmark.own_service import free_port
+from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, summary
+
+#: What a request may take with the longest queue, as a multiple of the same with the shortest; bytes a queued job.
+MOST: Final = 1.2
+BYTES: Final = 2048
+
+#: What the queued jobs ask for, by chance: a queue whose jobs are all alike would be easier to foretell.
+KINDS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"num_inference_steps": 10},
+    {"width": 128, "height": 64},
+    {"num_frames": 25, "seed": 1},
+)
+
+#: Which requests the bars are about; those of the ledger alone are what is left without HTTP and pictures.
+BARRED: Final = ("submit", "status", "position")
+
+#: Processes that ask, when it is about requests a second.
+ASKERS: Final = 2
+
+#: The worker that is said to be there, so that times are foretold: a stand-in, which takes nothing.
+_STAND_IN: Final = WorkerStatus(
+    worker="stand-in/0",
+    device="stand-in",
+    instance="0" * 32,
+    pid=os.getpid(),
+    model="nano",
+    trained=True,
+    ready_since=time.time(),
+    load_seconds=1.0,
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What this benchmark can be told."""
+    parser.add_argument("--levels", type=int, nargs="+", default=[10, 1_000, 100_000], help="jobs that wait")
+    parser.add_argument("--rounds", type=int, default=200, help="of each request, at each level in turns (200)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for which status is asked without a pause (5)")
+
+
+def run(said: Namespace, result: dict[str, Any]) -> bool:
+    """Measure; whether the bars hold."""
+    result["machine"] = machine.describe()
+    print(machine.in_words(result["machine"]))
+    with tempfile.TemporaryDirectory(prefix="svd-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        url = stack.enter_context(_redis(folder))
+        queues = [stack.enter_context(_queue(folder, url, length)) for length in sorted(said.levels)]
+        for queue in queues:
+            queue.fill()
+        result["bytes_a_job"] = {str(queue.length): round(queue.bytes_a_job) for queue in queues}
+        seconds = _in_turns(queues, said.rounds)
+        rate = _rate(queues[-1], said.seconds)
+    return _tell(result, queues, seconds, rate)
+
+
+@dataclass
+class Queue:
+    """So many jobs that wait, in a namespace of their own, and an API that serves them."""
+
+    length: int
+    ledger: Ledger
+    api: str
+    http: httpx2.Client
+    memory: Callable[[], int]
+    model: Model
+    picture: bytes
+    bytes_a_job: float = 0.0
+
+    def fill(self) -> None:
+        """Submit the jobs, as the API does but for the pictures, and have one finished, so that the pace is known."""
+        began = time.monotonic()
+        chance = random.Random(3)  # noqa: S311 - the same queue every time
+        kinds = [Request(**kind).resolve(self.model, photo.SIZE) for kind in KINDS]
+        parameters = kinds[0]
+        self.beat()
+        before = self.memory()
+        self.ids = []
+        for _ in range(self.length + 1):
+            job_id = str(uuid.uuid4())
+            self.ledger.submit(
+                job_id, parameters=chance.choice(kinds), model=self.model.summary(), input=f"inputs/{job_id}.png"
+            )
+            self.ids.append(job_id)
+        self.bytes_a_job = (self.memory() - before) / (self.length + 1)
+        claim = self.ledger.claim(self.ids.pop(0), Holder("stand-in/0", "stand-in", "0" * 32, os.getpid()))
+        if claim is None:
+            raise BenchmarkError("a queued job could not be claimed")
+        phases = {"preparing": 0.1, "sampling": 2.0, "decoding": 1.0}
+        made = Result("results/none.mp4", 1, "0" * 64, parameters.width, parameters.height, parameters.num_frames)
+        self.ledger.finish(claim, made, device="stand-in", seconds=phases, steps=2)
+        self.ledger.dispatch()
+        print(f"  {self.length:,} jobs wait, after {time.monotonic() - began:.1f} s", flush=True)
+
+    def beat(self) -> None:
+        """The stand-in is still there."""
+        self.ledger.heartbeat(_STAND_IN)
+
+    def submit(self) -> str:
+        """POST a small picture."""
+        answer = self.http.post("/generate", files={"image": ("picture", self.picture)})
+        if answer.status_code != 202:
+            raise BenchmarkError(f"a submission was answered with {answer.status_code}: {answer.text}")
+        return str(answer.json()["task_id"])
+
+    def status(self, job_id: str, place: int | None = None) -> None:
+        """GET a job's status, which tells its place in the queue."""
+        told = self.http.get(f"/status/{job_id}").json()
+        if told["status"] != "queued" or not told["position"] or told["eta_seconds"] is None:
+            raise BenchmarkError(f"a queued job's status is {told}")
+        if place is not None and told["position"] != place:
+            raise BenchmarkError(f"the job in place {place} was told to be in place {told['position']}")
+
+    def withdraw(self, job_id: str) -> None:
+        """The queue is as long as before."""
+        self.http.delete(f"/jobs/{job_id}")
+        self.http.delete(f"/jobs/{job_id}")
+
+    def ledger_submit(self, job_id: str) -> None:
+        """The ledger's part of a submission."""
+        parameters = Request().resolve(self.model, photo.SIZE)
+        self.ledger.submit(job_id, parameters=parameters, model=self.model.summary(), input=f"inputs/{job_id}.png")
+
+    def ledger_position(self, job_id: str) -> None:
+        """The ledger's part of a status."""
+        self.ledger.foretell([self.ledger.find(job_id)])
+
+
+def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[float]]]:
+    """Seconds of each request, by the queue's length."""
+    chance = random.Random(5)  # noqa: S311 - the same order every time
+    seconds: dict[str, dict[int, list[float]]] = {}
+
+    def timed(name: str, queue: Queue, act: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        answer = act()
+        seconds.setdefault(name, {}).setdefault(queue.length, []).append(time.perf_counter() - began)
+        return answer
+
+    def one(queue: Queue) -> None:
+        # The first is with Celery, so that it is not told by the waiting; it is next.
+        timed("status", queue, lambda: queue.status(queue.ids[0], 1))
+        anywhere = chance.randrange(queue.length)
+        timed("position", queue, lambda: queue.status(queue.ids[anywhere], anywhere + 1))
+        timed("ledger: position", queue, lambda: queue.ledger_position(queue.ids[anywhere]))
+        queue.withdraw(timed("submit", queue, queue.submit))
+        new = str(uuid.uuid4())
+        timed("ledger: submit", queue, lambda: queue.ledger_submit(new))
+        queue.ledger.forget(new, insist=True)
+
+    for number in range(rounds + 3):
+        if number == 3:
+            seconds.clear()  # the first are to warm everything up
+        for queue in chance.sample(queues, len(queues)):
+            queue.beat()
+            one(queue)
+    return seconds
+
+
+def _rate(queue: Queue, seconds: float) -> dict[str, Any]:
+    """Requests a second, of those who ask for the status of jobs anywhere in the queue and do nothing else."""
+    queue.beat()
+    with multiprocessing.get_context("spawn").Pool(ASKERS) as pool:
+        ids = queue.ids[:: max(1, queue.length // 50)]
+        counts = pool.starmap(_ask, [(queue.api, ids, seconds)] * ASKERS)
+    return {"askers": ASKERS, "seconds": seconds, "requests_a_second": round(sum(counts) / seconds, 1)}
+
+
+def _ask(address: str, ids: list[str], seconds: float) -> int:
+    """How many answers came within so many seconds."""
+    connection = http.client.HTTPConnection(address)
+    number, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        connection.request("GET", f"/status/{ids[number % len(ids)]}")
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise BenchmarkError(f"a status was answered with {answer.status}")
+        number += 1
+    connection.close()
+    return number
+
+
+def _tell(
+    result: dict[str, Any], queues: list[Queue], seconds: dict[str, dict[int, list[float]]], rate: dict[str, Any]
+) -> bool:
+    shortest, longest = queues[0].length, queues[-1].length
+    ratios = {name: ratio(took[longest], took[shortest]) for name, took in seconds.items()}
+    result |= {
+        "summaries": {
+            name: {str(length): summary(values) for length, values in took.items()} for name, took in seconds.items()
+        },
+        "ratios": ratios,
+        "status_rate": rate,
+    }
+    lengths = [queue.length for queue in queues]
+    show(
+        f"Milliseconds (median) with so many queued jobs, {len(seconds['submit'][shortest])} of each in turns",
+        ("", *(f"{length:,}" for length in lengths), f"{longest:,} / {shortest:,}"),
+        [
+            (name, *(1000 * statistics.median(took[length]) for length in lengths), ratios[name]["of_medians"])
+            for name, took in seconds.items()
+        ],
+    )
+    show(
+        "Bytes of Redis a queued job; status requests a second",
+        ("", *(f"{length:,}" for length in lengths)),
+        [
+            ("bytes", *(result["bytes_a_job"][str(length)] for length in lengths)),
+            ("requests a second", *(None for _ in lengths[1:]), rate["requests_a_second"]),
+        ],
+    )
+    bars = [
+        bar(f"{name} with {longest:,} queued / with {shortest:,}", float(ratios[name]["of_medians"]), MOST)
+        for name in BARRED
+    ]
+    bars.append(bar("bytes of Redis a queued job", queues[-1].bytes_a_job, BYTES))
+    result["bars"] = bars
+    return show_bars(bars)
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    """The URL of a Redis with the service's own settings, that ends with the block."""
+    port = free_port()
+    options = ("--bind", "127.0.0.1", "--port", str(port), "--appendonly", "yes", "--save", "")
+    with (folder / "redis.log").open("wb") as log:
+        process = subprocess.Popen([redis_program(), *options], cwd=folder, stdout=log, stderr=log)
+    url = f"redis://127.0.0.1:{port}/0"
+    try:
+        with redis.Redis.from_url(url) as client:
+            _wait(client.ping, redis.RedisError)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def _queue(folder: Path, url: str, length: int) -> Iterator[Queue]:
+    """An empty queue and its API; both end with the block."""
+    namespace, port = f"queue-{length}", free_port()
+    variables = {
+        "REDIS_URL": url,
+        "SVD_NAMESPACE": namespace,
+        "SVD_MODEL": CPU_MODEL,
+        "SVD_DEVICES": "cpu",
+        "SVD_DATA_DIR": str(folder / namespace),
+        "SVD_MAX_QUEUED": str(length + 100),
+        "SVD_BIND": f"127.0.0.1:{port}",
+    }
+    settings = Settings.from_mapping(variables)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SVD_", "VIDEO_", "REDIS_"))
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:svd_service.gunicorn", "svd_service.wsgi:application"]
+    with (folder / f"{namespace}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment | variables, cwd=folder, stdout=log, stderr=log)
+    try:
+        with (
+            connect(settings, timeout=10) as client,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as asking,
+        ):
+            _wait(lambda: asking.get("/health"), httpx2.RequestError)
+            yield Queue(
+                length,
+                Ledger(client, settings),
+                f"127.0.0.1:{port}",
+                asking,
+                lambda: int(client.info("memory")["used_memory"]),
+                Model.of(settings),
+                _picture(),
+            )
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _picture() -> bytes:
+    """A small picture: what it takes to decode a large one is not the queue's business."""
+    buffer = io.BytesIO()
+    with Image.open(photo.SOURCE) as source:
+        source.resize((256, 144)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def _wait(act: Callable[[], object], refused: type[Exception]) -> None:
+    """Wait until `act()` no longer raises `refused`."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            act()
+            return
+        except refused:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

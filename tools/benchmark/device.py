@@ -1,0 +1,329 @@
+"""(b) The model on a device: seconds by phase, share of the limit, memory; each lever on and off, and each profile."""
+
+import gc
+import resource
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from svd_service.config import Settings
+from svd_service.jobs.job import Progress
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Parameters, Profile, Request
+from svd_service.video import Rendering, render
+from svd_service.video.loader import Generator, load
+from svd_service.video.memory_plan import FAST, HOST, WAYS, Way
+from svd_service.video.optimizations import AUTO, Lever
+from tools.benchmark import architectures, machine, photo
+from tools.benchmark.calls import check, frames
+from tools.benchmark.report import BenchmarkError, bar, show, show_bars, summary
+
+#: TFLOP of SVD-XT's parts at 25 frames of 1024x576 with guidance, counted on the meta device from its configuration: a
+#: step, and the rest. Preparing is the VAE's encoder and CLIP.
+SVD_XT: Final = {"step": 159.9, "preparing": 2.6 + 0.33, "decoding": 173.6}
+SVD_XT_SIZE: Final = (1024, 576, 25)
+
+#: What one H200 should show, by case: seconds at most, and GB of memory.
+SECONDS: Final = {"as it comes": 8.0, "draft profile": 3.5}
+GIGABYTES: Final = {"as it comes": 14.0, "small memory": 8.0}
+
+#: Side of the square matrices that show how fast the device multiplies at best, by its type; and how often.
+MATRIX: Final = {"cuda": 8192, "cpu": 1024}
+PRODUCTS: Final = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What this benchmark can be told."""
+    parser.add_argument("--architecture", choices=tuple(architectures.ARCHITECTURES), default="svd-xt")
+    parser.add_argument("--random-weights", action="store_true", help="of that architecture, instead of a model's")
+    parser.add_argument("--model", help="without --random-weights: a hub id or a folder")
+    parser.add_argument("--device", default="0" if torch.cuda.is_available() else "cpu", help="`cpu` or a CUDA number")
+    parser.add_argument("--photo", type=Path, help="default: a made-up one")
+    parser.add_argument("--repeats", type=int, default=3, help="measured videos of each case, after one to warm up (3)")
+    parser.add_argument("--cases", nargs="*", help="only the cases whose names have one of these words")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the video")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is switched on."""
+
+    name: str
+    levers: frozenset[Lever]
+    profile: Profile = Profile.EXACT
+    way: Way = FAST
+
+
+def cases(kind: str) -> list[Case]:
+    """Plain, as it comes on such a device, the same with each lever the other way round, the other profiles and, on a
+    device with memory of its own, the other ways to use it.
+    """
+    usual = AUTO[kind]
+    other_way = [
+        Case(f"as it comes, {'without' if lever in usual else 'with'} {lever}", usual ^ {lever}) for lever in Lever
+    ]
+    profiles = [Case(f"{profile} profile", usual, profile) for profile in Profile if profile is not Profile.EXACT]
+    ways = [Case(f"{way.name} memory", usual, way=way) for way in WAYS if way is not FAST and kind == "cuda"]
+    ends = [Case("as it comes, again", usual)]
+    return [Case("plain", frozenset()), Case("as it comes", usual), *other_way, *profiles, *ways, *ends]
+
+
+def run(said: Namespace, result: dict[str, Any]) -> bool:
+    """Measure; whether the bars hold, where there are any."""
+    place = torch.device("cpu") if said.device == "cpu" else torch.device("cuda", int(said.device))
+    result["machine"] = {**machine.describe(), "device": _device(place)}
+    print(f"{machine.in_words(result['machine'])}; {result['machine']['device']}")
+    return _Measurement(said, result, place).run()
+
+
+class _Measurement:
+    def __init__(self, said: Namespace, result: dict[str, Any], place: torch.device) -> None:
+        self._said = said
+        self._result = result
+        self._place = place
+        self._precision = torch.float32 if place.type == "cpu" else torch.float16
+        if said.random_weights:
+            self._model = architectures.ARCHITECTURES[said.architecture].model
+        elif said.model:
+            self._model = Model.of(Settings.from_mapping({"SVD_MODEL": said.model}))
+        else:
+            raise BenchmarkError("say --random-weights, or which --model")
+
+    def run(self) -> bool:
+        with tempfile.TemporaryDirectory(prefix="svd-bench-") as name:
+            folder = Path(name)
+            with Image.open(self._said.photo or photo.make(folder / "photo.jpg", (1600, 1200))) as image:
+                image.load()
+                self._image = image.convert("RGB")
+            self._result["ceilings"] = ceilings(self._place, self._precision)
+            parameters = self._parameters(Profile.EXACT)
+            self._result["parameters"] = parameters.to_dict()
+            self._result["tflop"] = self._count(parameters, folder)
+            self._result["cases"] = {}
+            for case in cases(self._place.type):
+                if not self._said.cases or any(word in case.name for word in self._said.cases):
+                    told = self._measure(case, folder)
+                    self._result["cases"][case.name] = told
+                    print(f"  {case.name}: {told['seconds']['median']:.3f} s", flush=True)
+        self._show()
+        return self._judge()
+
+    def _parameters(self, profile: Profile) -> Parameters:
+        said: dict[str, Any] = {name: int(value) for name, value in (word.split("=", 1) for word in self._said.set)}
+        return Request(seed=7, profile=profile, **said).resolve(self._model, photo.SIZE)
+
+    def _generator(self, levers: frozenset[Lever], way: Way = FAST) -> tuple[Generator, Any]:
+        """A generator that is warm, and its pipeline's VAE, whose answers are looked at."""
+        if self._said.random_weights:
+            architecture = architectures.ARCHITECTURES[self._said.architecture]
+            pipe = architectures.build(architecture, self._place, self._precision)
+            if way.model_offload:  # as `load` does it
+                pipe.to("cpu")
+                levers -= {Lever.COMPILE}
+            way = way if self._place.type == "cuda" else HOST
+            generator = Generator(pipe, self._model, None, levers, way, self._place)
+        else:
+            settings = Settings.from_mapping({"SVD_MODEL": self._said.model, "SVD_MEMORY": way.name})
+            generator = load(self._model, self._said.device, settings, levers)
+            pipe = generator._pipe  # noqa: SLF001 - to look at what comes out of it
+        generator.warm_up()
+        return generator, pipe.vae
+
+    def _count(self, parameters: Parameters, folder: Path) -> dict[str, float]:
+        """TFLOP of each phase of one video: as known of SVD-XT, else as torch counts them."""
+        size = (parameters.width, parameters.height, parameters.num_frames)
+        if self._said.architecture == "svd-xt" and size == SVD_XT_SIZE and parameters.max_guidance_scale > 1:
+            steps = parameters.num_inference_steps
+            return {
+                "preparing": SVD_XT["preparing"],
+                "sampling": SVD_XT["step"] * steps,
+                "decoding": SVD_XT["decoding"],
+            }
+        generator, _ = self._generator(frozenset())
+        counted: dict[str, float] = {}
+        with FlopCounterMode(display=False) as counter:
+
+            def on_progress(progress: Progress) -> None:
+                counted.setdefault(progress.phase, counter.get_total_flops())
+
+            render(generator, self._picture(parameters), parameters, folder / "counted.mp4", on_progress)
+            marks = [*counted.values(), counter.get_total_flops()]
+        told = {phase: (marks[i + 1] - marks[i]) / 1e12 for i, phase in enumerate(counted)}
+        return {phase: told[phase] for phase in ("preparing", "sampling", "decoding")}
+
+    def _picture(self, parameters: Parameters) -> Image.Image:
+        return self._image.resize((parameters.width, parameters.height))
+
+    def _measure(self, case: Case, folder: Path) -> dict[str, Any]:
+        parameters = self._parameters(case.profile)
+        picture, video = self._picture(parameters), folder / "case.mp4"
+        # The pipeline before is garbage, but its modules hold each other in circles: it would be counted with this one.
+        gc.collect()
+        if self._place.type == "cuda":
+            torch.cuda.empty_cache()
+        began = time.perf_counter()
+        generator, vae = self._generator(case.levers, case.way)
+        built = time.perf_counter()
+        with looked_at(vae, case.name):
+            render(generator, picture, parameters, video, _nobody)
+        warm = time.perf_counter()
+        if self._place.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._place)
+        renderings = [render(generator, picture, parameters, video, _nobody) for _ in range(self._said.repeats)]
+        told = self._told(case, generator.levers, parameters, renderings)
+        check(frames(video), case.name)
+        return {**told, "build_seconds": round(built - began, 3), "first_seconds": round(warm - built, 3)}
+
+    def _told(
+        self, case: Case, levers: frozenset[Lever], parameters: Parameters, renderings: list[Rendering]
+    ) -> dict[str, Any]:
+        totals = [sum(rendering.seconds.values()) for rendering in renderings]
+        phases = {
+            phase: summary([rendering.seconds[phase] for rendering in renderings]) for phase in renderings[0].seconds
+        }
+        seconds = summary(totals)
+        tflop = dict(self._result["tflop"])
+        tflop["sampling"] *= parameters.num_inference_steps / self._parameters(Profile.EXACT).num_inference_steps
+        ceiling = self._result["ceilings"]["tflops"]
+        return {
+            "levers": sorted(levers),
+            "way": case.way.name,
+            "profile": case.profile.value,
+            "steps": parameters.num_inference_steps,
+            "seconds": seconds,
+            "phases": phases,
+            "frames_a_second": round(parameters.num_frames / seconds["median"], 3),
+            "mfu": {
+                "whole": round(sum(tflop.values()) / seconds["median"] / ceiling, 4),
+                **{
+                    phase: round(amount / max(phases[phase]["median"], 1e-9) / ceiling, 4)
+                    for phase, amount in tflop.items()
+                },
+            },
+            "limit_seconds": round(sum(tflop.values()) / ceiling, 4),
+            "peak_gb": _peak_gb(self._place),
+            "memory": renderings[-1].provenance["memory"],
+        }
+
+    def _show(self) -> None:
+        rate = self._result["ceilings"]
+        show(
+            f"{self._model.name} on {self._result['machine']['device']}: at most {rate['tflops']:.4g} TFLOP/s and "
+            f"{rate['gb_a_second']:.4g} GB/s, as measured; seconds are medians",
+            ("", "seconds", "preparing", "sampling", "decoding", "encoding", "frames/s", "share of limit", "peak GB"),
+            [
+                (
+                    name,
+                    told["seconds"]["median"],
+                    *(told["phases"][phase]["median"] for phase in ("preparing", "sampling", "decoding", "encoding")),
+                    told["frames_a_second"],
+                    told["mfu"]["whole"],
+                    told["peak_gb"],
+                )
+                for name, told in self._result["cases"].items()
+            ],
+        )
+
+    def _judge(self) -> bool:
+        """The bars are for SVD-XT on one H200; of anything else nothing is promised."""
+        told = self._result["cases"]
+        if self._place.type != "cuda" or self._said.architecture != "svd-xt":
+            return True
+        bars = [
+            bar(f"{name}, seconds", told[name]["seconds"]["median"], most)
+            for name, most in SECONDS.items()
+            if name in told
+        ]
+        bars += [
+            bar(f"{name}, peak GB", told[name]["peak_gb"], most) for name, most in GIGABYTES.items() if name in told
+        ]
+        self._result["bars"] = bars
+        return show_bars(bars)
+
+
+@contextmanager
+def looked_at(vae: Any, name: str) -> Iterator[None]:
+    """Within the block, see whether what `vae` decodes is made of numbers, and not of a single one.
+
+    Raises:
+        BenchmarkError: it is not.
+    """
+    decode: Callable[..., Any] = vae.decode
+    seen: list[torch.Tensor] = []
+
+    def look(*args: Any, **kwargs: Any) -> Any:
+        decoded = decode(*args, **kwargs)
+        spread = decoded.sample.float().std(dim=(-2, -1)).amax(dim=-1).min()  # of the frame that varies least
+        seen.append(torch.stack([torch.isfinite(decoded.sample).all().float(), spread]))
+        return decoded
+
+    vae.decode = look
+    try:
+        yield
+    finally:
+        del vae.decode  # the class' own is behind it
+    finite, spread = torch.stack(seen).cpu().unbind(1)
+    if not finite.all():
+        raise BenchmarkError(f"{name}: there are values that are not finite")
+    if float(spread.min()) < 1e-3:
+        raise BenchmarkError(f"{name}: a decoded frame is constant")
+
+
+def ceilings(place: torch.device, precision: torch.dtype) -> dict[str, float]:
+    """What the device can do at most, as measured: TFLOP/s of a matrix product, GB/s of a copy (read and write)."""
+    side = MATRIX[place.type]
+    one, other = (torch.randn(side, side, device=place, dtype=precision) for _ in range(2))
+    product = torch.empty_like(one)
+    source = torch.empty(256 << 20, dtype=torch.uint8, device=place)
+    target = torch.empty_like(source)
+    return {
+        "tflops": round(2 * side**3 / _best(place, lambda: torch.matmul(one, other, out=product)) / 1e12, 4),
+        "gb_a_second": round(2 * source.numel() / _best(place, lambda: target.copy_(source)) / 1e9, 2),
+        "matrix": side,
+        "precision": str(precision).removeprefix("torch."),  # type: ignore[dict-item]
+    }
+
+
+def _best(place: torch.device, act: Callable[[], object]) -> float:
+    """Least seconds of several tries, each of several calls on CUDA, where one alone cannot be timed."""
+    calls = 10 if place.type == "cuda" else 1
+    took = []
+    for _ in range(PRODUCTS):
+        _synchronise(place)
+        began = time.perf_counter()
+        for _ in range(calls):
+            act()
+        _synchronise(place)
+        took.append((time.perf_counter() - began) / calls)
+    return min(took)
+
+
+def _synchronise(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+
+
+def _peak_gb(place: torch.device) -> float:
+    """GB in use at most: of the device since it was last reset; on the CPU, of this process since it began."""
+    if place.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(place) / 1e9, 3)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+
+
+def _device(place: torch.device) -> str:
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else "the CPU"
+
+
+def _nobody(_: Progress) -> None:
+    """Nobody wants to know how far it is."""

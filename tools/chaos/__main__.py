@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Submit jobs to a real service on loopback while its processes are killed, frozen and cut off; count what got lost.
+
+Starts a Redis with an append-only file, the API and two workers with a toy model, in a temporary folder; ends only what
+it started. The same seed gives the same faults at the same times. Exit status 1 if an accepted job got lost or was
+published twice, 2 if the service could not be started.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tools.chaos.ending import conclude
+from tools.chaos.report import passed, report, table
+from tools.chaos.run import run
+from tools.chaos.schedule import KINDS
+from tools.chaos.service import Service
+from tools.harness.local import ROOT
+
+
+def main() -> int:
+    """Run as the command line says; the exit status."""
+    options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with everything cleaned up
+    folder = Path(tempfile.mkdtemp(prefix="svd-chaos-"))
+    model = folder / "model"
+    service = Service(folder, model)
+
+    def measure() -> dict[str, Any]:
+        build = "import sys, pathlib; from tools.harness.tiny_model import build; build(pathlib.Path(sys.argv[1]))"
+        try:
+            subprocess.run([sys.executable, "-c", build, model], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+            outcome = run(
+                service,
+                jobs=options.jobs,
+                seed=options.seed,
+                interval=options.fault_interval,
+                kinds=options.faults,
+                limit=options.limit or 60 + 4 * options.jobs,
+            )
+            return report(outcome)
+        finally:
+            service.stop()
+
+    return conclude(measure, table=table, passed=passed, folder=folder, file=options.json, keep=options.keep)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=50, help="jobs to submit (50)")
+    parser.add_argument("--seed", type=int, default=1, help="of the faults and of the jobs (1)")
+    parser.add_argument("--fault-interval", type=float, default=3.0, metavar="SECONDS", help="on average (3)")
+    parser.add_argument("--faults", type=_kinds, default=list(KINDS), metavar="LIST", help=f"of {','.join(KINDS)}")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="bound of the submitting (60 + 4 a job)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs, which otherwise only a failure does")
+    return parser.parse_args()
+
+
+def _kinds(text: str) -> list[str]:
+    kinds = text.split(",")
+    if unknown := set(kinds) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"no such fault: {', '.join(sorted(unknown))}")
+    return kinds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

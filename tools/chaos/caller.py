@@ -1,0 +1,144 @@
+"""Who wants videos: submits jobs until each is accepted, cancels some, looks at them until they have ended."""
+
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+
+from svd_service.errors import JobError
+from svd_service.jobs.service import JobService
+
+PICTURE: Final = Path(__file__).resolve().parents[2] / "scripts" / "sample.jpg"
+ENDED: Final = frozenset({"finished", "failed", "cancelled", "expired"})
+
+#: Jobs under way at a time: enough that the workers never starve, and the whole run is one of submissions.
+WINDOW: Final = 8
+
+#: Share of the jobs that are cancelled some time after they were accepted.
+CANCELLED: Final = 0.05
+
+
+@dataclass
+class Sighting:
+    """What was seen of one accepted job. `results` are the different ones that were ever shown."""
+
+    number: int
+    cancel_at: float | None
+    last: dict[str, Any] = field(default_factory=dict)
+    results: list[str] = field(default_factory=list)
+    unknown: bool = False
+    reopened: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.last.get("status") in ENDED
+
+    def see(self, status: dict[str, Any]) -> None:
+        """Take note of an answer of `/status`."""
+        self.reopened = self.reopened or (self.ended and status["status"] not in {self.last["status"], "expired"})
+        self.last = status
+        if status["result"] is not None:
+            # Which attempt it is of tells apart two results with the same bytes, as the same seed makes them.
+            shown = f"{status['result']['sha256']} by attempt {status['provenance']['attempt']}"
+            if shown not in self.results:
+                self.results.append(shown)
+
+
+class Caller(threading.Thread):
+    """Submits `jobs` jobs to the service at `url`; what is accepted is in `seen`, by the job's id.
+
+    It cancels by the use case, `service`, and has at most `window` jobs under way.
+    """
+
+    def __init__(self, url: str, service: JobService, *, jobs: int, seed: int, window: int = WINDOW) -> None:
+        super().__init__(name="caller", daemon=True)
+        self._http = httpx2.Client(base_url=url, timeout=5, trust_env=False)
+        self._service = service
+        self._jobs = jobs
+        self._window = window
+        self._seed = seed
+        self._chance = random.Random(f"caller {seed}")
+        self._picture = PICTURE.read_bytes()
+        self._enough = threading.Event()
+        self._give_up = threading.Event()
+        self.seen: dict[str, Sighting] = {}
+        self.refused: list[str] = []
+        self.repeats = 0
+
+    @property
+    def submitting(self) -> bool:
+        """Whether there are still jobs to submit."""
+        return len(self.seen) + len(self.refused) < self._jobs and not self._enough.is_set()
+
+    @property
+    def under_way(self) -> list[str]:
+        """The accepted jobs that have not been seen to end."""
+        return [job_id for job_id, sighting in list(self.seen.items()) if not sighting.ended and not sighting.unknown]
+
+    def enough(self) -> None:
+        """Submit no more."""
+        self._enough.set()
+
+    def give_up(self) -> None:
+        """Stop submitting and looking."""
+        self._enough.set()
+        self._give_up.set()
+
+    def run(self) -> None:
+        """Submit and look, until everything has ended."""
+        while not self._give_up.is_set() and (self.submitting or self.under_way):
+            if self.submitting and len(self.under_way) < self._window:
+                self._submit(len(self.seen) + len(self.refused))
+            self.look()
+            time.sleep(0.1)
+
+    def look(self, *, everywhere: bool = False) -> None:
+        """Ask for the status of the jobs under way, or of all."""
+        for job_id in list(self.seen) if everywhere else self.under_way:
+            sighting = self.seen[job_id]
+            try:
+                answer = self._http.get(f"/status/{job_id}")
+            except httpx2.HTTPError:
+                continue
+            if answer.status_code == 200:
+                sighting.see(answer.json())
+            sighting.unknown = answer.status_code == 404
+            self._perhaps_cancel(job_id, sighting)
+
+    def _submit(self, number: int) -> None:
+        """Until it is accepted: with an `Idempotency-Key` it may be sent as often as it takes."""
+        form = {
+            "num_frames": "3",
+            "num_inference_steps": str(self._chance.randint(2, 10)),
+            "max_guidance_scale": "1",
+            "seed": str(number),
+        }
+        cancel_after = self._chance.uniform(0, 6) if self._chance.random() < CANCELLED else None
+        headers = {"Idempotency-Key": f"chaos-{self._seed}-{number}"}
+        while self.submitting:
+            try:
+                answer = self._http.post("/generate", files={"image": self._picture}, data=form, headers=headers)
+            except httpx2.HTTPError:
+                answer = None
+            if answer is not None and answer.status_code == 202:
+                cancel_at = None if cancel_after is None else time.monotonic() + cancel_after
+                self.seen[answer.json()["task_id"]] = Sighting(number, cancel_at)
+                return
+            if answer is not None and answer.status_code not in {500, 502, 503, 504}:
+                self.refused.append(f"{answer.status_code} {answer.text[:200]}")
+                return
+            self.repeats += 1
+            self._enough.wait(0.3)
+
+    def _perhaps_cancel(self, job_id: str, sighting: Sighting) -> None:
+        if sighting.cancel_at is None or time.monotonic() < sighting.cancel_at:
+            return
+        try:
+            self._service.cancel(job_id)
+        except JobError:
+            return
+        sighting.cancel_at = None

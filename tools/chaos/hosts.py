@@ -1,0 +1,236 @@
+"""A service on five hosts of one machine: network namespaces on a bridge of their own, whose links can be cut.
+
+The namespaces have no names: they live as long as a process is in them, so nothing of them can be left behind. What is
+in here runs in a namespace of its own already (`enter`), where the bridge is, and the callers are.
+"""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx2
+import redis
+
+from svd_service.artifacts.choice import store_of
+from svd_service.config import Settings
+from svd_service.errors import UnavailableError
+from svd_service.jobs.model import Model
+from svd_service.jobs.service import JobService
+from svd_service.ledger.jobs import Ledger, connect
+from tools.chaos.service import running_on
+from tools.harness import s3
+from tools.harness.local import redis_program
+from tools.harness.stack import Stack
+
+#: The hosts and their addresses; the callers are on the bridge itself.
+HOSTS: Final = {
+    "redis": "10.77.0.1",
+    "store": "10.77.0.2",
+    "api": "10.77.0.3",
+    "worker1": "10.77.0.4",
+    "worker2": "10.77.0.5",
+}
+CALLERS: Final = "10.77.0.254"
+WORKERS: Final = ("worker1", "worker2")
+
+#: Seconds of one step of the stand-in for a model, and bytes of its videos.
+STEP: Final = 0.5
+VIDEO_BYTES: Final = 2_000_000
+
+_BRIDGE: Final = "switch"
+
+
+class NoNetworksError(Exception):
+    """This machine, or this user, cannot make network namespaces; the message says what failed."""
+
+
+def enter(command: Sequence[str]) -> tuple[str, ...]:
+    """`command`, so that it runs in a network namespace of its own in which it may do what it likes.
+
+    As root, or where users may make namespaces of their own.
+
+    Raises:
+        NoNetworksError: neither.
+    """
+    said = ""
+    for how in (("unshare", "--net"), ("unshare", "--user", "--map-root-user", "--net")):
+        # The same steps as below.
+        trial = "ip link add trial type bridge && setpriv --pdeathsig KILL unshare --net nsenter --version"
+        try:
+            done = subprocess.run([*how, "sh", "-c", trial], capture_output=True, text=True, timeout=20, check=False)
+        except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+            raise NoNetworksError(str(error)) from None
+        if done.returncode == 0:
+            return (*how, *command)
+        said = done.stderr.strip()
+    raise NoNetworksError(said)
+
+
+@dataclass
+class Hosts(Stack):
+    """Redis, an S3 server, the API and two workers with a stand-in for a model, each on a host of its own.
+
+    Each has its own folder beneath `folder`, for data, temporary files and home; no other host's folder is named to it.
+    """
+
+    network: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    own_ends: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.redis_port, self.api_port = 6379, 8000
+        self.redis_url = f"redis://{HOSTS['redis']}:6379/0"
+        self.url = f"http://{HOSTS['api']}:8000"
+        self.environment |= {
+            "REDIS_URL": self.redis_url,
+            "SVD_BIND": "0.0.0.0:8000",
+            "SVD_DRAIN_TIMEOUT": "1",
+            **s3.variables(f"http://{HOSTS['store']}:9000", f"s3://{s3.BUCKET}/chaos"),
+        }
+        self.redis = redis.Redis.from_url(
+            self.redis_url, decode_responses=True, socket_timeout=3, socket_connect_timeout=3
+        )
+        self.http = httpx2.Client(base_url=self.url, timeout=10, trust_env=False)
+        # Ours, who look on: what we write ourselves would be no host's.
+        self.settings = Settings.from_mapping(self.environment | {"SVD_DATA_DIR": str(self.folder / "onlooker")})
+        self._client = connect(self.settings, timeout=2.0)
+        self.ledger = Ledger(self._client, self.settings)
+        self.artifacts = store_of(self.settings)
+
+    def use_cases(self) -> JobService:
+        """The use cases over a connection of their own, for another thread."""
+        ledger = Ledger(connect(self.settings, timeout=2.0), self.settings)
+        return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
+
+    # Network
+
+    def connect_hosts(self) -> None:
+        """Make the bridge, and the hosts with a cable to it each."""
+        _ip("link", "set", "lo", "up")
+        _ip("link", "add", _BRIDGE, "type", "bridge")
+        _ip("address", "add", f"{CALLERS}/24", "dev", _BRIDGE)
+        _ip("link", "set", _BRIDGE, "up")
+        for host, address in HOSTS.items():
+            for folder in ("data", "tmp"):
+                (self.folder / host / folder).mkdir(parents=True)
+            # A process that does nothing holds the namespace. It says when it is in it.
+            holder = subprocess.Popen(
+                _mortal("unshare", "--net", "sh", "-c", "echo; exec sleep infinity"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            self.network[host] = holder
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            inside = ("nsenter", f"--net=/proc/{holder.pid}/ns/net", "ip")
+            _ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+            _ip("link", "set", host, "master", _BRIDGE, "up")
+            _run(*inside, "link", "set", "lo", "up")
+            _run(*inside, "address", "add", f"{address}/24", "dev", "eth0")
+            _run(*inside, "link", "set", "eth0", "up")
+
+    def cut(self, host: str) -> None:
+        """Pull the host's cable: what is sent to it or by it goes nowhere, and nobody is told."""
+        _ip("link", "set", host, "down")
+
+    def mend(self, host: str) -> None:
+        """Put it back."""
+        _ip("link", "set", host, "up")
+
+    # Processes
+
+    def start(self, name: str, *command: str, **variables: str) -> "subprocess.Popen[bytes]":
+        """As `Stack` does, on the host of that name."""
+        home = self.folder / name
+        own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "SVD_DATA_DIR": str(home / "data")}
+        place = ("nsenter", f"--net=/proc/{self.network[name].pid}/ns/net")
+        return super().start(name, *_mortal(*place, *command), **(own | variables))
+
+    def launch_redis(self) -> None:
+        """Start Redis with an append-only file."""
+        options = ("--appendonly", "yes", "--save", "", "--protected-mode", "no", "--dir", str(self.folder / "redis"))
+        self.start("redis", redis_program(), "--port", str(self.redis_port), *options)
+
+    def launch_store(self) -> None:
+        """Start the S3 server, and make the bucket."""
+        process = self.start("store", *s3.command("0.0.0.0", 9000), **s3.environment())
+        s3.make_bucket(f"http://{HOSTS['store']}:9000", s3.BUCKET, process)
+
+    def start_all(self) -> None:
+        """Connect the hosts, start everything, and wait until both workers are ready."""
+        self.connect_hosts()
+        self.start_redis()
+        self.launch_store()
+        for name in WORKERS:
+            self.start_stand_in(name, step=STEP, video_bytes=VIDEO_BYTES)
+        self.start_api()
+        self.wait_for_workers(len(WORKERS))
+
+    def remove_all(self) -> None:
+        """End everything; the namespaces, the bridge and the cables go with the last process."""
+        # Who is cut off could not say goodbye, and we would wait for it.
+        for host in self.network:
+            with suppress(AssertionError):
+                self.mend(host)
+        with suppress(redis.RedisError):
+            self._client.close()
+        self.close()
+        self.end_all()
+        for holder in self.network.values():
+            holder.kill()
+            holder.wait()
+
+    # Looking on
+
+    def running_on(self, worker: str) -> list[tuple[str, int]]:
+        """Which jobs, and which attempts of them, run on the host of that name."""
+        return running_on(self._client, self.ledger, self.settings.namespace, f"{worker}@")
+
+    def workers_ready(self) -> set[str]:
+        """The hosts whose worker is ready, as far as the ledger knows."""
+        try:
+            return {status.worker.partition("@")[0] for status in self.ledger.workers()}
+        except UnavailableError:
+            return set()
+
+    def whole(self) -> bool:
+        """Whether API, Redis, store and both workers are there, as a caller sees it."""
+        try:
+            health = self.http.get("/health", timeout=5).json()
+        except httpx2.HTTPError:
+            return False
+        return bool(health["status"] == "ok" and health["workers_ready"] == len(WORKERS))
+
+    def files(self) -> list[str]:
+        """Pictures and videos on any host's own disk, which should be none once nobody works."""
+        found = [path for host in HOSTS for path in (self.folder / host / "data").rglob("*") if path.is_file()]
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
+
+
+@contextmanager
+def hosts(folder: Path, lease: float) -> Iterator[Hosts]:
+    """Hosts that are there, ready, for as long as the block runs; `lease` in seconds."""
+    made = Hosts(folder, {"SVD_LEASE": str(lease)})
+    try:
+        made.start_all()
+        yield made
+    finally:
+        made.remove_all()
+
+
+def _mortal(*command: str) -> tuple[str, ...]:
+    """`command`, so that it is killed when we are, however we end."""
+    return ("setpriv", "--pdeathsig", "KILL", *command)
+
+
+def _ip(*arguments: str) -> None:
+    _run("ip", *arguments)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

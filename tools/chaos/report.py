@@ -1,0 +1,162 @@
+"""What a run showed, as a verdict, a table and JSON."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+from tools.chaos.run import Hit, Outcome
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """Everything that the table shows; JSON can hold it."""
+    seen = outcome.seen
+    ends = Counter(str(sighting.last.get("status")) for sighting in seen.values() if sighting.ended)
+    failed = Counter(s.last["error"]["code"] for s in seen.values() if s.last.get("status") == "failed")
+    return {
+        "seed": outcome.seed,
+        "fault_interval": outcome.interval,
+        "seconds": round(outcome.wall, 1),
+        "faults": dict(sorted(outcome.faults.items())),
+        "faults_without_target": outcome.missed,
+        "accepted": len(seen),
+        "refused": outcome.refused,
+        "created": outcome.created,
+        "repeated_submissions": outcome.repeats,
+        "finished": ends["finished"],
+        "failed": dict(sorted(failed.items())),
+        "cancelled": ends["cancelled"],
+        "lost": lost(outcome),
+        "published_twice": published_twice(outcome),
+        "attempts": dict(sorted(Counter(len(s.last.get("attempts", ())) for s in seen.values()).items())),
+        "recovery": recovery(outcome),
+        "load_seconds": outcome.load_seconds,
+        "orphaned_files": len(outcome.orphans),
+        "remarks": outcome.remarks,
+    }
+
+
+def lost(outcome: Outcome) -> dict[str, str]:
+    """The accepted jobs that did not come to an end, and the state that they were last seen in."""
+    return {
+        job_id: "unknown" if sighting.unknown else str(sighting.last.get("status"))
+        for job_id, sighting in outcome.seen.items()
+        if sighting.unknown or not sighting.ended
+    }
+
+
+def published_twice(outcome: Outcome) -> dict[str, str]:
+    """The jobs that had more than one result, or whose end was not one.
+
+    Seen from outside: a second result, or an end that was taken back. In the record: two attempts that finished. And
+    by the ledger's own counter, whether more results were published than jobs have one.
+    """
+    twice: dict[str, str] = {}
+    for job_id, sighting in outcome.seen.items():
+        outcomes = [attempt["outcome"] for attempt in sighting.last.get("attempts", ())]
+        if len(sighting.results) > 1:
+            twice[job_id] = " and ".join(sighting.results)
+        elif sighting.reopened:
+            twice[job_id] = "its end was taken back"
+        elif outcomes.count("finished") > 1:
+            twice[job_id] = "two attempts finished"
+    finished = sum(sighting.last.get("status") == "finished" for sighting in outcome.seen.values())
+    if outcome.counted_finished != finished and not lost(outcome):
+        twice["counter"] = f"{outcome.counted_finished} results for {finished} finished jobs"
+    return twice
+
+
+def recovery(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """By kind of fault: attempts that it hit, how many came through, and seconds until the others' jobs ran again.
+
+    An attempt that several faults hit counts for the last one that hit its worker. Two times are told: from the fault
+    to the restart, and how much of it there was a worker that could have taken the job (`…_ready`): with two workers
+    hit one after the other, most of the former is the loading of models.
+    """
+    struck: dict[tuple[str, int], Hit] = {}
+    for hit in outcome.hits:
+        place = (hit.job_id, hit.attempt)
+        if place not in struck or hit.kind.startswith(("child", "worker", "host")):
+            struck[place] = hit
+    found: dict[str, dict[str, Any]] = {}
+    for kind in sorted({hit.kind for hit in struck.values()}):
+        seconds, ready, unharmed, over = [], [], 0, 0
+        for hit in struck.values():
+            if hit.kind != kind:
+                continue
+            attempts = outcome.seen[hit.job_id].last.get("attempts", ()) if hit.job_id in outcome.seen else ()
+            if len(attempts) > hit.attempt:
+                restart = datetime.fromisoformat(attempts[hit.attempt]["started_at"]).timestamp()
+                seconds.append(restart - hit.at)
+                ready.append(_ready_between(outcome, hit.at, restart))
+            elif attempts and attempts[-1]["outcome"] in {"finished", "cancelled"}:
+                unharmed += 1
+            else:
+                over += 1
+        found[kind] = {"hit": len(seconds) + unharmed + over, "unharmed": unharmed, "not_repeated": over}
+        if seconds:
+            found[kind] |= _quantiles(seconds, "") | _quantiles(ready, "_ready")
+    return found
+
+
+def _ready_between(outcome: Outcome, begin: float, end: float) -> float:
+    """Seconds of that time in which a worker was ready."""
+    total = 0.0
+    for (at, ready), (until, _) in pairwise(outcome.ready):
+        if ready:
+            total += max(0.0, min(until, end) - max(at, begin))
+    return total
+
+
+def _quantiles(values: list[float], suffix: str) -> dict[str, float]:
+    found = {"p50": quantile(values, 0.5), "p95": quantile(values, 0.95), "max": max(values)}
+    return {f"{name}{suffix}": round(value, 2) for name, value in found.items()}
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The least of the values that at least `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The report for people."""
+    faults = ", ".join(f"{number} {kind}" for kind, number in figures["faults"].items())
+    attempts = ", ".join(f"{number} jobs with {attempts}" for attempts, number in figures["attempts"].items())
+    failed = ", ".join(f"{code} {number}" for code, number in figures["failed"].items()) or 0
+    rows = [
+        ("seed", figures["seed"]),
+        ("seconds", figures["seconds"]),
+        ("faults", f"{sum(figures['faults'].values())}: {faults}"),
+        ("accepted", f"{figures['accepted']} ({figures['repeated_submissions']} submissions repeated)"),
+        ("finished", figures["finished"]),
+        ("failed", failed),
+        ("cancelled", figures["cancelled"]),
+        ("attempts", attempts),
+        ("LOST", len(figures["lost"])),
+        ("PUBLISHED TWICE", len(figures["published_twice"])),
+        ("orphaned files", f"{figures['orphaned_files']} (the sweep's)"),
+        *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
+        *(("published twice", f"{job_id}: {how}") for job_id, how in figures["published_twice"].items()),
+        *(("refused", text) for text in figures["refused"]),
+        *(("remark", text) for text in figures["remarks"]),
+    ]
+    if figures["created"] != figures["accepted"]:
+        rows.append(("remark", f"the ledger has made {figures['created']} jobs"))
+    lines = [f"{name:<16} {value}" for name, value in rows]
+    names = ("p50", "p95", "max", "p50_ready", "p95_ready", "max_ready")
+    lines += ["", f"{'':<16} {'':>4} {'':>9} {'fault to restart, s':>23} {'of it, a worker ready':>23}"]
+    lines += [
+        f"{'fault':<16} {'hit':>4} {'unharmed':>9} " + " ".join(f"{name:>7}" for name in ("p50", "p95", "max") * 2)
+    ]
+    for kind, told in figures["recovery"].items():
+        times = "".join(f" {told[name]:7.1f}" if name in told else f" {'–':>7}" for name in names)
+        lines.append(f"{kind:<16} {told['hit']:>4} {told['unharmed']:>9}{times}")
+    return "\n".join(lines)
+
+
+def passed(figures: dict[str, Any]) -> bool:
+    """Whether the promise was kept: nothing lost, nothing twice, and no job more than was asked for."""
+    return not figures["lost"] and not figures["published_twice"] and figures["created"] == figures["accepted"]

@@ -1,0 +1,173 @@
+"""One run: callers on the one side, faults on the other, and what came of it."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from svd_service.artifacts.base import ArtifactStore
+from svd_service.config import Settings
+from svd_service.ledger.jobs import Ledger
+from tools.chaos.caller import Caller, Sighting
+from tools.chaos.schedule import Fault, schedule
+from tools.chaos.service import WORKERS, Service
+
+#: Seconds between two looks at what is due.
+TICK = 0.05
+
+#: Seconds within which an accepted job must have come to an end when nothing goes wrong any more: three attempts, each
+#: with a lease that has to lapse and a model to load. Later, it counts as lost.
+PATIENCE = 180.0
+
+#: Seconds between two notes of whether a worker was ready.
+SAMPLE = 0.25
+
+
+@dataclass
+class Hit:
+    """An attempt that ran where a fault struck, `at` seconds since the epoch."""
+
+    kind: str
+    at: float
+    job_id: str
+    attempt: int
+
+
+@dataclass
+class Outcome:
+    """All that a run showed. `wall` in seconds."""
+
+    seed: int
+    interval: float
+    wall: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    missed: int = 0
+    hits: list[Hit] = field(default_factory=list)
+    seen: dict[str, Sighting] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    repeats: int = 0
+    ready: list[tuple[float, bool]] = field(default_factory=list)
+    created: int = 0
+    counted_finished: int = 0
+    load_seconds: float = 0.0
+    orphans: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Sequence[str], limit: float) -> Outcome:
+    """Submit `jobs` jobs (or what goes in `limit` seconds) while things go wrong.
+
+    Returns when all have ended, at the latest `PATIENCE` seconds after the last was accepted.
+    """
+    outcome = Outcome(seed, interval)
+    service.start()
+    outcome.load_seconds = max(child.load_seconds for child in service.children())
+    caller = Caller(service.stack.url, service.use_cases(), jobs=jobs, seed=seed)
+    began = time.monotonic()
+    caller.start()
+    try:
+        _strike_while_submitting(service, caller, outcome, schedule(seed, interval, kinds), began, limit)
+        caller.enough()
+        _wait_for_ends(service, caller, outcome)
+    finally:
+        caller.give_up()
+    caller.join()
+    outcome.wall = time.monotonic() - began
+    service.stack.wait(lambda: service.stack.http.get("/health").status_code == 200, 30)
+    take_stock(service, caller, outcome)
+    return outcome
+
+
+def _strike_while_submitting(service, caller, outcome, faults, began, limit) -> None:
+    due = next(faults)
+    while caller.submitting and caller.is_alive() and time.monotonic() < began + limit:
+        service.heal()
+        _sample(service, outcome)
+        if time.monotonic() >= began + due.at:
+            _strike(service, due, outcome)
+            due = next(faults)
+        time.sleep(TICK)
+
+
+def _wait_for_ends(service: Service, caller: Caller, outcome: Outcome) -> None:
+    deadline = time.monotonic() + PATIENCE
+    service.heal(now=True)
+    while caller.is_alive() and time.monotonic() < deadline:
+        service.heal()
+        _sample(service, outcome)
+        time.sleep(TICK)
+
+
+def _sample(service: Service, outcome: Outcome) -> None:
+    """Note, a few times a second, whether any worker could take a job."""
+    if not outcome.ready or time.time() - outcome.ready[-1][0] > SAMPLE:
+        outcome.ready.append((time.time(), service.ready()))
+
+
+def _strike(service: Service, fault: Fault, outcome: Outcome) -> None:
+    what, _, how = fault.kind.partition("-")
+    children = service.children()
+    worker = WORKERS[int(fault.pick * len(WORKERS))]
+    child = children[int(fault.pick * len(children))] if children else None
+    place = {"child": child.worker if child else None, "worker": f"{worker}@", "host": f"{worker}@"}.get(what, "")
+    running = service.running_on(place) if place is not None else []
+    at = time.time()
+    if what == "child":
+        struck = child is not None and (
+            service.kill_child(child) if how == "kill" else service.freeze_child(child, fault.seconds)
+        )
+    elif what == "connections":
+        struck = service.drop_connections()
+    else:
+        name, group = (worker, what == "host") if what in {"worker", "host"} else (what, True)
+        struck = {
+            "kill": lambda: service.kill(name, group=group),
+            "term": lambda: service.terminate(name),
+            "freeze": lambda: service.freeze(name, fault.seconds, group=group),
+        }[how]()
+    if not struck:
+        outcome.missed += 1
+        return
+    outcome.faults[fault.kind] += 1
+    outcome.hits += [Hit(fault.kind, at, job_id, attempt) for job_id, attempt in running]
+
+
+class Watched(Protocol):
+    """What stock is taken of."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def artifacts(self) -> ArtifactStore: ...
+    @property
+    def own_ends(self) -> list[str]: ...
+
+
+def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
+    """With everything quiet again, look at every job once more, at the counters and at the artifacts."""
+    caller.look(everywhere=True)
+    outcome.seen, outcome.refused, outcome.repeats = caller.seen, caller.refused, caller.repeats
+    figures = service.ledger.figures()
+    outcome.created, outcome.counted_finished = figures.created, figures.ended.get("finished", 0)
+    wanted = set()
+    for job_id in caller.seen:
+        job = service.ledger.find(job_id) if not caller.seen[job_id].unknown else None
+        if job is not None and job.result is not None:
+            wanted.add(job.result.artifact)
+            service.artifacts.size(job.result.artifact)
+        elif job is not None and not job.state.ended:
+            wanted.add(job.input)
+    # What is made of a video lies beside it, under its name with another suffix.
+    stems = {_stem(name) for name in wanted}
+    outcome.orphans = sorted(name for name, _ in service.artifacts.names() if _stem(name) not in stems)
+    outcome.remarks = service.own_ends
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def settings_in_words(settings: Settings) -> str:
+    """What the promises hang on."""
+    return f"SVD_LEASE={settings.lease:g}, SVD_MAX_ATTEMPTS={settings.max_attempts}"

@@ -1,0 +1,238 @@
+"""The service under fire: a real stack on loopback whose processes are hurt and, as a supervisor would, restarted."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
+from svd_service.errors import UnavailableError
+from svd_service.jobs.model import Model
+from svd_service.jobs.service import JobService
+from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from tools.harness.stack import Stack
+
+WORKERS: Final = ("worker1", "worker2")
+
+#: Seconds from the death of a process to its restart.
+RESTART: Final = 1.0
+
+#: Seconds that a process gets to end after SIGTERM.
+GRACE: Final = 60.0
+
+
+class Service:
+    """Redis with its append-only file, gunicorn and two workers of one process each, in `folder`."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.stack = Stack(folder, {"SVD_MODEL": str(model)})
+        self.settings = Settings.from_mapping(self.stack.environment)
+        self._client = connect(self.settings, timeout=2.0)
+        self.ledger = Ledger(self._client, self.settings)
+        self.artifacts = LocalArtifacts(self.settings.data_dir)
+        self._starters: dict[str, Callable[[], object]] = {
+            "redis": self.stack.launch_redis,
+            "api": self.stack.launch_api,
+            **{name: partial(self.stack.start_worker, name) for name in WORKERS},
+        }
+        self._frozen: dict[int, float] = {}
+        self._killed_at: dict[str, float] = {}
+        self._restart_at: dict[str, float] = {}
+        self._dead: dict[str, subprocess.Popen[bytes]] = {}
+        self.own_ends: list[str] = []
+
+    def start(self) -> None:
+        """Start everything, and wait until both workers are ready."""
+        self.stack.start_redis()
+        for name in WORKERS:
+            self.stack.start_worker(name)
+        self.stack.start_api()
+        self.stack.wait_for_workers(len(WORKERS))
+
+    def use_cases(self) -> JobService:
+        """The use cases over a connection of their own, for another thread."""
+        ledger = Ledger(connect(self.settings, timeout=2.0), self.settings)
+        return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
+
+    # Hurting
+
+    def kill(self, name: str, *, group: bool) -> bool:
+        """SIGKILL; returns False if it does not run at the moment."""
+        return self._signal(name, signal.SIGKILL, group=group)
+
+    def terminate(self, name: str) -> bool:
+        """SIGTERM, and SIGKILL to what is still there after the grace time."""
+        self._killed_at[name] = time.monotonic() + GRACE
+        return self._signal(name, signal.SIGTERM, group=False)
+
+    def freeze(self, name: str, seconds: float, *, group: bool) -> bool:
+        """SIGSTOP, and SIGCONT after `seconds`."""
+        done = self._signal(name, signal.SIGSTOP, group=group)
+        if done:
+            self._frozen[-self.stack.processes[name].pid] = time.monotonic() + seconds
+        return done
+
+    def kill_child(self, child: WorkerStatus) -> bool:
+        """SIGKILL to a process that holds the model."""
+        return self._signal_child(child.pid, signal.SIGKILL)
+
+    def freeze_child(self, child: WorkerStatus, seconds: float) -> bool:
+        """SIGSTOP to it, and SIGCONT after `seconds`."""
+        done = self._signal_child(child.pid, signal.SIGSTOP)
+        if done:
+            self._frozen[child.pid] = time.monotonic() + seconds
+        return done
+
+    def drop_connections(self) -> bool:
+        """Have Redis close every client's connection."""
+        try:
+            self._client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        except redis.RedisError:
+            return False
+        return True
+
+    def children(self) -> list[WorkerStatus]:
+        """The processes that hold the model, as far as Redis can tell."""
+        try:
+            return [child for child in self.ledger.workers() if self._is_ours(child.pid)]
+        except UnavailableError:
+            return []
+
+    def running_on(self, worker: str) -> list[tuple[str, int]]:
+        """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`."""
+        return running_on(self._client, self.ledger, self.settings.namespace, worker)
+
+    def ready(self) -> bool:
+        """Whether a worker could take a job now: it has loaded the model, and is neither dead nor frozen."""
+        frozen = {abs(pid) for pid in self._frozen}
+        try:
+            return any(child.pid not in frozen and os.getpgid(child.pid) not in frozen for child in self.children())
+        except ProcessLookupError:
+            return False
+
+    # Healing
+
+    def heal(self, *, now: bool = False) -> None:
+        """Thaw what is to be thawed, kill what does not end, restart what has ended; `now`: all of it at once."""
+        moment = time.monotonic()
+        for pid, until in list(self._frozen.items()):
+            if now or moment >= until:
+                del self._frozen[pid]
+                self._thaw(pid)
+        for name in self._starters:
+            self._supervise(name, moment)
+
+    def _supervise(self, name: str, moment: float) -> None:
+        process = self.stack.processes.get(name)
+        if process is not None and process.poll() is None:
+            if moment > self._killed_at.get(name, moment):
+                self.kill(name, group=True)
+            return
+        if process is not None:
+            del self.stack.processes[name]
+            self._dead[name] = process
+            if name not in self._killed_at:
+                self.own_ends.append(f"{name} ended by itself (status {process.returncode})")
+            self._killed_at.pop(name, None)
+            self._restart_at[name] = moment + RESTART
+        elif moment >= self._restart_at.get(name, moment):
+            # A dead parent's children end by themselves. They had a moment to do so.
+            dead = self._dead.pop(name)
+            if left := _members(dead.pid):
+                self.own_ends.append(f"{name} left {len(left)} processes behind")
+                _signal_group(dead, signal.SIGKILL)
+            self._starters[name]()
+
+    def stop(self) -> None:
+        """End everything that was started, by its process group."""
+        with suppress(redis.RedisError):
+            self._client.close()
+        self.stack.close()
+        for process in self._dead.values():
+            _signal_group(process, signal.SIGKILL)
+        processes = [process for _, process in sorted(self.stack.processes.items(), key=lambda item: item[0])]
+        for process in processes:
+            for sign in (signal.SIGCONT, signal.SIGTERM):
+                _signal_group(process, sign)
+        deadline = time.monotonic() + 10
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
+    def _signal(self, name: str, sign: signal.Signals, *, group: bool) -> bool:
+        process = self.stack.processes.get(name)
+        if process is None or process.poll() is not None:
+            return False
+        if sign is signal.SIGKILL:
+            self._killed_at.setdefault(name, time.monotonic())
+        if group:
+            _signal_group(process, sign)
+        else:
+            process.send_signal(sign)
+        return True
+
+    def _signal_child(self, pid: int, sign: signal.Signals) -> bool:
+        if not self._is_ours(pid):
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, sign)
+            return True
+        return False
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether the process still belongs to a worker of ours: ids are given out again."""
+        groups = {process.pid for process in self.stack.processes.values()}
+        with suppress(ProcessLookupError):
+            return os.getpgid(pid) in groups
+        return False
+
+    def _thaw(self, pid: int) -> None:
+        if pid > 0:
+            self._signal_child(pid, signal.SIGCONT)
+        else:
+            for process in self.stack.processes.values():
+                if process.pid == -pid and process.poll() is None:
+                    _signal_group(process, signal.SIGCONT)
+
+
+def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: str) -> list[tuple[str, int]]:
+    """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`, if Redis can tell."""
+    try:
+        jobs = [ledger.find(str(job_id)) for job_id in client.zrange(f"{namespace}:leases", 0, -1)]
+    except (UnavailableError, redis.RedisError):
+        return []
+    return [
+        (job.id, last.number)
+        for job in jobs
+        if job.attempts and (last := job.attempts[-1]).outcome is None and last.worker.startswith(worker)
+    ]
+
+
+def _members(group: int) -> list[int]:
+    """The living processes of a process group, where `/proc` tells."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the name, which may contain anything, in parentheses: state, parent, group.
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", sign: signal.Signals) -> bool:
+    """Signal a process and its children (it leads a session of its own, so its id is its group's); False: all gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, sign)
+        return True
+    return False

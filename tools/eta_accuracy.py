@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""How good `eta_seconds` is: jobs of three sizes through a service's workers, and what was foretold against what came.
+
+usage: python -m tools.eta_accuracy PICTURE [--server URL] [--jobs 50] [--every 1.0]
+
+All jobs are sent at once, to a service that nobody else uses; for its bar it has two workers. From the moment at which
+ten have finished, each look at a job that has not is a forecast. Prints the median absolute error, as a share of the
+time that was really left.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from svd_service.client import Client, JobStatus
+
+SIZES = ({"width": 128, "height": 64}, {"width": 192, "height": 112}, {"width": 256, "height": 144})
+
+
+def main() -> None:
+    """Send, look, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--server", default="http://127.0.0.1:8000")
+    parser.add_argument("--jobs", type=int, default=50)
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
+    said = parser.parse_args()
+    chance = random.Random(5)  # noqa: S311 - the same order every time
+    with Client(said.server) as client:
+        print(f"{client.health()['workers_ready']} workers are ready")
+        sizes: list[dict[str, Any]] = [chance.choice(SIZES) for _ in range(said.jobs)]
+        ids = [client.submit(said.picture, num_frames=4, **size).id for size in sizes]
+        forecasts, ends = look(client, ids, said.every)
+    report(forecasts, ends)
+
+
+def look(client: Client, ids: list[str], every: float) -> tuple[list[tuple[str, float, float]], dict[str, float]]:
+    """(job, when, seconds foretold) from the tenth finished job on; and when each job ended."""
+    forecasts: list[tuple[str, float, float]] = []
+    ends: dict[str, float] = {}
+    while len(ends) < len(ids):
+        for job_id in ids:
+            if job_id in ends:
+                continue
+            now, job = time.time(), client.status(job_id)
+            if job.ended:
+                ends[job_id] = ended_at(job)
+            elif len(ends) >= 10 and job.told["eta_seconds"] is not None:
+                forecasts.append((job_id, now, job.told["eta_seconds"]))
+        time.sleep(every)
+    return forecasts, ends
+
+
+def ended_at(job: JobStatus) -> float:
+    """Seconds since the epoch."""
+    return datetime.fromisoformat(job.told["ended_at"]).timestamp()
+
+
+def report(forecasts: list[tuple[str, float, float]], ends: dict[str, float]) -> None:
+    """Print the errors: of all forecasts, and of each job's first one after the tenth job had finished."""
+    first: dict[str, float] = {}
+    errors = []
+    for job_id, when, seconds in forecasts:
+        left = ends[job_id] - when
+        if left < 0.5:  # what ends within a look is no forecast
+            continue
+        error = abs(seconds - left) / left
+        errors.append(error)
+        first.setdefault(job_id, error)
+    for name, found in (("first forecasts", list(first.values())), ("all forecasts", errors)):
+        tenths = statistics.quantiles(found, n=10)
+        print(f"{name}: {len(found)}, median error {statistics.median(found):.1%}, 90th percentile {tenths[-1]:.1%}")
+
+
+if __name__ == "__main__":
+    main()

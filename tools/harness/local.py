@@ -1,0 +1,30 @@
+"""What tests and tools need of this machine: a free port, a Redis program, and whether CI runs them."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from svd_service.cli.up import processes
+
+#: The root of this checkout.
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+#: In CI a missing part is a failure; elsewhere the tests that need it are skipped.
+CI: Final = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that is not in use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def redis_program() -> str:
+    """Path of a Redis server, as `svd-service up` finds it.
+
+    Raises:
+        StackError: there is none.
+    """
+    return processes.redis_program()

@@ -1,0 +1,396 @@
+#!/usr/bin/env python3
+"""One job through the stack from the built images: Redis, API and worker as containers, the README's example with curl.
+
+Each container runs as compose.yaml has it: not as root, on a root filesystem that cannot be written, without
+capabilities. What is to hold of the images is checked, and their sizes are told. Needs Python's own library alone.
+
+usage: tools/images/smoke.py --base PYTHON_IMAGE [--api IMAGE] [--worker IMAGE] [--redis IMAGE] [--picture FILE]
+
+docker or podman run the containers. buildah cannot run one with a read-only root, so with it (as root) each is a chroot
+into the mounted image with the same restrictions.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: The images' user, and what the API image may add to its base, in bytes.
+USER = "10001"
+MOST_ADDED = 150_000_000
+
+#: In a container: memory of its own.
+TMP = "/tmp"  # noqa: S108
+
+#: torch.compile for a CPU: C++ that includes Python's headers, compiled, loaded and right. Its cache is where a worker
+#: has it. For a GPU, Triton asks for the same compiler's C and the same headers.
+COMPILE = """
+import os
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["SVD_DATA_DIR"] + "/.compiled"
+import torch
+x = torch.arange(64.0)
+print(torch.compile(lambda x: x.sin() + x)(x).allclose(x.sin() + x))
+"""
+
+
+class CommandError(Exception):
+    """A command ended badly."""
+
+
+class Containers(Protocol):
+    """What runs containers. `/tmp` is each one's own, and no library is loaded from it (docker's way, `noexec`).
+
+    `/data` is shared by all but those that are started with a command of their own.
+    """
+
+    def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start a container; without a command, with the image's."""
+        ...
+
+    def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a container of its own to its end."""
+        ...
+
+    def alive(self, name: str) -> bool:
+        """Whether it still runs."""
+        ...
+
+    def logs(self, name: str) -> str:
+        """What it has said."""
+        ...
+
+    def size(self, image: str) -> int:
+        """Bytes of all its files, as an archive."""
+        ...
+
+    def close(self) -> None:
+        """End and remove everything."""
+        ...
+
+
+class Engine:
+    """docker or podman."""
+
+    def __init__(self, tool: str) -> None:
+        self._tool = tool
+        self._mark = f"svd-smoke-{secrets.token_hex(4)}"
+        self._names: list[str] = []
+        called(tool, "volume", "create", self._mark)
+
+    @property
+    def _restrictions(self) -> list[str]:
+        return [
+            *("--network", "host", "--user", f"{USER}:{USER}", "--read-only", "--tmpfs", TMP),
+            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        ]
+
+    def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start a container; without a command, with the image's."""
+        variables = [word for item in environment.items() for word in ("--env", "=".join(item))]
+        # A new volume takes over the owner of what it is mounted on: not Redis' of another user.
+        entry = ("--entrypoint", command[0]) if command else ("--volume", f"{self._mark}:/data")
+        self._names.append(name)
+        called(
+            *(self._tool, "run", "--detach", "--name", f"{self._mark}-{name}"),
+            *(*self._restrictions, *variables, *entry, image, *command[1:]),
+        )
+
+    def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a container of its own to its end."""
+        entry = ("--entrypoint", command[0], "--volume", f"{self._mark}:/data")
+        return ended(self._tool, "run", "--rm", *self._restrictions, *entry, image, *command[1:])
+
+    def alive(self, name: str) -> bool:
+        """Whether it still runs."""
+        said = ended(self._tool, "container", "inspect", "--format", "{{.State.Running}}", f"{self._mark}-{name}")
+        return said.stdout.strip() == "true"
+
+    def logs(self, name: str) -> str:
+        """What it has said."""
+        said = ended(self._tool, "logs", "--tail", "30", f"{self._mark}-{name}")
+        return said.stdout + said.stderr
+
+    def size(self, image: str) -> int:
+        """Bytes of all its files, as an archive."""
+        container = called(self._tool, "create", image, "true").strip()
+        try:
+            return archive_size(self._tool, "export", container)
+        finally:
+            called(self._tool, "rm", container)
+
+    def close(self) -> None:
+        """End and remove everything."""
+        for name in reversed(self._names):
+            ended(self._tool, "stop", f"{self._mark}-{name}")
+            ended(self._tool, "rm", "--force", f"{self._mark}-{name}")
+        ended(self._tool, "volume", "rm", self._mark)
+
+
+class Chroots:
+    """buildah's images, mounted; each process in a mount namespace of its own."""
+
+    #: In the new namespace: the image's root for reading only, over it what compose.yaml mounts.
+    _ENTER = """
+        set -e
+        root=$1 data=$2 directory=$3
+        shift 3
+        mount --bind "$root" "$root"
+        for folder in proc dev sys; do mount --rbind "/$folder" "$root/$folder"; done
+        mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs "$root/tmp"
+        [ ! -d "$root/data" ] || mount --bind "$data" "$root/data"
+        mount -o remount,bind,ro "$root"
+        exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+setuid,+setgid,+sys_chroot \
+            chroot --userspec="$0:$0" --groups= "$root" sh -c 'cd "$0" && exec "$@"' "$directory" "$@"
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="svd-smoke-"))
+        self._folder.chmod(0o755)
+        self._data = self._folder / "data"
+        self._data.mkdir()
+        os.chown(self._data, int(USER), int(USER))
+        self._made: dict[str, tuple[str, str, dict[str, Any]]] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _mounted(self, image: str) -> tuple[str, dict[str, Any]]:
+        """Where the image's root is, and its configuration."""
+        if image not in self._made:
+            container = called("buildah", "from", "--pull-never", image).strip()
+            self._made[image] = (container, "", {})  # to be removed, whatever comes next
+            root = called("buildah", "mount", container).strip()
+            config = json.loads(called("buildah", "inspect", "--type", "image", image))["OCIv1"]["config"]
+            self._made[image] = (container, root, config)
+        return self._made[image][1:]
+
+    def _command(
+        self, image: str, command: Sequence[str], environment: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        root, config = self._mounted(image)
+        own = dict(variable.split("=", 1) for variable in config.get("Env", ()))
+        command = command or [*config.get("Entrypoint", ()), *config.get("Cmd", ())]
+        where = config.get("WorkingDir") or "/"
+        entering = ["unshare", "--mount", "sh", "-c", self._ENTER, USER, root, str(self._data), where, *command]
+        return entering, {"PATH": os.environ["PATH"], **own, **environment}
+
+    def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start a container; without a command, with the image's."""
+        entering, variables = self._command(image, command, environment)
+        with (self._folder / f"{name}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                entering, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a container of its own to its end."""
+        entering, variables = self._command(image, command, {})
+        return subprocess.run(entering, env=variables, capture_output=True, text=True, check=False, timeout=600)
+
+    def alive(self, name: str) -> bool:
+        """Whether it still runs."""
+        return self._processes[name].poll() is None
+
+    def logs(self, name: str) -> str:
+        """What it has said."""
+        return "\n".join((self._folder / f"{name}.log").read_text(errors="replace").splitlines()[-30:])
+
+    def size(self, image: str) -> int:
+        """Bytes of all its files, as an archive."""
+        return archive_size("tar", "--directory", self._mounted(image)[0], "--one-file-system", "--create", ".")
+
+    def close(self) -> None:
+        """End and remove everything."""
+        for process in reversed(self._processes.values()):
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        for container, _, _ in self._made.values():
+            ended("buildah", "rm", container)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def main() -> int:
+    """Check, run the job, tell the sizes; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--base", required=True, help="the image that they were built on")
+    parser.add_argument("--api", default="svd-service-api")
+    parser.add_argument("--worker", default="svd-service-worker")
+    parser.add_argument("--redis", default=redis_of_compose(), help="default: that of compose.yaml")
+    parser.add_argument("--picture", type=Path, default=ROOT / "scripts" / "sample.jpg")
+    options = parser.parse_args()
+    with contextlib.closing(Chroots() if tool() == "buildah" else Engine(tool())) as containers:
+        check(containers, options.api, options.worker)
+        run_a_job(containers, options)
+        return tell_sizes(containers, options)
+
+
+def check(containers: Containers, api: str, worker: str) -> None:
+    """What is to hold of the images before anything runs."""
+    for image in (api, worker):
+        who = containers.run(image, "id", "-u").stdout.strip()
+        require(who == USER, f"{image} runs as user {who}")
+        written = containers.run(
+            image, "sh", "-c", "for f in / /app /opt/venv /etc; do touch $f/x && exit; done; exit 9"
+        )
+        require(written.returncode == 9, f"{image} cannot write to its root")
+    found = containers.run(
+        api, "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))"
+    ).stdout.strip()
+    require(found == "None", f"{api} has no torch ({found})")
+    found = containers.run(worker, "python", "-c", "import torch; print(torch.__version__)").stdout.strip()
+    require(bool(found), f"{worker} has torch {found}")
+    compiled = containers.run(worker, "python", "-c", COMPILE)
+    require(compiled.stdout.strip() == "True", f"{worker} can compile {compiled.stderr[-2000:]}".strip())
+
+
+def run_a_job(containers: Containers, options: argparse.Namespace) -> None:
+    """Redis, API and worker; the README's curl example; the video is one."""
+    redis_port, port = free_ports(2)
+    environment = {
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+        "SVD_BIND": f"127.0.0.1:{port}",
+        "SVD_DEVICES": "cpu",
+    }
+    server = ("redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", TMP, "--save", "")
+    address = f"http://127.0.0.1:{port}"
+    began = time.monotonic()
+    with told_if_failing(containers, started := []):
+        for name, image, command in (
+            ("redis", options.redis, (*server, "--appendonly", "yes", "--maxmemory-policy", "noeviction")),
+            ("api", options.api, ()),
+            ("worker", options.worker, ()),
+        ):
+            containers.start(name, image, command, environment)
+            started.append(name)
+        wait(containers, started, lambda: curl_json(f"{address}/health")["workers_ready"] >= 1, 180)
+        say(f"a worker is ready after {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        job = curl_json("-F", f"image=@{options.picture}", f"{address}/generate")
+        status = f"{address}/status/{job['task_id']}"
+        wait(containers, started, lambda: curl_json(status)["status"] not in {"queued", "started"}, 400)
+        end = curl_json(status)
+        require(end["status"] == "finished", f"the job is {end['status']} after {time.monotonic() - began:.0f} s")
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out.mp4"
+            called("curl", "--silent", "--fail", "-o", str(out), f"{address}/results/{job['task_id']}")
+            video = out.read_bytes()
+        require(video[4:8] == b"ftyp", f"its result is an MP4 of {len(video):,} bytes")
+
+
+def tell_sizes(containers: Containers, options: argparse.Namespace) -> int:
+    """A table of sizes; 1 if the API image adds more than it may."""
+    base = containers.size(options.base)
+    print(f"\n{'image':<36}{'MB':>8}{'over its base':>16}")
+    added = {image: containers.size(image) - base for image in (options.api, options.worker)}
+    print(f"{options.base:<36}{base / 1e6:>8.0f}")
+    for image, more in added.items():
+        print(f"{image:<36}{(base + more) / 1e6:>8.0f}{more / 1e6:>16.0f}")
+    if added[options.api] > MOST_ADDED:
+        say(f"the API image adds more than {MOST_ADDED / 1e6:.0f} MB to its base")
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def told_if_failing(containers: Containers, started: list[str]) -> Iterator[None]:
+    """On an error show what each container has said."""
+    try:
+        yield
+    except BaseException:
+        for name in started:
+            say(f"--- {name}\n{containers.logs(name)}")
+        raise
+
+
+def wait(containers: Containers, started: Sequence[str], condition: Any, seconds: float) -> None:
+    """Until the condition holds; errors meanwhile count as no."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(CommandError, KeyError):
+            if condition():
+                return
+        for name in started:
+            if not containers.alive(name):
+                raise SystemExit(f"{name} has ended")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {seconds:.0f} s in vain")
+        time.sleep(0.5)
+
+
+def redis_of_compose() -> str:
+    """The image that compose.yaml takes."""
+    found = re.search(r"^ +image: (redis:\S+)$", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
+    return found[1] if found else "redis"
+
+
+def tool() -> str:
+    """What runs containers, as container_tool.sh finds it."""
+    script = '. tools/images/container_tool.sh && printf "%s\\n" "$tool" "${STORAGE_DRIVER:-}" "${BUILDAH_ISOLATION:-}"'
+    found, driver, isolation = called("bash", "-c", script, cwd=ROOT).split("\n")[:3]
+    # For the calls of buildah that follow.
+    os.environ.update(
+        {name: value for name, value in (("STORAGE_DRIVER", driver), ("BUILDAH_ISOLATION", isolation)) if value}
+    )
+    return found
+
+
+def require(holds: bool, fact: str) -> None:
+    """Say what holds, end if it does not."""
+    say(f"{'ok ' if holds else 'NOT'}  {fact}")
+    if not holds:
+        raise SystemExit(1)
+
+
+def curl_json(*arguments: str) -> dict[str, Any]:
+    """What curl gets, which is JSON."""
+    return dict(json.loads(called("curl", "--silent", "--show-error", "--fail-with-body", *arguments) or "{}"))
+
+
+def called(*command: str, cwd: Path | None = None) -> str:
+    """Standard output of a command that ends well."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=cwd, timeout=600)
+    if done.returncode:
+        raise CommandError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}")
+    return done.stdout
+
+
+def ended(*command: str) -> "subprocess.CompletedProcess[str]":
+    """A command that has ended, well or not."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+def archive_size(*command: str) -> int:
+    """Bytes that a command writes."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101
+        return sum(len(part) for part in iter(lambda: process.stdout.read(1 << 20), b""))  # type: ignore[union-attr,misc]
+
+
+def free_ports(number: int) -> list[int]:
+    """TCP ports of loopback that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [int(listener.getsockname()[1]) for listener in listeners]
+
+
+def say(words: str) -> None:
+    """To standard error."""
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

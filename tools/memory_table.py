@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""What Stable Video Diffusion XT's parts take of a device's memory, computed: the table of svd_service/video/budget.py.
+
+The real architectures run on torch's meta device, where tensors have shapes and no numbers; what is counted is the most
+bytes of activations that live at one time, in half precision, with attention that keeps no matrix of scores. An
+allocator and the libraries' workspaces come on top. Takes half a minute and no GPU.
+
+usage: python -m tools.memory_table
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+HEIGHT, WIDTH = 576, 1024
+
+
+class Living(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made and not yet gone; `peak` is the most."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self._weights = weights
+        self._living: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run it, and look at what it made."""
+        made = operation(*args, **(kwargs or {}))
+        for tensor in (leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)):
+            storage = StorageWeakRef(tensor.untyped_storage())
+            if storage.cdata not in self._weights:
+                self._living[storage.cdata] = storage, tensor.untyped_storage().nbytes()
+        self._living = {key: one for key, one in self._living.items() if not one[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._living.values()))
+        return made
+
+
+def main() -> None:
+    """Compute and print."""
+    F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(query)
+    torch.set_default_dtype(torch.float16)
+    with torch.device("meta"):
+        unet = UNetSpatioTemporalConditionModel().to("meta")
+        vae = AutoencoderKLTemporalDecoder(
+            block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2
+        ).to("meta")
+        weights = {StorageWeakRef(each.untyped_storage()).cdata for part in (unet, vae) for each in part.parameters()}
+
+        def peak(run: Callable[[], Any]) -> str:
+            with torch.no_grad(), Living(weights) as living:
+                run()
+            return f"{living.peak / 1e9:.2f} GB"
+
+        def sample(halves: int, frames: int) -> Callable[[], Any]:
+            noisy = torch.empty(halves, frames, 8, HEIGHT // 8, WIDTH // 8)
+            return lambda: unet(noisy, torch.empty(()), torch.empty(halves, 1, 1024), torch.empty(halves, 3))
+
+        print(f"weights: UNet {parameters(unet) * 2 / 1e9:.2f} GB, VAE {parameters(vae) * 2 / 1e9:.2f} GB\n")
+        print("| activations | 25 frames | 14 frames |\n|---|---|---|")
+        for chunking in (None, 1):
+            for module in unet.modules():
+                if hasattr(module, "set_chunk_feed_forward"):
+                    module.set_chunk_feed_forward(chunk_size=chunking, dim=0)
+            for halves, name in ((2, "guidance at once"), (1, "guidance split, or none")):
+                chunked = ", forward chunking" if chunking else ""
+                print(f"| UNet, {name}{chunked} | {peak(sample(halves, 25))} | {peak(sample(halves, 14))} |")
+        print("\n| frames decoded at once | activations |\n|---|---|")
+        for frames in (1, 2, 4, 8, 25):
+            latents = torch.empty(frames, 4, HEIGHT // 8, WIDTH // 8)
+            print(f"| {frames} | {peak(lambda latents=latents: vae.decode(latents, num_frames=len(latents)))} |")  # type: ignore[misc]
+
+
+def parameters(part: torch.nn.Module) -> int:
+    """How many numbers a part has learned."""
+    return sum(each.numel() for each in part.parameters())
+
+
+if __name__ == "__main__":
+    main()

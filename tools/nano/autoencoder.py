@@ -1,0 +1,219 @@
+"""The autoencoder: an analytic encoder and a trained decoder, in `AutoencoderKLTemporalDecoder`'s own layers.
+
+The encoder is a principal component analysis of 8x8 pixel patches, written exactly into the weights of diffusers'
+encoder, so it needs no training and the denoiser's targets never move:
+
+- three stride-2 convolutions rearrange space to depth, all residual branches are zero;
+- the last GroupNorm gets each component s as (s, -s, K, -K) with a large K, so it divides by about K and keeps s;
+- the SiLU after it is undone by silu(s) - silu(-s) = s.
+
+The last latent channel is a constant 1, a *reference*. Classifier-free guidance g multiplies a latent whose
+unconditional prediction is zero by g, reference included; the decoder is trained on scaled latents, learns to divide by
+the reference, and guidance does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from diffusers.models.resnet import SpatioTemporalResBlock
+from torch import Tensor, nn
+
+from tools.nano.training import Crops, Optimiser, Run, bfloat16
+
+FACTOR = 8
+LATENTS = 32
+COMPONENTS = LATENTS - 1
+BLOCKS = (64, 64, 128, 128)
+LARGE = 20.0
+LOG_VARIANCE = -12.0
+WHITENING = 0.75
+"""1: every component gets unit variance; 0: components keep their proportions in pixels."""
+MAX_GUIDANCE = 3.0
+
+
+def _space_to_depth(x: Tensor) -> Tensor:
+    """(batch, 3, height, width) → (batch, 192, height/8, width/8), in the nested order of three stride-2 steps."""
+    for _ in range(3):
+        batch, channels, height, width = x.shape
+        x = x.reshape(batch, channels, height // 2, 2, width // 2, 2)
+        x = x.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * 4, height // 2, width // 2)
+    return x
+
+
+@dataclass(frozen=True)
+class PatchBasis:
+    """The leading components of 8x8 patches: `matrix` (31, 192) takes a patch in -1..1 to its latent.
+
+    `weights` (31,) are the squared pixels, summed over the patch, that one squared unit of each latent stands for.
+    """
+
+    matrix: Tensor
+    weights: Tensor
+
+    @classmethod
+    def fit(cls, bank: np.ndarray, every: int = 2) -> PatchBasis:
+        """Fit to pictures, uint8 (count, height, width, 3), made a little less colourful, as photographs are."""
+        covariance, count = torch.zeros(192, 192, dtype=torch.float64), 0
+        for start in range(0, len(bank), 50):
+            pictures = torch.from_numpy(bank[start : start + 50 : every]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            grey = pictures.mean(1, keepdim=True)
+            patches = _space_to_depth(grey + (pictures - grey) * 0.6).permute(1, 0, 2, 3).reshape(192, -1)
+            covariance += (patches @ patches.T).double()
+            count += patches.shape[1]
+        values, vectors = torch.linalg.eigh(covariance / count)
+        values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
+        spread = (values / values[0]) ** ((1 - WHITENING) / 2)
+        return cls((vectors * spread / values.sqrt()).T.float().contiguous(), (values / spread**2).float())
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(batch, 3, height, width) in -1..1 → (batch, 32, height/8, width/8): components, then the reference."""
+        latents = torch.einsum("kc,bchw->bkhw", self.matrix.to(pictures), _space_to_depth(pictures))
+        return torch.cat([latents, torch.ones_like(latents[:, :1])], 1)
+
+    @classmethod
+    def load_or_fit(cls, path: Path, bank: np.ndarray) -> PatchBasis:
+        """The basis saved at `path`; fit and saved first if it is not there."""
+        if not path.exists():
+            basis = cls.fit(bank)
+            torch.save({"matrix": basis.matrix, "weights": basis.weights}, path)
+        return cls(**torch.load(path))
+
+
+def build(basis: PatchBasis) -> AutoencoderKLTemporalDecoder:
+    """The autoencoder with its analytic encoder and an untrained decoder."""
+    vae = AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * len(BLOCKS),
+        block_out_channels=BLOCKS,
+        layers_per_block=1,
+        latent_channels=LATENTS,
+        sample_size=256,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+    _write_encoder(vae, basis)
+    _start_decoder(vae.decoder)
+    return vae
+
+
+@torch.no_grad()
+def _write_encoder(vae: AutoencoderKLTemporalDecoder, basis: PatchBasis) -> None:
+    encoder = vae.encoder
+    for layer in (encoder.conv_in, encoder.conv_out, vae.quant_conv):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    for channel in range(3):
+        encoder.conv_in.weight[channel, channel, 1, 1] = 1
+    resnets = [r for block in encoder.down_blocks for r in block.resnets] + list(encoder.mid_block.resnets)
+    for resnet in resnets:
+        nn.init.zeros_(resnet.conv2.weight)
+        nn.init.zeros_(resnet.conv2.bias)
+        if resnet.conv_shortcut is not None:
+            nn.init.dirac_(resnet.conv_shortcut.weight)
+            nn.init.zeros_(resnet.conv_shortcut.bias)
+    attention = encoder.mid_block.attentions[0].to_out[0]
+    nn.init.zeros_(attention.weight)
+    nn.init.zeros_(attention.bias)
+    down = [block.downsamplers[0].conv for block in encoder.down_blocks[:3]]
+    for conv in down:
+        nn.init.zeros_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    for conv, channels in ((down[0], 3), (down[1], 12)):
+        for i in range(channels * 4):
+            conv.weight[i, i // 4, i // 2 % 2, i % 2] = 1
+    matrix, scale = basis.matrix.reshape(COMPONENTS, 48, 2, 2), (LARGE**2 / 2 + 0.5) ** 0.5
+    for k in range(32):
+        down[2].bias[4 * k + 2], down[2].bias[4 * k + 3] = LARGE, -LARGE
+        if k < COMPONENTS:
+            down[2].weight[4 * k, :48, :2, :2] = matrix[k]
+            down[2].weight[4 * k + 1, :48, :2, :2] = -matrix[k]
+            encoder.conv_out.weight[k, 4 * k, 1, 1] = scale
+            encoder.conv_out.weight[k, 4 * k + 1, 1, 1] = -scale
+            vae.quant_conv.weight[k, k] = 1
+    vae.quant_conv.bias[COMPONENTS] = 1
+    vae.quant_conv.bias[LATENTS:] = LOG_VARIANCE
+
+
+@torch.no_grad()
+def _start_decoder(decoder: nn.Module) -> None:
+    """Temporal branches start as the identity, spatial ones small."""
+    nn.init.zeros_(decoder.time_conv_out.weight)
+    nn.init.zeros_(decoder.time_conv_out.bias)
+    for channel in range(3):
+        decoder.time_conv_out.weight[channel, channel, 1] = 1
+    for module in decoder.modules():
+        if isinstance(module, SpatioTemporalResBlock):
+            nn.init.zeros_(module.temporal_res_block.conv2.weight)
+            nn.init.zeros_(module.temporal_res_block.conv2.bias)
+            module.spatial_res_block.conv2.weight.mul_(0.3)
+
+
+@contextmanager
+def spatial_only() -> Iterator[None]:
+    """Leave the temporal branches out: exact, and faster, while they are the identity."""
+
+    def forward(self: SpatioTemporalResBlock, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
+        return self.spatial_res_block(hidden_states, temb)
+
+    original = SpatioTemporalResBlock.forward
+    SpatioTemporalResBlock.forward = forward
+    try:
+        yield
+    finally:
+        SpatioTemporalResBlock.forward = original
+
+
+def picture_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Absolute and squared error, and the absolute error of the differences between neighbours (edges, blocks)."""
+    d = output - target
+    edges = (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
+    return d.abs().mean() + 2 * d.pow(2).mean() + 0.25 * edges
+
+
+def decoder_optimiser(decoder: nn.Module, lr: float, muon_lr: float) -> Optimiser:
+    """Muon for the spatial branches' convolutions and the attention, AdamW for the rest of the spatial layers."""
+    matrices, others = [], []
+    for name, parameter in decoder.named_parameters():
+        spatial = not any(part in name for part in ("temporal", "time_"))
+        parameter.requires_grad_(spatial)
+        if spatial:
+            hidden = parameter.ndim >= 2 and not any(p in name for p in ("conv_in", "conv_out", "conv_shortcut"))
+            (matrices if hidden else others).append(parameter)
+    return Optimiser(matrices, others, lr, muon_lr)
+
+
+def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Tensor:
+    """(count, 1, 1, 1): mostly 1, for a `share` of them a guidance scale up to `MAX_GUIDANCE`."""
+    scale = 1 + (torch.rand(count, device=device) < share) * torch.rand(count, device=device) * (MAX_GUIDANCE - 1)
+    return scale[:, None, None, None]
+
+
+def train(folder: Path, bank: np.ndarray, basis: PatchBasis, minutes: float, device: torch.device) -> nn.Module:
+    """Train the decoder on single pictures; returns the averaged autoencoder."""
+    torch.manual_seed(0)
+    vae = build(basis).to(device)
+    for conv in vae.decoder.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    run = Run(folder, vae.decoder, decoder_optimiser(vae.decoder, 1e-3, 0.01), minutes)
+    crops = Crops(bank, device)
+    for _ in run:
+        large = run.progress > 0.6
+        count, height, width = (3, 96, 128) if large else (8, 64, 64)
+        pictures = crops(count, height, width)
+        latents = basis.encode(pictures)
+        latents[:, :COMPONENTS] += 0.03 * torch.randn_like(latents[:, :COMPONENTS])
+        latents = latents * random_guidance(count, device)
+        with bfloat16(device), spatial_only():
+            output = run.model(
+                latents.contiguous(memory_format=torch.channels_last), torch.zeros(1, count, device=device), count
+            )
+        run.learn(picture_loss(output.float(), pictures))
+    vae.decoder.load_state_dict(run.averaged.state_dict())
+    return vae

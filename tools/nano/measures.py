@@ -1,0 +1,55 @@
+"""What is measured of a video of the nano model: its first frame, its motion, its flicker.
+
+The figures of `evaluate.py` and the tests of the package's model (`tests/unit/video/test_nano.py`) are made of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tools.nano import motion
+
+BUCKETS = (1, 127, 255)
+CONTROL_SHIFT = 8
+Frames = NDArray[np.uint8]
+"""uint8 (frames, height, width, 3)"""
+Pixels = NDArray[Any]
+"""(height, width, 3) or a part of it, in 0..255"""
+
+
+def psnr(a: Pixels, b: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB of two arrays in 0..255."""
+    error = np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def moved(picture: Pixels, pixels: float) -> Pixels:
+    """What the camera sees of a picture (height, width, 3) after it moved `pixels` to the right."""
+    x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    seen = motion.pan(x, torch.tensor([[float(pixels)]]))[0, 0]
+    return ((seen + 1) * 127.5).permute(1, 2, 0).numpy()
+
+
+def last_frame_psnr(frames: Frames, picture: Pixels, bucket: int) -> float:
+    """PSNR of the last frame against the picture moved as the camera moved, without the strip beyond the edge."""
+    distance = float(motion.displacement(float(bucket), torch.tensor([len(frames) - 1]))[0])
+    visible = slice(0, picture.shape[1] - int(np.ceil(distance)) - 1)
+    return psnr(frames[-1][:, visible], moved(picture, distance)[:, visible])
+
+
+def pixels_moved(frame: Pixels, picture: Pixels, reach: float = 20, step: float = 0.25) -> float:
+    """How far the camera has moved to the right, by matching the middle of the frame with the moved picture."""
+    margin = int(reach) + 1
+    middle = slice(margin, picture.shape[1] - margin)
+    candidates = np.arange(-reach, reach + step, step)
+    scores = [psnr(frame[:, middle].mean(-1), moved(picture, d)[:, middle].mean(-1)) for d in candidates]
+    return float(candidates[int(np.argmax(scores))])
+
+
+def flicker(frames: Frames) -> float:
+    """Mean absolute difference of successive frames, in grey levels."""
+    return float(np.abs(np.diff(frames.astype(float), axis=0)).mean())

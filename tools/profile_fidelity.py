@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""What a profile costs: how far its video is from the exact one, and how long it takes.
+
+For each picture the exact video, the profile's with the same seed, and the exact one with another seed: two videos that
+are equally good differ that much anyway. Runs the model that the settings name (`SVD_MODEL`, `SVD_DEVICES`).
+
+usage: python -m tools.profile_fidelity PICTURE... [--profile draft] [--seed 0]
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from svd_service.config import Settings
+from svd_service.jobs.image import open_picture
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Parameters, Profile, Request
+from svd_service.video.loader import Generator, load
+
+
+def main() -> None:
+    """Make the videos, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument(
+        "--profile", choices=[str(each) for each in Profile if each is not Profile.EXACT], default="draft"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    settings = Settings.load()
+    model = Model.of(settings)
+    generator = load(model, settings.worker_devices[0], settings)
+    print(f"{model.name} on {generator.device}, {asked.profile} against exact, seed {asked.seed}\n")
+    print("| picture | PSNR, dB | (another seed), dB | first frame, dB | last frame, dB | steps | time of exact |")
+    print("|---|---|---|---|---|---|---|")
+    for picture in asked.pictures:
+        row(generator, model, settings, picture, Profile(asked.profile), asked.seed)
+
+
+def row(generator: Generator, model: Model, settings: Settings, path: Path, profile: Profile, seed: int) -> None:
+    """One picture's line."""
+
+    def video(request: Request) -> tuple[Any, float]:
+        with path.open("rb") as upload, open_picture(upload, settings) as opened:
+            parameters: Parameters = request.resolve(model, opened.size)
+            picture = opened.fitted(parameters.width, parameters.height, parameters.fit)
+        began = time.monotonic()
+        frames = np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+        return frames, time.monotonic() - began
+
+    other, _ = video(Request(seed=seed + 1))  # first, so that neither of the two that are timed is the process' first
+    exact, exact_seconds = video(Request(seed=seed))
+    made, seconds = video(Request(seed=seed, profile=profile))
+    print(
+        f"| {path.stem} | {psnr(made, exact):.1f} | {psnr(other, exact):.1f} | {psnr(made[0], exact[0]):.1f} "
+        f"| {psnr(made[-1], exact[-1]):.1f} | {model.profiles[profile].num_inference_steps} of "
+        f"{model.defaults.num_inference_steps} | {seconds / exact_seconds:.2f} |",
+        flush=True,
+    )
+
+
+def psnr(some: Any, other: Any) -> float:
+    """Peak signal-to-noise ratio of 8-bit pictures in dB; infinite for equal ones."""
+    error = np.square(some.astype(float) - other).mean()
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Many open event streams on one API while jobs run: is an event missing, and does everybody else still get answers?
+
+usage: python -m tools.stream_load PICTURE [--server URL] [--streams 1000] [--jobs 20] [--health-every 0.1]
+
+Sends the same jobs twice, to a service on this machine that nobody else uses: first with nobody listening, then with
+the streams spread over them. Meanwhile another process asks for /health; the 95th percentiles are compared. Every
+stream has to tell the states from how the job stood on, to rise in versions, and to end with the last one. The
+service must take so many streams: `SVD_API_STREAMS` for each of its `SVD_API_PROCESSES`.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from svd_service.client import Client, Parameters
+
+#: Most streams that are being opened at any moment, as so many people would not press the button in the same instant.
+OPENING = 20
+
+#: What the jobs ask for: little, so that a round does not take an hour where there is no GPU.
+SMALL: Parameters = {"width": 128, "height": 64, "num_frames": 4, "num_inference_steps": 12}
+
+
+@dataclass
+class Stream:
+    """What one stream was told."""
+
+    job_id: str
+    states: list[str] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    opened: float = 0.0
+    ended: float = 0.0
+    refused: int = 0
+    error: str = ""
+
+    def fault(self, last_version: int) -> str:
+        """What is wrong with it, if anything."""
+        if self.error:
+            return self.error
+        seen = list(dict.fromkeys(self.states))
+        # One that was opened after its job's end begins with that.
+        if seen not in (["queued", "started", "finished"], ["started", "finished"], ["finished"]):
+            return f"was told {seen}"
+        if self.versions != sorted(self.versions):
+            return "versions go back"
+        return "" if self.versions[-1] == last_version else f"ended with version {self.versions[-1]} of {last_version}"
+
+
+class Service:
+    """The service's address, for plain HTTP/1.0: one connection a question."""
+
+    def __init__(self, url: str) -> None:
+        self.host, self.port = urlsplit(url).hostname or "", urlsplit(url).port or 80
+        if self.host not in {"127.0.0.1", "localhost", "::1"}:
+            sys.exit("load is for services on this machine only")
+
+    async def get(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
+        """An answer, read up to its body."""
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {self.host}\r\n\r\n".encode())
+        status = int((await reader.readline()).split()[1])
+        while (await reader.readline()).strip():
+            pass
+        return reader, writer, status
+
+
+async def follow(service: Service, stream: Stream, opening: asyncio.Semaphore) -> None:
+    """Read a stream to its end."""
+    async with opening:
+        while True:
+            reader, writer, status = await service.get(f"/jobs/{stream.job_id}/events")
+            if status != 503:
+                break
+            stream.refused += 1  # this process has no room; the next try may reach the other one
+            writer.close()
+            await asyncio.sleep(0.2)
+    stream.opened = time.time()
+    if status != 200:
+        stream.error = f"was answered {status}"
+    while line := await reader.readline():
+        key, _, value = line.decode().strip().partition(": ")
+        if key == "data":
+            stream.states.append(json.loads(value)["status"])
+        elif key == "id":
+            stream.versions.append(int(value))
+    stream.ended = time.time()
+    writer.close()
+
+
+def ask_for_health(server: str, every: float, stop: "Event", answers: "Queue[list[tuple[float, float]]]") -> None:
+    """In a process of its own, whose time is nobody else's: when /health was asked for, and how long it took."""
+    took = []
+    with httpx2.Client(base_url=server, trust_env=False, timeout=60) as http:
+        while not stop.is_set():
+            asked, began = time.time(), time.perf_counter()
+            http.get("/health").raise_for_status()
+            took.append((asked, time.perf_counter() - began))
+            time.sleep(every)
+    answers.put(took)
+
+
+@contextmanager
+def health_of(said: Any, took: list[tuple[float, float]]) -> Iterator[None]:
+    """While the block runs, /health is asked for; after it, `took` has the times."""
+    stop: Any = multiprocessing.Event()
+    answers: Any = multiprocessing.Queue()
+    process = multiprocessing.Process(target=ask_for_health, args=(said.server, said.health_every, stop, answers))
+    process.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        took += answers.get()
+        process.join()
+
+
+async def round_of(service: Service, client: Client, said: Any, number: int) -> tuple[list[Stream], float, list[Any]]:
+    """Send the jobs, open so many streams, wait for the end of all; what was told, since when all were open, and how
+    long /health took.
+    """
+    took: list[tuple[float, float]] = []
+    began = time.time()
+    with health_of(said, took):
+        ids = [(await asyncio.to_thread(client.submit, said.picture, **SMALL)).id for _ in range(said.jobs)]
+        # The jobs that come last keep their streams longest.
+        streams = [Stream(ids[-1 - n % len(ids)]) for n in range(number)]
+        opening = asyncio.Semaphore(OPENING)
+        await asyncio.gather(*(follow(service, stream, opening) for stream in streams))
+        for job_id in ids:
+            await asyncio.to_thread(client.wait, job_id)
+    opened = max((stream.opened for stream in streams), default=began)
+    ended = sum(stream.ended < opened for stream in streams)
+    print(
+        f"{number} streams: {len(ids)} jobs took {time.time() - began:.1f} s; all streams were open after "
+        f"{opened - began:.1f} s, when {ended} had ended"
+    )
+    return streams, opened, took
+
+
+async def measure(said: Any) -> int:
+    """Both rounds; the number of faults."""
+    service = Service(said.server)
+    with Client(said.server) as client:
+        _, _, before = await round_of(service, client, said, 0)
+        streams, opened, during = await round_of(service, client, said, said.streams)
+    versions: dict[str, int] = {}
+    for stream in streams:
+        versions[stream.job_id] = max(versions.get(stream.job_id, 0), *stream.versions, 0)
+    faults = [fault for stream in streams if (fault := stream.fault(versions[stream.job_id]))]
+    print(f"streams with a fault: {len(faults)} of {len(streams)} {sorted(set(faults))[:3]}")
+    print(f"events told: {sum(len(s.versions) for s in streams)}; refused at first: {sum(s.refused for s in streams)}")
+    base = percentile("without streams", [took for _, took in before])
+    percentile("while streams are being opened", [took for asked, took in during if asked < opened])
+    ratio = percentile("with all streams open", [took for asked, took in during if asked >= opened]) / base
+    print(f"ratio of the 95th percentiles: {ratio:.2f}")
+    return len(faults)
+
+
+def percentile(name: str, took: list[float]) -> float:
+    """Print and return the 95th percentile."""
+    most = statistics.quantiles(took, n=20)[-1]
+    print(
+        f"/health {name}: {len(took)} answers, median {statistics.median(took) * 1000:.0f} ms, "
+        f"95th percentile {most * 1000:.0f} ms"
+    )
+    return most
+
+
+def main() -> None:
+    """Read the command line, measure; exit status 1 if a stream was told less than it should."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--server", default="http://127.0.0.1:8000")
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--health-every", type=float, default=0.1)
+    said = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sys.exit(int(asyncio.run(measure(said)) > 0))
+
+
+if __name__ == "__main__":
+    main()
