@@ -4,60 +4,20 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import pytest
 from PIL import Image
-from playwright.sync_api import FilePayload, Page, Route, expect
+from playwright.sync_api import Route, expect
 
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.config import Settings
-from svd_service.jobs.job import Claim, Failure, Holder, Phase, Progress, Result
+from svd_service.jobs.job import Failure, Phase, Progress
 from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.parameters import BOUNDS
-from svd_service.jobs.service import preview_name, result_name
-from svd_service.ledger.jobs import Ledger, connect
-from tests.browser.conftest import Visit
-from tests.samples import IMAGES
+from svd_service.jobs.service import preview_name
+from svd_service.ledger.jobs import Ledger
+from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, finish, ids, send
 from tools.harness.stack import Stack
 
-CAT, ASTRONAUT = IMAGES / "chelsea.jpg", IMAGES / "astronaut.jpg"
 KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
-SECONDS = 120_000  # a slow machine is no fault of the page's
-
-Open = Callable[..., Visit]
-
-
-def card(page: Page, name: str):
-    return page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
-
-
-def add(page: Page, *pictures: Path | FilePayload) -> None:
-    page.locator("#files").set_input_files(list(pictures))  # type: ignore[arg-type]
-    expect(page.locator("#editor")).to_be_visible()
-
-
-def send(page: Page) -> None:
-    page.locator("#submit").click()
-    expect(page.locator("#drop")).to_be_visible(timeout=SECONDS)
-
-
-def ids(page: Page) -> list[str]:
-    return [str(item.get_attribute("data-id")) for item in page.locator(".card").all()]
-
-
-def claim(ledger: Ledger, page: Page, place: int = 0) -> Claim:
-    held = ledger.claim(ids(page)[place], Holder("host/0", "cpu", "instance", 1))
-    assert held is not None
-    return held
-
-
-def drawn(width: int, height: int, left: str, right: str) -> FilePayload:
-    """A picture of two halves."""
-    picture = Image.new("RGB", (width, height), left)
-    picture.paste(right, (width // 2, 0, width, height))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return {"name": "halves.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
 
 
 def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledger: Ledger, visit: Open):
@@ -317,23 +277,6 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Stack, ledger: Ledger
     window = visit(desk)
     page = window.page
     window.expected += ["422", "503"]
-    page.locator("#files").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"})
-    expect(page.locator("#composer-fault")).to_contain_text("no pictures")
-    frames = [Image.new("RGB", (320, 180), colour) for colour in ("red", "blue")]
-    moving = io.BytesIO()
-    frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
-    add(page, {"name": "moving.gif", "mimeType": "image/gif", "buffer": moving.getvalue()})
-    page.locator("#submit").click()
-    expect(page.locator("#composer-fault")).to_contain_text("several frames")
-    expect(page.get_by_role("button", name="Edit moving")).to_be_visible()
-    window.look("refused")
-    add(page, CAT)
-    page.locator("#submit").click()
-    expect(page.locator(".card")).to_have_count(1)
-    expect(page.locator("#composer-fault")).to_contain_text("moving: The picture has several frames")
-    expect(page.get_by_role("button", name="Edit moving")).to_have_attribute("aria-pressed", "true")
-    page.get_by_role("button", name="Remove moving").click()
-
     page.route("**/generate", lambda route: _refuse(route, 429, "too many jobs wait already"))
     window.expected.append("429")
     add(page, CAT)
@@ -404,32 +347,6 @@ def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, vis
     page.get_by_role("button", name="API key").click()
     page.get_by_role("button", name="Forget the key").click()
     expect(page.locator("#notices")).to_contain_text("asks for an API key")
-
-
-def finish(stack: Stack, page: Page) -> Claim:
-    """Take a worker's part: publish a video of one second as the newest job's result."""
-    settings = Settings.from_mapping(stack.environment)
-    client = connect(settings)
-    held = claim(Ledger(client, settings), page)
-    name = result_name(held.job_id, held.token)
-    video = one_second()
-    LocalArtifacts(settings.data_dir).put(name, video)
-    result = Result(name, len(video), hashlib.sha256(video).hexdigest(), 256, 144, 7)
-    Ledger(client, settings).finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
-    client.close()
-    return held
-
-
-def one_second() -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=7, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 256, 144, "yuv420p"
-        for shade in range(0, 210, 30):
-            frame = av.VideoFrame.from_image(Image.new("RGB", (256, 144), (shade, 80, 120)))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 def test_the_form_has_the_bounds_of_the_service(desk: Stack, visit: Open):

@@ -3,6 +3,7 @@
 import { generate, randomSeed } from "./api.js";
 import { Frame, MIDDLE, cut, thumbnail } from "./crop.js";
 import { $, announce, element } from "./dom.js";
+import { Rejected, examine } from "./intake.js";
 import { fault, length, motion } from "./words.js";
 
 const MAX_SEED = 4294967295;
@@ -67,23 +68,36 @@ export class Composer {
     this.#say();
   }
 
-  /** Add pictures; `preset` is {settings, shape, pad, place} of an earlier job. */
+  /** Add files; `preset` is {settings, shape, pad, place} of an earlier job. What is not an image is named with the reason. */
   async add(files, preset = {}) {
-    const pictures = [...files].filter((file) => file.type.startsWith("image/") || preset.settings);
-    if (files.length && !pictures.length) {
-      this.#fault("These are no pictures. Choose files such as JPEG, PNG or WebP.");
-      return;
+    const [drafts, rejected] = [[], []];
+    $("composer").setAttribute("aria-busy", "true");
+    for (const file of files) {
+      try {
+        drafts.push(await draft(file, preset));
+      } catch (error) {
+        if (!(error instanceof Rejected)) throw error;
+        rejected.push([file.name || "Pasted file", error.message]);
+      }
     }
+    $("composer").removeAttribute("aria-busy");
+    this.#reject(rejected);
+    if (!drafts.length) return;
     this.#fault("");
     const first = this.#drafts.length === 0;
-    const drafts = await Promise.all(pictures.map((file) => draft(file, preset)));
-    if (!drafts.length) return;
     this.#drafts.push(...drafts);
     this.#select(drafts[0]);
     if (preset.settings) this.set(preset.settings);
     announce(drafts.length === 1 ? `${drafts[0].name} was added.` : `${drafts.length} pictures were added.`);
     if (first || preset.settings) $("crop").focus({ preventScroll: !preset.settings });
     if (preset.settings) $("composer").scrollIntoView({ block: "start" });
+  }
+
+  /** Name the files that were not taken, each with its reason; none: take the earlier ones away. */
+  #reject(files) {
+    const rows = files.map(([name, reason]) => element("li", {}, element("b", {}, `${name}:`), ` ${reason}`));
+    $("rejected-files").replaceChildren(...rows);
+    $("rejected").hidden = !files.length;
   }
 
   #listen() {
@@ -93,8 +107,10 @@ export class Composer {
         event.target.value = ""; // so that the same file can be chosen again
       });
     }
+    $("rejected-close").addEventListener("click", () => this.#reject([]));
     document.addEventListener("paste", (event) => {
       if (event.clipboardData?.files.length) this.add([...event.clipboardData.files]);
+      else if (!event.target.closest?.("input, textarea")) this.#reject([["Clipboard", "It holds no image file."]]);
     });
     document.addEventListener("dragover", (event) => {
       event.preventDefault();
@@ -106,7 +122,9 @@ export class Composer {
     document.addEventListener("drop", (event) => {
       event.preventDefault();
       $("composer").classList.remove("over");
-      this.add([...event.dataTransfer.files]);
+      const files = [...event.dataTransfer.files];
+      if (files.length) this.add(files);
+      else this.#reject([["Dropped item", "It is not a file. Save an image of another page first, then add the file."]]);
     });
     for (const name of SLIDERS) $(name).addEventListener("input", () => this.#slide(name));
     $("model").addEventListener("change", (event) => {
@@ -201,9 +219,9 @@ export class Composer {
     for (const radio of $("shape").querySelectorAll("input")) radio.checked = radio.value === one.shape;
     $("pad").checked = one.pad;
     $("zoom").value = one.place.zoom;
-    $("zoom").disabled = one.pad || !one.image;
-    $("shape").disabled = !one.image;
-    $("crop-help").hidden = one.pad || !one.image;
+    $("zoom").disabled = one.pad || !one.intact;
+    $("shape").disabled = !one.intact;
+    $("crop-help").hidden = one.pad || !one.intact;
   }
 
   #tiles() {
@@ -302,14 +320,14 @@ export class Composer {
 
   async #make(one, settings) {
     const target = this.#target(one);
-    const picture = await cut(one.file, one.image, target, one.place, one.pad);
+    const picture = await cut(one, target);
     const record = {
       name: one.name,
       picture,
       thumbnail: one.image ? await thumbnail(one.image, target, one.place, one.pad) : null,
       // What was cut out is the picture from now on.
       draft: { shape: one.shape, pad: one.pad, place: picture === one.file ? one.place : { ...MIDDLE } },
-      fields: one.image ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
+      fields: one.intact ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
     };
     await this.send(record, settings);
     this.#drop(one);
@@ -326,16 +344,8 @@ export class Composer {
 const isOfThePicture = (error) => [413, 415].includes(error.status) || (error.status === 422 && !error.parameter);
 
 async function draft(file, { shape, pad = $("pad").checked, place = MIDDLE, name }) {
-  const url = URL.createObjectURL(file);
-  const image = new Image();
-  image.src = url;
-  const title = name ?? (file.name || "picture").replace(/\.[^.]+$/, "");
-  try {
-    await image.decode();
-  } catch {
-    URL.revokeObjectURL(url);
-    return { file, name: title, image: null, url: null, shape: "landscape", pad, place: { ...MIDDLE } };
-  }
-  shape ??= image.naturalHeight > image.naturalWidth ? "portrait" : "landscape";
-  return { file, name: title, image, url, shape, pad, place: { ...place } };
+  const found = await examine(file);
+  const { image } = found;
+  shape ??= image && image.naturalHeight > image.naturalWidth ? "portrait" : "landscape";
+  return { ...found, name: name ?? (file.name || "picture").replace(/\.[^.]+$/, ""), shape, pad, place: { ...place } };
 }

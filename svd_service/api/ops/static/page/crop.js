@@ -23,8 +23,8 @@ export const MIDDLE = Object.freeze({ x: 0.5, y: 0.5, zoom: 1 });
 const isMiddle = (place) => Object.keys(MIDDLE).every((name) => place[name] === MIDDLE[name]);
 
 /** The picture to send: the file as it is where the service's own cut does, else the part that was chosen. */
-export async function cut(file, image, target, place, pad) {
-  if (!image || ((pad || isMiddle(place)) && file.size <= LARGE)) return file;
+export async function cut({ file, image, intact, place, pad }, target) {
+  if (!intact || ((pad || isMiddle(place)) && file.size <= LARGE)) return file;
   const whole = { left: 0, top: 0, width: image.naturalWidth, height: image.naturalHeight };
   const part = pad ? whole : region(whole, target, place);
   // Twice the video's size leaves the service something to sharpen from.
@@ -67,15 +67,15 @@ export class Frame {
   /** Show a draft: {image, place, pad, name} and the size of its video. */
   show(draft, target) {
     Object.assign(this, { draft, target });
-    const { image, pad } = draft;
-    this.box.classList.toggle("pad", Boolean(image && pad));
-    this.box.classList.toggle("blind", !image);
-    const shape = image && !pad ? image.naturalWidth / image.naturalHeight : target.width / target.height;
+    const { image, intact, pad } = draft;
+    this.box.classList.toggle("pad", Boolean(intact && pad));
+    this.box.classList.toggle("blind", !intact);
+    const shape = intact && !pad ? image.naturalWidth / image.naturalHeight : target.width / target.height;
     this.box.style.setProperty("--shape", shape);
-    if (!image) {
-      this.box.replaceChildren(
-        element("p", {}, `This browser cannot show ${draft.name}. It is sent as it is, and its middle is used.`),
-      );
+    if (!intact) {
+      const why = image ? "seems damaged or cut short" : "cannot be shown by this browser";
+      const words = `${draft.name} ${why}. It is sent as it is, and its middle is used if the service can read it.`;
+      this.box.replaceChildren(element("p", {}, words));
       return;
     }
     image.alt = "";
@@ -104,7 +104,7 @@ export class Frame {
   }
 
   #grab(event) {
-    if (!this.draft?.image || this.draft.pad || event.button !== 0) return;
+    if (!this.draft?.intact || this.draft.pad || event.button !== 0) return;
     const { naturalWidth: width, naturalHeight: height } = this.draft.image;
     const part = region({ width, height }, this.target, this.draft.place);
     const scale = width / this.box.clientWidth;
@@ -128,7 +128,7 @@ export class Frame {
   }
 
   #key(event) {
-    if (!this.draft?.image || this.draft.pad || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.draft?.intact || this.draft.pad || event.ctrlKey || event.metaKey || event.altKey) return;
     const { x, y, zoom } = this.draft.place;
     const step = event.shiftKey ? 0.2 : 0.05;
     const change = {

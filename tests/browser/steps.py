@@ -1,0 +1,83 @@
+"""What a person does on the page, and a worker's part where a test takes it."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+from PIL import Image
+from playwright.sync_api import FilePayload, Locator, Page, expect
+
+from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import Settings
+from svd_service.jobs.job import Claim, Holder, Result
+from svd_service.jobs.service import result_name
+from svd_service.ledger.jobs import Ledger, connect
+from tests.browser.conftest import Visit
+from tests.samples import IMAGES
+from tools.harness.stack import Stack
+
+CAT, ASTRONAUT = IMAGES / "chelsea.jpg", IMAGES / "astronaut.jpg"
+SECONDS = 120_000  # a slow machine is no fault of the page's
+
+Open = Callable[..., Visit]
+
+
+def card(page: Page, name: str) -> Locator:
+    return page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def add(page: Page, *pictures: Path | FilePayload) -> None:
+    page.locator("#files").set_input_files(list(pictures))  # type: ignore[arg-type]
+    expect(page.locator("#editor")).to_be_visible()
+
+
+def send(page: Page) -> None:
+    page.locator("#submit").click()
+    expect(page.locator("#drop")).to_be_visible(timeout=SECONDS)
+
+
+def ids(page: Page) -> list[str]:
+    return [str(item.get_attribute("data-id")) for item in page.locator(".card").all()]
+
+
+def claim(ledger: Ledger, page: Page, place: int = 0) -> Claim:
+    held = ledger.claim(ids(page)[place], Holder("host/0", "cpu", "instance", 1))
+    assert held is not None
+    return held
+
+
+def drawn(width: int, height: int, left: str, right: str) -> FilePayload:
+    """A picture of two halves."""
+    picture = Image.new("RGB", (width, height), left)
+    picture.paste(right, (width // 2, 0, width, height))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return {"name": "halves.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+
+
+def finish(stack: Stack, page: Page) -> Claim:
+    """Take a worker's part: publish a video of one second as the newest job's result."""
+    settings = Settings.from_mapping(stack.environment)
+    client = connect(settings)
+    held = claim(Ledger(client, settings), page)
+    name = result_name(held.job_id, held.token)
+    video = one_second()
+    LocalArtifacts(settings.data_dir).put(name, video)
+    result = Result(name, len(video), hashlib.sha256(video).hexdigest(), 256, 144, 7)
+    Ledger(client, settings).finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
+    client.close()
+    return held
+
+
+def one_second() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=7, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 256, 144, "yuv420p"
+        for shade in range(0, 210, 30):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (256, 144), (shade, 80, 120)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
