@@ -17,7 +17,8 @@ import numpy as np
 from svd_service.config import Settings
 from svd_service.jobs.image import open_picture
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Profile, Request
+from svd_service.jobs.parameters import Parameters, Request
+from svd_service.parameters import Profile
 from svd_service.video.loader import Generator, load
 
 

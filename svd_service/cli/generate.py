@@ -7,23 +7,25 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Unpack
 
 import typer
 from rich.console import Console
 
 from svd_service.cli.display import Display, display_on, explained
 from svd_service.cli.generation import Errand
-from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server
-from svd_service.client.client import FORMATS, Client, Parameters, format_of
+from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server, takes_parameters
+from svd_service.client.client import FORMATS, Client, format_of
 from svd_service.client.errors import ClientError
+from svd_service.parameters import Format, Parameters
 
 _LOOK_EVERY = 0.5  # seconds
 
 
+@takes_parameters(without=("formats", "webhook_url"), after="kind")
 def generate(
-    pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", exists=True, dir_okay=False, readable=True, show_default=False)
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", exists=True, dir_okay=False, readable=True, show_default=False)
     ],
     out: Annotated[
         Path,
@@ -32,53 +34,18 @@ def generate(
         ),
     ] = Path(),
     kind: Annotated[
-        Literal["mp4", "webm", "webp", "gif", "zip"] | None,
-        typer.Option("--format", help="What the video comes as. Default: what OUT ends in, else mp4."),
+        Format | None,
+        typer.Option("--format", help="File format of the video. Default: what OUT ends in, else mp4."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same video. Default: made up.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames of the video.")] = None,
-    num_inference_steps: Annotated[int | None, typer.Option(help="More steps: better and slower.")] = None,
-    fps: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
-    motion_bucket_id: Annotated[int | None, typer.Option(help="More of it: more motion.")] = None,
-    noise_aug_strength: Annotated[float | None, typer.Option(help="More of it: less like the picture.")] = None,
-    min_guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the first frame.")] = None,
-    max_guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the last frame.")] = None,
-    decode_chunk_size: Annotated[int | None, typer.Option(help="Frames decoded at once; fewer: less memory.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
-    fit: Annotated[
-        Literal["auto", "crop", "pad"] | None, typer.Option(help="How the picture is brought to the video's size.")
-    ] = None,
-    profile: Annotated[
-        Literal["exact", "draft"] | None, typer.Option(help="draft: fewer steps, sooner and coarser.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Where the service has several: which.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Greater is sooner, as far as the key allows.")] = None,
     open_videos: Annotated[bool, typer.Option("--open", help="Show each video when all are there.")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
+    **parameters: Unpack[Parameters],
 ) -> None:
-    """Make a video of each PICTURE. What is not said is the model's choice. Ctrl-C cancels the jobs."""
-    parameters: Parameters = {
-        "seed": seed,
-        "num_frames": num_frames,
-        "num_inference_steps": num_inference_steps,
-        "fps": fps,
-        "motion_bucket_id": motion_bucket_id,
-        "noise_aug_strength": noise_aug_strength,
-        "min_guidance_scale": min_guidance_scale,
-        "max_guidance_scale": max_guidance_scale,
-        "decode_chunk_size": decode_chunk_size,
-        "width": width,
-        "height": height,
-        "fit": fit,
-        "profile": profile,
-        "model": model,
-        "priority": priority,
-    }
-    targets = _targets(pictures, out, kind or FORMATS[0])
-    errands = [Errand(*way, kind or format_of(way[1])) for way in zip(pictures, targets, strict=True)]
+    """Make a video of each IMAGE. Options that are left out are the model's choice. Ctrl-C cancels the jobs."""
+    targets = _targets(images, out, kind or FORMATS[0])
+    errands = [Errand(*way, kind or format_of(way[1])) for way in zip(images, targets, strict=True)]
     parameters["formats"] = sorted({errand.kind for errand in errands} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from svd_service.cli.display import describe
-from svd_service.client.client import FORMATS, Client, Parameters
+from svd_service.client.client import FORMATS, Client
 from svd_service.client.errors import (
     AnswerError,
     ExpiredError,
@@ -15,6 +15,7 @@ from svd_service.client.errors import (
     UnknownJobError,
 )
 from svd_service.client.status import JobStatus
+from svd_service.parameters import Parameters
 
 
 @dataclass

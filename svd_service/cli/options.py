@@ -1,8 +1,13 @@
 """Options that several of the command line's commands have."""
 
+from collections.abc import Callable, Collection
+from inspect import Parameter as SignatureParameter
+from inspect import Signature, signature
 from typing import Annotated, Final
 
 import typer
+
+from svd_service.parameters import TABLE, Parameter
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 
@@ -16,3 +21,31 @@ ApiKey = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, on standard output.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
+
+
+def takes_parameters(
+    *, without: Collection[str] = (), after: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give the decorated command an option for each parameter of the table, behind the option `after`.
+
+    The command gets the values as keywords, `None` where an option is left out. The service checks them, since their
+    limits are the model's.
+    """
+    options = [_option(row) for row in TABLE.values() if row.name not in without]
+
+    def extend(command: Callable[..., None]) -> Callable[..., None]:
+        own = [each for each in signature(command).parameters.values() if each.kind is not each.VAR_KEYWORD]
+        place = [each.name for each in own].index(after) + 1
+        # Typer reads the signature. All is passed by keyword, so that options without defaults need no order.
+        named = [each.replace(kind=each.KEYWORD_ONLY) for each in (*own[:place], *options, *own[place:])]
+        command.__signature__ = Signature(named)  # type: ignore[attr-defined]
+        return command
+
+    return extend
+
+
+def _option(row: Parameter) -> SignatureParameter:
+    option = typer.Option(help=row.spec.description.replace("`", ""))
+    return SignatureParameter(
+        row.name, SignatureParameter.KEYWORD_ONLY, default=None, annotation=Annotated[row.kind | None, option]
+    )

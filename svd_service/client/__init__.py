@@ -9,7 +9,7 @@ with Client("http://127.0.0.1:8000") as client:
     client.download(job.id, "cat.mp4")
 """
 
-from svd_service.client.client import Client, Parameters
+from svd_service.client.client import Client
 from svd_service.client.errors import (
     AnswerError,
     ClientError,
@@ -26,6 +26,7 @@ from svd_service.client.errors import (
     WaitTimeoutError,
 )
 from svd_service.client.status import JobStatus, Progress
+from svd_service.parameters import Parameters
 
 __all__ = [
     "AnswerError",

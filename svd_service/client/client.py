@@ -6,11 +6,11 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, Unpack
+from typing import Any, Final, Self, Unpack
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -19,6 +19,7 @@ from svd_service import __version__
 from svd_service.client.errors import AnswerError, JobEndedError, UnreachableError, WaitTimeoutError, error_of
 from svd_service.client.events import Event, read_events
 from svd_service.client.status import JobStatus
+from svd_service.parameters import Format, Parameters
 
 #: Answers that say "not now" rather than "no": what stands in front of a service that restarts gives them too.
 _AWAY: Final = frozenset({502, 503, 504})
@@ -27,34 +28,8 @@ _NOT_NOW: Final = _AWAY | {429}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _LOOK_EVERY: Final = 1.0
 
-
-#: What a video comes as: the MP4 always, the others where `formats` names them.
-FORMATS: Final = ("mp4", "webm", "webp", "gif", "zip")
-
-
-class Parameters(TypedDict, total=False):
-    """What may be asked for; what is absent (or `None`) is the model's choice, or chance's for `seed`.
-
-    Bounds are the service's business, which says so when one is exceeded. `webhook_url` is where it tells of the end.
-    """
-
-    model: str | None
-    seed: int | None
-    width: int | None
-    height: int | None
-    num_frames: int | None
-    num_inference_steps: int | None
-    fps: int | None
-    motion_bucket_id: int | None
-    noise_aug_strength: float | None
-    min_guidance_scale: float | None
-    max_guidance_scale: float | None
-    decode_chunk_size: int | None
-    fit: Literal["auto", "crop", "pad"] | None
-    profile: Literal["exact", "draft"] | None
-    priority: int | None
-    formats: Sequence[str] | None
-    webhook_url: str | None
+#: File formats of a video: always the first, the others where the parameter `formats` names them.
+FORMATS: Final = tuple(map(str, Format))
 
 
 class Client:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from svd_service.jobs.job import Job, Phase, Progress, State
-from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Format
 
 #: For each phase in order: (size, how often the phase does work of that size).
 Work = Sequence[tuple[float, int]]

@@ -23,7 +23,7 @@ from svd_service.errors import (
     PictureTooLargeError,
     RefusedError,
 )
-from svd_service.jobs.parameters import Fit
+from svd_service.parameters import Fit
 
 #: What is read, by Pillow's names. Phones' MPO files (several JPEGs in one) come in as JPEG.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))

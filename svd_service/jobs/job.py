@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Format
 
 
 class State(StrEnum):

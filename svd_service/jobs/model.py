@@ -8,12 +8,17 @@ process can do it.
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
 from svd_service.config import ConfigurationError, Settings
+from svd_service.parameters import Profile
+
+#: Width and height in pixels.
+Size = tuple[int, int]
 
 #: Written beside a model's `model_index.json`.
 DESCRIPTION_FILE = "svd_service.json"
@@ -59,11 +64,7 @@ class Sampling:
     schedule: Schedule = Schedule.MODEL
 
 
-#: Profiles by name. `exact` is what the model itself would do; the others are faster, and another video.
-EXACT: Final = "exact"
-DRAFT: Final = "draft"
-
-#: Of a model that says nothing of its own: the ten steps of Align Your Steps.
+#: The draft profile of a model without one of its own: the ten steps of Align Your Steps.
 SVD_DRAFT: Final = Sampling(10, Schedule.ALIGN_YOUR_STEPS)
 
 
@@ -82,7 +83,9 @@ class Model:
 
     def __post_init__(self) -> None:
         exact = Sampling(self.defaults.num_inference_steps)
-        object.__setattr__(self, "profiles", {EXACT: exact, **(self.profiles or {DRAFT: SVD_DRAFT})})
+        object.__setattr__(
+            self, "profiles", {Profile.EXACT.value: exact, **(self.profiles or {Profile.DRAFT.value: SVD_DRAFT})}
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -115,6 +118,26 @@ class Model:
         }
         described.setdefault("revision", settings.model_revision)
         return cls(source=source, defaults=defaults, bounds=bounds, profiles=profiles, **described)
+
+    def size_of_shape(self, size: Size) -> Size:
+        """The size of a video in the shape of an image of `size`: the same size, if the model can make it.
+
+        Otherwise it is the size of the same shape whose area is nearest to that of the model's default size. If the
+        model's bounds leave no such size, it is the default size.
+        """
+        if self._can_make(size):
+            return size
+        # The smallest multiple of the shape whose sides are multiples of eight.
+        shape = Fraction(*size)
+        unit = (8 * shape.numerator, 8 * shape.denominator)
+        default = (self.defaults.width, self.defaults.height)
+        sizes = [(unit[0] * times, unit[1] * times) for times in range(1, max(self.bounds.width) // unit[0] + 1)]
+        fitting = [each for each in sizes if self._can_make(each)]
+        return min(fitting, key=lambda each: abs(each[0] * each[1] - default[0] * default[1]), default=default)
+
+    def _can_make(self, size: Size) -> bool:
+        bounds = (self.bounds.width, self.bounds.height)
+        return all(minimum <= side <= maximum for side, (minimum, maximum) in zip(size, bounds, strict=True))
 
     def summary(self) -> dict[str, Any]:
         """What a job remembers of its model."""

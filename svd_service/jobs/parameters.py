@@ -1,56 +1,13 @@
-"""What a caller may ask for, its bounds, and how what was not said is filled in from the model's defaults."""
+"""The effective values of a job's parameters, and how they follow from a request, the model and the image."""
 
 import secrets
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
-from svd_service.errors import InvalidParameterError
-from svd_service.jobs.model import DRAFT, EXACT, Model
-
-MAX_SEED: Final = 2**32 - 1
-
-#: Greatest priority of a job; 0 is that of who asks for none. It says when, not what, so it is no parameter.
-MAX_PRIORITY: Final = 2
-
-#: SVD's usual bounds, least and greatest, both included (the pipeline's documentation); sizes and the number of
-#: frames are bounded by each model.
-BOUNDS: Final[dict[str, tuple[float, float]]] = {
-    "seed": (0, MAX_SEED),
-    "num_inference_steps": (1, 100),
-    "fps": (5, 30),
-    "motion_bucket_id": (1, 255),
-    "noise_aug_strength": (0.0, 1.0),
-    "min_guidance_scale": (1.0, 10.0),
-    "max_guidance_scale": (1.0, 10.0),
-    "decode_chunk_size": (1, 50),
-}
-
-
-class Fit(StrEnum):
-    """How a picture is brought to the video's size."""
-
-    AUTO = "auto"  # crop; a portrait picture gets a portrait video, unless a size was asked for
-    CROP = "crop"  # fill the frame, cut what hangs over
-    PAD = "pad"  # show all of the picture, on black
-
-
-class Profile(StrEnum):
-    """How a video is sampled; a model says what that means for it."""
-
-    EXACT = EXACT  # as the model itself would
-    DRAFT = DRAFT  # in fewer steps
-
-
-class Format(StrEnum):
-    """What a video comes as. The MP4 is always made, the others where they were asked for."""
-
-    MP4 = "mp4"  # H.264
-    WEBM = "webm"  # AV1
-    WEBP = "webp"  # animated
-    GIF = "gif"
-    ZIP = "zip"  # the frames, as PNGs
-
+from svd_service.errors import InvalidParameterError, PictureSizeError
+from svd_service.jobs.model import Model, Size
+from svd_service.parameters import BOUNDS, MAX_SEED, TABLE, Fit, Format, Profile, VideoParameters
 
 #: Media types of the formats, the MP4's first.
 MEDIA_TYPES: Final[dict[Format, str]] = {
@@ -64,10 +21,10 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """Effective values of one job; nothing is left open. Sizes in pixels, `fps` in frames per second.
+    """Effective values of one job; none is left open. Sizes in pixels, `fps` in frames per second.
 
-    `fit` is `crop` or `pad`: `auto` is decided when the picture's shape is known. `formats` are those beside the MP4,
-    in the order of `Format`.
+    `fit` is `crop` or `pad`: `auto` is decided when the image's shape is known. `formats` are those beside the MP4, in
+    the order of `Format`.
     """
 
     seed: int
@@ -82,11 +39,11 @@ class Parameters:
     max_guidance_scale: float
     decode_chunk_size: int
     fit: Fit
-    profile: Profile = Profile.EXACT  # jobs of a time before there were any have none
+    profile: Profile = Profile.EXACT  # missing in the records of older versions
     formats: tuple[Format, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The values as JSON has them."""
         return asdict(self)
 
     @classmethod
@@ -97,66 +54,94 @@ class Parameters:
         return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile, "formats": formats})
 
 
-@dataclass(frozen=True)
 class Request:
-    """What a caller said; what is `None` is the model's choice, or chance's for `seed`.
+    """The video that a caller asks for.
 
-    No `model` is the service's own.
+    Args:
+        model: name of the model; `None` stands for the service's own.
+        image_sizes: the only sizes that the image may have (width, height in pixels), if it may not have any. The video
+            then gets the image's shape.
+        values: parameters; a missing one, or `None`, takes its default.
     """
 
-    model: str | None = None
-    seed: int | None = None
-    width: int | None = None
-    height: int | None = None
-    num_frames: int | None = None
-    num_inference_steps: int | None = None
-    fps: int | None = None
-    motion_bucket_id: int | None = None
-    noise_aug_strength: float | None = None
-    min_guidance_scale: float | None = None
-    max_guidance_scale: float | None = None
-    decode_chunk_size: int | None = None
-    fit: Fit = Fit.AUTO
-    profile: Profile = Profile.EXACT
-    formats: tuple[Format, ...] = ()
+    def __init__(
+        self, model: str | None = None, *, image_sizes: Collection[Size] = (), **values: Unpack[VideoParameters]
+    ) -> None:
+        self.model = model
+        self.image_sizes = image_sizes
+        given = {name: value for name, value in values.items() if value is not None}
+        self.values: Final = VideoParameters(**given)  # type: ignore[typeddict-item]
 
-    def resolve(self, model: Model, picture_size: tuple[int, int]) -> Parameters:
-        """Effective parameters for a picture of `picture_size` (width, height in pixels, upright).
+    @property
+    def profile(self) -> Profile:
+        """The profile in effect."""
+        return Profile(self.values.get("profile") or Profile.EXACT)
+
+    def resolve(self, model: Model, image_size: Size) -> Parameters:
+        """Effective parameters for an image of `image_size` (width, height in pixels, upright).
 
         Raises:
+            PictureSizeError: the image has none of the `image_sizes`.
             InvalidParameterError: a value is out of bounds, or two contradict each other.
         """
-        said = {name: value for name, value in asdict(self).items() if value is not None and name != "model"}
         if self.profile not in model.profiles:
             offered = ", ".join(model.profiles)
             raise InvalidParameterError("profile", f"profile: this model offers {offered}; got {self.profile}")
-        steps = model.profiles[self.profile].num_inference_steps
-        values = {**asdict(model.defaults), "num_inference_steps": steps, **said}
-        values["formats"] = tuple(kind for kind in Format if kind in self.formats and kind is not Format.MP4)
-        if self.seed is None:
-            values["seed"] = secrets.randbelow(MAX_SEED + 1)
-        if self.fit is Fit.AUTO:
-            values["fit"] = Fit.CROP
-            portrait = picture_size[1] > picture_size[0]
-            if self.width is None and self.height is None and portrait != (values["height"] > values["width"]):
-                values["width"], values["height"] = values["height"], values["width"]
-        # Whoever sets only the one end of the guidance gets the other end moved along, not an error.
-        if self.max_guidance_scale is None:
-            values["max_guidance_scale"] = max(values["max_guidance_scale"], values["min_guidance_scale"])
-        if self.min_guidance_scale is None:
-            values["min_guidance_scale"] = min(values["min_guidance_scale"], values["max_guidance_scale"])
+        values = {
+            **{name: row.spec.default for name, row in TABLE.items() if name in _FIELDS},
+            **asdict(model.defaults),
+            "num_inference_steps": model.profiles[self.profile].num_inference_steps,
+            **self.values,
+            **self._seed_and_formats(),
+        }
+        values.update(self._frame(values, model, image_size))
+        values.update(self._guidance(values))
         _check(values, model)
         return Parameters(**values)
+
+    def _seed_and_formats(self) -> dict[str, Any]:
+        seed, formats = self.values.get("seed"), self.values.get("formats") or ()
+        return {
+            "seed": secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            "formats": tuple(kind for kind in Format if kind in formats and kind is not Format.MP4),
+        }
+
+    def _frame(self, values: dict[str, Any], model: Model, image_size: Size) -> dict[str, Any]:
+        """Size and fit of the video."""
+        width, height, fit = values["width"], values["height"], Fit(values["fit"])
+        if self.image_sizes:
+            if image_size not in self.image_sizes:
+                sizes = ", ".join(f"{width}x{height}" for width, height in self.image_sizes)
+                raise PictureSizeError(f"image: must be one of {sizes}; got {image_size[0]}x{image_size[1]}")
+            width, height = model.size_of_shape(image_size)
+        elif fit is Fit.AUTO and not {"width", "height"} & self.values.keys():
+            portrait = image_size[1] > image_size[0]
+            if portrait != (height > width):
+                width, height = height, width
+        return {"width": width, "height": height, "fit": Fit.CROP if fit is Fit.AUTO else fit}
+
+    def _guidance(self, values: dict[str, Any]) -> dict[str, float]:
+        """Both ends of the guidance. If a caller sets only one, the other moves along instead of being an error."""
+        minimum, maximum = values["min_guidance_scale"], values["max_guidance_scale"]
+        if "max_guidance_scale" not in self.values:
+            maximum = max(maximum, minimum)
+        if "min_guidance_scale" not in self.values:
+            minimum = min(minimum, maximum)
+        return {"min_guidance_scale": minimum, "max_guidance_scale": maximum}
+
+
+_FIELDS: Final = frozenset(Parameters.__dataclass_fields__)
 
 
 def _check(values: dict[str, Any], model: Model) -> None:
     bounds = {**BOUNDS, **asdict(model.bounds)}
-    for name, (least, most) in bounds.items():
-        # `not (a <= x <= b)` also refuses NaN.
-        if not least <= values[name] <= most:
-            raise InvalidParameterError(name, f"{name} must lie between {least} and {most}; got {values[name]}")
-    for name in ("width", "height"):
-        if values[name] % 8:
-            raise InvalidParameterError(name, f"{name} must be a multiple of 8; got {values[name]}")
+    for name, (minimum, maximum) in bounds.items():
+        # `not (a <= x <= b)` also rejects NaN.
+        if not minimum <= values[name] <= maximum:
+            raise InvalidParameterError(name, f"{name} must lie between {minimum} and {maximum}; got {values[name]}")
+    for name, row in TABLE.items():
+        if row.spec.multiple_of and values[name] % row.spec.multiple_of:
+            multiple = row.spec.multiple_of
+            raise InvalidParameterError(name, f"{name} must be a multiple of {multiple}; got {values[name]}")
     if values["min_guidance_scale"] > values["max_guidance_scale"]:
         raise InvalidParameterError("min_guidance_scale", "min_guidance_scale must not exceed max_guidance_scale")

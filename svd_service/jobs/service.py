@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -28,7 +28,8 @@ from svd_service.errors import (
 )
 from svd_service.jobs.job import Job, Result, State, Variant
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Format, Parameters, Request
+from svd_service.jobs.parameters import Parameters, Request
+from svd_service.parameters import Format
 from svd_service.telemetry import logs, tracing
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class JobService:
             with suppress(UnknownJobError):
                 return self.find(job_id, owner=owner)
         model = self._model_of(request)
-        may_be_cached = self.settings.content_cache and request.seed is not None
+        may_be_cached = self.settings.content_cache and "seed" in request.values
         if not idempotency_key and not may_be_cached:
             # Before the picture costs anything. With the key it may be a repetition, which needs no room, as a copy.
             self.ledger.require_room(owner, model.name, request.profile)
@@ -467,5 +468,5 @@ def _why_not_ready(job: Job) -> str:
 
 
 def _fingerprint(content: bytes, request: Request) -> str:
-    said = json.dumps(asdict(request), sort_keys=True).encode()
-    return hashlib.sha256(content + said).hexdigest()
+    parameters = json.dumps({**request.values, "model": request.model}, sort_keys=True).encode()
+    return hashlib.sha256(content + parameters).hexdigest()

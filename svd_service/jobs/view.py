@@ -3,15 +3,18 @@
 The structs are what the OpenAPI document is made of, too.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_type_hints
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta, Struct
 
 from svd_service.jobs.job import Job, Webhook
-from svd_service.jobs.parameters import MEDIA_TYPES, Fit, Format, Profile
+from svd_service.jobs.parameters import MEDIA_TYPES, Parameters
+from svd_service.parameters import Format
 
 
 class ModelView(Struct):
@@ -74,23 +77,21 @@ class ResultView(Struct):
     files: list[FileView]
 
 
-class ParametersView(Struct):
-    """The effective values, seed included."""
+def _with_fields_of(record: type) -> Callable[[type[Struct]], type[Struct]]:
+    """Give the decorated struct the fields of a dataclass, all of them required."""
 
-    seed: int
-    width: int
-    height: int
-    num_frames: int
-    num_inference_steps: int
-    fps: int
-    motion_bucket_id: int
-    noise_aug_strength: float
-    min_guidance_scale: float
-    max_guidance_scale: float
-    decode_chunk_size: int
-    fit: Fit
-    profile: Profile
-    formats: Annotated[tuple[Format, ...], Meta(description="What is made beside the MP4.")]
+    def extend(view: type[Struct]) -> type[Struct]:
+        fields = [(name, kind) for name, kind in get_type_hints(record).items()]
+        return msgspec.defstruct(
+            view.__name__, fields, bases=(view,), module=view.__module__, namespace={"__doc__": view.__doc__}
+        )
+
+    return extend
+
+
+@_with_fields_of(Parameters)
+class ParametersView(Struct):
+    """The effective values, seed included; `formats` are those beside the MP4."""
 
 
 class WebhookAttemptView(Struct):

@@ -98,10 +98,11 @@ from svd_service.jobs.job import (
     WebhookState,
 )
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Profile
+from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import celery_queue, queue_of, route_of
 from svd_service.ledger.client import open_client, scripts
 from svd_service.ledger.client import reachable as _reachable
+from svd_service.parameters import Profile
 
 #: Seconds between two heartbeats of a worker process, and after how many it no longer counts.
 HEARTBEAT: Final = 2.0

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from svd_service.jobs.parameters import Format
+from svd_service.parameters import Format
 from svd_service.video.encoder import GIF, MP4, WEBM, WEBP, Encoder, Kind
 from svd_service.video.writer import Frame, Writer
 

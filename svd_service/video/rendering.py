@@ -13,7 +13,8 @@ from PIL import Image
 
 from svd_service import __version__
 from svd_service.jobs.job import Phase, Progress
-from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Format
 from svd_service.video import formats
 from svd_service.video.stills import Previews
 from svd_service.video.writer import Frame, Writer

@@ -22,11 +22,10 @@ import redis
 from svd_service.config import Settings
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError
 from svd_service.ledger.client import reachable
+from svd_service.parameters import MAX_URL
 
 #: The parameter that names a webhook, in every dialect.
 PARAMETER: Final = "webhook_url"
-
-MAX_URL: Final = 2_048
 
 #: What a secret begins with, and how many bytes of it are random (the specification asks for 24 to 64).
 PREFIX: Final = "whsec_"

@@ -14,9 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from svd_service.artifacts.base import ArtifactsUnavailableError, MissingArtifactError, persistently
 from svd_service.errors import JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
-from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.ledger.jobs import Ledger
+from svd_service.parameters import Format
 from svd_service.telemetry import logs
 from svd_service.worker.previews import Previews
 from svd_service.worker.process import Slot, is_gone

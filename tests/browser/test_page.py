@@ -11,9 +11,9 @@ from playwright.sync_api import Route, expect
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.jobs.job import Failure, Phase, Progress
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.parameters import BOUNDS
 from svd_service.jobs.service import preview_name
 from svd_service.ledger.jobs import Ledger
+from svd_service.parameters import BOUNDS
 from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, finish, ids, send
 from tools.harness.stack import Stack
 

@@ -18,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.api_keys import _id_of, digest_of
 from svd_service.ledger.jobs import DeviceMemory, Ledger, connect
+from svd_service.parameters import Fit
 from tests import promql
 from tools.harness.local import CI, free_port
 from tools.harness.stack import Stack

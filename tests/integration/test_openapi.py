@@ -12,10 +12,10 @@ import pytest
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.job import File, Holder, Result, Variant
-from svd_service.jobs.parameters import Format
 from svd_service.jobs.service import preview_name, result_name, variant_name
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.jobs import Ledger
+from svd_service.parameters import Format
 from tools.harness.stack import Stack
 
 HERE = Path(__file__).parent

@@ -30,7 +30,8 @@ from transformers.utils import logging as transformers_logging
 from svd_service.config import Settings
 from svd_service.jobs.image import open_picture
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Fit
 from svd_service.video.encoder import Encoder
 from svd_service.video.weights import find
 

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from svd_service.config import Settings
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Profile, Request
+from svd_service.jobs.parameters import Parameters, Request
+from svd_service.parameters import Profile
 from svd_service.video import Rendering, render
 from svd_service.video.loader import Generator, load
 from svd_service.video.memory_plan import FAST, HOST, WAYS, Way

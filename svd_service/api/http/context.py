@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
-from msgspec import UnsetType
 
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.parameters import MAX_PRIORITY
 from svd_service.jobs.service import JobService
 from svd_service.ledger.api_keys import Key, Keyring
 from svd_service.ledger.reservations import Reservations
+from svd_service.parameters import MAX_PRIORITY, Parameters
 from svd_service.webhooks.signing import checked_url
 
 if TYPE_CHECKING:
@@ -47,26 +46,27 @@ def owner() -> str:
     return shown.id if shown else ""
 
 
-def priority(asked: int) -> int:
-    """The priority that was asked for, if the caller may have it.
+def priority(parameters: Parameters) -> int:
+    """The priority that the request asks for.
 
     Raises:
-        InvalidParameterError: the caller's key does not go so high.
+        InvalidParameterError: it is above the maximum of the caller's key.
     """
+    wanted = parameters.get("priority") or 0
     shown = key()
-    most = shown.priority if shown else MAX_PRIORITY
-    if asked > most:
-        raise InvalidParameterError("priority", f"priority must be at most {most} with this key; got {asked}")
-    return asked
+    maximum = shown.priority if shown else MAX_PRIORITY
+    if wanted > maximum:
+        raise InvalidParameterError("priority", f"priority must be at most {maximum} with this key; got {wanted}")
+    return wanted
 
 
-def webhook(asked: str | UnsetType) -> str:
-    """Where the end of a job is to be told: at the URL that was asked for, else where the caller's key says, if at all.
+def webhook(parameters: Parameters) -> str:
+    """The URL to notify at the end of the job: the request's, else that of the caller's key, else `""`.
 
     Raises:
-        InvalidParameterError: no webhook may go there.
+        InvalidParameterError: webhooks may not go to the request's URL.
     """
-    if asked:
-        return checked_url(asked, jobs().settings)
+    if wanted := parameters.get("webhook_url"):
+        return checked_url(wanted, jobs().settings)
     shown = key()
     return shown.webhook_url if shown else ""

@@ -7,8 +7,9 @@ from werkzeug.wsgi import FileWrapper
 
 from svd_service.api.http.context import jobs
 from svd_service.jobs.job import Variant
-from svd_service.jobs.parameters import MEDIA_TYPES, Format
+from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.service import OpenResult
+from svd_service.parameters import Format
 
 #: Media type and file ending of each variant.
 KINDS: Final = {

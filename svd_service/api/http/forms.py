@@ -10,6 +10,7 @@ from flask import request
 from werkzeug.datastructures import FileStorage
 
 from svd_service.errors import InvalidParameterError
+from svd_service.parameters import TABLE
 
 UploadedFile = FileStorage
 
@@ -22,8 +23,8 @@ _KINDS: Final = {"`int`": "a whole number", "`float`": "a number", "`str`": "tex
 #: Characters of a wrong value that are worth repeating.
 _REPEATED: Final = 60
 
-#: Fields that may be there several times.
-LISTS: Final = ("formats",)
+#: Fields that may be present several times.
+LISTS: Final = tuple(name for name, row in TABLE.items() if row.is_list)
 
 
 def parse(schema: type[T]) -> T:

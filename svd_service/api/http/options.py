@@ -1,125 +1,113 @@
-"""SVD's own parameters as every dialect takes them from a caller: all of them optional, with their usual bounds."""
+"""The parameters of the table (`svd_service/parameters.py`) as fields of a dialect's form."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar, cast
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.parameters import BOUNDS, MAX_PRIORITY, MAX_SEED, Fit, Format, Profile, Request
-from svd_service.webhooks.signing import MAX_URL
-
-#: Where a job's end is told.
-WebhookURL = Annotated[
-    str,
-    Meta(
-        max_length=MAX_URL,
-        description="An http(s) URL of the public Internet: the job's end is told there (docs/webhooks.md). Default: "
-        "that of the caller's key, if it has one.",
-    ),
-]
+from svd_service.jobs.parameters import Request
+from svd_service.parameters import OF_THE_VIDEO, TABLE, Parameter, Parameters, VideoParameters
 
 
-def _bounds(name: str) -> dict[str, float]:
-    least, most = BOUNDS[name]
-    return {"ge": least, "le": most}
+class ParameterForm(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A form with parameters of the table; `takes_parameters` adds the fields."""
+
+    def parameters(self) -> Parameters:
+        """The parameters of the request, defaults of the table included.
+
+        Raises:
+            InvalidParameterError: a list has a value that does not exist.
+        """
+        given = {name: getattr(self, name) for name in self.__struct_fields__ if name in TABLE}
+        values = {
+            name: list_of(TABLE[name], value) if TABLE[name].is_list else value
+            for name, value in given.items()
+            if value is not UNSET
+        }
+        return cast(Parameters, values)
 
 
-_ANY_FORMAT: Final = "|".join(Format)
-
-#: A list of formats as a caller writes it: `webp,gif`, or as many values.
-Formats = Annotated[
-    # As a union of text and list, with a pattern, msgspec 0.22 frees something twice: `formats_of` looks at it instead.
-    Any,
-    Meta(
-        description="What to make beside the MP4, with commas between: `webm`, `webp`, `gif`, `zip` (of PNGs).",
-        extra_json_schema={
-            "anyOf": [
-                # A form's empty field is one that was left out.
-                {"type": "string", "pattern": f"^( *({_ANY_FORMAT})( *, *({_ANY_FORMAT}))* *)?$"},
-                {"type": "array", "items": {"type": "string", "enum": list(Format)}},
-            ]
-        },
-    ),
-]
+T = TypeVar("T", bound=ParameterForm)
 
 
-def formats_of(said: object) -> tuple[Format, ...]:
-    """The formats that a caller named; none where nothing was said.
+def takes_parameters(*names: str) -> Callable[[type[T]], type[T]]:
+    """Give the decorated form a field for each named parameter, by default for all of the table.
+
+    A field that the form declares itself is left as it is: a dialect may have its own limits or description.
+    """
+
+    def extend(form: type[T]) -> type[T]:
+        chosen = [TABLE[name] for name in names or TABLE if name not in form.__struct_fields__]
+        extended = msgspec.defstruct(
+            form.__name__,
+            [(row.name, *_field(row)) for row in chosen],
+            bases=(form,),
+            module=form.__module__,
+            namespace={"__doc__": form.__doc__},
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        return cast(type[T], extended)
+
+    return extend
+
+
+def _field(row: Parameter) -> tuple[Any, Any]:
+    """Type and default of a parameter's field."""
+    if row.is_list:
+        return _list_type(row), UNSET
+    limits = {
+        "ge": row.spec.minimum,
+        "le": row.spec.maximum,
+        "multiple_of": row.spec.multiple_of,
+        "max_length": row.spec.max_length,
+    }
+    applied: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    meta = Meta(description=row.spec.description, **applied)
+    if row.spec.default is not None:
+        return Annotated[row.kind, meta], row.spec.default
+    return Annotated[row.kind, meta] | UnsetType, UNSET
+
+
+def _list_type(row: Parameter) -> Any:
+    """Text with commas between the values, such as `webp,gif`, or a list of them."""
+    choices = [str(value) for value in row.kind]  # type: ignore[attr-defined]  # lists are of enums
+    any_of: Final = "|".join(choices)
+    # As a union of text and list, with a pattern, msgspec 0.22 frees something twice; so `list_of` validates instead.
+    return Annotated[
+        Any,
+        Meta(
+            description=row.spec.description,
+            extra_json_schema={
+                "anyOf": [
+                    # A form's empty field counts as missing.
+                    {"type": "string", "pattern": f"^( *({any_of})( *, *({any_of}))* *)?$"},
+                    {"type": "array", "items": {"type": "string", "enum": choices}},
+                ]
+            },
+        ),
+    ]
+
+
+def list_of(row: Parameter, value: object) -> tuple[Any, ...]:
+    """The values of a list parameter.
 
     Raises:
-        InvalidParameterError: there is no such format.
+        InvalidParameterError: a value does not exist.
     """
-    if said is UNSET:
-        return ()
-    # As a form has it several times, a value may itself have commas.
-    texts = said if isinstance(said, list) else [said]
+    # A form may have the field several times, and each of the values may itself have commas.
+    texts = value if isinstance(value, list) else [value]
     names = [name.strip() if isinstance(text, str) else "" for text in texts for name in str(text).split(",")]
-    unknown = [name for name in names if name not in set(Format)]
-    if unknown:
-        raise InvalidParameterError("formats", f"formats: any of {', '.join(Format)}; got {said!r}")
-    return tuple(map(Format, names))
+    try:
+        return tuple(map(row.kind, names))
+    except ValueError:
+        choices = ", ".join(map(str, row.kind))  # type: ignore[call-overload]
+        raise InvalidParameterError(row.name, f"{row.name}: any of {choices}; got {value!r}") from None
 
 
-class Options(Struct, kw_only=True, forbid_unknown_fields=True):
-    """SVD's parameters; what is left out is the model's choice."""
-
-    seed: (
-        Annotated[int, Meta(ge=0, le=MAX_SEED, description="Same seed and settings, same video. Default: random.")]
-        | UnsetType
-    ) = UNSET
-    num_frames: Annotated[int, Meta(ge=2, description="Frames of the video.")] | UnsetType = UNSET
-    num_inference_steps: (
-        Annotated[int, Meta(**_bounds("num_inference_steps"), description="Denoising steps: more is slower and finer.")]
-        | UnsetType
-    ) = UNSET
-    fps: (
-        Annotated[
-            int, Meta(**_bounds("fps"), description="Frames per second, of the video and of the model's conditioning.")
-        ]
-        | UnsetType
-    ) = UNSET
-    motion_bucket_id: (
-        Annotated[int, Meta(**_bounds("motion_bucket_id"), description="How much motion: more is more.")] | UnsetType
-    ) = UNSET
-    noise_aug_strength: (
-        Annotated[
-            float, Meta(**_bounds("noise_aug_strength"), description="Noise added to the picture: more is freer.")
-        ]
-        | UnsetType
-    ) = UNSET
-    min_guidance_scale: (
-        Annotated[float, Meta(**_bounds("min_guidance_scale"), description="Guidance at the first frame.")] | UnsetType
-    ) = UNSET
-    max_guidance_scale: (
-        Annotated[float, Meta(**_bounds("max_guidance_scale"), description="Guidance at the last frame.")] | UnsetType
-    ) = UNSET
-    decode_chunk_size: (
-        Annotated[
-            int, Meta(**_bounds("decode_chunk_size"), description="Frames decoded at once: fewer need less memory.")
-        ]
-        | UnsetType
-    ) = UNSET
-    width: Annotated[int, Meta(ge=64, multiple_of=8, description="Width in pixels, a multiple of 8.")] | UnsetType = (
-        UNSET
-    )
-    height: Annotated[int, Meta(ge=64, multiple_of=8, description="Height in pixels, a multiple of 8.")] | UnsetType = (
-        UNSET
-    )
-    fit: Annotated[Fit, Meta(description="`crop`, `pad`, or `auto`: crop, and portrait stays portrait.")] = Fit.AUTO
-    profile: Annotated[
-        Profile, Meta(description="`exact`, or `draft`: fewer steps, sooner and coarser. `GET /models` tells more.")
-    ] = Profile.EXACT
-
-    formats: Formats = UNSET
-
-    priority: Annotated[
-        int, Meta(ge=0, le=MAX_PRIORITY, description="Greater is sooner; a key may have a lower bound of its own.")
-    ] = 0
-
-    webhook_url: WebhookURL | UnsetType = UNSET
-
-    def request(self) -> Request:
-        """What the caller said of the video, as the use cases know it."""
-        fields = {*Options.__struct_fields__} - {"priority", "formats", "webhook_url"}
-        said = {name: value for name in fields if (value := getattr(self, name)) is not UNSET}
-        return Request(**said, formats=formats_of(self.formats))
+def video_request(parameters: Parameters, *, model: str | None) -> Request:
+    """The part of `parameters` that the video depends on, as a request for `model`; `None`: for the service's own."""
+    values = {name: value for name, value in parameters.items() if name in OF_THE_VIDEO}
+    return Request(model or None, **cast(VideoParameters, values))

@@ -12,6 +12,7 @@ from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
 from svd_service.api.http.openapi import EVENT_STREAM, FILE, Answer, View, describe
+from svd_service.api.http.options import video_request
 from svd_service.api.native.schema import (
     ErrorView,
     EventView,
@@ -22,8 +23,9 @@ from svd_service.api.native.schema import (
 )
 from svd_service.errors import MissingPictureError
 from svd_service.jobs.job import Variant
-from svd_service.jobs.parameters import MEDIA_TYPES, Format
+from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.view import JobView
+from svd_service.parameters import Format
 
 blueprint = Blueprint("native", __name__)
 
@@ -58,13 +60,14 @@ def generate() -> ResponseReturnValue:
     if "image" not in request.files:
         raise MissingPictureError("send the picture as a file in the form field 'image'")
     form = forms.parse(GenerateForm)
+    parameters = form.parameters()
     job = jobs().submit(
         cast(BinaryIO, form.image.stream),
-        form.request(),
+        video_request(parameters, model=parameters.get("model")),
         owner=owner(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
-        priority=priority(form.priority),
-        webhook=webhook(form.webhook_url),
+        priority=priority(parameters),
+        webhook=webhook(parameters),
     )
     headers = {"Location": f"/status/{job.id}", "Retry-After": retry_after(job.eta_seconds)}
     return jsonify(JobView.of(job)), 202, headers

@@ -1,30 +1,21 @@
 """The shapes of the native dialect, in and out. They are the validation and the OpenAPI document alike."""
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http.forms import UploadedFile
-from svd_service.api.http.options import Options
+from svd_service.api.http.options import ParameterForm, takes_parameters
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Format, Request
 from svd_service.jobs.view import JobView, ModelView
+from svd_service.parameters import Format
 
 
-class GenerateForm(Options, kw_only=True, forbid_unknown_fields=True):
-    """A picture, and SVD's own parameters, all of them optional."""
+@takes_parameters()
+class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
+    """An image, and the parameters of its video, all of them optional."""
 
-    image: Annotated[UploadedFile, Meta(description="The picture: JPEG, PNG, WebP and others; not animated.")]
-    model: (
-        Annotated[str, Meta(max_length=200, description="Name of one of `GET /models`. Default: the first of them.")]
-        | UnsetType
-    ) = UNSET
-
-    def request(self) -> Request:
-        """What the caller said of the video, as the use cases know it."""
-        # A form's empty field is one that was left out.
-        return replace(super().request(), model=None if self.model is UNSET else self.model or None)
+    image: Annotated[UploadedFile, Meta(description="The image: JPEG, PNG, WebP and others; not animated.")]
 
 
 class ResultQuery(Struct, kw_only=True):

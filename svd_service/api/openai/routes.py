@@ -69,14 +69,15 @@ def create() -> ResponseReturnValue:
     fields = _fields()
     form = forms.convert(VideoForm, fields)
     job_id = repetition.reserved_id(fields)  # before a picture is fetched, so that no repetition overtakes its first
+    parameters = form.parameters()
     job = jobs().submit(
         reference.read(form.input_reference),
         form.request_to(_model(form)),
         owner=owner(),
         notes=form.notes(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
-        priority=priority(form.priority),
-        webhook=webhook(form.webhook_url),
+        priority=priority(parameters),
+        webhook=webhook(parameters),
         job_id=job_id,
     )
     return _presented(job)

@@ -1,17 +1,17 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
 import re
-from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from svd_service.api.http.options import Options
+from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.job import Job, State, Variant
-from svd_service.jobs.model import Model
+from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
 from svd_service.jobs.view import WebhookView
+from svd_service.parameters import Parameters
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
@@ -37,7 +37,8 @@ SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
 NO_TEXT: Final = "Stable Video Diffusion takes no text: the prompt was recorded and has no part in the video."
 
 
-class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
+@takes_parameters()
+class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     """A picture, OpenAI's own fields, and SVD's parameters as extras; a form or a JSON object."""
 
     prompt: (
@@ -73,48 +74,22 @@ class VideoForm(Options, kw_only=True, forbid_unknown_fields=True):
     ) = UNSET
 
     def request_to(self, model: Model) -> Request:
-        """What the caller said, as the use cases know it; `seconds` and `size` in the terms of `model`.
+        """The video that the caller asks for, with `seconds` and `size` in the terms of `model`.
 
         Raises:
-            InvalidParameterError: `seconds` or `size` is beyond the model, or said twice.
+            InvalidParameterError: `seconds` or `size` is beyond the model, or contradicts another parameter.
         """
+        parameters = self.parameters()
         if self.seconds is not UNSET:
-            self.num_frames = self._frames(self.seconds, model)
+            parameters["num_frames"] = _frames(self.seconds, parameters, model)
         if self.size is not UNSET:
-            self.width, self.height = self._pixels(self.size, model)
-        return replace(self.request(), model=model.name)
+            parameters["width"], parameters["height"] = _pixels(self.size, parameters, model)
+        return video_request(parameters, model=model.name)
 
     def notes(self) -> dict[str, str]:
         """What is remembered with the job, though the video does not depend on it."""
         said = {PROMPT: self.prompt, MODEL: self.model}
         return {name: value for name, value in said.items() if value is not UNSET}
-
-    def _frames(self, seconds: float, model: Model) -> int:
-        if self.num_frames is not UNSET:
-            raise InvalidParameterError("seconds", "seconds and num_frames say the same: send one of them")
-        fps = model.defaults.fps if self.fps is UNSET else self.fps
-        frames = round(seconds * fps)
-        least, most = model.bounds.num_frames
-        if not least <= frames <= most:
-            raise InvalidParameterError(
-                "seconds",
-                f"seconds: {seconds:g} s are {frames} frames at {fps} a second; the model makes {least} to {most}. "
-                "A lower fps makes longer videos.",
-            )
-        return frames
-
-    def _pixels(self, size: str, model: Model) -> tuple[int, int]:
-        if self.width is not UNSET or self.height is not UNSET:
-            raise InvalidParameterError("size", "size and width, height say the same: send one of them")
-        if not SIZE.fullmatch(size):
-            raise InvalidParameterError("size", f"size must be width x height, such as 1024x576; got {size[:20]!r}")
-        width, height = (int(side) for side in size.split("x"))
-        for side, (least, most) in ((width, model.bounds.width), (height, model.bounds.height)):
-            if side % 8 or not least <= side <= most:
-                raise InvalidParameterError(
-                    "size", f"size: each side must be a multiple of 8, here between {least} and {most}; got {size}"
-                )
-        return width, height
 
 
 class VideosQuery(Struct, kw_only=True):
@@ -256,3 +231,32 @@ def _warnings(job: Job) -> list[str]:
     asked, used = job.notes.get(MODEL), job.model["name"]
     unserved = f"The model {asked!r} is not served here: the video is made by {used}."
     return [*([NO_TEXT] if PROMPT in job.notes else []), *([unserved] if asked and asked != used else [])]
+
+
+def _frames(seconds: float, parameters: Parameters, model: Model) -> int:
+    if "num_frames" in parameters:
+        raise InvalidParameterError("seconds", "seconds and num_frames mean the same: send one of them")
+    fps = parameters.get("fps") or model.defaults.fps
+    frames = round(seconds * fps)
+    minimum, maximum = model.bounds.num_frames
+    if not minimum <= frames <= maximum:
+        raise InvalidParameterError(
+            "seconds",
+            f"seconds: {seconds:g} s are {frames} frames at {fps} per second; the model makes {minimum} to {maximum}. "
+            "A lower fps makes longer videos.",
+        )
+    return frames
+
+
+def _pixels(size: str, parameters: Parameters, model: Model) -> Size:
+    if "width" in parameters or "height" in parameters:
+        raise InvalidParameterError("size", "size and width, height mean the same: send one of them")
+    if not SIZE.fullmatch(size):
+        raise InvalidParameterError("size", f"size must be width x height, such as 1024x576; got {size[:20]!r}")
+    width, height = (int(side) for side in size.split("x"))
+    for side, (minimum, maximum) in ((width, model.bounds.width), (height, model.bounds.height)):
+        if side % 8 or not minimum <= side <= maximum:
+            raise InvalidParameterError(
+                "size", f"size: each side must be a multiple of 8, here between {minimum} and {maximum}; got {size}"
+            )
+    return width, height

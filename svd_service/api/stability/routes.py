@@ -112,7 +112,7 @@ def _submitted(schema: type[GenerationForm]) -> Response:
         form.request(),
         owner=owner(),
         idempotency_key=request.headers.get("Idempotency-Key", ""),
-        webhook=webhook(form.webhook_url),
+        webhook=webhook(form.parameters()),
     )
     response = jsonify(Generation(ids.lengthened(job.id)))
     response.headers["x-video-size"] = f"{job.parameters.width}x{job.parameters.height}"

@@ -8,9 +8,9 @@ import pytest
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.jobs.job import Failure, File, Phase, Progress, Result
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.parameters import Format
 from svd_service.jobs.service import preview_name, result_name
 from svd_service.ledger.jobs import WorkerStatus
+from svd_service.parameters import Format
 from tests.unit.api.samples import VIDEO, png
 
 

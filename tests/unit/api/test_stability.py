@@ -5,12 +5,10 @@ import uuid
 import pytest
 
 from svd_service.api.stability import ids
-from svd_service.api.stability.schema import video_size
 from svd_service.errors import UnknownJobError
 from svd_service.jobs.job import Failure, File, Result
-from svd_service.jobs.model import Bounds, Model
-from svd_service.jobs.parameters import Format
 from svd_service.jobs.service import result_name
+from svd_service.parameters import Format
 from tests.unit.api.samples import VIDEO, png
 
 PATHS = ("/v2beta/image-to-video", "/v2alpha/generation/image-to-video")
@@ -70,13 +68,6 @@ def test_a_model_for_smaller_sizes_makes_its_own_of_the_same_shape(create, job_o
         used = job_of(answer).parameters
         assert (used.width, used.height) == expected
         assert answer.headers["x-video-size"] == f"{expected[0]}x{expected[1]}"
-
-
-def test_a_model_for_these_sizes_makes_them():
-    for size in ((1024, 576), (576, 1024), (768, 768)):
-        assert video_size(size, Model("svd", "svd")) == size
-    odd = Model("odd", "odd", bounds=Bounds(width=(1000, 1100), height=(1000, 1100)))
-    assert video_size((1024, 576), odd) == (1024, 576)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from svd_service.config import Settings
 from svd_service.jobs.image import open_picture
-from svd_service.jobs.parameters import Fit
+from svd_service.parameters import Fit
 from tests.samples import IMAGES
 
 SETTINGS = Settings.from_mapping({"SVD_DEVICES": "cpu"})

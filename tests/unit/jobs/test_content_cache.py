@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,15 +12,20 @@ from svd_service.config import Settings
 from svd_service.errors import ExpiredError, IdempotencyConflictError, QueueFullError, UnknownJobError
 from svd_service.jobs.job import File, Holder, Job, Result, State, Variant
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Format, Request
+from svd_service.jobs.parameters import Request
 from svd_service.jobs.service import JobService, result_name, variant_name
 from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.parameters import Format
 from svd_service.webhooks.outbox import Outbox
 
 pytestmark = pytest.mark.enable_socket
 
 DEVICE, OTHER_DEVICE = "cpu (fast)", "cpu (slow)"
 ASKED = Request(seed=7, num_inference_steps=3, formats=(Format.GIF,))
+
+
+def asked(**changes: Any) -> Request:
+    return Request(**{**ASKED.values, **changes})
 
 
 @pytest.fixture
@@ -116,22 +120,22 @@ def test_deleting_one_leaves_the_other_and_a_copy_can_be_copied(jobs, made, firs
 
 
 def test_a_job_without_a_seed_is_made_anew_and_found_by_one_that_says_the_seed(jobs):
-    drawn = submit(jobs, replace(ASKED, seed=None))
+    drawn = submit(jobs, asked(seed=None))
     make_video(jobs, drawn)
-    assert submit(jobs, replace(ASKED, seed=None)).state is State.QUEUED
+    assert submit(jobs, asked(seed=None)).state is State.QUEUED
     assert lookups(jobs) == {}
-    assert submit(jobs, replace(ASKED, seed=drawn.parameters.seed)).cached_from == drawn.id
+    assert submit(jobs, asked(seed=drawn.parameters.seed)).cached_from == drawn.id
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        replace(ASKED, seed=8),
-        replace(ASKED, num_inference_steps=4),
-        replace(ASKED, formats=()),
-        replace(ASKED, formats=(Format.GIF, Format.ZIP)),
-        replace(ASKED, fps=8),
-        replace(ASKED, decode_chunk_size=1),
+        asked(seed=8),
+        asked(num_inference_steps=4),
+        asked(formats=()),
+        asked(formats=(Format.GIF, Format.ZIP)),
+        asked(fps=8),
+        asked(decode_chunk_size=1),
     ],
     ids=["seed", "steps", "fewer formats", "more formats", "fps", "chunks"],
 )

@@ -14,8 +14,9 @@ import redis
 from svd_service.config import Settings
 from svd_service.jobs.eta import Outlook, Pace, Runner, Work, work_of
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
-from svd_service.jobs.parameters import Fit, Format, Parameters, Profile
+from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.jobs import Ledger, WorkerStatus
+from svd_service.parameters import Fit, Format, Profile
 
 SMALL = Parameters(1, 64, 64, 8, 10, 7, 127, 0.02, 1.0, 1.0, 4, Fit.CROP)
 LARGE = replace(SMALL, width=128, height=128)

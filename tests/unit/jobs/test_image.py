@@ -19,7 +19,7 @@ from svd_service.errors import (
     RefusedError,
 )
 from svd_service.jobs.image import encode_png, open_picture
-from svd_service.jobs.parameters import Fit
+from svd_service.parameters import Fit
 from tests.unit.jobs.image_files import (
     ANIMATED,
     BLACK,

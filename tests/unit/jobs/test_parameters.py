@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from svd_service.config import ConfigurationError
-from svd_service.errors import InvalidParameterError
+from svd_service.errors import InvalidParameterError, PictureSizeError
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
-from svd_service.jobs.parameters import BOUNDS, Fit, Format, Parameters, Profile, Request
+from svd_service.jobs.parameters import Parameters, Request
+from svd_service.parameters import BOUNDS, Fit, Format, Profile
 
 MODEL = Model("m", "m", defaults=Defaults(width=1024, height=576), bounds=Bounds(width=(64, 1024), height=(64, 1024)))
 LANDSCAPE, PORTRAIT, SQUARE = (1600, 900), (900, 1600), (500, 500)
@@ -51,6 +52,21 @@ def test_every_bound_is_included_and_nothing_beyond_it(name):
         with pytest.raises(InvalidParameterError) as refused:
             Request(**{**ends, name: value}).resolve(MODEL, LANDSCAPE)
         assert refused.value.parameter == name
+
+
+def test_a_model_makes_the_size_of_an_image_within_its_bounds_and_its_default_size_if_no_size_of_the_shape_fits():
+    for size in ((1024, 576), (576, 1024), (768, 768)):
+        assert Model("svd", "svd").size_of_shape(size) == size
+    odd = Model("odd", "odd", bounds=Bounds(width=(1000, 1100), height=(1000, 1100)))
+    assert odd.size_of_shape((1024, 576)) == (1024, 576)
+
+
+def test_a_request_may_fix_the_image_sizes_and_then_the_video_has_the_images_shape():
+    request = Request(image_sizes=[LANDSCAPE])
+    parameters = request.resolve(MODEL, LANDSCAPE)
+    assert (parameters.width, parameters.height) == (1024, 576)
+    with pytest.raises(PictureSizeError, match="1600x900; got 900x1600"):
+        request.resolve(MODEL, PORTRAIT)
 
 
 def test_sizes_are_multiples_of_eight():

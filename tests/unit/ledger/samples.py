@@ -3,8 +3,9 @@
 from typing import Any
 
 from svd_service.jobs.job import Claim, Holder, Result
-from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.jobs import Ledger
+from svd_service.parameters import Fit
 
 PARAMETERS = Parameters(
     seed=1,

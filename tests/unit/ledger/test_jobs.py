@@ -15,8 +15,8 @@ from svd_service.errors import (
     UnknownJobError,
 )
 from svd_service.jobs.job import MOVES, Failure, Holder, Phase, Progress, State
-from svd_service.jobs.parameters import Profile
 from svd_service.ledger.jobs import UNKNOWN_RETRY_AFTER, Ledger, Wanted, WorkerStatus, connect
+from svd_service.parameters import Profile
 from tests.unit.ledger.samples import HOLDER, MODEL, OTHER, PARAMETERS, RESULT, finish, submit
 
 pytestmark = pytest.mark.enable_socket

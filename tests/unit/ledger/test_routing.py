@@ -7,9 +7,9 @@ import pytest
 
 from svd_service.jobs.job import Holder
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
-from svd_service.jobs.parameters import Profile
 from svd_service.jobs.routing import celery_queue, queue_of
 from svd_service.ledger.jobs import WORKER_SILENCE, Ledger, WorkerStatus
+from svd_service.parameters import Profile
 from tests.unit.ledger.samples import PARAMETERS
 
 pytestmark = pytest.mark.enable_socket

@@ -22,9 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from svd_service.config import Settings
 from svd_service.errors import IdempotencyConflictError, StaleAttemptError, UnknownJobError
 from svd_service.jobs.job import MOVES, Claim, Failure, Holder, Phase, Progress, Result, State
-from svd_service.jobs.parameters import Fit, Parameters, Profile
+from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import celery_queue
 from svd_service.ledger.jobs import REPUBLISH_AFTER, WORKER_SILENCE, Ledger, WorkerStatus
+from svd_service.parameters import Fit, Profile
 from svd_service.webhooks.outbox import Delivery, Outbox
 
 PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)

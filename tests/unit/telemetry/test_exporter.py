@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Failure, Holder, Result
-from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.jobs import DeviceMemory, Figures, Ledger, QueueFigures, WorkerStatus, connect
+from svd_service.parameters import Fit
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector, registry, serving
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from svd_service.jobs.parameters import Profile
+from svd_service.parameters import Profile
 from svd_service.video.optimizations import AUTO, Lever
 from tools.benchmark import architectures, device
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Fit, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Fit
 from svd_service.video.loader import Generator, load
 from tools.harness import tiny_model
 

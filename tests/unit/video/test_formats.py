@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageSequence
 
-from svd_service.jobs.parameters import Format
+from svd_service.parameters import Format
 from svd_service.video.formats import writer
 from svd_service.video.writer import QUEUE_FRAMES, Frame, Writer
 from tests.samples import IMAGES

@@ -20,7 +20,8 @@ from svd_service.config import CPU_MODEL, Settings
 from svd_service.jobs.image import open_picture
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Fit, Request
+from svd_service.jobs.parameters import Request
+from svd_service.parameters import Fit
 from svd_service.video import preview, render
 from svd_service.video.loader import Generator
 from tests.samples import IMAGES

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
-from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Format
 from svd_service.video import Rendering, render
 from svd_service.video.encoder import Encoder
 from svd_service.video.loader import Generator

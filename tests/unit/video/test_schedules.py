@@ -9,7 +9,8 @@ from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Sampling, Schedule
-from svd_service.jobs.parameters import Parameters, Profile
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Profile
 from svd_service.video.loader import Generator
 from svd_service.video.schedules import sigmas
 

@@ -21,7 +21,8 @@ from svd_service.errors import (
     UnknownJobError,
 )
 from svd_service.jobs.job import Job, Phase, Progress, State, Variant
-from svd_service.jobs.parameters import Format, Parameters
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import Format
 from svd_service.video import Rendering
 from svd_service.worker import attempt as run
 from svd_service.worker.attempt import run_job

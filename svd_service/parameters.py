@@ -1,0 +1,150 @@
+"""The table of the parameters that a request may carry.
+
+Bounds, forms, the OpenAPI document, the options of the command line and the signature of the Python client are derived
+from it. To add a parameter, add one line to `VideoParameters` (or to `Parameters`, if the video does not depend on it)
+and use its value: a parameter of the video has a field of the same name in `jobs.parameters.Parameters`.
+
+It imports nothing but the standard library, since the client, which installs without the server, reads it too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
+
+MAX_SEED: Final = 2**32 - 1
+
+#: Highest priority of a job; 0 is the lowest, and the default.
+MAX_PRIORITY: Final = 2
+
+#: Maximum length of a webhook's URL, in characters.
+MAX_URL: Final = 2_048
+
+
+class Fit(StrEnum):
+    """How an image is brought to the video's size."""
+
+    AUTO = "auto"  # crop; a portrait image gets a portrait video, unless a size was requested
+    CROP = "crop"  # fill the frame, cut what does not fit
+    PAD = "pad"  # show the whole image, on black
+
+
+class Profile(StrEnum):
+    """How a video is sampled; each model defines what the profile means for it."""
+
+    EXACT = "exact"  # as the model itself would
+    DRAFT = "draft"  # in fewer steps
+
+
+class Format(StrEnum):
+    """File format of a video. The MP4 is always made, the others on request."""
+
+    MP4 = "mp4"  # H.264
+    WEBM = "webm"  # AV1
+    WEBP = "webp"  # animated
+    GIF = "gif"
+    ZIP = "zip"  # the frames, as PNGs
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter's description, limits (inclusive) and default.
+
+    Without a `default` the model decides, or chance for `seed`. Sizes and the number of frames have their maximum from
+    the model.
+    """
+
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    multiple_of: int | None = None
+    max_length: int | None = None
+    default: Any = None
+
+
+class VideoParameters(TypedDict, total=False):
+    """Parameters that the video depends on. A missing one, or `None`, takes its default."""
+
+    seed: Annotated[int | None, Spec("Same seed and settings, same video. Default: random.", 0, MAX_SEED)]
+    num_frames: Annotated[int | None, Spec("Frames of the video.", 2)]
+    num_inference_steps: Annotated[int | None, Spec("Denoising steps: more is slower and finer.", 1, 100)]
+    fps: Annotated[int | None, Spec("Frames per second, of the video and of the model's conditioning.", 5, 30)]
+    motion_bucket_id: Annotated[int | None, Spec("Amount of motion: more is more.", 1, 255)]
+    noise_aug_strength: Annotated[float | None, Spec("Noise added to the image: more is freer.", 0.0, 1.0)]
+    min_guidance_scale: Annotated[float | None, Spec("Guidance at the first frame.", 1.0, 10.0)]
+    max_guidance_scale: Annotated[float | None, Spec("Guidance at the last frame.", 1.0, 10.0)]
+    decode_chunk_size: Annotated[int | None, Spec("Frames decoded at once: fewer need less memory.", 1, 50)]
+    width: Annotated[int | None, Spec("Width in pixels, a multiple of 8.", 64, multiple_of=8)]
+    height: Annotated[int | None, Spec("Height in pixels, a multiple of 8.", 64, multiple_of=8)]
+    fit: Annotated[
+        Fit | Literal["auto", "crop", "pad"] | None,
+        Spec("`crop`, `pad`, or `auto`: crop, and portrait stays portrait.", default=Fit.AUTO),
+    ]
+    profile: Annotated[
+        Profile | Literal["exact", "draft"] | None,
+        Spec(
+            "`exact`, or `draft`: fewer steps, sooner and coarser. `GET /models` lists the profiles.",
+            default=Profile.EXACT,
+        ),
+    ]
+    formats: Annotated[
+        Sequence[Format | str] | None,
+        Spec("Files to make beside the MP4, separated by commas: `webm`, `webp`, `gif`, `zip` (of PNGs)."),
+    ]
+
+
+class Parameters(VideoParameters, total=False):
+    """All parameters of a request: those of the video, and how its job is handled."""
+
+    model: Annotated[str | None, Spec("Name of one of `GET /models`. Default: the first of them.", max_length=200)]
+    priority: Annotated[
+        int | None,
+        Spec("Higher is sooner; an API key may have a lower maximum of its own.", 0, MAX_PRIORITY, default=0),
+    ]
+    webhook_url: Annotated[
+        str | None,
+        Spec(
+            "An http(s) URL of the public Internet that is notified when the job ends (docs/webhooks.md). Default: the "
+            "webhook URL of the caller's API key, if it has one.",
+            max_length=MAX_URL,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table. `kind` is the type of a value, or of each of several if `is_list`."""
+
+    name: str
+    kind: type
+    is_list: bool
+    spec: Spec
+
+
+def _rows(table: type) -> dict[str, Parameter]:
+    return {name: _row(name, hint) for name, hint in get_type_hints(table, include_extras=True).items()}
+
+
+def _row(name: str, hint: Any) -> Parameter:
+    union, spec = get_args(hint)
+    # Of `Fit | Literal[…] | None` the first type is the one that values have inside the service.
+    kind = next(each for each in get_args(union) if each is not NoneType)
+    if get_origin(kind) is Sequence:
+        (elements,) = get_args(kind)
+        return Parameter(name, get_args(elements)[0], is_list=True, spec=spec)
+    return Parameter(name, kind, is_list=False, spec=spec)
+
+
+#: The table, by name.
+TABLE: Final = _rows(Parameters)
+
+#: Names of the parameters that the video depends on.
+OF_THE_VIDEO: Final = tuple(VideoParameters.__annotations__)
+
+#: Minimum and maximum of those numbers whose limits are the same for every model.
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    name: (row.spec.minimum, row.spec.maximum)
+    for name, row in TABLE.items()
+    if name in OF_THE_VIDEO and row.spec.minimum is not None and row.spec.maximum is not None
+}

@@ -1,0 +1,51 @@
+"""The table of parameters, and that everything derived from it has all of them."""
+
+from inspect import signature
+from typing import Any
+
+import pytest
+
+from svd_service.api.http.options import list_of
+from svd_service.api.native.schema import GenerateForm
+from svd_service.api.openai.schema import VideoForm
+from svd_service.api.stability.schema import AlphaGenerationForm, GenerationForm
+from svd_service.cli.generate import generate
+from svd_service.jobs.parameters import Parameters
+from svd_service.parameters import OF_THE_VIDEO, TABLE, Format, Parameter
+
+
+@pytest.mark.parametrize("form", [GenerateForm, VideoForm])
+def test_forms_of_dialects_with_extensions_take_every_parameter(form):
+    assert TABLE.keys() <= {*form.__struct_fields__}
+
+
+@pytest.mark.parametrize("form", [GenerationForm, AlphaGenerationForm])
+def test_stabilitys_forms_take_only_what_they_name(form):
+    own = {"image", "seed", "cfg_scale", "motion_bucket_id"}
+    assert {*form.__struct_fields__} == own | {"profile", "formats", "webhook_url"}
+
+
+def test_the_command_line_has_an_option_for_every_parameter_that_it_does_not_handle_itself():
+    assert TABLE.keys() - signature(generate).parameters.keys() == {"formats", "webhook_url"}
+
+
+def test_every_parameter_of_the_video_has_an_effective_value():
+    assert {*OF_THE_VIDEO} == Parameters.__dataclass_fields__.keys()
+
+
+def _schema_limits(schema: dict[str, Any]) -> dict[str, Any]:
+    names = {"minimum": "minimum", "maximum": "maximum", "multipleOf": "multiple_of", "maxLength": "max_length"}
+    return {ours: schema[theirs] for theirs, ours in names.items() if theirs in schema}
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_the_openapi_document_has_the_limits_and_descriptions_of_the_table(http, row: Parameter):
+    schema = http.get("/openapi.json").json["components"]["schemas"]["GenerateForm"]["properties"][row.name]
+    limits = {name: getattr(row.spec, name) for name in ("minimum", "maximum", "multiple_of", "max_length")}
+    assert _schema_limits(schema) == {name: limit for name, limit in limits.items() if limit is not None}
+    assert schema["description"] == row.spec.description
+
+
+@pytest.mark.parametrize("value", ["webp,gif", ["webp", "gif"], "webp, gif", ["webp,gif"]])
+def test_a_list_parameter_is_text_with_commas_or_a_list(value):
+    assert list_of(TABLE["formats"], value) == (Format.WEBP, Format.GIF)
