@@ -24,15 +24,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("thorough", max_examples=2_000)
 
 
-#: What loses a job there is a fault, whatever the machine does: these tests get one try.
-CHAOS = Path(__file__).parent / "chaos"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On CI's shared machines any other test that failed is run once more; the summary names it (RERUN)."""
+    """On CI's shared machines a failed test with the marker `may_repeat` is repeated once, and named (RERUN)."""
     for item in items:
-        if CI and CHAOS not in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        for marker in item.iter_markers("may_repeat"):
+            assert marker.kwargs.get("reason"), f"{item.nodeid}: may_repeat needs a reason"
+            if CI:
+                item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(autouse=True)

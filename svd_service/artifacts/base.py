@@ -29,22 +29,13 @@ class MissingArtifactError(JobError):
     code = "missing_artifact"
 
 
-#: What hears of a failure of the store and decides: it raises, or returns (after a while) to have it tried again.
-Again = Callable[[ArtifactsUnavailableError], None]
+#: Calls an operation, and decides whether and how long to retry it while the store is away (`svd_service/retry.py`).
+Retrying = Callable[[Callable[[], None]], None]
 
 
-def give_up(error: ArtifactsUnavailableError) -> None:
-    """The `Again` of who does not wait."""
-    raise error
-
-
-def persistently(act: Callable[[], None], again: Again) -> None:
-    """Does `act`, as often as `again` wants it tried while the store is away."""
-    while True:
-        try:
-            return act()
-        except ArtifactsUnavailableError as error:
-            again(error)
+def once(operation: Callable[[], None]) -> None:
+    """The `Retrying` that never retries."""
+    operation()
 
 
 class ArtifactStore(Protocol):
@@ -61,15 +52,15 @@ class ArtifactStore(Protocol):
         ...
 
     def put(self, name: str, data: bytes) -> None:
-        """Publishes `data` as `name`, and returns when it would survive a loss of power. Replaces what was there."""
+        """Upload `data` as `name`; returns when it would survive a loss of power. Replaces an existing artifact."""
         ...
 
-    def staged(self, name: str, again: Again = give_up) -> AbstractContextManager[Path]:
+    def staged(self, name: str, retrying: Retrying = once) -> AbstractContextManager[Path]:
         """A private path on the local disk, ending like `name`, where the block is to write a file.
 
-        The file is published as `put` does when the block ends well, and removed when it raises. Whatever it raises
-        goes on unchanged, but for an `OSError` that says that the disk is full or failing. `again` is asked whether to
-        wait when the store is away, before the block is entered and when the file is to be published.
+        The file is uploaded as `put` does when the block ends well, and removed when it raises. Whatever it raises
+        goes on unchanged, except for an `OSError` because the disk is full or failing. `retrying` calls what needs the
+        store: the preparation before the block is entered, and the upload.
         """
         ...
 

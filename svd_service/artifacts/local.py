@@ -13,12 +13,11 @@ from stat import S_ISREG
 from typing import BinaryIO, Final
 
 from svd_service.artifacts.base import (
-    Again,
     ArtifactsUnavailableError,
     MissingArtifactError,
+    Retrying,
     checked,
-    give_up,
-    persistently,
+    once,
 )
 from svd_service.artifacts.staging import DISK_TROUBLE, TRIES, Staging, files, make_folder, sync
 
@@ -43,16 +42,16 @@ class LocalArtifacts:
             file.write(data)
 
     @contextmanager
-    def staged(self, name: str, again: Again = give_up) -> Iterator[Path]:
+    def staged(self, name: str, retrying: Retrying = once) -> Iterator[Path]:
         """As the contract says."""
         target = self._path(name)
-        persistently(self.ready, again)
+        retrying(self.ready)
         with self._staging.file(target.suffix) as staged:
             with _translated(DISK_TROUBLE):
                 yield staged
-            persistently(lambda: self._publish(staged, target), again)
+            retrying(lambda: self._commit(staged, target))
 
-    def _publish(self, staged: Path, target: Path) -> None:
+    def _commit(self, staged: Path, target: Path) -> None:
         with _translated():
             sync(staged)
             _in_folder(target.parent, lambda: staged.replace(target))

@@ -18,13 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from svd_service.artifacts.base import (
-    Again,
     ArtifactsUnavailableError,
     MissingArtifactError,
+    Retrying,
     checked,
-    give_up,
     is_name,
-    persistently,
+    once,
 )
 from svd_service.artifacts.staging import DISK_TROUBLE, Staging
 
@@ -105,14 +104,14 @@ class S3Artifacts:
         self._upload(checked(name), data)
 
     @contextmanager
-    def staged(self, name: str, again: Again = give_up) -> Iterator[Path]:
+    def staged(self, name: str, retrying: Retrying = once) -> Iterator[Path]:
         """As the contract says."""
         suffix = PurePosixPath(checked(name)).suffix
-        persistently(self._prepare, again)
+        retrying(self._prepare)
         with self._staging.file(suffix) as path:
             with _disk(DISK_TROUBLE):
                 yield path
-            persistently(lambda: self._upload(name, path), again)
+            retrying(lambda: self._upload(name, path))
 
     def open(self, name: str) -> BinaryIO:
         """As the contract says. The bytes are streamed as they are read; a `seek` asks for them anew."""

@@ -3,7 +3,6 @@
 import contextlib
 import ipaddress
 import json
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,17 +15,23 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from svd_service import __version__
-from svd_service.client.errors import AnswerError, JobEndedError, UnreachableError, WaitTimeoutError, error_of
+from svd_service.client.errors import (
+    AnswerError,
+    JobEndedError,
+    UnreachableError,
+    WaitTimeoutError,
+    error_of,
+)
 from svd_service.client.events import Event, read_events
 from svd_service.client.status import JobStatus
 from svd_service.parameters import Format, Parameters
+from svd_service.retry import Retry, pauses
 
-#: Answers that say "not now" rather than "no": what stands in front of a service that restarts gives them too.
+#: Statuses of a service that is restarting, or of a proxy in front of it.
 _AWAY: Final = frozenset({502, 503, 504})
-_NOT_NOW: Final = _AWAY | {429}
-#: Seconds between two tries, or two looks at a job: first, and at most.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
-_LOOK_EVERY: Final = 1.0
+#: Pauses between retries: seconds of the first, growth and random spread. The same for polling, up to `_POLL_EVERY`.
+_FIRST_PAUSE, _GROWTH, _JITTER = 0.2, 1.5, 0.1
+_POLL_EVERY: Final = 1.0
 
 #: File formats of a video: always the first, the others where the parameter `formats` names them.
 FORMATS: Final = tuple(map(str, Format))
@@ -35,14 +40,15 @@ FORMATS: Final = tuple(map(str, Format))
 class Client:
     """The service at `base_url`.
 
-    Everything is tried again while nobody answers, for `patience` seconds, since the service may be restarting. A
-    submission has an `Idempotency-Key` of its own, so that it makes one job however often it is sent.
+    While the service cannot be reached, or answers 502, 503 or 504, requests are retried for `patience` seconds, since
+    it may be restarting. After 429 (too many requests) they are retried as well, except for submissions. A submission
+    has its own `Idempotency-Key`, so that it makes one job however often it is sent.
 
     Args:
         base_url: such as `http://127.0.0.1:8000`; `127.0.0.1:8000` is the same.
         api_key: sent as a bearer token.
-        timeout: seconds that the service may be silent within one request.
-        patience: seconds for which a request is tried again.
+        timeout: maximum seconds without data within one request.
+        patience: seconds for which a request is retried.
     """
 
     def __init__(
@@ -68,9 +74,9 @@ class Client:
         file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
         form = {key: _text(value) for key, value in parameters.items() if value is not None}
         once = {"Idempotency-Key": str(uuid.uuid4())}
-        # While the queue is full, a picture is not to travel again and again.
-        answer = self._persistently(
-            lambda: self._send("POST", "/generate", data=form, files={"image": file}, headers=once), not_now=_AWAY
+        # Not after 429: while the queue is full, the image is not to be sent again and again.
+        answer = self._retry(
+            lambda: self._send("POST", "/generate", data=form, files={"image": file}, headers=once), _AWAY
         )
         return JobStatus.of(answer.json())
 
@@ -94,7 +100,7 @@ class Client:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        pauses = _pauses(_LOOK_EVERY)
+        polling = pauses(_FIRST_PAUSE, _POLL_EVERY, factor=_GROWTH, jitter=_JITTER)
         while True:
             job = self.status(job_id)
             if on_status is not None:
@@ -103,7 +109,7 @@ class Client:
                 raise JobEndedError(job)
             if job.ended:
                 return job
-            pause = next(pauses)
+            pause = next(polling)
             if deadline is not None and time.monotonic() + pause > deadline:
                 raise WaitTimeoutError(job)
             time.sleep(pause)
@@ -131,7 +137,7 @@ class Client:
             yield job
             if job.ended:
                 return
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_EVERY)
 
     def cancel(self, job_id: str) -> JobStatus:
         """Cancel the job: at once if it is queued, at its next step if it is started; if it has ended, leave it.
@@ -148,7 +154,7 @@ class Client:
         Raises:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
-        answer = self._persistently(lambda: self._send("DELETE", f"/jobs/{_word(job_id)}"))
+        answer = self._retry(lambda: self._send("DELETE", f"/jobs/{_word(job_id)}"))
         return None if answer.status_code == 204 else JobStatus.of(answer.json())
 
     def jobs(self, limit: int | None = None) -> Iterator[JobStatus]:
@@ -186,7 +192,7 @@ class Client:
         kind = kind or format_of(target)
         ending = "" if kind == FORMATS[0] else f".{_word(kind)}"
         try:
-            self._persistently(lambda: self._stream_to(part, f"/results/{_word(job_id)}{ending}"))
+            self._retry(lambda: self._stream_to(part, f"/results/{_word(job_id)}{ending}"))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -219,7 +225,7 @@ class Client:
         self.close()
 
     def _get(self, path: str) -> httpx2.Response:
-        return self._persistently(lambda: self._send("GET", path))
+        return self._retry(lambda: self._send("GET", path))
 
     def _send(self, method: str, path: str, **content: Any) -> httpx2.Response:
         answer = self._request(method, path, **content)
@@ -258,35 +264,26 @@ class Client:
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
 
-    def _persistently(
-        self, attempt: Callable[[], httpx2.Response], *, not_now: frozenset[int] = _NOT_NOW
+    def _retry(
+        self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = _AWAY | {429}
     ) -> httpx2.Response:
-        """What `attempt` gives, as soon as it gives anything but "not now"."""
-        deadline = time.monotonic() + self._patience
-        pauses = _pauses(_LONGEST_PAUSE)
-        while True:
-            pause = next(pauses)
-            try:
-                return attempt()
-            except (UnreachableError, AnswerError) as error:
-                if not _worth_another_try(error, not_now) or time.monotonic() + pause > deadline:
-                    raise
-            time.sleep(pause)
+        """The answer to `request`, which is repeated while the service is away or answers one of `statuses`."""
+        retry = Retry(
+            (UnreachableError, AnswerError),
+            self._patience,
+            first_pause=_FIRST_PAUSE,
+            factor=_GROWTH,
+            jitter=_JITTER,
+            is_worthwhile=lambda error: _may_pass(error, statuses),
+        )
+        return retry(request)
 
 
-def _worth_another_try(error: UnreachableError | AnswerError, not_now: frozenset[int]) -> bool:
+def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
     if isinstance(error, AnswerError):
-        return error.status_code in not_now
+        return error.status_code in statuses
     hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
     return not isinstance(error.__cause__, hopeless)
-
-
-def _pauses(longest: float) -> Iterator[float]:
-    """Seconds to pause, growing to `longest`; spread a little, so that many clients do not come back as one."""
-    pause = _FIRST_PAUSE
-    while True:
-        yield pause * random.uniform(0.9, 1.1)  # noqa: S311 - nothing secret about it
-        pause = min(pause * 1.5, longest)
 
 
 def format_of(path: Path) -> str:

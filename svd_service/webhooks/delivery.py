@@ -20,6 +20,7 @@ from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.view import WebhookEvent, shown_url
 from svd_service.ledger.jobs import connect
 from svd_service.outbound import Errand, RefusedURLError, TooLateError, is_public, target_of, within
+from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.webhooks.outbox import Delivery, Outbox
 from svd_service.webhooks.signing import Message, WebhookSecrets, message_id, pause_after
@@ -37,9 +38,9 @@ POLITENESS: Final = 0.5
 #: The receiver wants to hear no more of this (RFC 9110; Standard Webhooks says the same).
 GONE: Final = 410
 
-#: Seconds for which the outcome is told again while Redis is away, and between two times.
-PERSISTENCE: Final = 30.0
-_PAUSE: Final = 1.0
+#: Seconds for which writing the outcome is retried while Redis is away, and seconds between two attempts.
+SETTLE_PATIENCE: Final = 30.0
+SETTLE_PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,13 @@ class Courier:
         self._settle(delivery, send(delivery, keys, self._settings))
 
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        deadline = time.monotonic() + PERSISTENCE
         pause = pause_after(delivery.number, self._settings)
-        with suppress(StaleAttemptError):  # it took so long that another has it in hand
-            while True:
-                try:
-                    self._tell(delivery, outcome, pause)
-                    return
-                except UnavailableError as error:
-                    if time.monotonic() > deadline:
-                        logger.warning("webhook of job %s: its outcome is lost: %s", delivery.job.id, error)
-                        return
-                time.sleep(_PAUSE)
+        retry = Retry(UnavailableError, SETTLE_PATIENCE, first_pause=SETTLE_PAUSE, longest_pause=SETTLE_PAUSE)
+        try:
+            with suppress(StaleAttemptError):  # it took so long that another courier has claimed the delivery
+                retry(lambda: self._tell(delivery, outcome, pause))
+        except UnavailableError as error:
+            logger.warning("webhook of job %s: its outcome is lost: %s", delivery.job.id, error)
 
     def _tell(self, delivery: Delivery, outcome: Outcome, pause: float) -> None:
         said = f"webhook of job {delivery.job.id} to {shown_url(delivery.url)}, try {delivery.number}"

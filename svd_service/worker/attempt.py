@@ -7,17 +7,18 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from svd_service.artifacts.base import ArtifactsUnavailableError, MissingArtifactError, persistently
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.errors import JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.ledger.jobs import Ledger
 from svd_service.parameters import Format
+from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.worker.previews import Previews
 from svd_service.worker.process import Slot, is_gone
@@ -26,20 +27,22 @@ from svd_service.worker.spans import AttemptSpans
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Least seconds between two reports: a tiny model's steps are not all worth a round trip.
 REPORT_INTERVAL: Final = 0.05
 
 #: Seconds without reports after one that Redis did not take, so that generation does not wait for it at every step.
 REPORT_PAUSE: Final = 5.0
 
-#: Seconds for which the end of an attempt is told again while Redis is away: longer than a restart with a large file.
+#: Seconds for which the end of an attempt is retried while Redis is away: longer than a restart with a large file.
 SETTLE_PATIENCE: Final = 300.0
 
 #: The same for a job that is handed back: the worker is to go, and the lease will lapse anyway.
 RELEASE_PATIENCE: Final = 3.0
 
-#: Seconds for which the store is asked again while it is away, for the picture and again for the video; and between two
-#: such questions.
+#: Seconds for which operations on the store are retried while it is away, for the image and again for the video; and
+#: seconds between two attempts.
 STORE_PATIENCE: Final = 300.0
 STORE_PAUSE: Final = 1.0
 
@@ -157,25 +160,25 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     began = time.monotonic()
     deadline = began + slot.settings.job_timeout
     report = Reporter(claim, ledger, slot.departure, deadline, on_phase=spans.phase)
-    patience = StorePatience(report, slot.departure)
-    picture = _read_input(job, slot, patience)
+    retry = StoreRetry(report, slot.departure)
+    picture = _read_input(job, slot, retry)
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
         previews = Previews(claim, ledger, artifacts) if slot.settings.previews else None
         if previews is not None:
             staged.enter_context(previews)
         path, *others = (
-            staged.enter_context(artifacts.staged(variant_name(name, Variant.of(kind)), patience))
+            staged.enter_context(artifacts.staged(variant_name(name, Variant.of(kind)), retry))
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
         rendering = slot.render(picture, job.parameters, path, report, further=paths, on_sketch=previews)
         report(Progress(Phase.PUBLISHING))
-        patience.renew(Phase.PUBLISHING)
+        retry.begin(Phase.PUBLISHING)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
         thumbnail, spritesheet = (variant_name(name, variant) for variant in (Variant.THUMBNAIL, Variant.SPRITESHEET))
-        persistently(lambda: artifacts.put(thumbnail, rendering.thumbnail), patience)
-        persistently(lambda: artifacts.put(spritesheet, rendering.spritesheet), patience)
+        retry(lambda: artifacts.put(thumbnail, rendering.thumbnail))
+        retry(lambda: artifacts.put(spritesheet, rendering.spritesheet))
     try:
         provenance = {**rendering.provenance, "attempt": claim.attempt, "worker": asdict(slot.holder)["worker"]}
         shape = rendering.width, rendering.height, rendering.frames
@@ -197,15 +200,18 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         raise
 
 
-def _read_input(job: Job, slot: Slot, patience: "StorePatience") -> Image.Image:
-    while True:
-        try:
-            with slot.jobs.artifacts.open(job.input) as file, Image.open(file, formats=["PNG"]) as picture:
-                return picture.convert("RGB")
-        except ArtifactsUnavailableError as error:
-            patience(error)
-        except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise BrokenInputError("The stored picture is missing or cannot be read.") from error
+def _read_input(job: Job, slot: Slot, retry: "StoreRetry") -> Image.Image:
+    return retry(lambda: _open_input(job.input, slot.jobs.artifacts))
+
+
+def _open_input(name: str, artifacts: ArtifactStore) -> Image.Image:
+    try:
+        with artifacts.open(name) as file, Image.open(file, formats=["PNG"]) as image:
+            return image.convert("RGB")
+    except ArtifactsUnavailableError:
+        raise
+    except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise BrokenInputError("The stored image is missing or cannot be read.") from error
 
 
 def _as_asked(provenance: dict[str, Any], parameters: Parameters) -> bool:
@@ -215,39 +221,45 @@ def _as_asked(provenance: dict[str, Any], parameters: Parameters) -> bool:
     return bool(chunk == parameters.decode_chunk_size and not memory.get("attempts"))
 
 
-class StorePatience:
-    """Bears with a store that is away, for `STORE_PATIENCE` from its first failure in a phase on.
-
-    Called with the failure. When it returns, the store is to be asked again.
+class StoreRetry:
+    """Retries operations on the store while it is away, for `STORE_PATIENCE` from its first failure in a phase on.
 
     Raises, when called:
-        ArtifactsUnavailableError: the failure, when patience is at its end.
+        ArtifactsUnavailableError: the last failure, when the patience is over.
         CancelRequested, HandBackRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
     """
 
     def __init__(self, report: "Reporter", departure: Departure) -> None:
         self._report = report
         self._departure = departure
-        self.renew(Phase.PREPARING)
+        self.begin(Phase.PREPARING)
 
-    def renew(self, phase: Phase) -> None:
-        """A phase begins, and with it new patience."""
+    def begin(self, phase: Phase) -> None:
+        """Begin a phase, and with it a new patience."""
         self._phase = phase
-        self._give_up: float | None = None
+        self._deadline: float | None = None
 
-    def __call__(self, error: ArtifactsUnavailableError) -> None:
-        """Wait a little."""
+    def __call__(self, operation: Callable[[], T]) -> T:
+        """The result of `operation`."""
+        retry = Retry(
+            ArtifactsUnavailableError,
+            first_pause=STORE_PAUSE,
+            longest_pause=STORE_PAUSE,
+            before_pause=self._check,
+        )
+        return retry(operation)
+
+    def _check(self, error: Exception, pause: float) -> None:
         now = time.monotonic()
-        if self._give_up is None:
-            self._give_up = now + STORE_PATIENCE
-        if now > self._give_up:
+        if self._deadline is None:
+            self._deadline = now + STORE_PATIENCE
+        if now > self._deadline:
             raise error
         self._report(Progress(self._phase))
-        # Also a video that is ready is given up: the worker's supervisor will not wait for the store.
+        # Even a finished video is given up: the worker's supervisor will not wait for the store.
         if self._departure.due:
-            raise HandBackRequested("The worker is to go.")
-        logger.warning("the store is asked again in %.0f s: %s", STORE_PAUSE, error)
-        time.sleep(STORE_PAUSE)
+            raise HandBackRequested("The worker is shutting down.")
+        logger.warning("the store is retried in %.0f s: %s", pause, error)
 
 
 class Reporter:
@@ -307,17 +319,10 @@ class Reporter:
 
 
 def _patiently(settle: Callable[[], None], patience: float = SETTLE_PATIENCE) -> None:
-    give_up = time.monotonic() + patience
-    pause = 0.1
-    while True:
-        try:
-            return settle()
-        except UnavailableError as error:
-            if time.monotonic() > give_up:
-                raise
-            logger.warning("the end of an attempt is told again in %.1f s: %s", pause, error)
-            time.sleep(pause)
-            pause = min(pause * 2, 2.0)
+    def log(error: Exception, pause: float) -> None:
+        logger.warning("the end of an attempt is retried in %.1f s: %s", pause, error)
+
+    Retry(UnavailableError, patience, before_pause=log)(settle)
 
 
 # torch's own errors are known by name, since only `video` may import torch.

@@ -15,7 +15,7 @@ maintenance.install(app)
 shutdown.install(app)
 
 
-@app.task(name=GENERATE, bind=True, max_retries=2, Request="svd_service.worker.time_limit:JobRequest")
+@app.task(name=GENERATE, bind=True, Request="svd_service.worker.time_limit:JobRequest")
 def generate(self: Any) -> dict[str, str]:
     """Run one attempt at the job whose id is this task's."""
     slot = process.slot()

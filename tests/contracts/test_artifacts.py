@@ -345,17 +345,19 @@ def test_a_store_that_cannot_be_written_says_so(unreachable: ArtifactStore) -> N
         pytest.fail("the block was entered")
 
 
-def test_who_wants_to_wait_for_a_store_is_asked_each_time(unreachable: ArtifactStore) -> None:
-    asked: list[ArtifactsUnavailableError] = []
+def test_preparing_an_upload_is_retried_as_the_caller_decides(unreachable: ArtifactStore) -> None:
+    failures: list[ArtifactsUnavailableError] = []
 
-    def again(error: ArtifactsUnavailableError) -> None:
-        asked.append(error)
-        if len(asked) == 3:
-            raise LostClaimError
+    def three_times(operation: Callable[[], None]) -> None:
+        for _ in range(3):
+            with pytest.raises(ArtifactsUnavailableError) as caught:
+                operation()
+            failures.append(caught.value)
+        raise LostClaimError
 
-    with pytest.raises(LostClaimError), unreachable.staged(NAME, again):
+    with pytest.raises(LostClaimError), unreachable.staged(NAME, three_times):
         pytest.fail("the block was entered")
-    assert len(asked) == 3
+    assert len(failures) == 3
 
 
 def test_a_store_that_is_ready_says_so(store: ArtifactStore) -> None:

@@ -186,6 +186,7 @@ def test_nothing_is_left_of_what_is_refused(stack: Stack, photo: bytes):
     assert artifacts(stack) == before
 
 
+@pytest.mark.may_repeat(reason="the three seconds are wall-clock time of a shared machine")
 def test_redis_away_or_frozen_is_503_within_three_seconds(make_stack, photo: bytes):
     stack = make_stack()
     stack.start_redis()

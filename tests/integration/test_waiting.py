@@ -129,6 +129,7 @@ def test_events_go_on_after_redis_was_away(make_stack):
     assert seen[-1] == "cancelled"
 
 
+@pytest.mark.may_repeat(reason="the 15 s that gunicorn may take are wall-clock time of a shared machine")
 def test_open_streams_do_not_hold_up_the_end_of_the_api(make_stack):
     stack = make_stack(SVD_API_STREAMS="8")
     stack.start_redis()

@@ -9,7 +9,7 @@ from tools.harness.stand_in import StandIn
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """A service that the client polls without pauses."""
-    monkeypatch.setattr(client, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(client, "_POLL_EVERY", 0.02)
     server = StandIn()
     yield server
     server.stop()

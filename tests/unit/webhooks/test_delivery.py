@@ -186,7 +186,7 @@ def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, courier):
 
 
 def test_the_outcome_is_told_again_while_redis_is_away(ledger, courier, outbox, monkeypatch):
-    monkeypatch.setattr(under_test, "_PAUSE", 0.0)
+    monkeypatch.setattr(under_test, "SETTLE_PAUSE", 0.0)
     told = outbox.deliver
     answers = iter([UnavailableError("away"), UnavailableError("away")])
 

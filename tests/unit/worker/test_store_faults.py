@@ -217,12 +217,12 @@ class Elsewhere(LocalArtifacts):
         self.times = times
         self.said = said
 
-    def _publish(self, staged: Path, target: Path) -> None:
+    def _commit(self, staged: Path, target: Path) -> None:
         self.times -= 1
         if self.times >= 0:
             self.said()
             raise ArtifactsUnavailableError("the link is cut")
-        super()._publish(staged, target)
+        super()._commit(staged, target)
 
 
 def elsewhere(
