@@ -17,6 +17,8 @@ JobError
 ├── NoPreviewError              there is nothing to be seen of the job (yet, or any more)
 ├── ExpiredError                the result is past its time
 ├── UnauthorizedError           the caller did not show a key, or not a valid one
+├── InvalidLinkError            a share link was not signed here, or its key was revoked
+│   └── ExpiredLinkError        a share link has expired
 ├── LimitedError                not now: the caller may come again after a while
 │   ├── QueueFullError          too many jobs wait already
 │   └── RateLimitedError        too many requests
@@ -140,6 +142,18 @@ class UnauthorizedError(JobError):
     """No API key was shown, or not a valid one."""
 
     code = "unauthorized"
+
+
+class InvalidLinkError(JobError):
+    """A share link was not signed by this service, was changed, or belongs to a revoked key."""
+
+    code = "invalid_link"
+
+
+class ExpiredLinkError(InvalidLinkError):
+    """A share link has expired."""
+
+    code = "link_expired"
 
 
 class LimitedError(JobError):

@@ -11,6 +11,7 @@ from svd_service.api.events.hub import Hub
 from svd_service.api.http import auth, errors
 from svd_service.api.http.json import MsgspecJSON
 from svd_service.api.http.request_ids import Trail
+from svd_service.api.native import access
 from svd_service.api.native import routes as native
 from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
@@ -25,6 +26,7 @@ from svd_service.jobs.view import JobView
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.jobs import Ledger, connect
 from svd_service.ledger.reservations import Reservations
+from svd_service.ledger.share_links import ShareLinks
 from svd_service.telemetry import logs, tracing
 
 logger = logging.getLogger(__name__)
@@ -61,12 +63,13 @@ def create_app(configuration: Settings | None = None) -> Flask:
     app.extensions["events"] = Hub(app.extensions["jobs"], lambda job: app.json.dumps(JobView.of(job)).encode())
     app.extensions["keyring"] = Keyring(client, configuration)
     app.extensions["reservations"] = Reservations(client, configuration)
+    app.extensions["share_links"] = ShareLinks(client, configuration)
     errors.install(
         app, {"v1": openai_errors.shape, "v2beta": stability_errors.shape, "v2alpha": stability_errors.shape}
     )
     health.install(app)  # first: its clock is to run for what is turned away, too
     auth.install(app, app.extensions["keyring"], configuration)
-    for dialect in (native, openai, stability):
+    for dialect in (native, access, openai, stability):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(page.blueprint)

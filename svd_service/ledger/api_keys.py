@@ -84,6 +84,12 @@ class Keyring:
         closed, _ = self._look_up(digest_of(""))
         return not closed
 
+    def is_current(self, key_id: str) -> bool:
+        """Whether the key of this id is valid; for `""`, the owner of jobs without a key, whether there are no keys."""
+        if not key_id:
+            return self.is_open()
+        return any(key.id == key_id and not key.revoked_at for key in self.list())
+
     def create(self, name: str, *, priority: int = 0, webhook_url: str = "") -> tuple[Key, str]:
         """A new key, and its secret, which nobody can tell again."""
         secret = PREFIX + secrets.token_urlsafe(32)

@@ -1,7 +1,5 @@
-import hashlib
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,8 @@ from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import preview_name
 from svd_service.ledger.jobs import Ledger
 from svd_service.parameters import BOUNDS
-from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, finish, ids, send
+from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send
 from tools.harness.stack import Stack
-
-KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
 
 
 def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledger: Ledger, visit: Open):
@@ -293,60 +289,6 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Stack, ledger: Ledger
 
 def _refuse(route: Route, status: int, message: str) -> None:
     route.fulfill(status=status, headers={"Retry-After": "30"}, json={"error": {"code": "refused", "message": message}})
-
-
-@pytest.fixture(scope="module")
-def locked(make_stack: Callable[..., Stack]) -> Stack:
-    """As `desk`, for those alone who have one of two keys."""
-    known = (f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in KEYS.items())
-    stack = make_stack(SVD_API_KEYS=",".join(known))
-    stack.start_redis()
-    stack.start_api()
-    return stack
-
-
-def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, visit: Open):
-    def enter(key: str) -> None:
-        page.get_by_role("button", name="API key").click()
-        page.get_by_label("Your key").fill(key)
-        page.get_by_role("button", name="Use this key").click()
-
-    window = visit(locked)
-    page = window.page
-    window.expected.append("401")
-    expect(page.locator("#notices")).to_contain_text("asks for an API key")
-    window.look("key-wanted")
-    page.get_by_role("button", name="Enter a key").click()
-    window.look("key-dialog")
-    page.keyboard.press("Escape")
-    enter("sk-svd-wrong")
-    expect(page.locator("#notices")).to_contain_text("does not accept this API key")
-    enter(KEYS["anna"])
-    expect(page.locator("#about")).to_contain_text("nano")
-    expect(page.locator("#notices")).not_to_contain_text("API key")
-
-    add(page, CAT)
-    send(page)
-    held = finish(locked, page)
-    video = card(page, "chelsea").locator("video")
-    expect(video).to_have_js_property("readyState", 4)
-    assert str(video.get_attribute("src")).startswith("blob:")
-    with page.expect_download() as download:
-        card(page, "chelsea").get_by_role("link", name="Download").click()
-    assert download.value.suggested_filename == "chelsea.mp4"
-
-    # The gallery is the key's, wherever its jobs came from; the other key has one of its own.
-    headers = {"Authorization": f"Bearer {KEYS['anna']}"}
-    with CAT.open("rb") as picture:
-        assert locked.http.post("/generate", files={"image": picture}, headers=headers).status_code == 202
-    page.reload()
-    expect(page.locator(".card")).to_have_count(2)
-    assert ids(page)[1] == held.job_id
-    enter(KEYS["ben"])
-    expect(page.locator(".card")).to_have_count(0)
-    page.get_by_role("button", name="API key").click()
-    page.get_by_role("button", name="Forget the key").click()
-    expect(page.locator("#notices")).to_contain_text("asks for an API key")
 
 
 def test_the_form_has_the_bounds_of_the_service(desk: Stack, visit: Open):

@@ -8,6 +8,7 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.service import JobService
 from svd_service.ledger.api_keys import Key, Keyring
 from svd_service.ledger.reservations import Reservations
+from svd_service.ledger.share_links import ShareLinks
 from svd_service.parameters import MAX_PRIORITY, Parameters
 from svd_service.webhooks.signing import checked_url
 
@@ -33,6 +34,11 @@ def keyring() -> Keyring:
 def reservations() -> Reservations:
     """The job ids that the present application has reserved."""
     return cast(Reservations, current_app.extensions["reservations"])
+
+
+def share_links() -> ShareLinks:
+    """The share links of the present application."""
+    return cast(ShareLinks, current_app.extensions["share_links"])
 
 
 def key() -> Key | None:

@@ -32,6 +32,8 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.NotReadyError: 409,
     errors.ExpiredError: 410,
     errors.UnauthorizedError: 401,
+    errors.InvalidLinkError: 403,
+    errors.ExpiredLinkError: 410,
     errors.LimitedError: 429,
     errors.UnavailableError: 503,
 }

@@ -11,6 +11,9 @@ from tests.unit.api.samples import VIDEO
 
 PUBLIC = {"/", "/page/<path:filename>", "/health", "/metrics", "/openapi.json", "/docs", "/docs/<path:filename>"}
 
+#: Needs a signature instead of a key.
+SHARED = "/shared/<task_id>.<any(mp4, webm, webp, gif, zip):format>"
+
 #: A file that there is, of each folder of files.
 FILES = {"/page/<path:filename>": "main.js", "/docs/<path:filename>": "start.js"}
 
@@ -27,7 +30,7 @@ CANNOT = {"/v1/videos/<video_id>/remix", "/v1/videos/characters/<character_id>"}
 
 #: Routes without an argument, and how the walk asks them.
 LISTS_AND_SUBMISSIONS = {
-    *("/generate", "/models", "/jobs", "/events"),
+    *("/generate", "/models", "/jobs", "/events", "/key"),
     *("/v1/models", "/v1/videos", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"),
     *("/v2beta/image-to-video", "/v2alpha/generation/image-to-video"),
 }
@@ -75,7 +78,9 @@ def test_with_keys_every_route_but_the_public_ones_asks_for_one(app, http, ann):
         method = "POST" if "POST" in rule.methods else "GET"
         answer = http.open(path, method=method, buffered=True)
         assert (answer.status_code == 200) == (rule.rule in PUBLIC), rule
-        if rule.rule not in PUBLIC:
+        if rule.rule == SHARED:
+            assert answer.status_code == 422, rule
+        elif rule.rule not in PUBLIC:
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), rule
 
 
@@ -109,7 +114,7 @@ def filled(rule, job_id):
 def test_no_route_shows_one_key_a_job_of_another(app, http, ann, bob, job_of_ann):
     walked = set()
     for rule in app.url_map.iter_rules():
-        if rule.rule in PUBLIC:
+        if rule.rule in {*PUBLIC, SHARED}:
             continue
         unknown = rule.arguments - set(ARGUMENTS)
         assert not unknown, f"{rule}: say in ARGUMENTS which of {unknown} is a job's id"

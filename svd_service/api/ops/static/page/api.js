@@ -36,8 +36,8 @@ export function useKey(value) {
 }
 
 /** A response that is `ok`; raises ApiError for any other. */
-export async function ask(path, options = {}) {
-  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+export async function ask(path, options = {}, as = key) {
+  const headers = { ...options.headers, ...(as && { Authorization: `Bearer ${as}` }) };
   let response;
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store" });
@@ -55,6 +55,12 @@ export async function ask(path, options = {}) {
 }
 
 const json = async (path, options) => (await ask(path, options)).json();
+
+/** Whether the service accepts a key: {required, name, …}; raises ApiError with 401 where it does not. */
+export const checkKey = async (candidate) => (await ask("/key", {}, candidate)).json();
+
+/** A link to a video that works without the key: {url, expires_at}. */
+export const share = (id) => json(`/jobs/${id}/share`, { method: "POST" });
 
 export const models = async () => (await json("/models")).models;
 export const status = (id) => json(`/status/${id}`);

@@ -187,6 +187,11 @@ export class Composer {
     return good;
   }
 
+  /** Take away what was reported about an earlier attempt. */
+  clearFault() {
+    this.#fault("");
+  }
+
   #fault(text) {
     $("composer-fault").textContent = text;
   }

@@ -9,13 +9,17 @@ const BESIDE_STREAM = 5_000;
 /** Milliseconds until a stream that was refused is asked for again. */
 const REFUSED = 30_000;
 
-/** Watches jobs until they have ended. `changed(job)`, `gone(id)`, and `reached(error)` with null when all is well. */
+/**
+ * Watches jobs until they have ended. `changed(job)`, `gone(id)`, `reached(error)` with null when all is well, and `locked()`
+ * when the service wants a key, or another one: nothing is asked then until `clear`.
+ */
 export class Feed {
   #open = new Set();
   #polling = false;
   #stream = null;
   #streaming = false;
   #pushes = true;
+  #locked = false;
 
   constructor(listeners) {
     Object.assign(this, listeners);
@@ -38,11 +42,12 @@ export class Feed {
   clear() {
     for (const id of [...this.#open]) this.forget(id);
     this.#pushes = true;
+    this.#locked = false;
   }
 
   async #poll() {
     this.#polling = true;
-    while (this.#open.size) {
+    while (this.#open.size && !this.#locked) {
       await Promise.all([...this.#open].map((id) => this.#look(id)));
       const crowd = Math.max(1, this.#open.size / 3);
       await pause(this.#streaming ? BESIDE_STREAM : ALONE * crowd);
@@ -57,9 +62,17 @@ export class Feed {
       this.reached(null);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (error.status === 404 && this.#open.has(id)) this.gone(id);
+      if (error.status === 401) this.#lock();
+      else if (error.status === 404 && this.#open.has(id)) this.gone(id);
       else if (error.status !== 404) this.reached(error);
     }
+  }
+
+  #lock() {
+    this.reached(null); // it does answer
+    if (this.#locked) return;
+    this.#locked = true;
+    this.locked();
   }
 
   async #listen() {

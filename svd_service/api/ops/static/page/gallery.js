@@ -1,6 +1,6 @@
 // The jobs, a card each: from the place in the queue to the video, and what can be done with it.
 
-import { FORMATS, currentKey, file, fileUrl, preview, randomSeed, remove } from "./api.js";
+import { FORMATS, currentKey, file, fileUrl, preview, randomSeed, remove, share } from "./api.js";
 import { $, announce, element, toast } from "./dom.js";
 import { advice, fault, keptUntil, length, size, standing } from "./words.js";
 
@@ -55,6 +55,11 @@ export class Gallery {
     this.#cards.delete(id);
     this.#count();
     if (focused) (neighbour?.querySelector("article") ?? $("gallery-title")).focus();
+  }
+
+  /** Say of the jobs that have not ended why nothing more is known of them. */
+  stall(text) {
+    for (const card of this.#cards.values()) if (!hasEnded(card.job)) card.standing.textContent = text;
   }
 
   clear() {
@@ -275,10 +280,13 @@ class Card {
   }
 
   async #copy() {
-    const link = new URL(fileUrl(this.job.task_id), location.href).href;
-    const done = await copy(link);
-    const key = currentKey() ? " It works with your key only." : "";
-    toast(done ? `The link is copied.${key}` : `Copy this link: ${link}`);
+    await this.#working(async () => {
+      // A key cannot travel in a link: with one, the service signs a link that works without.
+      const shared = currentKey() ? await share(this.job.task_id) : null;
+      const link = new URL(shared?.url ?? fileUrl(this.job.task_id), location.href).href;
+      const until = shared ? ` Everybody who has it can watch the video until ${keptUntil(shared.expires_at)}.` : "";
+      toast((await copy(link)) ? `The link is copied.${until}` : `Copy this link: ${link}`);
+    });
   }
 
   async #again() {

@@ -1,10 +1,12 @@
 // The page: puts the composer, the gallery and the feed together, and says how the service is.
 
-import { ApiError, currentKey, health, jobs, models, pause, status, useKey } from "./api.js";
+import { ApiError, currentKey, health, jobs, models, pause, status } from "./api.js";
 import { Composer } from "./composer.js";
-import { $, element } from "./dom.js";
+import { $ } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Gallery, hasEnded } from "./gallery.js";
+import { Keys } from "./keys.js";
+import { notice } from "./notices.js";
 import * as store from "./store.js";
 
 /** Jobs that are shown at first, and with every "Show older videos". */
@@ -14,7 +16,13 @@ const feed = new Feed({
   changed: (job) => changed(job),
   gone: (id) => removed(id),
   reached: (error) => notice("connection", error && "The connection is lost. Trying again …", "bad"),
+  locked() {
+    keys.required();
+    gallery.stall("Enter an API key to see how this goes on.");
+  },
 });
+
+const keys = new Keys({ changed: () => start() });
 
 const gallery = new Gallery({ changed, removed, refused, again, change });
 
@@ -41,7 +49,9 @@ async function removed(id) {
 }
 
 function refused(error) {
-  if (error.status === 401) openKeyDialog();
+  if (error.status !== 401) return;
+  keys.required();
+  keys.open();
 }
 
 /** The same picture and settings with another seed, or with the same where `seed` is that of the job. */
@@ -79,7 +89,7 @@ function keysJobs(records) {
       last = page.jobs.at(-1)?.task_id;
       $("older").hidden = !page.has_more;
     } catch (error) {
-      if (error.status === 401) askForKey();
+      if (error.status === 401) keys.required();
       else if (error.status === 404) await (older = browsersJobs(records))();
       else throw error;
     }
@@ -101,7 +111,7 @@ async function find({ id }) {
   try {
     return await status(id);
   } catch (error) {
-    if (error.status === 401) askForKey();
+    if (error.status === 401) keys.required();
     // Under a key an unknown job may be another key's.
     if (error.status === 404 && !currentKey()) await store.forget(id);
     return null;
@@ -114,21 +124,6 @@ function restore(job, record) {
 }
 
 // How the service is
-
-const notices = new Map();
-
-/** Show a notice under a name, or take it away where there is no text. */
-function notice(name, text, kind = "", action = null) {
-  if (notices.get(name)?.text === (text || undefined)) return;
-  notices.get(name)?.shown.remove();
-  notices.delete(name);
-  if (text) {
-    const shown = element("p", { class: `notice ${kind}`, role: "status" }, text, action);
-    notices.set(name, { text, shown });
-    $("notices").append(shown);
-  }
-  $("notices").hidden = notices.size === 0;
-}
 
 async function watchHealth() {
   for (;;) {
@@ -151,54 +146,30 @@ async function watchHealth() {
   }
 }
 
+/** Offer the models; false where a key is missing. */
 async function loadModel() {
   for (;;) {
     try {
       const all = await models();
       composer.offer(all);
       $("about").textContent = [`Model: ${all[0].name}`, all[0].description].filter(Boolean).join(" · ");
-      return;
+      return true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 401) {
-        askForKey();
-        return;
+        keys.required();
+        return false;
       }
       await pause(3_000);
     }
   }
 }
 
-// The key
-
-function askForKey() {
-  const text = currentKey() ? "The service does not accept this API key. " : "This service asks for an API key. ";
-  const enter = element("button", { type: "button", on: { click: openKeyDialog } }, "Enter a key");
-  notice("key", text, "", enter);
-}
-
-function openKeyDialog() {
-  if ($("key-dialog").open) return;
-  $("key").value = currentKey();
-  $("key-forget").hidden = !currentKey();
-  $("key-dialog").returnValue = ""; // what Esc leaves as it is
-  $("key-dialog").showModal();
-}
-
-$("key-open").addEventListener("click", openKeyDialog);
-$("key-dialog").addEventListener("close", async () => {
-  const { returnValue } = $("key-dialog");
-  if (returnValue === "save") useKey($("key").value.trim());
-  else if (returnValue === "forget") useKey("");
-  else return;
-  await start();
-});
 $("older").addEventListener("click", () => older());
 
 async function start() {
-  notice("key", null);
-  $("key-open").textContent = currentKey() ? "API key ✓" : "API key";
-  await loadModel();
+  composer.clearFault();
+  if (await loadModel()) keys.accepted();
   await load();
 }
 

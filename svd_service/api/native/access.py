@@ -1,0 +1,128 @@
+"""Keys and share links of the native dialect: `/key`, `/jobs/{task_id}/share`, `/shared/…`."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from flask import Blueprint, Response, jsonify
+from flask.typing import ResponseReturnValue
+from msgspec import Meta, Struct
+
+from svd_service.api.http import downloads, forms
+from svd_service.api.http.context import jobs, key, keyring, owner, share_links
+from svd_service.api.http.openapi import FILE, Answer, describe
+from svd_service.api.native.schema import ErrorView
+from svd_service.errors import InvalidLinkError
+from svd_service.jobs.job import Variant
+from svd_service.jobs.parameters import MEDIA_TYPES
+from svd_service.parameters import MAX_PRIORITY, Format
+
+blueprint = Blueprint("access", __name__)
+
+_DAY: Final = 86_400
+
+
+class KeyView(Struct):
+    """The caller's key. Without keys on the service, `required` is false and the rest is empty."""
+
+    required: bool
+    id: str
+    name: str
+    priority: Annotated[int, Meta(description="Highest priority of its jobs.")]
+
+
+class ShareForm(Struct, kw_only=True, forbid_unknown_fields=True):
+    """How long the link works."""
+
+    expires_in: Annotated[
+        int, Meta(ge=60, le=30 * _DAY, description="Seconds. The link never outlives the video itself.")
+    ] = 7 * _DAY
+
+
+class ShareView(Struct):
+    """A link that works without a key, for a browser and a `<video>` tag alike."""
+
+    url: str
+    expires_at: datetime
+
+
+class ShareQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What makes the link valid."""
+
+    expires: Annotated[int, Meta(ge=0, le=2**53, description="Seconds since 1970.")]
+    signature: Annotated[str, Meta(max_length=64, description="HMAC-SHA256 in hex.")]
+
+
+@blueprint.get("/key")
+@describe("native", {200: Answer("The key is valid, or none is required.", KeyView)}, error=ErrorView)
+def check_key() -> Response:
+    """Check the caller's key."""
+    shown = key()
+    if shown is None:
+        return jsonify(KeyView(required=False, id="", name="", priority=MAX_PRIORITY))
+    return jsonify(KeyView(required=True, id=shown.id, name=shown.name, priority=shown.priority))
+
+
+@blueprint.post("/jobs/<task_id>/share")
+@describe(
+    "native",
+    {201: Answer("The link.", ShareView)},
+    error=ErrorView,
+    errors={
+        404: "There is no such job, or it is another key's.",
+        409: "The job has no video: it has not ended, or it failed or was cancelled.",
+        410: "The video has expired.",
+        422: "`expires_in` is out of bounds.",
+    },
+    form=ShareForm,
+)
+def share(task_id: str) -> ResponseReturnValue:
+    """Make a link to a finished job's video that works without a key.
+
+    It ends by itself, with the video, and with the key that owns the job.
+    """
+    form = forms.parse(ShareForm)
+    job = jobs().find(task_id, owner=owner())
+    if job.result is None:
+        jobs().open_result(task_id, owner=owner()).file.close()  # raises the reason
+    end = int(time.time()) + form.expires_in
+    if job.expires_at is not None:
+        end = min(end, int(job.expires_at))
+    url = f"/shared/{job.id}.mp4?expires={end}&signature={share_links().sign(job.id, end)}"
+    return jsonify(ShareView(url, datetime.fromtimestamp(end, UTC))), 201
+
+
+@blueprint.get(f"/shared/<task_id>.<any({', '.join(Format)}):format>")
+@describe(
+    "native",
+    {
+        200: Answer("The video.", FILE, tuple(MEDIA_TYPES.values())),
+        206: Answer("The part that `Range` asks for.", FILE, tuple(MEDIA_TYPES.values())),
+        304: Answer("The caller has it already."),
+        307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
+    },
+    error=ErrorView,
+    errors={
+        403: "The link is not valid, or its key was revoked.",
+        404: "The job was deleted, or has no such format.",
+        410: "The link or the video has expired.",
+        412: "A condition of the request does not hold.",
+        416: "The range lies beyond the end.",
+        422: "The link is incomplete.",
+        503: "Redis or the store of pictures and videos cannot be reached.",
+    },
+    query=ShareQuery,
+    public=True,
+)
+def shared(task_id: str, **path: str) -> Response:
+    """The video behind a share link, in one of its formats."""
+    query = forms.parse_query(ShareQuery)
+    share_links().verify(task_id, query.expires, query.signature)
+    holder = jobs().ledger.find(task_id).owner
+    if not keyring().is_current(holder):
+        raise InvalidLinkError("the key behind this link was revoked")
+    response = downloads.send_result(
+        jobs().open_result(task_id, owner=holder, variant=Variant.of(Format(path["format"])))
+    )
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response

@@ -1,0 +1,56 @@
+"""Links to one job's video that anybody can open for a while, without a key.
+
+A link carries its end and an HMAC of both; nothing of it is stored. The secret is in Redis, so that every API process
+of the namespace accepts the links of every other. A link ends with the key that owns the job: revoking a key revokes
+its links.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from typing import Final, cast
+
+import redis
+
+from svd_service.config import Settings
+from svd_service.errors import ExpiredLinkError, InvalidLinkError
+from svd_service.ledger.client import reachable
+
+_SECRET_BYTES: Final = 32
+
+
+class ShareLinks:
+    """Signs and verifies links.
+
+    Every method raises `UnavailableError` when Redis cannot be reached.
+    """
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self._redis = client
+        self._name = f"{settings.namespace}:share_secret"
+        self._secret = b""
+
+    def sign(self, job_id: str, expires: int) -> str:
+        """The signature, in hex, of a link to the job that ends at `expires` (seconds since the epoch)."""
+        return hmac.digest(self._key(), f"{job_id}\n{expires}".encode(), hashlib.sha256).hex()
+
+    def verify(self, job_id: str, expires: int, signature: str) -> None:
+        """Accept a link.
+
+        Raises:
+            InvalidLinkError: it was not signed here, or was changed.
+            ExpiredLinkError: its end has passed.
+        """
+        if not hmac.compare_digest(self.sign(job_id, expires).encode(), signature.encode()):
+            raise InvalidLinkError("this link is not valid; ask its sender for a new one")
+        if expires <= time.time():
+            raise ExpiredLinkError("this link has expired; ask its sender for a new one")
+
+    def _key(self) -> bytes:
+        if not self._secret:
+            made = secrets.token_hex(_SECRET_BYTES)
+            with reachable():
+                self._redis.set(self._name, made, nx=True)
+                self._secret = bytes.fromhex(cast(str, self._redis.get(self._name)))
+        return self._secret

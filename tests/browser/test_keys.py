@@ -1,0 +1,151 @@
+"""The page of a service that wants keys: entering one, a key that becomes necessary, and links without a key."""
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from svd_service.config import Settings
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.jobs import Ledger, connect
+from tests.browser.steps import CAT, Open, add, card, finish, ids, send
+from tools.harness.stack import Stack
+
+KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
+KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
+
+
+@pytest.fixture(scope="module")
+def locked(make_stack: Callable[..., Stack]) -> Stack:
+    """As `desk`, for those alone who have one of two keys."""
+    known = (f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in KEYS.items())
+    stack = make_stack(SVD_API_KEYS=",".join(known))
+    stack.start_redis()
+    stack.start_api()
+    return stack
+
+
+def enter(page: Page, key: str) -> None:
+    page.locator("#key-open").click()
+    page.get_by_label("Your key").fill(key)
+    page.get_by_role("button", name="Use this key").click()
+
+
+def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, visit: Open):
+    window = visit(locked)
+    page = window.page
+    window.expected.append("401")
+    expect(page.locator("#notices")).to_contain_text("asks for an API key")
+    window.look("key-wanted")
+    page.get_by_role("button", name="Enter a key").click()
+    window.look("key-dialog")
+    page.keyboard.press("Escape")
+    enter(page, KEYS["anna"])
+    expect(page.locator("#about")).to_contain_text("nano")
+    expect(page.locator("#notices")).not_to_contain_text("API key")
+
+    add(page, CAT)
+    send(page)
+    held = finish(locked, page)
+    video = card(page, "chelsea").locator("video")
+    expect(video).to_have_js_property("readyState", 4)
+    assert str(video.get_attribute("src")).startswith("blob:")
+    with page.expect_download() as download:
+        card(page, "chelsea").get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "chelsea.mp4"
+
+    # The gallery is the key's, wherever its jobs came from; the other key has one of its own.
+    headers = {"Authorization": f"Bearer {KEYS['anna']}"}
+    with CAT.open("rb") as picture:
+        assert locked.http.post("/generate", files={"image": picture}, headers=headers).status_code == 202
+    page.reload()
+    expect(page.locator(".card")).to_have_count(2)
+    assert ids(page)[1] == held.job_id
+    enter(page, KEYS["ben"])
+    expect(page.locator(".card")).to_have_count(0)
+    page.locator("#key-open").click()
+    page.get_by_role("button", name="Forget the key").click()
+    expect(page.locator("#notices")).to_contain_text("asks for an API key")
+
+
+@KINDS
+def test_a_key_is_checked_before_the_dialog_closes(locked: Stack, visit: Open, kind: str):
+    window = visit(locked, kind)
+    window.expected.append("401")
+    page = window.page
+    add(page, CAT)
+    page.locator("#submit").click()
+    expect(page.locator("#composer-fault")).to_contain_text("asks for a valid API key")
+    expect(page.locator("#key-dialog")).to_be_visible()
+    page.get_by_label("Your key").fill("sk-svd-wrong")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.locator("#key-fault")).to_contain_text("does not accept this key")
+    expect(page.locator("#key-dialog")).to_be_visible()
+    expect(page.locator("#key-open")).to_have_text("API key")
+    window.look("key-rejected")
+    # Not kept either: the next visit is not one with a wrong key.
+    assert page.evaluate("localStorage.getItem('svd-service.key')") is None
+    page.get_by_label("Your key").fill(KEYS["anna"])
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-dialog")).to_be_hidden()
+    expect(page.locator("#key-open")).to_have_text("API key ✓")
+    expect(page.locator("#notices")).not_to_contain_text("API key")
+    expect(page.locator("#composer-fault")).to_be_empty()
+    send(page)
+
+
+@KINDS
+def test_a_key_that_becomes_necessary_is_asked_for_and_the_card_says_so(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
+    window = visit(desk, kind)
+    window.expected.append("401")
+    page = window.page
+    add(page, CAT)
+    send(page)
+    keyring = Keyring(connect(Settings.from_mapping(desk.environment)), Settings.from_mapping(desk.environment))
+    _, secret = keyring.create("anna")
+    expect(page.locator("#notices")).to_contain_text("This service asks for an API key")
+    expect(page.locator("#notices")).not_to_contain_text("connection")
+    expect(card(page, "chelsea").locator(".standing")).to_contain_text("Enter an API key")
+    window.look("key-necessary")
+    enter(page, secret)
+    expect(page.locator("#key-open")).to_have_text("API key ✓")
+    expect(page.locator("#notices")).not_to_contain_text("API key")
+    add(page, CAT)
+    send(page)
+    expect(card(page, "chelsea").locator(".standing")).to_contain_text("in line")
+    (key,) = keyring.list()
+    keyring.revoke(key.id)
+    expect(page.locator("#notices")).to_contain_text("does not accept this API key")
+    expect(page.locator("#key-open")).to_have_text("API key rejected")
+
+
+@KINDS
+def test_a_copied_link_opens_without_the_key(locked: Stack, visit: Open, kind: str):
+    locked.redis.flushall()
+    window = visit(locked, kind)
+    window.expected.append("401")
+    page = window.page
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    enter(page, KEYS["anna"])
+    expect(page.locator("#key-open")).to_have_text("API key ✓")
+    add(page, CAT)
+    send(page)
+    finish(locked, page)
+    card(page, "chelsea").get_by_role("button", name="Copy link").click()
+    expect(page.locator("#toast")).to_contain_text("Everybody who has it can watch the video until")
+    link = page.evaluate("window.copied")
+    assert "sk-svd" not in link
+    stranger = visit(locked, kind)  # opens the page without a key
+    stranger.expected.append("401")
+    video = stranger.page.evaluate(
+        """async (link) => {
+            const video = Object.assign(document.createElement('video'), { src: link, muted: true });
+            await new Promise((resolve, reject) => { video.onloadeddata = resolve; video.onerror = reject; });
+            return video.videoWidth;
+        }""",
+        link,
+    )
+    assert video == 256

@@ -1,0 +1,106 @@
+"""Checking a key, and links that work without one."""
+
+import io
+import time
+
+import pytest
+
+from tests.unit.api.samples import VIDEO
+
+
+@pytest.fixture
+def keyring(app):
+    return app.extensions["keyring"]
+
+
+@pytest.fixture
+def ann(keyring):
+    key, secret = keyring.create("ann", priority=1)
+    return key, {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture
+def job_of_ann(http, photo, ann, finish):
+    answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=ann[1])
+    finish(answer.json["task_id"])
+    return answer.json["task_id"]
+
+
+def link(http, job_id, headers=None, **fields):
+    answer = http.post(f"/jobs/{job_id}/share", data=fields, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return answer.json["url"]
+
+
+def test_a_key_is_checked(http, keyring):
+    assert http.get("/key").json == {"required": False, "id": "", "name": "", "priority": 2}
+    key, secret = keyring.create("ann", priority=1)
+    shown = http.get("/key", headers={"Authorization": f"Bearer {secret}"}).json
+    assert shown == {"required": True, "id": key.id, "name": "ann", "priority": 1}
+    assert http.get("/key", headers={"Authorization": "Bearer sk-svd-wrong"}).status_code == 401
+
+
+def test_a_link_works_without_a_key_whole_and_in_part(http, ann, job_of_ann):
+    url = link(http, job_of_ann, ann[1])
+    whole = http.get(url, buffered=True)
+    assert (whole.status_code, whole.mimetype, whole.data) == (200, "video/mp4", VIDEO)
+    assert whole.headers["Referrer-Policy"] == "no-referrer"
+    part = http.get(url, headers={"Range": "bytes=0-3"}, buffered=True)
+    assert (part.status_code, part.data) == (206, VIDEO[:4])
+    # A format that was not made is missing, as it is with the key.
+    assert http.get(url.replace(".mp4", ".gif")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("signature=", "signature=0"), ("expires=1", "expires=2"), ("&signature=", "&signature=%ff")]
+)
+def test_a_changed_link_is_rejected(http, ann, job_of_ann, before, after):
+    url = link(http, job_of_ann, ann[1])
+    changed = http.get(url.replace(before, after)[: len(url)])
+    assert (changed.status_code, changed.json["error"]["code"]) == (403, "invalid_link")
+
+
+def test_a_link_is_for_one_job(http, photo, ann, job_of_ann, finish):
+    other = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=ann[1]).json["task_id"]
+    finish(other)
+    url = link(http, job_of_ann, ann[1])
+    assert http.get(url.replace(job_of_ann, other)).status_code == 403
+
+
+def test_a_link_expires(app, http, ann, job_of_ann):
+    end = int(time.time()) - 1
+    signature = app.extensions["share_links"].sign(job_of_ann, end)
+    answer = http.get(f"/shared/{job_of_ann}.mp4?expires={end}&signature={signature}")
+    assert (answer.status_code, answer.json["error"]["code"]) == (410, "link_expired")
+
+
+def test_a_link_ends_with_its_key(http, keyring, ann, job_of_ann):
+    url = link(http, job_of_ann, ann[1])
+    keyring.revoke(ann[0].id)
+    assert http.get(url).status_code == 403
+
+
+def test_a_link_of_an_open_service_ends_with_its_first_key(http, submit, finish, keyring):
+    job_id = submit()
+    finish(job_id)
+    url = link(http, job_id)
+    assert http.get(url, buffered=True).status_code == 200
+    keyring.create("ann")
+    keyring._cache.clear()
+    assert http.get(url).status_code == 403
+
+
+def test_a_link_outlives_neither_the_job_nor_its_time(http, ann, job_of_ann):
+    status = http.get(f"/status/{job_of_ann}", headers=ann[1]).json
+    answer = http.post(f"/jobs/{job_of_ann}/share", data={"expires_in": 2_000_000}, headers=ann[1]).json
+    assert answer["expires_at"][:19] == status["expires_at"][:19]
+    http.delete(f"/jobs/{job_of_ann}", headers=ann[1])
+    assert http.get(answer["url"]).status_code == 404
+
+
+def test_only_a_video_of_ones_own_is_shared(http, photo, ann, job_of_ann, keyring):
+    waiting = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=ann[1]).json["task_id"]
+    assert http.post(f"/jobs/{waiting}/share", headers=ann[1]).status_code == 409
+    bob = {"Authorization": f"Bearer {keyring.create('bob')[1]}"}
+    assert http.post(f"/jobs/{job_of_ann}/share", headers=bob).status_code == 404
+    assert http.post(f"/jobs/{job_of_ann}/share", data={"expires_in": 1}, headers=ann[1]).status_code == 422
