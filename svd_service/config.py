@@ -68,7 +68,8 @@ Hosts = Annotated[str, Meta(pattern=r"^([^\s,:@/]+:\d{1,5}( *, *[^\s,:@/]+:\d{1,
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
-#: Settings that hold or may by mistake hold a password or a key: no message shows their value.
+#: Settings that hold or may by mistake hold a password or a key: no message shows their value, and each can be a file
+#: in `SVD_SECRETS_DIR`.
 _SECRET: Final = {
     "api_keys",
     "flower_basic_auth",
@@ -365,6 +366,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="Least severe level that is logged.")
     ] = "INFO"
+    secrets_dir: Annotated[
+        Path,
+        Meta(
+            description="Folder with secrets, each in a file named like its variable (`SVD_WEBHOOK_SECRET`), as Docker "
+            "and Kubernetes mount them. A variable wins over its file."
+        ),
+    ] = Path("/run/secrets")
     exporter_bind: Annotated[str, Meta(description="Address and port of the Prometheus exporter.")] = "127.0.0.1:9808"
     flower_bind: Annotated[str, Meta(description="Address and port of Flower.")] = "127.0.0.1:5555"
     flower_basic_auth: Annotated[
@@ -377,12 +385,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
 
     @classmethod
     def load(cls) -> "Settings":
-        """Settings from the environment and, for what is not there, from `.env` in the present folder.
+        """Settings from the environment and, for what is not there, from `.env` in the current folder.
+
+        Secrets that are in neither are read from `SVD_SECRETS_DIR`.
 
         Raises:
             ConfigurationError: a variable has a value that cannot be used.
         """
-        return cls.from_mapping({**dotenv_values(".env"), **os.environ})
+        values = {**dotenv_values(".env"), **os.environ}
+        folder = cls.from_mapping(values).secrets_dir
+        return cls.from_mapping({**values, **_from_files(folder, values)})
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "Settings":
@@ -459,6 +471,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     def model_source(self) -> str:
         """Hub id or folder of the model that this host uses."""
         return self.model or (CPU_MODEL if set(self.worker_devices) == {"cpu"} else CUDA_MODEL)
+
+
+def _from_files(folder: Path, values: Mapping[str, object]) -> dict[str, str]:
+    """The secrets that are not among `values` and have a file in `folder`."""
+    found = {}
+    for name in sorted(variable(field) for field in _SECRET):
+        path = folder / name
+        if values.get(name) in {None, ""} and path.is_file():
+            try:
+                found[name] = path.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"{path}: cannot read the secret: {error}") from None
+    return found
 
 
 def _consistent(settings: Settings) -> Settings:

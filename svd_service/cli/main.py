@@ -49,6 +49,16 @@ def exporter() -> None:
     prometheus.main()
 
 
+@app.command()
+def flower() -> None:
+    """Start Flower on SVD_FLOWER_BIND; user and password are those of SVD_FLOWER_BASIC_AUTH, else new ones."""
+    try:
+        from svd_service.cli import flower as program  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        _missing(error, "monitoring")
+    program.main()
+
+
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def keys(context: typer.Context) -> None:
     """Make, list and revoke API keys: `svd-service keys --help`."""

@@ -77,7 +77,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
             "REDIS_CA_FILE": str(folder / "ca.pem"),
             "REDIS_CERT_FILE": str(folder / "client.pem"),
             "REDIS_KEY_FILE": str(folder / "client.key"),
-            "FLOWER_BASIC_AUTH": "operator:secret",
+            "SVD_FLOWER_BASIC_AUTH": "operator:secret",
+            "SVD_FLOWER_BIND": f"127.0.0.1:{flower}",
         },
     )
     try:
@@ -88,8 +89,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         stack.redis.config_resetstat()
         proxy = (sys.executable, str(Path(__file__).with_name("tls_proxy.py")), str(port), str(stack.redis_port))
         stack.start("tls", *proxy, str(folder / "server.pem"), str(folder / "ca.pem"))
-        celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app")
-        stack.start("flower", *celery, "flower", "--address=127.0.0.1", f"--port={flower}")
+        stack.start("flower", sys.executable, "-m", "svd_service", "flower")
         stack.start_stand_in()
         stack.start_exporter()
         stack.start_api()

@@ -100,9 +100,8 @@ def stack(make_stack: Callable[..., Stack], collector: Collector) -> Stack:
 @pytest.fixture(scope="module")
 def flower_port(stack: Stack) -> int:
     port = free_port()
-    stack.environment["FLOWER_BASIC_AUTH"] = "svd:secret"
-    celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app")
-    stack.start("flower", *celery, "flower", "--address=127.0.0.1", f"--port={port}")
+    variables = {"SVD_FLOWER_BIND": f"127.0.0.1:{port}", "SVD_FLOWER_BASIC_AUTH": "svd:secret"}
+    stack.start("flower", sys.executable, "-m", "svd_service", "flower", **variables)
     stack.wait(lambda: httpx2.get(f"http://127.0.0.1:{port}/healthcheck").status_code == 200, 60)
     return port
 

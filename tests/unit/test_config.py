@@ -152,3 +152,39 @@ def test_of_the_cards_that_are_here_those_are_used_that_cuda_is_to_see(
 def test_settings_do_not_change():
     with pytest.raises(Exception, match="immutable"):
         setattr(Settings.from_mapping({}), "redis_port", 1)  # noqa: B010
+
+
+def test_a_secret_is_read_from_a_file_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    (tmp_path / "REDIS_URL").write_text("redis://:p@host:1/0\n")
+    monkeypatch.setenv("SVD_SECRETS_DIR", str(tmp_path))
+    assert Settings.load().redis == "redis://:p@host:1/0"
+
+
+def test_a_variable_wins_over_the_file_of_a_secret_unless_it_is_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "SVD_FLOWER_BASIC_AUTH").write_text("file:secret")
+    monkeypatch.setenv("SVD_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("SVD_FLOWER_BASIC_AUTH", "ann:secret")
+    assert Settings.load().flower_basic_auth == "ann:secret"
+    monkeypatch.setenv("SVD_FLOWER_BASIC_AUTH", "")
+    assert Settings.load().flower_basic_auth == "file:secret"
+
+
+def test_only_secrets_are_read_from_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "SVD_LOG_LEVEL").write_text("DEBUG")
+    monkeypatch.setenv("SVD_SECRETS_DIR", str(tmp_path))
+    assert Settings.load().log_level == "INFO"
+
+
+def test_a_wrong_secret_in_a_file_is_refused_without_its_value(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "SVD_FLOWER_BASIC_AUTH").write_text("s3cret")
+    monkeypatch.setenv("SVD_SECRETS_DIR", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"SVD_FLOWER_BASIC_AUTH=\*\*\*"):
+        Settings.load()
+    (tmp_path / "SVD_FLOWER_BASIC_AUTH").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="cannot read the secret"):
+        Settings.load()

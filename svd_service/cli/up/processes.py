@@ -138,13 +138,11 @@ def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
 
 
 def _flower(settings: Settings, environment: dict[str, str]) -> Part:
-    host, port = address_of("SVD_FLOWER_BIND", settings.flower_bind)
     user, _, password = (settings.flower_basic_auth or "").partition(":")
     return Part(
         "flower",
-        (*_CELERY, "flower", f"--address={host}", f"--port={port}"),
-        # Not on the command line, which every user of this machine can read.
-        environment | {"FLOWER_BASIC_AUTH": settings.flower_basic_auth or ""},
+        (*_PYTHON, "svd_service", "flower"),
+        environment,
         where=f"{url_of(settings.flower_bind)}  (user {user}, password {password})",
     )
 

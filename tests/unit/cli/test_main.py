@@ -32,7 +32,7 @@ def test_the_client_brings_nothing_of_the_server() -> None:
     assert not loaded & {*SERVERS_PACKAGES, "svd_service.config", "svd_service.jobs", "svd_service.cli.up"}
 
 
-@pytest.mark.parametrize("command", ["up", "exporter"])
+@pytest.mark.parametrize("command", ["up", "exporter", "flower"])
 def test_without_the_servers_packages_it_says_how_to_install_them(command: str) -> None:
     done = python(WITHOUT_THEM, command)
     assert done.returncode == 1
@@ -42,5 +42,5 @@ def test_without_the_servers_packages_it_says_how_to_install_them(command: str) 
 
 def test_help_names_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "svd_service", "--help"], capture_output=True, text=True, check=True)
-    for command in ("generate", "status", "up", "exporter"):
+    for command in ("generate", "status", "up", "exporter", "flower"):
         assert command in done.stdout
