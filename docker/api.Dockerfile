@@ -1,9 +1,13 @@
-# The HTTP API, the courier, Flower and the exporter: everything but the model, so no torch. Build from the repository's root:
+# The HTTP API, webhook delivery, Flower and the exporter: everything but the model, so no torch. Build from the
+# repository's root:
 #   docker build -f docker/api.Dockerfile -t svd-service-api .
-# The base is any image with Python 3.11 or newer and its venv module as `python3`.
+# PYTHON_IMAGE is any image with Python 3.11 or newer and its venv module as `python3`. BUILD_IMAGE is used for
+# installing alone: the same, with whatever the build needs on your network (certificates, pip's settings), none of which
+# gets into the image (tools/images/build_image.sh makes one).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
-FROM ${PYTHON_IMAGE} AS build
+FROM ${BUILD_IMAGE} AS build
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # The dependencies are a layer of their own, made from their list alone, so that a change of the code fetches nothing.
@@ -19,7 +23,7 @@ RUN mkdir svd_service \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
-# What installs is of no use in the image, nor are the small model's weights: its other files describe it.
+# pip and setuptools are of no use in the image, nor are the small model's weights: its other files describe it.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
     && pip uninstall --yes pip setuptools \
     && find /opt/venv -name '*.safetensors' -delete
@@ -36,10 +40,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     SVD_BIND=0.0.0.0:8000 \
     SVD_EXPORTER_BIND=0.0.0.0:9808 \
+    SVD_FLOWER_BIND=0.0.0.0:5555 \
     SVD_DATA_DIR=/data
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
+# http.client: urllib would send the request to HTTP_PROXY where that is set.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
 CMD ["gunicorn", "-c", "python:svd_service.gunicorn", "svd_service.wsgi:application"]

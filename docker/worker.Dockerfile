@@ -1,12 +1,18 @@
 # The worker: the model and everything that makes videos. Build from the repository's root:
 #   docker build -f docker/worker.Dockerfile -t svd-service-worker .
-# torch's wheel brings the CUDA libraries; of the host it needs the NVIDIA driver and its container toolkit. The base is
-# any image of Debian or Ubuntu with Python 3.11 or newer and its venv module as `python3`.
+# torch's wheel brings the CUDA libraries; the host needs the NVIDIA driver and its container toolkit. For a CPU:
+#   --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu --build-arg COMPILER=
+# PYTHON_IMAGE is any image of Debian or Ubuntu with Python 3.11 or newer and its venv module as `python3`. BUILD_IMAGE is
+# used for installing alone: the same, with whatever the build needs on your network (certificates, pip's settings), none
+# of which gets into the image (tools/images/build_image.sh makes one).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
-FROM ${PYTHON_IMAGE} AS build
+FROM ${BUILD_IMAGE} AS build
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
+# The index of another build of torch. pip prefers that build (2.13.0+cpu) to PyPI's (2.13.0).
+ARG TORCH_INDEX_URL=
 # The dependencies are a layer of their own, made from their list alone: a change of the code fetches no gigabytes.
 # A folder of its own, too: setuptools would take the empty modules made here for the newer ones.
 WORKDIR /dependencies
@@ -16,25 +22,31 @@ COPY pyproject.toml ./
 RUN mkdir svd_service \
     && echo '__version__ = "0"' > svd_service/__init__.py \
     && touch README.md LICENSE \
-    && pip install --no-cache-dir '.[worker,s3,otel]'
+    && pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} '.[worker,s3,otel]'
+# torch.compile needs a C++ compiler and torch's headers when the worker runs. It is on by default on GPUs alone.
+ARG COMPILER=yes
+RUN site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+    && find "$site" -type d -name tests -prune -exec rm -r {} + \
+    && { [ -n "$COMPILER" ] || rm -r "$site/torch/include"; }
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
-# What installs is of no use in the image; setuptools stays, torch may want it.
+# pip is of no use in the image; setuptools stays, torch may want it.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
     && pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}
-# torch.compile writes C and C++ and has it compiled when the worker starts, against Python's headers. The official images
-# of Python have those beside it; where the base is Debian's own Python, they are a package.
-# Which versions there are is the base's business:
+ARG COMPILER=yes
+# The official images of Python have Python's headers; where the base is Debian's own Python, they are a package.
+# The base decides which versions there are:
 # hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ libc6-dev \
-    && { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
-        || apt-get install --yes --no-install-recommends libpython3-dev; } \
-    && apt-get clean \
-    && rm -rf /var/lib/apt/lists/*
+RUN [ -z "$COMPILER" ] || { \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends g++ libc6-dev \
+        && { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
+            || apt-get install --yes --no-install-recommends libpython3-dev; } \
+        && apt-get clean \
+        && rm -rf /var/lib/apt/lists/*; }
 # /data and /cache are made here so that new volumes mounted on them belong to the user, too. The number is the API
 # image's: both write to the same /data.
 RUN groupadd --gid 10001 svd \

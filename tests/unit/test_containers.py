@@ -1,10 +1,14 @@
+import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +19,26 @@ from svd_service.config import Settings
 from svd_service.ledger.jobs import Figures
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 from tests import promql
+from tools.harness.local import free_port
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose.yaml"
+WITHOUT_GPU = ROOT / "compose.cpu.yaml"
+PREPARE = ROOT / "docker" / "prepare.sh"
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 GRAFANA = ROOT / "docker" / "grafana"
 PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
 RULE_TESTS = Path(__file__).parent / "prometheus_rules.yml"
-#: Settings that compose.yaml gives no way to set: where Redis is, and what only Flower's own line is about.
+#: Settings that compose.yaml gives no way to set: where Redis is, and what only Flower uses.
 NOT_PASSED_ON = {
     *("REDIS_HOST", "REDIS_PORT", "REDIS_CA_FILE", "REDIS_CERT_FILE", "REDIS_KEY_FILE"),
-    *("REDIS_SENTINELS", "REDIS_SENTINEL_AUTH", "SVD_FLOWER_BIND", "SVD_FLOWER_BASIC_AUTH"),
+    *("REDIS_SENTINELS", "REDIS_SENTINEL_AUTH", "SVD_FLOWER_BASIC_AUTH"),
 }
+
+#: Of the shell, where a process has to go out through a proxy.
+PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 
 Service = dict[str, Any]
 
@@ -39,8 +49,26 @@ def compose() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def services(compose: dict[str, Any]) -> dict[str, Service]:
+def all_services(compose: dict[str, Any]) -> dict[str, Service]:
     return dict(compose["services"])
+
+
+@pytest.fixture(scope="module")
+def services(all_services: dict[str, Service]) -> dict[str, Service]:
+    """Those that stay, without `prepare`, which ends before they start."""
+    return {name: service for name, service in all_services.items() if name != "prepare"}
+
+
+class Tagged(yaml.SafeLoader):
+    """Reads Compose's own tags; `!reset` stands for nothing."""
+
+
+Tagged.add_constructor("!reset", lambda loader, node: None)
+
+
+@pytest.fixture(scope="module")
+def without_gpu() -> dict[str, Service]:
+    return dict(yaml.load(WITHOUT_GPU.read_text(), Tagged)["services"])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +94,122 @@ def test_there_is_an_image_for_the_api_and_one_for_the_worker(services: dict[str
 
 def test_only_the_api_is_published_beyond_this_machine(services: dict[str, Service]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert published == {"api": ["8000:8000"], "flower": ["127.0.0.1:5555:5555"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert published == {
+        "api": ["${SVD_PUBLISH:-127.0.0.1:8000}:8000"],
+        "flower": ["127.0.0.1:5555:5555"],
+        "grafana": ["127.0.0.1:3000:3000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+    }
+
+
+def test_a_first_start_needs_no_setting() -> None:
+    assert re.findall(r"\$\{\w+:?\?", COMPOSE.read_text() + WITHOUT_GPU.read_text()) == []
+
+
+def test_monitoring_is_a_profile_and_the_rest_is_not(services: dict[str, Service]) -> None:
+    profiles = {name: service.get("profiles") for name, service in services.items()}
+    assert {name for name, chosen in profiles.items() if chosen == ["monitoring"]} == {
+        "exporter",
+        "prometheus",
+        "grafana",
+    }
+    assert {name for name, chosen in profiles.items() if chosen is None} == {
+        "redis",
+        "api",
+        "worker",
+        "courier",
+        "flower",
+    }
+
+
+def test_the_override_for_a_cpu_takes_the_gpu_away_and_chooses_its_model(without_gpu: dict[str, Service]) -> None:
+    assert "deploy: !reset null" in WITHOUT_GPU.read_text()
+    worker = without_gpu["worker"]
+    assert worker["deploy"] is None
+    assert worker["build"]["args"]["COMPILER"] == ""
+    assert worker["image"] != yaml.safe_load(COMPOSE.read_text())["services"]["worker"]["image"]
+    assert without_gpu["api"]["environment"] == worker["environment"]
+    # An empty model is the default of a machine without CUDA: the nano model.
+    assert worker["environment"] == {"SVD_MODEL": "${SVD_MODEL:-}", "SVD_DEVICES": "${SVD_DEVICES:-cpu}"}
+
+
+def test_everything_waits_until_the_volumes_are_prepared(
+    services: dict[str, Service], all_services: dict[str, Service]
+) -> None:
+    prepare = all_services["prepare"]
+    assert (prepare["network_mode"], prepare["restart"], prepare["read_only"]) == ("none", "no", True)
+    assert prepare["cap_drop"] == ["ALL"]
+    writable = {mount.rsplit(":", 1)[0]: mount.rsplit(":", 1)[1] for mount in prepare["volumes"]}
+    for name, service in services.items():
+        uses = {mount.rsplit("}:", 1)[0] for mount in service.get("volumes", ()) if mount.startswith("${")}
+        if uses:
+            assert service["depends_on"]["prepare"] == {"condition": "service_completed_successfully"}, name
+            assert uses <= {mount.rstrip("}") for mount in writable}, name
+
+
+@pytest.mark.parametrize(
+    ("publish", "key"),
+    [
+        ("127.0.0.1:8000", False),
+        ("[::1]:8000", False),
+        ("0.0.0.0:8000", True),
+        ("8000", True),
+        ("192.168.1.5:80", True),
+    ],
+)
+def test_a_first_key_is_made_where_others_can_reach_the_api(publish: str, key: bool, tmp_path: Path) -> None:
+    said = prepared(tmp_path, SVD_PUBLISH=publish)
+    assert (tmp_path / "secrets" / "SVD_API_KEYS").exists() is key
+    if key:
+        (shown,) = re.findall(r"sk-svd-[\w-]+", said)
+        digest = hashlib.sha256(shown.encode()).hexdigest()
+        kept = Settings.from_mapping({"SVD_API_KEYS": (tmp_path / "secrets" / "SVD_API_KEYS").read_text().strip()})
+        assert kept.api_keys == f"first:{digest}:2"
+        assert "sk-svd" not in prepared(tmp_path, SVD_PUBLISH=publish)
+
+
+def test_a_service_with_keys_gets_no_other(tmp_path: Path) -> None:
+    assert "key" not in prepared(tmp_path, SVD_PUBLISH="0.0.0.0:8000", SVD_API_KEYS=f"ann:{'0' * 64}")
+
+
+def test_passwords_are_made_once_shown_once_and_kept(tmp_path: Path) -> None:
+    said = prepared(tmp_path)
+    flower = (tmp_path / "secrets" / "SVD_FLOWER_BASIC_AUTH").read_text().strip()
+    user, _, password = flower.partition(":")
+    assert f"user {user}, password {password}" in said
+    assert len(password) >= 20
+    assert Settings.from_mapping({"SVD_FLOWER_BASIC_AUTH": flower}).flower_basic_auth == flower
+    grafana = (tmp_path / "secrets" / "GRAFANA_ADMIN_PASSWORD").read_text().strip()
+    assert f"user admin, password {grafana}" in said
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "secrets").iterdir()} <= {0o400, 0o600}
+    assert prepared(tmp_path) == ""
+    assert (tmp_path / "secrets" / "SVD_FLOWER_BASIC_AUTH").read_text().strip() == flower
+
+
+def test_a_chosen_password_replaces_grafanas_and_none_is_made_for_flower(tmp_path: Path) -> None:
+    assert prepared(tmp_path, SVD_FLOWER_BASIC_AUTH="ann:secret", GRAFANA_ADMIN_PASSWORD="chosen") == ""
+    assert [path.name for path in (tmp_path / "secrets").iterdir()] == ["GRAFANA_ADMIN_PASSWORD"]
+    assert (tmp_path / "secrets" / "GRAFANA_ADMIN_PASSWORD").read_text() == "chosen\n"
+
+
+def test_folders_and_secrets_are_given_to_their_users(tmp_path: Path) -> None:
+    secret = tmp_path / "secrets" / "HF_TOKEN"
+    secret.parent.mkdir()
+    secret.write_text("hf_token")
+    inside = tmp_path / "data" / "results"
+    inside.mkdir(parents=True)
+    prepared(tmp_path)
+    changed = (tmp_path / "chown.log").read_text().splitlines()
+    assert f"-R 10001:10001 {tmp_path}/data" in changed
+    assert f"10001 {secret}" in changed
+    assert f"472 {tmp_path}/secrets/.GRAFANA_ADMIN_PASSWORD" in changed
+    assert secret.stat().st_mode & 0o777 == 0o400
+
+
+def test_a_folder_that_cannot_be_given_is_named(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        prepared(tmp_path, FAIL="1")
+    assert f"prepare: cannot give {tmp_path}/redis to user 10001" in failed.value.stderr
 
 
 def test_redis_keeps_every_job_and_drops_none(services: dict[str, Service]) -> None:
@@ -74,7 +217,8 @@ def test_redis_keeps_every_job_and_drops_none(services: dict[str, Service]) -> N
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
-    assert "redis:/data" in services["redis"]["volumes"]
+    assert options["--dir"] == "/data"
+    assert "${SVD_REDIS_VOLUME:-redis}:/data" in services["redis"]["volumes"]
 
 
 def test_only_those_who_need_redis_can_reach_it(compose: dict[str, Any], services: dict[str, Service]) -> None:
@@ -96,12 +240,13 @@ def test_no_service_can_write_outside_of_its_volumes(services: dict[str, Service
     assert [name for name, service in services.items() if not service.get("read_only")] == []
 
 
-def test_what_comes_from_the_repository_is_mounted_for_reading_only(services: dict[str, Service]) -> None:
-    mounts = [mount for service in services.values() for mount in service.get("volumes", ()) if mount.startswith(".")]
+def test_what_comes_from_the_repository_is_mounted_for_reading_only(all_services: dict[str, Service]) -> None:
+    volumes = [mount for service in all_services.values() for mount in service.get("volumes", ())]
+    mounts = [mount for mount in volumes if mount.startswith(".")]
     assert mounts
     for mount in mounts:
         source, _, mode = mount.split(":")
-        assert (ROOT / source).is_dir(), mount
+        assert (ROOT / source).exists(), mount
         assert mode == "ro", mount
 
 
@@ -114,7 +259,9 @@ def test_every_service_has_a_health_check_and_comes_back(services: dict[str, Ser
 def test_every_volume_and_network_that_is_used_is_declared(
     compose: dict[str, Any], services: dict[str, Service]
 ) -> None:
-    named = {mount.split(":")[0] for service in services.values() for mount in service.get("volumes", ())}
+    mounts = [mount for service in services.values() for mount in service.get("volumes", ())]
+    # Some of them can be a folder: ${SVD_DATA_VOLUME:-data}:/data
+    named = {re.sub(r"^\$\{\w+:-(\w+)\}", r"\1", mount).split(":")[0] for mount in mounts}
     assert {name for name in named if not name.startswith(".")} == set(compose["volumes"])
     assert {name for service in services.values() for name in service["networks"]} == set(compose["networks"])
 
@@ -124,8 +271,8 @@ def test_api_and_worker_agree_on_the_model_and_share_the_data(services: dict[str
     for name in ("SVD_MODEL", "SVD_MODEL_REVISION", "SVD_DATA_DIR", "REDIS_URL"):
         assert api["environment"][name] == worker["environment"][name], name
     assert api["environment"]["SVD_MODEL"]
-    assert "data:/data" in api["volumes"]
-    assert "data:/data" in worker["volumes"]
+    for service in (api, worker):
+        assert "${SVD_DATA_VOLUME:-data}:/data" in service["volumes"]
     assert api["user"] == worker["user"] == "10001:10001"
 
 
@@ -136,7 +283,7 @@ def test_the_worker_gets_the_gpus_and_time_to_finish_a_job(services: dict[str, S
     assert services["worker"]["init"] is True
 
 
-def test_the_courier_gets_out_and_time_to_hear_an_answer(services: dict[str, Service]) -> None:
+def test_the_courier_reaches_receivers_and_has_time_for_their_answer(services: dict[str, Service]) -> None:
     courier = services["courier"]
     assert "outside" in courier["networks"]
     assert int(courier["stop_grace_period"].removesuffix("s")) > Settings().webhook_timeout
@@ -150,7 +297,21 @@ def test_every_setting_can_be_set_in_containers(services: dict[str, Service]) ->
     assert ours - set(services["worker"]["environment"]) == NOT_PASSED_ON
     assert ours - set(services["courier"]["environment"]) == NOT_PASSED_ON
     others = {name for name in set(services["worker"]["environment"]) - ours if not name.startswith("OTEL_")}
-    assert others == {"HF_TOKEN"}
+    assert others == {"HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE"} | PROXIES
+    assert set(services["api"]["environment"]) >= PROXIES
+    assert set(services["courier"]["environment"]) >= PROXIES
+
+
+def test_health_checks_use_no_proxy(services: dict[str, Service]) -> None:
+    for name in ("api", "flower", "exporter"):
+        command, port = services[name]["healthcheck"]["test"][1:], {"api": 8000, "flower": 5555, "exporter": 9808}[name]
+        free = free_port()
+        with serving(free) as asked:
+            program = [sys.executable, *command[1:-1], command[-1].replace(str(port), str(free))]
+            environment = {"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
+            assert subprocess.run(program, env=environment, check=False, timeout=30).returncode == 0, name
+            assert len(asked) == 1
+        assert subprocess.run(program, env=environment, check=False, capture_output=True).returncode != 0, name
 
 
 def test_only_gunicorn_counts_across_processes(services: dict[str, Service]) -> None:
@@ -161,27 +322,34 @@ def test_only_gunicorn_counts_across_processes(services: dict[str, Service]) -> 
 
 
 def test_no_password_has_a_default(services: dict[str, Service]) -> None:
-    assert services["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${SVD_FLOWER_BASIC_AUTH:?")
-    assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_ADMIN_PASSWORD:?")
+    assert services["flower"]["environment"]["SVD_FLOWER_BASIC_AUTH"] is None
+    assert services["flower"]["command"] == ["svd-service", "flower"]
+    grafana = services["grafana"]["environment"]
+    assert [name for name in grafana if "PASSWORD" in name] == ["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+    secrets = "${SVD_SECRETS_VOLUME:-secrets}:/run/secrets:ro"
+    readers = {name for name, service in services.items() if secrets in service.get("volumes", ())}
+    assert readers == {"api", "worker", "courier", "flower", "grafana"}
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_an_image_is_small_in_rights_and_has_a_base_of_ones_choice(dockerfile: Path) -> None:
     lines = dockerfile.read_text().splitlines()
     assert [line for line in lines if line.startswith("FROM")] == [
-        "FROM ${PYTHON_IMAGE} AS build",
+        "FROM ${BUILD_IMAGE} AS build",
         "FROM ${PYTHON_IMAGE}",
     ]
     assert "ARG PYTHON_IMAGE=python:3.11-slim-bookworm" in lines
+    assert "ARG BUILD_IMAGE=${PYTHON_IMAGE}" in lines
     assert "USER 10001:10001" in lines
     assert any(line.startswith("HEALTHCHECK") for line in lines)
     assert all("--no-cache-dir" in line for line in lines if "pip install" in line)
 
 
-def test_the_worker_has_a_compiler_and_pythons_headers_when_it_runs_and_the_api_has_neither() -> None:
+def test_the_worker_has_a_compiler_and_pythons_headers_unless_they_are_left_out_and_the_api_has_neither() -> None:
     worker, api = (last_stage(ROOT / "docker" / f"{name}.Dockerfile") for name in ("worker", "api"))
     (run,) = [instruction for instruction in worker if "apt-get" in instruction]
-    assert run.startswith("RUN ")
+    assert run.startswith('RUN [ -z "$COMPILER" ] || {')
+    assert worker[worker.index(run) - 1] == "ARG COMPILER=yes"
     assert worker.index(run) < worker.index("USER 10001:10001")
     always, without_headers = (words.split() for words in re.findall(r"apt-get install ([^&|;]+)", run))
     # Triton calls gcc, which g++ brings along; inductor's C++ wants the C library's headers, too.
@@ -190,12 +358,12 @@ def test_the_worker_has_a_compiler_and_pythons_headers_when_it_runs_and_the_api_
     assert run.index("g++") < run.index("Python.h") < run.index("libpython3-dev")
     for options in (always, without_headers):
         assert {"--yes", "--no-install-recommends"} <= set(options)
-    assert run.endswith("&& apt-get clean && rm -rf /var/lib/apt/lists/*")
+    assert run.endswith("&& apt-get clean && rm -rf /var/lib/apt/lists/*; }")
     assert [instruction for instruction in api if "apt-get" in instruction] == []
 
 
 def test_what_a_worker_keeps_for_its_next_start_lies_in_volumes(services: dict[str, Service]) -> None:
-    mounted = {Path(mount.split(":")[1]) for mount in services["worker"]["volumes"]}
+    mounted = {Path(mount.removesuffix(":ro").rpartition(":")[2]) for mount in services["worker"]["volumes"]}
     (environment,) = [one for one in last_stage(ROOT / "docker" / "worker.Dockerfile") if one.startswith("ENV ")]
     kept = dict(word.split("=", 1) for word in environment.split()[1:])
     for name in ("HF_HOME", "CUDA_CACHE_PATH", "SVD_DATA_DIR"):
@@ -220,7 +388,7 @@ def test_a_health_check_asks_the_same_in_the_image_and_in_compose(services: dict
     for name in ("api", "worker"):
         image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
         command = services[name]["healthcheck"]["test"][-1].replace("$$", "$")
-        assert command in image, name
+        assert f'"{command}"' in image, name
 
 
 def test_promtool_accepts_what_prometheus_is_to_scrape(promtool: str) -> None:
@@ -330,7 +498,7 @@ def test_prometheus_reads_the_rules(services: dict[str, Service]) -> None:
     configured = yaml.safe_load(PROMETHEUS.read_text())["rule_files"]
     assert {path for pattern in configured for path in PROMETHEUS.parent.glob(pattern)} == set(promql.RULES)
     assert "./docker/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
-    assert "data:/data:ro" in services["exporter"]["volumes"]  # for the alert about the disk
+    assert "${SVD_DATA_VOLUME:-data}:/data:ro" in services["exporter"]["volumes"]  # for the alert about the disk
 
 
 def test_promtool_understands_every_query_of_the_dashboard(
@@ -375,6 +543,50 @@ def run(*command: str) -> tuple[int, str]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
     )
     return ended.returncode, ended.stdout
+
+
+def prepared(folder: Path, **variables: str) -> str:
+    """Runs docker/prepare.sh on folders in `folder`; returns what it shows. `chown` only writes down its arguments."""
+    for name in ("redis", "data", "cache", "secrets"):
+        (folder / name).mkdir(exist_ok=True)
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    chown = programs / "chown"
+    chown.write_text(f'#!/bin/sh\n[ -z "${{FAIL:-}}" ] || exit 1\necho "$@" >>{folder}/chown.log\n')
+    chown.chmod(0o755)
+    script = folder / "prepare.sh"
+    script.write_text(re.sub(r"(?<=[\s\"])/(redis|data|cache|secrets)\b", rf"{folder}/\1", PREPARE.read_text()))
+    ended = subprocess.run(
+        ["sh", str(script)],
+        env={"SVD_PUBLISH": "127.0.0.1:8000", **variables, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ended.stdout
+
+
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[list[str]]:
+    """An HTTP server that answers every GET with 200; the paths that were requested."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield paths
+        server.shutdown()
+        thread.join()
 
 
 def drawn(dashboard: dict[str, Any]) -> list[dict[str, Any]]:

@@ -28,8 +28,8 @@ SERVICES = sorted(SYSTEMD.glob("*.service"))
 #: Kubernetes' version that docs/deployment.md names; its schemas come with kubernetes-validate.
 VERSION = "1.37"
 
-#: Variables that other programs read: the hub's client, CUDA, Flower.
-OF_OTHERS = {"HF_TOKEN", "HF_HOME", "CUDA_CACHE_PATH", "FLOWER_BASIC_AUTH"}
+#: Variables that other programs read: the hub's client, CUDA.
+OF_OTHERS = {"HF_TOKEN", "HF_HOME", "CUDA_CACHE_PATH"}
 
 #: Kinds that are no part of Kubernetes.
 BEYOND = {"ScaledObject", "Kustomization"}
@@ -157,13 +157,14 @@ def test_the_settings_can_be_used() -> None:
 
 def test_ports_and_folders_are_those_of_the_images() -> None:
     api, worker = ((ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in ("api", "worker"))
+    (flower,) = re.findall(r"SVD_FLOWER_BIND=0\.0\.0\.0:(\d+)", api)
     for name, variable in (("api", "SVD_BIND"), ("exporter", "SVD_EXPORTER_BIND")):
         (port,) = re.findall(rf"{variable}=0\.0\.0\.0:(\d+)", api)
         assert [each["containerPort"] for each in container(name)["ports"]] == [int(port)]
         scraped = WORKLOADS[name]["spec"]["template"]["metadata"]["annotations"]
         assert scraped == {"prometheus.io/scrape": "true", "prometheus.io/port": port}
     (port,) = container("flower")["ports"]
-    assert f"--port={port['containerPort']}" in container("flower")["command"]
+    assert port["containerPort"] == int(flower)
     for name, dockerfile in (("api", api), ("worker", worker)):
         mounted = {mount["mountPath"] for mount in container(name)["volumeMounts"]} - {"/tmp"}
         (made,) = re.findall(r"install -d -o svd -g svd (.*)$", dockerfile, re.MULTILINE)
@@ -344,7 +345,7 @@ def test_the_units_start_what_compose_starts() -> None:
     assert commands["svd-exporter"] == compose["services"]["exporter"]["command"][1:]
     courier = [word.replace("%%", "%") for word in commands["svd-courier"]]
     assert courier == compose["services"]["courier"]["command"][1:] == container("courier")["command"][1:]
-    assert commands["svd-flower"][:-2] == compose["services"]["flower"]["command"][1:-2]
+    assert commands["svd-flower"] == compose["services"]["flower"]["command"][1:] == container("flower")["command"][1:]
     for name in ("api", "worker"):
         image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
         (command,) = re.findall(r"^CMD \[(.*)\]$", image, re.MULTILINE)
