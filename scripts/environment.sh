@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: a virtual environment in .venv with what they need, made or brought up to date.
+# Sourced by the other scripts: creates or updates the virtual environment .venv.
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
@@ -7,7 +7,7 @@ die() {
   exit 1
 }
 
-# The first Python on the PATH that is new enough and can make virtual environments.
+# Print the first Python on the PATH that is new enough and has the venv module.
 find_python() {
   local candidate
   for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
@@ -16,24 +16,31 @@ find_python() {
       return
     fi
   done
-  die "There is no Python 3.11 or newer with the venv module here (on Debian and Ubuntu: apt install python3 python3-venv)."
+  die "Found no Python 3.11 or newer with the venv module (on Debian and Ubuntu: apt install python3 python3-venv)."
 }
 
-# ensure_environment EXTRA: .venv has this checkout with EXTRA. Does nothing when that was done since pyproject.toml last
-# changed; the stamp also names the folder, since an environment that was moved does not work.
+# ensure_environment EXTRA: .venv has this checkout with EXTRA, in the versions of requirements/. Does nothing when that was
+# done since pyproject.toml or the versions last changed; the stamp also names the folder, since an environment that was
+# moved does not work.
 ensure_environment() {
   local extra=$1 stamp=.venv/.installed-$1 now
-  now="$(cksum <pyproject.toml) $PWD"
+  now="$(cat pyproject.toml "requirements/$extra.txt" requirements/torch.txt | cksum) $PWD"
   if [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null; then
     [ "$(cat "$stamp" 2>/dev/null)" != "$now" ] || return 0
   else
     local python
     python=$(find_python) || exit 1
-    say "Making a virtual environment in .venv with $("$python" --version) …"
+    say "Creating a virtual environment in .venv with $("$python" --version) …"
     "$python" -m venv --clear .venv
   fi
   say "Installing svd-service[$extra] into .venv (the first time, this downloads PyTorch) …"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]" ||
-    die "The installation failed; what pip says is above."
+  # PyTorch comes first and without hashes: which build pip takes depends on the machine. Everything else is what was locked.
+  {
+    install_packages --constraint requirements/torch.txt torch &&
+      install_packages --no-deps --require-hashes --requirement "requirements/$extra.txt" &&
+      install_packages --no-deps --editable .
+  } || die "The installation failed; see pip's messages above."
   printf '%s\n' "$now" >"$stamp"
 }
+
+install_packages() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }

@@ -1,30 +1,39 @@
 #!/usr/bin/env bash
-# From nothing to green: makes .venv if there is none, installs, checks, tests.
+# Create the environment, install, run the static checks and the tests.
 #
-# usage: scripts/test.sh [PYTEST'S ARGUMENTS]      with arguments, neither checks nor coverage: just these tests
+# usage: scripts/test.sh [--thorough]            everything; --thorough adds the long proofs (chaos, fuzzing, state machines)
+#        scripts/test.sh --checks                the static checks alone
+#        scripts/test.sh PYTEST'S ARGUMENTS      just these tests, without checks and coverage
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
 
 ensure_environment test
-if [ $# -gt 0 ]; then
-  exec .venv/bin/python -m pytest "$@"
-fi
+marked=(-m 'not thorough')
+case ${1:-} in
+  '') ;;
+  --checks) exec scripts/check.sh ;;
+  --thorough)
+    [ $# = 1 ] || die "--thorough takes no further arguments."
+    marked=()
+    ;;
+  *) exec .venv/bin/python -m pytest "$@" ;;
+esac
 scripts/check.sh
 
-# What stays in pytest's own process keeps one core busy; whole services mostly wait, for steps, leases and each other. So
-# the two run side by side, the first on one core and as one who gives way; what it has to say comes last.
-alone=(tests/unit tests/contracts)
-said=$(mktemp)
-trap 'rm -f "$said"' EXIT
-# Coverage is of the two rooms that decide what becomes of a job; the others' tests are judged by eye.
-OMP_NUM_THREADS=1 nice -n 5 .venv/bin/python -m pytest "${alone[@]}" -p no:cacheprovider \
-  --cov=svd_service.jobs --cov=svd_service.api --cov-fail-under=90 >"$said" 2>&1 &
-beside=$!
+# Unit tests keep a core busy; whole services mostly wait, for steps, leases and each other. So the two run side by side,
+# the unit tests in one process on one core and with lower priority. Their output comes last.
+unit=(tests/unit tests/contracts)
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+# Coverage is required of the rooms that decide what becomes of a job.
+OMP_NUM_THREADS=1 nice -n 5 .venv/bin/python -m pytest "${unit[@]}" "${marked[@]}" -p no:cacheprovider \
+  --cov=svd_service.jobs --cov=svd_service.ledger --cov=svd_service.api --cov-fail-under=90 >"$output" 2>&1 &
+unit_tests=$!
 
 status=0
-.venv/bin/python -m pytest "${alone[@]/#/--ignore=}" || status=$?
-wait "$beside" || status=$?
-cat "$said"
+.venv/bin/python -m pytest "${unit[@]/#/--ignore=}" "${marked[@]}" || status=$?
+wait "$unit_tests" || status=$?
+cat "$output"
 exit "$status"

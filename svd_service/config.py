@@ -8,6 +8,7 @@ import functools
 import glob
 import itertools
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -20,8 +21,8 @@ from msgspec import Meta
 CUDA_MODEL: Final = "stabilityai/stable-video-diffusion-img2vid-xt"
 CPU_MODEL: Final = str(Path(__file__).resolve().parent / "models" / "nano")
 
-#: The levers of `svd_service.video.optimizations`, by name.
-LEVERS: Final = (
+#: The optimizations of `svd_service.video.optimizations`, by name.
+OPTIMIZATIONS: Final = (
     "constant_cross_attention",
     "fused_qkv",
     "lerp",
@@ -49,6 +50,9 @@ _VARIABLES: Final = {
     "multiprocess_dir": "PROMETHEUS_MULTIPROC_DIR",
 }
 
+#: Deprecated environment variables and the fields that have their values, for one release.
+_DEPRECATED: Final = {"SVD_LEVERS": "optimizations"}
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Size = Annotated[int, Meta(ge=64, le=4096, multiple_of=8)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -60,8 +64,8 @@ Place = Annotated[
     Meta(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?|/.*)?$"),
 ]
 HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$")]
-_LEVER: Final = f"(auto|none|-?({'|'.join(LEVERS)}))"
-Levers = Annotated[str, Meta(pattern=rf"^ *{_LEVER}( *, *{_LEVER})* *$")]
+_OPTIMIZATION: Final = f"(auto|none|-?({'|'.join(OPTIMIZATIONS)}))"
+Optimizations = Annotated[str, Meta(pattern=rf"^ *{_OPTIMIZATION}( *, *{_OPTIMIZATION})* *$")]
 _PROFILE: Final = "(exact|draft)"
 WebhookSecrets = Annotated[str, Meta(pattern=r"^( *whsec_[A-Za-z0-9+/]{32,86}={0,2} *(,|$))*$")]
 Hosts = Annotated[str, Meta(pattern=r"^([^\s,:@/]+:\d{1,5}( *, *[^\s,:@/]+:\d{1,5})*)?$")]
@@ -155,8 +159,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     cpu_threads: Annotated[
         int, Meta(ge=0, description="Threads of a CPU process; 0: the cores shared among the processes.")
     ] = 0
-    levers: Annotated[
-        Levers,
+    optimizations: Annotated[
+        Optimizations,
         Meta(
             description="What makes the same video in less time: `auto` (what pays on the device), `none`, and names "
             "to add or, with a `-` before them, to leave out: `-fused_qkv`, `none,lerp`."
@@ -404,6 +408,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             ConfigurationError: a variable has a value that cannot be used.
         """
         given = {name: values[name] for name in cls.variables().values() if values.get(name) not in {None, ""}}
+        for old, field in _DEPRECATED.items():
+            if values.get(old) not in {None, ""}:
+                warnings.warn(f"{old} is deprecated: use {variable(field)}", FutureWarning, stacklevel=2)
+                given.setdefault(variable(field), values[old])
         # One by one, so that the message can name the variable and show its value.
         for name, value in given.items():
             try:

@@ -191,7 +191,7 @@ class JobService:
             "picture": hashlib.sha256(picture).hexdigest(),
             "parameters": parameters.to_dict(),
             "model": {"source": model.source, **model.summary()},
-            "levers": self.settings.levers,
+            "optimizations": self.settings.optimizations,
             "version": __version__,
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

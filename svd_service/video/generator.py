@@ -21,11 +21,11 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.jobs import DeviceMemory
 from svd_service.parameters import Fit
 from svd_service.video.compilation import Compiled
-from svd_service.video.memory_plan import FAST, Way
-from svd_service.video.oom_fallback import Ladder
-from svd_service.video.optimizations import Lever, pull
+from svd_service.video.memory_plan import FAST, MemoryPlan
+from svd_service.video.oom_fallback import OOMFallback
+from svd_service.video.optimizations import Optimization, apply
 from svd_service.video.pipeline import Pipeline
-from svd_service.video.preview import MakeSketch, Sketches
+from svd_service.video.preview import MakePreview, PreviewSampler
 from svd_service.video.schedules import sigmas
 from svd_service.video.writer import Frame
 
@@ -40,8 +40,8 @@ class Generator:
     """A pipeline on a device. It makes one video at a time: what a video needs from step to step, the pipeline holds.
 
     `device` names the hardware; `origin` is what of a video's provenance is the same for every video made here.
-    `levers` are pulled when it is made, for good; without any it is the stock pipeline. `place` is where it works, if
-    that is not where `pipe` is already (which it is not with `way.model_offload`); `way` is how its memory is used.
+    `optimizations` are applied once, at creation; without any it is the stock pipeline. `place` is the device to work
+    on if `pipe` is not there yet (as with `plan.model_offload`); `plan` is the memory plan.
     """
 
     def __init__(
@@ -49,21 +49,21 @@ class Generator:
         pipe: Pipeline,
         model: Model,
         revision: str | None,
-        levers: Collection[Lever] = (),
-        way: Way = FAST,
+        optimizations: Collection[Optimization] = (),
+        plan: MemoryPlan = FAST,
         place: torch.device | None = None,
     ) -> None:
-        self.levers = frozenset(levers)
-        pull(pipe, self.levers)
+        self.optimizations = frozenset(optimizations)
+        apply(pipe, self.optimizations)
         self._compiled = [each for each in (pipe.unet.forward, pipe.vae.decoder.forward) if isinstance(each, Compiled)]
         self._defaults = model.defaults
         self._pipe = pipe
         self._profiles = model.profiles
         self._place: torch.device = place or pipe.device
-        self.way = way
+        self.plan = plan
         self._precision: torch.dtype = pipe.unet.dtype
         self._vae_precision: torch.dtype = pipe.vae.dtype
-        self._ladder = Ladder(pipe, self._place, way)
+        self._ladder = OOMFallback(pipe, self._place, plan)
         self.device = _name(self._place)
         self.origin: dict[str, Any] = {
             "model": {
@@ -74,13 +74,13 @@ class Generator:
             },
             "device": self.device,
             "precision": str(self._precision).removeprefix("torch."),
-            "levers": sorted(self.levers),
+            "optimizations": sorted(self.optimizations),
         }
 
     def warm_up(self) -> None:
         """Make a video of nothing, so that what is to be compiled is, for the model's own size. Else it does nothing.
 
-        Without a compiler, or where it fails, the generator goes on without that lever.
+        Without a compiler, or where it fails, the generator goes on without that optimization.
 
         Raises:
             torch.AcceleratorError: the device is lost to this process, as in `generate`.
@@ -100,11 +100,11 @@ class Generator:
                     next(frames)
         except torch.AcceleratorError:
             raise
-        except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own
+        except Exception as error:  # noqa: BLE001 - compilers fail in plans of their own
             reason = str(error).strip().partition("\n")[0]
             logger.warning("going on without compiling (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
-            self.levers -= {Lever.COMPILE}
-            self.origin["levers"] = sorted(self.levers)
+            self.optimizations -= {Optimization.COMPILE}
+            self.origin["optimizations"] = sorted(self.optimizations)
             return
         logger.info("warmed up in %.1f s", time.monotonic() - began)
 
@@ -128,14 +128,14 @@ class Generator:
         picture: Image.Image,
         parameters: Parameters,
         on_progress: OnProgress,
-        on_sketch: Callable[[MakeSketch], None] | None = None,
+        on_preview: Callable[[MakePreview], None] | None = None,
     ) -> abc.Generator[Frame, None, None]:
         """The video's frames one by one: RGB, uint8, shape (height, width, 3); those of the stock pipeline.
 
         `picture` is RGB and has the size asked for. No more than `decode_chunk_size` frames are made ahead, unless the
-        lever for that is off. `on_sketch` hears now and then, while the video is sampled, of what makes a sketch of its
-        frame halfway through; the frames are the same without it. When `on_progress` raises, or the iterator is
-        closed, the work ends there and the generator can be used again.
+        optimization for that is off. `on_preview` is called from time to time during sampling with a function that
+        makes a preview of the middle frame; the frames are the same without it. When `on_progress` raises, or the
+        iterator is closed, the work ends there and the generator can be used again.
 
         Raises:
             ValueError: the picture has another mode or size.
@@ -150,11 +150,11 @@ class Generator:
             on_progress(Progress(Phase.PREPARING))
             self._ladder.begin(parameters.decode_chunk_size)
             latents = self._ladder.sample(
-                lambda: self._sample(picture, parameters, on_progress, on_sketch),
+                lambda: self._sample(picture, parameters, on_progress, on_preview),
                 guided=self._guidance(parameters)[1] > 1,
             )
             frames = self._decode(latents, on_progress)
-            yield from frames if Lever.OVERLAPPED_ENCODING in self.levers else list(frames)
+            yield from frames if Optimization.OVERLAPPED_ENCODING in self.optimizations else list(frames)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
@@ -169,7 +169,7 @@ class Generator:
         picture: Image.Image,
         parameters: Parameters,
         on_progress: OnProgress,
-        on_sketch: Callable[[MakeSketch], None] | None = None,
+        on_preview: Callable[[MakePreview], None] | None = None,
     ) -> torch.Tensor:
         """Latents of shape (frames, channels, height / 8, width / 8)."""
         steps = parameters.num_inference_steps
@@ -183,15 +183,15 @@ class Generator:
 
         def step_ended(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             on_progress(Progress(Phase.SAMPLING, step + 1 - gate.behind(), steps))
-            if sketches is not None:
-                sketches.step_ended(last=step + 1 == steps)
+            if previews is not None:
+                previews.step_ended(last=step + 1 == steps)
             return tensors
 
         middle = parameters.num_frames // 2  # as the thumbnail
-        sketches = Sketches(self._pipe, picture, middle, on_sketch) if on_sketch is not None else None
+        previews = PreviewSampler(self._pipe, picture, middle, on_preview) if on_preview is not None else None
         self._pipe.on_begin = begin
         least, greatest = self._guidance(parameters)
-        with sketches or nullcontext():
+        with previews or nullcontext():
             output = self._pipe(
                 picture,
                 width=parameters.width,
@@ -235,7 +235,7 @@ class Generator:
         latents = 1 / vae.config.scaling_factor * latents[:size]
         pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
         pixels = (pixels * 0.5 + 0.5).clamp(0, 1)
-        if Lever.DEVICE_UINT8 in self.levers:
+        if Optimization.DEVICE_UINT8 in self.optimizations:
             pixels = pixels.mul(255).round().to(torch.uint8)
         frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         rounded: Frame = frames if frames.dtype == np.uint8 else (frames * 255).round().astype(np.uint8)
@@ -270,7 +270,7 @@ class _Gate:
         self._last: torch.cuda.Event | None = None
 
     def behind(self) -> int:
-        """A step is in the queue: wait for the one before it; returns how many steps may still be under way."""
+        """A step is in the queue: wait for the one before it; returns how many steps may still be under plan."""
         if self._place.type != "cuda":
             return 0
         before, self._last = self._last, torch.cuda.Event()

@@ -12,8 +12,8 @@ from transformers.utils import logging as transformers_logging
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from svd_service.video.generator import CPU, Generator
-from svd_service.video.memory_plan import GB, HOST, Way, choose, need
-from svd_service.video.optimizations import Lever, chosen
+from svd_service.video.memory_plan import GB, HOST, MemoryPlan, choose, need
+from svd_service.video.optimizations import Optimization, chosen
 from svd_service.video.pipeline import Pipeline
 from svd_service.video.weights import ModelLoadError, Weights, find
 
@@ -22,11 +22,13 @@ __all__ = ["Generator", "ModelLoadError", "load"]
 logger = logging.getLogger(__name__)
 
 
-def load(model: Model, device: str, settings: Settings, levers: Collection[Lever] | None = None) -> Generator:
+def load(
+    model: Model, device: str, settings: Settings, optimizations: Collection[Optimization] | None = None
+) -> Generator:
     """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number (or name) in half.
 
     A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number was outside.
-    Where no `levers` are named, the settings decide.
+    Where no `optimizations` are named, the settings decide.
 
     Raises:
         ModelLoadError: there is no such device, or the weights cannot be had or opened.
@@ -36,18 +38,18 @@ def load(model: Model, device: str, settings: Settings, levers: Collection[Lever
     torch.set_num_threads(_threads(settings))
     weights = find(model, half=place != CPU)
     precision = torch.float32 if place == CPU else torch.float16
-    if levers is None:
-        levers = chosen(settings.levers, place)
+    if optimizations is None:
+        optimizations = chosen(settings.optimizations, place)
     pipe = _open(weights, precision)
-    way = _way(pipe, model, place, settings)
-    if way.model_offload:
+    plan = _plan(pipe, model, place, settings)
+    if plan.model_offload:
         # What was compiled would have to follow its weights from the host to the device and back.
-        levers = set(levers) - {Lever.COMPILE}
+        optimizations = set(optimizations) - {Optimization.COMPILE}
     else:
         _move(pipe, place)
-    generator = Generator(pipe, model, weights.revision, levers, way, place)
+    generator = Generator(pipe, model, weights.revision, optimizations, plan, place)
     logger.info("loaded %s on %s in %.1f s", model.name, generator.device, time.monotonic() - began)
-    logger.info("levers: %s", ", ".join(sorted(generator.levers)) or "none")
+    logger.info("optimizations: %s", ", ".join(sorted(generator.optimizations)) or "none")
     if not model.trained:
         logger.warning("the weights of %s are untrained: its videos are noise", model.name)
     return generator
@@ -72,7 +74,7 @@ def _threads(settings: Settings) -> int:
     return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
 
 
-def _way(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) -> Way:
+def _plan(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) -> MemoryPlan:
     """How memory is to be used, and a word about it in the log."""
     if place == CPU:
         if settings.memory != "auto":
@@ -80,18 +82,18 @@ def _way(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) 
         return HOST
     free, _ = torch.cuda.mem_get_info(place)
     parts = {name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    way = choose(settings.memory, free, model.defaults, parts)
-    takes = need(way, model.defaults, parts)
+    plan = choose(settings.memory, free, model.defaults, parts)
+    takes = need(plan, model.defaults, parts)
     logger.info(
         "memory: %s (SVD_MEMORY=%s), which takes %.1f GB or so of %.1f GB that are free",
-        way.name,
+        plan.name,
         settings.memory,
         takes / GB,
         free / GB,
     )
     if takes > free:
         logger.warning("memory: that is more than there is; jobs may need to be repeated with less, or fail")
-    return way
+    return plan
 
 
 def _bytes(part: torch.nn.Module) -> int:

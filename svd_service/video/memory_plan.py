@@ -1,4 +1,4 @@
-"""How a device's memory is used from the start, so that a video fits: the fastest way of those that do.
+"""How a device's memory is used from the start, so that a video fits: the fastest plan of those that do.
 
 The figures are computed, not measured: `python -m tools.memory_table` runs the real architectures
 on torch's meta device and counts the bytes of activations that live at one time. What an allocator adds is a guess.
@@ -14,8 +14,8 @@ GB: Final = 1e9
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way, by the name that `SVD_MEMORY` has for it.
+class MemoryPlan:
+    """One plan, by the name that `SVD_MEMORY` has for it.
 
     `split_guidance`: the UNet sees the video with and without the picture one after the other, not as one batch.
     `forward_chunking`: its feed-forward layers one frame at a time. `model_offload`: each part of the model is on the
@@ -30,16 +30,16 @@ class Way:
 
 
 #: From the fastest to the one that needs least.
-WAYS: Final = (
-    Way("fast"),
-    Way("lean", split_guidance=True, most_decoded=2),
-    Way("small", split_guidance=True, forward_chunking=True, most_decoded=1),
-    Way("least", split_guidance=True, forward_chunking=True, model_offload=True, most_decoded=1),
+MEMORY_PLANS: Final = (
+    MemoryPlan("fast"),
+    MemoryPlan("lean", split_guidance=True, most_decoded=2),
+    MemoryPlan("small", split_guidance=True, forward_chunking=True, most_decoded=1),
+    MemoryPlan("least", split_guidance=True, forward_chunking=True, model_offload=True, most_decoded=1),
 )
-FAST: Final = WAYS[0]
+FAST: Final = MEMORY_PLANS[0]
 
 #: That of a CPU, which has none of its own.
-HOST: Final = Way("host")
+HOST: Final = MemoryPlan("host")
 
 #: Activations in half precision at 25 frames of 1024x576. Of the UNet: by whether it sees both halves of the guidance
 #: at once, and whether its feed-forward layers take one frame at a time. Of the decoder: for each frame.
@@ -52,25 +52,25 @@ _MARGIN: Final = 1.1
 _RESERVE: Final = 0.3 * GB
 
 
-def need(way: Way, video: Defaults, parts: Mapping[str, int]) -> float:
+def need(plan: MemoryPlan, video: Defaults, parts: Mapping[str, int]) -> float:
     """Bytes of device memory that `video` takes; `parts` are the bytes of weights of `unet`, `vae` and the others."""
     pixels = video.width * video.height / _PIXELS
-    at_once = video.max_guidance_scale > 1 and not way.split_guidance
-    sampling = _UNET[at_once, way.forward_chunking] * pixels * video.num_frames / _FRAMES
-    decoded = min(video.decode_chunk_size, video.num_frames, way.most_decoded or video.num_frames)
+    at_once = video.max_guidance_scale > 1 and not plan.split_guidance
+    sampling = _UNET[at_once, plan.forward_chunking] * pixels * video.num_frames / _FRAMES
+    decoded = min(video.decode_chunk_size, video.num_frames, plan.most_decoded or video.num_frames)
     decoding = _DECODED_FRAME * pixels * decoded
-    if way.model_offload:
+    if plan.model_offload:
         peak = max(parts["unet"] + sampling, parts["vae"] + decoding, *parts.values())
     else:
         peak = sum(parts.values()) + max(sampling, decoding)
     return peak * _MARGIN + _RESERVE
 
 
-def choose(setting: str, free: float, video: Defaults, parts: Mapping[str, int]) -> Way:
-    """The way that `setting` names; for `auto`, the fastest that fits into `free` bytes, or else the last.
+def choose(setting: str, free: float, video: Defaults, parts: Mapping[str, int]) -> MemoryPlan:
+    """The plan that `setting` names; for `auto`, the fastest that fits into `free` bytes, or else the last.
 
-    Whether a request for more than `video` fits is left to the ladder (`memory`), which finds out by trying.
+    Whether a request for more than `video` fits is left to the fallback (`memory`), which finds out by trying.
     """
     if setting != "auto":
-        return next(way for way in WAYS if way.name == setting)
-    return next((way for way in WAYS if need(way, video, parts) <= free), WAYS[-1])
+        return next(plan for plan in MEMORY_PLANS if plan.name == setting)
+    return next((plan for plan in MEMORY_PLANS if need(plan, video, parts) <= free), MEMORY_PLANS[-1])

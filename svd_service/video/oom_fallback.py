@@ -1,13 +1,13 @@
 """What is tried when a device's memory does not suffice for a video: less at a time, and slower.
 
-The rungs, of which only as many are taken as needed, and only for the video in hand:
+The measures; only as many are taken as needed, and only for the current video:
 
 - decoding: half as many frames at once, down to one. It changes the pixels a little, so the video's provenance tells.
 - sampling: the two halves of the guidance one after the other; then the UNet's feed-forward layers one frame at a time
   (diffusers' forward chunking). The same arithmetic.
 - both, on CUDA only: each part of the model is on the device while it is needed, else in the host's memory.
 
-Where it begins, `budget` says: on a small device some rungs are taken from the start.
+The memory plan (`memory_plan.py`) decides where it begins: on a small device some measures are taken from the start.
 
 Only what failed is repeated: a chunk of frames, or the sampling. After Hugging Face's guide to memory for diffusers.
 """
@@ -23,7 +23,7 @@ from diffusers import StableVideoDiffusionPipeline
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
 
 from svd_service.jobs.job import Phase
-from svd_service.video.memory_plan import FAST, Way
+from svd_service.video.memory_plan import FAST, MemoryPlan
 
 logger = logging.getLogger(__name__)
 
@@ -49,20 +49,21 @@ class Thrift:
         return {**asdict(self), "attempts": list(self.attempts)}
 
 
-class Ladder:
-    """Runs the parts of a video's generation on `pipe`, each again on the next rung when it runs out of memory.
+class OOMFallback:
+    """Runs the parts of a video's generation on `pipe`; a part that runs out of memory is repeated with the next
+    measure.
 
-    `thrift` tells of the present video, or of the last one. Every video begins in `way`.
+    `thrift` describes the current video, or the last one. Every video begins with `plan`.
     """
 
-    def __init__(self, pipe: StableVideoDiffusionPipeline, place: torch.device, way: Way = FAST) -> None:
+    def __init__(self, pipe: StableVideoDiffusionPipeline, place: torch.device, plan: MemoryPlan = FAST) -> None:
         self._pipe = pipe
         self._place = place
-        self._way = way
+        self._plan = plan
         self._halves = _Halves(pipe.unet)
         self._offloaded = False
         self.thrift = self._usual(1)
-        if way.model_offload:
+        if plan.model_offload:
             self._offload()
         self._take(self.thrift)
 
@@ -72,9 +73,9 @@ class Ladder:
         self.thrift = replace(self._usual(decode_chunk_size), model_offload=self._offloaded)
 
     def reset(self) -> None:
-        """Back to the way in which videos begin; where the device has no room for it, `begin` tries again."""
+        """Back to the plan in which videos begin; where the device has no room for it, `begin` tries again."""
         self._take(self._usual(1))
-        if not self._offloaded or self._way.model_offload:
+        if not self._offloaded or self._plan.model_offload:
             return
         self._pipe.remove_all_hooks()
         try:
@@ -85,7 +86,7 @@ class Ladder:
             self._pipe.enable_model_cpu_offload(device=self._place)
 
     def sample(self, sample: Callable[[], T], *, guided: bool) -> T:
-        """What `sample()` returns, on whichever rung it succeeds; `guided` videos have two halves to be split.
+        """What `sample()` returns, with the first measure that succeeds; `guided` videos have two halves to be split.
 
         Raises:
             torch.OutOfMemoryError: it does on none.
@@ -137,13 +138,13 @@ class Ladder:
                 torch.cuda.empty_cache()
 
     def _usual(self, decode_chunk_size: int) -> Thrift:
-        way = self._way
-        size = min(decode_chunk_size, way.most_decoded or decode_chunk_size)
-        return Thrift(way.name, size, way.split_guidance, way.forward_chunking, way.model_offload)
+        plan = self._plan
+        size = min(decode_chunk_size, plan.most_decoded or decode_chunk_size)
+        return Thrift(plan.name, size, plan.split_guidance, plan.forward_chunking, plan.model_offload)
 
     def _take(self, thrift: Thrift) -> None:
         self._halves.active = thrift.split_guidance
-        # What `enable_forward_chunking` does, for which this UNet has no way back.
+        # What `enable_forward_chunking` does, which this UNet cannot undo.
         for module in self._pipe.unet.modules():
             if hasattr(module, "set_chunk_feed_forward"):
                 module.set_chunk_feed_forward(chunk_size=1 if thrift.forward_chunking else None, dim=0)

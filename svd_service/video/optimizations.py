@@ -1,7 +1,7 @@
-"""What makes the same video in less time. Each lever is a small piece that can be pulled alone, or not at all.
+"""Changes of the pipeline that make the same video in less time. Each can be switched on or off alone.
 
-`chosen` reads the setting `SVD_LEVERS`, `pull` applies levers to a loaded pipeline. What each keeps of the stock
-pipeline's result stands beside its name; a test holds it to that.
+`chosen` reads the setting `SVD_OPTIMIZATIONS`, `apply` changes a loaded pipeline. docs/architecture/7-generation.md has
+how close each stays to the stock pipeline's result; a test checks it.
 """
 
 from collections.abc import Callable, Collection
@@ -18,10 +18,10 @@ from svd_service.video.compilation import Compiled
 from svd_service.video.pipeline import Pipeline
 
 
-class Lever(StrEnum):
-    """The levers by name, in the order in which they are pulled."""
+class Optimization(StrEnum):
+    """The optimizations by name, in the order in which they are applied."""
 
-    #: The picture has one token, so the softmax over it is 1, and cross-attention is its value, whatever the query.
+    #: The image has one token, so the softmax over it is 1, and cross-attention is its value, whatever the query.
     CONSTANT_CROSS_ATTENTION = "constant_cross_attention"
     #: Query, key and value of self-attention in one product.
     FUSED_QKV = "fused_qkv"
@@ -29,9 +29,9 @@ class Lever(StrEnum):
     LERP = "lerp"
     #: Convolutions in the layout of memory that tensor cores want.
     CHANNELS_LAST = "channels_last"
-    #: Whether there is guidance is asked once, and not of the device twice a step.
+    #: Whether guidance is needed is computed once, instead of twice per step on the device.
     CACHED_GUIDANCE = "cached_guidance"
-    #: The picture is made small for CLIP on the device.
+    #: The image is resized for CLIP on the device.
     DEVICE_RESIZE = "device_resize"
     #: Frames are rounded to 8 bits before they leave the device.
     DEVICE_UINT8 = "device_uint8"
@@ -41,41 +41,48 @@ class Lever(StrEnum):
     COMPILE = "compile"
 
 
-#: What is pulled where nobody says otherwise, by the type of the device.
-AUTO: Final[dict[str, frozenset[Lever]]] = {
+#: Default optimizations by type of device.
+AUTO: Final[dict[str, frozenset[Optimization]]] = {
     # A CPU makes the stock pipeline's video to the last bit: the others do not pay there (see docs/architecture).
-    "cpu": frozenset({Lever.CACHED_GUIDANCE, Lever.DEVICE_RESIZE, Lever.DEVICE_UINT8, Lever.OVERLAPPED_ENCODING}),
-    "cuda": frozenset(Lever),
+    "cpu": frozenset(
+        {
+            Optimization.CACHED_GUIDANCE,
+            Optimization.DEVICE_RESIZE,
+            Optimization.DEVICE_UINT8,
+            Optimization.OVERLAPPED_ENCODING,
+        }
+    ),
+    "cuda": frozenset(Optimization),
 }
 
 
-def chosen(setting: str, place: torch.device) -> frozenset[Lever]:
-    """The levers that `SVD_LEVERS` asks for on `place`.
+def chosen(setting: str, place: torch.device) -> frozenset[Optimization]:
+    """The optimizations that `SVD_OPTIMIZATIONS` selects on `place`.
 
     Its words, with commas between, are taken one after the other, from left to right: `auto` (what it begins with) and
     `none` stand for sets, `NAME` adds one and `-NAME` takes one away.
 
     Raises:
-        ValueError: there is no lever of such a name.
+        ValueError: there is no optimization of such a name.
     """
-    levers = set(AUTO[place.type])
+    optimizations = set(AUTO[place.type])
     for word in filter(None, (word.strip() for word in setting.split(","))):
         if word == "auto":
-            levers = set(AUTO[place.type])
+            optimizations = set(AUTO[place.type])
         elif word == "none":
-            levers = set()
+            optimizations = set()
         elif word.startswith("-"):
-            levers.discard(Lever(word[1:]))
+            optimizations.discard(Optimization(word[1:]))
         else:
-            levers.add(Lever(word))
-    return frozenset(levers)
+            optimizations.add(Optimization(word))
+    return frozenset(optimizations)
 
 
-def pull(pipe: Pipeline, levers: Collection[Lever]) -> None:
-    """Change `pipe` as `levers` want it; those that are no business of the pipeline are the generator's own."""
-    for lever in Lever:
-        if lever in levers and lever in _PULLS:
-            _PULLS[lever](pipe)
+def apply(pipe: Pipeline, optimizations: Collection[Optimization]) -> None:
+    """Change `pipe` as `optimizations` want it; those that are no business of the pipeline are the generator's own."""
+    for optimization in Optimization:
+        if optimization in optimizations and optimization in _PULLS:
+            _PULLS[optimization](pipe)
 
 
 class _OneToken:
@@ -157,12 +164,12 @@ def _compile(pipe: Pipeline) -> None:
         Compiled(module)
 
 
-_PULLS: Final[dict[Lever, Callable[[Pipeline], None]]] = {
-    Lever.CONSTANT_CROSS_ATTENTION: _constant_cross_attention,
-    Lever.FUSED_QKV: _fused_qkv,
-    Lever.LERP: _lerp,
-    Lever.CHANNELS_LAST: _channels_last,
-    Lever.CACHED_GUIDANCE: _cached_guidance,
-    Lever.DEVICE_RESIZE: _device_resize,
-    Lever.COMPILE: _compile,
+_PULLS: Final[dict[Optimization, Callable[[Pipeline], None]]] = {
+    Optimization.CONSTANT_CROSS_ATTENTION: _constant_cross_attention,
+    Optimization.FUSED_QKV: _fused_qkv,
+    Optimization.LERP: _lerp,
+    Optimization.CHANNELS_LAST: _channels_last,
+    Optimization.CACHED_GUIDANCE: _cached_guidance,
+    Optimization.DEVICE_RESIZE: _device_resize,
+    Optimization.COMPILE: _compile,
 }

@@ -14,7 +14,7 @@ __all__ = ["Pipeline"]
 class Pipeline(StableVideoDiffusionPipeline):
     """The stock pipeline, which also says when it has prepared everything and begins with the steps.
 
-    `cached_guidance` and `device_resize` are levers (see `levers`).
+    `cached_guidance` and `device_resize` are optimizations (see `optimizations`).
     """
 
     on_begin: Callable[[], None] | None = None

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from svd_service.video.pipeline import Pipeline
 
-#: Makes a sketch, as WebP. It holds arrays on the host alone, so that another thread may call it.
-MakeSketch = Callable[[], bytes]
+#: Makes a preview, as WebP. It holds arrays on the host alone, so that another thread may call it.
+MakePreview = Callable[[], bytes]
 
-#: Least seconds between two sketches but for the last: each waits for the device, which may have steps in its queue.
+#: Least seconds between two previews but for the last: each waits for the device, which may have steps in its queue.
 INTERVAL: Final = 1.0
 
 #: Longest side in pixels, and Pillow's quality.
@@ -33,14 +33,16 @@ QUALITY: Final = 80
 Array = NDArray[np.float32]
 
 
-class Sketches:
-    """Offers a sketch after a step of `pipe`, at most one each `INTERVAL` and one after the last; as a context.
+class PreviewSampler:
+    """Offers a preview after a step of `pipe`, at most one each `INTERVAL` and one after the last; as a context.
 
     `picture` is what the job begins with, `frame` the place of the frame to show. What the pipeline computes stays as
     it is: this looks on.
     """
 
-    def __init__(self, pipe: "Pipeline", picture: Image.Image, frame: int, offer: Callable[[MakeSketch], None]) -> None:
+    def __init__(
+        self, pipe: "Pipeline", picture: Image.Image, frame: int, offer: Callable[[MakePreview], None]
+    ) -> None:
         self._pipe = pipe
         self._picture = picture
         self._frame = frame
@@ -71,7 +73,7 @@ class Sketches:
         self._conditioning = self._predicted = None
 
     def step_ended(self, *, last: bool) -> None:
-        """Offer a sketch, if one is due."""
+        """Offer a preview, if one is due."""
         predicted, self._predicted = self._predicted, None
         now = time.monotonic()
         if predicted is None or self._conditioning is None or (now < self._next and not last):
@@ -82,7 +84,7 @@ class Sketches:
         # Only this one frame leaves the device. Predictions are scaled, the conditioning is not.
         latent = _on_host(predicted[0, self._frame]) / np.float32(self._pipe.vae.config.scaling_factor)
         colours = self._colours
-        self._offer(lambda: colours.sketch(latent))
+        self._offer(lambda: colours.preview(latent))
 
     def _note_conditioning(self, latents: "torch.Tensor") -> None:
         self._conditioning = latents[-1]  # with guidance, what is to be guided away from stands before
@@ -99,7 +101,7 @@ class Colours:
         self._picture = picture
         self._map: Array | None = None
 
-    def sketch(self, latent: Array) -> bytes:
+    def preview(self, latent: Array) -> bytes:
         """`latent`, of the same shape, as a WebP of at most `SIDE` pixels a side."""
         height, width = latent.shape[1:]
         colours = np.clip(self.of(latent), 0, 1)

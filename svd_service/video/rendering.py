@@ -58,14 +58,14 @@ def render(
     on_progress: Callable[[Progress], None],
     *,
     further: Mapping[Format, Path] | None = None,
-    on_sketch: Callable[[Callable[[], bytes]], None] | None = None,
+    on_preview: Callable[[Callable[[], bytes]], None] | None = None,
 ) -> Rendering:
     """Make the video of `picture`, which is RGB and of the size asked for, as a new MP4 at `path`.
 
     The same frames go into the `further` files, each of its format. `on_progress` hears of PREPARING, of SAMPLING
     before the first and after each step, of DECODING before the first frame and after each chunk, in frames, and of
     PUBLISHING when only the files are to be ended. What it raises ends the work at once and comes out of here as it is;
-    the paths then hold no video, and the generator can be used again. `on_sketch` hears about once a second, while the
+    the paths then hold no video, and the generator can be used again. `on_preview` hears about once a second, while the
     video is sampled, of what makes a rough picture of it (WebP); the files are the same without it.
 
     Raises:
@@ -75,7 +75,7 @@ def render(
     stopwatch = _Stopwatch(on_progress)
     origin = {"parameters": parameters.to_dict(), **generator.origin, "versions": _versions()}
     previews = Previews(parameters.width, parameters.height, parameters.num_frames)
-    with closing(generator.generate(picture, parameters, stopwatch, on_sketch)) as frames:
+    with closing(generator.generate(picture, parameters, stopwatch, on_preview)) as frames:
         frame: Frame | None = next(frames)
         # By now it is known how the steps and the first frames got along with the memory there is.
         writers = _writers({Format.MP4: path, **(further or {})}, parameters, {**origin, "memory": generator.memory})

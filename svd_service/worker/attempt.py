@@ -172,7 +172,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
-        rendering = slot.render(picture, job.parameters, path, report, further=paths, on_sketch=previews)
+        rendering = slot.render(picture, job.parameters, path, report, further=paths, on_preview=previews)
         report(Progress(Phase.PUBLISHING))
         retry.begin(Phase.PUBLISHING)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}

@@ -1,4 +1,4 @@
-"""What a caller may see of a video that is being made: the latest sketch, published beside the work that makes it."""
+"""What a caller may see of a video that is being made: the latest preview, published beside the work that makes it."""
 
 import logging
 import threading

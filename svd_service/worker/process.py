@@ -121,7 +121,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         trained=service.model.trained,
         ready_since=time.time(),
         load_seconds=round(load_seconds, 3),
-        memory=generator.way.name,
+        memory=generator.plan.name,
         profiles=configuration.worker_profiles,
     )
     service.ledger.introduce(service.model)

@@ -1,4 +1,4 @@
-"""(b) The model on a device: seconds by phase, share of the limit, memory; each lever on and off, and each profile."""
+"""The model on a device: seconds by phase, share of the limit, memory; each optimization and each profile."""
 
 import gc
 import resource
@@ -23,8 +23,8 @@ from svd_service.jobs.parameters import Parameters, Request
 from svd_service.parameters import Profile
 from svd_service.video import Rendering, render
 from svd_service.video.loader import Generator, load
-from svd_service.video.memory_plan import FAST, HOST, WAYS, Way
-from svd_service.video.optimizations import AUTO, Lever
+from svd_service.video.memory_plan import FAST, HOST, MEMORY_PLANS, MemoryPlan
+from svd_service.video.optimizations import AUTO, Optimization
 from tools.benchmark import architectures, machine, photo
 from tools.benchmark.calls import check, frames
 from tools.benchmark.report import BenchmarkError, bar, show, show_bars, summary
@@ -60,23 +60,26 @@ class Case:
     """What is switched on."""
 
     name: str
-    levers: frozenset[Lever]
+    optimizations: frozenset[Optimization]
     profile: Profile = Profile.EXACT
-    way: Way = FAST
+    plan: MemoryPlan = FAST
 
 
 def cases(kind: str) -> list[Case]:
-    """Plain, as it comes on such a device, the same with each lever the other way round, the other profiles and, on a
-    device with memory of its own, the other ways to use it.
+    """Plain, the device's defaults, the same with each optimization inverted, the other profiles and, on a device with
+    its own memory, the other memory plans.
     """
     usual = AUTO[kind]
-    other_way = [
-        Case(f"as it comes, {'without' if lever in usual else 'with'} {lever}", usual ^ {lever}) for lever in Lever
+    inverted = [
+        Case(f"as it comes, {'without' if optimization in usual else 'with'} {optimization}", usual ^ {optimization})
+        for optimization in Optimization
     ]
     profiles = [Case(f"{profile} profile", usual, profile) for profile in Profile if profile is not Profile.EXACT]
-    ways = [Case(f"{way.name} memory", usual, way=way) for way in WAYS if way is not FAST and kind == "cuda"]
+    plans = [
+        Case(f"{plan.name} memory", usual, plan=plan) for plan in MEMORY_PLANS if plan is not FAST and kind == "cuda"
+    ]
     ends = [Case("as it comes, again", usual)]
-    return [Case("plain", frozenset()), Case("as it comes", usual), *other_way, *profiles, *ways, *ends]
+    return [Case("plain", frozenset()), Case("as it comes", usual), *inverted, *profiles, *plans, *ends]
 
 
 def run(said: Namespace, result: dict[str, Any]) -> bool:
@@ -123,19 +126,19 @@ class _Measurement:
         said: dict[str, Any] = {name: int(value) for name, value in (word.split("=", 1) for word in self._said.set)}
         return Request(seed=7, profile=profile, **said).resolve(self._model, photo.SIZE)
 
-    def _generator(self, levers: frozenset[Lever], way: Way = FAST) -> tuple[Generator, Any]:
+    def _generator(self, optimizations: frozenset[Optimization], plan: MemoryPlan = FAST) -> tuple[Generator, Any]:
         """A generator that is warm, and its pipeline's VAE, whose answers are looked at."""
         if self._said.random_weights:
             architecture = architectures.ARCHITECTURES[self._said.architecture]
             pipe = architectures.build(architecture, self._place, self._precision)
-            if way.model_offload:  # as `load` does it
+            if plan.model_offload:  # as `load` does it
                 pipe.to("cpu")
-                levers -= {Lever.COMPILE}
-            way = way if self._place.type == "cuda" else HOST
-            generator = Generator(pipe, self._model, None, levers, way, self._place)
+                optimizations -= {Optimization.COMPILE}
+            plan = plan if self._place.type == "cuda" else HOST
+            generator = Generator(pipe, self._model, None, optimizations, plan, self._place)
         else:
-            settings = Settings.from_mapping({"SVD_MODEL": self._said.model, "SVD_MEMORY": way.name})
-            generator = load(self._model, self._said.device, settings, levers)
+            settings = Settings.from_mapping({"SVD_MODEL": self._said.model, "SVD_MEMORY": plan.name})
+            generator = load(self._model, self._said.device, settings, optimizations)
             pipe = generator._pipe  # noqa: SLF001 - to look at what comes out of it
         generator.warm_up()
         return generator, pipe.vae
@@ -173,7 +176,7 @@ class _Measurement:
         if self._place.type == "cuda":
             torch.cuda.empty_cache()
         began = time.perf_counter()
-        generator, vae = self._generator(case.levers, case.way)
+        generator, vae = self._generator(case.optimizations, case.plan)
         built = time.perf_counter()
         with looked_at(vae, case.name):
             render(generator, picture, parameters, video, _nobody)
@@ -181,12 +184,12 @@ class _Measurement:
         if self._place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._place)
         renderings = [render(generator, picture, parameters, video, _nobody) for _ in range(self._said.repeats)]
-        told = self._told(case, generator.levers, parameters, renderings)
+        told = self._told(case, generator.optimizations, parameters, renderings)
         check(frames(video), case.name)
         return {**told, "build_seconds": round(built - began, 3), "first_seconds": round(warm - built, 3)}
 
     def _told(
-        self, case: Case, levers: frozenset[Lever], parameters: Parameters, renderings: list[Rendering]
+        self, case: Case, optimizations: frozenset[Optimization], parameters: Parameters, renderings: list[Rendering]
     ) -> dict[str, Any]:
         totals = [sum(rendering.seconds.values()) for rendering in renderings]
         phases = {
@@ -197,8 +200,8 @@ class _Measurement:
         tflop["sampling"] *= parameters.num_inference_steps / self._parameters(Profile.EXACT).num_inference_steps
         ceiling = self._result["ceilings"]["tflops"]
         return {
-            "levers": sorted(levers),
-            "way": case.way.name,
+            "optimizations": sorted(optimizations),
+            "plan": case.plan.name,
             "profile": case.profile.value,
             "steps": parameters.num_inference_steps,
             "seconds": seconds,

@@ -1,4 +1,4 @@
-"""The device's benchmark at toy size: each lever and profile is run, and what cannot be right is refused."""
+"""The device's benchmark at toy size: each optimization and profile is run, and what cannot be right is refused."""
 
 import gc
 import importlib.util
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from svd_service.parameters import Profile
-from svd_service.video.optimizations import AUTO, Lever
+from svd_service.video.optimizations import AUTO, Optimization
 from tools.benchmark import architectures, device
 
 TINY = ("device", "--architecture", "tiny", "--random-weights", "--device", "cpu", "--repeats", "1")
@@ -47,11 +47,11 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 def test_every_lever_is_switched_and_every_profile_run():
     for kind, usual in AUTO.items():
-        levers = [case.levers for case in device.cases(kind)]
-        assert frozenset() in levers
-        assert all(usual ^ {lever} in levers for lever in Lever)
+        optimizations = [case.optimizations for case in device.cases(kind)]
+        assert frozenset() in optimizations
+        assert all(usual ^ {optimization} in optimizations for optimization in Optimization)
         assert {case.profile for case in device.cases(kind)} == set(Profile)
-    assert {case.way.name for case in device.cases("cuda")} >= {"fast", "small", "least"}
+    assert {case.plan.name for case in device.cases("cuda")} >= {"fast", "small", "least"}
 
 
 def test_the_device_benchmark_tells_phases_shares_and_memory(benchmark, tmp_path: Path):
@@ -99,7 +99,7 @@ def test_a_case_that_could_not_be_compiled_does_not_say_it_was(
     monkeypatch.setattr("svd_service.video.compilation.torch.compile", lambda *_, **__: no_compiler)
     assert benchmark(*TINY, "--cases", "with compile") == 0
     told = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert "compile" not in told["cases"]["as it comes, with compile"]["levers"]
+    assert "compile" not in told["cases"]["as it comes, with compile"]["optimizations"]
 
 
 def test_the_schedulers_tables_stay_with_the_host_wherever_the_model_is_made():

@@ -15,7 +15,7 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.video.compilation import Compiled
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
-from svd_service.video.optimizations import AUTO, Lever
+from svd_service.video.optimizations import AUTO, Optimization
 
 Ask = Callable[..., Parameters]
 LoadModel = Callable[..., Generator]
@@ -111,7 +111,7 @@ def test_after_warming_up_the_models_own_size_is_compiled_and_a_job_of_another_w
     compiler = Compiler()
     monkeypatch.setattr(torch, "compile", compiler)
     expected = frames_of(load_model(tiny), picture, ask())
-    generator = load_model(tiny, SVD_LEVERS="compile")
+    generator = load_model(tiny, SVD_OPTIMIZATIONS="compile")
     frames_of(generator, picture, ask())
     assert compiler.runs == 0
     generator.warm_up()
@@ -121,7 +121,7 @@ def test_after_warming_up_the_models_own_size_is_compiled_and_a_job_of_another_w
     for other in (ask(num_frames=2, decode_chunk_size=1), ask(max_guidance_scale=3.0, decode_chunk_size=3)):
         frames_of(generator, picture, other)
     assert compiler.runs == 3
-    assert "compile" in generator.origin["levers"]
+    assert "compile" in generator.origin["optimizations"]
 
 
 def test_where_compiling_fails_the_generator_goes_on_without(
@@ -136,12 +136,12 @@ def test_where_compiling_fails_the_generator_goes_on_without(
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
-    generator = load_model(tiny, SVD_LEVERS="compile")
+    generator = load_model(tiny, SVD_OPTIMIZATIONS="compile")
     generator.warm_up()
     assert "going on without compiling" in caplog.text
     assert "no compiler here" in caplog.text
-    assert Lever.COMPILE not in generator.levers
-    assert generator.origin["levers"] == sorted(AUTO["cpu"])
+    assert Optimization.COMPILE not in generator.optimizations
+    assert generator.origin["optimizations"] == sorted(AUTO["cpu"])
     assert frames_of(generator, picture, ask()).shape == (3, 64, 64, 3)
 
 
@@ -152,7 +152,7 @@ def test_a_device_that_is_lost_while_compiling_is_no_reason_to_go_on_without(
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
-    generator = load_model(tiny, SVD_LEVERS="compile")
+    generator = load_model(tiny, SVD_OPTIMIZATIONS="compile")
     with pytest.raises(torch.AcceleratorError):
         generator.warm_up()
 

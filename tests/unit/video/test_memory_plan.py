@@ -10,7 +10,7 @@ from svd_service.config import ConfigurationError, Settings
 from svd_service.jobs.model import Defaults, Model
 from svd_service.video import loader
 from svd_service.video.loader import Generator
-from svd_service.video.memory_plan import FAST, GB, HOST, WAYS, choose, need
+from svd_service.video.memory_plan import FAST, GB, HOST, MEMORY_PLANS, choose, need
 from svd_service.video.pipeline import Pipeline
 
 #: SVD-XT as it comes, in half precision.
@@ -35,13 +35,13 @@ def test_auto_takes_the_fastest_way_that_fits_and_the_last_where_none_does(free:
     assert choose("auto", free * GB, XT, WEIGHTS).name == name
 
 
-@pytest.mark.parametrize("name", [way.name for way in WAYS])
+@pytest.mark.parametrize("name", [plan.name for plan in MEMORY_PLANS])
 def test_whoever_names_a_way_gets_it(name: str) -> None:
     assert choose(name, 1 * GB, XT, WEIGHTS).name == name
 
 
 def test_each_way_needs_less_than_the_one_before() -> None:
-    needs = [need(way, XT, WEIGHTS) for way in WAYS]
+    needs = [need(plan, XT, WEIGHTS) for plan in MEMORY_PLANS]
     assert needs == sorted(needs, reverse=True)
     assert need(FAST, XT, WEIGHTS) < 15 * GB
     assert needs[-1] < 8 * GB
@@ -56,7 +56,7 @@ def test_a_smaller_video_needs_less_and_one_without_guidance_too() -> None:
 
 
 def test_the_settings_know_every_way() -> None:
-    for name in ("auto", *(way.name for way in WAYS)):
+    for name in ("auto", *(plan.name for plan in MEMORY_PLANS)):
         assert Settings.from_mapping({"SVD_MEMORY": name}).memory == name
     with pytest.raises(ConfigurationError, match="SVD_MEMORY"):
         Settings.from_mapping({"SVD_MEMORY": "tiny"})
@@ -71,8 +71,8 @@ def test_loading_looks_at_what_is_free_and_says_what_it_takes(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (int(free * GB), int(80 * GB)))
     settings = Settings.from_mapping({"SVD_MODEL": str(tiny), "SVD_MEMORY": setting})
     with caplog.at_level("INFO", "svd_service"):
-        way = loader._way(Pipeline.from_pretrained(tiny), Model.of(settings), torch.device("cuda", 0), settings)
-    assert way.name == name
+        plan = loader._plan(Pipeline.from_pretrained(tiny), Model.of(settings), torch.device("cuda", 0), settings)
+    assert plan.name == name
     assert f"memory: {name} (SVD_MEMORY={setting})" in caplog.text
     assert ("more than there is" in caplog.text) == (free < 1)
 
@@ -81,5 +81,5 @@ def test_on_a_cpu_the_setting_means_nothing_and_that_is_said(
     tiny: Path, load_model: Callable[..., Generator], caplog: pytest.LogCaptureFixture
 ) -> None:
     generator: Any = load_model(tiny, SVD_MEMORY="least")
-    assert generator.way == HOST
+    assert generator.plan == HOST
     assert "SVD_MEMORY=least is about the memory of CUDA devices" in caplog.text

@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot
 
 
 @pytest.mark.parametrize("name", ["astronaut", "rocket"])
-def test_a_sketch_shows_the_frame_that_is_to_come_and_no_other_photo(
+def test_a_preview_shows_the_frame_that_is_to_come_and_no_other_photo(
     nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "INTERVAL", 0.0)
@@ -154,12 +154,12 @@ def test_a_sketch_shows_the_frame_that_is_to_come_and_no_other_photo(
         with open_picture((IMAGES / f"{name}.jpg").read_bytes(), settings) as picture:
             return picture.fitted(256, 144, Fit.CROP)
 
-    offered: list[preview.MakeSketch] = []
+    offered: list[preview.MakePreview] = []
     asked = Request(seed=1, num_frames=4, num_inference_steps=2).resolve(Model.of(settings), (256, 144))
     frames = list(nano.generate(photo_of(name), asked, ignore, offered.append))
-    sketches = [Image.open(io.BytesIO(make())).convert("RGB") for make in offered]
-    assert len(sketches) == 2
-    for one in sketches:
+    previews = [Image.open(io.BytesIO(make())).convert("RGB") for make in offered]
+    assert len(previews) == 2
+    for one in previews:
         assert alike(one, Image.fromarray(frames[2])) >= 0.97
         for other in {*PHOTOS} - {name}:
             assert alike(one, photo_of(other)) <= 0.6, other

@@ -19,8 +19,8 @@ from svd_service.ledger.jobs import DeviceMemory
 from svd_service.video import render
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
-from svd_service.video.memory_plan import WAYS, Way
-from svd_service.video.oom_fallback import Ladder, Thrift
+from svd_service.video.memory_plan import MEMORY_PLANS, MemoryPlan
+from svd_service.video.oom_fallback import OOMFallback, Thrift
 from svd_service.video.pipeline import Pipeline
 
 Ask = Callable[..., Parameters]
@@ -144,20 +144,20 @@ def test_with_guidance_its_halves_are_split_before_anything_else(
     np.testing.assert_array_equal(frames_of(generator, picture, guided), expected)
 
 
-@pytest.mark.parametrize("way", WAYS[1:3], ids=lambda way: way.name)
+@pytest.mark.parametrize("plan", MEMORY_PLANS[1:3], ids=lambda plan: plan.name)
 def test_a_thrifty_way_is_taken_from_the_start_and_again_after_a_video_that_needed_more(
-    tiny: Path, generator: Generator, picture: Image.Image, ask: Ask, way: Way
+    tiny: Path, generator: Generator, picture: Image.Image, ask: Ask, plan: MemoryPlan
 ) -> None:
     pipe = Pipeline.from_pretrained(tiny)
     pipe.set_progress_bar_config(disable=True)
-    thrifty = Generator(pipe, Model("tiny", str(tiny)), None, way=way)
+    thrifty = Generator(pipe, Model("tiny", str(tiny)), None, plan=plan)
     guided = ask(max_guidance_scale=3.0, decode_chunk_size=3)
-    expected = frames_of(generator, picture, replace(guided, decode_chunk_size=way.most_decoded or 3))
+    expected = frames_of(generator, picture, replace(guided, decode_chunk_size=plan.most_decoded or 3))
     usual = {
-        "setting": way.name,
-        "decode_chunk_size": way.most_decoded,
+        "setting": plan.name,
+        "decode_chunk_size": plan.most_decoded,
         "split_guidance": True,
-        "forward_chunking": way.forward_chunking,
+        "forward_chunking": plan.forward_chunking,
         "model_offload": False,
     }
     np.testing.assert_allclose(frames_of(thrifty, picture, guided).astype(int), expected.astype(int), atol=1)
@@ -187,7 +187,7 @@ def test_where_nothing_helps_it_comes_out(generator: Generator, picture: Image.I
 
 
 class Offloading(SimpleNamespace):
-    """What the ladder asks of a pipeline on a CUDA device, written down: no device is needed for that."""
+    """What the fallback asks of a pipeline on a CUDA device, written down: no device is needed for that."""
 
     def __init__(self) -> None:
         super().__init__(said=[], room=True, unet=torch.nn.Module())
@@ -215,10 +215,10 @@ def fail_until(ready: Callable[[], bool]) -> Callable[..., str]:
 
 def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_that_works() -> None:
     pipe = Offloading()
-    ladder = Ladder(pipe, torch.device("cuda", 0))
-    ladder.begin(4)
-    assert ladder.sample(fail_until(lambda: bool(pipe.said)), guided=True) == "done"
-    assert ladder.thrift.to_dict() | {"attempts": []} == {
+    fallback = OOMFallback(pipe, torch.device("cuda", 0))
+    fallback.begin(4)
+    assert fallback.sample(fail_until(lambda: bool(pipe.said)), guided=True) == "done"
+    assert fallback.thrift.to_dict() | {"attempts": []} == {
         "setting": "fast",
         "decode_chunk_size": 4,
         "split_guidance": True,
@@ -226,33 +226,33 @@ def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_t
         "model_offload": True,
         "attempts": [],
     }
-    ladder.begin(4)
+    fallback.begin(4)
     assert pipe.said == ["offload from cuda:0", "remove hooks", "to cuda:0"]
-    assert ladder.thrift.to_dict() == {**USUAL, "setting": "fast", "decode_chunk_size": 4, "attempts": []}
+    assert fallback.thrift.to_dict() == {**USUAL, "setting": "fast", "decode_chunk_size": 4, "attempts": []}
 
 
 def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next_video() -> None:
     pipe = Offloading()
-    ladder = Ladder(pipe, torch.device("cuda", 0))
-    ladder.begin(1)
-    assert ladder.decode(fail_until(lambda: bool(pipe.said)), 0, 1) == "done"
+    fallback = OOMFallback(pipe, torch.device("cuda", 0))
+    fallback.begin(1)
+    assert fallback.decode(fail_until(lambda: bool(pipe.said)), 0, 1) == "done"
     pipe.room = False
-    ladder.begin(1)
-    assert ladder.thrift.model_offload
+    fallback.begin(1)
+    assert fallback.thrift.model_offload
     with pytest.raises(torch.OutOfMemoryError):
-        ladder.decode(fail_until(lambda: False), 0, 1)
+        fallback.decode(fail_until(lambda: False), 0, 1)
     pipe.room = True
-    ladder.begin(1)
-    assert not ladder.thrift.model_offload
+    fallback.begin(1)
+    assert not fallback.thrift.model_offload
 
 
 def test_the_way_with_offload_is_offloaded_from_the_start_and_stays_so() -> None:
     pipe = Offloading()
-    ladder = Ladder(pipe, torch.device("cuda", 0), WAYS[-1])
+    fallback = OOMFallback(pipe, torch.device("cuda", 0), MEMORY_PLANS[-1])
     for _ in range(2):
-        ladder.begin(4)
-        assert ladder.thrift == Thrift("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
-    ladder.reset()
+        fallback.begin(4)
+        assert fallback.thrift == Thrift("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
+    fallback.reset()
     assert pipe.said == ["offload from cuda:0"]
 
 

@@ -18,21 +18,26 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
-from svd_service.video.optimizations import AUTO, Lever, chosen, pull
+from svd_service.video.optimizations import AUTO, Optimization, apply, chosen
 from svd_service.video.pipeline import Pipeline
 from tools.harness import tiny_model
 
 Ask = Callable[..., Parameters]
 
 #: What gives the stock pipeline's frames to the last bit, whatever the machine: the arithmetic is the same.
-EXACT = {Lever.CACHED_GUIDANCE, Lever.DEVICE_RESIZE, Lever.DEVICE_UINT8, Lever.OVERLAPPED_ENCODING}
+EXACT = {
+    Optimization.CACHED_GUIDANCE,
+    Optimization.DEVICE_RESIZE,
+    Optimization.DEVICE_UINT8,
+    Optimization.OVERLAPPED_ENCODING,
+}
 
 #: The same formula, calculated in another order.
-NEAR = set(Lever) - EXACT - {Lever.COMPILE}
+NEAR = set(Optimization) - EXACT - {Optimization.COMPILE}
 
 
-def name_of(levers: Collection[Lever]) -> str:
-    return "+".join(sorted(levers))
+def name_of(optimizations: Collection[Optimization]) -> str:
+    return "+".join(sorted(optimizations))
 
 
 def open_pipe(kind: Any, folder: Path, precision: torch.dtype) -> Any:
@@ -41,8 +46,12 @@ def open_pipe(kind: Any, folder: Path, precision: torch.dtype) -> Any:
     return pipe
 
 
-def generator_of(folder: Path, levers: Collection[Lever], precision: torch.dtype = torch.float32) -> Generator:
-    return Generator(open_pipe(Pipeline, folder, precision), Model(name="tiny", source=str(folder)), None, levers)
+def generator_of(
+    folder: Path, optimizations: Collection[Optimization], precision: torch.dtype = torch.float32
+) -> Generator:
+    return Generator(
+        open_pipe(Pipeline, folder, precision), Model(name="tiny", source=str(folder)), None, optimizations
+    )
 
 
 def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
@@ -74,17 +83,19 @@ def stock_frames(tiny: Path, picture: Image.Image, parameters: Parameters) -> Fr
     return np.asarray((pixels * 255).round(), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("levers", [set(), *({lever} for lever in sorted(EXACT)), EXACT], ids=name_of)
+@pytest.mark.parametrize(
+    "optimizations", [set(), *({optimization} for optimization in sorted(EXACT)), EXACT], ids=name_of
+)
 def test_an_exact_lever_changes_no_bit(
-    tiny: Path, stock_frames: Frame, picture: Image.Image, parameters: Parameters, levers: set[Lever]
+    tiny: Path, stock_frames: Frame, picture: Image.Image, parameters: Parameters, optimizations: set[Optimization]
 ) -> None:
-    np.testing.assert_array_equal(frames_of(generator_of(tiny, levers), picture, parameters), stock_frames)
+    np.testing.assert_array_equal(frames_of(generator_of(tiny, optimizations), picture, parameters), stock_frames)
 
 
-def outputs(levers: Collection[Lever], precision: torch.dtype) -> list[torch.Tensor]:
+def outputs(optimizations: Collection[Optimization], precision: torch.dtype) -> list[torch.Tensor]:
     """What the UNet and the decoder of the tiny model say to the same input: with guidance, and 3 frames."""
     pipe = Pipeline(**tiny_model.pipeline().components).to(dtype=precision)
-    pull(pipe, levers)
+    apply(pipe, optimizations)
     chance = torch.Generator().manual_seed(1)
     sample, latents, picture = (torch.randn(shape, generator=chance).to(precision) for shape in SHAPES)
     times = torch.tensor([[6, 127, 0.02]] * 2, dtype=precision)
@@ -110,27 +121,29 @@ def true_outputs() -> list[torch.Tensor]:
     return outputs((), torch.float64)
 
 
-near = pytest.mark.parametrize("levers", [*({lever} for lever in sorted(NEAR)), NEAR], ids=name_of)
+near = pytest.mark.parametrize("optimizations", [*({optimization} for optimization in sorted(NEAR)), NEAR], ids=name_of)
 
 
 @near
 def test_a_near_lever_is_the_same_formula_as_double_precision_shows(
-    true_outputs: list[torch.Tensor], levers: set[Lever]
+    true_outputs: list[torch.Tensor], optimizations: set[Optimization]
 ) -> None:
-    assert max(distances(outputs(levers, torch.float64), true_outputs)) < 1e-10
+    assert max(distances(outputs(optimizations, torch.float64), true_outputs)) < 1e-10
 
 
 @near
-def test_in_single_precision_a_near_lever_changes_one_part_in_ten_thousand_at_most(levers: set[Lever]) -> None:
-    assert max(distances(outputs(levers, torch.float32), outputs((), torch.float32))) < 1e-4
+def test_in_single_precision_a_near_lever_changes_one_part_in_ten_thousand_at_most(
+    optimizations: set[Optimization],
+) -> None:
+    assert max(distances(outputs(optimizations, torch.float32), outputs((), torch.float32))) < 1e-4
 
 
 @near
 def test_in_half_precision_a_near_lever_is_no_further_from_the_truth(
-    true_outputs: list[torch.Tensor], levers: set[Lever]
+    true_outputs: list[torch.Tensor], optimizations: set[Optimization]
 ) -> None:
     usual = distances(outputs((), torch.bfloat16), true_outputs)
-    for own, stock in zip(distances(outputs(levers, torch.bfloat16), true_outputs), usual, strict=True):
+    for own, stock in zip(distances(outputs(optimizations, torch.bfloat16), true_outputs), usual, strict=True):
         assert own < 1.5 * stock
 
 
@@ -144,7 +157,7 @@ def test_all_levers_together_make_the_stock_pipelines_video(
 
 def test_each_lever_takes_hold_where_it_should() -> None:
     pipe = Pipeline(**tiny_model.pipeline().components)
-    pull(pipe, EXACT | NEAR)
+    apply(pipe, EXACT | NEAR)
     attentions = [module for module in pipe.unet.modules() if isinstance(module, Attention)]
     cross = [module for module in attentions if module.is_cross_attention]
     assert cross
@@ -169,14 +182,14 @@ def test_with_the_cached_answer_the_guidance_is_not_asked_of_the_device_in_any_s
             asked += isinstance(self._guidance_scale, torch.Tensor)
             return self._guidance_scale
 
-    def count(levers: set[Lever], steps: int) -> int:
+    def count(optimizations: set[Optimization], steps: int) -> int:
         nonlocal asked
         asked = 0
-        generator = Generator(open_pipe(Asked, tiny, torch.float32), Model("tiny", str(tiny)), None, levers)
+        generator = Generator(open_pipe(Asked, tiny, torch.float32), Model("tiny", str(tiny)), None, optimizations)
         generator._sample(picture, ask(max_guidance_scale=3.0, num_inference_steps=steps), lambda _: None)
         return asked
 
-    assert count({Lever.CACHED_GUIDANCE}, 3) == 3, "what is used, and no question"
+    assert count({Optimization.CACHED_GUIDANCE}, 3) == 3, "what is used, and no question"
     assert count(set(), 3) > 6
 
 
@@ -218,10 +231,10 @@ def test_on_a_gpu_progress_is_never_ahead_of_the_device_and_the_host_never_more_
     ]
 
 
-def test_the_origin_names_the_levers(tiny: Path) -> None:
-    generator = generator_of(tiny, {Lever.LERP, Lever.DEVICE_UINT8})
-    assert generator.origin["levers"] == ["device_uint8", "lerp"]
-    assert generator.levers == {Lever.LERP, Lever.DEVICE_UINT8}
+def test_the_origin_names_the_optimizations(tiny: Path) -> None:
+    generator = generator_of(tiny, {Optimization.LERP, Optimization.DEVICE_UINT8})
+    assert generator.origin["optimizations"] == ["device_uint8", "lerp"]
+    assert generator.optimizations == {Optimization.LERP, Optimization.DEVICE_UINT8}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -231,32 +244,32 @@ def test_the_origin_names_the_levers(tiny: Path) -> None:
         ("", lambda usual: usual),
         ("auto", lambda usual: usual),
         ("none", lambda usual: set()),
-        ("-fused_qkv", lambda usual: usual - {Lever.FUSED_QKV}),
-        ("lerp , -fused_qkv", lambda usual: (usual | {Lever.LERP}) - {Lever.FUSED_QKV}),
-        ("none,lerp,channels_last", lambda usual: {Lever.LERP, Lever.CHANNELS_LAST}),
+        ("-fused_qkv", lambda usual: usual - {Optimization.FUSED_QKV}),
+        ("lerp , -fused_qkv", lambda usual: (usual | {Optimization.LERP}) - {Optimization.FUSED_QKV}),
+        ("none,lerp,channels_last", lambda usual: {Optimization.LERP, Optimization.CHANNELS_LAST}),
         ("none,auto", lambda usual: usual),
     ],
 )
 def test_the_setting_begins_with_what_pays_on_the_device_and_adds_and_takes_away(
-    device: str, setting: str, change: Callable[[set[Lever]], set[Lever]]
+    device: str, setting: str, change: Callable[[set[Optimization]], set[Optimization]]
 ) -> None:
     assert chosen(setting, torch.device(device)) == change(set(AUTO[device]))
 
 
 def test_the_settings_know_every_lever_by_name() -> None:
-    assert tuple(Lever) == config.LEVERS
-    setting = f"none, {', -'.join(Lever)}"
-    assert Settings.from_mapping({"SVD_LEVERS": setting}).levers == setting
+    assert tuple(Optimization) == config.OPTIMIZATIONS
+    setting = f"none, {', -'.join(Optimization)}"
+    assert Settings.from_mapping({"SVD_OPTIMIZATIONS": setting}).optimizations == setting
 
 
 @pytest.mark.parametrize("setting", ["warp", "lerp,warp", "-", "lerp fused_qkv", "all"])
 def test_an_unknown_lever_is_refused_when_the_settings_are_read(setting: str) -> None:
-    with pytest.raises(ConfigurationError, match="SVD_LEVERS"):
-        Settings.from_mapping({"SVD_LEVERS": setting})
+    with pytest.raises(ConfigurationError, match="SVD_OPTIMIZATIONS"):
+        Settings.from_mapping({"SVD_OPTIMIZATIONS": setting})
 
 
 def test_loading_pulls_what_the_settings_say_unless_the_caller_says_more(
     tiny: Path, load_model: Callable[..., Generator]
 ) -> None:
-    assert load_model(tiny).levers == AUTO["cpu"]
-    assert load_model(tiny, SVD_LEVERS="none,lerp").levers == {Lever.LERP}
+    assert load_model(tiny).optimizations == AUTO["cpu"]
+    assert load_model(tiny, SVD_OPTIMIZATIONS="none,lerp").optimizations == {Optimization.LERP}

@@ -9,7 +9,7 @@ from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.parameters import Parameters
 from svd_service.video import preview
 from svd_service.video.loader import Generator
-from svd_service.video.preview import Array, Colours, MakeSketch
+from svd_service.video.preview import Array, Colours, MakePreview
 
 Ask = Callable[..., Parameters]
 
@@ -22,7 +22,7 @@ def ignore(progress: Progress) -> None:
     pass
 
 
-def opened(make: MakeSketch) -> Image.Image:
+def opened(make: MakePreview) -> Image.Image:
     return Image.open(io.BytesIO(make()))
 
 
@@ -52,19 +52,19 @@ def test_a_picture_of_one_colour_is_no_trouble() -> None:
 
 
 @pytest.mark.usefixtures("every_step")
-def test_each_step_offers_a_sketch_in_the_videos_shape(generator: Generator, picture: Image.Image, ask: Ask) -> None:
-    offered: list[MakeSketch] = []
+def test_each_step_offers_a_preview_in_the_videos_shape(generator: Generator, picture: Image.Image, ask: Ask) -> None:
+    offered: list[MakePreview] = []
     list(generator.generate(picture, ask(num_inference_steps=3), ignore, offered.append))
     assert len(offered) == 3
     image = opened(offered[-1])
     assert (image.format, image.mode, image.size) == ("WEBP", "RGB", (64, 64))
 
 
-def test_sketches_are_offered_at_intervals_and_after_the_last_step(
+def test_previews_are_offered_at_intervals_and_after_the_last_step(
     generator: Generator, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "INTERVAL", 3_600.0)
-    offered: list[MakeSketch] = []
+    offered: list[MakePreview] = []
     list(generator.generate(picture, ask(num_inference_steps=4), ignore, offered.append))
     assert len(offered) == 2
 
@@ -89,7 +89,7 @@ def test_what_looks_on_is_gone_afterwards_also_when_the_work_was_given_up(
         if progress == Progress(Phase.SAMPLING, 1, 2):
             raise StopError
 
-    offered: list[MakeSketch] = []
+    offered: list[MakePreview] = []
     with pytest.raises(StopError):
         list(generator.generate(picture, ask(), stop, offered.append))
     list(generator.generate(picture, ask(), ignore))

@@ -183,7 +183,7 @@ def test_the_file_is_the_same_whether_anybody_looks_on_or_not(
 ) -> None:
     alone, _ = make()
     looks: list[bytes] = []
-    render(generator, picture, ask(), tmp_path / "watched", ignore, on_sketch=lambda sketch: looks.append(sketch()))
+    render(generator, picture, ask(), tmp_path / "watched", ignore, on_preview=lambda preview: looks.append(preview()))
     assert (tmp_path / "watched").read_bytes() == alone
     assert looks
 

@@ -266,11 +266,11 @@ def wait_until(true: Callable[[], bool]) -> None:
 def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, job):
     versions: list[int] = []
 
-    def render(picture, parameters, path, report, *, on_sketch, **_):
+    def render(picture, parameters, path, report, *, on_preview, **_):
         with pytest.raises(NoPreviewError):
             slot.jobs.read_preview(job.id)
         for content in (b"first", b"second"):
-            on_sketch(partial(bytes, content))
+            on_preview(partial(bytes, content))
             # The picture is in the store a moment before the ledger tells of it.
             wait_until(partial(is_shown, content))
             wait_until(is_told)
@@ -299,8 +299,8 @@ def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled"])
 def test_of_a_job_that_ends_otherwise_no_preview_is_left(slot, job, outcome):
-    def render(picture, parameters, path, report, *, on_sketch, **_):
-        on_sketch(lambda: b"a preview")
+    def render(picture, parameters, path, report, *, on_preview, **_):
+        on_preview(lambda: b"a preview")
         wait_until(lambda: slot.jobs.find(job.id).preview is not None)
         if outcome == "failed":
             raise ValueError("no such thing")
@@ -319,10 +319,10 @@ def test_a_preview_that_fails_costs_the_job_nothing(slot, job, monkeypatch):
         tried.append("a preview")
         raise ValueError("no such colour")
 
-    def render(picture, parameters, path, report, *, on_sketch, **_):
-        on_sketch(broken)
+    def render(picture, parameters, path, report, *, on_preview, **_):
+        on_preview(broken)
         wait_until(lambda: bool(tried))
-        on_sketch(broken)
+        on_preview(broken)
         return rendering(picture, parameters, path, report)
 
     assert run_job(job.id, replace(slot, render=render)) == "finished"
@@ -340,8 +340,8 @@ def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_cl
 def test_previews_can_be_switched_off(slot, job):
     said = []
 
-    def render(picture, parameters, path, report, *, on_sketch, **_):
-        said.append(on_sketch)
+    def render(picture, parameters, path, report, *, on_preview, **_):
+        said.append(on_preview)
         return rendering(picture, parameters, path, report)
 
     settings = Settings.from_mapping({"SVD_PREVIEWS": "false"})
