@@ -1,6 +1,6 @@
 """Celery's own settings, by Celery's own names. Values that an operator may change come from `svd_service.config`.
 
-docs/architecture/ tells what each of them is for; svd_service/ledger/jobs.py what they need not care for.
+docs/architecture/ tells what each of them is for; svd_service/ledger/__init__.py what they need not care for.
 """
 
 import socket as _socket

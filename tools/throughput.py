@@ -40,7 +40,10 @@ from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
 from svd_service.jobs.parameters import Request
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.process import jobs
 from svd_service.worker.shared_memory import Departure
@@ -108,7 +111,7 @@ def real(folder: Path, workers: int, jobs_each: int, rest: float, outcome: Outco
     """One worker of so many processes does `jobs_each` jobs for each of them."""
     with serving(folder, SVD_DEVICES=",".join(["cpu"] * workers), SVD_MAX_QUEUED="100000") as (stack, service):
         stack.start_stand_in(step=STEP)
-        stack.wait(lambda: len(service.ledger.workers()) == workers, 90)
+        stack.wait(lambda: len(service.ledger.workers.ready()) == workers, 90)
         at_rest = idle(stack.redis, rest)
         outcome.idle_cpu = at_rest / workers
         ids = [submit(service) for _ in range(workers * jobs_each)]
@@ -120,7 +123,7 @@ def real(folder: Path, workers: int, jobs_each: int, rest: float, outcome: Outco
             if time.monotonic() - began > patience:
                 raise SystemExit(f"the jobs take longer than {patience:.0f} s:\n{stack.logs()}")
         spent = cpu(stack.redis) - before - at_rest * (time.monotonic() - began)
-        done = [service.ledger.find(job_id).attempts for job_id in ids]
+        done = [service.ledger.jobs.find(job_id).attempts for job_id in ids]
     attempts = [attempt for each in done for attempt in each]
     first = min(attempt.started_at for attempt in attempts)
     last = max(attempt.ended_at or 0.0 for attempt in attempts)
@@ -160,7 +163,7 @@ def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> 
         ]
         for simulator in simulators:
             simulator.start()
-        stack.wait(lambda: len(service.ledger.workers()) == workers, 90)
+        stack.wait(lambda: len(service.ledger.workers.ready()) == workers, 90)
 
         job = service.find(submit(service))
         service.cancel(job.id)
@@ -169,12 +172,12 @@ def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> 
 
         def fill() -> None:
             while not filled.is_set():
-                if service.ledger.figures().jobs[State.QUEUED] > 10 * workers:
+                if service.ledger.stats.figures().jobs[State.QUEUED] > 10 * workers:
                     time.sleep(0.01)
                     continue
                 for _ in range(workers):
-                    service.ledger.submit(
-                        str(uuid.uuid4()), parameters=job.parameters, model=job.model, input=job.input
+                    service.ledger.jobs.submit(
+                        Submission(str(uuid.uuid4()), parameters=job.parameters, model=job.model, input=job.input)
                     )
                 simulated.dispatch()
 
@@ -231,18 +234,18 @@ def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
         if message is None:
             continue
         try:
-            claim = ledger.claim(message[1], holder)
+            claim = ledger.attempts.claim(message[1], holder)
             service.dispatch()
             if claim is None:
                 continue
             with lease.kept(claim):
-                ledger.find(claim.job_id)
-                ledger.report(claim, Progress(Phase.PREPARING))
+                ledger.jobs.find(claim.job_id)
+                ledger.attempts.report(claim, Progress(Phase.PREPARING))
                 for step in range(STEPS):
-                    ledger.report(claim, Progress(Phase.SAMPLING, step + 1, STEPS))
-                ledger.report(claim, Progress(Phase.DECODING))
-                ledger.report(claim, Progress(Phase.PUBLISHING))
-                ledger.finish(claim, result, device="simulated", seconds={Phase.SAMPLING: 1.0}, steps=STEPS)
+                    ledger.attempts.report(claim, Progress(Phase.SAMPLING, step + 1, STEPS))
+                ledger.attempts.report(claim, Progress(Phase.DECODING))
+                ledger.attempts.report(claim, Progress(Phase.PUBLISHING))
+                ledger.attempts.finish(claim, result, device="simulated", seconds={Phase.SAMPLING: 1.0}, steps=STEPS)
         except UnavailableError as error:
             say(f"{name}: {error}")
     lease.stop()
@@ -255,18 +258,20 @@ def status(client: "redis.Redis", service: JobService, job: Job, workers: int) -
     ledger = service.ledger
     ids = [str(uuid.uuid4()) for _ in range(workers + 1)]
     for number, job_id in enumerate(ids):
-        ledger.submit(job_id, parameters=job.parameters, model=job.model, input=job.input)
+        ledger.jobs.submit(Submission(job_id, parameters=job.parameters, model=job.model, input=job.input))
         if number == workers:
             break
         name = f"busy/{number}"
         model = str(job.model["name"])
-        ledger.heartbeat(WorkerStatus(name, "simulated", "busy", 1, model, trained=True, ready_since=0, load_seconds=0))
-        claim = ledger.claim(job_id, Holder(name, "simulated", "busy", 1))
+        ledger.workers.heartbeat(
+            WorkerStatus(name, "simulated", "busy", 1, model, trained=True, ready_since=0, load_seconds=0)
+        )
+        claim = ledger.attempts.claim(job_id, Holder(name, "simulated", "busy", 1))
         if claim is not None:
-            ledger.report(claim, Progress(Phase.SAMPLING, 1, STEPS))
+            ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, STEPS))
     spent = (asking(client, service, ids[0]), asking(client, service, ids[-1]))
     for job_id in ids:
-        ledger.forget(job_id, insist=True)
+        ledger.jobs.forget(job_id, insist=True)
     return spent
 
 
@@ -286,7 +291,7 @@ def simulated_service(client: "redis.Redis", settings: Settings) -> JobService:
         client.rpush(IDS, job_id)
 
     return JobService(
-        Ledger(client, settings),
+        open_ledger(client, settings),
         service.artifacts,
         service.model,
         settings,
@@ -324,7 +329,7 @@ def idle(client: "redis.Redis", seconds: float) -> float:
 
 def ended(ledger: Ledger) -> int:
     """Jobs that have finished."""
-    return ledger.figures().ended.get("finished", 0)
+    return ledger.stats.figures().ended.get("finished", 0)
 
 
 def show(outcome: Outcome) -> bool:

@@ -23,8 +23,9 @@ from svd_service.config import Settings, settings
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
 from svd_service.jobs.view import JobView
+from svd_service.ledger import open_ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger.client import connect
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
 from svd_service.telemetry import logs, tracing
@@ -54,7 +55,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     app.wsgi_app = Trail(app.wsgi_app)  # type: ignore[method-assign]
     client = connect(configuration)
     app.extensions["jobs"] = JobService(
-        Ledger(client, configuration),
+        open_ledger(client, configuration),
         store_of(configuration),
         Model.of(configuration),
         configuration,

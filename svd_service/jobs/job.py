@@ -102,6 +102,17 @@ class Claim:
     attempt: int
 
 
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RETRIED = "retried"
+    RELEASED = "released"
+    LOST = "lost"
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One attempt as history tells it. `outcome` is absent while it runs; times are seconds since the epoch."""

@@ -29,11 +29,13 @@ from svd_service.errors import (
 from svd_service.jobs.job import Job, Result, State, Variant
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.parameters import Format
 from svd_service.telemetry import logs, tracing
 
 if TYPE_CHECKING:
-    from svd_service.ledger.jobs import Ledger, Wanted
+    from svd_service.ledger import Ledger
+    from svd_service.ledger.jobs import Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ class JobService:
         may_be_cached = self.settings.content_cache and "seed" in request.values
         if not idempotency_key and not may_be_cached:
             # Before the picture costs anything. With the key it may be a repetition, which needs no room, as a copy.
-            self.ledger.require_room(owner, model.name, request.profile)
+            self.ledger.jobs.require_room(owner, model.name, request.profile)
         # Pillow comes in with the first picture: the web process is to start fast, and workers need none of this.
         from svd_service.jobs.image import encode_png, open_picture  # noqa: PLC0415
 
@@ -124,7 +126,7 @@ class JobService:
             parameters = request.resolve(model, picture.size)
             content = encode_png(picture.fitted(parameters.width, parameters.height, parameters.fit))
         # While Redis is away nothing is to be stored that would be left behind.
-        self.ledger.ping()
+        self.ledger.jobs.ping()
         shared = job_id is not None  # with the same request sent again, which may be under way just now
         job_id = job_id or str(uuid.uuid4())
         name = input_name(job_id)
@@ -133,21 +135,23 @@ class JobService:
         self.artifacts.put(name, content)
         accepted = ""
         try:
-            accepted = self.ledger.submit(
-                job_id,
-                parameters=parameters,
-                model=model.summary(),
-                input=name,
-                owner=owner,
-                notes=notes,
-                trace=tracing.carrier(),
-                idempotency_key=idempotency_key,
-                fingerprint=_fingerprint(content, request) if idempotency_key else "",
-                priority=priority,
-                content=digest,
-                same=same,
-                copy=copy,
-                webhook=webhook,
+            accepted = self.ledger.jobs.submit(
+                Submission(
+                    job_id,
+                    parameters=parameters,
+                    model=model.summary(),
+                    input=name,
+                    owner=owner,
+                    notes=notes,
+                    trace=tracing.carrier(),
+                    idempotency_key=idempotency_key,
+                    fingerprint=_fingerprint(content, request) if idempotency_key else "",
+                    priority=priority,
+                    content=digest,
+                    looked_up=same is not None,
+                    cached=CachedVideo(same, copy) if same and copy else None,
+                    webhook=webhook,
+                )
             )
         except UnavailableError:
             # The job may be there all the same, and want its picture. If it is not, the sweep for orphans gets it.
@@ -172,11 +176,11 @@ class JobService:
 
     def models(self) -> list[Model]:
         """The service's own model, then the others that workers hold or held lately, by name."""
-        return [self.model, *(model for model in self.ledger.models() if model.name != self.model.name)]
+        return [self.model, *(model for model in self.ledger.workers.models() if model.name != self.model.name)]
 
     def find_model(self, name: str | None) -> Model | None:
         """The model of that name; that of requests which name none; `None` if there is none such."""
-        return self.model if name in {None, self.model.name} else self.ledger.model(str(name))
+        return self.model if name in {None, self.model.name} else self.ledger.workers.model(str(name))
 
     def _model_of(self, request: Request) -> Model:
         model = self.find_model(request.model)
@@ -198,7 +202,7 @@ class JobService:
 
     def _copied(self, job_id: str, content: str, owner: str, model: Model) -> tuple[str, Result | None]:
         """An earlier job that made the same video, and a copy of its files as the result of job `job_id`; or `""`."""
-        same = self.ledger.find_same(owner, content, model.name)
+        same = self.ledger.jobs.find_same(owner, content, model.name)
         if not same:
             return "", None
         copy = None
@@ -230,7 +234,7 @@ class JobService:
     def count_refused(self, error: RefusedError | QueueFullError) -> None:
         """Note for the exporter that a submission was refused."""
         with suppress(UnavailableError):
-            self.ledger.count_refused(error.code)
+            self.ledger.stats.count_refused(error.code)
 
     def find(self, job_id: str, *, owner: str = "") -> Job:
         """The job at this moment.
@@ -240,9 +244,9 @@ class JobService:
         """
         if _is_job_id(job_id):
             logs.add(job_id=job_id)
-            job = self.ledger.find(job_id)
+            job = self.ledger.jobs.find(job_id)
             if job.owner == owner and not job.deleted:
-                (job,) = self.ledger.foretell([job])
+                (job,) = self.ledger.estimates.estimate([job])
                 return _in_time(job)
         raise UnknownJobError(f"there is no job {job_id}")
 
@@ -254,8 +258,8 @@ class JobService:
         Raises:
             UnknownJobError: `after` is no job of this owner.
         """
-        found, more = self.ledger.page(owner, after=after, limit=limit, newest_first=newest_first)
-        return [_in_time(job) for job in self.ledger.foretell(found)], more
+        page = self.ledger.jobs.page(owner, after=after, limit=limit, newest_first=newest_first)
+        return [_in_time(job) for job in self.ledger.estimates.estimate(page.jobs)], page.more
 
     def open_result(self, job_id: str, *, owner: str = "", variant: Variant = Variant.VIDEO) -> OpenResult:
         """A finished job's video in one of its formats, or its thumbnail or sprite sheet.
@@ -310,7 +314,7 @@ class JobService:
             UnknownJobError: there is none of that id, or it is another owner's.
         """
         job = self.find(job_id, owner=owner)
-        if self.ledger.cancel(job_id) is State.CANCELLED:
+        if self.ledger.jobs.cancel(job_id) is State.CANCELLED:
             self._leave_to_the_sweep_at_worst(job.input)
             self.dispatch()
         return self.find(job_id, owner=owner)
@@ -328,7 +332,7 @@ class JobService:
             return self.cancel(job_id, owner=owner)
         self.artifacts.ready()
         # The record first: artifacts without one are swept up, while a record without them would promise a video.
-        self.ledger.forget(job_id)
+        self.ledger.jobs.forget(job_id)
         self._delete_artifacts(job_id)
         return None
 
@@ -341,29 +345,29 @@ class JobService:
         """
         self.find(job_id, owner=owner)
         self.artifacts.ready()
-        if self.ledger.forget(job_id, insist=True):
+        if self.ledger.jobs.forget(job_id, insist=True):
             self._delete_artifacts(job_id)
             self.dispatch()
 
     def dispatch(self) -> None:
         """Give Celery as many ids as there are workers. Never raises: what fails here is repeated by house-keeping."""
         try:
-            for job_id, queue in self.ledger.dispatch().items():
+            for job_id, queue in self.ledger.maintenance.dispatch().items():
                 self._publish(job_id, queue)
         except UnavailableError as error:
             logger.warning("publishing is put off: %s", error)
 
     def reap(self) -> list[str]:
         """Take back the jobs of lost workers and publish again what got lost; returns the ids taken back."""
-        lapsed, overdue = self.ledger.reap()
-        for job_id, queue in overdue.items():
+        reaped = self.ledger.maintenance.reap()
+        for job_id, queue in reaped.overdue.items():
             self._publish(job_id, queue)
         self.dispatch()
-        return lapsed
+        return reaped.lost
 
     def expire(self) -> int:
         """Apply retention to the results and records that are due; returns how many."""
-        due = self.ledger.expire()
+        due = self.ledger.maintenance.expire()
         for job_id in due:
             self._delete_artifacts(job_id)
         return len(due)
@@ -375,7 +379,7 @@ class JobService:
         names = chain.from_iterable(self.artifacts.names(folder) for folder in (INPUTS, RESULTS))
         for batch in _batches(names, 200):
             old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
-            wanted = self.ledger.wanted({_job_of(name) for name in old})
+            wanted = self.ledger.jobs.wanted({_job_of(name) for name in old})
             for name in old:
                 if not _is_wanted(name, wanted[_job_of(name)]):
                     self.artifacts.delete(name)

@@ -1,1 +1,109 @@
-"""The ledger: what is known about every job, in Redis."""
+"""The ledger: the one source of truth about every job, kept in Redis and changed only by the Lua scripts in `lua/`.
+
+Keys, all under one namespace (`svd:` by default):
+
+==========================  ======  ================================================================================
+``job:{id}``                hash    a job; its fields are listed below
+``waiting:{model}``         zset    queued jobs that are not enqueued with Celery, by fair-queueing tag
+``waiting:{route}``         zset    the same for one profile (`svd_service/jobs/routing.py`)
+``published:{model}``       zset    queued jobs that are enqueued with Celery, by the time of that
+``queued:{route}``          zset    all queued jobs, by the time of submission
+``loads``                   hash    how many jobs of each Celery queue are enqueued, and how many started
+``leases``                  zset    started jobs, by the time at which their lease expires
+``ended``                   zset    ended jobs, by the time at which retention looks at them next
+``owner:{owner}``           zset    an owner's jobs, by the time of submission
+``queued_of``               hash    how many queued jobs each owner has
+``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
+``sendings:{owner}:{digest}`` zset  ids reserved for the jobs of one request (`reservations.py`)
+``unheard:{id}``            string  how often the request was sent that reserved such an id
+``content:{owner}:{digest}`` hash   the latest job that made a video of this content, by kind of device
+``states``                  hash    how many jobs there are in each state
+``counters``                hash    counters of everything that has happened, for the exporter
+``paces``                   hash    the throughput model of each kind of device with each model (`jobs/eta.py`)
+``far:{model}``             hash    a sample of the far end of the queue, cached for two seconds
+``models``                  zset    models that a worker holds or a job asks for, by the last time of either
+``model_descriptions``      hash    the workers' descriptions of theirs, as JSON
+``workers``                 zset    worker processes that hold their model, by their last heartbeat
+``workers:{queue}``         zset    the same for one Celery queue
+``queues``                  zset    Celery queues with workers, by the last heartbeat
+``worker_status``           hash    their status, as JSON
+``worker_queue``            hash    the queue that each takes jobs from
+``worker_device``           hash    the device that each has
+``preparing``               zset    worker processes that do not hold their model yet, by their last heartbeat
+``preparing_status``        hash    what they are doing, as JSON
+``heard``                   string  the last activity of any worker or maintenance round
+``finish_tags:{model}``     hash    virtual finish times of fair queueing, by owner and priority
+``clock:{model}``           string  virtual time of the model's queue
+``rate:{caller}:{minute}``  string  requests of a caller in a minute
+``outbox``                  zset    jobs whose webhook waits to be delivered, by the time of the next attempt
+``posted``                  zset    those enqueued with Celery or being attempted, by the time they are requeued
+``delivery:{id}``           hash    a job's webhook delivery (`svd_service/webhooks/outbox.py`)
+``webhook_secrets``         hash    signing secrets by owner (`svd_service/webhooks/signing.py`)
+``keys``                    hash    API keys (`api_keys.py`)
+``events``                  channel "id version state owner" at every change of a job
+==========================  ======  ================================================================================
+
+Invariants, after every script:
+
+1. A job is in exactly the sets of its state: queued in `queued` and either in both of `waiting` or in `published`, with
+   the `queue` that has its id; started in `leases`, with a `token`; ended in `ended`; and in nothing else.
+2. A write of an attempt is accepted only with the job's current token. A token is made anew for every claim, so at most
+   one attempt can write at any time, and none after the job has ended.
+3. A job's result is written once, by the move to `finished`, and that move ends the attempt, if there is one: a job
+   with a cached video is finished from the start.
+4. No lease expires while there is no activity at all, because Redis is down or frozen.
+5. A job leaves `started` for `queued` at most as often as attempts allow; released attempts are not counted.
+6. Every script can be repeated after a lost answer, and changes nothing the second time.
+7. A job that has ended and has a webhook has one delivery: pending, and in one of `outbox` and `posted`; or delivered
+   or given up, and in neither. A pending one outlives its job.
+
+So Celery's message is a hint, not the truth: lost, it is sent again by `reap` and `dispatch`; doubled, the second claim
+is rejected.
+"""
+
+from dataclasses import dataclass
+
+import redis
+
+from svd_service.config import Settings
+from svd_service.ledger.attempts import Attempts
+from svd_service.ledger.estimates import Estimates
+from svd_service.ledger.jobs import Jobs
+from svd_service.ledger.maintenance import Maintenance
+from svd_service.ledger.rate_limit import RateLimit
+from svd_service.ledger.scripts import Scripts
+from svd_service.ledger.stats import Stats
+from svd_service.ledger.workers import Workers
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The parts of the ledger of one namespace, over one client.
+
+    Every method of every part raises `UnavailableError` when Redis cannot be reached or does not answer in time. The
+    operation may then have happened or not, and repeating it is safe.
+    """
+
+    jobs: Jobs
+    attempts: Attempts
+    maintenance: Maintenance
+    workers: Workers
+    estimates: Estimates
+    stats: Stats
+    rate_limit: RateLimit
+
+
+def open_ledger(client: "redis.Redis", settings: Settings, scripts: Scripts | None = None) -> Ledger:
+    """The ledger of the settings' namespace over `client`; with other `scripts` than its own if given."""
+    scripts = scripts or Scripts(client, settings.namespace)
+    estimates = Estimates(scripts)
+    workers = Workers(scripts)
+    return Ledger(
+        jobs=Jobs(scripts, settings, estimates),
+        attempts=Attempts(scripts, settings),
+        maintenance=Maintenance(scripts, settings),
+        workers=workers,
+        estimates=estimates,
+        stats=Stats(scripts, workers, estimates),
+        rate_limit=RateLimit(scripts),
+    )

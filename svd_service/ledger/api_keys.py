@@ -22,8 +22,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
-from svd_service.ledger.client import reachable
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect, reachable
 
 #: What every key of ours begins with, so that people and scanners for leaked secrets recognise one.
 PREFIX: Final = "sk-svd-"

@@ -1,9 +1,5 @@
-"""How Redis is reached, directly or through its Sentinels, with TLS where its URL says so; and what the ledger, the
-outbox and the keys share in speaking to it.
-"""
+"""Clients of Redis: connected directly or through Sentinels, with TLS where the URL asks for it."""
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import redis
@@ -21,10 +17,6 @@ _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryErro
 _REFUSING: Final = ("OOM ", "MISCONF ", "BUSY ", "NOREPLICAS ")
 
 
-#: Folder of the ledger's scripts.
-LUA: Final = Path(__file__).parent / "lua"
-
-
 class reachable:  # noqa: N801  (a context manager, used as a statement)
     """Turns Redis' connection errors into `UnavailableError`."""
 
@@ -36,20 +28,30 @@ class reachable:  # noqa: N801  (a context manager, used as a statement)
             raise UnavailableError(f"Redis cannot be reached: {error}") from error
 
 
-def scripts(client: "redis.Redis", names: Iterable[str], folder: Path = LUA) -> dict[str, Any]:
-    """The named Lua scripts of `folder`, each with the prelude, ready to be called."""
-    prelude = (LUA / "prelude.lua").read_text()
-    return {name: client.register_script(prelude + (folder / f"{name}.lua").read_text()) for name in names}
+def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
+    """A client of Redis whose operations take at most `timeout` seconds.
+
+    A connection that Redis closed in the meantime (a restart, a failover) is opened again once; a timeout is not
+    retried.
+    """
+    return open_client(
+        settings,
+        decode_responses=True,
+        socket_connect_timeout=timeout,
+        socket_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
 
 
 def open_client(settings: Settings, **options: Any) -> "redis.Redis":
     """A client of Redis, with redis-py's own `options`.
 
-    Where there are Sentinels, each new connection asks them who the master is; the first that answers is believed.
+    With Sentinels configured, each new connection asks them for the master's address; the first answer is used.
     """
     if not settings.sentinels:
         return redis.Redis.from_url(settings.redis, **options, **(settings.redis_tls or {}))
-    # Half, so that one Sentinel that is silent leaves time for the next.
+    # Half, so that one unresponsive Sentinel leaves time for the next.
     asking = sentinel_options(settings, timeout=options["socket_timeout"] / 2)
     manager: Any = sentinel.Sentinel  # which is untyped
     found = manager(settings.sentinels, sentinel_kwargs=asking)
@@ -60,13 +62,13 @@ def open_client(settings: Settings, **options: Any) -> "redis.Redis":
 
 
 def sentinel_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
-    """How a Sentinel is spoken to, as redis-py's keywords; with TLS if Redis is."""
+    """Connection options for Sentinels, as redis-py's keywords; with TLS if Redis uses it."""
     user, _, password = (settings.redis_sentinel_auth or "").partition(":")
     return {
         "socket_connect_timeout": timeout,
         "socket_timeout": timeout,
         "socket_keepalive": True,
-        # By default redis-py asks one that is down four times, with pauses, before it goes on to the next.
+        # By default redis-py retries one that is down four times, with pauses, before it tries the next.
         "retry": Retry(NoBackoff(), 0),
         **({"username": user, "password": password} if user else {}),
         **_tls(settings),
@@ -74,14 +76,14 @@ def sentinel_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
 
 
 def broker_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
-    """How Celery finds the same Redis, as far as its URL cannot say it: kombu's transport options."""
+    """Kombu's transport options: what Celery needs to reach the same Redis beyond its URL."""
     if not settings.sentinels:
         return {}
     return {"master_name": settings.sentinel_master, "sentinel_kwargs": sentinel_options(settings, timeout=timeout)}
 
 
 def _account(url: str) -> dict[str, Any]:
-    """User, password and database, as far as the URL names them."""
+    """User, password and database of the URL, where it has them."""
     parse: Any = redis.connection.parse_url  # which is untyped
     return {name: value for name, value in parse(url).items() if name in {"username", "password", "db"}}
 

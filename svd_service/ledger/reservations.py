@@ -16,7 +16,8 @@ from typing import Final
 import redis
 
 from svd_service.config import Settings
-from svd_service.ledger.client import reachable, scripts
+from svd_service.ledger.client import reachable
+from svd_service.ledger.scripts import Scripts
 
 #: Seconds for which a request is remembered. The `openai` package waits ten minutes for an answer and then at most two
 #: until it asks again.
@@ -31,16 +32,13 @@ class Reservations:
 
     def __init__(self, client: "redis.Redis", settings: Settings) -> None:
         self._redis = client
-        self._namespace = settings.namespace
-        self._scripts = scripts(client, ("reserve",))
+        self._scripts = Scripts(client, settings.namespace)
 
     def reserve(self, digest: str, sent_before: int, *, owner: str = "") -> str:
         """The id for the job of the request that has this `digest` and was sent so many times before."""
-        arguments = (owner, digest, sent_before, str(uuid.uuid4()), REMEMBER)
-        with reachable():
-            return str(self._scripts["reserve"](keys=[self._namespace], args=arguments))
+        return str(self._scripts.run("reserve", owner, digest, sent_before, str(uuid.uuid4()), REMEMBER))
 
     def heard(self, job_id: str) -> None:
         """Somebody knows the job's id: its answer was not lost, and no repetition means this job."""
         with reachable():
-            self._redis.delete(f"{self._namespace}:unheard:{job_id}")
+            self._redis.delete(self._scripts.key("unheard", job_id))

@@ -24,7 +24,10 @@ from svd_service.config import ConfigurationError, Settings
 from svd_service.config import settings as settings_of_this_process
 from svd_service.errors import QueueFullError, RefusedError, UnavailableError
 from svd_service.jobs.job import State
-from svd_service.ledger.jobs import Figures, Ledger, WorkerStatus, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.stats import Figures
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs
 
 logger = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ LOOKUPS: Final = ("hit", "miss")
 
 
 class Source(Protocol):
-    """Where the figures come from: a `Ledger`, or anything else that has them."""
+    """Where the figures come from: the ledger's `Stats`, or anything else that has them."""
 
     def figures(self) -> Figures:
         """What there is and what has happened; raises `UnavailableError` when that cannot be told."""
@@ -138,7 +141,9 @@ def serving(settings: Settings) -> Iterator[WSGIServer]:
     """
     host, port = _address(settings.exporter_bind)
     try:
-        server, thread = start_wsgi_server(port, host, registry_of(settings, Ledger(connect(settings), settings)))
+        server, thread = start_wsgi_server(
+            port, host, registry_of(settings, open_ledger(connect(settings), settings).stats)
+        )
     except OSError as error:
         raise ConfigurationError(f"SVD_EXPORTER_BIND={settings.exporter_bind}: {error}") from None
     try:

@@ -18,7 +18,7 @@ from PIL import Image
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
-from svd_service.ledger.jobs import DeviceMemory
+from svd_service.ledger.workers import DeviceMemory
 from svd_service.parameters import Fit
 from svd_service.video.compilation import Compiled
 from svd_service.video.memory_plan import FAST, MemoryPlan

@@ -18,7 +18,7 @@ from svd_service import __version__
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.view import WebhookEvent, shown_url
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect
 from svd_service.outbound import Errand, RefusedURLError, TooLateError, is_public, target_of, within
 from svd_service.retry import Retry
 from svd_service.telemetry import logs

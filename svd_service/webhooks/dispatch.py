@@ -11,7 +11,7 @@ from celery import Celery, bootsteps
 from svd_service.celery_app import DELIVER, Publisher, webhook_queue
 from svd_service.config import Settings, settings
 from svd_service.errors import UnavailableError
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect
 from svd_service.webhooks.outbox import Outbox
 from svd_service.webhooks.signing import message_id
 

@@ -9,15 +9,15 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError
 from svd_service.jobs.job import Job
-from svd_service.ledger.client import reachable, scripts
-from svd_service.ledger.jobs import job_of
+from svd_service.ledger.record import job_of
+from svd_service.ledger.scripts import Scripts
 
 #: Seconds after which a delivery that was given to Celery and not begun is given to it again.
 POST_AGAIN: Final = 30.0
@@ -52,19 +52,19 @@ class Outbox:
     Every method raises `UnavailableError` when Redis cannot be reached; asking again is safe.
     """
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: "redis.Redis", settings: Settings, scripts: Scripts | None = None) -> None:
         self._settings = settings
-        self._scripts = scripts(client, ("post", "claim_delivery", "settle_delivery"), LUA)
+        self._scripts = scripts or Scripts(client, settings.namespace, LUA)
 
     def post(self) -> list[str]:
         """Choose the deliveries that are to be given to Celery now; the caller publishes each of the returned ids."""
         times = self._settings.webhook_give_up, self._settings.webhook_backoff
-        return list(self._run("post", POST_AGAIN, ROOM, ROOM_OF_HOST, *times))
+        return list(self._scripts.run("post", POST_AGAIN, ROOM, ROOM_OF_HOST, *times))
 
     def claim(self, job_id: str) -> Delivery | None:
         """Claim a delivery for one try; `None` when there is nothing to do (over, in other hands, not due)."""
         token = uuid.uuid4().hex
-        answer = self._run("claim_delivery", job_id, token, self._settings.webhook_timeout + MARGIN)
+        answer = self._scripts.run("claim_delivery", job_id, token, self._settings.webhook_timeout + MARGIN)
         if not answer:
             return None
         number, url, kind, owner, told = answer
@@ -98,7 +98,7 @@ class Outbox:
         self._settle(delivery, "gone", status_code, error, 0.0)
 
     def _settle(self, delivery: Delivery, outcome: str, status_code: int | None, error: str, pause: float) -> None:
-        answer = self._run(
+        answer = self._scripts.run(
             "settle_delivery",
             delivery.job.id,
             delivery.token,
@@ -110,7 +110,3 @@ class Outbox:
         )
         if answer == "stale":
             raise StaleAttemptError(f"try {delivery.number} is no longer that of the webhook of job {delivery.job.id}")
-
-    def _run(self, script: str, *args: str | float) -> Any:
-        with reachable():
-            return self._scripts[script](keys=[self._settings.namespace], args=list(args))

@@ -13,10 +13,10 @@ from PIL import Image, UnidentifiedImageError
 
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.errors import JobError, StaleAttemptError, UnavailableError
-from svd_service.jobs.job import Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
+from svd_service.jobs.job import AttemptOutcome, Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import Ledger
 from svd_service.parameters import Format
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
@@ -103,9 +103,9 @@ def run_job(job_id: str, slot: Slot) -> str:
 
 def _claim(job_id: str, slot: Slot) -> Claim | None:
     ledger = slot.jobs.ledger
-    held = ledger.holder(job_id)
-    dead = held[1] if held and _is_dead_sibling(held[0], slot.holder) else ""
-    return ledger.claim(job_id, slot.holder, dead=dead)
+    held = ledger.attempts.current(job_id)
+    dead = held.claim.token if held and _is_dead_sibling(held.holder, slot.holder) else ""
+    return ledger.attempts.claim(job_id, slot.holder, dead=dead)
 
 
 def _is_dead_sibling(holder: Holder, ours: Holder) -> bool:
@@ -118,7 +118,7 @@ def _is_dead_sibling(holder: Holder, ours: Holder) -> bool:
 def _attempt(claim: Claim, slot: Slot) -> str:
     ledger = slot.jobs.ledger
     try:
-        job = ledger.find(claim.job_id)
+        job = ledger.jobs.find(claim.job_id)
         logs.add(key_id=job.owner)
         with AttemptSpans(job, (CancelRequested, HandBackRequested, StaleAttemptError)) as spans:
             _generate(claim, job, slot, spans)
@@ -126,10 +126,10 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     except StaleAttemptError:
         raise
     except CancelRequested:
-        _patiently(lambda: ledger.confirm_cancel(claim))
+        _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.CANCELLED))
         outcome = "cancelled"
     except HandBackRequested:
-        _patiently(lambda: ledger.release(claim), RELEASE_PATIENCE)
+        _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED), RELEASE_PATIENCE)
         # Other workers wait for it.
         slot.jobs.dispatch()
         return "released"
@@ -142,7 +142,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
             _repeat(claim, slot, failure)
             raise DeviceLostError(str(error)) from error
         failure = _failure(error)
-        _patiently(lambda: ledger.fail(claim, failure))
+        _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
         outcome = "failed"
     with suppress(UnavailableError):
         slot.jobs.artifacts.delete(input_name(claim.job_id))
@@ -150,7 +150,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
 
 
 def _repeat(claim: Claim, slot: Slot, failure: Failure) -> str:
-    _patiently(lambda: slot.jobs.ledger.retry(claim, failure))
+    _patiently(lambda: slot.jobs.ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, failure))
     slot.jobs.dispatch()
     return "retried"
 
@@ -184,7 +184,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         shape = rendering.width, rendering.height, rendering.frames
         result = Result(name, video.bytes, video.sha256, *shape, provenance, further)
         _patiently(
-            lambda: ledger.finish(
+            lambda: ledger.attempts.finish(
                 claim,
                 result,
                 device=slot.holder.device,
@@ -307,7 +307,7 @@ class Reporter:
             self._phase = progress.phase
             self._on_phase(progress.phase)
         try:
-            cancelled = self._ledger.report(self._claim, progress)
+            cancelled = self._ledger.attempts.report(self._claim, progress)
         except UnavailableError as error:
             # Redis may be back before the job is done; only the end has to reach it.
             logger.warning("job %s: progress is not told: %s", self._claim.job_id, error)

@@ -9,7 +9,8 @@ from typing import Final
 
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
-from svd_service.ledger.jobs import HEARTBEAT, DeviceMemory, Ledger, WorkerStatus
+from svd_service.ledger import Ledger
+from svd_service.ledger.workers import HEARTBEAT, DeviceMemory, WorkerStatus
 from svd_service.telemetry import logs
 from svd_service.worker.shared_memory import Departure
 
@@ -81,15 +82,15 @@ class Lease:
     def _leave(self) -> None:
         self._left = True
         with suppress(UnavailableError):
-            self._ledger.leave(self._status.worker)
+            self._ledger.workers.leave(self._status.worker)
 
     def _beat(self) -> None:
         claim = self._claim
         try:
             if not self._left:
-                self._ledger.heartbeat(replace(self._status, device_memory=self._memory()))
+                self._ledger.workers.heartbeat(replace(self._status, device_memory=self._memory()))
             if claim is not None:
-                self._ledger.report(claim)
+                self._ledger.attempts.report(claim)
         except UnavailableError as error:
             logger.warning("no heartbeat: %s", error)
         except StaleAttemptError:

@@ -13,6 +13,7 @@ from celery import Celery, bootsteps
 
 from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
+from svd_service.jobs.job import AttemptOutcome
 from svd_service.jobs.service import JobService
 from svd_service.telemetry import logs
 from svd_service.worker.process import INSTANCE, is_gone, jobs
@@ -40,11 +41,11 @@ class Housekeeper:
     def _take_back_from_dead_children(self) -> None:
         # Celery gives a dead child's message to anybody. Another worker cannot know that the claim is void, and has to
         # take the message for a double; only we can see that our child is gone.
-        for claim, holder in self._jobs.ledger.held_by(INSTANCE):
-            if is_gone(holder.pid):
-                with logs.context(job_id=claim.job_id), suppress(StaleAttemptError):
-                    self._jobs.ledger.lose(claim)
-                    logger.warning("job %s: process %d is gone; taken back", claim.job_id, holder.pid)
+        for held in self._jobs.ledger.attempts.held_by(INSTANCE):
+            if is_gone(held.holder.pid):
+                with logs.context(job_id=held.claim.job_id), suppress(StaleAttemptError):
+                    self._jobs.ledger.attempts.end_attempt(held.claim, AttemptOutcome.LOST)
+                    logger.warning("job %s: process %d is gone; requeued", held.claim.job_id, held.holder.pid)
 
     def _reap(self) -> None:
         for job_id in self._jobs.reap():

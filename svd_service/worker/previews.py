@@ -10,7 +10,7 @@ from svd_service.artifacts.base import ArtifactStore
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
 from svd_service.jobs.service import preview_name
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Previews:
         try:
             while (make := self._next()) is not None:
                 self._artifacts.put(self._name, make())
-                self._ledger.show_preview(self._claim, self._name)
+                self._ledger.attempts.show_preview(self._claim, self._name)
         except (UnavailableError, StaleAttemptError) as error:
             logger.info("job %s: no more previews: %s", self._claim.job_id, error)
         except Exception:

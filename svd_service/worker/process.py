@@ -20,7 +20,9 @@ from svd_service.jobs.job import Holder
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import celery_queue, queue_of
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs, tracing
 from svd_service.worker import malloc, shutdown
 from svd_service.worker.lease import Lease
@@ -75,7 +77,7 @@ def slot() -> Slot:
 def jobs(configuration: Settings) -> JobService:
     """The use cases over connections of this process' own."""
     return JobService(
-        Ledger(connect(configuration, timeout=3.0), configuration),
+        open_ledger(connect(configuration, timeout=3.0), configuration),
         store_of(configuration),
         Model.of(configuration),
         configuration,
@@ -103,7 +105,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     service = jobs(configuration)
     began = time.monotonic()
     worker = f"{node}/{index}"
-    with Preparation(service.ledger, worker) as preparation:
+    with Preparation(service.ledger.workers, worker) as preparation:
         preparation.doing("loading the model")
         generator = load(service.model, device, configuration)
         preparation.doing("warming up")
@@ -124,7 +126,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         memory=generator.plan.name,
         profiles=configuration.worker_profiles,
     )
-    service.ledger.introduce(service.model)
+    service.ledger.workers.introduce(service.model)
     lease = Lease(service.ledger, status, configuration.lease, DEPARTURE, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)

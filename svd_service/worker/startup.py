@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from svd_service.errors import UnavailableError
-from svd_service.ledger.jobs import HEARTBEAT, Ledger, Preparing
+from svd_service.ledger.workers import HEARTBEAT, Preparing, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,8 @@ class Preparation:
     A library that keeps the interpreter for itself may silence it for a while; nothing depends on it.
     """
 
-    def __init__(self, ledger: Ledger, worker: str) -> None:
-        self._ledger = ledger
+    def __init__(self, workers: Workers, worker: str) -> None:
+        self._workers = workers
         self._worker = worker
         self._now: Preparing | None = None
         self._stopped = threading.Event()
@@ -48,4 +48,4 @@ class Preparation:
     def _tell(self) -> None:
         if self._now is not None:
             with suppress(UnavailableError):
-                self._ledger.prepare(self._now)
+                self._workers.prepare(self._now)

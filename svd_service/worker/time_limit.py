@@ -7,8 +7,9 @@ from celery.worker.request import Request
 
 from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
-from svd_service.jobs.job import Claim, Failure
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.jobs.job import AttemptOutcome, Failure
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
 from svd_service.telemetry import logs
 from svd_service.worker.attempt import TimeLimitError
 from svd_service.worker.process import INSTANCE
@@ -33,10 +34,12 @@ def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
     When Redis does not answer, nobody is told: the killed process' lease lapses, and the job gets another attempt.
     """
     try:
-        held = ledger.holder(job_id)
-        if held is None or (held[0].instance, held[0].pid) != (INSTANCE, pid):
+        held = ledger.attempts.current(job_id)
+        if held is None or (held.holder.instance, held.holder.pid) != (INSTANCE, pid):
             return
-        ledger.fail(Claim(job_id, held[1], 0), Failure(TimeLimitError.code, str(TimeLimitError())))
+        ledger.attempts.end_attempt(
+            held.claim, AttemptOutcome.FAILED, Failure(TimeLimitError.code, str(TimeLimitError()))
+        )
     except (UnavailableError, StaleAttemptError) as error:
         logger.warning("job %s: the ledger does not hear of its time limit: %s", job_id, error)
     else:
@@ -45,4 +48,4 @@ def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
 
 @cache
 def _ledger() -> Ledger:
-    return Ledger(connect(settings(), timeout=3.0), settings())
+    return open_ledger(connect(settings(), timeout=3.0), settings())

@@ -12,7 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from svd_service.config import Settings
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
 from tools.harness.local import CI
 from tools.harness.stack import Stack
 
@@ -101,7 +102,7 @@ def ledger(desk: Stack) -> Iterator[Ledger]:
     desk.redis.flushall()
     settings = Settings.from_mapping(desk.environment)
     client = connect(settings)
-    yield Ledger(client, settings)
+    yield open_ledger(client, settings)
     client.close()
 
 

@@ -13,7 +13,8 @@ from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Holder, Result
 from svd_service.jobs.service import result_name
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
 from tests.browser.conftest import Visit
 from tests.samples import IMAGES
 from tools.harness.stack import Stack
@@ -43,7 +44,7 @@ def ids(page: Page) -> list[str]:
 
 
 def claim(ledger: Ledger, page: Page, place: int = 0) -> Claim:
-    held = ledger.claim(ids(page)[place], Holder("host/0", "cpu", "instance", 1))
+    held = ledger.attempts.claim(ids(page)[place], Holder("host/0", "cpu", "instance", 1))
     assert held is not None
     return held
 
@@ -61,12 +62,12 @@ def finish(stack: Stack, page: Page) -> Claim:
     """Take a worker's part: publish a video of one second as the newest job's result."""
     settings = Settings.from_mapping(stack.environment)
     client = connect(settings)
-    held = claim(Ledger(client, settings), page)
+    held = claim(open_ledger(client, settings), page)
     name = result_name(held.job_id, held.token)
     video = one_second()
     LocalArtifacts(settings.data_dir).put(name, video)
     result = Result(name, len(video), hashlib.sha256(video).hexdigest(), 256, 144, 7)
-    Ledger(client, settings).finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
+    open_ledger(client, settings).attempts.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
     client.close()
     return held
 

@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
 from svd_service.jobs.image import FORMATS
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import Ledger
 from tests.browser.steps import CAT, Open, add, drawn, ids, send
 from tools.harness.stack import Stack
 

@@ -7,8 +7,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from svd_service.config import Settings
+from svd_service.ledger import Ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger.client import connect
 from tests.browser.steps import CAT, Open, add, card, finish, ids, send
 from tools.harness.stack import Stack
 

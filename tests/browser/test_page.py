@@ -7,10 +7,10 @@ from PIL import Image
 from playwright.sync_api import Route, expect
 
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.jobs.job import Failure, Phase, Progress
+from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
 from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import preview_name
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import Ledger
 from svd_service.parameters import BOUNDS
 from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send
 from tools.harness.stack import Stack
@@ -23,7 +23,9 @@ def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledg
     add(page, CAT)
     expect(page.locator("#model-field")).to_be_hidden()
 
-    ledger.introduce(Model("other", "org/other", description="Another.", defaults=Defaults(512, 512, num_frames=9)))
+    ledger.workers.introduce(
+        Model("other", "org/other", description="Another.", defaults=Defaults(512, 512, num_frames=9))
+    )
     page.reload()
     add(page, CAT)
     expect(page.locator("#num_frames")).not_to_have_value("9")
@@ -32,10 +34,10 @@ def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledg
     expect(page.locator("#model-help")).to_have_text("Another.")
     window.look("models")
     send(page)
-    job = ledger.find(ids(page)[0])
+    job = ledger.jobs.find(ids(page)[0])
     assert (job.model["name"], job.parameters.num_frames, job.parameters.width) == ("other", 9, 512)
     # Changed, it is of the same model.
-    ledger.cancel(job.id)
+    ledger.jobs.cancel(job.id)
     page.reload()
     card(page, "chelsea").get_by_role("button", name="Change").click()
     expect(page.get_by_label("Model")).to_have_value("other")
@@ -218,7 +220,7 @@ def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Ope
     shown = card(page, "chelsea")
     expect(shown.locator(".standing")).to_contain_text("Next in line")
     held = claim(ledger, page)
-    ledger.report(held, Progress(Phase.SAMPLING, 2, 6))
+    ledger.attempts.report(held, Progress(Phase.SAMPLING, 2, 6))
     expect(shown.locator(".standing")).to_contain_text("step 3 of 6")
     expect(shown.locator("progress")).not_to_have_js_property("value", 0)
     name = preview_name(held.job_id, held.token)
@@ -226,12 +228,14 @@ def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Ope
         buffer = io.BytesIO()
         cat.resize((64, 36)).save(buffer, "WEBP")
     LocalArtifacts(Path(desk.environment["SVD_DATA_DIR"])).put(name, buffer.getvalue())
-    ledger.show_preview(held, name)
+    ledger.attempts.show_preview(held, name)
     expect(shown.locator("img.preview")).to_have_js_property("naturalWidth", 64)
-    ledger.report(held, Progress(Phase.DECODING, 5, 8))
+    ledger.attempts.report(held, Progress(Phase.DECODING, 5, 8))
     expect(shown.locator(".standing")).to_contain_text("frame 6 of 8")
     window.look("decoding")
-    ledger.fail(held, Failure("out_of_memory", "The device ran out of memory; ask for fewer frames."))
+    ledger.attempts.end_attempt(
+        held, AttemptOutcome.FAILED, Failure("out_of_memory", "The device ran out of memory; ask for fewer frames.")
+    )
     expect(shown.locator(".detail")).to_contain_text("ask for fewer frames")
     window.look("failed")
     shown.get_by_role("button", name="Try again").click()
@@ -247,8 +251,8 @@ def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit
     expect(shown).to_have_attribute("data-status", "started")
     shown.get_by_role("button", name="Cancel").click()
     expect(shown.locator(".standing")).to_contain_text("Stopping")
-    assert ledger.report(held) is True
-    ledger.confirm_cancel(held)
+    assert ledger.attempts.report(held) is True
+    ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
     expect(shown.locator(".standing")).to_have_text("Cancelled")
 
 

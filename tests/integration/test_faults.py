@@ -25,7 +25,7 @@ from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Request
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import open_ledger
 from tools.harness.faults.sitecustomize import FILLS_THE_DISK, HANGS, KILLS_ITS_PROCESS, LOSES_THE_DEVICE
 from tools.harness.stack import Stack
 
@@ -154,7 +154,7 @@ def test_the_job_of_a_killed_worker_is_begun_elsewhere_when_its_lease_has_lapsed
 def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
     stack: Stack, photo: bytes, republish_after: float, patience: float
 ):
-    switched = {"constants": {"svd_service.ledger.jobs:REPUBLISH_AFTER": republish_after}}
+    switched = {"constants": {"svd_service.ledger.maintenance:REPUBLISH_AFTER": republish_after}}
     frozen = ready(stack, "frozen", **switched)
     for _ in range(20):
         os.killpg(frozen.pid, signal.SIGSTOP)
@@ -183,7 +183,7 @@ def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: St
         raise UnavailableError("no answer in time")
 
     ready(stack)
-    ledger = Ledger(stack.redis, settings)
+    ledger = open_ledger(stack.redis, settings)
     jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, publish)
     request = Request(num_inference_steps=10, width=64, height=64)
     (job_id,) = {jobs.submit(io.BytesIO(photo), request, idempotency_key="once").id for _ in range(2)}

@@ -19,8 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import open_ledger
 from svd_service.ledger.api_keys import _id_of, digest_of
-from svd_service.ledger.jobs import DeviceMemory, Ledger, connect
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import DeviceMemory
 from svd_service.parameters import Fit
 from tests import promql
 from tools.harness.local import CI, free_port
@@ -121,8 +124,8 @@ def failed(stack: Stack, finished: dict) -> str:
     parameters = Parameters(1, 64, 64, 2, 1, 7, 127, 0.02, 1.0, 1.0, 2, Fit.CROP)
     job_id = "00000000-0000-4000-8000-000000000000"
     model = Model.of(settings).summary()
-    ledger = Ledger(connect(settings), settings)
-    ledger.submit(job_id, parameters=parameters, model=model, input="inputs/gone.png", owner=KEY_ID)
+    ledger = open_ledger(connect(settings), settings)
+    ledger.jobs.submit(Submission(job_id, parameters=parameters, model=model, input="inputs/gone.png", owner=KEY_ID))
     assert stack.wait_for(job_id, "failed")["error"]["code"] == "broken_input"
     return job_id
 
@@ -131,12 +134,14 @@ def failed(stack: Stack, finished: dict) -> str:
 def exposition(stack: Stack, flower_port: int, finished: dict, failed: str) -> Exposition:
     """What the running parts show to Prometheus, beside a worker that says it has a device with memory of its own."""
     settings = Settings.from_mapping(stack.environment)
-    ledger = Ledger(connect(settings), settings)
+    ledger = open_ledger(connect(settings), settings)
     ports = {"api": stack.api_port, "exporter": stack.exporter_port, "flower": flower_port}
 
     def read() -> Exposition:
-        worker = ledger.workers()[0]
-        ledger.heartbeat(replace(worker, worker="gpu/0", device="a GPU", device_memory=DeviceMemory(100, 70, 50)))
+        worker = ledger.workers.ready()[0]
+        ledger.workers.heartbeat(
+            replace(worker, worker="gpu/0", device="a GPU", device_memory=DeviceMemory(100, 70, 50))
+        )
         shown: Exposition = {}
         for name, port in ports.items():
             series = shown[name] = {}
@@ -148,7 +153,7 @@ def exposition(stack: Stack, flower_port: int, finished: dict, failed: str) -> E
     # Flower shows the tasks that a worker runs when that has said so.
     stack.wait(lambda: "flower_worker_number_of_currently_executing_tasks" in read()["flower"], 60)
     shown = read()
-    ledger.leave("gpu/0")
+    ledger.workers.leave("gpu/0")
     # Prometheus keeps the ledger's figures of the exporter's alone.
     shown["api"] = {name: series for name, series in shown["api"].items() if not name.startswith("svd_")}
     return shown

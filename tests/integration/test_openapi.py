@@ -13,8 +13,8 @@ from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.job import File, Holder, Result, Variant
 from svd_service.jobs.service import preview_name, result_name, variant_name
+from svd_service.ledger import open_ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.jobs import Ledger
 from svd_service.parameters import Format
 from tools.harness.stack import Stack
 
@@ -42,25 +42,25 @@ def settings_of(closed: Stack) -> Settings:
 
 def finish(stack: Stack, settings: Settings, job_id: str) -> None:
     """Takes the part of a worker."""
-    ledger = Ledger(stack.redis, settings)
-    claim = ledger.claim(job_id, Holder("host/0", "cpu", "instance", 1))
+    ledger = open_ledger(stack.redis, settings)
+    claim = ledger.attempts.claim(job_id, Holder("host/0", "cpu", "instance", 1))
     assert claim is not None
     name, video = result_name(job_id, claim.token), bytes(2_000)
     for variant in Variant:
         LocalArtifacts(settings.data_dir).put(variant_name(name, variant), video)
     further = {kind: File(len(video), "ab" * 32) for kind in FURTHER}
     result = Result(name, len(video), "ab" * 32, 64, 64, 3, further=further)
-    ledger.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)
+    ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)
 
 
 def show(stack: Stack, settings: Settings, job_id: str) -> None:
     """Takes the part of a worker that has a preview to show."""
-    ledger = Ledger(stack.redis, settings)
-    claim = ledger.claim(job_id, Holder("host/0", "cpu", "instance", 1))
+    ledger = open_ledger(stack.redis, settings)
+    claim = ledger.attempts.claim(job_id, Holder("host/0", "cpu", "instance", 1))
     assert claim is not None
     name = preview_name(job_id, claim.token)
     LocalArtifacts(settings.data_dir).put(name, bytes(200))
-    ledger.show_preview(claim, name)
+    ledger.attempts.show_preview(claim, name)
 
 
 def users(folder: Path, secrets: dict[str, str]) -> Path:

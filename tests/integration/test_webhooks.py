@@ -11,7 +11,8 @@ from standardwebhooks import Webhook
 from svd_service.config import Settings
 from svd_service.jobs.job import Webhook as Told
 from svd_service.jobs.job import WebhookState
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
 from svd_service.webhooks.signing import WebhookSecrets
 from tests.unit.ledger.samples import submit
 from tools.harness.local import free_port
@@ -35,7 +36,7 @@ def ledger(stack: Stack, make_settings: Callable[..., Settings]) -> Iterator[Led
     stack.redis.flushall()  # a test that is run once more must not find what it left
     settings = make_settings(REDIS_URL=stack.redis_url)
     with connect(settings) as client:
-        yield Ledger(client, settings)
+        yield open_ledger(client, settings)
 
 
 @pytest.fixture
@@ -47,11 +48,11 @@ def courier(stack: Stack) -> Iterator[None]:
 
 def end(ledger: Ledger, job_id: str, url: str) -> None:
     submit(ledger, job_id, webhook=url)
-    ledger.cancel(job_id)
+    ledger.jobs.cancel(job_id)
 
 
 def webhook(ledger: Ledger, job_id: str) -> Told:
-    told = ledger.find(job_id).webhook
+    told = ledger.jobs.find(job_id).webhook
     assert told is not None
     return told
 

@@ -4,13 +4,13 @@ import pytest
 import redis
 
 from svd_service.config import Settings
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import Ledger, open_ledger
 from svd_service.webhooks.outbox import Outbox
 
 
 @pytest.fixture
 def ledger(redis_client: "redis.Redis", settings: Settings) -> Ledger:
-    return Ledger(redis_client, settings)
+    return open_ledger(redis_client, settings)
 
 
 @pytest.fixture

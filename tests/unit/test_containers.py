@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from svd_service.config import Settings
-from svd_service.ledger.jobs import Figures
+from svd_service.ledger.stats import Figures
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 from tests import promql
 from tools.harness.local import free_port

@@ -17,7 +17,9 @@ import yaml
 
 from svd_service.api import create_app
 from svd_service.config import Settings
-from svd_service.ledger.jobs import Figures, Ledger, WorkerStatus
+from svd_service.ledger import open_ledger
+from svd_service.ledger.stats import Figures
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry.exporter import LedgerCollector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,10 +309,10 @@ def test_a_worker_is_ready_when_the_ledger_knows_its_model_to_be_loaded(
         ready_since=0,
         load_seconds=0,
     )
-    ledger = Ledger(redis_client, settings)
-    ledger.heartbeat(status)
+    ledger = open_ledger(redis_client, settings)
+    ledger.workers.heartbeat(status)
     assert probe() == 1
-    ledger.heartbeat(WorkerStatus(**{**vars(status), "worker": f"celery@{os.uname().nodename}/0"}))
+    ledger.workers.heartbeat(WorkerStatus(**{**vars(status), "worker": f"celery@{os.uname().nodename}/0"}))
     assert probe() == 0
 
 

@@ -11,7 +11,8 @@ from msgspec import structs
 from svd_service.api import create_app
 from svd_service.api.http.openapi import is_file, path_of
 from svd_service.config import Settings
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def test_every_route_is_in_the_readme_and_no_other(settings: Settings) -> None:
 
 def test_every_metric_of_ours_is_in_the_operations_guide(settings: Settings) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text()
-    ledger = LedgerCollector(Ledger(connect(settings), settings))
+    ledger = LedgerCollector(open_ledger(connect(settings), settings).stats)
     families = [*ledger.describe(), *HostCollector(settings).describe()]
     suffixes = {"counter": ["_total"], "summary": ["_count", "_sum"], "gauge": [""]}
     names = [f"{family.name}{suffix}" for family in families for suffix in suffixes[family.type]]

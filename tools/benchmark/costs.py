@@ -27,7 +27,10 @@ from svd_service.config import CPU_MODEL, Settings
 from svd_service.jobs.job import Holder, Result
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Request
-from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import WorkerStatus
 from tools.benchmark import machine, photo
 from tools.benchmark.own_service import free_port
 from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, summary
@@ -110,23 +113,28 @@ class Queue:
         self.ids = []
         for _ in range(self.length + 1):
             job_id = str(uuid.uuid4())
-            self.ledger.submit(
-                job_id, parameters=chance.choice(kinds), model=self.model.summary(), input=f"inputs/{job_id}.png"
+            self.ledger.jobs.submit(
+                Submission(
+                    job_id,
+                    parameters=chance.choice(kinds),
+                    model=self.model.summary(),
+                    input=f"inputs/{job_id}.png",
+                )
             )
             self.ids.append(job_id)
         self.bytes_a_job = (self.memory() - before) / (self.length + 1)
-        claim = self.ledger.claim(self.ids.pop(0), Holder("stand-in/0", "stand-in", "0" * 32, os.getpid()))
+        claim = self.ledger.attempts.claim(self.ids.pop(0), Holder("stand-in/0", "stand-in", "0" * 32, os.getpid()))
         if claim is None:
             raise BenchmarkError("a queued job could not be claimed")
         phases = {"preparing": 0.1, "sampling": 2.0, "decoding": 1.0}
         made = Result("results/none.mp4", 1, "0" * 64, parameters.width, parameters.height, parameters.num_frames)
-        self.ledger.finish(claim, made, device="stand-in", seconds=phases, steps=2)
-        self.ledger.dispatch()
+        self.ledger.attempts.finish(claim, made, device="stand-in", seconds=phases, steps=2)
+        self.ledger.maintenance.dispatch()
         print(f"  {self.length:,} jobs wait, after {time.monotonic() - began:.1f} s", flush=True)
 
     def beat(self) -> None:
         """The stand-in is still there."""
-        self.ledger.heartbeat(_STAND_IN)
+        self.ledger.workers.heartbeat(_STAND_IN)
 
     def submit(self) -> str:
         """POST a small picture."""
@@ -151,11 +159,13 @@ class Queue:
     def ledger_submit(self, job_id: str) -> None:
         """The ledger's part of a submission."""
         parameters = Request().resolve(self.model, photo.SIZE)
-        self.ledger.submit(job_id, parameters=parameters, model=self.model.summary(), input=f"inputs/{job_id}.png")
+        self.ledger.jobs.submit(
+            Submission(job_id, parameters=parameters, model=self.model.summary(), input=f"inputs/{job_id}.png")
+        )
 
     def ledger_position(self, job_id: str) -> None:
         """The ledger's part of a status."""
-        self.ledger.foretell([self.ledger.find(job_id)])
+        self.ledger.estimates.estimate([self.ledger.jobs.find(job_id)])
 
 
 def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[float]]]:
@@ -178,7 +188,7 @@ def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[floa
         queue.withdraw(timed("submit", queue, queue.submit))
         new = str(uuid.uuid4())
         timed("ledger: submit", queue, lambda: queue.ledger_submit(new))
-        queue.ledger.forget(new, insist=True)
+        queue.ledger.jobs.forget(new, insist=True)
 
     for number in range(rounds + 3):
         if number == 3:
@@ -296,7 +306,7 @@ def _queue(folder: Path, url: str, length: int) -> Iterator[Queue]:
             _wait(lambda: asking.get("/health"), httpx2.RequestError)
             yield Queue(
                 length,
-                Ledger(client, settings),
+                open_ledger(client, settings),
                 f"127.0.0.1:{port}",
                 asking,
                 lambda: int(client.info("memory")["used_memory"]),

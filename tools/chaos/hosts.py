@@ -19,7 +19,8 @@ from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
 from tools.chaos.service import running_on
 from tools.harness import s3
 from tools.harness.local import redis_program
@@ -97,12 +98,12 @@ class Hosts(Stack):
         # Ours, who look on: what we write ourselves would be no host's.
         self.settings = Settings.from_mapping(self.environment | {"SVD_DATA_DIR": str(self.folder / "onlooker")})
         self._client = connect(self.settings, timeout=2.0)
-        self.ledger = Ledger(self._client, self.settings)
+        self.ledger = open_ledger(self._client, self.settings)
         self.artifacts = store_of(self.settings)
 
     def use_cases(self) -> JobService:
         """The use cases over a connection of their own, for another thread."""
-        ledger = Ledger(connect(self.settings, timeout=2.0), self.settings)
+        ledger = open_ledger(connect(self.settings, timeout=2.0), self.settings)
         return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
 
     # Network
@@ -193,7 +194,7 @@ class Hosts(Stack):
     def workers_ready(self) -> set[str]:
         """The hosts whose worker is ready, as far as the ledger knows."""
         try:
-            return {status.worker.partition("@")[0] for status in self.ledger.workers()}
+            return {status.worker.partition("@")[0] for status in self.ledger.workers.ready()}
         except UnavailableError:
             return set()
 

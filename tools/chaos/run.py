@@ -8,7 +8,7 @@ from typing import Protocol
 
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
-from svd_service.ledger.jobs import Ledger
+from svd_service.ledger import Ledger
 from tools.chaos.caller import Caller, Sighting
 from tools.chaos.schedule import Fault, schedule
 from tools.chaos.service import WORKERS, Service
@@ -148,11 +148,11 @@ def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
     """With everything quiet again, look at every job once more, at the counters and at the artifacts."""
     caller.look(everywhere=True)
     outcome.seen, outcome.refused, outcome.repeats = caller.seen, caller.refused, caller.repeats
-    figures = service.ledger.figures()
+    figures = service.ledger.stats.figures()
     outcome.created, outcome.counted_finished = figures.created, figures.ended.get("finished", 0)
     wanted = set()
     for job_id in caller.seen:
-        job = service.ledger.find(job_id) if not caller.seen[job_id].unknown else None
+        job = service.ledger.jobs.find(job_id) if not caller.seen[job_id].unknown else None
         if job is not None and job.result is not None:
             wanted.add(job.result.artifact)
             service.artifacts.size(job.result.artifact)

@@ -17,7 +17,9 @@ from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import WorkerStatus
 from tools.harness.stack import Stack
 
 WORKERS: Final = ("worker1", "worker2")
@@ -36,7 +38,7 @@ class Service:
         self.stack = Stack(folder, {"SVD_MODEL": str(model)})
         self.settings = Settings.from_mapping(self.stack.environment)
         self._client = connect(self.settings, timeout=2.0)
-        self.ledger = Ledger(self._client, self.settings)
+        self.ledger = open_ledger(self._client, self.settings)
         self.artifacts = LocalArtifacts(self.settings.data_dir)
         self._starters: dict[str, Callable[[], object]] = {
             "redis": self.stack.launch_redis,
@@ -59,7 +61,7 @@ class Service:
 
     def use_cases(self) -> JobService:
         """The use cases over a connection of their own, for another thread."""
-        ledger = Ledger(connect(self.settings, timeout=2.0), self.settings)
+        ledger = open_ledger(connect(self.settings, timeout=2.0), self.settings)
         return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
 
     # Hurting
@@ -102,7 +104,7 @@ class Service:
     def children(self) -> list[WorkerStatus]:
         """The processes that hold the model, as far as Redis can tell."""
         try:
-            return [child for child in self.ledger.workers() if self._is_ours(child.pid)]
+            return [child for child in self.ledger.workers.ready() if self._is_ours(child.pid)]
         except UnavailableError:
             return []
 
@@ -208,7 +210,7 @@ class Service:
 def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: str) -> list[tuple[str, int]]:
     """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`, if Redis can tell."""
     try:
-        jobs = [ledger.find(str(job_id)) for job_id in client.zrange(f"{namespace}:leases", 0, -1)]
+        jobs = [ledger.jobs.find(str(job_id)) for job_id in client.zrange(f"{namespace}:leases", 0, -1)]
     except (UnavailableError, redis.RedisError):
         return []
     return [

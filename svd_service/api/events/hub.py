@@ -22,7 +22,7 @@ from flask import Response, request
 from svd_service.errors import UnavailableError, UnknownJobError
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect
 
 logger = logging.getLogger(__name__)
 

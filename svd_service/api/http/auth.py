@@ -37,7 +37,9 @@ def install(app: Flask, keyring: Keyring, settings: Settings) -> None:
 
 def _count(limit: int, key: Key | None) -> None:
     if limit:
-        jobs().ledger.count_request(f"key {key.id}" if key else f"address {_network(request.remote_addr or '')}", limit)
+        jobs().ledger.rate_limit.count(
+            f"key {key.id}" if key else f"address {_network(request.remote_addr or '')}", limit
+        )
 
 
 #: What may stand before a key. The documented curl of Stability's API sends the key alone.

@@ -118,7 +118,7 @@ def shared(task_id: str, **path: str) -> Response:
     """The video behind a share link, in one of its formats."""
     query = forms.parse_query(ShareQuery)
     share_links().verify(task_id, query.expires, query.signature)
-    holder = jobs().ledger.find(task_id).owner
+    holder = jobs().ledger.jobs.find(task_id).owner
     if not keyring().is_current(holder):
         raise InvalidLinkError("the key behind this link was revoked")
     response = downloads.send_result(

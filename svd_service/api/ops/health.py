@@ -18,7 +18,8 @@ from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.errors import UnavailableError
 from svd_service.jobs.service import JobService
 from svd_service.jobs.view import ModelView
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
 from svd_service.telemetry.exporter import registry_of
 
 #: The two formats that Prometheus asks for.
@@ -33,7 +34,7 @@ def install(app: Flask) -> None:
     service: JobService = app.extensions["jobs"]
     metrics = _http_metrics(app, service)
     store = StoreWatch(service.artifacts)
-    ledger_metrics = registry_of(service.settings, service.ledger)
+    ledger_metrics = registry_of(service.settings, service.ledger.stats)
 
     @app.get("/health")
     @describe(
@@ -109,8 +110,8 @@ def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
     # A connection of its own: one of the pool may look well while Redis is not, or the other way round.
     client = connect(service.settings)
     try:
-        ledger = Ledger(client, service.settings)
-        workers, preparing = ledger.workers(), ledger.preparing()
+        ledger = open_ledger(client, service.settings)
+        workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
     except UnavailableError as error:
         return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
     finally:

@@ -26,7 +26,7 @@ from svd_service.cli.up.process import Part, Running
 from svd_service.client import Client, ClientError
 from svd_service.config import ConfigurationError, Settings
 from svd_service.jobs.model import Model
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect
 
 #: Seconds between two looks at the parts.
 _TICK: Final = 0.1

@@ -1,5 +1,5 @@
 -- Before every script of the ledger: the names of keys, the one clock, and the steps that several scripts take.
--- KEYS[1] is the namespace. The layout and the invariants are told in ledger.py.
+-- KEYS[1] is the namespace. Keys and invariants: svd_service/ledger/__init__.py.
 local namespace = KEYS[1]
 
 -- One clock for all: Redis' own, in seconds, so that no host's clock decides about a lease.

@@ -58,7 +58,7 @@ def claim(jobs: JobService) -> Callable[[str], Claim]:
     """Takes the part of a worker: claims the job."""
 
     def take(job_id: str) -> Claim:
-        claim = jobs.ledger.claim(job_id, HOLDER)
+        claim = jobs.ledger.attempts.claim(job_id, HOLDER)
         assert claim is not None
         return claim
 
@@ -74,6 +74,6 @@ def finish(jobs: JobService, claim: Callable[[str], Claim]) -> Callable[[str], N
         name = result_name(job_id, held.token)
         jobs.artifacts.put(name, VIDEO)
         result = Result(name, len(VIDEO), "ab" * 32, 256, 144, 8, {"seed": 1})
-        jobs.ledger.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
+        jobs.ledger.attempts.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
 
     return publish

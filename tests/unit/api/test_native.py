@@ -6,10 +6,10 @@ from unittest.mock import ANY
 import pytest
 
 from svd_service.artifacts.base import ArtifactsUnavailableError
-from svd_service.jobs.job import Failure, File, Phase, Progress, Result
+from svd_service.jobs.job import AttemptOutcome, Failure, File, Phase, Progress, Result
 from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import preview_name, result_name
-from svd_service.ledger.jobs import WorkerStatus
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Format
 from tests.unit.api.samples import VIDEO, png
 
@@ -32,7 +32,7 @@ def test_a_submission_is_accepted_with_its_effective_values(http, photo):
 
 
 def test_a_request_names_one_of_the_models_that_there_are(http, jobs, photo):
-    jobs.ledger.introduce(Model("other", "org/other", defaults=Defaults(64, 64, num_frames=4)))
+    jobs.ledger.workers.introduce(Model("other", "org/other", defaults=Defaults(64, 64, num_frames=4)))
 
     def ask(name):
         return http.post("/generate", data={"image": (io.BytesIO(photo), "upload"), "model": name})
@@ -74,12 +74,12 @@ def test_the_stored_picture_has_the_size_to_be_generated(http, data_dir):
 def test_the_story_of_a_job(http, jobs, submit, claim):
     job_id = submit()
     held = claim(job_id)
-    jobs.ledger.report(held, Progress(Phase.SAMPLING, 3, 6))
+    jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
     job = http.get(f"/status/{job_id}").json
     assert job["status"] == "started"
     assert job["progress"] == {"phase": "sampling", "step": 3, "steps": 6, "fraction": 0.42}
     assert (job["attempts"][0]["worker"], job["attempts"][0]["outcome"]) == ("host/0", None)
-    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     job = http.get(f"/status/{job_id}").json
     assert (job["status"], job["error"]) == ("failed", {"code": "time_limit", "message": "It took too long."})
     answer = http.get(f"/results/{job_id}", buffered=True)
@@ -111,7 +111,7 @@ def finished(jobs, submit, claim):
         jobs.artifacts.put(name.replace("mp4", kind), content)
         further[Format(kind)] = File(len(content), kind[0] * 64)
     del further[Format.MP4]
-    jobs.ledger.finish(
+    jobs.ledger.attempts.finish(
         held, Result(name, len(VIDEO), "ab" * 32, 256, 144, 8, {}, further), device="cpu", seconds={}, steps=6
     )
     return job_id
@@ -180,12 +180,12 @@ def test_a_preview_is_there_while_the_job_runs(http, jobs, submit, claim):
     name = preview_name(job_id, held.token)
     jobs.artifacts.put(name, b"a preview")
     before = http.get(f"/status/{job_id}").json
-    jobs.ledger.show_preview(held, name)
+    jobs.ledger.attempts.show_preview(held, name)
     assert http.get(f"/status/{job_id}").json == before | {"preview": 1, "eta_seconds": ANY}
     answer = http.get(f"/jobs/{job_id}/preview")
     assert (answer.status_code, answer.data, answer.mimetype) == (200, b"a preview", "image/webp")
     assert answer.headers["Cache-Control"] == "no-store"
-    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     gone = http.get(f"/jobs/{job_id}/preview")
     assert (gone.status_code, gone.json["error"]["code"], gone.json["status"]) == (404, "no_preview", "failed")
     assert http.get(f"/status/{job_id}").json["preview"] is None
@@ -209,13 +209,13 @@ def test_who_asks_too_early_is_told_when_to_come_again(http, jobs, submit, finis
     waiting = http.get(f"/results/{submit()}", buffered=True)
     assert waiting.headers["Retry-After"] == "5"  # nothing is known yet
     finish(submit())
-    jobs.ledger.heartbeat(WorkerStatus("host/0", "cpu", "instance", 1, "nano", True, 0.0, 1.0))
+    jobs.ledger.workers.heartbeat(WorkerStatus("host/0", "cpu", "instance", 1, "nano", True, 0.0, 1.0))
     job_id = submit()
     job = http.get(f"/status/{job_id}").json
     assert job["eta_seconds"] > 1
     assert http.get(f"/results/{job_id}").headers["Retry-After"] == str(math.ceil(job["eta_seconds"]))
     held = claim(job_id)
-    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     assert "Retry-After" not in http.get(f"/results/{job_id}").headers
 
 
@@ -291,7 +291,7 @@ def test_a_parameter_at_fault_is_named(http, data_dir, jobs, name, value):
     assert answer.json["error"]["parameter"] == name
     assert name in answer.json["error"]["message"]
     assert stored(data_dir) == []
-    assert jobs.ledger.figures().refused == {"invalid_parameter": 1}
+    assert jobs.ledger.stats.figures().refused == {"invalid_parameter": 1}
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_request_that_is_too_large_is_refused(http, app, jobs, photo):
     app.config["MAX_CONTENT_LENGTH"] = 1000
     answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "image_too_large")
-    assert jobs.ledger.figures().refused == {"image_too_large": 1}
+    assert jobs.ledger.stats.figures().refused == {"image_too_large": 1}
 
 
 def test_an_idempotency_key_gives_the_same_job(http, photo, data_dir):
@@ -352,7 +352,7 @@ def test_a_full_store_is_503_and_makes_no_job(http, jobs, photo, monkeypatch):
     answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})
     assert (answer.status_code, answer.json["error"]["code"]) == (503, "artifacts_unavailable")
     assert answer.headers["Retry-After"]
-    assert jobs.ledger.figures().created == 0
+    assert jobs.ledger.stats.figures().created == 0
 
 
 def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, submit, monkeypatch):
@@ -399,7 +399,7 @@ def test_a_started_job_is_asked_to_stop_as_often_as_one_likes(http, jobs, submit
     for _ in range(2):
         answer = http.delete(f"/jobs/{job_id}")
         assert (answer.status_code, answer.json["status"], answer.json["cancel_requested"]) == (202, "started", True)
-    jobs.ledger.confirm_cancel(held)
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
     assert http.get(f"/jobs/{job_id}").json["status"] == "cancelled"
 
 

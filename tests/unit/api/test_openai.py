@@ -8,7 +8,7 @@ from PIL import Image
 from werkzeug.test import encode_multipart
 
 from svd_service.api import create_app
-from svd_service.jobs.job import Failure, Phase, Progress, Variant
+from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, Variant
 from svd_service.jobs.model import Defaults, Model
 from svd_service.jobs.service import variant_name
 from tests.unit.api.samples import VIDEO, png
@@ -58,7 +58,7 @@ def test_the_profile_is_one_of_the_extras(create):
 
 
 def test_a_model_that_a_worker_holds_makes_the_video_in_its_own_terms(create, jobs):
-    jobs.ledger.introduce(Model("other", "org/other", defaults=Defaults(64, 64, fps=10)))
+    jobs.ledger.workers.introduce(Model("other", "org/other", defaults=Defaults(64, 64, fps=10)))
     video = create(model="other", prompt=None, seconds="2").json
     assert (video["model"], video["warnings"], video["size"]) == ("other", [], "64x64")
     assert video["parameters"]["num_frames"] == 20
@@ -141,11 +141,11 @@ def test_bodies_that_are_no_json_object_are_refused(http):
 def test_the_story_of_a_video(http, jobs, create, claim):
     video_id = create().json["id"]
     held = claim(video_id)
-    jobs.ledger.report(held, Progress(Phase.SAMPLING, 3, 6))
+    jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
     answer = http.get(f"/v1/videos/{video_id}")
     assert (answer.json["status"], answer.json["progress"], answer.json["queue_position"]) == ("in_progress", 42, None)
     assert "openai-poll-after-ms" in answer.headers
-    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     answer = http.get(f"/v1/videos/{video_id}")
     assert answer.json["error"] == {"code": "time_limit", "message": "It took too long."}
     assert (answer.json["status"], answer.json["completed_at"]) == ("failed", None)
@@ -233,11 +233,11 @@ def test_deleting_a_started_job_cancels_it_and_nobody_sees_it_again(http, jobs, 
     video_id = create().json["id"]
     held = claim(video_id)
     assert http.delete(f"/v1/videos/{video_id}").status_code == 200
-    assert jobs.ledger.report(held)
+    assert jobs.ledger.attempts.report(held)
     for path in (f"/v1/videos/{video_id}", f"/status/{video_id}"):
         assert http.get(path).status_code == 404
     assert http.delete(f"/v1/videos/{video_id}").status_code == 404
-    jobs.ledger.confirm_cancel(held)
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
     assert jobs.expire() == 1
     assert [path for path in data_dir.rglob("*") if path.is_file()] == []
 

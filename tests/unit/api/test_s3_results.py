@@ -128,7 +128,7 @@ def test_while_the_store_is_away_a_submission_is_503_in_the_callers_words(away, 
     assert (answer.status_code, code(answer.get_json())) == (503, expected), answer.text
     assert answer.headers["Retry-After"]
     assert "127.0.0.1" not in answer.text
-    assert jobs.ledger.figures().created == 0
+    assert jobs.ledger.stats.figures().created == 0
 
 
 def test_while_the_store_is_away_jobs_are_told_of_and_cancelled_but_not_deleted(away, jobs, finished, submit):

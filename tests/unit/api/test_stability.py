@@ -6,7 +6,7 @@ import pytest
 
 from svd_service.api.stability import ids
 from svd_service.errors import UnknownJobError
-from svd_service.jobs.job import Failure, File, Result
+from svd_service.jobs.job import AttemptOutcome, Failure, File, Result
 from svd_service.jobs.service import result_name
 from svd_service.parameters import Format
 from tests.unit.api.samples import VIDEO, png
@@ -109,7 +109,9 @@ def test_a_result_is_pending_until_it_is_there(http, create, claim, jobs):
         assert (answer.status_code, answer.json) == (202, {"id": generation_id, "status": "in-progress"})
     held = claim(ids.shortened(generation_id))
     assert http.get(f"{PATHS[0]}/result/{generation_id}").status_code == 202
-    jobs.ledger.fail(held, Failure("out_of_memory", "The device ran out of memory."))
+    jobs.ledger.attempts.end_attempt(
+        held, AttemptOutcome.FAILED, Failure("out_of_memory", "The device ran out of memory.")
+    )
     answer = http.get(f"{PATHS[0]}/result/{generation_id}")
     assert (answer.status_code, answer.json["name"]) == (409, "conflict")
     assert "ran out of memory" in answer.json["errors"][0]
@@ -177,7 +179,7 @@ def test_another_format_is_asked_for_with_the_picture_and_with_the_result(http, 
     jobs.artifacts.put(name, VIDEO)
     jobs.artifacts.put(name.replace("mp4", "gif"), b"a gif")
     result = Result(name, len(VIDEO), "ab" * 32, 256, 144, 8, {}, {Format.GIF: File(5, "cd" * 32)})
-    jobs.ledger.finish(held, result, device="cpu", seconds={}, steps=6)
+    jobs.ledger.attempts.finish(held, result, device="cpu", seconds={}, steps=6)
     for accept in ("*/*", "video/*", "image/gif", "video/*, application/json"):
         answer = http.get(f"{path}?format=gif", headers={"Accept": accept}, buffered=True)
         assert (answer.status_code, answer.data, answer.mimetype) == (200, b"a gif", "image/gif"), accept

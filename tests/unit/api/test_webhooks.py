@@ -39,9 +39,9 @@ def key(app):
 def test_every_dialect_takes_a_webhook(jobs, post, path):
     answer = post(path, webhook_url=URL)
     assert answer.status_code in {200, 202}, answer.text
-    assert jobs.ledger.find(DIALECTS[path][1](answer.json)).webhook.url == URL
+    assert jobs.ledger.jobs.find(DIALECTS[path][1](answer.json)).webhook.url == URL
     without = post(path)
-    assert jobs.ledger.find(DIALECTS[path][1](without.json)).webhook is None
+    assert jobs.ledger.jobs.find(DIALECTS[path][1](without.json)).webhook is None
 
 
 @pytest.mark.parametrize("path", DIALECTS)
@@ -64,9 +64,9 @@ def test_a_private_address_is_taken_where_a_setting_says_so(jobs, post):
 def test_a_key_may_have_a_webhook_for_all_of_its_jobs(jobs, post, key):
     header = {"Authorization": f"Bearer {key[1]}"}
     for path, (_, id_of) in DIALECTS.items():
-        assert jobs.ledger.find(id_of(post(path, header).json)).webhook.url == URL
+        assert jobs.ledger.jobs.find(id_of(post(path, header).json)).webhook.url == URL
     other = post("/generate", header, webhook_url="https://example.org/").json["task_id"]
-    assert jobs.ledger.find(other).webhook.url == "https://example.org/"
+    assert jobs.ledger.jobs.find(other).webhook.url == "https://example.org/"
 
 
 def test_the_status_tells_what_becomes_of_it_and_nothing_secret(http, jobs, post, redis_client):

@@ -14,7 +14,10 @@ from svd_service.jobs.job import File, Holder, Job, Result, State, Variant
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Request
 from svd_service.jobs.service import JobService, result_name, variant_name
-from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Format
 from svd_service.webhooks.outbox import Outbox
 
@@ -32,7 +35,7 @@ def asked(**changes: Any) -> Request:
 def make(redis_url: str, make_settings: Callable[..., Settings]) -> Callable[..., JobService]:
     def service(**variables: object) -> JobService:
         settings = make_settings(**{"REDIS_URL": redis_url, "SVD_CONTENT_CACHE": True, **variables})
-        ledger = Ledger(connect(settings), settings)
+        ledger = open_ledger(connect(settings), settings)
         model = Model.of(settings)
         return JobService(ledger, LocalArtifacts(settings.data_dir), model, settings, lambda *_: None)
 
@@ -47,7 +50,9 @@ def jobs(make: Callable[..., JobService]) -> JobService:
 
 
 def ready(jobs: JobService, device: str) -> None:
-    jobs.ledger.heartbeat(WorkerStatus(f"host/{device}", device, "instance", 1, jobs.model.name, True, 0.0, 1.0))
+    jobs.ledger.workers.heartbeat(
+        WorkerStatus(f"host/{device}", device, "instance", 1, jobs.model.name, True, 0.0, 1.0)
+    )
 
 
 def submit(jobs: JobService, request: Request = ASKED, colour: str = "red", **more: Any) -> Job:
@@ -59,14 +64,14 @@ def submit(jobs: JobService, request: Request = ASKED, colour: str = "red", **mo
 
 def make_video(jobs: JobService, job: Job, *, device: str = DEVICE, reusable: bool = True) -> None:
     """Take a worker's part."""
-    claim = jobs.ledger.claim(job.id, Holder(f"host/{device}", device, "instance", 1))
+    claim = jobs.ledger.attempts.claim(job.id, Holder(f"host/{device}", device, "instance", 1))
     assert claim is not None
     name = result_name(job.id, claim.token)
     further = {kind: File(3, "cd" * 32) for kind in job.parameters.formats}
     result = Result(name, 5, "ab" * 32, 256, 144, 8, {"device": device, "seed": job.parameters.seed}, further)
     for variant in result.variants:
         jobs.artifacts.put(variant_name(name, variant), b"video" if variant is Variant.VIDEO else variant.encode())
-    jobs.ledger.finish(claim, result, device=device, seconds={}, steps=3, reusable=reusable)
+    jobs.ledger.attempts.finish(claim, result, device=device, seconds={}, steps=3, reusable=reusable)
     jobs.artifacts.delete(job.input)
 
 
@@ -89,7 +94,7 @@ def files(jobs: JobService, job: Job) -> list[str]:
 
 
 def lookups(jobs: JobService) -> dict[str, int]:
-    return jobs.ledger.figures().cache
+    return jobs.ledger.stats.figures().cache
 
 
 def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made):
@@ -102,7 +107,7 @@ def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made
     assert again.result is not None
     assert again.result.provenance == {"device": DEVICE, "seed": 7}
     assert (again.expires_at or 0) > again.created_at
-    figures = jobs.ledger.figures()
+    figures = jobs.ledger.stats.figures()
     assert (figures.cache, figures.jobs["finished"], figures.jobs["queued"]) == ({"miss": 1, "hit": 1}, 2, 0)
     assert figures.ended == {"finished": 2}
 
@@ -182,14 +187,14 @@ def test_a_result_that_vanished_from_the_store_is_made_anew(jobs, made):
 
 
 def test_one_that_is_deleted_while_its_files_are_copied_is_made_anew(jobs, made, monkeypatch):
-    accept = jobs.ledger.submit
+    accept = jobs.ledger.jobs.submit
 
-    def too_late(job_id: str, **said: Any) -> str:
-        assert said["copy"] is not None
-        jobs.ledger.forget(made.id)
-        return str(accept(job_id, **said))
+    def too_late(submission: Submission) -> str:
+        assert submission.cached is not None
+        jobs.ledger.jobs.forget(made.id)
+        return str(accept(submission))
 
-    monkeypatch.setattr(jobs.ledger, "submit", too_late)
+    monkeypatch.setattr(jobs.ledger.jobs, "submit", too_late)
     again = submit(jobs)
     assert (again.state, again.position) == (State.QUEUED, 1)
     assert files(jobs, again) == [again.input]
@@ -220,13 +225,13 @@ def test_with_an_idempotency_key_the_same_request_is_the_same_copy(jobs, made, t
 
 
 def test_the_script_that_accepts_a_copy_may_be_repeated(jobs, made, monkeypatch):
-    accept = jobs.ledger.submit
+    accept = jobs.ledger.jobs.submit
 
-    def twice(job_id: str, **said: Any) -> str:
-        assert accept(job_id, **said) == accept(job_id, **said)
-        return job_id
+    def twice(submission: Submission) -> str:
+        assert accept(submission) == accept(submission)
+        return submission.job_id
 
-    monkeypatch.setattr(jobs.ledger, "submit", twice)
+    monkeypatch.setattr(jobs.ledger.jobs, "submit", twice)
     assert read(jobs, submit(jobs)) == b"video"
     assert lookups(jobs) == {"miss": 1, "hit": 1}
 

@@ -15,7 +15,9 @@ from svd_service.config import Settings
 from svd_service.jobs.eta import Outlook, Pace, Runner, Work, work_of
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
 from svd_service.jobs.parameters import Parameters
-from svd_service.ledger.jobs import Ledger, WorkerStatus
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Fit, Format, Profile
 
 SMALL = Parameters(1, 64, 64, 8, 10, 7, 127, 0.02, 1.0, 1.0, 4, Fit.CROP)
@@ -137,22 +139,24 @@ def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
 
 def be_ready(ledger: Ledger, *names: str) -> None:
     for name in names:
-        ledger.heartbeat(WorkerStatus(name, DEVICE, "instance", 1, "tiny", False, 0.0, 1.0))
+        ledger.workers.heartbeat(WorkerStatus(name, DEVICE, "instance", 1, "tiny", False, 0.0, 1.0))
 
 
 def submit(ledger: Ledger, job_id: str, parameters: Parameters = SMALL) -> None:
-    ledger.submit(job_id, parameters=parameters, model={"name": "tiny", "trained": False}, input="inputs/a.png")
+    ledger.jobs.submit(
+        Submission(job_id, parameters=parameters, model={"name": "tiny", "trained": False}, input="inputs/a.png")
+    )
 
 
 def run(ledger: Ledger, job_id: str, seconds: dict[str, float]) -> None:
-    claim = ledger.claim(job_id, Holder("w/0", DEVICE, "instance", 1))
+    claim = ledger.attempts.claim(job_id, Holder("w/0", DEVICE, "instance", 1))
     assert claim is not None
     # The last phase's time is what the claim's age leaves: none here, so it is next to nothing.
-    ledger.finish(claim, Result("a", 1, "", 64, 64, 8), device=DEVICE, seconds=seconds, steps=10)
+    ledger.attempts.finish(claim, Result("a", 1, "", 64, 64, 8), device=DEVICE, seconds=seconds, steps=10)
 
 
 def foretold(ledger: Ledger, job_id: str) -> Job:
-    (job,) = ledger.foretell([ledger.find(job_id)])
+    (job,) = ledger.estimates.estimate([ledger.jobs.find(job_id)])
     return job
 
 
@@ -165,11 +169,11 @@ def test_a_started_job_is_foretold_the_same_alone_and_beside_a_queued_one(ledger
     submit(ledger, "first")
     run(ledger, "first", MEASURED)
     submit(ledger, "started")
-    assert ledger.claim("started", Holder("w/0", DEVICE, "instance", 1)) is not None
+    assert ledger.attempts.claim("started", Holder("w/0", DEVICE, "instance", 1)) is not None
     submit(ledger, "queued")
-    started, queued = ledger.find("started"), ledger.find("queued")
-    (alone,) = ledger.foretell([started])
-    beside, _ = ledger.foretell([started, queued])
+    started, queued = ledger.jobs.find("started"), ledger.jobs.find("queued")
+    (alone,) = ledger.estimates.estimate([started])
+    beside, _ = ledger.estimates.estimate([started, queued])
     assert alone.eta_seconds is not None
     assert alone == beside
 
@@ -193,9 +197,9 @@ def test_progress_is_weighed_as_measured(ledger: Ledger):
     submit(ledger, "first")
     run(ledger, "first", MEASURED)
     submit(ledger, "second")
-    claim = ledger.claim("second", Holder("w/0", DEVICE, "instance", 1))
+    claim = ledger.attempts.claim("second", Holder("w/0", DEVICE, "instance", 1))
     assert claim is not None
-    ledger.report(claim, Progress(Phase.SAMPLING, 5, 10))
+    ledger.attempts.report(claim, Progress(Phase.SAMPLING, 5, 10))
     job = foretold(ledger, "second")
     assert job.progress is not None
     assert job.progress.fraction == pytest.approx((1 + 10) / 25, abs=0.001)
@@ -220,7 +224,7 @@ def test_a_fixed_cost_and_a_growing_one_are_both_learned(ledger: Ledger):
         submit(ledger, name, parameters)
         told = foretold(ledger, name).eta_seconds
         assert told == pytest.approx(sum(takes(parameters).values()), rel=0.2)
-        ledger.cancel(name)
+        ledger.jobs.cancel(name)
 
 
 @pytest.mark.enable_socket
@@ -261,10 +265,10 @@ def fill(client: Any, number: int) -> None:
 
 
 def template(client: Any) -> dict[str, str]:
-    ledger = Ledger(client, Settings.from_mapping({"SVD_DEVICES": "cpu"}))
+    ledger = open_ledger(client, Settings.from_mapping({"SVD_DEVICES": "cpu"}))
     submit(ledger, "template")
     fields = dict(client.hgetall("svd:job:template"))
-    ledger.cancel("template")
+    ledger.jobs.cancel("template")
     return fields
 
 
@@ -313,6 +317,6 @@ def foretold_alone(ledger: Ledger) -> float:
     """Seconds that are foretold for the only job there is."""
     submit(ledger, "alone")
     eta = foretold(ledger, "alone").eta_seconds
-    ledger.cancel("alone")
+    ledger.jobs.cancel("alone")
     assert eta is not None
     return eta

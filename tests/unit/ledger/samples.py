@@ -4,7 +4,8 @@ from typing import Any
 
 from svd_service.jobs.job import Claim, Holder, Result
 from svd_service.jobs.parameters import Parameters
-from svd_service.ledger.jobs import Ledger
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import Ledger
 from svd_service.parameters import Fit
 
 PARAMETERS = Parameters(
@@ -28,8 +29,10 @@ RESULT = Result("results/a/b.mp4", 1000, "00ff", 256, 144, 8, {"seed": 1})
 
 
 def submit(ledger: Ledger, job_id: str = "a", **more: Any) -> str:
-    return ledger.submit(job_id, parameters=PARAMETERS, model=MODEL, input=f"inputs/{job_id}.png", **more)
+    return ledger.jobs.submit(
+        Submission(job_id, parameters=PARAMETERS, model=MODEL, input=f"inputs/{job_id}.png", **more)
+    )
 
 
 def finish(ledger: Ledger, claim: Claim, result: Result = RESULT) -> None:
-    ledger.finish(claim, result, device="cpu", seconds={"sampling": 2.0, "decoding": 1.0}, steps=4)
+    ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 2.0, "decoding": 1.0}, steps=4)

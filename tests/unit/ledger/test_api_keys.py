@@ -11,7 +11,7 @@ from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
 from svd_service.ledger import api_keys as keys
 from svd_service.ledger.api_keys import Key, Keyring, digest_of
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect
 
 pytestmark = pytest.mark.enable_socket
 

@@ -6,8 +6,8 @@ from redis.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
-from svd_service.ledger.client import broker_options, reachable
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import broker_options, connect, reachable
 
 MakeSettings = Callable[..., Settings]
 
@@ -71,4 +71,4 @@ def test_a_master_that_takes_no_writes_for_want_of_a_replica_is_away(redis_url: 
     with pytest.raises(UnavailableError, match="NOREPLICAS"), reachable():
         client.set("a", "b")
     with pytest.raises(UnavailableError, match="NOREPLICAS"):
-        Ledger(client, settings).leave("host/0")
+        open_ledger(client, settings).workers.leave("host/0")

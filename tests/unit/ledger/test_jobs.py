@@ -14,8 +14,13 @@ from svd_service.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from svd_service.jobs.job import MOVES, Failure, Holder, Phase, Progress, State
-from svd_service.ledger.jobs import UNKNOWN_RETRY_AFTER, Ledger, Wanted, WorkerStatus, connect
+from svd_service.jobs.job import MOVES, AttemptOutcome, Failure, Holder, Phase, Progress, State
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.attempts import HeldClaim
+from svd_service.ledger.client import connect
+from svd_service.ledger.jobs import UNKNOWN_RETRY_AFTER, Page, Wanted
+from svd_service.ledger.maintenance import Reaped
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Profile
 from tests.unit.ledger.samples import HOLDER, MODEL, OTHER, PARAMETERS, RESULT, finish, submit
 
@@ -42,7 +47,7 @@ def client(redis_url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def ledger(client: Any, make_settings: Callable[..., Settings]) -> Ledger:
-    return Ledger(client, make_settings())
+    return open_ledger(client, make_settings())
 
 
 @pytest.fixture
@@ -52,12 +57,12 @@ def clock(client: Any) -> Clock:
 
 def ready(ledger: Ledger, *names: str) -> None:
     for name in names:
-        ledger.heartbeat(WorkerStatus(name, "cpu", "instance", 1, "tiny", False, 0.0, 1.0))
+        ledger.workers.heartbeat(WorkerStatus(name, "cpu", "instance", 1, "tiny", False, 0.0, 1.0))
 
 
 def test_a_submitted_job_is_found_as_it_was_submitted(ledger):
     submit(ledger, owner="key-1")
-    job = ledger.find("a")
+    job = ledger.jobs.find("a")
     assert job.state is State.QUEUED
     assert job.parameters == PARAMETERS
     assert job.model == MODEL
@@ -69,76 +74,76 @@ def test_a_submitted_job_is_found_as_it_was_submitted(ledger):
 
 
 def test_an_unknown_job_is_unknown_to_every_question(ledger):
-    for ask in (ledger.find, ledger.cancel, ledger.forget):
+    for ask in (ledger.jobs.find, ledger.jobs.cancel, ledger.jobs.forget):
         with pytest.raises(UnknownJobError):
             ask("nothing")
-    assert ledger.claim("nothing", HOLDER) is None
-    assert ledger.holder("nothing") is None
-    assert ledger.wanted(["nothing"]) == {"nothing": Wanted(None, None, None)}
+    assert ledger.attempts.claim("nothing", HOLDER) is None
+    assert ledger.attempts.current("nothing") is None
+    assert ledger.jobs.wanted(["nothing"]) == {"nothing": Wanted(None, None, None)}
 
 
 def test_positions_count_the_published_before_the_waiting(ledger):
     for job_id in list("abcd"):
         submit(ledger, job_id)
-    assert list(ledger.dispatch()) == ["a"]
-    assert [ledger.find(job_id).position for job_id in "abcd"] == [1, 2, 3, 4]
-    ledger.claim("a", HOLDER)
-    assert [ledger.find(job_id).position for job_id in "abcd"] == [None, 1, 2, 3]
+    assert list(ledger.maintenance.dispatch()) == ["a"]
+    assert [ledger.jobs.find(job_id).position for job_id in "abcd"] == [1, 2, 3, 4]
+    ledger.attempts.claim("a", HOLDER)
+    assert [ledger.jobs.find(job_id).position for job_id in "abcd"] == [None, 1, 2, 3]
 
 
 def test_as_many_ids_are_published_as_workers_are_there_and_at_least_one(ledger, clock):
     for job_id in "abcdef":
         submit(ledger, job_id)
-    assert len(ledger.dispatch()) == 1
+    assert len(ledger.maintenance.dispatch()) == 1
     ready(ledger, "w/0", "w/1", "w/2")
-    assert len(ledger.dispatch()) == 2
-    assert list(ledger.dispatch()) == []
-    ledger.claim("a", HOLDER)
-    assert len(ledger.dispatch()) == 1
+    assert len(ledger.maintenance.dispatch()) == 2
+    assert list(ledger.maintenance.dispatch()) == []
+    ledger.attempts.claim("a", HOLDER)
+    assert len(ledger.maintenance.dispatch()) == 1
 
 
 def test_a_job_that_came_back_does_not_wait_behind_ids_whose_messages_may_be_lost(ledger, clock):
     for job_id in "abcd":
         submit(ledger, job_id)
-    ledger.claim(next(iter(ledger.dispatch())), HOLDER)
-    assert list(ledger.dispatch()) == ["b"]
+    ledger.attempts.claim(next(iter(ledger.maintenance.dispatch())), HOLDER)
+    assert list(ledger.maintenance.dispatch()) == ["b"]
     clock.advance(11)
-    ledger.reap()
-    assert list(ledger.dispatch()) == ["a"]
-    assert list(ledger.dispatch()) == []
+    ledger.maintenance.reap()
+    assert list(ledger.maintenance.dispatch()) == ["a"]
+    assert list(ledger.maintenance.dispatch()) == []
 
 
 def test_a_claim_is_granted_once(ledger):
     submit(ledger)
-    claim = ledger.claim("a", HOLDER)
+    claim = ledger.attempts.claim("a", HOLDER)
     assert claim is not None
     assert claim.attempt == 1
-    assert ledger.claim("a", OTHER) is None
-    job = ledger.find("a")
+    assert ledger.attempts.claim("a", OTHER) is None
+    job = ledger.jobs.find("a")
     assert job.state is State.STARTED
     assert (job.attempts[0].worker, job.attempts[0].outcome) == ("host/0", None)
-    assert ledger.holder("a") == (HOLDER, claim.token)
+    assert ledger.attempts.current("a") == HeldClaim(claim, HOLDER)
 
 
 def test_progress_is_told_and_a_new_attempt_begins_without_it(ledger, clock):
     submit(ledger)
-    claim = ledger.claim("a", HOLDER)
-    assert ledger.report(claim, Progress(Phase.SAMPLING, 2, 4)) is False
-    assert ledger.find("a").progress == Progress(Phase.SAMPLING, 2, 4)
+    claim = ledger.attempts.claim("a", HOLDER)
+    assert ledger.attempts.report(claim, Progress(Phase.SAMPLING, 2, 4)) is False
+    assert ledger.jobs.find("a").progress == Progress(Phase.SAMPLING, 2, 4)
     clock.advance(11)
-    ledger.reap()
-    assert ledger.find("a").progress is None
+    ledger.maintenance.reap()
+    assert ledger.jobs.find("a").progress is None
 
 
 def test_a_finished_job_has_its_result_and_feeds_the_figures(ledger):
     submit(ledger)
-    finish(ledger, ledger.claim("a", HOLDER))
-    job = ledger.find("a")
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
+    job = ledger.jobs.find("a")
     assert job.state is State.FINISHED
     assert job.result == RESULT
     assert job.expires_at == pytest.approx(job.ended_at + 86_400, abs=1)
     assert job.attempts[0].outcome == "finished"
-    figures = ledger.figures()
+    figures = ledger.stats.figures()
     assert figures.ended == {"finished": 1}
     assert figures.phases == {("cpu", "sampling"): (1, 2.0), ("cpu", "decoding"): (1, 1.0)}
     assert figures.steps == {"cpu": (4, 2.0)}
@@ -146,174 +151,176 @@ def test_a_finished_job_has_its_result_and_feeds_the_figures(ledger):
 
 def test_a_lapsed_lease_gives_the_job_to_another_and_the_first_is_not_heard_again(ledger, clock):
     submit(ledger)
-    first = ledger.claim("a", HOLDER)
+    first = ledger.attempts.claim("a", HOLDER)
     clock.advance(11)
-    assert ledger.reap()[0] == ["a"]
-    second = ledger.claim("a", OTHER)
+    assert ledger.maintenance.reap().lost == ["a"]
+    second = ledger.attempts.claim("a", OTHER)
     assert second.attempt == 2
     for write in (
-        lambda: ledger.report(first),
-        lambda: ledger.report(first, Progress(Phase.SAMPLING, 1, 4)),
+        lambda: ledger.attempts.report(first),
+        lambda: ledger.attempts.report(first, Progress(Phase.SAMPLING, 1, 4)),
         lambda: finish(ledger, first),
-        lambda: ledger.fail(first, Failure("x", "y")),
-        lambda: ledger.retry(first, Failure("x", "y")),
-        lambda: ledger.release(first),
-        lambda: ledger.confirm_cancel(first),
+        lambda: ledger.attempts.end_attempt(first, AttemptOutcome.FAILED, Failure("x", "y")),
+        lambda: ledger.attempts.end_attempt(first, AttemptOutcome.RETRIED, Failure("x", "y")),
+        lambda: ledger.attempts.end_attempt(first, AttemptOutcome.RELEASED),
+        lambda: ledger.attempts.end_attempt(first, AttemptOutcome.CANCELLED),
     ):
         with pytest.raises(StaleAttemptError):
             write()
-    job = ledger.find("a")
+    job = ledger.jobs.find("a")
     assert (job.state, job.progress) == (State.STARTED, None)
     finish(ledger, second)
-    assert [attempt.outcome for attempt in ledger.find("a").attempts] == ["lost", "finished"]
+    assert [attempt.outcome for attempt in ledger.jobs.find("a").attempts] == ["lost", "finished"]
 
 
 def test_a_renewed_lease_does_not_lapse(ledger, clock):
     submit(ledger)
-    claim = ledger.claim("a", HOLDER)
+    claim = ledger.attempts.claim("a", HOLDER)
     clock.advance(9)
-    ledger.report(claim)
+    ledger.attempts.report(claim)
     clock.advance(9)
-    assert ledger.reap() == ([], {})
+    assert ledger.maintenance.reap() == Reaped([], {})
 
 
 def test_a_lease_does_not_run_while_nobody_is_heard(ledger, client, clock):
     submit(ledger)
-    claim = ledger.claim("a", HOLDER)
+    claim = ledger.attempts.claim("a", HOLDER)
     clock.advance(60)
     client.set("svd:heard", float(client.get("svd:heard")) - 60)  # nor was anybody else
-    assert ledger.reap() == ([], {})
+    assert ledger.maintenance.reap() == Reaped([], {})
     clock.advance(6)
-    assert ledger.reap() == ([], {})
-    assert ledger.report(claim) is False
+    assert ledger.maintenance.reap() == Reaped([], {})
+    assert ledger.attempts.report(claim) is False
     clock.advance(11)
-    assert ledger.reap() == (["a"], {})
+    assert ledger.maintenance.reap() == Reaped(["a"], {})
 
 
 def test_the_claims_of_a_worker_are_told_and_can_be_given_up_for_dead(ledger):
     for job_id in "abc":
         submit(ledger, job_id)
-    mine, others = ledger.claim("a", HOLDER), ledger.claim("b", Holder("host/2", "cpu", "another", 1))
-    assert ledger.held_by("instance") == [(mine, HOLDER)]
-    ledger.lose(mine)
-    assert ledger.held_by("instance") == []
-    assert ledger.find("a").attempts[0].outcome == "lost"
-    assert ledger.find("a").position == 1
+    mine, others = ledger.attempts.claim("a", HOLDER), ledger.attempts.claim("b", Holder("host/2", "cpu", "another", 1))
+    assert ledger.attempts.held_by("instance") == [HeldClaim(mine, HOLDER)]
+    ledger.attempts.end_attempt(mine, AttemptOutcome.LOST)
+    assert ledger.attempts.held_by("instance") == []
+    assert ledger.jobs.find("a").attempts[0].outcome == "lost"
+    assert ledger.jobs.find("a").position == 1
     with pytest.raises(StaleAttemptError):
-        ledger.report(mine)
-    ledger.report(others)
+        ledger.attempts.report(mine)
+    ledger.attempts.report(others)
 
 
 def test_a_claim_whose_holder_is_known_dead_is_broken_at_once(ledger):
     submit(ledger)
-    first = ledger.claim("a", HOLDER)
-    second = ledger.claim("a", OTHER, dead=first.token)
+    first = ledger.attempts.claim("a", HOLDER)
+    second = ledger.attempts.claim("a", OTHER, dead=first.token)
     assert second.attempt == 2
-    assert ledger.claim("a", HOLDER, dead=first.token) is None
+    assert ledger.attempts.claim("a", HOLDER, dead=first.token) is None
 
 
 def test_a_job_fails_for_good_when_every_attempt_was_lost(ledger, clock):
     submit(ledger)
     for _ in range(3):
-        assert ledger.claim("a", HOLDER) is not None
+        assert ledger.attempts.claim("a", HOLDER) is not None
         clock.advance(11)
-        ledger.reap()
-    job = ledger.find("a")
+        ledger.maintenance.reap()
+    job = ledger.jobs.find("a")
     assert job.state is State.FAILED
     assert job.failure.code == "worker_lost"
     assert [attempt.outcome for attempt in job.attempts] == ["lost"] * 3
-    assert ledger.claim("a", HOLDER) is None
+    assert ledger.attempts.claim("a", HOLDER) is None
 
 
 def test_a_released_attempt_does_not_count_and_its_job_is_next(ledger):
     for job_id in "abc":
         submit(ledger, job_id)
     for _ in range(5):
-        claim = ledger.claim("a", HOLDER)
-        ledger.release(claim)
-        assert ledger.find("a").position == 1
-    assert [attempt.outcome for attempt in ledger.find("a").attempts] == ["released"] * 5
+        claim = ledger.attempts.claim("a", HOLDER)
+        ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED)
+        assert ledger.jobs.find("a").position == 1
+    assert [attempt.outcome for attempt in ledger.jobs.find("a").attempts] == ["released"] * 5
 
 
 def test_a_retried_attempt_counts(ledger):
     submit(ledger)
     for _ in range(3):
-        ledger.retry(ledger.claim("a", HOLDER), Failure("unavailable", "the store was away"))
-    job = ledger.find("a")
+        ledger.attempts.end_attempt(
+            ledger.attempts.claim("a", HOLDER), AttemptOutcome.RETRIED, Failure("unavailable", "the store was away")
+        )
+    job = ledger.jobs.find("a")
     assert (job.state, job.failure) == (State.FAILED, Failure("unavailable", "the store was away"))
 
 
 def test_a_queued_job_is_cancelled_at_once(ledger):
     submit(ledger)
-    assert ledger.cancel("a") is State.CANCELLED
-    assert ledger.find("a").position is None
-    assert list(ledger.dispatch()) == []
-    assert ledger.claim("a", HOLDER) is None
-    assert ledger.cancel("a") is State.CANCELLED
+    assert ledger.jobs.cancel("a") is State.CANCELLED
+    assert ledger.jobs.find("a").position is None
+    assert list(ledger.maintenance.dispatch()) == []
+    assert ledger.attempts.claim("a", HOLDER) is None
+    assert ledger.jobs.cancel("a") is State.CANCELLED
 
 
 def test_a_started_job_is_cancelled_by_its_worker(ledger):
     submit(ledger)
-    claim = ledger.claim("a", HOLDER)
-    assert ledger.cancel("a") is State.STARTED
-    assert ledger.find("a").cancel_requested
-    assert ledger.report(claim) is True
-    ledger.confirm_cancel(claim)
-    assert ledger.find("a").state is State.CANCELLED
+    claim = ledger.attempts.claim("a", HOLDER)
+    assert ledger.jobs.cancel("a") is State.STARTED
+    assert ledger.jobs.find("a").cancel_requested
+    assert ledger.attempts.report(claim) is True
+    ledger.attempts.end_attempt(claim, AttemptOutcome.CANCELLED)
+    assert ledger.jobs.find("a").state is State.CANCELLED
 
 
 def test_a_job_whose_worker_died_before_it_could_cancel_is_cancelled_by_the_reaper(ledger, clock):
     submit(ledger)
-    ledger.claim("a", HOLDER)
-    ledger.cancel("a")
+    ledger.attempts.claim("a", HOLDER)
+    ledger.jobs.cancel("a")
     clock.advance(11)
-    ledger.reap()
-    assert ledger.find("a").state is State.CANCELLED
+    ledger.maintenance.reap()
+    assert ledger.jobs.find("a").state is State.CANCELLED
 
 
 def test_a_cancel_after_the_end_changes_nothing(ledger):
     submit(ledger)
-    finish(ledger, ledger.claim("a", HOLDER))
-    assert ledger.cancel("a") is State.FINISHED
-    assert ledger.find("a").result == RESULT
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
+    assert ledger.jobs.cancel("a") is State.FINISHED
+    assert ledger.jobs.find("a").result == RESULT
 
 
 def test_a_published_id_is_published_again_only_beside_an_idle_worker(ledger, clock):
     ready(ledger, "w/0")
     for job_id in "ab":
         submit(ledger, job_id)
-    assert list(ledger.dispatch()) == ["a"]
-    ledger.claim("a", HOLDER)
-    assert list(ledger.dispatch()) == ["b"]
+    assert list(ledger.maintenance.dispatch()) == ["a"]
+    ledger.attempts.claim("a", HOLDER)
+    assert list(ledger.maintenance.dispatch()) == ["b"]
     clock.advance(6)
     ready(ledger, "w/0")
-    assert ledger.reap() == ([], {})  # the one worker is busy: "b" waits by right
+    assert ledger.maintenance.reap() == Reaped([], {})  # the one worker is busy: "b" waits by right
     ready(ledger, "w/1")
-    assert ledger.reap() == ([], {"b": "svd.tiny"})
-    assert ledger.reap() == ([], {})
+    assert ledger.maintenance.reap() == Reaped([], {"b": "svd.tiny"})
+    assert ledger.maintenance.reap() == Reaped([], {})
 
 
 def test_one_owners_many_jobs_do_not_starve_anothers_first(ledger):
     for number in range(50):
         submit(ledger, f"many-{number:02}", owner="many")
     for _ in range(5):
-        ledger.claim(next(iter(ledger.dispatch())), HOLDER)
+        ledger.attempts.claim(next(iter(ledger.maintenance.dispatch())), HOLDER)
     submit(ledger, "first", owner="one")
-    assert ledger.find("first").position == 1
-    assert list(ledger.dispatch()) == ["first"]
+    assert ledger.jobs.find("first").position == 1
+    assert list(ledger.maintenance.dispatch()) == ["first"]
 
 
 def test_a_newcomer_does_not_draw_even_with_the_second_of_many(ledger):
     # "z" would lose every draw, since Redis orders equal tags by name; so would the first of "many" win them all.
     submit(ledger, "long", owner="many")
-    ledger.dispatch()
-    ledger.claim("long", HOLDER)
+    ledger.maintenance.dispatch()
+    ledger.attempts.claim("long", HOLDER)
     for name in "abc":
         submit(ledger, name, owner="many")
-        ledger.dispatch()
+        ledger.maintenance.dispatch()
     submit(ledger, "z", owner="one")
-    ledger.claim("a", HOLDER)
-    assert list(ledger.dispatch()) == ["z"]
+    ledger.attempts.claim("a", HOLDER)
+    assert list(ledger.maintenance.dispatch()) == ["z"]
 
 
 def test_one_owners_jobs_keep_their_order(ledger):
@@ -321,8 +328,8 @@ def test_one_owners_jobs_keep_their_order(ledger):
         submit(ledger, f"job-{number}")
     order = []
     for _ in range(3):
-        order += ledger.dispatch()
-        ledger.claim(order[-1], HOLDER)
+        order += ledger.maintenance.dispatch()
+        ledger.attempts.claim(order[-1], HOLDER)
     assert order == ["job-3", "job-1", "job-2"]
 
 
@@ -330,10 +337,10 @@ def test_an_urgent_job_overtakes_the_same_owners_others(ledger):
     for number in range(20):
         submit(ledger, f"slow-{number:02}", owner="one")
     for _ in range(5):
-        ledger.claim(next(iter(ledger.dispatch())), HOLDER)
+        ledger.attempts.claim(next(iter(ledger.maintenance.dispatch())), HOLDER)
     submit(ledger, "urgent", owner="one", priority=2)
-    assert ledger.find("urgent").priority == 2
-    assert list(ledger.dispatch()) == ["urgent"]
+    assert ledger.jobs.find("urgent").priority == 2
+    assert list(ledger.maintenance.dispatch()) == ["urgent"]
 
 
 def test_a_step_of_priority_is_four_times_the_share_and_starves_nobody(ledger):
@@ -342,8 +349,8 @@ def test_a_step_of_priority_is_four_times_the_share_and_starves_nobody(ledger):
         submit(ledger, f"urgent-{number:02}", owner="two", priority=1)
     order = []
     for _ in range(50):
-        order += ledger.dispatch()
-        ledger.claim(order[-1], HOLDER)
+        order += ledger.maintenance.dispatch()
+        ledger.attempts.claim(order[-1], HOLDER)
     kinds = [job_id.partition("-")[0] for job_id in order]
     assert 9 <= kinds.count("plain") <= 11
     assert "plain" in kinds[:2]
@@ -353,27 +360,27 @@ def full(ledger: Ledger, job_id: str, **more: Any) -> QueueFullError:
     with pytest.raises(QueueFullError) as raised:
         submit(ledger, job_id, **more)
     with pytest.raises(QueueFullError):
-        ledger.require_room(more.get("owner", ""), "tiny", Profile.EXACT)
+        ledger.jobs.require_room(more.get("owner", ""), "tiny", Profile.EXACT)
     with pytest.raises(UnknownJobError):
-        ledger.find(job_id)
+        ledger.jobs.find(job_id)
     return raised.value
 
 
 def test_the_queue_has_a_bound_for_all_and_one_for_each_key(client, make_settings):
-    ledger = Ledger(client, make_settings(SVD_MAX_QUEUED=3, SVD_MAX_QUEUED_PER_KEY=2))
+    ledger = open_ledger(client, make_settings(SVD_MAX_QUEUED=3, SVD_MAX_QUEUED_PER_KEY=2))
     submit(ledger, "a", owner="one")
     submit(ledger, "b", owner="one")
     assert full(ledger, "c", owner="one").code == "queue_full"
     submit(ledger, "d", owner="two")
     full(ledger, "e", owner="three")
     assert submit(ledger, "a", owner="one") == "a"
-    assert ledger.claim("a", HOLDER)
-    ledger.require_room("one", "tiny", Profile.EXACT)
+    assert ledger.attempts.claim("a", HOLDER)
+    ledger.jobs.require_room("one", "tiny", Profile.EXACT)
     submit(ledger, "e", owner="one")
 
 
 def test_without_keys_only_the_bound_for_all_counts(client, make_settings):
-    ledger = Ledger(client, make_settings(SVD_MAX_QUEUED=3, SVD_MAX_QUEUED_PER_KEY=1))
+    ledger = open_ledger(client, make_settings(SVD_MAX_QUEUED=3, SVD_MAX_QUEUED_PER_KEY=1))
     for job_id in "abc":
         submit(ledger, job_id)
     full(ledger, "d")
@@ -382,42 +389,42 @@ def test_without_keys_only_the_bound_for_all_counts(client, make_settings):
 def test_every_way_out_of_the_queue_makes_room(client, ledger, clock):
     for job_id in "abcd":
         submit(ledger, job_id, owner="one")
-    ledger.cancel("a")
-    claim = ledger.claim("b", HOLDER)
+    ledger.jobs.cancel("a")
+    claim = ledger.attempts.claim("b", HOLDER)
     assert claim
-    ledger.release(claim)
+    ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED)
     assert client.hgetall("svd:queued_of") == {"one": "3"}
-    assert ledger.claim("b", HOLDER)
+    assert ledger.attempts.claim("b", HOLDER)
     clock.advance(60)
-    ledger.reap()
+    ledger.maintenance.reap()
     assert client.hgetall("svd:queued_of") == {"one": "3"}
     for job_id in "bcd":
-        ledger.cancel(job_id)
+        ledger.jobs.cancel(job_id)
     assert client.hgetall("svd:queued_of") == {}
 
 
 def test_a_full_queue_says_when_a_place_may_be_free(client, make_settings):
-    ledger = Ledger(client, make_settings(SVD_MAX_QUEUED=2, SVD_MAX_QUEUED_PER_KEY=1))
+    ledger = open_ledger(client, make_settings(SVD_MAX_QUEUED=2, SVD_MAX_QUEUED_PER_KEY=1))
     submit(ledger, "first")
-    assert full(Ledger(client, make_settings(SVD_MAX_QUEUED=1)), "x").retry_after == UNKNOWN_RETRY_AFTER
-    claim = ledger.claim("first", HOLDER)
+    assert full(open_ledger(client, make_settings(SVD_MAX_QUEUED=1)), "x").retry_after == UNKNOWN_RETRY_AFTER
+    claim = ledger.attempts.claim("first", HOLDER)
     assert claim
-    ledger.finish(claim, RESULT, device="cpu", seconds={"sampling": 50.0, "decoding": 10.0}, steps=4)
+    ledger.attempts.finish(claim, RESULT, device="cpu", seconds={"sampling": 50.0, "decoding": 10.0}, steps=4)
     ready(ledger, "host/0")
     submit(ledger, "second")
-    assert ledger.claim("second", HOLDER)
+    assert ledger.attempts.claim("second", HOLDER)
     for owner in ("one", "two"):
         submit(ledger, owner, owner=owner)
     # The running one takes a minute; after it comes one of these, and then the other.
     assert full(ledger, "x", owner="three").retry_after == pytest.approx(60, abs=3)
-    roomy = Ledger(client, make_settings(SVD_MAX_QUEUED=9, SVD_MAX_QUEUED_PER_KEY=1))
+    roomy = open_ledger(client, make_settings(SVD_MAX_QUEUED=9, SVD_MAX_QUEUED_PER_KEY=1))
     assert full(roomy, "x", owner="one").retry_after == pytest.approx(120, abs=3)
 
 
 def test_requests_have_a_rate_and_the_wait_is_told_truly(ledger, client):
     def counted(who="ann"):
         try:
-            ledger.count_request(who, 5)
+            ledger.rate_limit.count(who, 5)
         except RateLimitedError as error:
             return error.retry_after
         return 0
@@ -440,11 +447,11 @@ def test_the_window_slides(ledger, client):
     client.set(f"svd:rate:ann:{minute - 1}", 5)
     passed = (seconds % 60) / 60
     for _ in range(int(5 * passed) - 1):
-        ledger.count_request("ann", 5)
+        ledger.rate_limit.count("ann", 5)
 
     def ask_for_more():
         for _ in range(3):
-            ledger.count_request("ann", 5)
+            ledger.rate_limit.count("ann", 5)
 
     with pytest.raises(RateLimitedError) as refused:
         ask_for_more()
@@ -457,14 +464,14 @@ def test_an_owners_jobs_are_listed_page_by_page(ledger):
     submit(ledger, "other", owner="two")
 
     def page(**how):
-        jobs, more = ledger.page("one", limit=2, **how)
-        return "".join(job.id for job in jobs), more
+        page = ledger.jobs.page("one", limit=2, **how)
+        return "".join(job.id for job in page.jobs), page.more
 
     assert [page(), page(after="d"), page(after="b")] == [("ed", True), ("cb", True), ("a", False)]
     assert page(newest_first=False, after="b") == ("cd", True)
-    assert ledger.page("nobody") == ([], False)
+    assert ledger.jobs.page("nobody") == Page([], more=False)
     with pytest.raises(UnknownJobError):
-        ledger.page("one", after="other")
+        ledger.jobs.page("one", after="other")
 
 
 def test_an_idempotency_key_makes_one_job(ledger):
@@ -474,50 +481,50 @@ def test_an_idempotency_key_makes_one_job(ledger):
     with pytest.raises(IdempotencyConflictError):
         submit(ledger, "d", idempotency_key="k", fingerprint="g")
     with pytest.raises(UnknownJobError):
-        ledger.find("b")
+        ledger.jobs.find("b")
 
 
 def test_an_idempotency_key_is_free_again_when_its_job_was_deleted(ledger):
     submit(ledger, "a", idempotency_key="k", fingerprint="f")
-    ledger.cancel("a")
-    ledger.forget("a")
+    ledger.jobs.cancel("a")
+    ledger.jobs.forget("a")
     assert submit(ledger, "b", idempotency_key="k", fingerprint="g") == "b"
 
 
 def test_every_write_can_be_repeated_after_a_lost_answer(ledger):
     submit(ledger)
     submit(ledger)
-    claim = ledger.claim("a", HOLDER)
+    claim = ledger.attempts.claim("a", HOLDER)
     finish(ledger, claim)
     finish(ledger, claim)
     submit(ledger, "b")
-    claim = ledger.claim("b", HOLDER)
-    ledger.fail(claim, Failure("x", "y"))
-    ledger.fail(claim, Failure("x", "y"))
-    figures = ledger.figures()
+    claim = ledger.attempts.claim("b", HOLDER)
+    ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, Failure("x", "y"))
+    ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, Failure("x", "y"))
+    figures = ledger.stats.figures()
     assert (figures.created, figures.ended, figures.failed) == (2, {"finished": 1, "failed": 1}, {"x": 1})
 
 
 def test_a_result_expires_and_its_record_is_forgotten_later(ledger, clock):
     submit(ledger)
-    finish(ledger, ledger.claim("a", HOLDER))
-    assert ledger.expire() == []
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
+    assert ledger.maintenance.expire() == []
     clock.advance(86_401)
-    assert ledger.expire() == ["a"]
-    job = ledger.find("a")
+    assert ledger.maintenance.expire() == ["a"]
+    job = ledger.jobs.find("a")
     assert (job.state, job.result) == (State.EXPIRED, None)
-    assert ledger.expire() == []
+    assert ledger.maintenance.expire() == []
     clock.advance(604_801)
-    assert ledger.expire() == ["a"]
+    assert ledger.maintenance.expire() == ["a"]
     with pytest.raises(UnknownJobError):
-        ledger.find("a")
+        ledger.jobs.find("a")
 
 
 def test_only_an_ended_job_can_be_forgotten(ledger, client):
     submit(ledger)
-    assert ledger.forget("a") is False
-    ledger.cancel("a")
-    assert ledger.forget("a") is True
+    assert ledger.jobs.forget("a") is False
+    ledger.jobs.cancel("a")
+    assert ledger.jobs.forget("a") is True
     left = {key.removeprefix("svd:") for key in client.keys("*")}
     assert left <= {"states", "counters", "models", "finish_tags:tiny", "clock:tiny", "heard"}
 
@@ -525,10 +532,12 @@ def test_only_an_ended_job_can_be_forgotten(ledger, client):
 def test_the_figures_count_what_there_is_and_what_has_happened(ledger, clock):
     for job_id in "abc":
         submit(ledger, job_id)
-    ledger.fail(ledger.claim("a", HOLDER), Failure("time_limit", "too long"))
-    ledger.cancel("b")
-    ledger.count_refused("not_an_image")
-    figures = ledger.figures()
+    ledger.attempts.end_attempt(
+        ledger.attempts.claim("a", HOLDER), AttemptOutcome.FAILED, Failure("time_limit", "too long")
+    )
+    ledger.jobs.cancel("b")
+    ledger.stats.count_refused("not_an_image")
+    figures = ledger.stats.figures()
     there = {state: number for state, number in figures.jobs.items() if number}
     assert there == {"queued": 1, "failed": 1, "cancelled": 1}
     assert figures.created == 3
@@ -543,11 +552,11 @@ def test_the_figures_count_what_there_is_and_what_has_happened(ledger, clock):
 
 def test_a_worker_is_there_until_it_falls_silent_or_leaves(ledger, clock):
     ready(ledger, "w/0", "w/1")
-    assert [worker.worker for worker in ledger.workers()] == ["w/0", "w/1"]
-    ledger.leave("w/1")
-    assert [worker.worker for worker in ledger.workers()] == ["w/0"]
+    assert [worker.worker for worker in ledger.workers.ready()] == ["w/0", "w/1"]
+    ledger.workers.leave("w/1")
+    assert [worker.worker for worker in ledger.workers.ready()] == ["w/0"]
     clock.advance(8)
-    assert ledger.workers() == []
+    assert ledger.workers.ready() == []
 
 
 def test_every_change_is_told_on_the_channel_with_a_rising_version(ledger, client):
@@ -555,9 +564,9 @@ def test_every_change_is_told_on_the_channel_with_a_rising_version(ledger, clien
         listener.subscribe("svd:events")
         listener.get_message(timeout=1)
         submit(ledger, owner="key-1")
-        claim = ledger.claim("a", HOLDER)
-        ledger.report(claim, Progress(Phase.SAMPLING, 1, 4))
-        ledger.report(claim)
+        claim = ledger.attempts.claim("a", HOLDER)
+        ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, 4))
+        ledger.attempts.report(claim)
         finish(ledger, claim)
         told = []
         while message := listener.get_message(timeout=0.5):
@@ -567,7 +576,7 @@ def test_every_change_is_told_on_the_channel_with_a_rising_version(ledger, clien
 
 
 def test_a_queued_job_takes_little_of_redis(client, make_settings):
-    ledger = Ledger(client, make_settings(SVD_MAX_QUEUED=2_000))
+    ledger = open_ledger(client, make_settings(SVD_MAX_QUEUED=2_000))
     for number in range(200):
         submit(ledger, f"00000000-0000-0000-0000-{number:012}")
     before = client.info("memory")["used_memory"]
@@ -578,8 +587,14 @@ def test_a_queued_job_takes_little_of_redis(client, make_settings):
 
 def test_no_redis_is_unavailable_and_not_an_error_of_another_kind(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
-    ledger = Ledger(connect(away), away)
-    for ask in (lambda: submit(ledger), lambda: ledger.find("a"), ledger.figures, ledger.dispatch, ledger.ping):
+    ledger = open_ledger(connect(away), away)
+    for ask in (
+        lambda: submit(ledger),
+        lambda: ledger.jobs.find("a"),
+        ledger.stats.figures,
+        ledger.maintenance.dispatch,
+        ledger.jobs.ping,
+    ):
         with pytest.raises(UnavailableError):
             ask()
 
@@ -606,44 +621,43 @@ def test_the_moves_end_where_a_job_ends():
 
 def test_notes_are_remembered_with_the_job(ledger):
     submit(ledger, notes={"prompt": "a cat, \ud83d"})
-    assert ledger.find("a").notes == {"prompt": "a cat, \ud83d"}
+    assert ledger.jobs.find("a").notes == {"prompt": "a cat, \ud83d"}
     assert submit(ledger, "b") == "b"
-    assert ledger.find("b").notes == {}
+    assert ledger.jobs.find("b").notes == {}
 
 
 def test_forgetting_leaves_alone_what_has_not_ended_unless_one_insists(ledger):
     submit(ledger)
-    assert not ledger.forget("a")
-    assert ledger.forget("a", insist=True)
+    assert not ledger.jobs.forget("a")
+    assert ledger.jobs.forget("a", insist=True)
     with pytest.raises(UnknownJobError):
-        ledger.find("a")
-    figures = ledger.figures()
+        ledger.jobs.find("a")
+    figures = ledger.stats.figures()
     assert (figures.ended, figures.jobs["queued"], sum(figures.jobs.values())) == ({"cancelled": 1}, 0, 0)
 
 
 def test_a_started_job_that_is_deleted_goes_when_its_attempt_has_ended(ledger, client):
-    for settle in ("finish", "confirm_cancel", "retry", "release", "fail"):
+    for outcome in AttemptOutcome:
         submit(ledger, owner="me")
-        claim = ledger.claim("a", HOLDER)
+        claim = ledger.attempts.claim("a", HOLDER)
         for _ in range(2):
-            assert not ledger.forget("a", insist=True)
-        assert ledger.find("a").deleted
-        assert ledger.page("me") == ([], False)
-        assert ledger.report(claim), "the worker is to stop"
-        failure = {"retry": [Failure("x", "y")], "fail": [Failure("x", "y")]}.get(settle, [])
-        if settle == "finish":
+            assert not ledger.jobs.forget("a", insist=True)
+        assert ledger.jobs.find("a").deleted
+        assert ledger.jobs.page("me") == Page([], more=False)
+        assert ledger.attempts.report(claim), "the worker is to stop"
+        if outcome is AttemptOutcome.FINISHED:
             finish(ledger, claim)
         else:
-            getattr(ledger, settle)(claim, *failure)
-        assert ledger.expire() == ["a"], settle
+            ledger.attempts.end_attempt(claim, outcome, Failure("x", "y"))
+        assert ledger.maintenance.expire() == ["a"], outcome
         with pytest.raises(UnknownJobError):
-            ledger.find("a")
-    assert sum(ledger.figures().jobs.values()) == 0
+            ledger.jobs.find("a")
+    assert sum(ledger.stats.figures().jobs.values()) == 0
     assert client.keys("svd:job:*") == client.keys("svd:owner:*") == []
 
 
 def test_the_idempotency_key_of_a_deleted_job_is_free_again(ledger):
     submit(ledger, idempotency_key="k", fingerprint="f")
-    ledger.claim("a", HOLDER)
-    ledger.forget("a", insist=True)
+    ledger.attempts.claim("a", HOLDER)
+    ledger.jobs.forget("a", insist=True)
     assert submit(ledger, "b", idempotency_key="k", fingerprint="g") == "b"

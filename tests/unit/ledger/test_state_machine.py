@@ -1,9 +1,9 @@
 """Hypothesis plays callers, workers and couriers dead and alive, and house-keeping against the ledger in a real Redis.
 
-After each step the invariants that ledger.py states are looked up in the raw keys. Scripts are repeated as if their
-answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
+After each step the invariants of `svd_service/ledger/__init__.py` are checked in the raw keys. Scripts are repeated as
+if their answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
 
-    python -m pytest tests/unit/jobs/test_ledger_machine.py --hypothesis-profile=thorough
+    python -m pytest tests/unit/ledger/test_state_machine.py --hypothesis-profile=thorough
 """
 
 import json
@@ -21,11 +21,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from svd_service.config import Settings
 from svd_service.errors import IdempotencyConflictError, StaleAttemptError, UnknownJobError
-from svd_service.jobs.job import MOVES, Claim, Failure, Holder, Phase, Progress, Result, State
+from svd_service.jobs.job import MOVES, AttemptOutcome, Claim, Failure, Holder, Phase, Progress, Result, State
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import celery_queue
-from svd_service.ledger.jobs import REPUBLISH_AFTER, WORKER_SILENCE, Ledger, WorkerStatus
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import open_ledger
+from svd_service.ledger.maintenance import REPUBLISH_AFTER, Reaped
+from svd_service.ledger.scripts import Scripts
+from svd_service.ledger.workers import WORKER_TIMEOUT, WorkerStatus
 from svd_service.parameters import Fit, Profile
+from svd_service.webhooks.outbox import LUA as OUTBOX_LUA
 from svd_service.webhooks.outbox import Delivery, Outbox
 
 PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
@@ -79,27 +84,18 @@ class ModelDelivery:
     tries: int = 0
 
 
-class _Repeating:
-    """Runs each script `runs` times with the same arguments, as one does whose answers got lost; gives the last."""
+class RepeatingScripts(Scripts):
+    """Runs each script `runs` times with the same arguments, as if answers were lost; returns the last answer."""
 
     runs = 1
-    client: Any
 
-    def _run(self, script: str, *args: str | float) -> Any:
-        answer = super()._run(script, *args)  # type: ignore[misc]
+    def run(self, name: str, *args: str | float) -> Any:
+        answer = super().run(name, *args)
         for _ in range(self.runs - 1):
-            before = snapshot(self.client)
-            answer = super()._run(script, *args)  # type: ignore[misc]
-            assert snapshot(self.client) == before, f"{script} changed something when it was repeated"
+            before = snapshot(self.redis)
+            answer = super().run(name, *args)
+            assert snapshot(self.redis) == before, f"{name} changed something when it was repeated"
         return answer
-
-
-class RepeatingLedger(_Repeating, Ledger):
-    """The ledger, told everything twice."""
-
-
-class RepeatingOutbox(_Repeating, Outbox):
-    """The outbox, likewise."""
 
 
 def snapshot(client: Any) -> dict[str, Any]:
@@ -166,9 +162,12 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         client.flushdb()
         self.client = client
-        self.ledger = RepeatingLedger(client, settings)
-        self.outbox = RepeatingOutbox(client, settings)
-        self.ledger.client = self.outbox.client = client
+        self.scripts = (
+            RepeatingScripts(client, settings.namespace),
+            RepeatingScripts(client, settings.namespace, OUTBOX_LUA),
+        )
+        self.ledger = open_ledger(client, settings, self.scripts[0])
+        self.outbox = Outbox(client, settings, self.scripts[1])
         self.deliveries: dict[str, ModelDelivery] = {}
         self.tries: list[Delivery] = []
         self.jobs: dict[str, ModelJob] = {}
@@ -225,15 +224,15 @@ class LedgerMachine(RuleBasedStateMachine):
         elif what == "dies":
             self._shift_worker(worker, -2 * LONG)
         else:
-            self.ledger.leave(worker)
+            self.ledger.workers.leave(worker)
 
     def a_message_is_delivered(self, chance, worker, runs):
         """To its first worker, or once more, or to one who knows, rightly or not, that the job's holder is dead."""
         if pool := self._of_state(State.QUEUED) * 3 + self._of_state(State.STARTED) + self.ever:
             job_id = chance.choice(pool)
-            held = self.ledger.holder(job_id)
+            held = self.ledger.attempts.current(job_id)
             assert (held is not None) == (self._state(job_id) is State.STARTED)
-            tokens = ["", "", *([held[1]] if held else []), *(claim.token for claim in self.claims[-2:])]
+            tokens = ["", "", *([held.claim.token] if held else []), *(claim.token for claim in self.claims[-2:])]
             self._claim(job_id, worker, chance.choice(tokens), runs)
 
     def an_attempt_says_something(self, chance, what, runs):
@@ -324,35 +323,37 @@ class LedgerMachine(RuleBasedStateMachine):
         more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint, "webhook": url}
         parameters = replace(PARAMETERS, profile=route[1])
         model = {"name": route[0]}
-        return self.ledger.submit(job_id, parameters=parameters, model=model, input=f"inputs/{job_id}.png", **more)
+        return self.ledger.jobs.submit(
+            Submission(job_id, parameters=parameters, model=model, input=f"inputs/{job_id}.png", **more)
+        )
 
     def _cancel(self, job_id: str, runs: int) -> None:
         with self._repeated(runs):
             if job_id not in self.jobs:
                 with pytest.raises(UnknownJobError):
-                    self.ledger.cancel(job_id)
+                    self.ledger.jobs.cancel(job_id)
                 return
             job = self.jobs[job_id]
             if job.state is State.QUEUED:
                 self._end(job, State.CANCELLED)
             job.cancel = job.cancel or job.state is State.STARTED
-            assert self.ledger.cancel(job_id) is job.state
+            assert self.ledger.jobs.cancel(job_id) is job.state
 
     def _ask_to_forget(self, job_id: str) -> None:
         if job_id not in self.jobs:
             with pytest.raises(UnknownJobError):
-                self.ledger.forget(job_id)
+                self.ledger.jobs.forget(job_id)
             return
-        assert self.ledger.forget(job_id) is self.jobs[job_id].state.ended
+        assert self.ledger.jobs.forget(job_id) is self.jobs[job_id].state.ended
         if self.jobs[job_id].state.ended:
             self._forget(job_id)
 
     def _look(self, job_id: str) -> None:
         if job_id not in self.jobs:
             with pytest.raises(UnknownJobError):
-                self.ledger.find(job_id)
+                self.ledger.jobs.find(job_id)
             return
-        model, job = self.jobs[job_id], self.ledger.find(job_id)
+        model, job = self.jobs[job_id], self.ledger.jobs.find(job_id)
         assert (job.state, job.owner, job.cancel_requested) == (model.state, model.owner, model.cancel)
         assert [attempt.outcome for attempt in job.attempts] == model.outcomes
         assert job.result == model.result
@@ -361,7 +362,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _check_positions(self) -> None:
         for model in ("tiny", "other"):
             queued = [job_id for job_id in self._of_state(State.QUEUED) if self.jobs[job_id].model == model]
-            positions = sorted(self.ledger.find(job_id).position or 0 for job_id in queued)
+            positions = sorted(self.ledger.jobs.find(job_id).position or 0 for job_id in queued)
             assert positions == list(range(1, len(queued) + 1))
 
     # Workers
@@ -369,7 +370,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _heartbeat(self, worker: str, taken: tuple[str, tuple[str, ...]], runs: int) -> None:
         status = WorkerStatus(worker, "cpu", "instance", 1, taken[0], False, 0.0, 1.0, profiles=taken[1])
         with self._repeated(runs):
-            self.ledger.heartbeat(status)
+            self.ledger.workers.heartbeat(status)
         self.queues[worker] = status.queue
         self._shift_worker(worker, LONG)
         self._shift("queues", status.queue, LONG)
@@ -378,13 +379,13 @@ class LedgerMachine(RuleBasedStateMachine):
         job = self.jobs.get(job_id)
         # One of which nothing was ever heard takes anything.
         if job is not None and worker in self.queues and not _takes(self.queues[worker], job):
-            assert self.ledger.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead) is None
+            assert self.ledger.attempts.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead) is None
             self.seen["refused"] += 1
             return
         if job is not None and job.state is State.STARTED and (job.lapsed or job.token == dead):
             self._lose(job)
         with self._repeated(runs):
-            claim = self.ledger.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead)
+            claim = self.ledger.attempts.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead)
         if job is None or job.state is not State.QUEUED:
             assert claim is None
             return
@@ -401,9 +402,9 @@ class LedgerMachine(RuleBasedStateMachine):
         with self._repeated(runs):
             if job is None:
                 with pytest.raises(StaleAttemptError):
-                    self.ledger.report(claim, progress)
+                    self.ledger.attempts.report(claim, progress)
                 return
-            assert self.ledger.report(claim, progress) is job.cancel
+            assert self.ledger.attempts.report(claim, progress) is job.cancel
         job.lapsed = False
 
     def _publish(self, claim: Claim, runs: int) -> None:
@@ -419,7 +420,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._end(job, State.FINISHED)
 
     def _finish(self, claim: Claim, result: Result) -> None:
-        self.ledger.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=2)
+        self.ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=2)
 
     def _end_attempt(self, claim: Claim, outcome: str, runs: int) -> None:
         job = self._heard(claim)
@@ -439,16 +440,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self._repeat_or_end(job, "worker_lost" if outcome == "lost" else "reason")
 
     def _settle(self, claim: Claim, outcome: str) -> None:
-        if outcome == "failed":
-            self.ledger.fail(claim, Failure("reason", "why"))
-        elif outcome == "retried":
-            self.ledger.retry(claim, Failure("reason", "why"))
-        elif outcome == "released":
-            self.ledger.release(claim)
-        elif outcome == "lost":
-            self.ledger.lose(claim)
-        else:
-            self.ledger.confirm_cancel(claim)
+        failure = Failure("reason", "why") if outcome in {"failed", "retried"} else None
+        self.ledger.attempts.end_attempt(claim, AttemptOutcome(outcome), failure)
 
     def _expect_nothing(self, claim: Claim, write: Callable[[], None], of: State | None = None) -> None:
         """A write that comes too late is refused, or waved through if its attempt has been settled by its own word."""
@@ -535,7 +528,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _dispatch(self, runs: int) -> None:
         published, waiting = self._members("published:*"), self._members("waiting:*")
         with self._repeated(runs):
-            answered = self.ledger.dispatch()
+            answered = self.ledger.maintenance.dispatch()
         chosen = list(answered)
         if runs > 1:
             assert answered == {}
@@ -620,14 +613,14 @@ class LedgerMachine(RuleBasedStateMachine):
             if queue_of[job_id] not in at_work and any(_takes(queue, self.jobs[job_id]) for queue in at_work)
         }
         with self._repeated(runs):
-            answered = self.ledger.reap()
+            answered = self.ledger.maintenance.reap()
         for job_id in lapsed:
             self._lose(self.jobs[job_id])
         if runs > 1:
-            assert answered == ([], {})
+            assert answered == Reaped([], {})
         else:
-            assert set(answered[0]) == lapsed
-            assert answered[1] == {job_id: celery_queue("svd", queue_of[job_id]) for job_id in republished}
+            assert set(answered.lost) == lapsed
+            assert answered.overdue == {job_id: celery_queue("svd", queue_of[job_id]) for job_id in republished}
         assert deserted <= self._members("waiting:*")
         self.seen.update({"deserted": len(deserted), "republished": len(republished)})
         for job_id in deserted:
@@ -637,7 +630,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _expire(self, runs: int) -> None:
         due = {job_id for job_id, job in self.jobs.items() if job.due}
         with self._repeated(runs):
-            answered = self.ledger.expire()
+            answered = self.ledger.maintenance.expire()
         assert set(answered) == (due if runs == 1 else set())
         for job_id in due:
             job = self.jobs[job_id]
@@ -689,7 +682,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # Looks behind the ledger
 
     def _repeated(self, runs: int) -> "_Runs":
-        return _Runs((self.ledger, self.outbox), runs)
+        return _Runs(self.scripts, runs)
 
     def _shift(self, name: str, member: str, seconds: float) -> None:
         if self.client.zscore(f"svd:{name}", member) is not None:
@@ -708,7 +701,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _at_work(self) -> Counter[str]:
         """How many live workers take jobs from each queue."""
-        live = self.client.zrangebyscore("svd:workers", self.client.time()[0] - WORKER_SILENCE, "+inf")
+        live = self.client.zrangebyscore("svd:workers", self.client.time()[0] - WORKER_TIMEOUT, "+inf")
         return Counter(self.queues[worker] for worker in live)
 
     def _loads(self) -> Counter[tuple[str, str]]:
@@ -833,7 +826,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 class _Runs:
-    def __init__(self, repeating: Iterable[_Repeating], runs: int) -> None:
+    def __init__(self, repeating: Iterable[RepeatingScripts], runs: int) -> None:
         self._repeating, self._runs = list(repeating), runs
 
     def __enter__(self) -> None:

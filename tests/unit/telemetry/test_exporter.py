@@ -15,9 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnavailableError
-from svd_service.jobs.job import Failure, Holder, Result
+from svd_service.jobs.job import AttemptOutcome, Failure, Holder, Result
 from svd_service.jobs.parameters import Parameters
-from svd_service.ledger.jobs import DeviceMemory, Figures, Ledger, QueueFigures, WorkerStatus, connect
+from svd_service.jobs.submission import Submission
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.stats import Figures, QueueFigures, Stats
+from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from svd_service.parameters import Fit
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector, registry, serving
 
@@ -59,7 +63,7 @@ class Unreachable:
         raise UnavailableError("Redis cannot be reached")
 
 
-def exposed(source: "Told | Unreachable | Ledger") -> str:
+def exposed(source: "Told | Unreachable | Stats") -> str:
     return generate_latest(registry(LedgerCollector(source))).decode()
 
 
@@ -154,7 +158,7 @@ def test_a_ledger_out_of_reach_says_so_and_nothing_else() -> None:
 
 def test_a_redis_that_is_not_there_is_a_ledger_out_of_reach(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
-    assert samples(exposed(Ledger(connect(settings), settings))) == {"svd_ledger_up": 0}
+    assert samples(exposed(open_ledger(connect(settings), settings).stats)) == {"svd_ledger_up": 0}
 
 
 def test_the_order_does_not_depend_on_that_of_the_figures() -> None:
@@ -195,10 +199,10 @@ def test_what_the_real_ledger_counted_outlives_every_process(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
-    ledger = Ledger(connect(settings), settings)
+    ledger = open_ledger(connect(settings), settings)
     finish_one_job(ledger)
-    ledger.count_refused("broken_image")
-    shown = samples(exposed(Ledger(connect(settings), settings)))
+    ledger.stats.count_refused("broken_image")
+    shown = samples(exposed(open_ledger(connect(settings), settings).stats))
     assert shown["svd_jobs[finished]"] == shown["svd_jobs_ended_total[finished]"] == 1
     assert shown["svd_jobs_created_total"] == shown["svd_jobs_refused_total[broken_image]"] == 1
     assert shown["svd_attempts_total[started]"] == shown["svd_attempts_total[finished]"] == 1
@@ -214,28 +218,28 @@ def test_what_workers_say_of_their_devices_memory_is_shown_and_a_newer_ones_othe
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
-    ledger = Ledger(connect(settings), settings)
-    ledger.heartbeat(replace(WORKER, device_memory=DeviceMemory(size=80, used=70, reserved=60)))
+    ledger = open_ledger(connect(settings), settings)
+    ledger.workers.heartbeat(replace(WORKER, device_memory=DeviceMemory(size=80, used=70, reserved=60)))
     connect(settings).hset("svd:worker_status", "newer", msgspec.json.encode({**asdict(WORKER), "of_tomorrow": 1}))
     connect(settings).zadd("svd:workers", {"newer": time.time()})
-    assert [status.device_memory for status in ledger.workers()] == [DeviceMemory(80, 70, 60), None]
-    assert samples(exposed(ledger))["svd_device_memory_used_bytes[cuda:0][host-b/0]"] == 70
+    assert [status.device_memory for status in ledger.workers.ready()] == [DeviceMemory(80, 70, 60), None]
+    assert samples(exposed(ledger.stats))["svd_device_memory_used_bytes[cuda:0][host-b/0]"] == 70
 
 
 def test_attempts_in_vain_are_counted_by_cause(redis_url: str, make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(REDIS_URL=redis_url, SVD_MAX_ATTEMPTS=3)
-    ledger = Ledger(connect(settings), settings)
-    ledger.submit("job", parameters=PARAMETERS, model={}, input="inputs/job.png")
+    ledger = open_ledger(connect(settings), settings)
+    ledger.jobs.submit(Submission("job", parameters=PARAMETERS, model={}, input="inputs/job.png"))
     for end in (
-        ledger.lose,
-        lambda claim: ledger.retry(claim, Failure("device_lost", "")),
-        ledger.release,
-        lambda claim: ledger.fail(claim, Failure("out_of_memory", "")),
+        lambda claim: ledger.attempts.end_attempt(claim, AttemptOutcome.LOST),
+        lambda claim: ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, Failure("device_lost", "")),
+        lambda claim: ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED),
+        lambda claim: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, Failure("out_of_memory", "")),
     ):
-        claim = ledger.claim("job", Holder("host/0", "cpu", "i", 1))
+        claim = ledger.attempts.claim("job", Holder("host/0", "cpu", "i", 1))
         assert claim
         end(claim)
-    assert ledger.figures().causes == {
+    assert ledger.stats.figures().causes == {
         ("lost", "worker_lost"): 1,
         ("retried", "device_lost"): 1,
         ("failed", "out_of_memory"): 1,
@@ -246,14 +250,16 @@ def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
-    ledger = Ledger(connect(settings), settings)
-    ledger.heartbeat(replace(WORKER, device="cpu", model="tiny"))
-    assert ledger.figures().queues["tiny", "exact"].predicted_wait is None  # nobody knows how long a job takes
+    ledger = open_ledger(connect(settings), settings)
+    ledger.workers.heartbeat(replace(WORKER, device="cpu", model="tiny"))
+    assert ledger.stats.figures().queues["tiny", "exact"].predicted_wait is None  # nobody knows how long a job takes
     finish_one_job(ledger)
     for number in range(3):
-        ledger.submit(f"waiting-{number}", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
-    waits = ledger.figures().queues["tiny", "exact"].predicted_wait
-    (last,) = ledger.foretell([ledger.find("waiting-2")])
+        ledger.jobs.submit(
+            Submission(f"waiting-{number}", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
+        )
+    waits = ledger.stats.figures().queues["tiny", "exact"].predicted_wait
+    (last,) = ledger.estimates.estimate([ledger.jobs.find("waiting-2")])
     assert waits is not None
     assert last.eta_seconds is not None
     # Who comes now begins when the last of those who wait is done.
@@ -265,9 +271,9 @@ def test_without_a_worker_nobody_knows_how_long_the_wait_is(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
-    ledger = Ledger(connect(settings), settings)
-    ledger.submit("waiting", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
-    assert ledger.figures().queues["tiny", "exact"].predicted_wait is None
+    ledger = open_ledger(connect(settings), settings)
+    ledger.jobs.submit(Submission("waiting", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png"))
+    assert ledger.stats.figures().queues["tiny", "exact"].predicted_wait is None
 
 
 def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Settings]) -> None:
@@ -320,8 +326,8 @@ def exporter_process(**variables: str) -> "subprocess.Popen[str]":
 
 
 def finish_one_job(ledger: Ledger) -> None:
-    ledger.submit("job", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png")
-    claim = ledger.claim("job", Holder("host/0", "cpu", "i", 1))
+    ledger.jobs.submit(Submission("job", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png"))
+    claim = ledger.attempts.claim("job", Holder("host/0", "cpu", "i", 1))
     assert claim
     result = Result("results/job/token.mp4", 10, "0" * 64, 64, 64, 2)
-    ledger.finish(claim, result, device="cpu", seconds={"preparing": 0.25, "sampling": 1.5}, steps=4)
+    ledger.attempts.finish(claim, result, device="cpu", seconds={"preparing": 0.25, "sampling": 1.5}, steps=4)

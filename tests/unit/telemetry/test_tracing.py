@@ -17,9 +17,9 @@ from opentelemetry.trace import StatusCode
 
 from svd_service.api import create_app
 from svd_service.config import Settings
-from svd_service.jobs.job import Holder, Phase, Progress
+from svd_service.jobs.job import AttemptOutcome, Holder, Phase, Progress
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import WorkerStatus
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs, tracing
 from svd_service.worker.attempt import DeviceLostError, run_job
 from svd_service.worker.lease import Lease
@@ -129,9 +129,11 @@ def test_every_attempt_has_a_wait_and_a_generation_also_one_whose_worker_died(
 
     with pytest.raises(DeviceLostError):
         run_job(job_id, replace(slot, render=lose_the_device))
-    claim = slot.jobs.ledger.claim(job_id, Holder("host/1", "cpu", "instance", 1))
+    claim = slot.jobs.ledger.attempts.claim(job_id, Holder("host/1", "cpu", "instance", 1))
     assert claim
-    slot.jobs.ledger.lose(claim)  # as its parent does when it finds the process dead
+    slot.jobs.ledger.attempts.end_attempt(
+        claim, AttemptOutcome.LOST
+    )  # as its parent does when it finds the process dead
     assert run_job(job_id, slot) == "finished"
     assert Counter(span.name for span in spans())["queue"] == 2  # of the lost attempt, only its end is known
     generations = [span for span in spans() if span.name == "generation"]

@@ -15,7 +15,7 @@ from PIL import Image
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
-from svd_service.ledger.jobs import DeviceMemory
+from svd_service.ledger.workers import DeviceMemory
 from svd_service.video import render
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator

@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import WebhookState
 from svd_service.jobs.view import JobView
-from svd_service.ledger.jobs import connect
+from svd_service.ledger.client import connect
 from svd_service.webhooks import delivery as under_test
 from svd_service.webhooks.delivery import Courier, Outcome, send
 from svd_service.webhooks.dispatch import Poster
@@ -42,7 +42,7 @@ def delivery_to(ledger, outbox):
 
     def claim(url):
         submit(ledger, "a", webhook=url)
-        finish(ledger, ledger.claim("a", HOLDER))
+        finish(ledger, ledger.attempts.claim("a", HOLDER))
         return outbox.claim("a")
 
     return claim
@@ -58,7 +58,7 @@ def test_a_receiver_gets_the_native_status_signed(ledger, delivery_to, settings)
     assert event["id"] == heard.headers["webhook-id"] == "msg_a"
     assert event["type"] == "job.finished"
     assert event["timestamp"] == event["data"]["ended_at"]
-    told_now = msgspec.to_builtins(JobView.of(replace(ledger.find("a"), webhook=None)))
+    told_now = msgspec.to_builtins(JobView.of(replace(ledger.jobs.find("a"), webhook=None)))
     assert event["data"] == msgspec.json.decode(msgspec.json.encode(told_now))
     assert event["data"]["result"]["url"] == "/results/a.mp4"
     assert event["data"]["webhook"] is None
@@ -160,7 +160,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_used(delivery_to, make_s
 
 def end(ledger, url, job_id="a"):
     submit(ledger, job_id, webhook=url)
-    ledger.cancel(job_id)
+    ledger.jobs.cancel(job_id)
 
 
 def test_a_courier_delivers_what_is_due_once(ledger, courier):
@@ -170,7 +170,7 @@ def test_a_courier_delivers_what_is_due_once(ledger, courier):
         courier.deliver("a")
         courier.deliver("nothing")
     assert len(receiver.heard) == 1
-    assert ledger.find("a").webhook.state is WebhookState.DELIVERED
+    assert ledger.jobs.find("a").webhook.state is WebhookState.DELIVERED
 
 
 def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, courier):
@@ -179,7 +179,7 @@ def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, courier):
         end(ledger, receiver.url, "b")
         courier.deliver("a")
         courier.deliver("b")
-    put_off, gone = (ledger.find(job_id).webhook for job_id in "ab")
+    put_off, gone = (ledger.jobs.find(job_id).webhook for job_id in "ab")
     assert (put_off.state, put_off.tries[0].status_code) == (WebhookState.PENDING, 500)
     assert put_off.next_try_at
     assert (gone.state, gone.tries[0].status_code) == (WebhookState.GIVEN_UP, 410)
@@ -199,7 +199,7 @@ def test_the_outcome_is_told_again_while_redis_is_away(ledger, courier, outbox, 
     with receiving() as receiver:
         end(ledger, receiver.url)
         courier.deliver("a")
-    assert ledger.find("a").webhook.state is WebhookState.DELIVERED
+    assert ledger.jobs.find("a").webhook.state is WebhookState.DELIVERED
 
 
 def test_without_redis_nothing_is_raised(make_settings):

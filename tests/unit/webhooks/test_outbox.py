@@ -3,8 +3,8 @@ import json
 import pytest
 
 from svd_service.errors import StaleAttemptError, UnavailableError
-from svd_service.jobs.job import Failure, State, WebhookState
-from svd_service.ledger.jobs import connect
+from svd_service.jobs.job import AttemptOutcome, Failure, State, WebhookState
+from svd_service.ledger.client import connect
 from svd_service.webhooks.outbox import MARGIN, ROOM, ROOM_OF_HOST, Outbox
 from tests.unit.ledger.samples import HOLDER, finish, submit
 
@@ -36,7 +36,7 @@ def pass_time(redis_client):
 
 def cancelled(ledger, job_id="a", url=URL, **more):
     submit(ledger, job_id, webhook=url, **more)
-    ledger.cancel(job_id)
+    ledger.jobs.cancel(job_id)
 
 
 def claimed(outbox, job_id="a"):
@@ -47,13 +47,13 @@ def claimed(outbox, job_id="a"):
 
 
 def state(ledger, job_id="a"):
-    return ledger.find(job_id).webhook.state
+    return ledger.jobs.find(job_id).webhook.state
 
 
 def test_a_job_without_a_webhook_leaves_nothing_in_the_outbox(ledger, outbox, redis_client):
     submit(ledger)
-    ledger.cancel("a")
-    assert ledger.find("a").webhook is None
+    ledger.jobs.cancel("a")
+    assert ledger.jobs.find("a").webhook is None
     assert outbox.post() == []
     assert redis_client.keys("svd:delivery:*") == []
 
@@ -68,11 +68,13 @@ def test_a_webhook_waits_for_the_end_of_its_job(ledger, outbox):
 def test_every_end_of_a_job_is_told_as_it_was(ledger, outbox):
     for job_id in ("finished", "failed", "cancelled", "lost"):
         submit(ledger, job_id, webhook=URL, owner="ann")
-    finish(ledger, ledger.claim("finished", HOLDER))
-    ledger.fail(ledger.claim("failed", HOLDER), Failure("why", "Because of “this”."))
-    ledger.cancel("cancelled")
+    finish(ledger, ledger.attempts.claim("finished", HOLDER))
+    ledger.attempts.end_attempt(
+        ledger.attempts.claim("failed", HOLDER), AttemptOutcome.FAILED, Failure("why", "Because of “this”.")
+    )
+    ledger.jobs.cancel("cancelled")
     for _ in range(3):
-        ledger.lose(ledger.claim("lost", HOLDER))
+        ledger.attempts.end_attempt(ledger.attempts.claim("lost", HOLDER), AttemptOutcome.LOST)
     assert sorted(outbox.post()) == ["cancelled", "failed", "finished", "lost"]
     told = {job_id: outbox.claim(job_id) for job_id in ("finished", "failed", "cancelled", "lost")}
     assert {job_id: each.type for job_id, each in told.items()} == {
@@ -82,7 +84,7 @@ def test_every_end_of_a_job_is_told_as_it_was(ledger, outbox):
         "lost": "job.failed",
     }
     for job_id, each in told.items():
-        now = ledger.find(job_id)
+        now = ledger.jobs.find(job_id)
         assert (each.url, each.owner, each.number) == (URL, "ann", 1)
         assert each.job.observed_at == now.ended_at
         for name in ("state", "attempts", "failure", "result", "parameters", "created_at", "ended_at", "expires_at"):
@@ -92,10 +94,10 @@ def test_every_end_of_a_job_is_told_as_it_was(ledger, outbox):
 
 def test_what_is_told_does_not_change_though_the_job_does(ledger, outbox, redis_client):
     submit(ledger, webhook=URL)
-    finish(ledger, ledger.claim("a", HOLDER))
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
     redis_client.zadd("svd:ended", {"a": 0})
-    assert ledger.expire() == ["a"]
-    assert ledger.find("a").state is State.EXPIRED
+    assert ledger.maintenance.expire() == ["a"]
+    assert ledger.jobs.find("a").state is State.EXPIRED
     assert claimed(outbox).job.state is State.FINISHED
     assert outbox.claim("a") is None
 
@@ -117,7 +119,7 @@ def test_a_delivery_in_hand_is_nobody_elses_until_its_time_is_over(ledger, outbo
     pass_time(6)
     assert outbox.post() == ["a"]
     second = outbox.claim("a")
-    assert (second.number, ledger.find("a").webhook.tries[0].error) == (2, "the courier was lost")
+    assert (second.number, ledger.jobs.find("a").webhook.tries[0].error) == (2, "the courier was lost")
     for tell in (lambda: outbox.deliver(first, 200), lambda: outbox.fail(first, 500, "", pause=0)):
         with pytest.raises(StaleAttemptError):
             tell()
@@ -130,14 +132,14 @@ def test_a_failed_try_is_repeated_after_its_pause_and_not_before(ledger, outbox,
     cancelled(ledger)
     delivery = claimed(outbox)
     outbox.fail(delivery, 503, "", pause=100)
-    webhook = ledger.find("a").webhook
+    webhook = ledger.jobs.find("a").webhook
     assert (webhook.state, webhook.tries[0].status_code) == (WebhookState.PENDING, 503)
     assert webhook.next_try_at == pytest.approx(webhook.tries[0].at + 100, abs=5)
     assert outbox.post() == []
     assert outbox.claim("a") is None  # a second message of the first try
     pass_time(101)
     assert claimed(outbox).number == 2
-    assert ledger.find("a").webhook.next_try_at is None
+    assert ledger.jobs.find("a").webhook.next_try_at is None
 
 
 def test_a_delivery_is_given_up_when_the_next_try_would_be_too_late(ledger, outbox, pass_time):
@@ -145,7 +147,7 @@ def test_a_delivery_is_given_up_when_the_next_try_would_be_too_late(ledger, outb
     outbox.fail(claimed(outbox), None, "it refuses connections", pause=100)
     pass_time(950)
     outbox.fail(claimed(outbox), 500, "", pause=100)
-    webhook = ledger.find("a").webhook
+    webhook = ledger.jobs.find("a").webhook
     assert webhook.state is WebhookState.GIVEN_UP
     assert webhook.next_try_at is None
     assert [(each.status_code, each.error) for each in webhook.tries] == [(None, "it refuses connections"), (500, None)]
@@ -216,9 +218,9 @@ def test_not_more_are_given_out_than_there_is_room_for(ledger, outbox):
 def test_a_deleted_jobs_webhook_is_delivered_all_the_same_and_leaves_nothing_behind(ledger, outbox, redis_client):
     for job_id in ("delivered", "given up"):
         cancelled(ledger, job_id)
-        assert ledger.forget(job_id)
+        assert ledger.jobs.forget(job_id)
     submit(ledger, "insisted", webhook=URL)
-    ledger.forget("insisted", insist=True)
+    ledger.jobs.forget("insisted", insist=True)
     assert len(outbox.post()) == 3
     for job_id in ("delivered", "insisted"):
         delivery = outbox.claim(job_id)
@@ -234,22 +236,22 @@ def test_what_became_of_a_webhook_goes_with_its_job(ledger, outbox, redis_client
     cancelled(ledger)
     outbox.deliver(claimed(outbox), 200)
     assert json.dumps(redis_client.hgetall("svd:delivery:a")).count('"job"') == 0  # the copy is no longer of use
-    ledger.forget("a")
+    ledger.jobs.forget("a")
     assert redis_client.keys("svd:delivery:*") == []
 
 
 def test_the_figures_count_what_is_pending_and_what_became_of_the_others(ledger, outbox, pass_time):
     for job_id in "abc":
         cancelled(ledger, job_id)
-    assert ledger.figures().webhooks_pending == 3
-    assert ledger.figures().webhook_overdue < 60
+    assert ledger.stats.figures().webhooks_pending == 3
+    assert ledger.stats.figures().webhook_overdue < 60
     pass_time(100)
-    assert ledger.figures().webhook_overdue == pytest.approx(100, abs=30)
+    assert ledger.stats.figures().webhook_overdue == pytest.approx(100, abs=30)
     outbox.post()
     outbox.deliver(outbox.claim("a"), 200)
     outbox.give_up(outbox.claim("b"), 410, "")
     outbox.fail(outbox.claim("c"), 500, "", pause=500)
-    figures = ledger.figures()
+    figures = ledger.stats.figures()
     assert figures.webhooks == {"delivered": 1, "given_up": 1}
     assert figures.webhook_tries == {"delivered": 1, "failed": 2}
     assert (figures.webhooks_pending, figures.webhook_overdue) == (1, 0)

@@ -10,7 +10,9 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Holder, Job
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
-from svd_service.ledger.jobs import Ledger, WorkerStatus, connect
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.client import connect
+from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.process import Slot
 from svd_service.worker.shared_memory import Departure
@@ -25,7 +27,7 @@ def _settings(make_settings: Callable[..., Settings], redis_url: str) -> Setting
 @pytest.fixture
 def ledger(settings: Settings) -> Iterator[Ledger]:
     with connect(settings) as client:
-        yield Ledger(client, settings)
+        yield open_ledger(client, settings)
 
 
 @pytest.fixture

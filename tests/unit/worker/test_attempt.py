@@ -107,13 +107,13 @@ def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
 def test_a_video_for_which_memory_ran_out_is_not_for_others(slot, job, monkeypatch, less, attempts, reusable):
     memory = {"decode_chunk_size": job.parameters.decode_chunk_size - less, "attempts": attempts}
     said = []
-    finish = slot.jobs.ledger.finish
+    finish = slot.jobs.ledger.attempts.finish
 
     def heard(*arguments: Any, **more: Any) -> None:
         said.append(more["reusable"])
         finish(*arguments, **more)
 
-    monkeypatch.setattr(slot.jobs.ledger, "finish", heard)
+    monkeypatch.setattr(slot.jobs.ledger.attempts, "finish", heard)
 
     def render(*arguments: Any, **more: Any) -> Rendering:
         made = rendering(*arguments, **more)
@@ -210,7 +210,7 @@ def test_a_store_that_is_away_is_tried_again_and_then_fails_the_job(slot, job):
 
 
 def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
-    finish, tries = slot.jobs.ledger.finish, []
+    finish, tries = slot.jobs.ledger.attempts.finish, []
 
     def sometimes(*args: Any, **kwargs: Any) -> None:
         tries.append(1)
@@ -218,7 +218,7 @@ def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
             raise UnavailableError("Redis is away")
         finish(*args, **kwargs)
 
-    monkeypatch.setattr(slot.jobs.ledger, "finish", sometimes)
+    monkeypatch.setattr(slot.jobs.ledger.attempts, "finish", sometimes)
     assert run_job(job.id, slot) == "finished"
     assert slot.jobs.find(job.id).state is State.FINISHED
 
@@ -227,12 +227,12 @@ def test_progress_that_redis_does_not_take_stops_nothing(slot, job, monkeypatch)
     def away(*_: Any) -> bool:
         raise UnavailableError("Redis is away")
 
-    monkeypatch.setattr(slot.jobs.ledger, "report", away)
+    monkeypatch.setattr(slot.jobs.ledger.attempts, "report", away)
     assert run_job(job.id, slot) == "finished"
 
 
 def test_reports_are_throttled(slot, job):
-    claim = slot.jobs.ledger.claim(job.id, slot.holder)
+    claim = slot.jobs.ledger.attempts.claim(job.id, slot.holder)
     report = run.Reporter(claim, slot.jobs.ledger, deadline=time.monotonic() + 60, departure=Departure())
     for step in range(100):
         report(Progress(Phase.SAMPLING, step, 100))
@@ -242,7 +242,7 @@ def test_reports_are_throttled(slot, job):
 def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_one_is_not(slot, job):
     with subprocess.Popen(["sleep", "60"]) as sibling:
         holder = replace(slot.holder, pid=sibling.pid)
-        slot.jobs.ledger.claim(job.id, holder)
+        slot.jobs.ledger.attempts.claim(job.id, holder)
         assert run_job(job.id, slot) == "nothing to do"
         sibling.kill()
     assert run_job(job.id, slot) == "finished"
@@ -252,7 +252,7 @@ def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_on
 def test_a_stranger_with_a_dead_ones_process_id_is_not_taken_for_a_sibling(slot, job):
     with subprocess.Popen(["true"]) as gone:
         pass
-    slot.jobs.ledger.claim(job.id, replace(slot.holder, instance="another", pid=gone.pid))
+    slot.jobs.ledger.attempts.claim(job.id, replace(slot.holder, instance="another", pid=gone.pid))
     assert run_job(job.id, slot) == "nothing to do"
 
 
@@ -329,11 +329,11 @@ def test_a_preview_that_fails_costs_the_job_nothing(slot, job, monkeypatch):
 
 
 def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_client):
-    claim = slot.jobs.ledger.claim(job.id, slot.holder)
+    claim = slot.jobs.ledger.attempts.claim(job.id, slot.holder)
     redis_client.zadd("svd:leases", {job.id: 0})
     slot.jobs.reap()
     with pytest.raises(StaleAttemptError):
-        slot.jobs.ledger.show_preview(claim, "a preview")
+        slot.jobs.ledger.attempts.show_preview(claim, "a preview")
     assert slot.jobs.find(job.id).preview is None
 
 

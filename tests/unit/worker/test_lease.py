@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from svd_service.ledger.jobs import DeviceMemory, Ledger, WorkerStatus
+from svd_service.ledger import Ledger
+from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.shared_memory import Departure
 
@@ -29,7 +30,7 @@ def test_a_heartbeat_tells_how_the_devices_memory_is_used_by_then(ledger: Ledger
     beating = lease(memory=lambda: next(used, None))
     for expected in (DeviceMemory(100, 10, 5), DeviceMemory(100, 90, 80), None):
         beating._beat()
-        (worker,) = ledger.workers()
+        (worker,) = ledger.workers.ready()
         assert worker.device_memory == expected
 
 
@@ -54,5 +55,5 @@ def test_no_failure_ends_the_heartbeat_for_good(
 
 def test_of_a_device_without_memory_of_its_own_nothing_is_told(ledger: Ledger, lease: Callable[..., Lease]) -> None:
     lease().start()
-    (worker,) = ledger.workers()
+    (worker,) = ledger.workers.ready()
     assert (worker.worker, worker.device_memory) == ("host/0", None)

@@ -7,7 +7,8 @@ from svd_service.artifacts.local import LocalArtifacts
 from svd_service.jobs.job import Holder, Result, State, Variant
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService, input_name, result_name, variant_name
-from svd_service.ledger.jobs import Ledger, connect
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
 from svd_service.worker.maintenance import Housekeeper
 from svd_service.worker.process import INSTANCE
 from tests.unit.ledger.samples import submit
@@ -18,14 +19,14 @@ HOLDER = Holder("host/0", "cpu", "instance", 1)
 @pytest.fixture
 def lapsed(jobs, redis_client) -> None:
     submit(jobs.ledger)
-    jobs.ledger.claim("a", HOLDER)
+    jobs.ledger.attempts.claim("a", HOLDER)
     redis_client.zadd("svd:leases", {"a": 0})
 
 
 def test_a_round_takes_back_lapsed_jobs_and_gives_them_out_again(jobs, lapsed, published):
     Housekeeper(jobs).round()
     assert published == ["a"]
-    assert jobs.ledger.find("a").state is State.QUEUED
+    assert jobs.ledger.jobs.find("a").state is State.QUEUED
 
 
 def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, published, redis_client):
@@ -38,10 +39,10 @@ def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, publ
     }
     for job_id, holder in holders.items():
         submit(jobs.ledger, job_id)
-        jobs.ledger.claim(job_id, holder)
+        jobs.ledger.attempts.claim(job_id, holder)
     Housekeeper(jobs).round()
     assert published == ["dead"]
-    assert {job_id: jobs.ledger.find(job_id).state for job_id in holders} == {
+    assert {job_id: jobs.ledger.jobs.find(job_id).state for job_id in holders} == {
         "dead": State.QUEUED,
         "alive": State.STARTED,
         "elsewhere": State.STARTED,
@@ -50,7 +51,7 @@ def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, publ
 
 def test_a_round_without_redis_raises_nothing(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
-    ledger = Ledger(connect(away), away)
+    ledger = open_ledger(connect(away), away)
     Housekeeper(JobService(ledger, LocalArtifacts(away.data_dir), Model.of(away), away, print)).round()
 
 
@@ -63,13 +64,13 @@ def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch
     for job_id in ("queued", "started", "failed", "finished"):
         submit(jobs.ledger, job_id)
         jobs.artifacts.put(input_name(job_id), b"picture")
-    started = jobs.ledger.claim("started", HOLDER)
+    started = jobs.ledger.attempts.claim("started", HOLDER)
     assert started is not None
-    claim = jobs.ledger.claim("finished", HOLDER)
+    claim = jobs.ledger.attempts.claim("finished", HOLDER)
     assert claim is not None
     result = Result(result_name("finished", claim.token), 5, "00ff", 64, 64, 3, {})
-    jobs.ledger.finish(claim, result, device="cpu", seconds={}, steps=1)
-    jobs.ledger.cancel("failed")
+    jobs.ledger.attempts.finish(claim, result, device="cpu", seconds={}, steps=1)
+    jobs.ledger.jobs.cancel("failed")
     tokens = {"finished": claim.token, "started": started.token}
     for job_id, token in {"failed": "token", "nobody": "token", **tokens}.items():
         put_video(jobs, result_name(job_id, token))

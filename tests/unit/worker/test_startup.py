@@ -1,7 +1,7 @@
 import threading
 
 from svd_service.errors import UnavailableError
-from svd_service.ledger.jobs import Preparing
+from svd_service.ledger.workers import Preparing
 from svd_service.worker import startup
 from svd_service.worker.startup import Preparation
 

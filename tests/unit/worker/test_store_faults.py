@@ -272,7 +272,7 @@ def test_while_a_video_waits_for_the_store_the_job_can_be_cancelled(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "REPORT_INTERVAL", 0.0)
-    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.cancel(job_id))
+    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.jobs.cancel(job_id))
     assert attempted(slot, job_id, rendering).state == "cancelled"
 
 
@@ -280,13 +280,13 @@ def test_while_the_store_is_away_a_job_can_be_cancelled(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = away(slot, 1_000_000, monkeypatch)
-    report = slot.jobs.ledger.report
+    report = slot.jobs.ledger.attempts.report
 
     def cancel_first(*arguments: Any) -> bool:
-        slot.jobs.ledger.cancel(job_id)
+        slot.jobs.ledger.jobs.cancel(job_id)
         return report(*arguments)
 
-    monkeypatch.setattr(slot.jobs.ledger, "report", cancel_first)
+    monkeypatch.setattr(slot.jobs.ledger.attempts, "report", cancel_first)
     assert attempted(slot, job_id, rendering).state == "cancelled"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from svd_service.api.events import hub as events
 from svd_service.api.native import routes
-from svd_service.jobs.job import Failure, Phase, Progress
+from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
 
 pytestmark = pytest.mark.enable_socket
 
@@ -91,9 +91,9 @@ def test_a_stream_tells_of_a_job_from_how_it_stands_to_its_end(http, stream, job
     assert first["data"] == http.get(f"/jobs/{job_id}").json
     held = claim(job_id)
     assert reader.event()["data"]["status"] == "started"
-    jobs.ledger.report(held, Progress(Phase.SAMPLING, 3, 6))
+    jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
     assert reader.event()["data"]["progress"]["step"] == 3
-    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     rest = reader.rest()
     assert [event["data"]["status"] for event in rest] == ["failed"]
     assert rest[0]["data"] == http.get(f"/jobs/{job_id}").json
@@ -144,8 +144,8 @@ def test_a_slow_reader_loses_steps_and_never_the_end(app, stream, jobs, submit, 
     reader.event()
     held = claim(job_id)
     for step in range(50):
-        jobs.ledger.report(held, Progress(Phase.SAMPLING, step, 50))
-    jobs.ledger.fail(held, Failure("time_limit", "It took too long."))
+        jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, step, 50))
+    jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     (box,) = app.extensions["events"]._mailboxes
     wait_for(lambda: any(event.ended for event in box._news.values()))
     told = reader.rest()

@@ -8,23 +8,23 @@ from svd_service.api import create_app
 from svd_service.api.ops.health import StoreWatch
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.ledger.jobs import Preparing, WorkerStatus
+from svd_service.ledger.workers import Preparing, WorkerStatus
 
 
 def test_health_is_degraded_where_no_worker_holds_the_apis_own_model(http, jobs):
     assert http.get("/health").json["status"] == "ok"  # it may be loading
     other = WorkerStatus("w/0", "cpu", "i", 1, "other", True, 1.0, 2.0)
-    jobs.ledger.heartbeat(other)
+    jobs.ledger.workers.heartbeat(other)
     told = http.get("/health").json
     assert (told["status"], told["workers_ready"]) == ("degraded", 1)
     assert "no worker holds nano, but other" in told["message"]
-    jobs.ledger.heartbeat(replace(other, worker="w/1", model="nano"))
+    jobs.ledger.workers.heartbeat(replace(other, worker="w/1", model="nano"))
     assert http.get("/health").json["status"] == "ok"
 
 
 def test_health_tells_of_redis_and_the_workers(http, jobs):
     assert http.get("/health").json | {"status": "ok", "redis": True, "workers_ready": 0} == http.get("/health").json
-    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0, memory="lean"))
+    jobs.ledger.workers.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0, memory="lean"))
     health = http.get("/health").json
     assert health["workers_ready"] == 1
     assert health["workers"] == [
@@ -79,11 +79,11 @@ def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):
 
 
 def test_health_tells_what_keeps_a_worker_from_being_ready(http, jobs):
-    jobs.ledger.prepare(Preparing("w/0", "warming up", 5.0))
+    jobs.ledger.workers.prepare(Preparing("w/0", "warming up", 5.0))
     health = http.get("/health").get_json()
     assert (health["workers_ready"], health["workers"]) == (0, [])
     assert health["workers_preparing"] == [{"worker": "w/0", "doing": "warming up", "since": 5.0}]
-    jobs.ledger.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0))
+    jobs.ledger.workers.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0))
     health = http.get("/health").get_json()
     assert health["workers_ready"] == 1
     assert "workers_preparing" not in health

@@ -1,0 +1,46 @@
+"""What the ledger needs to accept a job."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from svd_service.jobs.job import Result
+from svd_service.jobs.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class CachedVideo:
+    """The video of an earlier job with the same content: that job's id, and a copy of its result for the new job."""
+
+    job_id: str
+    copy: Result
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job to be accepted.
+
+    `notes` are returned with the job and do not influence the video. `trace` is the W3C trace context of the request.
+    `fingerprint` is a digest of the request, compared when `idempotency_key` is used again. `content` is a digest of
+    everything the video depends on except the device. `looked_up` says that the content cache was consulted, and
+    `cached` is what it found. `webhook` is the URL that is notified when the job ends.
+    """
+
+    job_id: str
+    parameters: Parameters
+    model: Mapping[str, object]
+    input: str
+    owner: str = ""
+    notes: Mapping[str, str] | None = None
+    trace: Mapping[str, str] | None = None
+    idempotency_key: str = ""
+    fingerprint: str = ""
+    priority: int = 0
+    content: str = ""
+    looked_up: bool = False
+    cached: CachedVideo | None = None
+    webhook: str = ""
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that the job asks for."""
+        return str(self.model.get("name", ""))

@@ -1,0 +1,164 @@
+"""Attempts at jobs as workers see them: claimed, renewed, ended.
+
+A claim is fenced by its token: every write of an attempt is rejected as stale once the claim is no longer the job's.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+from svd_service.config import Settings
+from svd_service.errors import StaleAttemptError
+from svd_service.jobs.job import AttemptOutcome, Claim, Failure, Holder, Phase, Progress, Result
+from svd_service.ledger.client import reachable
+from svd_service.ledger.record import SEPARATOR, dump, flat, holder_of
+from svd_service.ledger.scripts import Scripts
+
+#: The failure of a job whose attempts were all lost.
+WORKER_LOST: Final = Failure("worker_lost", "The worker was lost in every attempt.")
+
+
+@dataclass(frozen=True)
+class HeldClaim:
+    """The current claim on a started job, and the worker process that holds it."""
+
+    claim: Claim
+    holder: Holder
+
+
+class Attempts:
+    """The attempts of one namespace."""
+
+    def __init__(self, scripts: Scripts, settings: Settings) -> None:
+        self._scripts = scripts
+        self._redis = scripts.redis
+        self._settings = settings
+
+    def current(self, job_id: str) -> HeldClaim | None:
+        """The claim on a started job; `None` if it is not started."""
+        key = self._scripts.key("job", job_id)
+        with reachable():
+            attempt, token = self._redis.hmget(key, "attempt", "token")
+            held = self._redis.hget(key, f"held:{attempt!s}") if token else None
+        return HeldClaim(Claim(job_id, str(token), int(str(attempt))), holder_of(str(held))) if held else None
+
+    def held_by(self, instance: str) -> list[HeldClaim]:
+        """The claims that processes of the worker `instance` hold."""
+        key = self._scripts.key
+        with reachable(), self._redis.pipeline(transaction=False) as pipe:
+            ids = cast(list[str], self._redis.zrange(key("leases"), 0, -1))
+            for job_id in ids:
+                pipe.hmget(key("job", job_id), "attempt", "token")
+            claims = [
+                Claim(job_id, token, int(attempt))
+                for job_id, (attempt, token) in zip(ids, pipe.execute(), strict=True)
+                if token
+            ]
+            for claim in claims:
+                pipe.hget(key("job", claim.job_id), f"held:{claim.attempt}")
+            held = [
+                HeldClaim(claim, holder_of(record))
+                for claim, record in zip(claims, pipe.execute(), strict=True)
+                if record
+            ]
+        return [each for each in held if each.holder.instance == instance]
+
+    def claim(self, job_id: str, holder: Holder, *, dead: str = "") -> Claim | None:
+        """Claim a job for one attempt; `None` when there is nothing to do (held by another, ended, deleted).
+
+        `dead` is the token of a claim whose holder the caller knows to be dead: it is broken before its lease expires.
+        """
+        token = uuid.uuid4().hex
+        verdict = self._scripts.run(
+            "claim",
+            job_id,
+            token,
+            dump(asdict(holder)),
+            self._settings.lease,
+            dead,
+            self._settings.max_attempts,
+            self._settings.record_ttl,
+        )
+        return Claim(job_id, token, verdict[1]) if verdict[0] == "claimed" else None
+
+    def report(self, claim: Claim, progress: Progress | None = None) -> bool:
+        """Renew the claim's lease and record progress, if any; returns whether the job is to be cancelled.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        values = (progress.phase, progress.step, progress.steps) if progress else ("", 0, 0)
+        return bool(self._write("progress", claim, self._settings.lease, *values) == "cancel")
+
+    def show_preview(self, claim: Claim, name: str) -> None:
+        """Record that the artifact `name` has a new preview of the attempt; it counts until the attempt ends.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        self._write("show_preview", claim, name)
+
+    def finish(
+        self,
+        claim: Claim,
+        result: Result,
+        *,
+        device: str,
+        seconds: Mapping[str, float],
+        steps: int,
+        reusable: bool = True,
+    ) -> None:
+        """Commit the result and end the job. `seconds` by phase and the number of `steps` feed the metrics and the
+        throughput model. A result that is not `reusable` is not copied for other jobs.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's; the caller must delete the uploaded result.
+        """
+        self._write(
+            "finish",
+            claim,
+            dump(asdict(result)),
+            self._settings.result_ttl,
+            device,
+            dump([seconds.get(phase, 0) for phase in list(Phase)[:-1]]),
+            int(reusable),
+            *flat(_counters(device, seconds, steps).items()),
+        )
+
+    def end_attempt(self, claim: Claim, outcome: AttemptOutcome, failure: Failure | None = None) -> None:
+        """End an attempt that has no result.
+
+        `FAILED` and `CANCELLED` end the job. `RETRIED` and `LOST` (its holder is dead) requeue it while attempts are
+        left, and else fail it with `failure`. `RELEASED` requeues it and the attempt does not count.
+
+        Raises:
+            StaleAttemptError: the claim is no longer the job's.
+        """
+        if failure is None:
+            failure = WORKER_LOST if outcome is AttemptOutcome.LOST else Failure("", "")
+        self._write(
+            "settle",
+            claim,
+            outcome,
+            failure.code,
+            failure.message,
+            self._settings.max_attempts,
+            self._settings.record_ttl,
+        )
+
+    def _write(self, script: str, claim: Claim, *args: str | float) -> Any:
+        answer = self._scripts.run(script, claim.job_id, claim.token, *args)
+        if answer == "stale":
+            raise StaleAttemptError(f"attempt {claim.attempt} is no longer that of job {claim.job_id}")
+        return answer
+
+
+def _counters(device: str, seconds: Mapping[str, float], steps: int) -> dict[str, float]:
+    counters: dict[str, float] = {}
+    for phase, duration in seconds.items():
+        counters[SEPARATOR.join(("phase_count", device, phase))] = 1
+        counters[SEPARATOR.join(("phase_seconds", device, phase))] = round(duration, 6)
+    counters[SEPARATOR.join(("step_count", device))] = steps
+    counters[SEPARATOR.join(("step_seconds", device))] = round(seconds.get(Phase.SAMPLING, 0.0), 6)
+    return counters

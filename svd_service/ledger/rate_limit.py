@@ -1,0 +1,27 @@
+"""How many requests a caller may make in a minute."""
+
+import math
+from typing import Final
+
+from svd_service.errors import RateLimitedError
+from svd_service.ledger.scripts import Scripts
+
+#: Seconds over which requests are counted.
+WINDOW: Final = 60
+
+
+class RateLimit:
+    """Counts requests in a sliding window."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    def count(self, caller: str, limit: int) -> None:
+        """Count a request of `caller`, who may make `limit` within any minute.
+
+        Raises:
+            RateLimitedError: the limit is reached; this request was not counted.
+        """
+        wait = float(self._scripts.run("count_request", caller, limit, WINDOW))
+        if wait > 0:
+            raise RateLimitedError(f"more than {limit} requests in a minute", math.ceil(wait))

@@ -1,0 +1,142 @@
+"""The job hash and the delivery hash in Redis, and the `Job` that is read from them.
+
+The fields of a job hash are listed in `lua/lib/job.lua`, beside the code that writes them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from svd_service.jobs.eta import work_of
+from svd_service.jobs.job import (
+    Attempt,
+    Failure,
+    Holder,
+    Job,
+    Phase,
+    Preview,
+    Progress,
+    Result,
+    State,
+    Try,
+    Webhook,
+    WebhookState,
+)
+from svd_service.jobs.parameters import Parameters
+from svd_service.jobs.routing import route_of
+from svd_service.jobs.submission import Submission
+
+#: Separates the parts of a counter's name and of a route.
+SEPARATOR: Final = "|"
+
+
+def fields_of(submission: Submission) -> dict[str, str]:
+    """The fields of the job hash that come from the caller."""
+    optional = {
+        "notes": dump(submission.notes) if submission.notes else "",
+        "content": submission.content,
+        "trace": dump(submission.trace) if submission.trace else "",
+        "webhook": submission.webhook,
+    }
+    return {
+        "route": route_of(submission.model_name, submission.parameters.profile),
+        "parameters": dump(submission.parameters.to_dict()),
+        "model": dump(submission.model),
+        "input": submission.input,
+        "work": dump(work_of(submission.parameters)),
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def dump(value: object) -> str:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def paired(flat: Sequence[str]) -> dict[str, str]:
+    """The mapping that Redis returns as a flat list of names and values."""
+    return dict(zip(flat[0::2], flat[1::2], strict=True))
+
+
+def flat(pairs: Iterable[tuple[str, str | float]]) -> list[str | float]:
+    """The inverse of `paired`."""
+    return [part for pair in pairs for part in pair]
+
+
+def job_of(
+    job_id: str,
+    fields: Mapping[str, str],
+    delivery: Mapping[str, str],
+    position: int | None,
+    observed_at: float,
+) -> Job:
+    """The job in a job hash `fields`, with its webhook `delivery` hash (empty if there is none)."""
+
+    def moment(name: str) -> float | None:
+        return float(fields[name]) if name in fields else None
+
+    attempts = tuple(_attempt(number, fields) for number in range(1, int(fields["attempt"]) + 1))
+    return Job(
+        id=job_id,
+        state=State(fields["state"]),
+        parameters=Parameters.from_dict(json.loads(fields["parameters"])),
+        model=json.loads(fields["model"]),
+        owner=fields["owner"],
+        input=fields["input"],
+        created_at=float(fields["created"]),
+        version=int(fields["version"]),
+        started_at=moment("started"),
+        ended_at=moment("ended"),
+        expires_at=moment("expires"),
+        cancel_requested="cancel" in fields,
+        deleted="deleted" in fields,
+        notes=json.loads(fields.get("notes", "{}")),
+        trace=json.loads(fields.get("trace", "{}")),
+        progress=_progress(fields) if "phase" in fields else None,
+        attempts=attempts,
+        failure=Failure(fields["failure_code"], fields["failure_message"]) if "failure_code" in fields else None,
+        result=Result.from_dict(json.loads(fields["result"])) if "result" in fields else None,
+        position=position,
+        observed_at=observed_at,
+        priority=int(fields.get("priority", 0)),
+        cached_from=fields.get("cached_from"),
+        preview=Preview(int(fields["preview"]), fields["preview_name"]) if "preview_name" in fields else None,
+        webhook=_webhook(fields["webhook"], delivery) if "webhook" in fields else None,
+    )
+
+
+def holder_of(record: str) -> Holder:
+    """The holder in a `held:N` field."""
+    return Holder(**json.loads(record))
+
+
+def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:
+    if not delivery:
+        return Webhook(url)
+    tries = tuple(
+        Try(
+            at=float(delivery[f"began:{number}"]),
+            status_code=int(code) if (code := delivery.get(f"code:{number}")) else None,
+            error=delivery.get(f"error:{number}") or None,
+        )
+        for number in range(1, int(delivery["tries"]) + 1)
+    )
+    return Webhook(url, WebhookState(delivery["state"]), tries, float(delivery["next"]) if "next" in delivery else None)
+
+
+def _progress(fields: Mapping[str, str]) -> Progress:
+    at = float(fields.get("told", 0.0))
+    return Progress(Phase(fields["phase"]), int(fields["step"]), int(fields["steps"]), at=at)
+
+
+def _attempt(number: int, fields: Mapping[str, str]) -> Attempt:
+    holder = holder_of(fields[f"held:{number}"])
+    ended = fields.get(f"ended:{number}")
+    return Attempt(
+        number=number,
+        worker=holder.worker,
+        device=holder.device,
+        started_at=float(fields[f"began:{number}"]),
+        ended_at=float(ended) if ended else None,
+        outcome=fields.get(f"outcome:{number}"),
+    )

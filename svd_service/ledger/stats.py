@@ -1,0 +1,154 @@
+"""The figures that the exporter shows: what is in the ledger now, and counters of everything that has happened."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import redis
+
+from svd_service.jobs.job import State
+from svd_service.jobs.routing import route_of
+from svd_service.ledger.client import reachable
+from svd_service.ledger.estimates import Estimates
+from svd_service.ledger.record import SEPARATOR
+from svd_service.ledger.scripts import Scripts
+from svd_service.ledger.workers import Workers, WorkerStatus
+from svd_service.parameters import Profile
+
+
+@dataclass(frozen=True)
+class QueueFigures:
+    """The queue of one model and profile: number of jobs, age of the oldest in seconds (0 if there is none), and the
+    seconds until one more job would start, `None` where no estimate is possible.
+    """
+
+    length: int
+    oldest: float
+    predicted_wait: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures for metrics. Summaries are (count, sum of seconds).
+
+    `causes` counts attempts without a result by outcome and cause. `queues` is keyed by model and profile.
+    `redis_memory` is the bytes that Redis uses and may use (0: no limit), `None` where it does not say.
+    """
+
+    jobs: dict[str, int]
+    created: int
+    refused: dict[str, int]
+    ended: dict[str, int]
+    failed: dict[str, int]
+    attempts: dict[str, int]
+    queues: dict[tuple[str, str], QueueFigures]
+    phases: dict[tuple[str, str], tuple[int, float]]
+    steps: dict[str, tuple[int, float]]
+    workers: list[WorkerStatus] = field(default_factory=list)
+    cache: dict[str, int] = field(default_factory=dict)
+    causes: dict[tuple[str, str], int] = field(default_factory=dict)
+    redis_memory: tuple[int, int] | None = None
+    webhooks: dict[str, int] = field(default_factory=dict)
+    webhook_tries: dict[str, int] = field(default_factory=dict)
+    webhooks_pending: int = 0
+    webhook_overdue: float = 0.0
+
+
+class Counters:
+    """The hash `counters`, whose names are labels with separators between them."""
+
+    def __init__(self, record: dict[str, str]) -> None:
+        self._values = {tuple(name.split(SEPARATOR)): float(value) for name, value in record.items()}
+
+    def total(self, kind: str) -> int:
+        """The counter that has no labels."""
+        return int(self._values.get((kind,), 0))
+
+    def by_label(self, kind: str) -> dict[str, int]:
+        """Counters with one label."""
+        return {labels[0]: int(value) for labels, value in self._of(kind, 1)}
+
+    def by_two_labels(self, kind: str) -> dict[tuple[str, str], int]:
+        """Counters with two labels."""
+        return {(labels[0], labels[1]): int(value) for labels, value in self._of(kind, 2)}
+
+    def summaries(self, kind: str, labels: int) -> dict[tuple[str, ...], tuple[int, float]]:
+        """Count and sum of `{kind}_count` and `{kind}_seconds`."""
+        seconds = dict(self._of(f"{kind}_seconds", labels))
+        return {names: (int(value), seconds.get(names, 0.0)) for names, value in self._of(f"{kind}_count", labels)}
+
+    def _of(self, kind: str, labels: int) -> list[tuple[tuple[str, ...], float]]:
+        return [
+            (name[1:], value) for name, value in self._values.items() if name[0] == kind and len(name) == labels + 1
+        ]
+
+
+class Stats:
+    """Reads the figures, and counts what no other script counts."""
+
+    def __init__(self, scripts: Scripts, workers: Workers, estimates: Estimates) -> None:
+        self._scripts = scripts
+        self._redis = scripts.redis
+        self._workers = workers
+        self._estimates = estimates
+
+    def count_refused(self, code: str) -> None:
+        """Count a rejected submission."""
+        with reachable():
+            self._redis.hincrby(self._scripts.key("counters"), f"refused{SEPARATOR}{code}", 1)
+
+    def figures(self) -> Figures:
+        """All figures at this moment."""
+        key = self._scripts.key
+        with reachable(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(key("states"))
+            pipe.hgetall(key("counters"))
+            pipe.zrange(key("models"), 0, -1)
+            for name in ("outbox", "posted"):
+                pipe.zcard(key(name))
+                pipe.zrange(key(name), 0, 0, withscores=True)
+            pipe.time()
+            states, record, models, waiting, due, posted, back, (seconds, microseconds) = pipe.execute()
+        now = seconds + microseconds / 1e6
+        counters = Counters(record)
+        return Figures(
+            jobs={state: int(states.get(state, 0)) for state in State},
+            created=counters.total("created"),
+            refused=counters.by_label("refused"),
+            ended=counters.by_label("ended"),
+            failed=counters.by_label("failed"),
+            attempts=counters.by_label("attempts"),
+            cache=counters.by_label("cache"),
+            queues=self._queues(models, now),
+            phases={(names[0], names[1]): value for names, value in counters.summaries("phase", 2).items()},
+            steps={names[0]: value for names, value in counters.summaries("step", 1).items()},
+            workers=self._workers.ready(),
+            causes=counters.by_two_labels("causes"),
+            redis_memory=self._memory(),
+            webhooks=counters.by_label("webhooks"),
+            webhook_tries=counters.by_label("webhook_tries"),
+            webhooks_pending=waiting + posted,
+            webhook_overdue=max(0.0, *(now - at for _, at in [*due, *back])) if due or back else 0.0,
+        )
+
+    def _queues(self, models: Iterable[str], now: float) -> dict[tuple[str, str], QueueFigures]:
+        figures = {}
+        for model in models:
+            with reachable(), self._redis.pipeline(transaction=False) as pipe:
+                for profile in Profile:
+                    pipe.zcard(self._scripts.key("queued", route_of(model, profile)))
+                    pipe.zrange(self._scripts.key("queued", route_of(model, profile)), 0, 0, withscores=True)
+                found = pipe.execute()
+            end = sum(found[0::2])
+            estimates = self._estimates.of_queue(model, end)
+            for profile, length, oldest in zip(Profile, found[0::2], found[1::2], strict=True):
+                age = max(0.0, now - oldest[0][1]) if oldest else 0.0
+                figures[model, str(profile)] = QueueFigures(length, age, estimates.until_start(end, profile))
+        return figures
+
+    def _memory(self) -> tuple[int, int] | None:
+        with reachable():
+            try:
+                info = self._redis.info("memory")
+            except redis.exceptions.NoPermissionError:  # an ACL without `+info`
+                return None
+        return int(info["used_memory"]), int(info["maxmemory"])

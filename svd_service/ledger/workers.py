@@ -1,0 +1,125 @@
+"""Worker processes and the models that they hold, as the ledger knows them."""
+
+import dataclasses
+import json
+from dataclasses import asdict, dataclass
+from typing import Final, Self
+
+from svd_service.jobs.model import Model
+from svd_service.jobs.routing import queue_of
+from svd_service.ledger.client import reachable
+from svd_service.ledger.record import dump
+from svd_service.ledger.scripts import Scripts
+
+#: Seconds between two heartbeats of a worker process, and after how many without one it no longer counts.
+HEARTBEAT: Final = 2.0
+WORKER_TIMEOUT: Final = 3 * HEARTBEAT + 1
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device's memory, in bytes: its size, how much is in use by any process, and how much the worker process
+    reserves for its tensors.
+    """
+
+    size: int
+    used: int
+    reserved: int
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` is a duration.
+
+    `memory` names its memory plan, `device_memory` is the state of the device's own memory, where it has its own;
+    `profiles` are those whose jobs it takes (none: all).
+    """
+
+    worker: str
+    device: str
+    instance: str
+    pid: int
+    model: str
+    trained: bool
+    ready_since: float
+    load_seconds: float
+    seen_at: float = 0.0
+    memory: str = ""
+    device_memory: DeviceMemory | None = None
+    profiles: tuple[str, ...] = ()
+
+    @property
+    def queue(self) -> str:
+        """The queue that it takes jobs from."""
+        return queue_of(self.model, self.profiles)
+
+    @classmethod
+    def from_json(cls, record: str, seen_at: float) -> Self:
+        """The status in a worker's own record. Fields of a newer version are ignored."""
+        known = {one.name for one in dataclasses.fields(cls)}
+        values = {name: value for name, value in json.loads(record).items() if name in known}
+        memory = DeviceMemory(**values["device_memory"]) if values.get("device_memory") else None
+        profiles = tuple(values.get("profiles", ()))
+        return cls(**{**values, "seen_at": seen_at, "device_memory": memory, "profiles": profiles})
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """A worker process that is not ready yet: what it is `doing`, and since when (seconds since the epoch)."""
+
+    worker: str
+    doing: str
+    since: float
+
+
+class Workers:
+    """Which worker processes are ready or preparing, and which models are to be had."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+        self._redis = scripts.redis
+
+    def heartbeat(self, status: WorkerStatus) -> None:
+        """Record that a worker process holds the model and is alive."""
+        self._scripts.run("heartbeat", status.worker, dump(asdict(status)), status.device, status.queue)
+
+    def leave(self, worker: str) -> None:
+        """Record that a worker process takes no more jobs."""
+        self._scripts.run("leave", worker)
+
+    def prepare(self, preparing: Preparing) -> None:
+        """Record that a worker process is alive, and what keeps it from being ready."""
+        self._scripts.run("prepare", preparing.worker, dump(asdict(preparing)))
+
+    def ready(self) -> list[WorkerStatus]:
+        """The worker processes that are ready, by name."""
+        answer = self._scripts.run("workers", WORKER_TIMEOUT, "workers", "worker_status")
+        found = (
+            WorkerStatus.from_json(status, float(seen))
+            for seen, status in zip(answer[1::3], answer[2::3], strict=True)
+            if status
+        )
+        return sorted(found, key=lambda worker: worker.worker)
+
+    def preparing(self) -> list[Preparing]:
+        """The worker processes that are not ready yet, by name."""
+        answer = self._scripts.run("workers", WORKER_TIMEOUT, "preparing", "preparing_status")
+        found = [Preparing(**json.loads(status)) for status in answer[2::3] if status]
+        return sorted(found, key=lambda preparing: preparing.worker)
+
+    def introduce(self, model: Model) -> None:
+        """Store the description of a model that a worker holds."""
+        with reachable():
+            self._redis.hset(self._scripts.key("model_descriptions"), model.name, dump(model.to_dict()))
+
+    def models(self) -> list[Model]:
+        """The models that workers have introduced and that are not forgotten, by name."""
+        with reachable():
+            descriptions = self._redis.hgetall(self._scripts.key("model_descriptions"))
+        return [Model.from_dict(json.loads(description)) for _, description in sorted(descriptions.items())]
+
+    def model(self, name: str) -> Model | None:
+        """The one of them of that name."""
+        with reachable():
+            description = self._redis.hget(self._scripts.key("model_descriptions"), name)
+        return Model.from_dict(json.loads(description)) if description else None
