@@ -338,10 +338,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     # The web process
     bind: Annotated[str, Meta(description="Address and port of the HTTP API (gunicorn).")] = "127.0.0.1:8000"
     api_processes: Annotated[int, Meta(ge=1, description="Processes of gunicorn.")] = 2
-    api_threads: Annotated[int, Meta(ge=2, description="Threads of each such process.")] = 16
+    api_threads: Annotated[
+        int,
+        Meta(ge=2, description="Threads of each such process for requests with a body, and as many for all others."),
+    ] = 16
     api_streams: Annotated[
         int, Meta(ge=0, description="Open event streams of each such process; each has a thread beside those.")
     ] = 32
+    client_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="Seconds in which the head of a request must arrive; as many are allowed for its body and for "
+            "reading the answer before `SVD_CLIENT_MIN_RATE` counts.",
+        ),
+    ] = 10
+    client_min_rate: Annotated[
+        float,
+        Meta(
+            ge=1,
+            description="Minimum rate, in bytes per second, at which a client must send a body and read an answer; "
+            "slower ones are cut off (408).",
+        ),
+    ] = 2_000
     stream_lifetime: Annotated[
         float,
         Meta(

@@ -1,6 +1,7 @@
 """gunicorn's configuration: `gunicorn -c python:svd_service.gunicorn wsgi:application`."""
 
 import os
+import resource
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, Final
 from gunicorn import glogging
 
 from svd_service.config import settings
+from svd_service.server.pacing import Limits
+from svd_service.server.worker import BufferingWorker
 from svd_service.telemetry import logs
 
 # prometheus_client counts across processes in files. It and our settings look for the folder when they are first
@@ -18,16 +21,42 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # noqa: TID251
 
 _settings = settings()
 
+
+def _descriptors() -> int:
+    """How many files and sockets a process may open, after asking for as many as the system allows us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+class Worker(BufferingWorker):
+    """The worker, with our limits."""
+
+    limits = Limits(
+        timeout=_settings.client_timeout,
+        min_rate=_settings.client_min_rate,
+        # An image as a data URL in JSON takes four characters for three bytes; prompts and the rest fit beside it.
+        body=_settings.max_upload_bytes * 4 // 3 + 1_000_000,
+        spool=max(1_000_000_000, 16 * _settings.max_upload_bytes),
+    )
+    uploads = _settings.api_threads
+
+
+worker_class = Worker
 bind = _settings.bind
 workers = _settings.api_processes
 # Each open event stream keeps a thread, so they have threads of their own: the other requests always find theirs.
 threads = _settings.api_threads + _settings.api_streams
-worker_connections = max(1_000, 2 * threads)
-worker_class = "gthread"
-# Uploads of a slow client keep a thread, not the process: gthread's timeout is about a process that hangs.
+# Beyond that, the connection that has been idle longest makes room. Files and Redis need descriptors, too.
+worker_connections = min(4_096, _descriptors() * 3 // 4)
+# For a process that hangs. How slow a client may be is the worker's business.
 timeout = 60
 graceful_timeout = 20
 keepalive = 15
+# By default a client on this machine, such as a proxy that passes on what it gets, could set SCRIPT_NAME and PATH_INFO.
+forwarder_headers = ""
 control_socket_disable = True
 accesslog = "-" if _settings.access_log else None
 errorlog = "-"

@@ -1,0 +1,196 @@
+"""A client's connection while its request arrives: first the head, then the body, without a thread waiting for either.
+
+gunicorn's parser sees a head only once all of it is there, and the application a body. Bodies beyond a few kilobytes
+are kept in a temporary file.
+"""
+
+import errno
+import tempfile
+import threading
+import time
+from socket import socket
+from typing import IO, Any, Final
+
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import InvalidHeader, LimitRequestHeaders
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import Unreader
+from gunicorn.workers.gthread import TConn
+
+from svd_service.server.chunks import ChunkDecoder
+from svd_service.server.pacing import ClientSocket, Limits
+
+#: Bytes that are read from a socket at once, and those of a body that are kept in memory.
+_READ: Final = 262_144
+_IN_MEMORY: Final = 65_536
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class Inbox(Unreader):  # type: ignore[misc]
+    """What has arrived. It never waits: a reader that wants more than there is gets nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._body: IO[bytes] | None = None
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """The next bytes of the body."""
+        # Not all that is asked for: gunicorn copies what it did not use yet at each read.
+        return self._body.read(min(size_hint or _IN_MEMORY, _IN_MEMORY)) if self._body else b""
+
+    def store(self, payload: bytes) -> None:
+        """Append a piece of the body."""
+        if self._body is None:
+            self._body = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed by `drop_body`
+        self._body.write(payload)
+
+    def rewind(self) -> None:
+        """Let the body be read from its beginning."""
+        if self._body:
+            self._body.seek(0)
+
+    def drop_body(self) -> None:
+        """Forget what was not read of the body."""
+        self.take_buffered()
+        if self._body:
+            self._body.close()
+        self._body = None
+
+
+class Parser(RequestParser):  # type: ignore[misc]
+    """gunicorn's parser over an inbox. It parses a request as soon as its head is there; a thread takes it later."""
+
+    def __init__(self, cfg: Any, client: Any) -> None:
+        super().__init__(cfg, (), client)
+        self.unreader = Inbox()
+        self._parsed: Any = None
+
+    def parse_head(self) -> Request:
+        """The request whose head is in the inbox."""
+        self._parsed = super().__next__()
+        return self._parsed
+
+    def __next__(self) -> Request:
+        request, self._parsed = self._parsed, None
+        if request is None:
+            raise StopIteration
+        return request
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """One client's connection. `has_body`, `spooled` and `complete` are about the request that arrives."""
+
+    def __init__(
+        self, cfg: Any, accepted: socket, client: Any, server: Any, limits: Limits, slots: threading.Semaphore
+    ) -> None:
+        super().__init__(cfg, ClientSocket.of(accepted, limits, slots), client, server)
+        self._limits = limits
+        self._rest = b""
+        self.parser = Parser(cfg, client)
+        self.data_ready = True
+        self.await_request()
+
+    def await_request(self) -> None:
+        """Begin with the next request. What the client has sent of it already is kept."""
+        self.sock.settimeout(0)
+        if self.parser.mesg:
+            self.parser.mesg.body = Body(LengthReader(self._inbox, 0))
+        self._inbox.drop_body()
+        self._head = bytearray(self._rest)
+        self._rest = b""
+        self._decoder: ChunkDecoder | None = None
+        self._missing = 0
+        self._began = time.monotonic()
+        self.has_body = self.complete = False
+        self.spooled = 0
+
+    def close(self, graceful: bool = False) -> None:
+        """Close the connection, and the file of its body. `graceful` makes no difference: the worker lingers itself."""
+        self._inbox.drop_body()
+        super().close()
+
+    @property
+    def _inbox(self) -> Inbox:
+        inbox: Inbox = self.parser.unreader
+        return inbox
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing of a request has arrived."""
+        return not self.has_body and not self._head
+
+    @property
+    def deadline(self) -> float:
+        """When the client has been too slow, on the monotonic clock."""
+        if self.has_body:
+            return self._began + self._limits.seconds(self.spooled)
+        return self._began + self._limits.timeout
+
+    def receive(self) -> bool:
+        """Read what has arrived; whether the request can be answered now.
+
+        Raises:
+            ConnectionResetError: the client has closed the connection.
+            gunicorn.http.errors.ParseException: it is no request.
+            OSError: there is no room for the body.
+        """
+        try:
+            data = self.sock.recv(_READ)
+        except BlockingIOError:
+            return False
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "closed by the client")
+        if self.has_body:
+            return self._take_body(data)
+        self._head += data
+        return self.look_for_head()
+
+    def look_for_head(self) -> bool:
+        """As `receive`, for what was read before."""
+        if _HEAD_END not in self._head:
+            if len(self._head) > self._limits.head:
+                raise LimitRequestHeaders("the request's head is too large")
+            if self._head.count(b"\n") != self._head.count(b"\r\n"):
+                raise InvalidHeader("bare LF as line terminator")
+            return False
+        self._inbox.unread(bytes(self._head))
+        self._head.clear()
+        return self._begin_body(self.parser.parse_head())
+
+    def _begin_body(self, request: Request) -> bool:
+        arrived, reader = self._inbox.take_buffered(), request.body.reader
+        self._missing = getattr(reader, "length", 0)
+        if isinstance(reader, ChunkedReader):
+            self._decoder = ChunkDecoder()
+        elif not self._missing:
+            self._rest, self.complete = arrived, True
+            return True
+        self.has_body, self._began = True, time.monotonic()
+        # gunicorn would send it when a thread takes the request, which here is when the body has come.
+        expected, request._expected_100_continue = request._expected_100_continue, False  # noqa: SLF001
+        ready = self._take_body(arrived)
+        if expected and not ready:
+            self.sock.send(_CONTINUE)
+        return ready
+
+    def _take_body(self, data: bytes) -> bool:
+        """Keep a piece of the body; whether it is complete, or so large that the application need not see all of it."""
+        if self._decoder:
+            payload, self.complete = self._decoder.feed(data), self._decoder.done
+            rest = self._decoder.rest
+        else:
+            payload, rest = data[: self._missing], data[self._missing :]
+            self._missing -= len(payload)
+            self.complete = self._missing == 0
+        self._inbox.store(payload)
+        self.spooled += len(payload)
+        if not self.complete and self.spooled + self._missing <= self._limits.body:
+            return False
+        self._rest = rest
+        self._inbox.rewind()
+        if self._decoder:
+            self.parser.mesg.body = Body(LengthReader(self._inbox, self.spooled))
+        return True

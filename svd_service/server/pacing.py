@@ -1,0 +1,98 @@
+"""A client's socket on which writing must keep up a minimum rate, and how fast clients must be at all."""
+
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+#: Bytes read from a file and sent at once.
+_BLOCK: Final = 262_144
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client gets.
+
+    Attributes:
+        timeout: seconds for a request's head; also the grace of a body and of an answer before their rate counts.
+        min_rate: bytes per second below which a client is too slow.
+        head: largest head of a request, in bytes.
+        body: largest body that is collected, in bytes.
+        spool: bytes of all bodies that one process holds at once.
+    """
+
+    timeout: float = 10.0
+    min_rate: float = 2_000.0
+    head: int = 65_536
+    body: int = 27_000_000
+    spool: int = 1_000_000_000
+
+    def seconds(self, size: int) -> float:
+        """Seconds that a client may take for `size` bytes."""
+        return self.timeout + size / self.min_rate
+
+
+class ClientSocket(socket.socket):
+    """A connection to a client. Each of its threads that waits for the client to read needs one of few `slots`.
+
+    A thread that finds none, or a client that reads below the minimum rate, ends the connection.
+    """
+
+    limits = Limits()
+    slots: threading.Semaphore = threading.Semaphore(1)
+    _sent = 0
+    _waited = 0.0
+
+    @classmethod
+    def of(cls, accepted: socket.socket, limits: Limits, slots: threading.Semaphore) -> Self:
+        """The same connection; `accepted` is detached from it."""
+        made = cls(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        made.limits, made.slots = limits, slots
+        return made
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Send all of `data`.
+
+        Raises:
+            ConnectionResetError: the client reads too slowly.
+            BlockingIOError: the socket is non-blocking, and its buffer is full.
+        """
+        left = memoryview(data).cast("B")
+        while left:
+            try:
+                sent = self.send(left, flags | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if self.gettimeout() == 0:
+                    raise
+                self._wait()
+            else:
+                self._sent += sent
+                left = left[sent:]
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """Send `count` bytes of `file`, at the same minimum rate; returns how many were sent."""
+        sent = 0
+        while count is None or sent < count:
+            data = os.pread(file.fileno(), min(_BLOCK, _BLOCK if count is None else count - sent), offset + sent)
+            if not data:
+                break
+            self.sendall(data)
+            sent += len(data)
+        return sent
+
+    def _wait(self) -> None:
+        allowed = self.limits.seconds(self._sent) - self._waited
+        if allowed <= 0 or not self.slots.acquire(blocking=False):
+            raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly")
+        began = time.monotonic()
+        try:
+            poll = select.poll()
+            poll.register(self.fileno(), select.POLLOUT)
+            poll.poll(allowed * 1_000)
+        finally:
+            self.slots.release()
+            self._waited += time.monotonic() - began

@@ -1,0 +1,224 @@
+"""gunicorn's threaded worker, with connections collected by the event loop until a request is complete.
+
+gunicorn gives a connection to a thread as soon as it is accepted, so that as many slow clients as there are threads
+silence it. Here a thread gets a request whose head and body have arrived, and clients that are too slow are cut off.
+Where there are too many connections, the one that has kept us waiting longest makes room for a new one.
+"""
+
+import errno
+import itertools
+import json
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from socket import SHUT_WR, socket
+from typing import Any, Final
+
+from gunicorn.errors import ConfigError
+from gunicorn.http.errors import ParseException
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
+
+from svd_service.server.connection import Connection
+from svd_service.server.pacing import Limits
+
+#: Seconds between two looks for clients that are too slow.
+_SWEEP: Final = 0.25
+
+#: Seconds in which a client can read the end of an answer before its connection is closed. What it sends meanwhile is
+#: thrown away, so many bytes at once.
+_LINGER: Final = 2.0
+_DISCARDED: Final = 262_144
+
+_NO_FILES: Final = {errno.EMFILE, errno.ENFILE}
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+
+
+class BufferingWorker(ThreadWorker):  # type: ignore[misc]
+    """A worker whose threads wait for no client to send. `limits` are a subclass's to set.
+
+    Requests with a body have as many threads of their own as `uploads` says, so that the others always find theirs.
+    """
+
+    limits = Limits()
+    uploads = 16
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # In the order in which their requests began.
+        self._heads: dict[Connection, None] = {}
+        self._bodies: dict[Connection, None] = {}
+        self._lingering: dict[Connection, float] = {}
+        self._spooled = 0
+        self._swept = 0.0
+        # Most threads that may wait for clients to read their answers.
+        self._slots = threading.Semaphore(max(1, self.cfg.threads // 2))
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse TLS, whose bytes cannot be collected before they are decrypted."""
+        super().check_config(cfg, log)
+        if cfg.is_ssl:
+            raise ConfigError("this worker speaks plain HTTP: put a proxy with TLS before it")
+
+    def init_process(self) -> None:
+        """Start the threads for requests with a body beside the others."""
+        self._upload_threads = futures.ThreadPoolExecutor(self.uploads)
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        super().run()
+        self._upload_threads.shutdown(wait=False)
+
+    def accept(self, listener: socket) -> None:
+        """Accept a connection, and collect its first request."""
+        try:
+            accepted, address = listener.accept()
+        except OSError as error:
+            if error.errno in _NO_FILES:
+                self._make_room()
+            elif error.errno not in {errno.EAGAIN, errno.ECONNABORTED}:
+                raise
+            return
+        self.nr_conns += 1
+        connection = Connection(self.cfg, accepted, address, listener.getsockname(), self.limits, self._slots)
+        self._collect(connection, connection.receive)
+        if self.nr_conns >= self.worker_connections:
+            self._make_room()
+
+    def on_client_socket_readable(self, conn: Connection, client: socket) -> None:
+        """Begin with another request of a connection that was kept alive."""
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        conn.await_request()
+        self._collect(conn, conn.receive)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Give a complete request to a thread."""
+        pool = self._upload_threads if conn.has_body else self.tpool
+        answered = pool.submit(self.handle, conn)
+        answered.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+
+    def finish_request(self, conn: Connection, fs: Any) -> None:
+        """Wait for the connection's next request, or close it, after a thread has answered the one before."""
+        keep = not fs.cancelled() and fs.exception() is None and fs.result()
+        conn.await_request()
+        if not keep:
+            self._linger(conn)
+        elif not conn.silent:
+            self._collect(conn, conn.look_for_head)
+        else:
+            conn.set_timeout()
+            if not self.alive:
+                conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
+            self.keepalived_conns.append(conn)
+            self._watch(conn, self.on_client_socket_readable)
+
+    def murder_pending(self) -> None:
+        """Cut off clients that are too slow. gunicorn calls this after each look at its sockets."""
+        now = time.monotonic()
+        if now < self._swept + _SWEEP:
+            return
+        self._swept = now
+        for connection in [*self._heads, *self._bodies]:
+            if connection.silent and (now > connection.deadline or not self.alive):
+                self._close(connection)
+            elif now > connection.deadline:
+                self._refuse(connection, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+        spooled = sum(connection.spooled for connection in self._bodies)
+        for connection in [*self._bodies]:
+            if spooled > self.limits.spool:
+                spooled -= connection.spooled
+                self._refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads are under way")
+        for connection in [each for each, until in self._lingering.items() if now > until]:
+            self._close(connection)
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Whether the connection can be used again: all of its request has come, read by the application or not."""
+        return keepalive and conn.complete
+
+    def _collect(self, connection: Connection, receive: Callable[[], bool]) -> None:
+        """Take what has arrived of a request, and give it to a thread once it is complete."""
+        try:
+            complete = receive()
+        except ParseException as error:
+            self.handle_error(None, connection.sock, connection.client, error)
+            self._linger(connection)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "there is no room for the upload")
+            else:
+                self._close(connection)
+        else:
+            if complete:
+                self._forget(connection)
+                self.enqueue_req(connection)
+                return
+            if connection not in self._heads and connection not in self._bodies:
+                self._watch(connection, lambda conn, _: self._collect(conn, conn.receive))
+            if connection.has_body:
+                self._heads.pop(connection, None)
+            (self._bodies if connection.has_body else self._heads).setdefault(connection)
+
+    def _watch(self, connection: Connection, on_readable: Callable[[Connection, socket], None]) -> None:
+        self.poller.register(connection.sock, selectors.EVENT_READ, partial(on_readable, connection))
+
+    def _forget(self, connection: Connection) -> None:
+        with suppress(KeyError, ValueError):
+            self.poller.unregister(connection.sock)
+        for waiting in (self._heads, self._bodies, self._lingering):
+            waiting.pop(connection, None)
+
+    def _close(self, connection: Connection) -> None:
+        self._forget(connection)
+        self.nr_conns -= 1
+        connection.close()
+
+    def _refuse(self, connection: Connection, status: HTTPStatus, message: str) -> None:
+        """Answer without the application, if the client's buffer takes it, and close the connection."""
+        code = status.phrase.lower().replace(" ", "_")
+        body = json.dumps({"error": {"code": code, "message": message, "parameter": None}, "status": None})
+        retry = "Retry-After: 5\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"X-Content-Type-Options: nosniff\r\n{retry}Content-Length: {len(body)}\r\n\r\n"
+        )
+        with suppress(OSError):
+            connection.sock.sendall(f"{head}{body}".encode())
+        self._linger(connection)
+
+    def _linger(self, connection: Connection) -> None:
+        """Close our direction, and the connection once the client has closed its own (RFC 9112, section 9.6)."""
+        self._forget(connection)
+        try:
+            connection.sock.settimeout(0)
+            connection.sock.shutdown(SHUT_WR)
+            self._watch(connection, self._discard)
+        except (OSError, ValueError):
+            self._close(connection)
+        else:
+            self._lingering[connection] = time.monotonic() + _LINGER
+
+    def _discard(self, connection: Connection, client: socket) -> None:
+        try:
+            ended = not client.recv(_DISCARDED)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._close(connection)
+
+    def _make_room(self) -> None:
+        """Close the connection that has kept us waiting longest, of those that least is lost with."""
+        if self.keepalived_conns and not self._lingering:
+            connection = self.keepalived_conns.popleft()
+        else:
+            connection = next(itertools.chain(self._lingering, self._heads, self._bodies), None)
+        if connection is not None:
+            self._close(connection)

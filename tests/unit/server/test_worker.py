@@ -1,0 +1,257 @@
+"""A real gunicorn with our worker, an application of a few lines, and clients on raw sockets."""
+
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import httpx2
+import pytest
+from gunicorn.http.body import Body, LengthReader
+
+from svd_service.server.connection import Inbox
+from tools.harness.local import ROOT, free_port
+
+CONFIGURATION = """
+import os
+from svd_service.server.pacing import Limits
+from svd_service.server.worker import BufferingWorker
+
+class Worker(BufferingWorker):
+    limits = Limits(timeout=1.0, min_rate=1_000, head=20_000, body=1_000_000, spool=3_000_000)
+    uploads = 2
+
+worker_class, threads, worker_connections, keepalive = Worker, 4, 60, 1
+graceful_timeout, control_socket_disable, forwarder_headers = 3, True, ""
+"""
+
+APPLICATION = """
+import time
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/large":
+        start_response("200 OK", [("Content-Length", "40000000")])
+        return [b"x" * 40_000_000]
+    if path == "/ignore":
+        body = b""
+    else:
+        body = environ["wsgi.input"].read()
+    if path == "/slow":
+        time.sleep(float(body))
+    answer = b"%s %d %s" % (path.encode(), len(body), body[:20])
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+"""
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gunicorn")
+    (folder / "conf.py").write_text(CONFIGURATION)
+    (folder / "app.py").write_text(APPLICATION)
+    port = free_port()
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "conf.py", "-b", f"127.0.0.1:{port}", "app:application"],
+            cwd=folder,
+            env={"PYTHONPATH": f"{ROOT}", "PATH": ""},
+            stdout=log,
+            stderr=log,
+        )
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+    yield port
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+@pytest.fixture
+def connect(port):
+    opened = []
+
+    def make(sent=b""):
+        client = socket.create_connection(("127.0.0.1", port), timeout=10)
+        opened.append(client)
+        client.sendall(sent)
+        return client
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+def everything(client):
+    """All that the server sends until it closes the connection."""
+    received = b""
+    while piece := client.recv(65_536):
+        received += piece
+    return received
+
+
+def is_quick(port):
+    began = time.monotonic()
+    assert httpx2.get(f"http://127.0.0.1:{port}/quick", timeout=5).text.startswith("/quick")
+    return time.monotonic() - began < 3  # a machine may be busy; without a free thread it would be forever
+
+
+def head(method=b"POST", path=b"/", *fields):
+    return b"\r\n".join([method + b" " + path + b" HTTP/1.1", b"Host: x", *fields, b"", b""])
+
+
+def test_slow_clients_of_every_kind_hold_up_nobody(port, connect):
+    for kind in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", head(b"POST", b"/", b"Content-Length: 1000") + b"xx"):
+        for _ in range(45):
+            connect(kind)
+        assert is_quick(port)
+
+
+def test_a_silent_connection_is_closed_and_a_half_sent_request_answered_with_408(connect):
+    silent, half = connect(), connect(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    began = time.monotonic()
+    assert everything(silent) == b""
+    assert everything(half).startswith(b"HTTP/1.1 408 ")
+    assert 0.5 < time.monotonic() - began < 3
+
+
+def test_a_dripping_head_has_no_longer_than_a_silent_one(connect):
+    client = connect(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    began = time.monotonic()
+    with suppress(OSError):
+        while time.monotonic() < began + 8:
+            client.sendall(b"x")
+            time.sleep(0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_body_must_keep_up_the_minimum_rate(connect):
+    client = connect(head(b"POST", b"/", b"Content-Length: 5000"))
+    began = time.monotonic()
+    for _ in range(10):  # 1,500 bytes a second for two seconds: longer than the head's time, and quick enough
+        client.sendall(b"x" * 300)
+        time.sleep(0.2)
+    client.sendall(b"x" * 2_000)
+    assert b"/ 5000 " in client.recv(1_000)
+    assert time.monotonic() - began > 1.5
+    slow = connect(head(b"POST", b"/", b"Content-Length: 5000") + b"x" * 100)
+    assert everything(slow).startswith(b"HTTP/1.1 408 ")
+
+
+def test_bodies_arrive_whole_in_whatever_framing(port):
+    for size in (0, 1, 70_000, 900_000):
+        content = b"y" * size
+        for body in (content, iter([content[: size // 3], content[size // 3 :]])):
+            answer = httpx2.post(f"http://127.0.0.1:{port}/echo", content=body)
+            assert answer.text.split()[1] == str(size)
+
+
+def test_requests_on_one_connection_do_not_mix(connect):
+    requests = [
+        head(b"GET", b"/a"),
+        head(b"POST", b"/b", b"Content-Length: 3") + b"one",
+        head(b"POST", b"/ignore", b"Content-Length: 70000") + b"z" * 70_000,
+        head(b"POST", b"/c", b"Transfer-Encoding: chunked") + b"3\r\ntwo\r\n0\r\n\r\n",
+        head(b"GET", b"/d", b"Connection: close"),
+    ]
+    answers = everything(connect(b"".join(requests)))
+    assert [line for line in answers.split(b"\r\n") if line.startswith(b"/")][-1] == b"/d 0 "
+    for part in (b"/a 0 ", b"/b 3 one", b"/ignore 0 ", b"/c 3 two", b"/d 0 "):
+        assert part in answers
+    assert answers.count(b"HTTP/1.1 200") == 5
+
+
+def test_reading_a_large_body_in_small_pieces_does_not_copy_all_of_it_each_time():
+    inbox = Inbox()
+    inbox.store(b"y" * 20_000_000)
+    inbox.rewind()
+    body, began = Body(LengthReader(inbox, 20_000_000)), time.process_time()
+    assert sum(len(piece) for piece in iter(lambda: body.read(4_096), b"")) == 20_000_000
+    assert time.process_time() - began < 10  # half a second; minutes when each read copies what is left
+
+
+def test_a_client_that_expects_it_is_told_to_continue_once(connect):
+    client = connect(head(b"POST", b"/", b"Expect: 100-continue", b"Content-Length: 5", b"Connection: close"))
+    assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.sendall(b"hello")
+    answer = everything(client)
+    assert b"100 Continue" not in answer
+    assert answer.endswith(b"/ 5 hello")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (head(b"POST", b"/", b"Transfer-Encoding: chunked") + b"zz\r\n", 400),
+        (head(b"POST", b"/", b"Transfer-Encoding: chunked") + b"5\r\nhelloXX", 400),
+        (head(b"POST", b"/", b"Content-Length: x"), 400),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 30_000, 431),
+        (b"\x16\x03\x01 hello\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_request_is_refused_at_once(connect, request_bytes, status):
+    began = time.monotonic()
+    assert everything(connect(request_bytes)).startswith(b"HTTP/1.1 %d " % status)
+    assert time.monotonic() - began < 0.9
+
+
+def test_a_body_beyond_the_limit_reaches_the_application_before_it_has_come(connect):
+    client = connect(head(b"POST", b"/ignore", b"Content-Length: 2000000") + b"x" * 10)
+    assert everything(client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_uploads_under_way_take_bounded_room(connect, port):
+    clients = [connect(head(b"POST", b"/", b"Content-Length: 990000") + b"x" * 900_000) for _ in range(5)]
+    time.sleep(1.5)
+    answered, _, _ = select.select(clients, [], [], 0)
+    assert 1 <= len(answered) <= 3
+    assert {client.recv(13) for client in answered} == {b"HTTP/1.1 503 "}
+
+
+def test_more_connections_than_there_may_be_do_not_keep_out_a_new_one(port, connect):
+    for _ in range(150):
+        connect()
+    assert is_quick(port)
+
+
+def test_uploads_that_are_worked_on_leave_threads_to_the_others(port, connect):
+    for _ in range(6):
+        connect(head(b"POST", b"/slow", b"Content-Length: 1") + b"1")
+    assert is_quick(port)
+
+
+def test_clients_that_do_not_read_leave_threads_to_the_others(port, connect):
+    for _ in range(8):
+        connect(head(b"GET", b"/large"))
+    time.sleep(0.2)
+    assert is_quick(port)
+
+
+def test_a_client_that_reads_gets_a_large_answer_whole(port):
+    sizes = []
+
+    def read():
+        sizes.append(len(httpx2.get(f"http://127.0.0.1:{port}/large", timeout=30).content))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert sizes == [40_000_000] * 2
+
+
+def test_a_client_cannot_set_the_path_past_a_proxys_rules(connect):
+    answer = everything(connect(head(b"GET", b"/public/x", b"SCRIPT_NAME: /public", b"Connection: close")))
+    assert answer.endswith(b"/public/x 0 ")
