@@ -19,7 +19,7 @@ from svd_service.client.client import FORMATS, Client, format_of
 from svd_service.client.errors import ClientError
 from svd_service.parameters import Format, Parameters
 
-_LOOK_EVERY = 0.5  # seconds
+_POLL_EVERY = 0.5  # seconds
 
 
 @takes_parameters(without=("formats", "webhook_url"), after="kind")
@@ -98,7 +98,7 @@ def _run(client: Client, errands: list[Errand], parameters: Parameters, display:
         errand.submit(client, parameters)
         display.show(index, errand.fraction, errand.words, ended=errand.done)
     while not all(errand.done for errand in errands):
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_EVERY)
         for index, errand in enumerate(errands):
             if not errand.done:
                 errand.look(client)

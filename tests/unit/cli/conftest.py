@@ -11,7 +11,7 @@ from tools.harness.stand_in import StandIn
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """A service that the command line polls without pauses."""
     for module in (client, generate):
-        monkeypatch.setattr(module, "_LOOK_EVERY", 0.02)
+        monkeypatch.setattr(module, "_POLL_EVERY", 0.02)
     server = StandIn()
     yield server
     server.stop()
