@@ -58,8 +58,8 @@ def literal_address(host: str) -> Address | None:
     return ipaddress.ip_address(found[0][4][0])
 
 
-class Errand:
-    """Some requests that are to be over by a moment. They are made in a thread, which may be left behind."""
+class Exchange:
+    """Requests that share one deadline. They are made in a thread, which may be left behind."""
 
     def __init__(self, seconds: float, permitted: Permitted, connect_seconds: float | None = None) -> None:
         self._deadline = time.monotonic() + seconds
@@ -111,7 +111,7 @@ class Errand:
 
 def within(
     seconds: float,
-    work: Callable[[Errand], T],
+    work: Callable[[Exchange], T],
     *,
     permitted: Permitted = is_public,
     connect_seconds: float | None = None,
@@ -126,21 +126,21 @@ def within(
         RefusedURLError: an address is not permitted; `TooLateError` when the time is over.
         Exception: what `work` raises.
     """
-    errand = Errand(seconds, permitted, connect_seconds)
+    exchange = Exchange(seconds, permitted, connect_seconds)
     outcome: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.set_result(work(errand))
+            outcome.set_result(work(exchange))
         except Exception as error:  # noqa: BLE001 - the caller gets it
             outcome.set_exception(error)
         finally:
             afterwards()
 
-    threading.Thread(target=run, name="errand", daemon=True).start()
+    threading.Thread(target=run, name="exchange", daemon=True).start()
     wait([outcome], timeout=seconds)
     if not outcome.done():
-        errand.abort()
+        exchange.abort()
         raise TooLateError
     return outcome.result()
 

@@ -22,12 +22,12 @@ from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings, settings
 from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService
-from svd_service.jobs.view import JobView
 from svd_service.ledger import open_ledger
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
+from svd_service.presentation import JobView
 from svd_service.telemetry import logs, tracing
 
 logger = logging.getLogger(__name__)

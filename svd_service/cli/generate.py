@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from svd_service.cli.display import Display, display_on, explained
-from svd_service.cli.generation import Errand
+from svd_service.cli.image_job import ImageJob
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server, takes_parameters
 from svd_service.client.client import FORMATS, Client, format_of
 from svd_service.client.errors import ClientError
@@ -45,33 +45,33 @@ def generate(
 ) -> None:
     """Make a video of each IMAGE. Options that are left out are the model's choice. Ctrl-C cancels the jobs."""
     targets = _targets(images, out, kind or FORMATS[0])
-    errands = [Errand(*way, kind or format_of(way[1])) for way in zip(images, targets, strict=True)]
-    parameters["formats"] = sorted({errand.kind for errand in errands} - {FORMATS[0]}) or None
+    image_jobs = [ImageJob(*way, kind or format_of(way[1])) for way in zip(images, targets, strict=True)]
+    parameters["formats"] = sorted({image_job.kind for image_job in image_jobs} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0
     with Client(server, api_key) as client:
         # Nobody there? Then say so at once, rather than after the client's patience.
         _warn(terminal, client.health())
         try:
-            with display_on(terminal, [errand.picture.name for errand in errands]) as display:
-                _run(client, errands, parameters, display)
+            with display_on(terminal, [image_job.picture.name for image_job in image_jobs]) as display:
+                _run(client, image_jobs, parameters, display)
         except KeyboardInterrupt:
             exit_status = 130
-            _cancel(client, errands, terminal)
+            _cancel(client, image_jobs, terminal)
         except ClientError as error:
             _complain(terminal, explained(error))
             exit_status = 1
-    made = [errand for errand in errands if errand.done and errand.error is None]
+    made = [image_job for image_job in image_jobs if image_job.done and image_job.error is None]
     if as_json:
-        typer.echo(json.dumps([errand.to_dict() for errand in errands]))
+        typer.echo(json.dumps([image_job.to_dict() for image_job in image_jobs]))
     else:
-        for errand in made:
-            typer.echo(f"{errand.picture} → {errand.target}")
+        for image_job in made:
+            typer.echo(f"{image_job.picture} → {image_job.target}")
     if open_videos:
-        for errand in made:
-            typer.launch(str(errand.target))
-    _explain(terminal, errands, server)
-    raise typer.Exit(exit_status or int(any(errand.error for errand in errands)))
+        for image_job in made:
+            typer.launch(str(image_job.target))
+    _explain(terminal, image_jobs, server)
+    raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
 
 
 def _targets(pictures: list[Path], out: Path, kind: str) -> list[Path]:
@@ -93,16 +93,16 @@ def _targets(pictures: list[Path], out: Path, kind: str) -> list[Path]:
     return targets
 
 
-def _run(client: Client, errands: list[Errand], parameters: Parameters, display: Display) -> None:
-    for index, errand in enumerate(errands):
-        errand.submit(client, parameters)
-        display.show(index, errand.fraction, errand.words, ended=errand.done)
-    while not all(errand.done for errand in errands):
+def _run(client: Client, image_jobs: list[ImageJob], parameters: Parameters, display: Display) -> None:
+    for index, image_job in enumerate(image_jobs):
+        image_job.submit(client, parameters)
+        display.show(index, image_job.fraction, image_job.words, ended=image_job.done)
+    while not all(image_job.done for image_job in image_jobs):
         time.sleep(_POLL_EVERY)
-        for index, errand in enumerate(errands):
-            if not errand.done:
-                errand.look(client)
-                display.show(index, errand.fraction, errand.words, ended=errand.done)
+        for index, image_job in enumerate(image_jobs):
+            if not image_job.done:
+                image_job.look(client)
+                display.show(index, image_job.fraction, image_job.words, ended=image_job.done)
 
 
 def _warn(terminal: Console, health: dict[str, Any]) -> None:
@@ -113,23 +113,23 @@ def _warn(terminal: Console, health: dict[str, Any]) -> None:
         _complain(terminal, "No worker is ready yet: what is sent waits until one is.")
 
 
-def _cancel(client: Client, errands: list[Errand], terminal: Console) -> None:
+def _cancel(client: Client, image_jobs: list[ImageJob], terminal: Console) -> None:
     """Cancel what has not ended; another Ctrl-C leaves the rest of it to the service."""
     _complain(terminal, "Cancelling; press Ctrl-C again to let the jobs go on.")
     with suppress(KeyboardInterrupt, ClientError):
-        for errand in errands:
-            errand.cancel(client)
+        for image_job in image_jobs:
+            image_job.cancel(client)
 
 
-def _explain(terminal: Console, errands: list[Errand], server: str) -> None:
+def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None:
     """Say what a person needs to know beyond where the videos are."""
-    for errand in errands:
-        if errand.error:
-            _complain(terminal, f"{errand.picture}: {errand.error}")
-        elif not errand.done and errand.job:
-            again = f"svd-service status {errand.job.id} --server {server}"
-            _complain(terminal, f"{errand.picture}: its job goes on; look at it with: {again}")
-    if any(errand.job and not errand.job.trained for errand in errands):
+    for image_job in image_jobs:
+        if image_job.error:
+            _complain(terminal, f"{image_job.picture}: {image_job.error}")
+        elif not image_job.done and image_job.job:
+            again = f"svd-service status {image_job.job.id} --server {server}"
+            _complain(terminal, f"{image_job.picture}: its job goes on; look at it with: {again}")
+    if any(image_job.job and not image_job.job.trained for image_job in image_jobs):
         _complain(terminal, "The service's model has untrained weights: its videos are noise.")
 
 

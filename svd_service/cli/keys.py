@@ -13,10 +13,10 @@ from rich.table import Table
 from svd_service.cli.up import processes
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError, UnavailableError, UnknownKeyError
-from svd_service.jobs.view import shown_url
 from svd_service.ledger.api_keys import CACHE_TTL, Key, Keyring
 from svd_service.ledger.client import connect
 from svd_service.parameters import MAX_PRIORITY
+from svd_service.presentation import shown_url
 from svd_service.webhooks.signing import OVERLAP, WebhookSecrets, checked_url
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Format
 from svd_service.video import formats
-from svd_service.video.stills import Previews
+from svd_service.video.stills import Stills
 from svd_service.video.writer import Frame, Writer
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def render(
     """
     stopwatch = _Stopwatch(on_progress)
     origin = {"parameters": parameters.to_dict(), **generator.origin, "versions": _versions()}
-    previews = Previews(parameters.width, parameters.height, parameters.num_frames)
+    stills = Stills(parameters.width, parameters.height, parameters.num_frames)
     with closing(generator.generate(picture, parameters, stopwatch, on_preview)) as frames:
         frame: Frame | None = next(frames)
         # By now it is known how the steps and the first frames got along with the memory there is.
@@ -87,7 +87,7 @@ def render(
                 stopwatch.turn(ENCODING)
                 for writer in writers:
                     writer.put(frame)
-                previews.put(frame)
+                stills.put(frame)
                 stopwatch.turn(Phase.DECODING)
                 frame = next(frames, None)
             stopwatch.turn(ENCODING)
@@ -95,7 +95,7 @@ def render(
             for writer in writers:
                 writer.end()
             # While the encoders finish.
-            thumbnail, spritesheet = previews.thumbnail(), previews.spritesheet()
+            thumbnail, spritesheet = stills.thumbnail(), stills.spritesheet()
     seconds = stopwatch.stop()
     provenance = {**origin, "memory": generator.memory, "seconds": seconds}
     size = parameters.width, parameters.height

@@ -16,7 +16,7 @@ TILE_SIDE: Final = 256
 QUALITY: Final = 85
 
 
-class Previews:
+class Stills:
     """Takes the `frames` frames of a video of `width` x `height` pixels, one after the other."""
 
     def __init__(self, width: int, height: int, frames: int) -> None:

@@ -17,9 +17,9 @@ import msgspec
 from svd_service import __version__
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError, UnavailableError
-from svd_service.jobs.view import WebhookEvent, shown_url
 from svd_service.ledger.client import connect
-from svd_service.outbound import Errand, RefusedURLError, TooLateError, is_public, target_of, within
+from svd_service.outbound import Exchange, RefusedURLError, TooLateError, is_public, target_of, within
+from svd_service.presentation import WebhookEvent, shown_url
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.webhooks.outbox import Delivery, Outbox
@@ -123,8 +123,8 @@ def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
         **_authorization(parts.username, parts.password),
     }
 
-    def post(errand: Errand) -> int:
-        with closing(errand.connection(parts)) as connection:
+    def post(exchange: Exchange) -> int:
+        with closing(exchange.connection(parts)) as connection:
             connection.request("POST", target_of(parts), body=message.body, headers=headers)
             with closing(connection.getresponse()) as answer:
                 connection.linger(POLITENESS)

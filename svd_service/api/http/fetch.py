@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from svd_service.errors import InvalidParameterError, PictureTooLargeError, UnavailableError
-from svd_service.outbound import Address, Errand, RefusedURLError, is_public, target_of, within
+from svd_service.outbound import Address, Exchange, RefusedURLError, is_public, target_of, within
 
 #: Seconds that one picture may take in all.
 DEADLINE: Final = 15.0
@@ -56,34 +56,34 @@ class _Download:
     url: str
     max_bytes: int
 
-    def follow(self, errand: Errand) -> bytes:
+    def follow(self, exchange: Exchange) -> bytes:
         """The content, or that of where it has moved to."""
         url = self.url
         for _ in range(REDIRECTS + 1):
-            content, location = self._get(errand, urlsplit(url))
+            content, location = self._get(exchange, urlsplit(url))
             if location is None:
                 return content
             url = urljoin(url, location)
         raise RefusedURLError("it redirects too often")
 
-    def _get(self, errand: Errand, url: SplitResult) -> tuple[bytes, str | None]:
+    def _get(self, exchange: Exchange, url: SplitResult) -> tuple[bytes, str | None]:
         """The content, or where to look instead."""
         if url.username is not None:
             raise RefusedURLError("it is no http(s) URL of a host")
-        with closing(errand.connection(url)) as connection:
+        with closing(exchange.connection(url)) as connection:
             connection.request("GET", target_of(url), headers={"Accept": "image/*", "Accept-Encoding": "identity"})
             with closing(connection.getresponse()) as response:
                 if response.status in _REDIRECTING and (location := response.headers["Location"]):
                     return b"", location
                 if response.status != 200:
                     raise RefusedURLError(f"it answers {response.status}")
-                return self._read(errand, response), None
+                return self._read(exchange, response), None
 
-    def _read(self, errand: Errand, response: http.client.HTTPResponse) -> bytes:
+    def _read(self, exchange: Exchange, response: http.client.HTTPResponse) -> bytes:
         content = bytearray()
         while chunk := response.read1(65_536):
             content += chunk
             if len(content) > self.max_bytes:
                 raise PictureTooLargeError(f"the picture has more than {self.max_bytes:,} bytes")
-            errand.left()
+            exchange.left()
         return bytes(content)

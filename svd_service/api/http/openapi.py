@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 
 from svd_service import __version__
 from svd_service.api.http.forms import UploadedFile
-from svd_service.jobs.view import WebhookEvent
+from svd_service.presentation import WebhookEvent
 
 #: The schema of a body that is a file.
 FILE: Final = UploadedFile

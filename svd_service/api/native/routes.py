@@ -24,8 +24,8 @@ from svd_service.api.native.schema import (
 from svd_service.errors import MissingPictureError
 from svd_service.jobs.job import Variant
 from svd_service.jobs.parameters import MEDIA_TYPES
-from svd_service.jobs.view import JobView
 from svd_service.parameters import Format
+from svd_service.presentation import JobView
 
 blueprint = Blueprint("native", __name__)
 

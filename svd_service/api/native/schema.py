@@ -7,8 +7,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from svd_service.api.http.forms import UploadedFile
 from svd_service.api.http.options import ParameterForm, takes_parameters
 from svd_service.jobs.model import Model
-from svd_service.jobs.view import JobView, ModelView
 from svd_service.parameters import Format
+from svd_service.presentation import JobView, ModelView
 
 
 @takes_parameters()

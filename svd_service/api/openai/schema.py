@@ -10,8 +10,8 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.job import Job, State, Variant
 from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
-from svd_service.jobs.view import WebhookView
 from svd_service.parameters import Parameters
+from svd_service.presentation import WebhookView
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 

@@ -17,9 +17,9 @@ from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, Pre
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.errors import UnavailableError
 from svd_service.jobs.service import JobService
-from svd_service.jobs.view import ModelView
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
+from svd_service.presentation import ModelView
 from svd_service.telemetry.exporter import registry_of
 
 #: The two formats that Prometheus asks for.

@@ -68,7 +68,7 @@ def test_a_format_may_be_said(willing: StandIn, cat: Path, tmp_path: Path) -> No
     assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "avi").exit_code == 2
 
 
-def test_a_service_that_does_not_know_the_format_ends_the_errand_with_its_words(
+def test_a_service_that_does_not_know_the_format_fails_with_the_message_of_the_service(
     willing: StandIn, cat: Path, tmp_path: Path
 ) -> None:
     willing.answer(f"GET /results/{JOB}.gif", refusal(404, "format_not_made", "the video comes as mp4"))

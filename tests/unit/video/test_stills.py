@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_service.video.stills import THUMBNAIL_SIDE, TILE_SIDE, Previews
+from svd_service.video.stills import THUMBNAIL_SIDE, TILE_SIDE, Stills
 
 COLOURS = [(40 * index, 250 - 40 * index, 128) for index in range(7)]
 
 
 def made_of(width: int, height: int, count: int) -> tuple[Image.Image, Image.Image]:
-    previews = Previews(width, height, count)
+    stills = Stills(width, height, count)
     for colour in COLOURS[:count]:
-        previews.put(np.full((height, width, 3), colour, np.uint8))
-    return Image.open(io.BytesIO(previews.thumbnail())), Image.open(io.BytesIO(previews.spritesheet()))
+        stills.put(np.full((height, width, 3), colour, np.uint8))
+    return Image.open(io.BytesIO(stills.thumbnail())), Image.open(io.BytesIO(stills.spritesheet()))
 
 
 def close(pixel: object, colour: tuple[int, int, int]) -> bool:

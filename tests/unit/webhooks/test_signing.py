@@ -6,7 +6,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from svd_service.config import ConfigurationError
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError
-from svd_service.jobs.view import shown_url
+from svd_service.presentation import shown_url
 from svd_service.webhooks import signing as webhooks
 from svd_service.webhooks.signing import (
     Message,

@@ -1,4 +1,4 @@
-"""One picture's way through the service, as the command line runs it for each of several."""
+"""One image and its job, as `svd-service generate` handles it for each of its images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ from svd_service.parameters import Parameters
 
 
 @dataclass
-class Errand:
-    """Where a picture comes from, where its video goes and as what `kind` of file, and what became of it so far.
+class ImageJob:
+    """An image, the file that its video goes to, the `kind` of that file, and the state of its job.
 
-    What is wrong with this picture or its job ends the errand with an `error`. A service that cannot be reached, or
-    that asks for another key, is everybody's trouble and raises.
+    An invalid image or a failed job ends it with an `error`. If the service cannot be reached, or rejects the API key,
+    that concerns all images and raises.
     """
 
     picture: Path
@@ -35,18 +35,18 @@ class Errand:
 
     @property
     def fraction(self) -> float:
-        """Share of the way that is done, 0 to 1."""
+        """Fraction that is done, 0 to 1."""
         return self.job.fraction if self.job else 0.0
 
     @property
     def words(self) -> str:
-        """Where it stands, for a person."""
+        """The state, for a person."""
         if self.error is not None:
             return self.error
         return describe(self.job) if self.job else "waiting to be sent"
 
     def submit(self, client: Client, parameters: Parameters) -> None:
-        """Send the picture."""
+        """Send the image."""
         try:
             self.job = client.submit(self.picture, **parameters)
         except UnauthorizedError:
@@ -55,7 +55,7 @@ class Errand:
             self._end(str(error))
 
     def look(self, client: Client) -> None:
-        """See how far the job is, and fetch the video if there is one."""
+        """Update the status, and download the video if the job has finished."""
         if self.job is None:
             return
         try:
@@ -69,7 +69,7 @@ class Errand:
             self._end(str(error))
 
     def cancel(self, client: Client) -> None:
-        """Give up: a job that has not ended is cancelled."""
+        """Cancel the job, unless it has ended."""
         if self.job is None or self.done:
             return
         self.job = client.cancel(self.job.id)

@@ -1,6 +1,7 @@
-"""How a job is told, the same wherever it is: in an answer of the native dialect, in an event, in a webhook.
+"""The native representation of a job: the same in answers of the native dialect, in events and in webhooks.
 
-The structs are what the OpenAPI document is made of, too.
+The OpenAPI document is made of these structs, too. The path of a result is here and not beside its route, since
+webhooks, which know nothing of the web, refer to it.
 """
 
 from collections.abc import Callable
@@ -12,13 +13,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from svd_service.jobs.job import Job, Webhook
+from svd_service.jobs.job import Attempt, Job, Progress, Result, Webhook
 from svd_service.jobs.parameters import MEDIA_TYPES, Parameters
 from svd_service.parameters import Format
 
 
 class ModelView(Struct):
-    """The model that a job is for. `trained` is false for random weights: the video is noise then."""
+    """The model of a job. `trained` is false for random weights, which make noise."""
 
     name: str
     revision: str | None
@@ -33,9 +34,14 @@ class ProgressView(Struct):
     steps: int
     fraction: Annotated[float, Meta(ge=0, le=1)]
 
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """The representation of `progress`."""
+        return cls(progress.phase, progress.step, progress.steps, progress.fraction)
+
 
 class AttemptView(Struct):
-    """One attempt. `outcome` is null while it runs; `lost` means that its worker fell silent."""
+    """One attempt. `outcome` is null while it runs; `lost` means that its worker's heartbeat timed out."""
 
     number: int
     worker: str
@@ -43,6 +49,18 @@ class AttemptView(Struct):
     started_at: datetime
     ended_at: datetime | None
     outcome: str | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> Self:
+        """The representation of `attempt`."""
+        return cls(
+            attempt.number,
+            attempt.worker,
+            attempt.device,
+            _moment(attempt.started_at),
+            _moment(attempt.ended_at),
+            attempt.outcome,
+        )
 
 
 class FailureView(Struct):
@@ -63,9 +81,9 @@ class FileView(Struct):
 
 
 class ResultView(Struct):
-    """Where the video is, and what it is. `bytes` is its size; `sha256` is also its ETag.
+    """The MP4 and its properties. `bytes` is its size; `sha256` is also its ETag.
 
-    `files` has it in every format in which it was made, the MP4 first.
+    `files` has the video in every format in which it was made, the MP4 first.
     """
 
     url: str
@@ -75,6 +93,16 @@ class ResultView(Struct):
     height: int
     frames: int
     files: list[FileView]
+
+    @classmethod
+    def of(cls, job_id: str, result: Result) -> Self:
+        """The representation of the result of job `job_id`."""
+        files = [
+            FileView(kind, result_path(job_id, kind), MEDIA_TYPES[kind], file.bytes, file.sha256)
+            for kind, file in result.files.items()
+        ]
+        path = result_path(job_id, Format.MP4)
+        return cls(path, result.bytes, result.sha256, result.width, result.height, result.frames, files)
 
 
 def _with_fields_of(record: type) -> Callable[[type[Struct]], type[Struct]]:
@@ -95,7 +123,7 @@ class ParametersView(Struct):
 
 
 class WebhookAttemptView(Struct):
-    """One try to deliver it: the status of the answer, or why there was none; neither while it runs."""
+    """One delivery attempt: the status of the response, or the error; neither while it runs."""
 
     at: datetime
     status_code: int | None
@@ -103,16 +131,16 @@ class WebhookAttemptView(Struct):
 
 
 class WebhookView(Struct):
-    """Where the job's end is told. `state`: waiting (for that end), pending, delivered or given_up."""
+    """The webhook of a job. `state`: waiting (for the job's end), pending, delivered or given_up."""
 
-    url: Annotated[str, Meta(description="Without credentials, and without what stands behind the path.")]
+    url: Annotated[str, Meta(description="Without credentials and query.")]
     state: str
     attempts: list[WebhookAttemptView]
     next_attempt_at: datetime | None
 
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
-        """How `webhook` is shown."""
+        """The representation of `webhook`."""
         attempts = [WebhookAttemptView(_moment(each.at), each.status_code, each.error) for each in webhook.tries]
         return cls(shown_url(webhook.url), webhook.state, attempts, _moment(webhook.next_try_at))
 
@@ -122,9 +150,9 @@ class JobView(Struct, kw_only=True):
 
     task_id: str
     status: str
-    position: Annotated[int | None, Meta(description="Place in the queue, 1 is next; null unless queued.")]
+    position: Annotated[int | None, Meta(description="Position in the queue, 1 is next; null unless queued.")]
     eta_seconds: Annotated[
-        float | None, Meta(description="Seconds until it will have ended; null when that cannot be told.")
+        float | None, Meta(description="Estimated seconds until the job ends; null if there is no estimate.")
     ]
     priority: int
     progress: ProgressView | None
@@ -136,9 +164,9 @@ class JobView(Struct, kw_only=True):
     started_at: datetime | None
     ended_at: datetime | None
     expires_at: datetime | None
-    cancel_requested: Annotated[bool, Meta(description="Whether its worker is to stop at the next step.")]
+    cancel_requested: Annotated[bool, Meta(description="Whether the worker stops at its next step.")]
     cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
-    cached_from: Annotated[str | None, Meta(description="The job that made the video, then; it may be gone by now.")]
+    cached_from: Annotated[str | None, Meta(description="The job whose video was copied; it may be deleted.")]
     attempt: int
     attempts: list[AttemptView]
     parameters: ParametersView
@@ -150,17 +178,14 @@ class JobView(Struct, kw_only=True):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """How `job` is shown."""
-        progress, failure, result = job.progress, job.failure, job.result
+        """The representation of `job`."""
         return cls(
             task_id=job.id,
             status=job.state,
             position=job.position,
             priority=job.priority,
             eta_seconds=job.eta_seconds,
-            progress=ProgressView(progress.phase, progress.step, progress.steps, progress.fraction)
-            if progress
-            else None,
+            progress=ProgressView.of(job.progress) if job.progress else None,
             preview=job.preview.version if job.preview else None,
             created_at=_moment(job.created_at),
             started_at=_moment(job.started_at),
@@ -170,36 +195,20 @@ class JobView(Struct, kw_only=True):
             cached=job.cached_from is not None,
             cached_from=job.cached_from,
             attempt=len(job.attempts),
-            attempts=[
-                AttemptView(**{**vars(a), "started_at": _moment(a.started_at), "ended_at": _moment(a.ended_at)})
-                for a in job.attempts
-            ],
+            attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             parameters=ParametersView(**job.parameters.to_dict()),
             model=ModelView(**job.model),
-            error=FailureView(**vars(failure)) if failure else None,
-            result=ResultView(
-                url=f"/results/{job.id}.mp4",
-                bytes=result.bytes,
-                sha256=result.sha256,
-                width=result.width,
-                height=result.height,
-                frames=result.frames,
-                files=[
-                    FileView(kind, f"/results/{job.id}.{kind}", MEDIA_TYPES[kind], file.bytes, file.sha256)
-                    for kind, file in result.files.items()
-                ],
-            )
-            if result
-            else None,
-            provenance=result.provenance if result else None,
+            error=FailureView(job.failure.code, job.failure.message) if job.failure else None,
+            result=ResultView.of(job.id, job.result) if job.result else None,
+            provenance=job.result.provenance if job.result else None,
             webhook=WebhookView.of(job.webhook) if job.webhook else None,
         )
 
 
 class WebhookEvent(Struct):
-    """What a webhook tells. `type`: job.finished, job.failed or job.cancelled; `timestamp` is when that was.
+    """The payload of a webhook. `type`: job.finished, job.failed or job.cancelled; `timestamp` is when the job ended.
 
-    `data` is the job's status at its end. What became of the webhook is no part of it.
+    `data` is the job at its end, without the state of the webhook itself.
     """
 
     id: str
@@ -209,12 +218,17 @@ class WebhookEvent(Struct):
 
     @classmethod
     def of(cls, id: str, kind: str, job: Job) -> Self:
-        """The event `kind` of `job`, which is as it was then."""
+        """The event `kind` of `job`, given as it was at its end."""
         return cls(id, kind, _moment(job.ended_at), JobView.of(replace(job, webhook=None)))
 
 
+def result_path(job_id: str, kind: Format) -> str:
+    """Path of a job's video in a format, as the native dialect serves it."""
+    return f"/results/{job_id}.{kind}"
+
+
 def shown_url(url: str) -> str:
-    """`url` without what may be secret in it: credentials, and all that stands behind the path."""
+    """`url` without the parts that may be secret: credentials and query."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
