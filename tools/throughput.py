@@ -382,7 +382,7 @@ def size(outcome: Outcome) -> None:
     (few, (started, least)), (many, (_, greatest)) = sorted(outcome.status_cpu.items())
     each_more = (greatest - least) / (many - few)
     print()
-    row("A job takes", "nobody asks", "every caller asks once in 10 s", "once in a second")
+    row("Job duration", "no polling", "each caller polls every 10 s", "every second")
     row(*["---"] * 4)
     for seconds in (5, 30, 120):
         full = []

@@ -13,7 +13,7 @@ def test_the_script_measures_real_and_simulated_workers_and_works_out_the_size(t
     short = ("--workers", "1", "--rounds", "1", "--jobs", "2", "--rest", "1", "--simulated", "4", "--seconds", "2")
     done = subprocess.run([*COMMAND, *short, "--json", figures], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "| A job takes | nobody asks |" in done.stdout
+    assert "| Job duration | no polling |" in done.stdout
     found = json.loads(figures.read_text())
     (real,) = found["rounds"]
     # 25 steps of a tenth of a second are what a job cannot go below.
