@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
 
 from svd_service.cli import generate, jobs
 from svd_service.cli.display import explained
@@ -37,6 +38,16 @@ def up(
     except ModuleNotFoundError as error:
         _missing(error, "local")
     raise typer.Exit(stack.up(flower=flower, port=port))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and the settings: what is missing, and what to do."""
+    try:
+        from svd_service.cli import doctor as checks  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        _missing(error, "api")
+    raise typer.Exit(checks.run(Console()))
 
 
 @app.command()

@@ -42,7 +42,7 @@ def outcome_of(*sightings: Sighting, **more: object) -> Outcome:
     return Outcome(1, 3.0, seen=jobs, **{"created": len(jobs), "counted_finished": finished, **more})
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(900)
 def test_a_minute_of_chaos_loses_nothing_and_publishes_nothing_twice(tmp_path):

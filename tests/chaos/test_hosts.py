@@ -46,7 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(folder)}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(600)
 def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tm
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(300)
 def test_nothing_is_left_when_it_is_stopped_in_the_middle(networks: None, tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.samples import IMAGES
 from tools.harness.local import ROOT
 
 
+@pytest.mark.thorough
 def test_the_service_is_measured_against_bare_calls_in_turns(tiny_model: Path, tmp_path: Path):
     command = [sys.executable, "-m", "tools.benchmark", "calls", "--model", str(tiny_model), "--photo"]
     done = subprocess.run(

@@ -74,7 +74,7 @@ def users(folder: Path, secrets: dict[str, str]) -> Path:
     return file
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(400)
 def test_every_answer_is_one_that_is_documented(
     closed: Stack, settings_of: Settings, photo: bytes, tmp_path: Path

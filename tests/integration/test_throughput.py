@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMMAND = (sys.executable, "-m", "tools.throughput")
 
 
+@pytest.mark.thorough
 def test_the_script_measures_real_and_simulated_workers_and_works_out_the_size(tmp_path: Path):
     figures = tmp_path / "figures.json"
     short = ("--workers", "1", "--rounds", "1", "--jobs", "2", "--rest", "1", "--simulated", "4", "--seconds", "2")

@@ -41,7 +41,7 @@ def step_seconds(stack: Stack, job_id: str) -> float:
     return float((until - since) / (last - first))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_twenty_running_jobs_are_cancelled_within_a_step_and_the_next_starts_at_once(
     stack: Stack,
 ):

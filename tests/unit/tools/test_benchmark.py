@@ -86,6 +86,7 @@ def test_what_was_measured_is_kept_when_something_fails(tmp_path: Path):
     assert told == {"seconds": 1.0, "error": "BenchmarkError: it broke"}
 
 
+@pytest.mark.thorough
 def test_the_service_costs_are_measured_over_real_processes(tmp_path: Path):
     done = benchmark("costs", "--levels", "2", "20", "--rounds", "2", "--seconds", "0.2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -163,6 +163,7 @@ def test_without_the_lever_there_is_nothing_to_warm_up(generator: Generator, cap
     assert caplog.text == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # inductor's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_the_real_compiler_makes_nearly_the_same_numbers_and_keeps_them_for_the_next_start(

@@ -33,7 +33,10 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 SMALL = {"width": 128, "height": 72}
 
 #: Videos take ten seconds of an idle core, and several times as long beside other work.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
+
+#: One photo in every run; the others, which take minutes, in thorough ones.
+CASES = [name if name == "rocket" else pytest.param(name, marks=pytest.mark.thorough) for name in PHOTOS]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def test_without_cuda_it_is_the_default_and_small_enough_to_come_with_the_packag
     assert sum(path.stat().st_size for path in Path(CPU_MODEL).rglob("*") if path.is_file()) <= 32e6
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", CASES)
 def test_the_first_frame_shows_the_photo_and_no_other_and_where_it_is(shoot: Shoot, name: str) -> None:
     film = shoot(name)
     assert film.frames.shape == (14, 144, 256, 3)
@@ -103,11 +106,12 @@ def test_the_first_frame_shows_the_photo_and_no_other_and_where_it_is(shoot: Sho
     assert likeness >= psnr(film.frames[0], moved(film.photo, CONTROL_SHIFT)) + 5
 
 
+@pytest.mark.thorough
 def test_on_the_mean_the_first_frame_is_better_than_on_the_worst(shoot: Shoot) -> None:
     assert np.mean([psnr(film.frames[0], film.photo) for film in map(shoot, PHOTOS)]) >= 25.5
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", CASES)
 def test_the_last_frame_shows_where_the_camera_has_moved_to(shoot: Shoot, name: str) -> None:
     film = shoot(name)
     likeness = last_frame_psnr(film.frames, film.photo, 127)
@@ -115,12 +119,14 @@ def test_the_last_frame_shows_where_the_camera_has_moved_to(shoot: Shoot, name: 
     assert likeness >= psnr(film.frames[-1], film.photo) + 3
 
 
+@pytest.mark.thorough
 def test_a_larger_bucket_moves_further(shoot: Shoot) -> None:
     films = [shoot("astronaut", motion_bucket_id=1), shoot("astronaut"), shoot("astronaut", motion_bucket_id=255)]
     pixels = [pixels_moved(film.frames[-1], film.photo) for film in films]
     assert all(less < more for less, more in pairwise(pixels)), pixels
 
 
+@pytest.mark.thorough
 def test_at_the_smallest_bucket_nothing_flickers(shoot: Shoot) -> None:
     film = shoot("astronaut", motion_bucket_id=1)
     assert flicker(film.frames) <= 2.5
@@ -143,7 +149,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot
     assert (first.frames != other.frames).any()
 
 
-@pytest.mark.parametrize("name", ["astronaut", "rocket"])
+@pytest.mark.parametrize("name", [pytest.param("astronaut", marks=pytest.mark.thorough), "rocket"])
 def test_a_preview_shows_the_frame_that_is_to_come_and_no_other_photo(
     nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +177,7 @@ def alike(one: Image.Image, other: Image.Image) -> float:
     return float(np.corrcoef(np.stack(small))[0, 1])
 
 
+@pytest.mark.thorough
 def test_guidance_does_no_harm(shoot: Shoot) -> None:
     plain, guided = shoot("coffee", **SMALL), shoot("coffee", max_guidance_scale=3.0, **SMALL)
     assert psnr(guided.frames[0], guided.photo) >= psnr(plain.frames[0], plain.photo) - 1

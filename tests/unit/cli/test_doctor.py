@@ -1,0 +1,122 @@
+import importlib.util
+import io
+import shutil
+import socket
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from rich.console import Console
+
+from svd_service.cli import doctor
+from svd_service.cli.doctor import Finding, Verdict
+from svd_service.config import Settings
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it in a process of its own takes seconds; one test has it."""
+    monkeypatch.setattr(doctor, "_torch", lambda _: iter(()))
+
+
+def finding(settings: Settings, check: str) -> Finding:
+    return next(each for each in doctor.examine(settings) if each.check == check)
+
+
+def report() -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    return doctor.run(console), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_machine_without_problems_gives_status_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text = report()
+    assert status == 0, text
+    assert "\n→" not in text
+
+
+def test_an_invalid_setting_is_reported_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SVD_LEASE", "soon")
+    status, text = report()
+    assert status == 1
+    assert "SVD_LEASE" in text
+
+
+def test_missing_packages_are_listed_with_the_command_that_installs_them(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in {"av", "flower"} else object())
+    packages = finding(make_settings(), "Packages")
+    assert packages.verdict is Verdict.WARNING
+    assert "av" in packages.found
+    assert "flower" in packages.found
+    assert "pip install" in packages.advice
+
+
+def test_a_port_in_use_is_a_warning(make_settings: MakeSettings) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        bind = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert finding(make_settings(SVD_BIND=bind), "SVD_BIND").verdict is Verdict.WARNING
+    assert finding(make_settings(SVD_BIND=bind), "SVD_BIND").verdict is Verdict.OK
+
+
+def test_a_full_disk_is_a_warning(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
+    assert finding(make_settings(), "Data folder").verdict is Verdict.WARNING
+
+
+@pytest.mark.enable_socket
+def test_a_redis_that_may_evict_jobs_is_a_problem(
+    make_settings: MakeSettings, redis_url: str, redis_client: "redis.Redis"
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url)
+    assert finding(settings, "Redis").verdict is Verdict.WARNING  # no append-only file
+    redis_client.config_set("maxmemory", "100mb")
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert finding(settings, "Redis").verdict is Verdict.PROBLEM
+        assert "noeviction" in finding(settings, "Redis").advice
+    finally:
+        redis_client.config_set("maxmemory", "0")
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_redis_that_cannot_be_reached_is_a_problem(make_settings: MakeSettings) -> None:
+    unreachable = finding(make_settings(REDIS_URL="redis://:secret@127.0.0.1:1/0"), "Redis")
+    assert unreachable.verdict is Verdict.PROBLEM
+    assert "secret" not in unreachable.found
+
+
+@pytest.mark.parametrize(
+    ("make", "verdict"),
+    [(Path.mkdir, Verdict.PROBLEM), (lambda folder: None, Verdict.WARNING)],
+    ids=["no model", "hub"],
+)
+def test_a_model_that_cannot_be_loaded_is_found(
+    make: Callable[[Path], Any], verdict: Verdict, make_settings: MakeSettings, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "model"
+    make(folder)
+    source = str(folder) if folder.exists() else "stabilityai/stable-video-diffusion-img2vid-xt"
+    assert finding(make_settings(SVD_MODEL=source), "Model").verdict is verdict
+
+
+def test_torch_is_asked_in_a_process_of_its_own(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    settings = make_settings(SVD_MODEL="")
+    monkeypatch.setattr(doctor, "_TORCH", "print('[\"2.13.0\", null, []]')")
+    assert next(doctor._torch(settings)).found == "2.13.0, CPU build"
+    monkeypatch.setattr(doctor, "_TORCH", "raise SystemExit('libcudart.so.13: cannot open shared object file')")
+    broken = next(doctor._torch(settings))
+    assert broken.verdict is Verdict.PROBLEM
+    assert "libcudart" in broken.found
