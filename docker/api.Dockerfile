@@ -19,7 +19,7 @@ COPY pyproject.toml ./
 RUN mkdir svd_service \
     && echo '__version__ = "0"' > svd_service/__init__.py \
     && touch README.md LICENSE \
-    && pip install --no-cache-dir '.[api,monitoring,s3,otel]'
+    && pip install --no-cache-dir '.[api,jxl,monitoring,s3,otel]'
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service

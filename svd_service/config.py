@@ -230,6 +230,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         # Beyond that, Pillow takes any picture for a decompression bomb.
         Meta(ge=4_096, le=89_478_485, description="Largest picture accepted, in pixels."),
     ] = 50_000_000
+    image_decoders: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Processes of each API process that decode images. One takes up to 1 GB for the largest image; "
+            "of those above 16 megapixels each API process decodes one at a time.",
+        ),
+    ] = 2
     previews: Annotated[
         bool,
         Meta(

@@ -3,13 +3,13 @@
 JobError
 ├── RefusedError                the submission is at fault; nothing was stored
 │   ├── InvalidParameterError   a parameter is out of bounds or not understood
-│   ├── MissingPictureError     there is no picture in the request
+│   ├── MissingImageError     the request has no image
 │   ├── UnsupportedError        beyond what Stable Video Diffusion can do
-│   ├── NotAPictureError        the bytes are no picture of a kind we read
-│   ├── BrokenPictureError      a picture, but truncated or damaged
-│   ├── AnimatedPictureError    a picture of several frames
-│   ├── PictureSizeError        not one of the sizes that the API takes
-│   └── PictureTooLargeError    too many bytes or too many pixels
+│   ├── NotAnImageError        the bytes are not an image of a supported format
+│   ├── BrokenImageError      an image, but truncated or damaged
+│   ├── AnimatedImageError    an image with several frames
+│   ├── ImageSizeError        not one of the sizes that the API accepts
+│   └── ImageTooLargeError    too many bytes or too many pixels
 ├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
 ├── UnknownJobError             no such job (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
@@ -51,8 +51,8 @@ class InvalidParameterError(RefusedError):
         self.parameter = parameter
 
 
-class MissingPictureError(RefusedError):
-    """There is no picture in the request."""
+class MissingImageError(RefusedError):
+    """The request has no image."""
 
     code = "missing_image"
 
@@ -63,31 +63,31 @@ class UnsupportedError(RefusedError):
     code = "not_supported"
 
 
-class NotAPictureError(RefusedError):
-    """The bytes are no picture of a kind we read."""
+class NotAnImageError(RefusedError):
+    """The bytes are not an image of a supported format."""
 
     code = "not_an_image"
 
 
-class BrokenPictureError(RefusedError):
-    """A picture, but truncated or damaged."""
+class BrokenImageError(RefusedError):
+    """An image, but truncated or damaged."""
 
     code = "broken_image"
 
 
-class AnimatedPictureError(RefusedError):
-    """A picture of several frames, where one is wanted."""
+class AnimatedImageError(RefusedError):
+    """An image with several frames; one is required."""
 
     code = "animated_image"
 
 
-class PictureSizeError(RefusedError):
-    """The picture's width and height are not among those that the API takes."""
+class ImageSizeError(RefusedError):
+    """The image's width and height are not among those that the API accepts."""
 
     code = "image_size"
 
 
-class PictureTooLargeError(RefusedError):
+class ImageTooLargeError(RefusedError):
     """Too many bytes or too many pixels."""
 
     code = "image_too_large"

@@ -117,9 +117,11 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Bring in Celery and Pillow while nobody waits for them; end streams when the process ends."""
-    import svd_service.celery_app  # noqa: PLC0415
-    import svd_service.jobs.image  # noqa: F401, PLC0415
+    """Load Celery and start an image decoder before the first request; end streams when the process ends."""
+    import svd_service.celery_app  # noqa: F401, PLC0415
+    from svd_service.jobs.images import opening  # noqa: PLC0415
+
+    opening.start(_settings)
 
     worker.wsgi.extensions["events"].close_when(lambda: not worker.alive)
 

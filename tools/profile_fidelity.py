@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from svd_service.config import Settings
-from svd_service.jobs.image import open_picture
+from svd_service.jobs.images.opening import open_image
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, Request
 from svd_service.parameters import Profile
@@ -45,7 +45,7 @@ def row(generator: Generator, model: Model, settings: Settings, path: Path, prof
     """One picture's line."""
 
     def video(request: Request) -> tuple[Any, float]:
-        with path.open("rb") as upload, open_picture(upload, settings) as opened:
+        with path.open("rb") as upload, open_image(upload, settings) as opened:
             parameters: Parameters = request.resolve(model, opened.size)
             picture = opened.fitted(parameters.width, parameters.height, parameters.fit)
         began = time.monotonic()

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self, Unpack
 
-from svd_service.errors import InvalidParameterError, PictureSizeError
+from svd_service.errors import ImageSizeError, InvalidParameterError
 from svd_service.jobs.model import Model, Size
 from svd_service.parameters import BOUNDS, MAX_SEED, TABLE, Fit, Format, Profile, VideoParameters
 
@@ -81,7 +81,7 @@ class Request:
         """Effective parameters for an image of `image_size` (width, height in pixels, upright).
 
         Raises:
-            PictureSizeError: the image has none of the `image_sizes`.
+            ImageSizeError: the image has none of the `image_sizes`.
             InvalidParameterError: a value is out of bounds, or two contradict each other.
         """
         if self.profile not in model.profiles:
@@ -112,7 +112,7 @@ class Request:
         if self.image_sizes:
             if image_size not in self.image_sizes:
                 sizes = ", ".join(f"{width}x{height}" for width, height in self.image_sizes)
-                raise PictureSizeError(f"image: must be one of {sizes}; got {image_size[0]}x{image_size[1]}")
+                raise ImageSizeError(f"image: must be one of {sizes}; got {image_size[0]}x{image_size[1]}")
             width, height = model.size_of_shape(image_size)
         elif fit is Fit.AUTO and not {"width", "height"} & self.values.keys():
             portrait = image_size[1] > image_size[0]

@@ -120,9 +120,9 @@ class JobService:
             # Before the picture costs anything. With the key it may be a repetition, which needs no room, as a copy.
             self.ledger.jobs.require_room(owner, model.name, request.profile)
         # Pillow comes in with the first picture: the web process is to start fast, and workers need none of this.
-        from svd_service.jobs.image import encode_png, open_picture  # noqa: PLC0415
+        from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
 
-        with open_picture(upload, self.settings) as picture:
+        with open_image(upload, self.settings) as picture:
             parameters = request.resolve(model, picture.size)
             content = encode_png(picture.fitted(parameters.width, parameters.height, parameters.fit))
         # While Redis is away nothing is to be stored that would be left behind.

@@ -59,7 +59,7 @@ def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("extra", "statement"),
     [
-        ("api", "import wsgi, svd_service.celery_app, svd_service.jobs.image, kombu.transport.redis"),
+        ("api", "import wsgi, svd_service.celery_app, svd_service.jobs.images.opening, kombu.transport.redis"),
         (
             "api",
             "import svd_service.telemetry.exporter, svd_service.cli.keys, celery.bin.celery, celery.backends.redis",

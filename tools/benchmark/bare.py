@@ -28,7 +28,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from svd_service.config import Settings
-from svd_service.jobs.image import open_picture
+from svd_service.jobs.images.opening import open_image
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Fit
@@ -68,7 +68,7 @@ def resized(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: int)
 
 def best(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: int) -> None:
     """The best that is known to do without a service."""
-    with open_picture(photo.read_bytes(), Settings()) as picture:
+    with open_image(photo.read_bytes(), Settings()) as picture:
         image = picture.fitted(wanted.width, wanted.height, Fit.CROP)
     chunk = chunk or wanted.decode_chunk_size
     frames = pipe(image, **_arguments(wanted), decode_chunk_size=chunk, output_type="pt").frames[0]

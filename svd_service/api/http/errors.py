@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 #: The status of each error; a class that is not named has that of its nearest ancestor.
 STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.RefusedError: 422,
-    errors.MissingPictureError: 400,
+    errors.MissingImageError: 400,
     errors.UnsupportedError: 400,
-    errors.PictureSizeError: 400,
-    errors.NotAPictureError: 415,
-    errors.PictureTooLargeError: 413,
+    errors.ImageSizeError: 400,
+    errors.NotAnImageError: 415,
+    errors.ImageTooLargeError: 413,
     errors.IdempotencyConflictError: 422,
     errors.UnknownJobError: 404,
     errors.MissingFormatError: 404,
@@ -107,7 +107,7 @@ def _refuse(error: errors.RefusedError | errors.QueueFullError) -> ResponseRetur
 
 
 def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:
-    return _refuse(errors.PictureTooLargeError("the request is larger than the service accepts"))
+    return _refuse(errors.ImageTooLargeError("the request is larger than the service accepts"))
 
 
 def _present_http(error: HTTPException) -> ResponseReturnValue:

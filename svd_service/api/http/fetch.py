@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from svd_service.errors import InvalidParameterError, PictureTooLargeError, UnavailableError
+from svd_service.errors import ImageTooLargeError, InvalidParameterError, UnavailableError
 from svd_service.outbound import Address, Exchange, RefusedURLError, is_public, target_of, within
 
 #: Seconds that one picture may take in all.
@@ -33,7 +33,7 @@ def fetch(
 
     Raises:
         InvalidParameterError: the URL is not taken, or leads to nothing; names `parameter`.
-        PictureTooLargeError: there is more than `max_bytes`.
+        ImageTooLargeError: there is more than `max_bytes`.
         UnavailableError: too many pictures are being fetched already.
     """
     if not _ROOM.acquire(blocking=False):
@@ -84,6 +84,6 @@ class _Download:
         while chunk := response.read1(65_536):
             content += chunk
             if len(content) > self.max_bytes:
-                raise PictureTooLargeError(f"the picture has more than {self.max_bytes:,} bytes")
+                raise ImageTooLargeError(f"the picture has more than {self.max_bytes:,} bytes")
             exchange.left()
         return bytes(content)

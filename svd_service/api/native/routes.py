@@ -21,7 +21,7 @@ from svd_service.api.native.schema import (
     ListQuery,
     ResultQuery,
 )
-from svd_service.errors import MissingPictureError
+from svd_service.errors import MissingImageError
 from svd_service.jobs.job import Variant
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import Format
@@ -58,7 +58,7 @@ def generate() -> ResponseReturnValue:
     With an `Idempotency-Key` header the same request, sent again, gets the same job.
     """
     if "image" not in request.files:
-        raise MissingPictureError("send the picture as a file in the form field 'image'")
+        raise MissingImageError("send the picture as a file in the form field 'image'")
     form = forms.parse(GenerateForm)
     parameters = form.parameters()
     job = jobs().submit(

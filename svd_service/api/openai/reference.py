@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from svd_service.api.http.context import jobs
 from svd_service.api.http.forms import UploadedFile
-from svd_service.errors import InvalidParameterError, MissingPictureError
+from svd_service.errors import InvalidParameterError, MissingImageError
 
 #: RFC 2397; the media type is ignored, since the bytes themselves say what they are.
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
@@ -21,9 +21,9 @@ def read(reference: object) -> BinaryIO:
     """The bytes of the picture that `reference` stands for.
 
     Raises:
-        MissingPictureError: it is nothing.
+        MissingImageError: it is nothing.
         InvalidParameterError: it is nothing that is taken here, or cannot be read.
-        PictureTooLargeError: the picture behind an http(s) URL is too large.
+        ImageTooLargeError: the picture behind an http(s) URL is too large.
     """
     if isinstance(reference, UploadedFile):
         return cast(BinaryIO, reference.stream)
@@ -35,7 +35,7 @@ def read(reference: object) -> BinaryIO:
         return io.BytesIO(_fetched(reference))
     if reference:
         raise InvalidParameterError(FIELD, f"{FIELD} must be a file, or an image_url that is a data URL")
-    raise MissingPictureError(f"Stable Video Diffusion makes videos of pictures: send one as {FIELD}")
+    raise MissingImageError(f"Stable Video Diffusion makes videos of pictures: send one as {FIELD}")
 
 
 def _decoded(text: str, *, base64_coded: bool) -> bytes:

@@ -20,7 +20,7 @@ from svd_service.api.stability.schema import (
     ResultQuery,
     StabilityError,
 )
-from svd_service.errors import MissingPictureError, NotReadyError
+from svd_service.errors import MissingImageError, NotReadyError
 from svd_service.jobs.job import State, Variant
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.service import OpenResult
@@ -105,7 +105,7 @@ def result(generation_id: str) -> ResponseReturnValue:
 
 def _submitted(schema: type[GenerationForm]) -> Response:
     if "image" not in request.files:
-        raise MissingPictureError("image: send the picture as a file in this form field")
+        raise MissingImageError("image: send the picture as a file in this form field")
     form = forms.parse(schema)
     job = jobs().submit(
         cast(BinaryIO, form.image.stream),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from svd_service.config import ConfigurationError
-from svd_service.errors import InvalidParameterError, PictureSizeError
+from svd_service.errors import ImageSizeError, InvalidParameterError
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
 from svd_service.jobs.parameters import Parameters, Request
 from svd_service.parameters import BOUNDS, Fit, Format, Profile
@@ -65,7 +65,7 @@ def test_a_request_may_fix_the_image_sizes_and_then_the_video_has_the_images_sha
     request = Request(image_sizes=[LANDSCAPE])
     parameters = request.resolve(MODEL, LANDSCAPE)
     assert (parameters.width, parameters.height) == (1024, 576)
-    with pytest.raises(PictureSizeError, match="1600x900; got 900x1600"):
+    with pytest.raises(ImageSizeError, match="1600x900; got 900x1600"):
         request.resolve(MODEL, PORTRAIT)
 
 

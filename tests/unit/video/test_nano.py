@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from svd_service.config import CPU_MODEL, Settings
-from svd_service.jobs.image import open_picture
+from svd_service.jobs.images.opening import open_image
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Request
@@ -73,7 +73,7 @@ def shoot(nano: Generator, tmp_path_factory: pytest.TempPathFactory) -> Shoot:
     folder, films = tmp_path_factory.mktemp("films"), dict[Any, Film]()
 
     def film(data: bytes, said: dict[str, Any]) -> Film:
-        with open_picture(data, settings) as picture:
+        with open_image(data, settings) as picture:
             parameters = Request(**{"seed": 1} | said).resolve(Model.of(settings), picture.size)
             photo = picture.fitted(parameters.width, parameters.height, parameters.fit)
         path = folder / f"{len(films)}.mp4"
@@ -157,7 +157,7 @@ def test_a_preview_shows_the_frame_that_is_to_come_and_no_other_photo(
     settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
 
     def photo_of(name: str) -> Image.Image:
-        with open_picture((IMAGES / f"{name}.jpg").read_bytes(), settings) as picture:
+        with open_image((IMAGES / f"{name}.jpg").read_bytes(), settings) as picture:
             return picture.fitted(256, 144, Fit.CROP)
 
     offered: list[preview.MakePreview] = []

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from svd_service.api.http.fetch import fetch
-from svd_service.errors import InvalidParameterError, PictureTooLargeError
+from svd_service.errors import ImageTooLargeError, InvalidParameterError
 from svd_service.outbound import is_public
 
 CONTENT = bytes(range(256)) * 10
@@ -167,7 +167,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
 
 def test_bytes_are_bounded(server: _Server) -> None:
     assert get(server, "/cat.png", max_bytes=len(CONTENT)) == CONTENT
-    with pytest.raises(PictureTooLargeError):
+    with pytest.raises(ImageTooLargeError):
         get(server, "/cat.png", max_bytes=len(CONTENT) - 1)
 
 

@@ -1,10 +1,10 @@
 // Which files the page takes. Chosen, dropped, pasted and photographed files all pass through `examine`.
 
-/** The kinds that the service reads, as in jobs/image.py. */
-export const READABLE = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"];
+/** The formats that the service reads, as in jobs/images/scan. */
+export const READABLE = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"];
 
 const SAVE_AS = "Save it as JPEG or PNG, then add that.";
-const KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF";
+const KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC";
 
 /** A file that is not taken; `message` is the reason, a sentence. */
 export class Rejected extends Error {}
@@ -21,7 +21,6 @@ export async function examine(file) {
   if (READABLE.includes(kind)) return { file, intact: Boolean(shown.image) && (await isWhole(file)), ...shown };
   if (shown.image?.naturalWidth) return examine(await converted(file, shown));
   URL.revokeObjectURL(shown.url);
-  if (kind === "HEIC") throw new Rejected(`It is a HEIC photo, which neither the service nor this browser can read. ${SAVE_AS}`);
   throw new Rejected(`It is not an image that the service can read: ${KINDS}.`);
 }
 
@@ -112,7 +111,7 @@ async function isWhole(file) {
   }
 }
 
-/** What only the browser can read, such as HEIC in Safari, as a JPEG. */
+/** What only the browser can read, such as JPEG XL in Safari, as a JPEG. */
 async function converted(file, { image, url }) {
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight });

@@ -1,11 +1,11 @@
-"""A picture of any mode and any colour profile comes out as opaque sRGB that looks as it was meant to."""
+"""A image of any mode and any color profile comes out as opaque sRGB that looks as it was meant to."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from tests.unit.jobs.image_files import (
+from tests.unit.jobs.images.image_files import (
     ADOBE_RGB,
     BLACK,
     BLUE,
@@ -39,7 +39,7 @@ def test_what_is_transparent_becomes_white() -> None:
         assert is_about(pixel(found, (56, 8)), (127, 127, 255), 1)
 
 
-def test_transparency_by_palette_or_colour_becomes_white() -> None:
+def test_transparency_by_palette_or_color_becomes_white() -> None:
     palette = Image.new("P", (64, 48), 3)
     palette.putpalette([*BLACK, *RED, *GREEN, *BLUE])
     for kind, transparency in (("png", 3), ("gif", 3), ("png", b"\xff\xff\xff\x00")):
@@ -49,7 +49,7 @@ def test_transparency_by_palette_or_colour_becomes_white() -> None:
     assert pixel(fitted(stored(Image.new("LA", (64, 48), (9, 0)), "png"))) == WHITE
 
 
-def test_colours_do_not_bleed_out_of_what_is_transparent() -> None:
+def test_colors_do_not_bleed_out_of_what_is_transparent() -> None:
     image = Image.new("RGBA", (640, 480), (*GREEN, 0))
     image.paste((*RED, 255), (0, 0, 319, 480))
     found = np.asarray(fitted(stored(image, "png")), int)
@@ -72,7 +72,7 @@ def test_colours_do_not_bleed_out_of_what_is_transparent() -> None:
         ("YCbCr", "raw tiff"),
     ],
 )
-def test_a_picture_of_any_mode_is_read(mode: str, kind: str) -> None:
+def test_a_image_of_any_mode_is_read(mode: str, kind: str) -> None:
     found = fitted(stored(PHOTO.convert(mode), kind), 32, 24).convert("L")
     assert difference(found, fitted(stored(PHOTO, "png"), 32, 24).convert("L")) < (20 if mode == "1" else 8)
 
@@ -84,7 +84,7 @@ def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(kind: str) -> None:
     assert np.abs(found - levels[0] / 257).max() <= 1
 
 
-def test_a_transparent_level_of_sixteen_bits_does_not_make_a_picture_unreadable() -> None:
+def test_a_transparent_level_of_sixteen_bits_does_not_make_a_image_unreadable() -> None:
     chunks = png_chunks(stored(Image.new("I;16", (64, 48), 40_000), "png"))
     data = png_of([chunks[0], (b"tRNS", (40_000).to_bytes(2, "big")), *chunks[1:]])
     assert is_about(pixel(fitted(data)), (156, 156, 156), 1)
@@ -103,13 +103,13 @@ def test_levels_beyond_measure_are_stretched() -> None:
 
 
 @pytest.mark.parametrize("primaries", [DISPLAY_P3, ADOBE_RGB], ids=["Display P3", "Adobe RGB"])
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif", "raw tiff"])
-def test_colours_of_a_wide_gamut_become_srgb(kind: str, primaries: npt.NDArray[np.float64]) -> None:
-    colour = (180, 120, 90)
-    linear = np.linalg.inv(SRGB) @ primaries @ (np.array(colour) / 255) ** GAMMA
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif", "heic", "raw tiff"])
+def test_colors_of_a_wide_gamut_become_srgb(kind: str, primaries: npt.NDArray[np.float64]) -> None:
+    color = (180, 120, 90)
+    linear = np.linalg.inv(SRGB) @ primaries @ (np.array(color) / 255) ** GAMMA
     wanted = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
-    data = stored(Image.new("RGB", (64, 48), colour), kind, icc_profile=rgb_profile(primaries))
-    assert not is_about(tuple(wanted.round().astype(int)), colour, 6)
+    data = stored(Image.new("RGB", (64, 48), color), kind, icc_profile=rgb_profile(primaries))
+    assert not is_about(tuple(wanted.round().astype(int)), color, 6)
     assert is_about(pixel(fitted(data)), tuple(wanted.round().astype(int)), 3)
 
 
@@ -122,8 +122,8 @@ def test_a_profile_works_beneath_transparency() -> None:
 
 def test_a_grey_profile_is_applied() -> None:
     profile = profile_of(b"GRAY", b"XYZ ", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": b"curv" + b"\0" * 8})
-    for mode, colour in (("L", 128), ("LA", (128, 255))):
-        data = stored(Image.new(mode, (64, 48), colour), "png", icc_profile=profile)
+    for mode, color in (("L", 128), ("LA", (128, 255))):
+        data = stored(Image.new(mode, (64, 48), color), "png", icc_profile=profile)
         assert is_about(pixel(fitted(data)), (188, 188, 188), 1)
 
 
@@ -136,7 +136,7 @@ def test_inks_are_mixed_by_their_profile() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_a_profile_that_is_bad_or_another_pictures_is_ignored(mode: str) -> None:
+def test_a_profile_that_is_bad_or_another_images_is_ignored(mode: str) -> None:
     image = Image.new(mode, (64, 48), 128 if mode == "L" else (60, 70, 80, 0)[: len(mode)])
     wanted = pixel(fitted(stored(image, "jpeg")))
     grey = profile_of(b"GRAY", b"XYZ ", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": b"curv" + b"\0" * 8})
@@ -145,7 +145,7 @@ def test_a_profile_that_is_bad_or_another_pictures_is_ignored(mode: str) -> None
         assert pixel(fitted(stored(image, "jpeg", icc_profile=profile))) == wanted
 
 
-def test_a_picture_that_says_srgb_keeps_its_colours() -> None:
+def test_a_image_that_says_srgb_keeps_its_colors() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = stored(Image.new("RGB", (64, 48), (200, 30, 90)), "png", icc_profile=profile)
     assert is_about(pixel(fitted(data)), (200, 30, 90), 1)

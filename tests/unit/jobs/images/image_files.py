@@ -1,4 +1,4 @@
-"""Picture files for tests, among them such as Pillow does not write; and what becomes of one."""
+"""Image files for tests, among them such as Pillow does not write; and what becomes of one."""
 
 import io
 import random
@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers itself
 from PIL import ExifTags, Image
 
 from svd_service.config import Settings
-from svd_service.jobs.image import open_picture
+from svd_service.jobs.images.opening import open_image
 from svd_service.parameters import Fit
 from tests.samples import IMAGES
+
+pillow_heif.register_heif_opener()
 
 SETTINGS = Settings.from_mapping({"SVD_DEVICES": "cpu"})
 
@@ -21,7 +25,7 @@ RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 25
 
 PHOTO = Image.open(IMAGES / "chelsea.jpg").convert("RGB")
 
-#: Ways to store a picture, each with Pillow's options.
+#: Ways to store a image, each with Pillow's options.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg": ("JPEG", {"quality": 95}),
     "progressive jpeg": ("JPEG", {"quality": 95, "progressive": True}),
@@ -29,6 +33,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp": ("WEBP", {"quality": 95}),
     "lossless webp": ("WEBP", {"lossless": True}),
     "avif": ("AVIF", {"quality": 95, "speed": 10}),
+    "heic": ("HEIF", {"quality": 95}),
+    "jxl": ("JXL", {"quality": 95, "effort": 1}),
     "gif": ("GIF", {}),
     "bmp": ("BMP", {}),
     "raw tiff": ("TIFF", {}),
@@ -46,8 +52,8 @@ GAMMA = 2 + 51 / 256
 
 
 def fitted(data: bytes, width: int = 64, height: int = 48, how: Fit = Fit.CROP) -> Image.Image:
-    with open_picture(data, SETTINGS) as picture:
-        return picture.fitted(width, height, how)
+    with open_image(data, SETTINGS) as image:
+        return image.fitted(width, height, how)
 
 
 def stored(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -171,8 +177,8 @@ def profile_of(space: bytes, connection: bytes, tags: dict[bytes, bytes], device
 def rgb_profile(primaries: npt.NDArray[np.float64]) -> bytes:
     curve = b"curv" + struct.pack(">4xIH", 1, round(GAMMA * 256))
     tags = {b"wtpt": xyz(0.9642, 1, 0.8249), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
-    colours = {name: xyz(*column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True)}
-    return profile_of(b"RGB ", b"XYZ ", tags | colours)
+    colors = {name: xyz(*column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True)}
+    return profile_of(b"RGB ", b"XYZ ", tags | colors)
 
 
 def ink_profile() -> bytes:

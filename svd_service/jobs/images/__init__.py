@@ -1,0 +1,7 @@
+"""An upload, from untrusted bytes to a clean RGB image that a video begins with.
+
+Decoders have bugs, and files can make them work for minutes or fill the memory, so that no upload is decoded in the
+web process. `opening.open_image` lends each upload a decoder process of the pool (`pool`); there the file's structure
+is scanned first (`scan`, which drops all that has no say over pixels), then Pillow decodes what is left (`decoding`),
+under limits on processor time and address space (`limits`).
+"""

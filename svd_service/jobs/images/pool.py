@@ -1,0 +1,264 @@
+"""Decoder processes of this process: a few, started when they are first needed and kept.
+
+A decoder that takes too long or too much is ended by the kernel, one that hangs by us; the next image gets a new one.
+Uploads wait a few seconds for a free decoder, and not too many of them, so that other requests find threads.
+"""
+
+import atexit
+import contextlib
+import functools
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+from svd_service import errors
+from svd_service.errors import BrokenImageError, ImageTooLargeError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that an upload waits for a decoder, and that a decoder may take in all on a machine that is overloaded.
+_WAIT: Final = 10.0
+_DEADLINE: Final = 40.0
+
+#: Images of more pixels than this are decoded one at a time in each process: such need up to 1 GB.
+LARGE: Final = 16_000_000
+
+#: Bytes of an upload that are copied at once.
+_COPIED: Final = 1_048_576
+
+#: What a decoder runs. It shares neither the environment, which holds secrets, nor any open file but its own.
+_PROGRAM: Final = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop())
+from svd_service.jobs.images.process import main
+main()
+"""
+
+#: Signals that end a process at its limits of processor time.
+_TOO_LONG: Final = frozenset({-signal.SIGPROF, -signal.SIGXCPU, -signal.SIGVTALRM})
+#: What the kernel sends when the machine is out of memory, and operators to what they want to end.
+_FROM_OUTSIDE: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM, 0})
+
+
+class DecoderEndedError(Exception):
+    """The decoder process ended before it answered. `status` is its exit status, negative for a signal."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the decoder ended with status {status}")
+        self.status = status
+
+    def rejection(self) -> Exception:
+        """What the caller learns of it when a second decoder has ended likewise, or there was a limit."""
+        if self.status in _TOO_LONG:
+            return ImageTooLargeError("the image needs too much processor time to decode; save it anew as JPEG or PNG")
+        if self.status in _FROM_OUTSIDE:
+            return UnavailableError("the image decoder was stopped; retry in a few seconds")
+        return BrokenImageError("the image makes its decoder crash; save it anew as JPEG or PNG")
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether the image is the cause beyond doubt."""
+        return self.status in _TOO_LONG
+
+
+class Decoder:
+    """One decoder process, its two files, and the way to it. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.source, self.target = _anonymous_file(), _anonymous_file()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+
+    def start(self) -> socket.socket:
+        """Have a process, which need not be ready yet; the way to it."""
+        if self._channel is not None and self._process is not None and self._process.poll() is None:
+            return self._channel
+        self.stop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            numbers = (theirs.fileno(), self.source.fileno(), self.target.fileno())
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-I", "-c", _PROGRAM, *map(str, numbers), json.dumps(sys.path)],
+                pass_fds=numbers,
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        ours.settimeout(_DEADLINE)
+        self._channel = ours
+        return ours
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to a request of `process`.
+
+        Raises:
+            RefusedError: as `decoding` says.
+            DecoderEndedError: there is no answer, and no process any more.
+            UnavailableError: it took too long, by the clock.
+        """
+        channel = self.start()
+        try:
+            channel.sendall(json.dumps(request).encode() + b"\n")
+            answer = _line(channel)
+        except TimeoutError:
+            self.stop()
+            raise UnavailableError("the image took too long to decode; retry when the service has less load") from None
+        except OSError:
+            raise DecoderEndedError(self.stop()) from None
+        except BaseException:
+            self.stop()  # else the next request would get the answer to this one
+            raise
+        if (kind := answer.get("error")) is not None:
+            logger.debug("image rejected: %s", answer)
+            raise getattr(errors, kind)(answer["message"])
+        return answer
+
+    def fill(self, upload: BinaryIO, limit: int) -> int:
+        """Copy an upload to the source; its size.
+
+        Raises:
+            ImageTooLargeError: it has more than `limit` bytes.
+        """
+        self.source.seek(0)
+        self.source.truncate()
+        size = 0
+        while chunk := upload.read(min(_COPIED, limit + 1 - size)):
+            size += len(chunk)
+            if size > limit:
+                raise ImageTooLargeError(f"the image has more than {limit:,} bytes")
+            self.source.write(chunk)
+        return size
+
+    def pixels(self, size: int) -> bytes:
+        """The first `size` bytes of the target.
+
+        Raises:
+            BrokenImageError: there are fewer.
+        """
+        content = os.pread(self.target.fileno(), size, 0)
+        if len(content) != size:
+            raise BrokenImageError("the image could not be decoded")
+        return content
+
+    def release(self) -> None:
+        """Be ready for another image: nothing of this one stays."""
+        with contextlib.suppress(DecoderEndedError, UnavailableError):
+            if self._process is not None:
+                self.ask(do="close")
+        for file in (self.source, self.target):
+            file.seek(0)
+            file.truncate()
+
+    def stop(self) -> int:
+        """End the process; its exit status."""
+        process, self._process = self._process, None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if process is None:
+            return 0
+        try:
+            # It has a moment to end by the signal that is on its way; a hanging one is killed.
+            return process.wait(0.2 if process.poll() is None else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def close(self) -> None:
+        """End the process, and free the files."""
+        self.stop()
+        self.source.close()
+        self.target.close()
+
+
+class Pool:
+    """`size` decoders; at most `waiting` uploads more wait for one."""
+
+    def __init__(self, size: int, waiting: int) -> None:
+        self._decoders = [Decoder() for _ in range(size)]
+        # The last that was used is the first to be used again: the others need not be started.
+        self._free: queue.LifoQueue[Decoder] = queue.LifoQueue()
+        for decoder in self._decoders:
+            self._free.put(decoder)
+        self._room = threading.BoundedSemaphore(size + waiting)
+        self.large = threading.Lock()
+
+    def start(self) -> None:
+        """Start a first process, while no upload waits for it."""
+        decoder = self._free.get()
+        try:
+            decoder.start()
+        finally:
+            self._free.put(decoder)
+
+    @contextlib.contextmanager
+    def decoder(self) -> Iterator[Decoder]:
+        """A decoder of one's own, as long as the block lasts.
+
+        Raises:
+            UnavailableError: all are busy, and stay so.
+        """
+        busy = UnavailableError("all image decoders are busy; retry in a few seconds")
+        if not self._room.acquire(blocking=False):
+            raise busy
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._room.release)
+            try:
+                decoder = self._free.get(timeout=_WAIT)
+            except queue.Empty:
+                raise busy from None
+            stack.callback(self._free.put, decoder)
+            stack.callback(decoder.release)
+            try:
+                yield decoder
+            except OSError as error:  # no process, no file: the machine is at its limits
+                raise UnavailableError(f"images cannot be decoded right now: {error.strerror}") from error
+
+    def close(self) -> None:
+        """End all processes."""
+        for decoder in self._decoders:
+            decoder.close()
+
+
+def pool(size: int, waiting: int) -> Pool:
+    """The pool of this process; after a fork, the child has its own."""
+    return _pool(os.getpid(), size, waiting)
+
+
+@functools.cache
+def _pool(_: int, size: int, waiting: int) -> Pool:
+    made = Pool(size, waiting)
+    atexit.register(_close, made, os.getpid())
+    return made
+
+
+def _close(made: Pool, owner: int) -> None:
+    if os.getpid() == owner:
+        made.close()
+
+
+def _line(channel: socket.socket) -> dict[str, Any]:
+    received = b""
+    while not received.endswith(b"\n"):
+        more = channel.recv(65_536)
+        if not more:
+            raise ConnectionResetError
+        received += more
+    answer: dict[str, Any] = json.loads(received)
+    return answer
+
+
+def _anonymous_file() -> BinaryIO:
+    """A file without a name, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("svd-image"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)

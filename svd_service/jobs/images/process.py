@@ -1,0 +1,106 @@
+"""A decoder process: reads requests as lines of JSON from a socket, and answers each with another.
+
+The upload lies in one anonymous file (`source`), and the fitted pixels go into another (`target`), which the process
+inherits. It ends when its parent closes the socket or ends.
+
+Requests and answers:
+    {"do": "open", "bytes": 1234, "max_pixels": 50000000}       {"size": [640, 480]}
+    {"do": "fit", "width": 256, "height": 144, "pad": false}    {"bytes": 110592}
+    {"do": "close"}                                             {}
+    any that is rejected                                        {"error": "BrokenImageError", "message": "…"}
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+from svd_service.errors import BrokenImageError, RefusedError
+from svd_service.jobs.images import limits
+from svd_service.jobs.images.decoding import Decoded, opened
+
+#: A process whose idle address space has grown by so many bytes makes room for a new one.
+_MAX_GROWTH: Final = 256_000_000
+
+
+class Decoder:
+    """At most one open image."""
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source, self._target = source, target
+        self._image: Decoded | None = None
+        self._file_bytes = 0
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What becomes of a request."""
+        try:
+            match request.pop("do"):
+                case "open":
+                    return self.open(**request)
+                case "fit":
+                    return self.fit(**request)
+                case _:
+                    self.close()
+                    return {}
+        except RefusedError as error:
+            self.close()
+            return {"error": type(error).__name__, "message": str(error), "cause": repr(error.__cause__)[:200]}
+
+    def open(self, *, bytes: int, max_pixels: int) -> dict[str, Any]:  # noqa: A002 - the request's own word
+        """Look at the header of an image."""
+        self.close()
+        self._file_bytes = bytes
+        limits.allow(pixels=0, file_bytes=bytes)
+        content = _read(self._source, bytes)
+        self._image = opened(content, max_pixels)
+        return {"size": self._image.size}
+
+    def fit(self, *, width: int, height: int, pad: bool) -> dict[str, Any]:
+        """Decode the open image, and write its pixels (RGB, 8 bits each) to the target."""
+        if self._image is None:
+            raise BrokenImageError("no image is open")
+        stored_width, stored_height = self._image.stored_size
+        limits.allow(pixels=stored_width * stored_height + width * height, file_bytes=self._file_bytes)
+        pixels = self._image.fitted(width, height, pad=pad).tobytes()
+        _write(self._target, pixels)
+        return {"bytes": len(pixels)}
+
+    def close(self) -> None:
+        """Free the image."""
+        if self._image is not None:
+            self._image.close()
+            self._image = None
+        limits.lift()
+
+
+def _read(file: int, size: int) -> bytes:
+    content = os.pread(file, size, 0)
+    while len(content) < size and (more := os.pread(file, size - len(content), len(content))):
+        content += more
+    return content
+
+
+def _write(file: int, content: bytes) -> None:
+    at, view = 0, memoryview(content)
+    while at < len(content):
+        at += os.pwrite(file, view[at:], at)
+
+
+def main() -> None:
+    """Serve until the parent closes the socket. Arguments: the descriptors of the socket, the source and the target."""
+    # The terminal's Ctrl-C is for the parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel, source, target = map(int, sys.argv[1:4])
+    decoder = Decoder(source, target)
+    idle = limits.address_space() or 0
+    # libtiff writes a line for each flaw it finds.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    with socket.socket(fileno=channel) as connection, connection.makefile("rb") as requests:
+        for line in requests:
+            answer = json.dumps(decoder.answer(json.loads(line)))
+            connection.sendall(answer.encode() + b"\n")
+            if answer == "{}" and (limits.address_space() or 0) - idle > _MAX_GROWTH:
+                return
