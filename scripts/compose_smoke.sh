@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Run compose.yaml and compose.cpu.yaml with real containers, and print a table: first start and video with the README's curl
+# lines, logins, drain, a crash of every container, scaling, proxies, folders of the host, an upgrade, removal.
+#
+# usage: scripts/compose_smoke.sh [--from COMMIT] [--screenshots FOLDER] [--only STEP,…]
+#   --from COMMIT        upgrade from this commit (default: the one before); `none` leaves the upgrade out
+#   --screenshots FOLDER pages of Prometheus and Flower, if there is a chromium
+#   --only STEP,…        only these steps (tools/images/compose_smoke.py names them)
+#
+# Takes the Docker engine that runs here. Without one, as root, it starts an engine in a folder of its own and stops it
+# afterwards (Debian: apt-get install docker.io iptables debootstrap). Where no registry of images can be reached, base
+# images are made of Debian packages, with a stand-in for Grafana. Ports 8000, 5555, 9090 and 3000 must be free.
+set -euo pipefail
+
+case ${1:-} in
+  -h | --help)
+    sed -n '2,12s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/images/engine.sh
+. tools/images/engine.sh
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/svd-engine.XXXXXX")
+trap 'stop_engine "$folder"' EXIT
+command -v docker >/dev/null || die "There is no docker here."
+docker info >/dev/null 2>&1 || start_engine "$folder"
+find_compose "$folder"
+make_images
+python3 -m tools.images.compose_smoke "$@"

@@ -1,0 +1,1 @@
+"""Images: build them, try them, run them with Compose."""
