@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from svd_service.jobs.model import Model
+from svd_service.video.download import progress_logged
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def _fetch(model: Model, *, half: bool) -> Path:
 def _download(model: Model, variant: str | None) -> Path:
     # Only safetensors: the other format is a pickle, which may run a stranger's code.
     options = {"revision": model.revision, "variant": variant, "use_safetensors": True}
-    return Path(StableVideoDiffusionPipeline.download(model.source, **options))
+    with progress_logged(model.source, model.revision, variant):
+        return Path(StableVideoDiffusionPipeline.download(model.source, **options))
 
 
 def _explained(model: Model, error: BaseException) -> ModelLoadError:

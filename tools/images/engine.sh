@@ -83,7 +83,9 @@ EOF
   for folder in ${PIP_FIND_LINKS:-}; do
     if [ -d "$folder" ]; then folders+=("$folder"); fi
   done
-  tools/images/build_image.sh localhost/svd-build "$python" "${folders[@]}"
+  # Made once: another image would take the builder's cache away.
+  docker image inspect localhost/svd-build >/dev/null 2>&1 \
+    || tools/images/build_image.sh localhost/svd-build "$python" "${folders[@]}"
   export PYTHON_IMAGE=$python BUILD_IMAGE=localhost/svd-build
   # A torch that lies here is taken; else PyTorch's index is asked.
   if compgen -G "${folders[0]:-/nowhere}/torch-*.whl" >/dev/null; then export TORCH_INDEX_URL=; fi

@@ -1,10 +1,12 @@
 """A tiny model, loaded once, and what it takes to ask it for a video."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants, hf_api
 from PIL import Image
 
 from svd_service.config import Settings
@@ -12,6 +14,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Fit
 from svd_service.video.loader import Generator, load
+from tests.unit.video.loopback_hub import Hub
 from tools.harness import tiny_model
 
 
@@ -25,6 +28,30 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as the hub keeps its half-precision variant: no other files."""
     return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny-half", variant="fp16")
+
+
+@pytest.fixture(scope="session")
+def tiny_both(tmp_path_factory: pytest.TempPathFactory, tiny: Path, tiny_half: Path) -> Path:
+    """The tiny model as the hub keeps a model: files of both precisions side by side."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-both"
+    for source in (tiny, tiny_half):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Hub], None]:
+    """Makes the hub's client use a hub on the loopback interface, with an empty cache."""
+
+    def connect_to(hub: Hub) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    return connect_to
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,15 +16,19 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub(ThreadingHTTPServer):
     """Serves the files of `folder` as whatever model it is asked for.
 
-    With a `refusal`, it answers with that status and `reason` where the path contains `refused`.
+    With a `refusal`, it answers with that status and `reason` where the path contains `refused`. With a `delay`, a file
+    comes in two halves that many seconds apart.
     """
 
-    def __init__(self, folder: Path, refusal: int | None = None, reason: str = "", refused: str = "") -> None:
+    def __init__(
+        self, folder: Path, refusal: int | None = None, reason: str = "", refused: str = "", delay: float = 0
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.refusal = refusal
         self.reason = reason
         self.refused = refused
+        self.delay = delay
         self.asked: list[str] = []
 
     @property
@@ -86,7 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content)
+            half = len(content) // 2 if self.server.delay and len(content) > 10_000 else 0
+            self.wfile.write(content[:half])
+            if half:
+                time.sleep(self.server.delay)
+            self.wfile.write(content[half:])
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name that is overridden
         pass

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants, hf_api
+from huggingface_hub import constants
 from PIL import Image
 
 from svd_service.jobs.model import Model
@@ -15,30 +15,6 @@ from tests.unit.video.loopback_hub import COMMIT, Hub
 HUB_MODEL = Model(name="someone/svd", source="someone/svd")
 
 Connect = Callable[[Hub], None]
-
-
-@pytest.fixture(scope="session")
-def tiny_both(tmp_path_factory: pytest.TempPathFactory, tiny: Path, tiny_half: Path) -> Path:
-    """As the hub keeps a model: files of both precisions side by side."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-both"
-    for source in (tiny, tiny_half):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-    return folder
-
-
-@pytest.fixture
-def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Makes a hub on the loopback interface the one that its client asks; the cache is empty."""
-
-    def connect_to(hub: Hub) -> None:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-
-    return connect_to
 
 
 def refusing(folder: Path, status: int, reason: str) -> Hub:
