@@ -8,6 +8,7 @@ allocator and the libraries' workspaces come on top. Takes half a minute and no 
 usage: python -m tools.memory_table
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -83,4 +84,5 @@ def parameters(part: torch.nn.Module) -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

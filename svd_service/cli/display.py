@@ -1,4 +1,4 @@
-"""How jobs look while one waits: a bar each on a terminal, a line for each change elsewhere."""
+"""Progress of jobs: a bar each on a terminal, a line for each change elsewhere."""
 
 import time
 from types import TracebackType
@@ -27,16 +27,16 @@ def describe(job: JobStatus) -> str:
 
 
 def explained(error: ClientError) -> str:
-    """What went wrong, for a person at a command line, with what to do about it where that is known."""
+    """The message for an error, with what to do about it where that is known."""
     if isinstance(error, UnreachableError):
-        return f"Nobody answers at {error}\nIs the service running? `svd-service up` starts it."
+        return f"Cannot connect to {error}\nIs the service running? `svd-service up` starts it."
     if isinstance(error, UnauthorizedError):
-        return f"{error}: say yours with --api-key, or in SVD_API_KEY"
+        return f"{error}: give yours with --api-key or SVD_API_KEY"
     return str(error)
 
 
 def _duration(seconds: float) -> str:
-    """As exactly as a person wants it: `40 s`, `3 min`, `2 h 5 min`."""
+    """A duration, rounded: `40 s`, `3 min`, `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -44,10 +44,10 @@ def _duration(seconds: float) -> str:
 
 
 class Display(Protocol):
-    """Shows how far each of several pictures is."""
+    """Shows the progress of several images."""
 
     def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
-        """Say that the picture at `index` has come this far (0 to 1)."""
+        """Show `fraction` (0 to 1) and `words` for the image at `index`."""
 
     def __enter__(self) -> Self: ...
 
@@ -57,7 +57,7 @@ class Display(Protocol):
 
 
 class Bars:
-    """A bar for each picture, on a terminal."""
+    """A bar for each image, on a terminal."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
         self._progress = Progress(
@@ -71,7 +71,7 @@ class Bars:
         self._tasks = [self._progress.add_task(name, total=1.0, words="waiting to be sent") for name in names]
 
     def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
-        """Move the picture's bar; one that ended stands still."""
+        """Move the image's bar; one that ended stands still."""
         task = self._tasks[index]
         self._progress.update(task, completed=fraction, words=words)
         if ended:
@@ -96,10 +96,10 @@ class Lines:
         self._last: dict[int, tuple[str, float]] = {}
 
     def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
-        """Write a line if it says something new."""
-        said, when = self._last.get(index, ("", 0.0))
-        same_phase = said.partition(" ")[0] == words.partition(" ")[0]
-        if words == said or (same_phase and not ended and time.monotonic() - when < _LINE_EVERY):
+        """Write a line if it holds something new."""
+        shown, when = self._last.get(index, ("", 0.0))
+        same_phase = shown.partition(" ")[0] == words.partition(" ")[0]
+        if words == shown or (same_phase and not ended and time.monotonic() - when < _LINE_EVERY):
             return
         self._last[index] = (words, time.monotonic())
         self._console.print(
@@ -116,5 +116,5 @@ class Lines:
 
 
 def display_on(console: Console, names: list[str]) -> Display:
-    """What suits `console`."""
+    """Bars on a terminal, lines elsewhere."""
     return Bars(console, names) if console.is_terminal else Lines(console, names)

@@ -1,9 +1,10 @@
 """The command line's command that makes videos: `generate`.
 
-What a program may want to read goes to standard output, all else to standard error.
+Results go to standard output, progress and errors to standard error.
 """
 
 import json
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.console import Console
 from svd_service.cli.display import Display, display_on, explained
 from svd_service.cli.image_job import ImageJob
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server, takes_parameters
-from svd_service.client.client import FORMATS, Client, format_of
+from svd_service.cli.targets import target_for, targets_in
+from svd_service.client.client import FORMATS, Client
 from svd_service.client.errors import ClientError
 from svd_service.parameters import Format, Parameters
 
@@ -37,23 +39,23 @@ def generate(
         Format | None,
         typer.Option("--format", help="File format of the video. Default: what OUT ends in, else mp4."),
     ] = None,
-    open_videos: Annotated[bool, typer.Option("--open", help="Show each video when all are there.")] = False,
+    open_videos: Annotated[bool, typer.Option("--open", help="Open each video when all are there.")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
     **parameters: Unpack[Parameters],
 ) -> None:
     """Make a video of each IMAGE. Options that are left out are the model's choice. Ctrl-C cancels the jobs."""
-    targets = _targets(images, out, kind or FORMATS[0])
-    image_jobs = [ImageJob(*way, kind or format_of(way[1])) for way in zip(images, targets, strict=True)]
+    targets = _targets(images, out, kind and str(kind))
+    image_jobs = [ImageJob(image, *target) for image, target in zip(images, targets, strict=True)]
     parameters["formats"] = sorted({image_job.kind for image_job in image_jobs} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0
     with Client(server, api_key) as client:
-        # Nobody there? Then say so at once, rather than after the client's patience.
+        # A service that is not there is reported at once, rather than after the client's patience.
         _warn(terminal, client.health())
         try:
-            with display_on(terminal, [image_job.picture.name for image_job in image_jobs]) as display:
+            with display_on(terminal, [image_job.image.name for image_job in image_jobs]) as display:
                 _run(client, image_jobs, parameters, display)
         except KeyboardInterrupt:
             exit_status = 130
@@ -66,7 +68,7 @@ def generate(
         typer.echo(json.dumps([image_job.to_dict() for image_job in image_jobs]))
     else:
         for image_job in made:
-            typer.echo(f"{image_job.picture} → {image_job.target}")
+            typer.echo(f"{image_job.image} → {image_job.target}")
     if open_videos:
         for image_job in made:
             typer.launch(str(image_job.target))
@@ -74,23 +76,9 @@ def generate(
     raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
 
 
-def _targets(pictures: list[Path], out: Path, kind: str) -> list[Path]:
-    """Where each picture's video goes, which in a folder is a `kind` of file; two of one name get different ones."""
-    if len(pictures) == 1 and not out.is_dir():
-        if not out.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
-        return [out]
-    if out.exists() and not out.is_dir():
-        raise typer.BadParameter(f"{out} is no folder, as several pictures need", param_hint="--out")
-    out.mkdir(parents=True, exist_ok=True)
-    targets: list[Path] = []
-    for picture in pictures:
-        target, number = out / f"{picture.stem}.{kind}", 1
-        while target in targets:
-            number += 1
-            target = out / f"{picture.stem}-{number}.{kind}"
-        targets.append(target)
-    return targets
+def _targets(images: list[Path], out: Path, kind: str | None) -> list[tuple[Path, str]]:
+    names = [image.stem for image in images]
+    return [target_for(names[0], out, kind)] if len(names) == 1 else targets_in(names, out, kind)
 
 
 def _run(client: Client, image_jobs: list[ImageJob], parameters: Parameters, display: Display) -> None:
@@ -106,29 +94,29 @@ def _run(client: Client, image_jobs: list[ImageJob], parameters: Parameters, dis
 
 
 def _warn(terminal: Console, health: dict[str, Any]) -> None:
-    """Say why it may take longer than one would think."""
+    """Explain why it may take longer than expected."""
     if health["status"] != "ok":
-        _complain(terminal, f"The service is {health['status']}: {health.get('message') or 'it does not say why'}")
+        _complain(terminal, f"The service is {health['status']}: {health.get('message') or 'no reason given'}")
     elif health.get("workers_ready") == 0:
-        _complain(terminal, "No worker is ready yet: what is sent waits until one is.")
+        _complain(terminal, "No worker is ready yet: jobs wait until one is.")
 
 
 def _cancel(client: Client, image_jobs: list[ImageJob], terminal: Console) -> None:
-    """Cancel what has not ended; another Ctrl-C leaves the rest of it to the service."""
-    _complain(terminal, "Cancelling; press Ctrl-C again to let the jobs go on.")
+    """Cancel the jobs that have not ended; another Ctrl-C leaves the rest as they are."""
+    _complain(terminal, "Cancelling; press Ctrl-C again to leave the jobs running.")
     with suppress(KeyboardInterrupt, ClientError):
         for image_job in image_jobs:
             image_job.cancel(client)
 
 
 def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None:
-    """Say what a person needs to know beyond where the videos are."""
+    """Print each error, and how to get the videos of jobs that go on."""
     for image_job in image_jobs:
         if image_job.error:
-            _complain(terminal, f"{image_job.picture}: {image_job.error}")
+            _complain(terminal, f"{image_job.image}: {image_job.error}")
         elif not image_job.done and image_job.job:
-            again = f"svd-service status {image_job.job.id} --server {server}"
-            _complain(terminal, f"{image_job.picture}: its job goes on; look at it with: {again}")
+            later = f"svd-service download {image_job.job.id} --wait -o {shlex.quote(str(image_job.target))} --server {server}"
+            _complain(terminal, f"{image_job.image}: its job is not cancelled. To get the video later: {later}")
     if any(image_job.job and not image_job.job.trained for image_job in image_jobs):
         _complain(terminal, "The service's model has untrained weights: its videos are noise.")
 

@@ -11,6 +11,7 @@ from svd_service.client.errors import (
     ExpiredError,
     MissingFormatError,
     NotReadyError,
+    RefusedError,
     UnauthorizedError,
     UnknownJobError,
 )
@@ -20,13 +21,13 @@ from svd_service.parameters import Parameters
 
 @dataclass
 class ImageJob:
-    """An image, the file that its video goes to, the `kind` of that file, and the state of its job.
+    """An image, the file for its video and that file's format `kind`, and the state of its job.
 
-    An invalid image or a failed job ends it with an `error`. If the service cannot be reached, or rejects the API key,
-    that concerns all images and raises.
+    An error of this image or its job ends it with an `error`. What concerns every image raises: a service that
+    cannot be reached, a missing key, an invalid parameter.
     """
 
-    picture: Path
+    image: Path
     target: Path
     kind: str = FORMATS[0]
     job: JobStatus | None = None
@@ -35,27 +36,31 @@ class ImageJob:
 
     @property
     def fraction(self) -> float:
-        """Fraction that is done, 0 to 1."""
+        """Share of the work that is done, 0 to 1."""
         return self.job.fraction if self.job else 0.0
 
     @property
     def words(self) -> str:
-        """The state, for a person."""
+        """Where it stands. The reason of an error is in `error` alone, so that it is printed once."""
         if self.error is not None:
-            return self.error
+            return self.job.state if self.job else "rejected"
         return describe(self.job) if self.job else "waiting to be sent"
 
     def submit(self, client: Client, parameters: Parameters) -> None:
         """Send the image."""
         try:
-            self.job = client.submit(self.picture, **parameters)
+            self.job = client.submit(self.image, **parameters)
         except UnauthorizedError:
             raise
+        except RefusedError as error:
+            if error.parameter:  # the same for every image
+                raise
+            self._end(str(error))
         except (AnswerError, OSError) as error:
             self._end(str(error))
 
     def look(self, client: Client) -> None:
-        """Update the status, and download the video if the job has finished."""
+        """Update the status, and download the video if there is one."""
         if self.job is None:
             return
         try:
@@ -69,16 +74,16 @@ class ImageJob:
             self._end(str(error))
 
     def cancel(self, client: Client) -> None:
-        """Cancel the job, unless it has ended."""
+        """Cancel a job that has not ended."""
         if self.job is None or self.done:
             return
         self.job = client.cancel(self.job.id)
-        self._end("cancelled" if self.job.state != "finished" else "was finished, but not fetched")
+        self._end("cancelled" if self.job.state != "finished" else "finished, but not downloaded")
 
     def to_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return {
-            "picture": str(self.picture),
+            "image": str(self.image),
             "video": str(self.target) if self.done and self.error is None else None,
             "error": self.error,
             "job": self.job.told if self.job else None,

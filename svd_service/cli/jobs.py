@@ -1,23 +1,29 @@
-"""The command line's commands about jobs that there are: `status`, `list`, `cancel`, `watch`."""
+"""Commands for existing jobs: `status`, `list`, `download`, `cancel`, `delete`, `watch`."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from svd_service.cli.display import Display, describe, display_on
+from svd_service.cli.display import Display, describe, display_on, explained
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, JobId, JobIds, Server
+from svd_service.cli.targets import target_for
 from svd_service.client.client import Client
-from svd_service.client.errors import ClientError
-from svd_service.client.status import JobStatus
+from svd_service.client.errors import ClientError, NotReadyError
+from svd_service.client.status import ENDED, JobStatus
+from svd_service.parameters import Format
 
 
 def status(job_id: JobId, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Say where a job stands."""
+    """Show the status of a job."""
     with Client(server, api_key, patience=0) as client:
         job = client.status(job_id)
     if as_json:
@@ -27,12 +33,12 @@ def status(job_id: JobId, server: Server = DEFAULT_SERVER, api_key: ApiKey = Non
 
 
 def list_jobs(
-    limit: int = typer.Option(20, "--limit", "-n", min=1, help="Most jobs to show."),
+    limit: int = typer.Option(20, "--limit", "-n", min=1, help="Maximum number of jobs."),
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say where your jobs stand, newest first."""
+    """List your jobs, newest first."""
     with Client(server, api_key, patience=0) as client:
         found = list(client.jobs(limit))
     if as_json:
@@ -40,11 +46,65 @@ def list_jobs(
         return
     table = Table(box=None)
     table.add_column("job", no_wrap=True, min_width=36)  # all of an id, or it is of no use
-    for name in ("created", "state"):
-        table.add_column(name)
+    table.add_column("created", no_wrap=True, min_width=20)
+    table.add_column("state", no_wrap=True, overflow="ellipsis")
     for job in found:
-        table.add_row(job.id, str(job.told.get("created_at") or "")[:19], Text(describe(job)))
+        table.add_row(job.id, moment(job.told.get("created_at")), Text(describe(job)))
     Console().print(table)
+
+
+def download(
+    job_id: JobId,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="The video's file, or a folder. Default: ID.mp4 here.")
+    ] = Path(),
+    kind: Annotated[
+        Format | None, typer.Option("--format", help="One of the job's formats. Default: what OUT ends in, else mp4.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+) -> None:
+    """Download the video of a finished job."""
+    target, form = target_for(job_id, out, kind and str(kind))
+    with Client(server, api_key) as client:
+        client.health()  # a service that is not there is reported at once
+        if wait:
+            with display_on(Console(stderr=True), [job_id]) as display:
+                _follow(client, [job_id], _showing(display))
+        try:
+            client.download(job_id, target, kind=form)
+        except NotReadyError as error:
+            if error.job_state in ENDED:
+                raise
+            sys.exit(f"{error}. To wait for it, add --wait.")
+        except OSError as error:
+            sys.exit(f"{target}: {error.strerror or error}")
+    typer.echo(str(target))
+
+
+def delete(
+    job_ids: JobIds,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete ended jobs and their videos for good. One that has not ended is left alone: cancel it first."""
+    if not yes:
+        typer.confirm(f"Delete {len(job_ids)} jobs and their videos for good?", abort=True)
+    failed = False
+    with Client(server, api_key, patience=0) as client:
+        for job_id in job_ids:
+            try:
+                state = client.status(job_id).state
+                if state in ENDED and client.delete(job_id) is None:
+                    typer.echo(f"{job_id}: deleted")
+                    continue
+                typer.echo(f"{job_id}: is {state}; cancel it first", err=True)
+            except ClientError as error:
+                typer.echo(f"{job_id}: {explained(error)}", err=True)
+            failed = True
+    raise typer.Exit(int(failed))
 
 
 def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -60,7 +120,7 @@ def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = N
                 continue
             told.append(job.told)
             if not as_json:
-                typer.echo(f"{job_id}: {describe(job) if job.ended else 'is being cancelled'}")
+                typer.echo(f"{job_id}: {describe(job) if job.ended else 'being cancelled'}")
     if as_json:
         typer.echo(json.dumps(told))
     raise typer.Exit(int(failed))
@@ -69,7 +129,7 @@ def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = N
 def watch(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Follow jobs until they have ended; with --json, every change is a line. Ctrl-C leaves them alone."""
     with Client(server, api_key) as client:
-        client.health()  # nobody there? Then say so at once
+        client.health()  # a service that is not there is reported at once
         if as_json:
             ended = _follow(client, job_ids, lambda _, job: typer.echo(json.dumps(job.told)))
         else:
@@ -91,7 +151,7 @@ def _showing(display: Display) -> Callable[[int, JobStatus], None]:
 def _follow(
     client: Client, job_ids: list[str], on_status: Callable[[int, JobStatus], None]
 ) -> dict[str, JobStatus | ClientError]:
-    """Tell `on_status` of every change; what became of each job, or of our looking at it."""
+    """Call `on_status` with every change; returns the last status or the error of each job."""
     ended: dict[str, JobStatus | ClientError] = {}
 
     def follow(index: int, job_id: str) -> None:
@@ -110,6 +170,11 @@ def _follow(
     return ended
 
 
+def moment(value: object) -> str:
+    """A time of the service's (ISO 8601) as local time with its zone; empty where there is none."""
+    return datetime.fromisoformat(str(value)).astimezone().strftime("%Y-%m-%d %H:%M %Z") if value else ""
+
+
 def _pair(key: str, value: object) -> str:
     if isinstance(value, list):  # the result's files, and the formats that were asked for
         value = " ".join(str(one["format"] if isinstance(one, dict) else one) for one in value) or "–"
@@ -117,13 +182,14 @@ def _pair(key: str, value: object) -> str:
 
 
 def _table(job: JobStatus) -> Table:
-    """What a person wants to know of a job, one thing a row."""
+    """A job's status, one field a row."""
     table = Table(show_header=False, box=None)
     table.add_row("job", job.id)
     table.add_row("state", Text(describe(job)))
     for name in ("created_at", "started_at", "ended_at", "expires_at", "attempt"):
         if job.told.get(name):
-            table.add_row(name.removesuffix("_at"), Text(str(job.told[name])))
+            value = job.told[name]
+            table.add_row(name.removesuffix("_at"), Text(moment(value) if name.endswith("_at") else str(value)))
     for name in ("model", "parameters", "result"):
         if job.told.get(name):
             told = ", ".join(_pair(key, value) for key, value in job.told[name].items() if value is not None)

@@ -1,6 +1,6 @@
-"""`svd-service keys`: make, list and revoke API keys, on a machine that reaches the service's Redis.
+"""`svd-service keys`: create, list and revoke API keys, on a machine that reaches the service's Redis.
 
-Also says where the webhooks of a key's jobs go, and what they are signed with.
+It also sets the webhook URL of a key, and shows its signing secret.
 """
 
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from svd_service.cli.up import processes
+from svd_service.cli.up.preflight import StackError
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError, UnavailableError, UnknownKeyError
 from svd_service.ledger.api_keys import CACHE_TTL, Key, Keyring
@@ -20,24 +21,21 @@ from svd_service.presentation import shown_url
 from svd_service.webhooks.signing import OVERLAP, WebhookSecrets, checked_url
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Make, list and revoke API keys."
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Create, list and revoke API keys."
 )
 
-#: When a person can read it.
 _TIME: Final = "%Y-%m-%d %H:%M"
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is; for people alone.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of its holder, for display only.", show_default=False)],
     priority: Annotated[
-        int, typer.Option(min=0, max=MAX_PRIORITY, help="The most that its jobs may ask for; greater is sooner.")
+        int, typer.Option(min=0, max=MAX_PRIORITY, help="Highest priority of its jobs; higher is sooner.")
     ] = 0,
-    webhook: Annotated[
-        str, typer.Option(metavar="URL", help="Where the ends of its jobs are told, if they name no other place.")
-    ] = "",
+    webhook: Annotated[str, typer.Option(metavar="URL", help="Default webhook URL of its jobs.")] = "",
 ) -> None:
-    """Make a key, and show it this once. With the first one, the service asks everybody for a key."""
+    """Create a key and show it once. After the first one, every request needs a key."""
     settings = _settings()
     if webhook:
         checked_url(webhook, settings)
@@ -46,13 +44,13 @@ def create(
     key, secret = keyring.create(name, priority=priority, webhook_url=webhook)
     (signing,) = _secrets(settings).of(key.id)
     typer.echo(secret)
-    said = (
+    message = (
         f"The key {key.id} of {name}. Keep it: only its SHA-256 is stored, and it cannot be shown again.\n"
         f"Its webhooks are signed with {signing}, which `svd-service keys secret {key.id}` shows again."
     )
     if first:
-        said += "\nIt is the first: from now on the service asks everybody for a key."
-    Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
+        message += "\nIt is the first one: from now on every request needs a key."
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False)
 
 
 @app.command(name="list")
@@ -63,27 +61,27 @@ def show() -> None:
     keys = _keyring(_settings()).list()
     for key in keys:
         made = _moment(key.created_at) if key.created_at else "SVD_API_KEYS"
-        told = shown_url(key.webhook_url) if key.webhook_url else ""
-        table.add_row(key.id, key.name, str(key.priority), made, _moment(key.revoked_at), told)
+        hook = shown_url(key.webhook_url) if key.webhook_url else ""
+        table.add_row(key.id, key.name, str(key.priority), made, _moment(key.revoked_at), hook)
     if keys:
         Console(highlight=False, markup=False).print(table)
     else:
-        typer.echo("There are no keys: everybody who reaches the service may use it.")
+        typer.echo("There are no keys: everybody who can reach the service may use it.")
 
 
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)]) -> None:
-    """Hear a key no longer. Its jobs go on; without the key nobody sees them."""
+    """Revoke a key and its share links. Its jobs go on, but can no longer be seen."""
     key = _keyring(_settings()).revoke(key_id)
-    typer.echo(f"Revoked: {_words(key)}. Within {CACHE_TTL:.0f} seconds nobody hears it.")
+    typer.echo(f"Revoked: {_words(key)}. It takes effect within {CACHE_TTL:.0f} seconds.")
 
 
 @app.command()
-def forget_all(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Forget every key in Redis: the service is open again to everybody who reaches it."""
+def forget_all(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
+    """Delete every key in Redis: everybody who can reach the service may use it again."""
     if not yes:
-        typer.confirm("Everybody who reaches the service may use it then. Forget all keys?", abort=True)
-    typer.echo(f"Forgot {_keyring(_settings()).forget_all()} keys.")
+        typer.confirm("Everybody who can reach the service may use it then. Delete all keys?", abort=True)
+    typer.echo(f"Deleted {_keyring(_settings()).forget_all()} keys.")
 
 
 @app.command()
@@ -91,21 +89,20 @@ def webhook(
     key_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     url: Annotated[str, typer.Argument(metavar="[URL]", show_default=False)] = "",
 ) -> None:
-    """Tell the ends of a key's jobs at URL, if they name no other place; without URL, nowhere."""
+    """Set the default webhook URL of a key's jobs; without URL, remove it."""
     settings = _settings()
     if url:
         checked_url(url, settings)
     key = _keyring(settings).set_webhook(key_id, url)
-    where = shown_url(url) if url else "nowhere, unless they name a place"
-    typer.echo(f"The ends of jobs of {_words(key)} are told: {where}.")
+    typer.echo(f"Default webhook URL of {_words(key)}: {shown_url(url) if url else 'none'}")
 
 
 @app.command()
 def secret(
     key_id: Annotated[str, typer.Argument(metavar="[ID]", show_default=False)] = "",
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one first.")] = False,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Create a new secret first.")] = False,
 ) -> None:
-    """Show what the webhooks of a key's jobs are signed with; without ID, those of jobs that no key submitted."""
+    """Show the signing secret of a key's webhooks; without ID, that of jobs without a key."""
     settings = _settings()
     if key_id and key_id not in {key.id for key in _keyring(settings).list()}:
         raise UnknownKeyError(f"there is no key {key_id}")
@@ -116,7 +113,7 @@ def secret(
     typer.echo(newest)
     if rotate and others:
         hours = OVERLAP / 3600
-        typer.echo(f"For {hours:.0f} hours the one before signs as well, so that receivers can be changed.", err=True)
+        typer.echo(f"The old secret signs as well for {hours:.0f} hours, so that receivers can be updated.", err=True)
 
 
 def _settings() -> Settings:
@@ -132,7 +129,7 @@ def _secrets(settings: Settings) -> WebhookSecrets:
 
 
 def run(arguments: list[str]) -> None:
-    """The commands' entry: what can go wrong is a sentence and status 1.
+    """Run the commands; an expected error is one sentence and status 1.
 
     Raises:
         SystemExit: always, as commands do.
@@ -140,8 +137,11 @@ def run(arguments: list[str]) -> None:
     try:
         app(arguments, prog_name="svd-service keys")
     except UnavailableError as error:
-        raise SystemExit(f"{error}\nThe keys are in Redis: is the service running, and REDIS_URL the same?") from None
-    except (ConfigurationError, ConfiguredSecretError, InvalidParameterError, UnknownKeyError) as error:
+        raise SystemExit(
+            f"{error}\nThe keys are in the service's Redis: is the service running? If it was started elsewhere, set "
+            "REDIS_URL, or SVD_DATA_DIR to its data folder."
+        ) from None
+    except (StackError, ConfigurationError, ConfiguredSecretError, InvalidParameterError, UnknownKeyError) as error:
         raise SystemExit(str(error)) from None
 
 

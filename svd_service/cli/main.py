@@ -1,6 +1,6 @@
 """The `svd-service` command: the client's commands, and those that run the service.
 
-The latter's imports happen when they are called, so that the client installs and starts without the server's packages.
+The latter import the server when they are called, so that the client installs and starts without its packages.
 """
 
 import sys
@@ -9,7 +9,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from svd_service.cli import generate, jobs
+from svd_service import __version__
+from svd_service.cli import generate, jobs, models
 from svd_service.cli.display import explained
 from svd_service.client.errors import ClientError
 
@@ -18,13 +19,31 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # no boxes: they break paths and addresses in the middle
-    help="A picture goes in, a short video comes out: Stable Video Diffusion as a service.",
+    help="Makes short videos from images: Stable Video Diffusion as a service.",
 )
 app.command()(generate.generate)
 app.command()(jobs.status)
 app.command("list")(jobs.list_jobs)
+app.command()(jobs.download)
 app.command()(jobs.cancel)
+app.command()(jobs.delete)
 app.command()(jobs.watch)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"svd-service {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Make short videos from images: Stable Video Diffusion as a service."""
 
 
 @app.command()
@@ -52,7 +71,7 @@ def doctor() -> None:
 
 @app.command()
 def exporter() -> None:
-    """Serve what Redis knows of the workers' doings to Prometheus."""
+    """Serve the workers' metrics to Prometheus."""
     try:
         from svd_service.telemetry import exporter as prometheus  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -72,7 +91,7 @@ def flower() -> None:
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def keys(context: typer.Context) -> None:
-    """Make, list and revoke API keys: `svd-service keys --help`."""
+    """Create, list and revoke API keys: `svd-service keys --help`."""
     try:
         from svd_service.cli import keys as commands_of_keys  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -81,7 +100,7 @@ def keys(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Entry point: an error of the client's is a sentence, not a traceback."""
+    """Entry point: an error of the client is printed as one sentence, without a traceback."""
     try:
         app()
     except ClientError as error:

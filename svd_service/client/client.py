@@ -198,6 +198,15 @@ class Client:
             part.unlink(missing_ok=True)
         return target
 
+    def models(self) -> list[dict[str, Any]]:
+        """The models that the service offers, the default first: name, description, defaults, bounds, profiles.
+
+        Raises:
+            UnreachableError, UnavailableError: as `status` does.
+        """
+        found: list[dict[str, Any]] = self._get("/models").json()["models"]
+        return found
+
     def health(self) -> dict[str, Any]:
         """What the service says of itself, also when that is nothing good. Asked once, without patience.
 

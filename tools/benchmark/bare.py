@@ -13,6 +13,7 @@ The calls:
   service's own encoder settings, in a thread.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -102,7 +103,11 @@ def _arguments(wanted: Parameters) -> dict[str, Any]:
 
 def main() -> None:
     """Serve orders until there are no more."""
-    pipe, wanted = load(sys.argv[1]), Parameters.from_dict(json.loads(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a folder in diffusers' layout, or a hub id")
+    parser.add_argument("parameters", help="a job's parameters as JSON")
+    arguments = parser.parse_args()
+    pipe, wanted = load(arguments.model), Parameters.from_dict(json.loads(arguments.parameters))
     # Libraries print; the answers have a way of their own.
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"ready": True, "threads": torch.get_num_threads()}), file=answers, flush=True)

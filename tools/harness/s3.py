@@ -4,6 +4,7 @@ By itself it believes every signature; `Server` checks them against botocore's, 
 forgets everything when it ends.
 """
 
+import argparse
 import json
 import math
 import os
@@ -127,4 +128,7 @@ def serve(address: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address")
+    parser.add_argument("port", type=int)
+    serve(**vars(parser.parse_args()))

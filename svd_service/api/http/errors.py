@@ -107,7 +107,11 @@ def _refuse(error: errors.RefusedError | errors.QueueFullError) -> ResponseRetur
 
 
 def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:
-    return _refuse(errors.ImageTooLargeError("the request is larger than the service accepts"))
+    return _refuse(
+        errors.ImageTooLargeError(
+            f"the request is larger than the {jobs().settings.max_upload_bytes / 1e6:g} MB that an image may have"
+        )
+    )
 
 
 def _present_http(error: HTTPException) -> ResponseReturnValue:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from svd_service.cli.up import registry
 from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.process import Part
 from svd_service.config import Settings
@@ -74,10 +75,16 @@ def redis_of(settings: Settings) -> OwnRedis | None:
 
 
 def with_running_redis(settings: Settings) -> Settings:
-    """`settings` with the Redis that an `up` on the same data folder has started, where they name none."""
+    """`settings` with the Redis of a running `up`, where they name none: of this data folder, else of this machine.
+
+    Raises:
+        StackError: several run on this machine, none of them on this data folder.
+    """
     note = settings.data_dir / "redis" / URL_NOTE
-    if settings.redis_url or settings.redis_host or not note.is_file():
+    if settings.redis_url or settings.redis_host:
         return settings
+    if not note.is_file():
+        return registry.of_running(settings)
     return msgspec.structs.replace(settings, redis_url=note.read_text().strip())
 
 

@@ -1,6 +1,8 @@
 """The command line, against a stand-in on a real socket."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,8 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from svd_service import __version__
 from svd_service.cli.main import app
-from svd_service.client import ClientError
+from svd_service.client import ClientError, UnreachableError
 from tools.harness.local import free_port
 from tools.harness.stand_in import JOB, Answer, StandIn, refusal, stream, told
 
@@ -63,9 +66,26 @@ def test_a_format_may_be_said(willing: StandIn, cat: Path, tmp_path: Path) -> No
     willing.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
     assert run(willing, "generate", cat, cat, "-o", tmp_path / "folder", "--format", "gif").exit_code == 0
     assert {path.name for path in (tmp_path / "folder").iterdir()} == {"cat.gif", "cat-2.gif"}
-    assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "mp4").exit_code == 0
-    assert (tmp_path / "o.gif").read_bytes() == b"a video"
-    assert run(willing, "generate", cat, "-o", tmp_path / "o.gif", "--format", "avi").exit_code == 2
+    assert run(willing, "generate", cat, "-o", tmp_path / "o", "--format", "gif").exit_code == 0
+    assert (tmp_path / "o").read_bytes() == b"a gif"
+
+
+@pytest.mark.parametrize(
+    ("out", "form", "words"),
+    [
+        ("o.avi", None, "cannot write .avi"),
+        ("o.gif", "webp", "does not end in .webp"),
+        ("o.mp4", "avi", "avi"),
+        ("o", None, "no ending"),
+    ],
+)
+def test_a_file_that_cannot_be_written_so_is_rejected_before_the_image_is_sent(
+    willing: StandIn, cat: Path, tmp_path: Path, out: str, form: str | None, words: str
+) -> None:
+    result = run(willing, "generate", cat, "-o", tmp_path / out, *(["--format", form] if form else []))
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert willing.asked == []
 
 
 def test_a_service_that_does_not_know_the_format_fails_with_the_message_of_the_service(
@@ -82,7 +102,7 @@ def test_several_pictures_need_a_folder_which_is_made(willing: StandIn, cat: Pat
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["cat-2.mp4", "cat.mp4"]
     refused = run(willing, "generate", cat, cat, "-o", cat)
     assert refused.exit_code == 2
-    assert "is no folder" in refused.stderr
+    assert "is not a folder" in refused.stderr
 
 
 def test_all_parameters_reach_the_service(willing: StandIn, cat: Path, tmp_path: Path) -> None:
@@ -135,6 +155,7 @@ def test_one_bad_picture_does_not_keep_the_others_from_their_videos(
     result = run(willing, "generate", cat, cat, "-o", tmp_path / "videos")
     assert result.exit_code == 1
     assert f"{cat}: this is no picture" in result.stderr
+    assert result.stderr.count("this is no picture") == 1
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["cat-2.mp4"]
 
 
@@ -142,14 +163,14 @@ def test_a_service_that_asks_for_a_key_is_asked_once(service: StandIn, cat: Path
     service.answer("POST /generate", refusal(401, "unauthorized", "an API key is needed"))
     result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")
     assert result.exit_code == 1
-    assert result.stderr.endswith("an API key is needed: say yours with --api-key, or in SVD_API_KEY\n")
+    assert result.stderr.endswith("an API key is needed: give yours with --api-key or SVD_API_KEY\n")
     assert service.count("POST /generate") == 1
 
 
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        ({"status": "ok", "workers_ready": 0}, "No worker is ready yet: what is sent waits until one is."),
+        ({"status": "ok", "workers_ready": 0}, "No worker is ready yet: jobs wait until one is."),
         ({"status": "unavailable", "message": "Redis is away"}, "The service is unavailable: Redis is away"),
     ],
 )
@@ -165,7 +186,7 @@ def test_a_job_that_failed_says_why(willing: StandIn, cat: Path, tmp_path: Path)
     willing.answer(f"GET /status/{JOB}", told("failed", error={"code": "timeout", "message": "it took too long"}))
     result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4")
     assert result.exit_code == 1
-    assert "failed: it took too long" in result.stderr
+    assert result.stderr.count("it took too long") == 1
     assert not (tmp_path / "o.mp4").exists()
 
 
@@ -193,7 +214,7 @@ def test_nobody_there_is_said_at_once(cat: Path) -> None:
     command = [sys.executable, "-m", "svd_service", "generate", str(cat), "--server", f"http://127.0.0.1:{free_port()}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "Nobody answers" in done.stderr
+    assert "Cannot connect" in done.stderr
     assert "svd-service up" in done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - began < 40  # not after the minute for which an answer is waited for
@@ -220,11 +241,11 @@ def test_ctrl_c_cancels_the_jobs(willing: StandIn, cat: Path, tmp_path: Path) ->
     assert willing.count(f"DELETE /jobs/{JOB}") == 1
 
 
-def test_ctrl_c_says_how_to_look_at_a_job_that_cannot_be_cancelled(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(willing: StandIn, cat: Path, tmp_path: Path) -> None:
     willing.answer(f"DELETE /jobs/{JOB}", refusal(400, "no", "not today"))
     exit_status, stderr = interrupted(willing, cat, tmp_path / "o.mp4")
     assert exit_status == 130
-    assert f"svd-service status {JOB}" in stderr
+    assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'}" in stderr
 
 
 def test_the_time_left_is_told(willing: StandIn, cat: Path, tmp_path: Path) -> None:
@@ -262,7 +283,7 @@ def test_cancelling_says_what_becomes_of_each_job(willing: StandIn) -> None:
     willing.answer(f"DELETE /jobs/{JOB}", told("started", cancel_requested=True))
     result = run(willing, "cancel", JOB, "other")
     assert result.exit_code == 1
-    assert f"{JOB}: is being cancelled" in result.stdout
+    assert f"{JOB}: being cancelled" in result.stdout
     assert "other:" in result.stderr
 
 
@@ -299,3 +320,92 @@ def test_the_server_may_come_from_the_environment(
     monkeypatch.setenv("SVD_SERVER", willing.url)
     result = CliRunner().invoke(app, ["generate", str(cat), "-o", str(tmp_path / "o.mp4")])
     assert result.exit_code == 0, result.output
+
+
+def test_an_invalid_parameter_is_reported_once_for_all_images(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    willing.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be at most 30", parameter="fps"))
+    result = run(willing, "generate", cat, cat, cat, "-o", tmp_path / "folder", "--fps", "99")
+    assert result.exit_code == 1
+    assert result.stderr.count("fps must be at most 30") == 1
+    assert willing.count("POST /generate") == 1
+
+
+def test_when_the_service_goes_away_the_message_leads_to_the_video(
+    willing: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise UnreachableError(f"{willing.url}: connection refused")
+
+    target = tmp_path / "my out.mp4"
+    with monkeypatch.context() as patch:
+        patch.setattr("svd_service.client.client.Client.status", away)
+        result = run(willing, "generate", cat, "-o", target)
+    assert result.exit_code == 1
+    assert "Cannot connect" in result.stderr
+    later = re.search(r"svd-service (download .*)", result.stderr)
+    assert later
+    again = CliRunner().invoke(app, shlex.split(later[1]))
+    assert again.exit_code == 0, again.output
+    assert target.read_bytes() == b"a video"
+
+
+def test_a_video_is_downloaded(willing: StandIn, tmp_path: Path) -> None:
+    willing.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
+    assert run(willing, "download", JOB, "-o", tmp_path).stdout == f"{tmp_path / JOB}.mp4\n"
+    assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"a video"
+    assert run(willing, "download", JOB, "-o", tmp_path / "x.gif").exit_code == 0
+    assert (tmp_path / "x.gif").read_bytes() == b"a gif"
+    assert run(willing, "download", JOB, "-o", tmp_path / "x.gif", "--format", "webp").exit_code == 2
+
+
+def test_a_video_that_is_not_ready_is_not_a_file(willing: StandIn, tmp_path: Path) -> None:
+    willing.answer(f"GET /results/{JOB}", refusal(409, "not_ready", "the job has no result", state="started"))
+    result = run(willing, "download", JOB, "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 1
+    assert "--wait" in str(result.exception)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_download_may_wait(willing: StandIn, tmp_path: Path) -> None:
+    willing.answer(f"GET /jobs/{JOB}/events", stream({"status": "started"}, {"status": "finished"}))
+    assert run(willing, "download", JOB, "--wait", "-o", tmp_path / "out.mp4").exit_code == 0
+    assert (tmp_path / "out.mp4").read_bytes() == b"a video"
+
+
+def test_only_ended_jobs_are_deleted(willing: StandIn) -> None:
+    willing.answer(f"DELETE /jobs/{JOB}", Answer(b"", status=204))
+    assert run(willing, "delete", JOB, "--yes").stdout == f"{JOB}: deleted\n"
+    willing.answer(f"GET /status/{JOB}", told("started"))
+    result = run(willing, "delete", JOB, "--yes")
+    assert (result.exit_code, willing.count(f"DELETE /jobs/{JOB}")) == (1, 1)
+    assert "cancel it first" in result.stderr
+    assert CliRunner().invoke(app, ["delete", JOB, "--server", willing.url], input="n\n").exit_code == 1
+    assert willing.count(f"DELETE /jobs/{JOB}") == 1
+
+
+def test_the_models_of_the_service_are_shown(willing: StandIn) -> None:
+    defaults = {"width": 1024, "height": 576, "num_frames": 25}
+    models = [{"name": "svd-xt", "defaults": defaults, "profiles": {"exact": {}, "draft": {}}}]
+    willing.answer("GET /models", Answer(json.dumps({"models": models}).encode()))
+    assert re.search(r"svd-xt +1024x576 +25 +exact, draft", run(willing, "models").stdout)
+    assert json.loads(run(willing, "models", "--json").stdout) == models
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"svd-service {__version__}\n"
+
+
+def test_a_list_fits_80_columns_with_whole_ids_and_the_zone(willing: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1")
+    time.tzset()
+    error = {"code": "timeout", "message": "it took much longer than the service allows for one attempt"}
+    jobs = [{"task_id": JOB, "status": "failed", "error": error, "created_at": "2026-01-02T03:04:05Z"}]
+    willing.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": jobs, "next": None}).encode()))
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(willing, "list").stdout.splitlines()
+    monkeypatch.undo()
+    time.tzset()
+    assert max(map(len, lines)) <= 80
+    assert JOB in lines[1]
+    assert "2026-01-02 04:04 CET" in lines[1]
+    assert len(lines) == 2

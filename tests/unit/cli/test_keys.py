@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from svd_service.cli import keys
-from svd_service.cli.up import processes
+from svd_service.cli.up import processes, registry
+from svd_service.cli.up.preflight import only_one
 from svd_service.config import Settings
 from svd_service.ledger.api_keys import Keyring, digest_of, warning_if_open
 from svd_service.webhooks.signing import WebhookSecrets
@@ -31,8 +32,8 @@ def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
     said = run("create", "ann", "--priority", "1")
     secret = re.search(r"sk-svd-\S+", said)
     assert secret
-    assert "It is the first" in said
-    assert "It is the first" not in run("create", "bob")
+    assert "It is the first one" in said
+    assert "It is the first one" not in run("create", "bob")
     keyring = Keyring(redis_client, settings)
     ann = keyring.identify(secret[0])
     assert ann
@@ -58,7 +59,7 @@ def test_webhooks_of_a_key_have_a_place_and_a_secret_that_can_be_changed(run, re
     assert "https://example.com/" in run("list")
     assert "pw" not in run("list")
     assert "example.org" in run("webhook", ann.id, "https://example.org/")
-    assert "nowhere" in run("webhook", ann.id)
+    assert "none" in run("webhook", ann.id)
     assert [key.webhook_url for key in Keyring(redis_client, settings).list()] == [""]
     assert run("secret", ann.id).strip() == secret[0]
     rotated = run("secret", ann.id, "--rotate")
@@ -94,6 +95,26 @@ def test_the_redis_of_an_up_on_this_data_folder_is_found(make_settings: Callable
     assert processes.with_running_redis(settings).redis == started.url
     named = make_settings(REDIS_URL="redis://example/0")
     assert processes.with_running_redis(named) is named
+
+
+def test_the_redis_of_a_running_up_is_found_from_another_folder(
+    redis_url: str, redis_client, settings, make_settings, monkeypatch, tmp_path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    service = make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=str(tmp_path / "data"))
+    with only_one(service.data_dir):
+        registry.note(service)
+        CliRunner().invoke(keys.app, ["create", "ann"], catch_exceptions=False)
+        assert [key.name for key in Keyring(redis_client, settings).list()] == ["ann"]
+        other = make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=str(tmp_path / "other"))
+        with only_one(other.data_dir):
+            registry.note(other)
+            with pytest.raises(SystemExit, match="set SVD_DATA_DIR to one of"):
+                keys.run(["list"])
+    # Stopped services do not count.
+    assert registry.of_running(make_settings(SVD_DATA_DIR=str(elsewhere / "data"))).redis_url is None
 
 
 @pytest.mark.parametrize(

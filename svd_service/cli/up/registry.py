@@ -1,0 +1,70 @@
+"""Which `svd-service up` runs on this machine, so that `svd-service keys` finds its Redis from any folder.
+
+Each `up` leaves a note, readable by its user alone, in the user's state folder. A note counts while the lock of its
+data folder is held, which ends with the process however it ends.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from svd_service.cli.up.preflight import StackError
+from svd_service.config import Settings
+
+#: Settings that a command needs to reach the same keys.
+_NOTED = ("redis_url", "redis_host", "redis_port", "namespace")
+
+
+def note(settings: Settings) -> None:
+    """Note that an `up` with these settings runs, `redis_url` being that of its Redis. Without a home, do nothing."""
+    data_dir = settings.data_dir.resolve()
+    content = {"data_dir": str(data_dir), **{name: getattr(settings, name) for name in _NOTED}}
+    path = _folder() / f"{hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]}.json"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # the URL may hold a password
+        path.write_text(json.dumps(content))
+
+
+def of_running(settings: Settings) -> Settings:
+    """`settings` with the Redis and the namespace of the one `up` that runs on this machine; as they are if none does.
+
+    Raises:
+        StackError: several run.
+    """
+    running = [content for content in _notes() if _is_locked(Path(content["data_dir"]))]
+    if len(running) > 1:
+        folders = ", ".join(content["data_dir"] for content in running)
+        raise StackError(f"several services run on this machine: set SVD_DATA_DIR to one of {folders}")
+    if not running:
+        return settings
+    return msgspec.structs.replace(settings, **{name: running[0][name] for name in _NOTED})
+
+
+def _notes() -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(_folder().glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            content = json.loads(path.read_text())
+            found.append({name: content[name] for name in ("data_dir", *_NOTED)})
+    return found
+
+
+def _is_locked(data_dir: Path) -> bool:
+    with contextlib.suppress(OSError), (data_dir / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "svd-service" / "running"
