@@ -115,7 +115,8 @@ def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None
         if image_job.error:
             _complain(terminal, f"{image_job.image}: {image_job.error}")
         elif not image_job.done and image_job.job:
-            later = f"svd-service download {image_job.job.id} --wait -o {shlex.quote(str(image_job.target))} --server {server}"
+            out = shlex.quote(str(image_job.target))
+            later = f"svd-service download {image_job.job.id} --wait -o {out} --server {server}"
             _complain(terminal, f"{image_job.image}: its job is not cancelled. To get the video later: {later}")
     if any(image_job.job and not image_job.job.trained for image_job in image_jobs):
         _complain(terminal, "The service's model has untrained weights: its videos are noise.")

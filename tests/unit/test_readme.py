@@ -38,7 +38,7 @@ def test_the_curl_lines_typed_at_once_end_with_the_video(tmp_path: Path) -> None
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     sorted(
