@@ -43,7 +43,6 @@ def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledg
     expect(page.get_by_label("Model")).to_have_value("other")
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["desktop", "phone"])
 def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str):
     window = visit(stack, kind)
