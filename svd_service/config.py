@@ -344,6 +344,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         Seconds, Meta(description="Seconds after its first try in which a webhook is tried again.")
     ] = 86_400
 
+    # Dialects
+    openai_models: Annotated[
+        str,
+        Meta(
+            pattern=r"^([^,]+(,[^,]+)*)?$",
+            description="Names that `GET /v1/models` lists beside the served models, separated by commas. Requests "
+            "with one of them get the default model.",
+        ),
+    ] = "sora-2,sora-2-pro"
+
     # The web process
     bind: Annotated[str, Meta(description="Address and port of the HTTP API (gunicorn).")] = "127.0.0.1:8000"
     api_processes: Annotated[int, Meta(ge=1, description="Processes of gunicorn.")] = 2

@@ -19,10 +19,11 @@ from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.ledger.client import connect
 from svd_service.outbound import Exchange, RefusedURLError, TooLateError, is_public, target_of, within
-from svd_service.presentation import WebhookEvent, shown_url
+from svd_service.presentation import shown_url
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.webhooks.outbox import Delivery, Outbox
+from svd_service.webhooks.payload import event_of
 from svd_service.webhooks.signing import Message, WebhookSecrets, message_id, pause_after
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def courier(settings: Settings) -> Courier:
 
 def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
     """POST what is to be told, once, signed with each of `keys`. No redirect is followed."""
-    event = WebhookEvent.of(message_id(delivery.job.id), delivery.type, delivery.job)
+    event = event_of(message_id(delivery.job.id), delivery.type, delivery.job)
     message = Message(event.id, msgspec.json.encode(event))
     parts = urlsplit(delivery.url)
     headers = {

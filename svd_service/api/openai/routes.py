@@ -32,6 +32,9 @@ blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 POLL_AFTER: Final = 1_000
 POLL_BOUNDS: Final = (500, 10_000)
 
+#: Another name of `input_reference`, which some clients use.
+ALIAS: Final = "image_reference"
+
 #: Room beside the picture, in bytes, for the other fields of a request; a prompt may have 32,000 characters.
 OVERHEAD: Final = 262_144
 
@@ -146,15 +149,15 @@ def content(video_id: str) -> Response:
 @blueprint.get("/models")
 @describe("openai", {200: Answer("The models.", ModelList)}, error=OpenAIError)
 def list_models() -> Response:
-    """The models that are served, that of requests which name none first."""
-    return jsonify(ModelList(data=[ModelCard(id=model.name) for model in jobs().models()]))
+    """The models that are served, the default first, then the names of OpenAI's that stand for it."""
+    return jsonify(ModelList(data=[ModelCard(id=name) for name in _model_names()]))
 
 
 @blueprint.get("/models/<path:model>")
 @describe("openai", {200: Answer("The model.", ModelCard)}, error=OpenAIError, errors={404: "There is no such model."})
 def retrieve_model(model: str) -> Response:
-    """One of the models that are served."""
-    if jobs().find_model(model) is None:
+    """One of the models that are served, or a name that stands for the default."""
+    if model not in _model_names():
         raise NotFound(f"there is no model {model}")
     return jsonify(ModelCard(id=model))
 
@@ -198,6 +201,12 @@ def _model(form: VideoForm) -> Model:
     return jobs().find_model(form.model or None) or jobs().model
 
 
+def _model_names() -> list[str]:
+    """Names that `create` takes: of the models that are served, and the aliases of the settings."""
+    aliases = (name.strip() for name in jobs().settings.openai_models.split(","))
+    return list(dict.fromkeys([*(model.name for model in jobs().models()), *filter(None, aliases)]))
+
+
 def _let_data_urls_in() -> None:
     """Base64 makes four characters of three bytes."""
     most = jobs().settings.max_upload_bytes * 4 // 3 + OVERHEAD
@@ -205,14 +214,27 @@ def _let_data_urls_in() -> None:
 
 
 def _fields() -> dict[str, Any]:
-    """The fields of a form or of a JSON object; a form writes `{image_url: …}` as `input_reference[image_url]`."""
-    if request.is_json:
-        body = request.get_json(silent=True)
-        if not isinstance(body, dict):
-            raise BadRequest("the request's body must be a JSON object")
-        return {name: value for name, value in body.items() if value is not None}
-    fields = forms.form_fields()
-    for part in ("image_url", "file_id"):
-        if (value := fields.pop(f"{reference.FIELD}[{part}]", None)) is not None:
-            fields.setdefault(reference.FIELD, {part: value})
+    """The fields of a form or of a JSON object, under their names in `VideoForm`."""
+    fields = _json_fields() if request.is_json else _form_fields()
+    if (value := fields.pop(ALIAS, None)) is not None:
+        fields.setdefault(reference.FIELD, value)
+    return fields
+
+
+def _json_fields() -> dict[str, Any]:
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise BadRequest("the request's body must be a JSON object")
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _form_fields() -> dict[str, Any]:
+    """Those of a form, which writes `{image_url: …}` as `input_reference[image_url]` and an empty object as `{}`."""
+    fields: dict[str, Any] = forms.form_fields()
+    for name in (reference.FIELD, ALIAS):
+        for part in ("image_url", "file_id"):
+            if (value := fields.pop(f"{name}[{part}]", None)) is not None:
+                fields.setdefault(name, {part: value})
+    if fields.get("extra_body") == "{}":
+        del fields["extra_body"]
     return fields

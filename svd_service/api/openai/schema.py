@@ -12,6 +12,7 @@ from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
 from svd_service.parameters import Parameters
 from svd_service.presentation import WebhookView
+from svd_service.webhooks.payload import DIALECT, OPENAI
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
@@ -27,14 +28,21 @@ STATUSES: Final[dict[State, Status]] = {
     State.CANCELLED: "failed",
 }
 
-#: The names under which a job's notes hold what was said to be ignored.
+#: The names under which a job's notes hold values that do not influence the video.
 PROMPT: Final = "prompt"
 MODEL: Final = "openai_model"
+NEGATIVE_PROMPT: Final = "negative_prompt"
+GUIDANCE_SCALE: Final = "guidance_scale"
 
 #: Width and height in pixels, as a caller writes them.
 SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
 
-NO_TEXT: Final = "Stable Video Diffusion takes no text: the prompt was recorded and has no part in the video."
+#: Warnings about recorded values, by the name of the note.
+NO_EFFECT: Final = {
+    PROMPT: "Stable Video Diffusion takes no text: the prompt was recorded and does not influence the video.",
+    NEGATIVE_PROMPT: "Stable Video Diffusion takes no text: the negative prompt does not influence the video.",
+    GUIDANCE_SCALE: "guidance_scale is guidance by text and has no effect here: use max_guidance_scale.",
+}
 
 
 @takes_parameters()
@@ -73,12 +81,35 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
 
+    negative_prompt: (
+        Annotated[str, Meta(max_length=32_000, description="Recorded, without effect, as `prompt`.")] | UnsetType
+    ) = UNSET
+    guidance_scale: (
+        Annotated[float, Meta(description="Recorded, without effect: SVD's are `min_` and `max_guidance_scale`.")]
+        | UnsetType
+    ) = UNSET
+    n: Annotated[int, Meta(ge=1, le=1, description="One video per request.")] = 1
+    num_outputs_per_prompt: Annotated[int, Meta(ge=1, le=1, description="One video per request.")] = 1
+    user: Annotated[str, Meta(max_length=512, description="Accepted, without effect.")] | UnsetType = UNSET
+    generate_audio: Annotated[bool, Meta(description="Only `false`: SVD makes no sound.")] = False
+    extra_body: (
+        Annotated[
+            dict[str, Any],
+            Meta(max_length=0, description="Accepted if empty: clients merge its content into the body themselves."),
+        ]
+        | UnsetType
+    ) = UNSET
+
     def request_to(self, model: Model) -> Request:
         """The video that the caller asks for, with `seconds` and `size` in the terms of `model`.
 
         Raises:
-            InvalidParameterError: `seconds` or `size` is beyond the model, or contradicts another parameter.
+            InvalidParameterError: the model cannot make such a video, or a parameter contradicts another.
         """
+        if self.generate_audio:
+            raise InvalidParameterError(
+                "generate_audio", "generate_audio: Stable Video Diffusion makes no sound; send false"
+            )
         parameters = self.parameters()
         if self.seconds is not UNSET:
             parameters["num_frames"] = _frames(self.seconds, parameters, model)
@@ -87,9 +118,15 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         return video_request(parameters, model=model.name)
 
     def notes(self) -> dict[str, str]:
-        """What is remembered with the job, though the video does not depend on it."""
-        said = {PROMPT: self.prompt, MODEL: self.model}
-        return {name: value for name, value in said.items() if value is not UNSET}
+        """Values that are recorded with the job and do not influence the video."""
+        values: dict[str, Any] = {
+            PROMPT: self.prompt,
+            MODEL: self.model,
+            NEGATIVE_PROMPT: self.negative_prompt,
+            GUIDANCE_SCALE: self.guidance_scale,
+            DIALECT: OPENAI,
+        }
+        return {name: str(value) for name, value in values.items() if value is not UNSET}
 
 
 class VideosQuery(Struct, kw_only=True):
@@ -230,7 +267,10 @@ def _error(job: Job) -> VideoError | None:
 def _warnings(job: Job) -> list[str]:
     asked, used = job.notes.get(MODEL), job.model["name"]
     unserved = f"The model {asked!r} is not served here: the video is made by {used}."
-    return [*([NO_TEXT] if PROMPT in job.notes else []), *([unserved] if asked and asked != used else [])]
+    return [
+        *(text for name, text in NO_EFFECT.items() if name in job.notes),
+        *([unserved] if asked and asked != used else []),
+    ]
 
 
 def _frames(seconds: float, parameters: Parameters, model: Model) -> int:

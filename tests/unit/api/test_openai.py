@@ -187,10 +187,10 @@ def test_contents_come_in_all_variants(http, jobs, create, finish):
     assert http.get(f"/results/{video_id}/spritesheet", buffered=True).data == b"sheet"
 
 
-def test_a_video_past_its_time_stays_completed_and_has_no_content(http, jobs, create, finish):
+def test_a_video_past_its_time_stays_completed_and_has_no_content(http, create, finish, redis_client):
     video_id = create().json["id"]
     finish(video_id)
-    jobs.ledger._redis.hset(f"svd:job:{video_id}", "expires", "1")
+    redis_client.hset(f"svd:job:{video_id}", "expires", "1")
     assert http.get(f"/v1/videos/{video_id}").json["status"] == "completed"
     answer = http.get(f"/v1/videos/{video_id}/content")
     assert (answer.status_code, answer.json["error"]["code"]) == (410, "expired")
@@ -293,8 +293,10 @@ def test_an_idempotency_key_gives_the_same_job(http, photo):
 
 def test_the_models_are_listed_as_the_clients_know_them(http):
     card = {"id": "nano", "object": "model", "created": 0, "owned_by": "svd-service"}
-    assert http.get("/v1/models").json == {"object": "list", "data": [card]}
+    cards = [card, {**card, "id": "sora-2"}, {**card, "id": "sora-2-pro"}]
+    assert http.get("/v1/models").json == {"object": "list", "data": cards}
     assert http.get("/v1/models/nano").json == card
+    assert http.get("/v1/models/sora-2-pro").json == cards[2]
     unknown = http.get("/v1/models/org/other")
     assert (unknown.status_code, unknown.json["error"]["type"]) == (404, "invalid_request_error")
     assert "there is no model org/other" in unknown.json["error"]["message"]
@@ -435,3 +437,30 @@ def test_a_list_of_formats_may_be_json(http, photo):
     answer = http.post("/v1/videos", json=body)
     assert answer.json["parameters"]["formats"] == ["webp", "zip"]
     assert http.post("/v1/videos", json=body | {"formats": ["avi"]}).status_code == 422
+
+
+def test_fields_that_change_nothing_are_accepted(create):
+    fields = {"n": "1", "num_outputs_per_prompt": "1", "user": "ann", "generate_audio": "false", "extra_body": "{}"}
+    assert create(**fields).json["status"] == "queued"
+
+
+def test_guidance_by_text_is_recorded_with_a_warning(create):
+    warnings = " ".join(create(negative_prompt="blurry", guidance_scale="7.5").json["warnings"])
+    assert "negative prompt" in warnings
+    assert "guidance_scale" in warnings
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", "2"), ("generate_audio", "true"), ("negativ_prompt", "x")])
+def test_fields_that_cannot_be_honored_are_rejected(http, photo, name, value):
+    data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), name: value}
+    answer = http.post("/v1/videos", data=data)
+    assert (answer.status_code, answer.json["error"]["param"]) == (422, name)
+
+
+def test_the_image_may_be_called_image_reference(http, photo):
+    as_file = http.post("/v1/videos", data={"prompt": "x", "image_reference": (io.BytesIO(photo), "upload")})
+    assert as_file.status_code == 200, as_file.text
+    as_object = {"prompt": "x", "image_reference": {"image_url": data_url(photo)}}
+    assert http.post("/v1/videos", json=as_object).status_code == 200
+    in_a_form = {"prompt": "x", "image_reference[image_url]": data_url(photo)}
+    assert http.post("/v1/videos", data=in_a_form).status_code == 200

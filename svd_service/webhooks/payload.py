@@ -1,0 +1,49 @@
+"""The body of a webhook, in the shape of the dialect in which the job was submitted."""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from svd_service.jobs.job import Job
+from svd_service.presentation import WebhookEvent
+
+#: Name of the note that says in which dialect a job was submitted, and its value for OpenAI's Videos API.
+DIALECT: Final = "dialect"
+OPENAI: Final = "openai"
+
+#: OpenAI's names for the ends of a video. It has none for a cancelled one, whose status is `failed` there, too.
+_OPENAI_TYPES: Final[dict[str, Literal["video.completed", "video.failed"]]] = {
+    "job.finished": "video.completed",
+    "job.failed": "video.failed",
+    "job.cancelled": "video.failed",
+}
+
+
+class VideoEventData(Struct):
+    """Which video the event is about."""
+
+    id: str
+
+
+class VideoEvent(Struct, kw_only=True):
+    """The payload of a webhook of a job that was submitted at `/v1/videos`, as `client.webhooks.unwrap` expects it.
+
+    `created_at` is when the job ended, in seconds since the epoch.
+    """
+
+    id: str
+    object: Literal["event"] = "event"
+    created_at: int
+    type: Annotated[
+        Literal["video.completed", "video.failed"], Meta(description="A cancelled job's is `video.failed`.")
+    ]
+    data: VideoEventData
+
+
+def event_of(id: str, kind: str, job: Job) -> WebhookEvent | VideoEvent:
+    """The event `kind` (`job.finished`, `job.failed` or `job.cancelled`) of `job`, given as it was at its end."""
+    if job.notes.get(DIALECT) == OPENAI:
+        return VideoEvent(
+            id=id, created_at=int(job.ended_at or 0), type=_OPENAI_TYPES[kind], data=VideoEventData(job.id)
+        )
+    return WebhookEvent.of(id, kind, job)
