@@ -200,3 +200,15 @@ class UnavailableError(JobError):
     """The ledger or the artifacts cannot be reached right now; nothing is known to be lost."""
 
     code = "unavailable"
+
+
+class InvalidOutputError(JobError):
+    """The model computed values that are no numbers (NaN, infinity): the video would be black."""
+
+    code = "invalid_output"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The model computed {what} that are not finite numbers, which would give a black video. Try another seed "
+            "or size; if other jobs fail too, the model's weights are damaged or unfit for this device's precision."
+        )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from svd_service.errors import InvalidOutputError
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
@@ -139,6 +140,7 @@ class Generator:
 
         Raises:
             ValueError: the picture has another mode or size.
+            InvalidOutputError: the model computed NaN or infinity.
             torch.OutOfMemoryError: the device's memory does not suffice, whatever was tried (see `memory`); the
                 generator can be used again.
             torch.AcceleratorError: the device is lost to this process, which can do no more with it.
@@ -153,6 +155,7 @@ class Generator:
                 lambda: self._sample(picture, parameters, on_progress, on_preview),
                 guided=self._guidance(parameters)[1] > 1,
             )
+            _require_finite(latents, "latents")
             frames = self._decode(latents, on_progress)
             yield from frames if Optimization.OVERLAPPED_ENCODING in self.optimizations else list(frames)
         except torch.OutOfMemoryError:
@@ -234,6 +237,7 @@ class Generator:
         vae = self._pipe.vae
         latents = 1 / vae.config.scaling_factor * latents[:size]
         pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
+        _require_finite(pixels, "pixels")
         pixels = (pixels * 0.5 + 0.5).clamp(0, 1)
         if Optimization.DEVICE_UINT8 in self.optimizations:
             pixels = pixels.mul(255).round().to(torch.uint8)
@@ -278,6 +282,12 @@ class _Gate:
         if before is not None:
             before.synchronize()
         return 1
+
+
+def _require_finite(values: torch.Tensor, what: str) -> None:
+    """Reject NaN and infinity: as bytes they are black or white, and look like a video. Reduced on the device."""
+    if not torch.isfinite(values).all():
+        raise InvalidOutputError(what)
 
 
 def _public(source: str) -> str:

@@ -70,6 +70,7 @@ def render(
 
     Raises:
         OSError: a file cannot be written.
+        InvalidOutputError: the model computed NaN or infinity.
         torch.OutOfMemoryError: the device's memory does not suffice; the generator can be used again.
     """
     stopwatch = _Stopwatch(on_progress)

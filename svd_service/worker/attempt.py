@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
-from svd_service.errors import JobError, StaleAttemptError, UnavailableError
+from svd_service.errors import InvalidOutputError, JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome, Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.service import input_name, result_name, variant_name
@@ -342,7 +342,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _failure(error: Exception) -> Failure:
-    if isinstance(error, TimeLimitError | BrokenInputError):
+    if isinstance(error, TimeLimitError | BrokenInputError | InvalidOutputError):
         return Failure(error.code, str(error))
     if _is_out_of_memory(error):
         return Failure("out_of_memory", "The device ran out of memory; ask for fewer frames or a smaller size.")

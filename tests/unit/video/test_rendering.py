@@ -4,14 +4,17 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from svd_service.errors import InvalidOutputError
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Format
@@ -191,3 +194,50 @@ def test_the_file_is_the_same_whether_anybody_looks_on_or_not(
 def test_the_package_alone_brings_no_torch() -> None:
     program = "import sys, svd_service.video; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.fixture
+def broken(generator: Generator) -> Iterator[Callable[[str, float], None]]:
+    """Fills a weight of a part of the model with a value, until the test ends."""
+    parts = {"unet": generator._pipe.unet, "vae": generator._pipe.vae.decoder}
+    weights = {name: next(parameter for parameter in part.parameters()) for name, part in parts.items()}
+    sound = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    def fill(part: str, value: float) -> None:
+        with torch.no_grad():
+            weights[part].fill_(value)
+
+    yield fill
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(sound[name])
+
+
+@pytest.mark.parametrize(("part", "what"), [("unet", "latents"), ("vae", "pixels")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_output_that_is_no_number_is_an_error_and_no_black_video(
+    make: Make, broken: Callable[[str, float], None], part: str, what: str, value: float
+) -> None:
+    broken(part, value)
+    with pytest.raises(InvalidOutputError, match=f"computed {what} that are not finite"):
+        make()
+
+
+def test_a_dark_image_is_no_error(tmp_path: Path, generator: Generator, ask: Ask) -> None:
+    black = Image.new("RGB", (64, 64))
+    assert render(generator, black, ask(), tmp_path / "video", ignore).frames > 0
+
+
+def test_black_frames_that_are_numbers_are_no_error(
+    make: Make, monkeypatch: pytest.MonkeyPatch, generator: Generator
+) -> None:
+    decode = generator._pipe.vae.decode
+
+    def dark(*arguments: Any, **options: Any) -> Any:
+        decoded = decode(*arguments, **options)
+        decoded.sample.fill_(-1)
+        return decoded
+
+    monkeypatch.setattr(generator._pipe.vae, "decode", dark)
+    video, rendering = make()
+    assert (len(video) > 0, rendering.frames) == (True, 3)
