@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 import pytest
+import redis
 
 from svd_service.client import Client
 from tests.samples import IMAGES
@@ -111,7 +114,7 @@ def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path
     subprocess.run([*SERVICE, "generate", str(PICTURE), "-o", str(out), "--server", up.url], check=True)
     with av.open(str(out)) as video:
         assert sum(1 for _ in video.decode(video=0)) == 3
-    for words in ("tiny  (its weights are untrained", up.url, "redis://127.0.0.1:", "flower", "password"):
+    for words in ("tiny  (its weights are untrained", up.url, "redis://:***@127.0.0.1:", "flower", "password"):
         assert words in up.said
 
     second = subprocess.run(
@@ -149,13 +152,39 @@ def test_jobs_and_their_webhooks_outlive_the_death_of_up(up: Up, tmp_path: Path)
     assert up.left() == {}
 
 
-def test_a_part_that_crashes_ends_all_with_its_last_words(up: Up) -> None:
+def test_a_part_that_crashes_is_started_again_and_jobs_go_on(up: Up, tmp_path: Path) -> None:
     process = up.start_and_wait()
-    worker = next(pid for pid, command in sorted(up.left().items()) if "celery" in command)
+    worker = next(pid for pid, command in sorted(up.left().items()) if "svd_service.celery_app" in command)
     os.kill(worker, signal.SIGKILL)
-    assert process.wait(timeout=60) == 1
-    assert "worker ended by itself (status SIGKILL)" in up.said
+    wait_for(lambda: "worker ended by itself (status SIGKILL): restarting" in up.said, 30)
+    with Client(up.url) as client:
+        job = client.submit(PICTURE)
+        client.wait(job.id, timeout=90)
+        assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
     assert up.left() == {}
+
+
+def test_another_user_can_read_nothing(up: Up) -> None:
+    process = up.start_and_wait()
+    data = up.folder / "data"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    readable = [path for path in data.rglob("*") if path.stat().st_mode & 0o077]
+    assert [path for path in readable if path.is_file()] == []
+    url = (data / "redis" / "url").read_text().strip()
+    without_password = urlsplit(url)._replace(netloc=f"127.0.0.1:{urlsplit(url).port}").geturl()
+    with redis.Redis.from_url(without_password) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.keys()
+    environment = up.environment | {"REDIS_URL": url}
+    for command in (
+        (*SERVICE, "keys", "list"),
+        (sys.executable, *["-m", "celery", "-A", "svd_service.celery_app", "status"]),
+    ):
+        done = subprocess.run(command, env=environment, cwd=up.scratch, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_model_that_is_none_is_said_before_anything_starts(up: Up, tmp_path: Path) -> None:

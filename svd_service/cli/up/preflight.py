@@ -32,6 +32,20 @@ def require_packages(*, flower: bool) -> None:
         raise StackError(f"not installed: {', '.join(missing)}. pip install 'svd-service[local]'")
 
 
+def private(data_dir: Path) -> None:
+    """Make the data folder if it is missing, and take it from other users: it holds images, videos, logs and secrets.
+
+    Raises:
+        StackError: it cannot be made, or it is another user's.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if data_dir.stat().st_mode & 0o077:
+            data_dir.chmod(0o700)
+    except OSError as error:
+        raise StackError(f"SVD_DATA_DIR={data_dir}: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for as long as the block lasts. The lock ends with the process, however it ends.

@@ -22,8 +22,11 @@ _PYTHON: Final = (sys.executable, "-P", "-m")
 _CELERY: Final = (*_PYTHON, "celery", "-A", "svd_service.celery_app")
 
 
-#: File in our own Redis' folder that says where it listens: the port is another at every start.
+#: File in our own Redis' folder with its URL: port and password change at every start.
 URL_NOTE: Final = "url"
+
+#: File in the same folder with the part of its configuration that is secret.
+CONFIGURATION: Final = "redis.conf"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ def redis_of(settings: Settings) -> OwnRedis | None:
         return None
     program = redis_program()
     folder = settings.data_dir / "redis"
-    folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    port, password = _free_port(), secrets.token_urlsafe(24)
+    # In a file, since every user of this machine can read a command line, and connect to a port of loopback.
+    _write_private(folder / CONFIGURATION, f"requirepass {password}\n")
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
@@ -67,10 +72,11 @@ def redis_of(settings: Settings) -> OwnRedis | None:
         "maxmemory-policy": "noeviction",
         "save": "",
     }
-    command = (program, *(word for name, value in options.items() for word in (f"--{name}", value)))
-    url = f"redis://127.0.0.1:{port}/0"
-    (folder / URL_NOTE).write_text(f"{url}\n")
-    where = f"{url}  ({Path(program).name}, data in {folder})"
+    words = (word for name, value in options.items() for word in (f"--{name}", value))
+    command = (program, str((folder / CONFIGURATION).resolve()), *words)
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    _write_private(folder / URL_NOTE, f"{url}\n")
+    where = f"{without_password(url)}  ({Path(program).name}, data in {folder})"
     return OwnRedis(Part("redis", command, dict(os.environ), where=where, folder=folder), url)
 
 
@@ -179,6 +185,13 @@ def without_password(url: str) -> str:
     """A Redis URL that may be shown."""
     parts = urlsplit(url)
     return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read, whatever the umask and its permissions before."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _free_port() -> int:

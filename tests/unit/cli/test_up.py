@@ -1,5 +1,6 @@
 """`svd-service up` without the real parts: what is chosen, what is refused, how parts are watched and ended."""
 
+import errno
 import os
 import signal
 import socket
@@ -9,15 +10,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from rich.console import Console
 
-from svd_service.cli.up import Stack, Stop, processes
-from svd_service.cli.up.preflight import StackError, address_of, only_one, require_free, require_packages
+from svd_service.cli.up import processes, up
+from svd_service.cli.up.preflight import StackError, address_of, only_one, private, require_free, require_packages
 from svd_service.cli.up.process import Part, Running
+from svd_service.cli.up.stack import Stack
+from svd_service.cli.up.stop import Stop
+from svd_service.cli.up.supervision import Supervised
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from tools.harness.local import free_port
@@ -199,6 +205,58 @@ def test_two_do_not_share_a_data_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_the_data_folder_is_taken_from_other_users(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "data"
+    private(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o755)
+    private(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_what_up_and_its_parts_write_is_for_this_user_alone(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_settings().data_dir
+    seen = []
+
+    def look(*_: object, **__: object) -> int:
+        seen.append(os.umask(0))
+        os.umask(seen[0])
+        return 0
+
+    monkeypatch.setattr("svd_service.cli.up.Settings.load", make_settings)
+    monkeypatch.setattr("svd_service.cli.up.require_free", lambda *_, **__: None)
+    monkeypatch.setattr("svd_service.cli.up.require_packages", lambda **_: None)
+    monkeypatch.setattr("svd_service.cli.up.Stack.run", look)
+    before = os.umask(0o022)
+    try:
+        assert up() == 0
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    assert seen == [0o077]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_redis_of_our_own_requires_a_password_that_no_other_user_can_read(make_settings: MakeSettings) -> None:
+    folder = make_settings().data_dir / "redis"
+    folder.mkdir(parents=True)
+    (folder / "url").write_text("what an earlier version left")
+    (folder / "url").chmod(0o644)
+    started = [processes.redis_of(make_settings()) for _ in range(2)]
+    urls = [each.url for each in started if each]
+    passwords = [urlsplit(url).password or "" for url in urls]
+    assert len(set(passwords)) == 2
+    assert min(map(len, passwords)) > 30
+    assert (folder / "url").read_text() == f"{urls[1]}\n"
+    for path in (folder / "url", folder / "redis.conf"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for each in started:
+        assert each is not None
+        assert not [word for word in (*each.part.command, each.part.where) if any(one in word for one in passwords)]
+
+
 def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match="SVD_DATA_DIR"), only_one(tmp_path / "file" / "data"):
@@ -354,7 +412,7 @@ def test_it_shows_what_it_started_and_ends_in_order(run: Callable[..., tuple[int
     assert status == 0
     for words in (
         "tiny  (its weights are untrained",
-        "redis://127.0.0.1:",
+        "redis://:***@127.0.0.1:",
         "worker    here",
         "Ready after",
         "Stopping",
@@ -373,11 +431,100 @@ def test_while_it_runs_no_log_grows_long(run: Callable[..., tuple[int, str]], mo
     assert looked_at == {"redis", "worker", "api"}
 
 
-def test_a_part_that_ends_by_itself_ends_all_with_its_last_words(run: Callable[..., tuple[int, str]]) -> None:
+def test_a_part_that_ends_before_all_are_ready_ends_all(
+    run: Callable[..., tuple[int, str]],
+) -> None:
     status, said = run(python("worker", "print('no such model'); raise SystemExit(69)"), seconds=60)
     assert status == 1
     assert "worker ended by itself (status 69)" in said
     assert "no such model" in said
+
+
+def test_a_part_that_ends_later_is_started_again(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    ends_once = f"""
+import pathlib, time
+count = pathlib.Path({str(tmp_path / "count")!r})
+count.write_text((count.read_text() if count.exists() else "") + "x")
+time.sleep(1.5 if len(count.read_text()) == 1 else 60)
+raise SystemExit(7)
+"""
+    status, said = run(python("worker", ends_once), seconds=6)
+    assert status == 0
+    assert "worker ended by itself (status 7): restarting in 1 s." in said
+    assert (tmp_path / "count").read_text() == "xx"
+
+
+def test_a_redis_of_our_own_that_dies_is_started_again_with_its_data(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    kills_redis = f"""
+import pathlib, redis, signal, os, time
+url = pathlib.Path({str(tmp_path / "data" / "redis" / "url")!r}).read_text().strip()
+server = redis.Redis.from_url(url, decode_responses=True)
+server.set("kept", "yes")
+time.sleep(1.5)
+os.kill(server.info("server")["process_id"], signal.SIGKILL)
+while True:
+    try:
+        print(server.get("kept"))
+        break
+    except redis.ConnectionError:
+        time.sleep(0.1)
+time.sleep(60)
+"""
+    status, said = run(python("worker", kills_redis), seconds=8)
+    assert status == 0
+    assert "redis ended by itself (status SIGKILL)" in said
+    assert (tmp_path / "data" / "logs" / "worker.log").read_text() == "yes\n"
+
+
+def test_pauses_between_starts_grow_and_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svd_service.cli.up.supervision.FIRST_PAUSE", 1.0)
+    monkeypatch.setattr("svd_service.cli.up.supervision.LONGEST_PAUSE", 4.0)
+    now = [0.0]
+    monkeypatch.setattr("svd_service.cli.up.supervision.time.monotonic", lambda: now[0])
+    part = Supervised(python("worker", "raise SystemExit(1)"), tmp_path)
+    pauses = []
+    for _ in range(4):
+        while not part.running.ended:
+            time.sleep(0.01)
+        assert "restarting" in str(part.supervise())
+        pauses.append(part.seconds_until_start)
+        now[0] += part.seconds_until_start
+        assert part.supervise() is None
+    assert pauses == [1, 2, 4, 4]
+    while not part.running.ended:
+        time.sleep(0.01)
+
+
+def test_a_part_that_cannot_be_started_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svd_service.cli.up.supervision.FIRST_PAUSE", 0.01)
+    part = Supervised(python("worker", "raise SystemExit(1)"), tmp_path)
+    ended(part.running)
+    part.supervise()
+
+    def full(*_: object) -> Running:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("svd_service.cli.up.supervision.Running", full)
+        time.sleep(0.02)
+        assert "worker cannot be started (No space left on device)" in str(part.supervise())
+    time.sleep(0.05)
+    assert part.supervise() is None
+    assert ended(part.running).status == "1"
+
+
+def test_output_to_a_full_disk_does_not_end_it(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    with Path("/dev/full").open("w", buffering=1) as full, Stop() as stop:
+        console = Console(file=full, soft_wrap=True)
+        signal.raise_signal(signal.SIGINT)
+        assert (
+            Stack(settings, Model("tiny", "", trained=False), settings.data_dir, console, stop).run(flower=False) == 0
+        )
+        with suppress(OSError):
+            full.close()
 
 
 def test_a_part_that_does_not_end_is_killed_after_its_grace(run: Callable[..., tuple[int, str]]) -> None:

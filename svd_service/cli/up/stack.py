@@ -1,0 +1,179 @@
+"""All parts of one machine, from their start to their end.
+
+Each part is a process in a session of its own, so that a terminal's Ctrl-C reaches `up` alone and the parts are stopped
+in their right order.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import redis
+from rich.console import Console
+from rich.text import Text
+
+from svd_service import __version__
+from svd_service.cli.up import processes
+from svd_service.cli.up.preflight import StackError
+from svd_service.cli.up.process import Part, Running
+from svd_service.cli.up.stop import Stop
+from svd_service.cli.up.supervision import Supervised
+from svd_service.client import Client, ClientError
+from svd_service.config import Settings
+from svd_service.jobs.model import Model
+from svd_service.ledger.client import connect
+
+#: Seconds between two looks at the parts.
+_TICK: Final = 0.1
+#: Seconds after which a model that is still being loaded is mentioned.
+_PATIENCE: Final = 20.0
+#: Seconds that a Redis may take to read its data and answer.
+_REDIS_START: Final = 60.0
+
+
+class CrashError(Exception):
+    """A part ended by itself before all were ready: its model, settings or environment are wrong."""
+
+    def __init__(self, part: Running) -> None:
+        super().__init__(part.name)
+        self.part = part
+
+
+class Stack:
+    """The parts of one machine, from their start to their end."""
+
+    def __init__(self, settings: Settings, model: Model, scratch: Path, console: Console, stop: Stop) -> None:
+        self._settings = settings
+        self._model = model
+        self._scratch = scratch
+        self._console = console
+        self._stop = stop
+        self._parts: list[Supervised] = []
+        self._ready = False
+
+    def run(self, *, flower: bool) -> int:
+        """Start, watch and stop everything; the exit status."""
+        try:
+            self._start(flower=flower)
+            self._wait_until_ready()
+            self._ready = True
+            while not self._stop.wanted:
+                self._tick()
+        except CrashError as crash:
+            self._report_crash(crash.part)
+            return 1
+        finally:
+            self._end()
+        return 0
+
+    def _start(self, *, flower: bool) -> None:
+        started_redis = processes.redis_of(self._settings)
+        if started_redis is not None:
+            self._launch(started_redis.part)
+            self._settings = msgspec.structs.replace(self._settings, redis_url=started_redis.url)
+        self._wait_for_redis(_REDIS_START if started_redis else 3.0)
+        for part in processes.ours(self._settings, self._scratch, flower=flower):
+            self._launch(part)
+        self._show()
+
+    def _launch(self, part: Part) -> None:
+        self._parts.append(Supervised(part, self._settings.data_dir))
+
+    def _wait_for_redis(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with connect(self._settings, timeout=2) as client:
+            while not self._stop.wanted:
+                try:
+                    client.ping()
+                    return
+                except redis.RedisError as error:
+                    self._tick()
+                    if time.monotonic() > deadline:
+                        raise StackError(
+                            f"the Redis at {processes.without_password(self._settings.redis)} does not answer: {error}"
+                        ) from None
+
+    def _wait_until_ready(self) -> None:
+        began, shown = time.time(), False
+        with Client(processes.url_of(self._settings.bind), timeout=3, patience=0) as client:
+            while not self._stop.wanted:
+                if _is_ready(client, began):
+                    self._say(f"Ready after {time.time() - began:.0f} s: POST images to {client.base_url}/generate, or")
+                    self._say(f"  svd-service generate IMAGE -o OUT.mp4 --server {client.base_url}")
+                    self._say("Ctrl-C stops everything.")
+                    return
+                if not shown and time.time() - began > _PATIENCE:
+                    shown = True
+                    self._say(f"The worker is still loading {self._model.name}; its log says how far it is.")
+                self._tick()
+
+    def _tick(self) -> None:
+        time.sleep(_TICK)
+        for part in self._parts:
+            if part.running.ended and not self._ready:
+                raise CrashError(part.running)
+            if event := part.supervise():
+                self._say(event)
+
+    def _report_crash(self, part: Running) -> None:
+        self._say(f"{part.name} ended by itself (status {part.status}). The end of its log:", style="red")
+        self._say(part.last_words())
+        self._say(f"All of its log: {part.log}")
+
+    def _end(self) -> None:
+        if self._parts:
+            self._say("Stopping …")
+        for stage in _in_order(part.running for part in self._parts):
+            for part in stage:
+                part.ask_to_end()
+            self._wait_for_end_of(stage)
+        self._parts.clear()
+
+    def _wait_for_end_of(self, stage: Sequence[Running]) -> None:
+        began, shown = time.monotonic(), False
+        while left := [part for part in stage if not part.ended]:
+            waited = time.monotonic() - began
+            for part in left:
+                if self._stop.hurry or waited > part.grace:
+                    part.kill()
+            if not shown and waited > 1:
+                shown = True
+                self._say(f"Waiting for {', '.join(part.name for part in left)}; Ctrl-C once more does not wait.")
+            time.sleep(_TICK)
+        for part in stage:
+            part.kill()  # what it may have left behind
+
+    def _show(self) -> None:
+        trained = "" if self._model.trained else "  (its weights are untrained: the videos are noise)"
+        rows = [("model", f"{self._model.name}{trained}")]
+        if not any(part.name == "redis" for part in self._parts):
+            rows.append(("redis", f"{processes.without_password(self._settings.redis)}  (not ours)"))
+        rows += [(each.part.name, each.part.where) for each in self._parts]
+        rows.append(("logs", str(self._settings.data_dir / "logs")))
+        self._say(f"svd-service {__version__}")
+        for name, words in rows:
+            self._say(f"  {name:<9} {words}")
+
+    def _say(self, text: str, style: str = "") -> None:
+        with contextlib.suppress(OSError):  # our own output may go to a file on a full disk
+            self._console.print(Text(text, style=style))
+
+
+def _is_ready(client: Client, since: float) -> bool:
+    """Whether a worker of ours is ready: Redis may still remember one that died with an earlier `up`."""
+    try:
+        workers = client.health().get("workers", [])
+    except ClientError:
+        return False
+    return any(worker["ready_since"] >= since for worker in workers)
+
+
+def _in_order(running: Iterable[Running]) -> list[list[Running]]:
+    """Who is stopped together, first to last: whoever takes jobs, whoever does them, where they are kept."""
+    stages: dict[int, list[Running]] = {}
+    for part in running:
+        stages.setdefault({"worker": 1, "courier": 1, "redis": 2}.get(part.name, 0), []).append(part)
+    return [stages[stage] for stage in sorted(stages)]
