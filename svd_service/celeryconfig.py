@@ -5,10 +5,12 @@ docs/architecture/ tells what each of them is for; svd_service/ledger/__init__.p
 
 import socket as _socket
 
+from svd_service.broker.transport import register as _register_transports
 from svd_service.config import settings as _settings
 from svd_service.ledger.client import broker_options as _broker_options
 
 _s = _settings()
+_register_transports()
 
 broker_url = _s.broker
 result_backend = _s.broker
@@ -16,6 +18,11 @@ result_backend = _s.broker
 broker_use_ssl = redis_backend_use_ssl = _s.redis_tls
 imports = ("svd_service.worker.tasks",)
 task_default_queue = _s.namespace
+
+# Drops and counts what is no message of ours, and reconnects after every error of Redis.
+worker_consumer = "svd_service.broker.consumer:CountingConsumer"
+# A rate limit by remote control would leave jobs in a worker that the ledger takes for idle.
+worker_disable_rate_limits = True
 
 # JSON only: whoever can write to Redis must not be able to make a worker unpickle.
 accept_content = ["json"]

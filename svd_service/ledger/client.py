@@ -14,7 +14,7 @@ from svd_service.errors import UnavailableError
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
 
 # It answers, but takes no writes: its memory or its disk is full, a long script runs, or its replicas are gone.
-_REFUSING: Final = ("OOM ", "MISCONF ", "BUSY ", "NOREPLICAS ")
+_REFUSING: Final = ("OOM ", "MISCONF ", "BUSY ", "NOREPLICAS ", "MASTERDOWN ")
 
 
 class reachable:  # noqa: N801  (a context manager, used as a statement)

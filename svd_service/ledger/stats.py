@@ -45,6 +45,7 @@ class Figures:
     steps: dict[str, tuple[int, float]]
     workers: list[WorkerStatus] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
+    messages_dropped: int = 0
     causes: dict[tuple[str, str], int] = field(default_factory=dict)
     redis_memory: tuple[int, int] | None = None
     webhooks: dict[str, int] = field(default_factory=dict)
@@ -96,6 +97,11 @@ class Stats:
         with reachable():
             self._redis.hincrby(self._scripts.key("counters"), f"refused{SEPARATOR}{code}", 1)
 
+    def count_dropped_messages(self, number: int) -> None:
+        """Count messages that workers dropped from Celery's queues because they are none of ours."""
+        with reachable():
+            self._redis.hincrby(self._scripts.key("counters"), "messages_dropped", number)
+
     def figures(self) -> Figures:
         """All figures at this moment."""
         key = self._scripts.key
@@ -118,6 +124,7 @@ class Stats:
             failed=counters.by_label("failed"),
             attempts=counters.by_label("attempts"),
             cache=counters.by_label("cache"),
+            messages_dropped=counters.total("messages_dropped"),
             queues=self._queues(models, now),
             phases={(names[0], names[1]): value for names, value in counters.summaries("phase", 2).items()},
             steps={names[0]: value for names, value in counters.summaries("step", 1).items()},

@@ -230,6 +230,11 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
     for labels, count in sorted((dict.fromkeys(CAUSES, 0) | figures.causes).items()):
         causes.add_metric(labels, count)
     yield causes
+    yield CounterMetricFamily(
+        "svd_messages_dropped",
+        "Messages in Celery's queues that are none of this service; dropped.",
+        value=figures.messages_dropped,
+    )
 
 
 def _queue(figures: Figures) -> Iterator[Metric]:

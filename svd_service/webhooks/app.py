@@ -11,6 +11,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.signals import setup_logging
 
+from svd_service.broker import control
 from svd_service.celery_app import DELIVER, webhook_queue
 from svd_service.config import settings
 from svd_service.telemetry import logs
@@ -34,7 +35,7 @@ app.conf.update(
 )
 
 
-@app.task(name=DELIVER, bind=True)
+@app.task(name=DELIVER, bind=True, Request="svd_service.broker.request:DeliveryRequest")
 def deliver(self: Any) -> None:
     """Try the delivery of the message whose id is this task's."""
     courier(settings()).deliver(job_id_of(self.request.id))
@@ -46,3 +47,4 @@ def _set_up_logging(**_: Any) -> None:
 
 
 dispatch.install(app)
+control.install(lambda _: "left to the worker: a webhook is delivered until it is acknowledged or given up")

@@ -1,6 +1,6 @@
-"""What the courier's main thread does beside the deliveries, once a second: give out those that are due.
+"""What the webhook worker's main thread does beside the deliveries, once a second: enqueue those that are due.
 
-Several couriers may do so side by side: each delivery is given out once.
+Several webhook workers may do so side by side: each delivery is enqueued once.
 """
 
 import logging
@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from celery import Celery, bootsteps
 
+from svd_service.broker.dropped import DROPPED
 from svd_service.celery_app import DELIVER, Publisher, webhook_queue
 from svd_service.config import Settings, settings
 from svd_service.errors import UnavailableError
+from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from svd_service.webhooks.outbox import Outbox
 from svd_service.webhooks.signing import message_id
@@ -22,24 +24,27 @@ ROUND: Final = 1.0
 
 
 class Poster:
-    """Gives the deliveries that are due to Celery."""
+    """Enqueues the deliveries that are due."""
 
     def __init__(self, configuration: Settings) -> None:
-        self._outbox = Outbox(connect(configuration, timeout=3.0), configuration)
+        client = connect(configuration, timeout=3.0)
+        self._outbox = Outbox(client, configuration)
+        self._stats = open_ledger(client, configuration).stats
         self._publish = Publisher(configuration, timeout=3.0, task=DELIVER)
         self._queue = webhook_queue(configuration)
 
     def round(self) -> None:
-        """Do what is due. Never raises: what Redis did not take is due again later."""
+        """Enqueue what is due. Does not raise `UnavailableError`: what Redis did not take is due again later."""
         try:
+            DROPPED.report(self._stats.count_dropped_messages)
             for job_id in self._outbox.post():
                 self._publish(message_id(job_id), self._queue)
         except UnavailableError as error:
-            logger.warning("giving out deliveries is put off: %s", error)
+            logger.warning("enqueueing deliveries is put off: %s", error)
 
 
 class RoundsStep(bootsteps.StartStopStep):
-    """Runs the rounds on the consumer's timer while the courier is connected."""
+    """Runs the rounds on the consumer's timer while the webhook worker is connected."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

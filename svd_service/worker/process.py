@@ -16,6 +16,7 @@ from celery.signals import celeryd_init, setup_logging, worker_init, worker_proc
 from svd_service.artifacts.choice import store_of
 from svd_service.celery_app import Publisher
 from svd_service.config import ConfigurationError, Settings, settings
+from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Holder
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import celery_queue, queue_of
@@ -23,6 +24,7 @@ from svd_service.jobs.service import JobService
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
+from svd_service.retry import Retry
 from svd_service.telemetry import logs, tracing
 from svd_service.worker import malloc, shutdown
 from svd_service.worker.lease import Lease
@@ -90,7 +92,6 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
 
     Raises:
         ModelLoadError: the model cannot be loaded; the message says what to do.
-        UnavailableError: Redis cannot be reached.
     """
     logs.identify(worker=f"{node}/{index}")
     tracing.configure(configuration, "svd-worker")
@@ -126,11 +127,22 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         memory=generator.plan.name,
         profiles=configuration.worker_profiles,
     )
-    service.ledger.workers.introduce(service.model)
+    _until_redis_answers(lambda: service.ledger.workers.introduce(service.model))
     lease = Lease(service.ledger, status, configuration.lease, DEPARTURE, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
     return Slot(holder, partial(render, generator), service, lease, configuration)
+
+
+def _until_redis_answers(operation: Callable[[], None]) -> None:
+    """Retry for as long as it takes: a process that ended instead would have to load the model again."""
+
+    def log(error: Exception, pause: float) -> None:
+        logger.warning(
+            "the model is loaded, but Redis does not take its description; next attempt in %.0f s: %s", pause, error
+        )
+
+    Retry(UnavailableError, first_pause=1.0, longest_pause=5.0, before_pause=log)(operation)
 
 
 def _pin(device: str) -> None:

@@ -4,18 +4,21 @@ from typing import Any, Final
 
 from celery.exceptions import Reject
 
+from svd_service.broker import control
 from svd_service.celery_app import GENERATE, app
 from svd_service.worker import maintenance, process, shutdown
 from svd_service.worker.attempt import DeviceLostError, run_job
+from svd_service.worker.revocation import revocations
 
 #: Exit status of a process whose device can no longer be used (EX_OSERR of sysexits.h).
 DEVICE_LOST: Final = 71
 
 maintenance.install(app)
 shutdown.install(app)
+control.install(lambda job_ids: revocations().revoke(job_ids))
 
 
-@app.task(name=GENERATE, bind=True, Request="svd_service.worker.time_limit:JobRequest")
+@app.task(name=GENERATE, bind=True, Request="svd_service.worker.request:JobRequest")
 def generate(self: Any) -> dict[str, str]:
     """Run one attempt at the job whose id is this task's."""
     slot = process.slot()

@@ -3,29 +3,15 @@
 import logging
 from functools import cache
 
-from celery.worker.request import Request
-
 from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome, Failure
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
-from svd_service.telemetry import logs
 from svd_service.worker.attempt import TimeLimitError
 from svd_service.worker.process import INSTANCE
 
 logger = logging.getLogger(__name__)
-
-
-class JobRequest(Request):
-    """Celery's view of a job in the parent; it settles the ledger for a process that cannot do so itself."""
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        """The attempt is past its limit. Called before its process is killed."""
-        if not soft:
-            with logs.context(job_id=self.id):
-                fail_attempt(_ledger(), self.id, int(self.worker_pid or 0))
-        super().on_timeout(soft, timeout)
 
 
 def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
@@ -47,5 +33,6 @@ def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
 
 
 @cache
-def _ledger() -> Ledger:
+def ledger() -> Ledger:
+    """The ledger over a connection of the parent's own."""
     return open_ledger(connect(settings(), timeout=3.0), settings())

@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -228,19 +227,6 @@ def test_a_result_is_published_though_redis_was_frozen_when_it_was_ready(stack: 
     time.sleep(2 * LEASE)
     stack.processes["redis"].send_signal(signal.SIGCONT)
     assert outcomes(stack.wait_for(job_id, "finished")) == ["finished"]
-
-
-def test_celerys_terminate_does_not_kill_the_process_that_holds_the_model(stack: Stack, photo: bytes):
-    ready(stack)
-    job_id = stack.submit(photo, **FOUR_SECONDS)
-    stack.wait_until_started(job_id)
-    celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app")
-    command = [*celery, "control", "terminate", "SIGTERM", job_id]
-    subprocess.run(command, env=stack.environment, cwd=stack.folder, check=True)
-    assert outcomes(stack.wait_for(job_id, "finished", "failed")) == ["finished"]
-    after = stack.submit(photo, **ONE_SECOND)
-    assert stack.wait_for(after, "finished")["attempt"] == 1
-    assert stack.holder(after) == stack.holder(job_id)
 
 
 def test_a_full_disk_costs_attempts_and_leaves_nothing_behind(stack: Stack, photo: bytes):

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from svd_service import __version__
-from svd_service.cli.up import processes
+from svd_service.cli.up import processes, registry
 from svd_service.cli.up.preflight import StackError
 from svd_service.cli.up.process import Part, Running
 from svd_service.cli.up.stop import Stop
@@ -75,6 +75,7 @@ class Stack:
             self._launch(started_redis.part)
             self._settings = msgspec.structs.replace(self._settings, redis_url=started_redis.url)
         self._wait_for_redis(_REDIS_START if started_redis else 3.0)
+        registry.note(self._settings)
         for part in processes.ours(self._settings, self._scratch, flower=flower):
             self._launch(part)
         self._show()
@@ -101,9 +102,9 @@ class Stack:
         with Client(processes.url_of(self._settings.bind), timeout=3, patience=0) as client:
             while not self._stop.wanted:
                 if _is_ready(client, began):
-                    self._say(f"Ready after {time.time() - began:.0f} s: POST images to {client.base_url}/generate, or")
+                    self._say(f"Ready after {time.time() - began:.0f} s. Ctrl-C stops everything.")
                     self._say(f"  svd-service generate IMAGE -o OUT.mp4 --server {client.base_url}")
-                    self._say("Ctrl-C stops everything.")
+                    self._say(f"Open {client.base_url} in a browser")
                     return
                 if not shown and time.time() - began > _PATIENCE:
                     shown = True

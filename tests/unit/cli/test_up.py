@@ -140,7 +140,7 @@ def test_a_password_is_on_no_command_line(make_settings: MakeSettings) -> None:
     settings = make_settings(SVD_FLOWER_BASIC_AUTH="me:secret", REDIS_URL="redis://:hidden@127.0.0.1:1/0")
     flower = processes.ours(settings, Path(), flower=True)[-1]
     assert flower.name == "flower"
-    assert flower.environment["FLOWER_BASIC_AUTH"] == "me:secret"
+    assert flower.environment["SVD_FLOWER_BASIC_AUTH"] == "me:secret"
     for part in processes.ours(settings, Path(), flower=True):
         assert not [word for word in part.command if "secret" in word or "hidden" in word]
 

@@ -32,6 +32,7 @@ WORKER = WorkerStatus("host-b/0", "cuda:0", "i", 7, "svd-xt", trained=True, read
 FIGURES = Figures(
     jobs={"queued": 2, "finished": 5, "failed": 2, "expired": 1},
     created=11,
+    messages_dropped=5,
     refused={"not_an_image": 1},
     ended={"finished": 6, "failed": 2},
     failed={"out_of_memory": 1, "lost": 1},
@@ -95,6 +96,7 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_jobs[finished]": 5,
         "svd_jobs[expired]": 1,
         "svd_jobs_created_total": 11,
+        "svd_messages_dropped_total": 5,
         "svd_jobs_refused_total[not_an_image]": 1,
         "svd_jobs_ended_total[finished]": 6,
         "svd_jobs_ended_total[failed]": 2,

@@ -9,7 +9,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.service import JobService, input_name, result_name, variant_name
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
-from svd_service.worker.maintenance import Housekeeper
+from svd_service.worker.maintenance import Maintenance
 from svd_service.worker.process import INSTANCE
 from tests.unit.ledger.samples import submit
 
@@ -24,7 +24,7 @@ def lapsed(jobs, redis_client) -> None:
 
 
 def test_a_round_takes_back_lapsed_jobs_and_gives_them_out_again(jobs, lapsed, published):
-    Housekeeper(jobs).round()
+    Maintenance(jobs).round()
     assert published == ["a"]
     assert jobs.ledger.jobs.find("a").state is State.QUEUED
 
@@ -40,7 +40,7 @@ def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, publ
     for job_id, holder in holders.items():
         submit(jobs.ledger, job_id)
         jobs.ledger.attempts.claim(job_id, holder)
-    Housekeeper(jobs).round()
+    Maintenance(jobs).round()
     assert published == ["dead"]
     assert {job_id: jobs.ledger.jobs.find(job_id).state for job_id in holders} == {
         "dead": State.QUEUED,
@@ -52,7 +52,7 @@ def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, publ
 def test_a_round_without_redis_raises_nothing(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     ledger = open_ledger(connect(away), away)
-    Housekeeper(JobService(ledger, LocalArtifacts(away.data_dir), Model.of(away), away, print)).round()
+    Maintenance(JobService(ledger, LocalArtifacts(away.data_dir), Model.of(away), away, print)).round()
 
 
 def put_video(jobs: JobService, name: str) -> None:

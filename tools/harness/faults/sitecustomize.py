@@ -50,7 +50,7 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
         model = SimpleNamespace(
             device="stand-in",
             device_memory=lambda: None,
-            way=SimpleNamespace(name="host"),
+            plan=SimpleNamespace(name="host"),
             warm_up=lambda: None,
         )
         pipeline.__dict__.update(load=lambda *_: model)

@@ -1,0 +1,58 @@
+"""Jobs that Celery's remote control revoked (`celery control revoke`, Flower's button): a revoke is a cancel.
+
+Every worker of the service gets the command, whichever has the job, and each cancels it in the ledger, which is safe to
+repeat. It works for a job that no worker has yet, and Celery's own list of revoked ids is not needed for it.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from svd_service.config import settings
+from svd_service.errors import UnavailableError, UnknownJobError
+from svd_service.jobs.job import State
+from svd_service.ledger import open_ledger
+from svd_service.ledger.client import connect
+from svd_service.telemetry import logs
+
+logger = logging.getLogger(__name__)
+
+
+class Revocations:
+    """Revoked jobs, each until the ledger has its cancellation. `cancel` is the ledger's."""
+
+    def __init__(self, cancel: Callable[[str], State]) -> None:
+        self._cancel = cancel
+        self._pending: dict[str, None] = {}
+
+    def revoke(self, job_ids: Sequence[str]) -> str:
+        """Cancel jobs now, or as soon as Redis answers; returns what became of each, for a person."""
+        self._pending.update(dict.fromkeys(job_ids))
+        outcomes = self.flush()
+        return "; ".join(f"{job_id}: {outcomes.get(job_id, 'pending')}" for job_id in job_ids)
+
+    def flush(self) -> dict[str, str]:
+        """Cancel what is pending; returns the state of each job that the ledger answered for."""
+        outcomes: dict[str, str] = {}
+        for job_id in list(self._pending):
+            with logs.context(job_id=job_id):
+                try:
+                    outcomes[job_id] = _shown(self._cancel(job_id))
+                    logger.info("job %s: revoked, now %s", job_id, outcomes[job_id])
+                except UnknownJobError:
+                    outcomes[job_id] = "no such job"
+                except UnavailableError as error:
+                    logger.warning("job %s: revoked; cancelling it is put off: %s", job_id, error)
+                    break
+            del self._pending[job_id]
+        return outcomes
+
+
+def _shown(state: State) -> str:
+    return "cancelled at its next step" if state is State.STARTED else state.value
+
+
+@cache
+def revocations() -> Revocations:
+    """Those of this process."""
+    return Revocations(open_ledger(connect(settings(), timeout=3.0), settings()).jobs.cancel)

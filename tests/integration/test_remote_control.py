@@ -1,0 +1,216 @@
+"""Celery's remote control against the ledger: whatever a command does, the jobs behind it are done.
+
+Each command is given as `celery control` and Flower's buttons give it, over Redis to every worker.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tools.harness.receiver import receiving
+from tools.harness.stack import Stack
+
+ONE_STEP: dict[str, Any] = {"num_inference_steps": 1, "width": 64, "height": 64}
+FOUR_SECONDS = ONE_STEP | {"num_inference_steps": 40}
+
+#: Celery's queue of the stack's model.
+QUEUE = "svd.nano"
+
+
+@pytest.fixture(scope="module")
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3", "SVD_WEBHOOK_PRIVATE": "true"})
+    stack.start_redis()
+    stack.start_api()
+    yield stack
+    stack.stop_all()
+
+
+@pytest.fixture
+def stack(running_stack: Stack) -> Iterator[Stack]:
+    stack = running_stack
+    yield stack
+    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
+        stack.stop(name, signal.SIGKILL)
+    stack.redis.flushall()
+
+
+@pytest.fixture
+def celery(stack: Stack) -> Iterator[Celery]:
+    """An app on the stack's Redis with none of our settings, as any client of Celery's has."""
+    with Celery(broker=stack.redis_url, backend=stack.redis_url, set_as_current=False) as app:
+        yield app
+
+
+def ready(stack: Stack, name: str = "worker", **faults: Any) -> "subprocess.Popen[bytes]":
+    worker = stack.start_stand_in(name, **faults)
+    stack.wait(lambda: any(found.startswith(f"{name}@") for found in stack.workers()), 60)
+    return worker
+
+
+def command_line(stack: Stack, *arguments: str) -> str:
+    """What `celery -A svd_service.celery_app` prints."""
+    command = [sys.executable, "-m", "celery", "-A", "svd_service.celery_app", *arguments]
+    done = subprocess.run(command, env=stack.environment, cwd=stack.folder, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def control(celery: Celery, command: str, **arguments: Any) -> list[dict[str, Any]]:
+    """The replies of all workers."""
+    replies = celery.control.broadcast(command, arguments=arguments, reply=True, timeout=2)
+    return [reply for each in replies or [] for reply in each.values()]
+
+
+def next_job_is_done(stack: Stack, photo: bytes, seconds: float = 30) -> None:
+    stack.wait_for(stack.submit(photo, **ONE_STEP), "finished", seconds=seconds)
+
+
+@pytest.mark.parametrize("position", ["next", "last"])
+def test_revoking_a_queued_job_cancels_it_and_the_next_one_runs(stack: Stack, photo: bytes, position: str):
+    ready(stack)
+    running = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(running)
+    # The first has a message in Celery's queue; the last waits in the ledger, and no worker knows of it.
+    waiting = [stack.submit(photo, **ONE_STEP) for _ in range(3)]
+    revoked = waiting[0 if position == "next" else -1]
+    assert "cancelled" in command_line(stack, "control", "revoke", revoked)
+    assert stack.status(revoked)["status"] == "cancelled"
+    for job_id in [running, *waiting]:
+        assert stack.wait_for(job_id, "finished", "cancelled")["status"] == (
+            "cancelled" if job_id == revoked else "finished"
+        )
+
+
+def test_revoking_a_running_job_cancels_it_at_its_next_step(stack: Stack, photo: bytes, celery: Celery):
+    ready(stack)
+    job_id = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(job_id)
+    celery.control.revoke(job_id)
+    assert stack.wait_for(job_id, "finished", "cancelled")["status"] == "cancelled"
+    next_job_is_done(stack, photo)
+
+
+def test_a_revoke_reaches_a_job_of_a_worker_that_is_down(stack: Stack, photo: bytes, celery: Celery):
+    # The worker that is there takes the jobs of another profile only.
+    ready(stack, variables={"SVD_PROFILES": "draft"})
+    job_id = stack.submit(photo, **ONE_STEP)
+    celery.control.revoke(job_id)
+    assert stack.wait_for(job_id, "cancelled")["attempts"] == []
+
+
+@pytest.mark.parametrize("sign", ["SIGTERM", "SIGKILL"])
+def test_terminating_a_running_job_cancels_it(stack: Stack, photo: bytes, celery: Celery, sign: str):
+    ready(stack)
+    job_id = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(job_id)
+    celery.control.revoke(job_id, terminate=True, signal=sign)
+    assert stack.wait_for(job_id, "finished", "failed", "cancelled")["status"] == "cancelled"
+    after = stack.submit(photo, **ONE_STEP)
+    assert stack.wait_for(after, "finished")["attempt"] == 1
+    # Only SIGKILL costs the process, and the next one the time to load the model.
+    assert (stack.holder(after) == stack.holder(job_id)) == (sign == "SIGTERM")
+
+
+def test_a_worker_that_remembers_revoked_ids_cancels_those_jobs(stack: Stack, photo: bytes, celery: Celery):
+    # As a worker of an earlier version passes them on at the start, and `--statedb` across a restart.
+    ready(stack)
+    running = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(running)
+    revoked, after = stack.submit(photo, **ONE_STEP), stack.submit(photo, **ONE_STEP)
+    control(celery, "hello", from_node="celery@old", revoked={revoked: 0.0})
+    assert stack.wait_for(revoked, "finished", "cancelled")["status"] == "cancelled"
+    stack.wait_for(after, "finished")
+
+
+def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack, photo: bytes, celery: Celery):
+    ready(stack)
+    running = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(running)
+    stamped, after = stack.submit(photo, **ONE_STEP), stack.submit(photo, **ONE_STEP)
+    control(celery, "revoke_by_stamped_headers", headers={"batch": ["one"]})
+    # Its own message has no such header.
+    stack.redis.delete(QUEUE)
+    celery.send_task("svd_service.generate", task_id=stamped, queue=QUEUE, stamped_headers=["batch"], batch="one")
+    assert stack.wait_for(stamped, "finished", "cancelled")["status"] == "cancelled"
+    stack.wait_for(after, "finished")
+
+
+def test_a_message_that_expires_is_delivered_all_the_same(stack: Stack, photo: bytes, celery: Celery):
+    ready(stack)
+    running = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(running)
+    job_id = stack.submit(photo, **ONE_STEP)
+    stack.redis.delete(QUEUE)
+    celery.send_task("svd_service.generate", task_id=job_id, queue=QUEUE, expires=1)
+    assert stack.wait_for(job_id, "finished", seconds=30)["attempt"] == 1
+
+
+def test_purged_messages_are_published_again(stack: Stack, photo: bytes):
+    ready(stack)
+    running = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(running)
+    waiting = stack.submit(photo, **ONE_STEP)
+    assert "Purged 1 message" in command_line(stack, "purge", "-f", "-Q", QUEUE)
+    stack.wait_for(waiting, "finished", seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("cancel_consumer", {"queue": QUEUE}),
+        ("add_consumer", {"queue": "svd.other"}),
+        ("pool_shrink", {"n": 1}),
+        ("autoscale", {"max": 0, "min": 0}),
+        ("pool_restart", {}),
+        ("rate_limit", {"task_name": "svd_service.generate", "rate_limit": "1/h"}),
+        ("time_limit", {"task_name": "svd_service.generate", "hard": 1, "soft": 1}),
+    ],
+)
+def test_a_command_that_would_strand_jobs_is_rejected(
+    stack: Stack, photo: bytes, celery: Celery, command: str, arguments: dict[str, Any]
+):
+    ready(stack)
+    next_job_is_done(stack, photo)
+    (reply,) = control(celery, command, **arguments)
+    assert reply["error"].startswith(f"{command} is rejected: ")
+    stack.wait_for(stack.submit(photo, **ONE_STEP | {"num_inference_steps": 20}), "finished", seconds=30)
+    next_job_is_done(stack, photo)
+
+
+def test_the_pool_does_not_grow_beyond_the_devices(stack: Stack, photo: bytes, celery: Celery):
+    worker = ready(stack)
+    (reply,) = control(celery, "pool_grow", n=2)
+    assert "SVD_DEVICES" in reply["error"]
+    next_job_is_done(stack, photo)
+    assert len(stack.workers()) == 1
+    assert "the model could not be loaded" not in (stack.folder / "worker.log").read_text()
+    assert worker.poll() is None
+
+
+def test_shutdown_drains_the_worker(stack: Stack, photo: bytes, celery: Celery):
+    worker = ready(stack, "first")
+    job_id = stack.submit(photo, **FOUR_SECONDS)
+    stack.wait_until_started(job_id)
+    celery.control.shutdown()
+    job = stack.wait_for(job_id, "finished", "failed", "queued")
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
+    assert worker.wait(60) == 0
+    waiting = stack.submit(photo, **ONE_STEP)
+    ready(stack, "second")
+    stack.wait_for(waiting, "finished")
+
+
+def test_a_revoked_webhook_is_delivered(stack: Stack, photo: bytes, celery: Celery):
+    stack.start_courier()
+    ready(stack)
+    with receiving() as receiver:
+        stack.wait(lambda: control(celery, "ping"), 60)
+        job_id = stack.submit(photo, webhook_url=receiver.url, **FOUR_SECONDS)
+        celery.control.revoke(f"msg_{job_id}")
+        stack.wait_for(job_id, "finished")
+        stack.wait(lambda: receiver.heard, 20)
