@@ -6,6 +6,7 @@ build theirs from a mapping with `Settings.from_mapping`.
 
 import functools
 import glob
+import ipaddress
 import itertools
 import os
 import warnings
@@ -69,6 +70,8 @@ Optimizations = Annotated[str, Meta(pattern=rf"^ *{_OPTIMIZATION}( *, *{_OPTIMIZ
 _PROFILE: Final = "(exact|draft)"
 WebhookSecrets = Annotated[str, Meta(pattern=r"^( *whsec_[A-Za-z0-9+/]{32,86}={0,2} *(,|$))*$")]
 Hosts = Annotated[str, Meta(pattern=r"^([^\s,:@/]+:\d{1,5}( *, *[^\s,:@/]+:\d{1,5})*)?$")]
+Names = Annotated[str, Meta(pattern=r"^( *(\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*) *(,|$))*$")]
+Origins = Annotated[str, Meta(pattern=r"^( *(\*|[a-z][a-z0-9+.-]*://[^/?#\s,]+) *(,|$))*$")]
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 
 
@@ -306,12 +309,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     longest_wait: Annotated[
         Seconds, Meta(description="Seconds that a job may wait for a worker before Prometheus raises an alert.")
     ] = 3_600
+    open: Annotated[
+        bool,
+        Meta(
+            description="Whether a service that other machines reach (`SVD_BIND` is not loopback) may be used without "
+            "keys. Otherwise it rejects everybody until there is one."
+        ),
+    ] = False
+    allowed_hosts: Annotated[
+        Names,
+        Meta(
+            description="Host names under which a service without keys may be reached, with commas between, beside "
+            "addresses, `localhost`, this host's name and that of `SVD_BIND`; `.example.com` for all below, `*` for "
+            "any."
+        ),
+    ] = ""
+    cors_origins: Annotated[
+        Origins,
+        Meta(
+            description="Origins (`https://app.example.com`) whose pages may use the service from a browser (CORS), "
+            "with commas between; `*` for any. Default: only the service's own page."
+        ),
+    ] = ""
+    root_path: Annotated[
+        str,
+        Meta(
+            pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+            description="Path below which a proxy publishes the service: `/video`. Behind `SVD_TRUSTED_PROXIES` their "
+            "`X-Forwarded-Prefix` says it as well.",
+        ),
+    ] = ""
     trusted_proxies: Annotated[
         int,
         Meta(
             ge=0,
             le=10,
-            description="Proxies before the HTTP API whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+            description="Number of proxies before the HTTP API whose `X-Forwarded-For`, `X-Forwarded-Proto` and "
+            "`X-Forwarded-Prefix` are trusted.",
         ),
     ] = 0
 
@@ -494,6 +528,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         """What the Sentinels call the Redis that is ours."""
         # Not by urlsplit, which makes lower case of it.
         return self.redis.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
+
+    @property
+    def allowed_host_list(self) -> tuple[str, ...]:
+        """Host names under which a service without keys may be reached."""
+        return _named(self.allowed_hosts)
+
+    @property
+    def cors_origin_list(self) -> tuple[str, ...]:
+        """Origins whose pages may use the service."""
+        return _named(self.cors_origins)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the HTTP API: `SVD_BIND` is a loopback address or a Unix socket."""
+        host = self.bind.rpartition(":")[0].strip("[]")
+        try:
+            return self.bind.startswith(("unix:", "fd:")) or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     @property
     def broker(self) -> str:

@@ -19,6 +19,7 @@ JobError
 ├── UnauthorizedError           the caller did not show a key, or not a valid one
 ├── InvalidLinkError            a share link was not signed here, or its key was revoked
 │   └── ExpiredLinkError        a share link has expired
+├── ForbiddenError              the request comes from a page or for a host that is not allowed
 ├── LimitedError                not now: the caller may come again after a while
 │   ├── QueueFullError          too many jobs wait already
 │   └── RateLimitedError        too many requests
@@ -154,6 +155,12 @@ class ExpiredLinkError(InvalidLinkError):
     """A share link has expired."""
 
     code = "link_expired"
+
+
+class ForbiddenError(JobError):
+    """The request comes from a page that may not use the service, or for a host that is not its own."""
+
+    code = "forbidden"
 
 
 class LimitedError(JobError):

@@ -108,11 +108,11 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Say so when everybody who can reach the address may use the service."""
+    """Log who may use a service without keys."""
     # As below: nothing of the application is loaded in the parent before its time.
     from svd_service.ledger import api_keys  # noqa: PLC0415
 
-    if warning := api_keys.warning_if_open(_settings):
+    if warning := api_keys.start_warning(_settings):
         server.log.warning(warning)
 
 

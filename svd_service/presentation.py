@@ -95,13 +95,13 @@ class ResultView(Struct):
     files: list[FileView]
 
     @classmethod
-    def of(cls, job_id: str, result: Result) -> Self:
-        """The representation of the result of job `job_id`."""
+    def of(cls, job_id: str, result: Result, root: str = "") -> Self:
+        """The representation of the result of job `job_id`, with paths below `root`."""
         files = [
-            FileView(kind, result_path(job_id, kind), MEDIA_TYPES[kind], file.bytes, file.sha256)
+            FileView(kind, root + result_path(job_id, kind), MEDIA_TYPES[kind], file.bytes, file.sha256)
             for kind, file in result.files.items()
         ]
-        path = result_path(job_id, Format.MP4)
+        path = root + result_path(job_id, Format.MP4)
         return cls(path, result.bytes, result.sha256, result.width, result.height, result.frames, files)
 
 
@@ -177,8 +177,8 @@ class JobView(Struct, kw_only=True):
     webhook: WebhookView | None
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        """The representation of `job`."""
+    def of(cls, job: Job, root: str = "") -> Self:
+        """The representation of `job`, with paths below `root`, the path under which a proxy publishes the service."""
         return cls(
             task_id=job.id,
             status=job.state,
@@ -199,7 +199,7 @@ class JobView(Struct, kw_only=True):
             parameters=ParametersView(**job.parameters.to_dict()),
             model=ModelView(**job.model),
             error=FailureView(job.failure.code, job.failure.message) if job.failure else None,
-            result=ResultView.of(job.id, job.result) if job.result else None,
+            result=ResultView.of(job.id, job.result, root) if job.result else None,
             provenance=job.result.provenance if job.result else None,
             webhook=WebhookView.of(job.webhook) if job.webhook else None,
         )

@@ -8,8 +8,9 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from svd_service.api.events.hub import Hub
-from svd_service.api.http import auth, errors
+from svd_service.api.http import auth, errors, origins
 from svd_service.api.http.json import MsgspecJSON
+from svd_service.api.http.paths import RootPath
 from svd_service.api.http.request_ids import Trail
 from svd_service.api.native import access
 from svd_service.api.native import routes as native
@@ -50,8 +51,12 @@ def create_app(configuration: Settings | None = None) -> Flask:
     app = Flask("svd_service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = configuration.max_upload_bytes + FORM_OVERHEAD
     app.json = MsgspecJSON(app)
+    # A redirect of Werkzeug's to "the right" path would name the host that the client made up.
+    app.url_map.merge_slashes = app.url_map.redirect_defaults = False
+    if configuration.root_path or configuration.trusted_proxies:
+        app.wsgi_app = RootPath(app.wsgi_app, configuration.root_path)  # type: ignore[method-assign]
     if hops := configuration.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_prefix=hops)  # type: ignore[method-assign]
     app.wsgi_app = Trail(app.wsgi_app)  # type: ignore[method-assign]
     client = connect(configuration)
     app.extensions["jobs"] = JobService(
@@ -61,7 +66,8 @@ def create_app(configuration: Settings | None = None) -> Flask:
         configuration,
         _publisher(configuration),
     )
-    app.extensions["events"] = Hub(app.extensions["jobs"], lambda job: app.json.dumps(JobView.of(job)).encode())
+    root = configuration.root_path
+    app.extensions["events"] = Hub(app.extensions["jobs"], lambda job: app.json.dumps(JobView.of(job, root)).encode())
     app.extensions["keyring"] = Keyring(client, configuration)
     app.extensions["reservations"] = Reservations(client, configuration)
     app.extensions["share_links"] = ShareLinks(client, configuration)
@@ -69,7 +75,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
         app, {"v1": openai_errors.shape, "v2beta": stability_errors.shape, "v2alpha": stability_errors.shape}
     )
     health.install(app)  # first: its clock is to run for what is turned away, too
-    auth.install(app, app.extensions["keyring"], configuration)
+    auth.install(app, app.extensions["keyring"], origins.install(app, configuration), configuration)
     for dialect in (native, access, openai, stability):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)

@@ -40,7 +40,7 @@ def create(
     if webhook:
         checked_url(webhook, settings)
     keyring = _keyring(settings)
-    first = keyring.is_open()
+    first = not keyring.count()
     key, secret = keyring.create(name, priority=priority, webhook_url=webhook)
     (signing,) = _secrets(settings).of(key.id)
     typer.echo(secret)
@@ -58,7 +58,8 @@ def show() -> None:
     """List the keys, revoked ones too."""
     table = Table("id", "name", "priority", "made", "revoked", box=None, pad_edge=False)
     table.add_column("webhook", overflow="fold")
-    keys = _keyring(_settings()).list()
+    settings = _settings()
+    keys = _keyring(settings).list()
     for key in keys:
         made = _moment(key.created_at) if key.created_at else "SVD_API_KEYS"
         hook = shown_url(key.webhook_url) if key.webhook_url else ""
@@ -66,7 +67,8 @@ def show() -> None:
     if keys:
         Console(highlight=False, markup=False).print(table)
     else:
-        typer.echo("There are no keys: everybody who can reach the service may use it.")
+        open_to = "everybody who can reach the service" if settings.is_local or settings.open else "nobody"
+        typer.echo(f"There are no keys: {open_to} may use it.")
 
 
 @app.command()

@@ -5,16 +5,19 @@ They are in Redis, in the hash `keys` beside the ledger (SHA-256 in hex → the 
 nothing away and needs neither salt nor stretching. Nor does finding it need a comparison in constant time: what is
 looked up is the hash of the caller's guess, and how long that takes tells nothing of which guess would be better.
 
-Where there is no key the service is open. A revoked key's record stays, so that revoking the last one closes the
-service instead of opening it.
+Where there never was a key the service is open, if only this machine reaches it or `SVD_OPEN` allows it. Once closed it
+stays closed: a revoked key's record stays, so that revoking the last one does not open the service, and a mark in the
+data folder remembers that there were keys when Redis has lost them. Only `forget_all` opens the service again: what it
+writes to Redis takes the marks of all hosts away.
 """
 
 import hashlib
-import ipaddress
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, cast
 
@@ -24,6 +27,8 @@ from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
 from svd_service.ledger.client import connect, reachable
 
+logger = logging.getLogger(__name__)
+
 #: What every key of ours begins with, so that people and scanners for leaked secrets recognise one.
 PREFIX: Final = "sk-svd-"
 
@@ -31,6 +36,12 @@ PREFIX: Final = "sk-svd-"
 CACHE_TTL: Final = 2.0
 #: Keys, right and wrong ones, that a process remembers at most.
 CACHE_SIZE: Final = 4_096
+
+#: The message for operators whose keys are gone.
+LOST: Final = (
+    "Redis has lost the API keys, so everybody is rejected. Restore Redis, make a new key (svd-service keys create "
+    "NAME), or open the service (svd-service keys forget-all)."
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,10 @@ class Keyring:
     def __init__(self, client: "redis.Redis", settings: Settings) -> None:
         self._redis = client
         self._name = f"{settings.namespace}:keys"
+        self._reopened = f"{settings.namespace}:keys:forgotten"
+        self._mark = settings.data_dir / f"{settings.namespace}.closed"
+        self._lost = False
+        self._may_be_open = settings.is_local or settings.open
         self._configured = dict(_configured(settings.api_keys))
         self._cache: dict[str, tuple[float, bool, Key | None]] = {}
 
@@ -75,13 +90,22 @@ class Keyring:
             return key
         closed, key = self._look_up(digest)
         if closed and key is None:
-            raise UnauthorizedError("this API key is not valid" if secret else "an API key is needed")
+            raise UnauthorizedError("this API key is not valid" if secret else "an API key is required")
         return key
 
     def is_open(self) -> bool:
         """Whether there are no keys, so that everybody may ask."""
         closed, _ = self._look_up(digest_of(""))
         return not closed
+
+    def has_lost_its_keys(self) -> bool:
+        """Whether there were keys once and Redis has none, so that nobody can use the service."""
+        return not self._configured and self._mark.exists() and not self.count()
+
+    def count(self) -> int:
+        """How many keys there are, revoked ones included."""
+        with reachable():
+            return len(self._configured) + int(self._redis.hlen(self._name))
 
     def is_current(self, key_id: str) -> bool:
         """Whether the key of this id is valid; for `""`, the owner of jobs without a key, whether there are no keys."""
@@ -96,6 +120,8 @@ class Keyring:
         key = Key(_id_of(digest), name, priority, created_at=time.time(), webhook_url=webhook_url)
         with reachable():
             self._redis.hset(self._name, digest, json.dumps(asdict(key)))
+            self._redis.delete(self._reopened)
+        self._remember_closed()
         return key, secret
 
     def list(self) -> list[Key]:
@@ -122,14 +148,17 @@ class Keyring:
         return self._change(key_id, lambda key: replace(key, webhook_url=url))
 
     def forget_all(self) -> int:
-        """Forget every key in Redis, so that the service is open again; returns how many there were.
+        """Forget every key in Redis, and that there were any, so that the service is open again; returns their number.
 
         What their webhooks are signed with stays: some may be under way, and a key may come back through the settings.
         """
         with reachable(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hlen(self._name)
             pipe.delete(self._name)
-            return int(pipe.execute()[0])
+            pipe.set(self._reopened, "1")
+            number = int(pipe.execute()[0])
+        self._mark.unlink(missing_ok=True)
+        return number
 
     def _change(self, key_id: str, change: Callable[[Key], Key]) -> Key:
         """Repeated where another command was faster, so that none undoes what another did (such as to revoke)."""
@@ -157,8 +186,9 @@ class Keyring:
         with reachable(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hlen(self._name)
             pipe.hget(self._name, digest)
-            number, record = pipe.execute()
-        closed = bool(number or self._configured)
+            pipe.exists(self._reopened)
+            number, record, reopened = pipe.execute()
+        closed = self._is_closed(keys=bool(number or self._configured), reopened=bool(reopened))
         found = Key(**json.loads(record)) if record else None
         key = None if found is None or found.revoked_at else found
         if len(self._cache) >= CACHE_SIZE:
@@ -166,36 +196,54 @@ class Keyring:
         self._cache[digest] = (now + CACHE_TTL, closed, key)
         return closed, key
 
+    def _is_closed(self, *, keys: bool, reopened: bool) -> bool:
+        """Whether everybody needs a key. Remembers it outside of Redis, or forgets it after `forget_all`."""
+        if keys:
+            self._remember_closed()
+            return True
+        if reopened:
+            with suppress(OSError):
+                self._mark.unlink(missing_ok=True)
+        lost = self._mark.exists()
+        if lost and not self._lost:
+            logger.error("%s", LOST)
+        self._lost = lost
+        return lost or not self._may_be_open
+
+    def _remember_closed(self) -> None:
+        if self._mark.exists():
+            return
+        try:
+            self._mark.parent.mkdir(parents=True, exist_ok=True)
+            self._mark.touch(mode=0o600)
+        except OSError as error:
+            logger.warning("cannot remember in %s that the service has keys: %s", self._mark, error)
+
     def _read(self) -> dict[str, Key]:
         with reachable():
             records = cast(dict[str, str], self._redis.hgetall(self._name))
         return {digest: Key(**json.loads(record)) for digest, record in records.items()}
 
 
-def warning_if_open(settings: Settings) -> str | None:
-    """What is to be said at start where others than this machine reach the HTTP API, and nobody made a key."""
-    if _is_loopback(settings.bind):
-        return None
+def start_warning(settings: Settings) -> str | None:
+    """What the log has to say at start: who may use a service without keys."""
     with connect(settings) as client:
+        keyring = Keyring(client, settings)
         try:
-            if not Keyring(client, settings).is_open():
+            if keyring.count():
                 return None
+            if keyring.has_lost_its_keys():
+                return LOST
         except UnavailableError:
-            if settings.api_keys:  # a Redis that is not there yet says nothing of keys
-                return None
+            return None  # the next requests will see
+    if settings.is_local:
+        return None
+    if settings.open:
+        return f"{settings.bind} can be reached from elsewhere, and everybody may use the service: SVD_OPEN is set"
     return (
-        f"{settings.bind} can be reached from elsewhere, and there are no API keys: everybody who does may use the "
-        "service. `svd-service keys create NAME` makes the first."
+        f"{settings.bind} can be reached from elsewhere, and there are no API keys: everybody is rejected until there "
+        "is one (svd-service keys create NAME), or SVD_OPEN=1 lets everybody in"
     )
-
-
-def _is_loopback(bind: str) -> bool:
-    """Whether only this machine reaches `bind` (`host:port`, or `unix:path`)."""
-    host = bind.rpartition(":")[0].strip("[]")
-    try:
-        return bind.startswith(("unix:", "fd:")) or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def digest_of(secret: str) -> str:

@@ -88,6 +88,7 @@ class Hosts(Stack):
         self.environment |= {
             "REDIS_URL": self.redis_url,
             "SVD_BIND": "0.0.0.0:8000",
+            "SVD_OPEN": "1",
             "SVD_DRAIN_TIMEOUT": "1",
             **s3.variables(f"http://{HOSTS['store']}:9000", f"s3://{s3.BUCKET}/chaos"),
         }

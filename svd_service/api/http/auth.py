@@ -11,14 +11,15 @@ from flask import Flask, current_app, g, request
 
 from svd_service.api.http import openapi
 from svd_service.api.http.context import jobs
+from svd_service.api.http.origins import Origins
 from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError
 from svd_service.ledger.api_keys import PREFIX, Key, Keyring
 from svd_service.telemetry import logs
 
 
-def install(app: Flask, keyring: Keyring, settings: Settings) -> None:
-    """Let nobody past who may not come in."""
+def install(app: Flask, keyring: Keyring, origins: Origins, settings: Settings) -> None:
+    """Reject requests without a valid key; without keys, those that other sites' pages may have caused."""
 
     @app.before_request
     def admit() -> None:
@@ -30,7 +31,9 @@ def install(app: Flask, keyring: Keyring, settings: Settings) -> None:
             # Guessing has its rate, too.
             _count(settings.rate_limit, None)
             raise
-        if g.key is not None:
+        if g.key is None:
+            origins.check()
+        else:
             logs.add(key_id=g.key.id)
         _count(settings.rate_limit, g.key)
 

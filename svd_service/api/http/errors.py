@@ -34,6 +34,7 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.UnauthorizedError: 401,
     errors.InvalidLinkError: 403,
     errors.ExpiredLinkError: 410,
+    errors.ForbiddenError: 403,
     errors.LimitedError: 429,
     errors.UnavailableError: 503,
 }

@@ -22,6 +22,12 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ASKING: Final = {"GET", "HEAD", "OPTIONS"}
 
 
+#: The methods of HTTP (RFC 9110 and PATCH). All others are called `OTHER`, and allowed nowhere.
+METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+
+_NOSNIFF: Final = "X-Content-Type-Options"
+
+
 def request_id() -> str:
     """The id of the request that is answered now, as its answer's header has it."""
     return str(request.environ[logs.WSGI_FIELDS]["request_id"])
@@ -37,11 +43,14 @@ class Trail:
         """Answer as the application does, with the request's id in the answer and in the log."""
         name = str(environ.get("HTTP_X_REQUEST_ID", ""))
         request_id = name if _NAME.fullmatch(name) else uuid.uuid4().hex
+        if environ["REQUEST_METHOD"] not in METHODS:
+            # Metrics and traces have a series for each method: strangers must not be able to make up more of them.
+            environ["REQUEST_METHOD"] = "OTHER"
         span = _span_of(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             _describe(span, environ, int(status.partition(" ")[0]))
-            return start_response(status, [*headers, (HEADER, request_id)], *error)
+            return start_response(status, [*_with_nosniff(headers), (HEADER, request_id)], *error)
 
         with logs.context(request_id=request_id) as fields, tracing.present(span):
             environ[logs.WSGI_FIELDS] = fields
@@ -49,6 +58,11 @@ class Trail:
                 return self._app(environ, start)
             finally:
                 span.end()
+
+
+def _with_nosniff(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """No browser may guess another type than we say: an image or a message could pass for a script."""
+    return [*(header for header in headers if header[0] != _NOSNIFF), (_NOSNIFF, "nosniff")]
 
 
 def _span_of(environ: "WSGIEnvironment") -> tracing.Span:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import jobs, key, keyring, owner, share_links
 from svd_service.api.http.openapi import FILE, Answer, describe
+from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
 from svd_service.jobs.job import Variant
@@ -89,7 +90,7 @@ def share(task_id: str) -> ResponseReturnValue:
     if job.expires_at is not None:
         end = min(end, int(job.expires_at))
     url = f"/shared/{job.id}.mp4?expires={end}&signature={share_links().sign(job.id, end)}"
-    return jsonify(ShareView(url, datetime.fromtimestamp(end, UTC))), 201
+    return jsonify(ShareView(public_path(url), datetime.fromtimestamp(end, UTC))), 201
 
 
 @blueprint.get(f"/shared/<task_id>.<any({', '.join(Format)}):format>")

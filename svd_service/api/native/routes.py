@@ -13,6 +13,7 @@ from svd_service.api.http.context import hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
 from svd_service.api.http.openapi import EVENT_STREAM, FILE, Answer, View, describe
 from svd_service.api.http.options import video_request
+from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import (
     ErrorView,
     EventView,
@@ -22,7 +23,7 @@ from svd_service.api.native.schema import (
     ResultQuery,
 )
 from svd_service.errors import MissingImageError
-from svd_service.jobs.job import Variant
+from svd_service.jobs.job import Job, Variant
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import Format
 from svd_service.presentation import JobView
@@ -69,8 +70,8 @@ def generate() -> ResponseReturnValue:
         priority=priority(parameters),
         webhook=webhook(parameters),
     )
-    headers = {"Location": f"/status/{job.id}", "Retry-After": retry_after(job.eta_seconds)}
-    return jsonify(JobView.of(job)), 202, headers
+    headers = {"Location": public_path(f"/status/{job.id}"), "Retry-After": retry_after(job.eta_seconds)}
+    return jsonify(_view(job)), 202, headers
 
 
 @blueprint.get("/jobs")
@@ -85,8 +86,10 @@ def page() -> Response:
     """The caller's jobs, page by page, newest first."""
     query = forms.parse_query(ListQuery)
     found, more = jobs().page(owner=owner(), **query.page())
-    following = f"/jobs?after={found[-1].id}&limit={query.limit}&order={query.order}" if more and found else None
-    return jsonify(JobList(jobs=[JobView.of(job) for job in found], has_more=more, next=following))
+    following = f"/jobs?after={found[-1].id}&limit={query.limit}&order={query.order}" if more and found else ""
+    return jsonify(
+        JobList(jobs=[_view(job) for job in found], has_more=more, next=public_path(following) if following else None)
+    )
 
 
 @blueprint.delete("/jobs/<task_id>")
@@ -109,7 +112,7 @@ def delete(task_id: str) -> ResponseReturnValue:
     job = jobs().delete(task_id, owner=owner())
     if job is None:
         return "", 204
-    return jsonify(JobView.of(job)), 200 if job.state.ended else 202
+    return jsonify(_view(job)), 200 if job.state.ended else 202
 
 
 @blueprint.get("/events")
@@ -156,7 +159,7 @@ def preview(task_id: str) -> Response:
 @describe("native", {200: Answer("The job.", JobView)}, error=ErrorView, errors=_UNKNOWN)
 def status(task_id: str) -> Response:
     """How a job stands."""
-    return jsonify(JobView.of(jobs().find(task_id, owner=owner())))
+    return jsonify(_view(jobs().find(task_id, owner=owner())))
 
 
 def _describe_result(
@@ -200,6 +203,10 @@ def result(task_id: str) -> Response:
 def result_file(task_id: str, **path: str) -> Response:
     """The same with the format as the path's ending."""
     return _sent(task_id, Format(path["format"]))
+
+
+def _view(job: Job) -> JobView:
+    return JobView.of(job, public_path(""))
 
 
 def _sent(task_id: str, kind: Format) -> Response:

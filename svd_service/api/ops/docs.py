@@ -6,6 +6,7 @@ from flask import Blueprint, Response, current_app, jsonify
 
 from svd_service.api.http.context import keyring
 from svd_service.api.http.openapi import Answer, describe, document
+from svd_service.api.http.paths import public_path
 from svd_service.errors import UnavailableError
 
 blueprint = Blueprint("docs", __name__, static_folder="static/swagger-ui", static_url_path="/docs")
@@ -22,7 +23,7 @@ def openapi() -> Response:
     closed = _is_closed()
     if closed not in made:
         made[closed] = document(current_app, closed=closed)
-    return jsonify(made[closed])
+    return jsonify({**made[closed], "servers": [{"url": public_path("") or "/"}]})
 
 
 @blueprint.get("/docs")
@@ -31,7 +32,6 @@ def docs() -> Response:
     """The same for people, to read and to try."""
     page = blueprint.send_static_file("index.html")
     page.headers["Content-Security-Policy"] = POLICY
-    page.headers["X-Content-Type-Options"] = "nosniff"
     return page
 
 

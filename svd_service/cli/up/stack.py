@@ -17,6 +17,7 @@ from rich.text import Text
 
 from svd_service import __version__
 from svd_service.cli.up import processes, registry
+from svd_service.cli.up.first_key import make_first_key
 from svd_service.cli.up.preflight import StackError
 from svd_service.cli.up.process import Part, Running
 from svd_service.cli.up.stop import Stop
@@ -76,9 +77,14 @@ class Stack:
             self._settings = msgspec.structs.replace(self._settings, redis_url=started_redis.url)
         self._wait_for_redis(_REDIS_START if started_redis else 3.0)
         registry.note(self._settings)
+        first_key = make_first_key(self._settings)
         for part in processes.ours(self._settings, self._scratch, flower=flower):
             self._launch(part)
         self._show()
+        if first_key:
+            self._say(f"Other machines reach {self._settings.bind}, so the service requires a key. The first one:")
+            self._say(f"  {first_key}")
+            self._say("Keep it: it is not shown again. SVD_OPEN=1 serves everybody without keys instead.")
 
     def _launch(self, part: Part) -> None:
         self._parts.append(Supervised(part, self._settings.data_dir))

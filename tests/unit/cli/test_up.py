@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from svd_service.cli.up import processes, up
+from svd_service.cli.up.first_key import make_first_key
 from svd_service.cli.up.preflight import StackError, address_of, only_one, private, require_free, require_packages
 from svd_service.cli.up.process import Part, Running
 from svd_service.cli.up.stack import Stack
@@ -26,6 +27,8 @@ from svd_service.cli.up.stop import Stop
 from svd_service.cli.up.supervision import Supervised
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.client import connect
 from tools.harness.local import free_port
 
 MakeSettings = Callable[..., Settings]
@@ -540,3 +543,21 @@ def test_a_second_ctrl_c_does_not_wait(run: Callable[..., tuple[int, str]]) -> N
     status, _ = run(python("worker", STUBBORN, grace=60), more=1, seconds=1)
     assert status == 0
     assert time.monotonic() - began < 50  # its grace is a minute
+
+
+@pytest.mark.parametrize(
+    ("variables", "makes"),
+    [({}, False), ({"SVD_BIND": "0.0.0.0:8000"}, True), ({"SVD_BIND": "0.0.0.0:8000", "SVD_OPEN": "1"}, False)],
+)
+def test_a_first_key_is_made_once_where_others_reach_the_service(
+    redis_url: str, make_settings: MakeSettings, variables: dict[str, str], makes: bool
+) -> None:
+    settings = make_settings(REDIS_URL=redis_url, **variables)
+    secret = make_first_key(settings)
+    assert bool(secret) == makes
+    with connect(settings) as client:
+        keyring = Keyring(client, settings)
+        assert keyring.count() == int(makes)
+        if secret:
+            assert keyring.identify(secret)
+            assert make_first_key(settings) is None

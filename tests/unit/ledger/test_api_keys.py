@@ -150,3 +150,56 @@ def test_a_command_that_is_overtaken_undoes_nothing_of_the_others(redis_client, 
     assert (changed.revoked_at is not None, changed.webhook_url) == (True, "https://example.com/")
     with pytest.raises(UnauthorizedError):
         Keyring(redis_client, settings).identify(secret)
+
+
+def test_a_service_that_had_keys_stays_closed_when_redis_has_lost_them(redis_client, make_keyring, caplog):
+    make_keyring().create("ann")
+    redis_client.flushall()
+    for keyring in (make_keyring(), make_keyring()):
+        assert not keyring.is_open()
+        with pytest.raises(UnauthorizedError):
+            keyring.identify("")
+        assert keyring.has_lost_its_keys()
+    assert "forget-all" in caplog.text
+    key, secret = make_keyring().create("bob")
+    assert make_keyring().identify(secret) == key
+    assert not make_keyring().has_lost_its_keys()
+
+
+def test_a_process_that_saw_keys_of_another_remembers_them_too(redis_client, make_settings, redis_url, tmp_path):
+    here, there = (make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / name) for name in ("here", "there"))
+    Keyring(redis_client, here).create("ann")
+    assert not Keyring(redis_client, there).is_open()
+    redis_client.flushall()
+    assert not Keyring(redis_client, there).is_open()
+
+
+def test_forgetting_all_keys_opens_the_service_on_every_host(redis_client, make_settings, redis_url, tmp_path):
+    here, there = (make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / name) for name in ("here", "there"))
+    Keyring(redis_client, here).create("ann")
+    assert not Keyring(redis_client, there).is_open()
+    redis_client.flushall()
+    Keyring(redis_client, here).forget_all()
+    assert Keyring(redis_client, there).is_open()
+    redis_client.flushall()
+    assert Keyring(redis_client, there).is_open()  # there is nothing left to remember
+
+
+def test_a_folder_that_cannot_be_written_does_not_keep_a_key_from_working(
+    redis_client, make_settings, redis_url, tmp_path
+):
+    (tmp_path / "file").touch()
+    keyring = Keyring(redis_client, make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / "file" / "data"))
+    key, secret = keyring.create("ann")
+    assert keyring.identify(secret) == key
+
+
+@pytest.mark.parametrize(
+    ("bind", "open_", "is_open"),
+    [("127.0.0.1:8000", "0", True), ("0.0.0.0:8000", "0", False), ("0.0.0.0:8000", "1", True), (":8000", "0", False)],
+)
+def test_without_keys_only_this_machine_is_let_in_unless_a_setting_says_so(
+    redis_client, make_settings, redis_url, bind, open_, is_open
+):
+    keyring = Keyring(redis_client, make_settings(REDIS_URL=redis_url, SVD_BIND=bind, SVD_OPEN=open_))
+    assert keyring.is_open() == is_open

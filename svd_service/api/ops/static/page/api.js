@@ -57,21 +57,21 @@ export async function ask(path, options = {}, as = key) {
 const json = async (path, options) => (await ask(path, options)).json();
 
 /** Whether the service accepts a key: {required, name, …}; raises ApiError with 401 where it does not. */
-export const checkKey = async (candidate) => (await ask("/key", {}, candidate)).json();
+export const checkKey = async (candidate) => (await ask("key", {}, candidate)).json();
 
 /** A link to a video that works without the key: {url, expires_at}. */
-export const share = (id) => json(`/jobs/${id}/share`, { method: "POST" });
+export const share = (id) => json(`jobs/${id}/share`, { method: "POST" });
 
-export const models = async () => (await json("/models")).models;
-export const status = (id) => json(`/status/${id}`);
-export const jobs = (after) => json(`/jobs?limit=50${after ? `&after=${after}` : ""}`);
-export const fileUrl = (id, format = "mp4") => `/results/${id}.${format}`;
+export const models = async () => (await json("models")).models;
+export const status = (id) => json(`status/${id}`);
+export const jobs = (after) => json(`jobs?limit=50${after ? `&after=${after}` : ""}`);
+export const fileUrl = (id, format = "mp4") => `results/${id}.${format}`;
 export const file = async (id, format) => (await ask(fileUrl(id, format))).blob();
 
 /** A rough look at a video that is being made; null where there is none (any more). */
 export async function preview(id) {
   try {
-    return await (await ask(`/jobs/${id}/preview`)).blob();
+    return await (await ask(`jobs/${id}/preview`)).blob();
   } catch (error) {
     if (error instanceof ApiError) return null;
     throw error;
@@ -81,7 +81,7 @@ export async function preview(id) {
 /** How the service is; of one that is down, too, where it can still say so. */
 export async function health() {
   try {
-    return await (await fetch("/health", { cache: "no-store" })).json();
+    return await (await fetch("health", { cache: "no-store" })).json();
   } catch {
     return { status: "unreachable", workers_ready: 0, workers: [] };
   }
@@ -89,7 +89,7 @@ export async function health() {
 
 /** Cancels a job or deletes one that has ended: the job as it then is, or null where it is gone. */
 export async function remove(id) {
-  const response = await ask(`/jobs/${id}`, { method: "DELETE" });
+  const response = await ask(`jobs/${id}`, { method: "DELETE" });
   return response.status === 204 ? null : response.json();
 }
 
@@ -105,7 +105,7 @@ export async function generate(picture, fields) {
   for (const [name, value] of Object.entries(said)) form.append(name, value);
   for (let attempt = 1; ; attempt++) {
     try {
-      return await json("/generate", { method: "POST", body: form, headers });
+      return await json("generate", { method: "POST", body: form, headers });
     } catch (error) {
       if (attempt === 3 || ![0, 502, 503, 504].includes(error.status)) throw error;
       await pause(1000 * (error.retryAfter ?? attempt));

@@ -81,7 +81,7 @@ export class Feed {
     while (this.#open.size && this.#pushes) {
       let wait = REFUSED;
       try {
-        const response = await ask("/events", { headers: { Accept: "text/event-stream" }, signal: stream.signal });
+        const response = await ask("events", { headers: { Accept: "text/event-stream" }, signal: stream.signal });
         this.#streaming = true;
         for await (const event of events(response.body)) this.#hear(event);
         wait = 2_000; // the service closed it: it restarts, perhaps
