@@ -19,7 +19,8 @@ from svd_service import __version__
 from svd_service.api.http.forms import UploadedFile
 from svd_service.presentation import WebhookEvent
 
-#: The schema of a body that is a file.
+#: A file as the body. A request with `Range` gets 206 and a part of it, which the document leaves out: generators of
+#: clients read a file as JSON or text as soon as there is a second successful answer.
 FILE: Final = UploadedFile
 
 #: The media type of server-sent events.
@@ -80,6 +81,7 @@ class Operation:
     query: type[msgspec.Struct] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
+    published: bool = True
 
 
 #: What is told to webhooks (docs/webhooks.md), and what they answer.
@@ -110,6 +112,7 @@ def describe(
     query: type[msgspec.Struct] | None = None,
     headers: Mapping[str, str] | None = None,
     public: bool = False,
+    published: bool = True,
 ) -> Callable[[View], View]:
     """Say what the decorated view does; goes between the route and the function.
 
@@ -123,10 +126,11 @@ def describe(
         query: what it takes in the query string.
         headers: request headers that mean something, and what.
         public: it needs no key and has no rate.
+        published: whether the OpenAPI document has it; what only answers 400 would be a useless method of every client.
     """
     wrong = {**({} if public else ANYWHERE), **(errors or {})}
     told = {status: Answer(words, error, headers=_HEADERS.get(status, {})) for status, words in wrong.items()}
-    operation = Operation(tag, {**answers, **told}, form, json, query, headers or {}, public)
+    operation = Operation(tag, {**answers, **told}, form, json, query, headers or {}, public, published)
 
     def mark(view: View) -> View:
         view.operation = operation  # type: ignore[attr-defined]
@@ -198,7 +202,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
 def _described(app: Flask) -> Iterator[tuple[Rule, str, Operation, Callable[..., Any]]]:
     for rule in app.url_map.iter_rules():
         operation = operation_of(app, rule.endpoint)
-        if operation is not None:
+        if operation is not None and operation.published:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 yield rule, method.lower(), operation, app.view_functions[rule.endpoint]
 
@@ -223,6 +227,8 @@ class _Schemas:
             kinds.values(), schema_hook=_schema_of_ours, ref_template="#/components/schemas/{name}"
         )
         self._schemas = dict(zip(kinds, schemas, strict=True))
+        for component in self.components.values():
+            _simplify_pairs(component)
 
     def of(self, kind: Any) -> dict[str, Any]:
         return self._schemas[id(kind)]
@@ -232,6 +238,20 @@ class _Schemas:
         whole = self.components[self.of(kind)["$ref"].rpartition("/")[2]]
         for name, schema in whole["properties"].items():
             yield name, schema, name in whole.get("required", ())
+
+
+def _simplify_pairs(schema: Any) -> None:
+    """Describe tuples of one type as arrays: client generators do not know `prefixItems` with `items: false`."""
+    if isinstance(schema, list):
+        for each in schema:
+            _simplify_pairs(each)
+    if isinstance(schema, dict):
+        for each in schema.values():
+            _simplify_pairs(each)
+        kinds = schema.get("prefixItems", [])
+        if kinds and all(kind == kinds[0] for kind in kinds):
+            del schema["prefixItems"]
+            schema["items"] = kinds[0]
 
 
 def _schema_of_ours(kind: type) -> dict[str, Any]:

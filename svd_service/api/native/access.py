@@ -98,7 +98,6 @@ def share(task_id: str) -> ResponseReturnValue:
     "native",
     {
         200: Answer("The video.", FILE, tuple(MEDIA_TYPES.values())),
-        206: Answer("The part that `Range` asks for.", FILE, tuple(MEDIA_TYPES.values())),
         304: Answer("The caller has it already."),
         307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
     },

@@ -171,7 +171,6 @@ def _describe_result(
         "native",
         {
             200: Answer(f"The {what}.", FILE, media_types, etag),
-            206: Answer("The part that `Range` asks for.", FILE, media_types, {"Content-Range": "Which part it is."}),
             304: Answer("The caller has it already."),
             307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
         },

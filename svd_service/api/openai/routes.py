@@ -16,6 +16,7 @@ from svd_service.api.openai.schema import (
     ModelCard,
     ModelList,
     OpenAIError,
+    VideoBody,
     VideoForm,
     VideoList,
     VideosQuery,
@@ -60,7 +61,7 @@ _JOB: Final = {
         422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
     },
     form=VideoForm,
-    json=VideoForm,
+    json=VideoBody,
     headers={
         "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
         repetition.HEADER: "How often this request was sent before: if it was, it gets the job that was made then.",
@@ -70,7 +71,7 @@ def create() -> ResponseReturnValue:
     """Make a video from the picture `input_reference`."""
     _let_data_urls_in()
     fields = _fields()
-    form = forms.convert(VideoForm, fields)
+    form = forms.convert(VideoBody if request.is_json else VideoForm, fields)
     job_id = repetition.reserved_id(fields)  # before a picture is fetched, so that no repetition overtakes its first
     parameters = form.parameters()
     job = jobs().submit(
@@ -121,7 +122,6 @@ def delete(video_id: str) -> Response:
     "openai",
     {
         200: Answer("The file.", FILE, downloads.ALL_MEDIA_TYPES),
-        206: Answer("The part of it that `Range` asks for.", FILE, downloads.ALL_MEDIA_TYPES),
         304: Answer("It is the one that the caller has."),
         307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
     },
@@ -167,7 +167,7 @@ def retrieve_model(model: str) -> Response:
 @blueprint.route("/videos/characters", methods=["GET", "POST", "DELETE"])
 @blueprint.get("/videos/characters/<character_id>")
 @blueprint.post("/videos/<video_id>/remix")
-@describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."})
+@describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."}, published=False)
 def unsupported(**_: str) -> NoReturn:
     """What Stable Video Diffusion cannot do: it makes a video of a picture, and takes neither text nor video."""
     raise UnsupportedError(

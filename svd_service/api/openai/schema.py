@@ -56,14 +56,9 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     input_reference: Annotated[
         Any,
         Meta(
-            description="The picture: a file, a data URL, or `{image_url}` with one. An http(s) URL where the service "
-            "fetches them.",
-            extra_json_schema={
-                "anyOf": [
-                    {"type": "string", "format": "binary"},
-                    {"type": "object", "properties": {"image_url": {"type": "string"}}, "required": ["image_url"]},
-                ]
-            },
+            description="The image: a file, or a data URL in `input_reference[image_url]`. An http(s) URL there where "
+            "the service fetches them.",
+            extra_json_schema={"type": "string", "format": "binary"},
         ),
     ] = UNSET
     model: (
@@ -127,6 +122,24 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
             DIALECT: OPENAI,
         }
         return {name: str(value) for name, value in values.items() if value is not UNSET}
+
+
+class VideoBody(VideoForm, kw_only=True, forbid_unknown_fields=True):
+    """The same as a JSON object, which has no files."""
+
+    input_reference: Annotated[
+        Any,
+        Meta(
+            description="The image: a data URL, or `{image_url}` with one. An http(s) URL where the service fetches "
+            "them.",
+            extra_json_schema={
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "object", "properties": {"image_url": {"type": "string"}}, "required": ["image_url"]},
+                ]
+            },
+        ),
+    ] = UNSET
 
 
 class VideosQuery(Struct, kw_only=True):

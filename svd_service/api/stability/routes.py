@@ -15,9 +15,9 @@ from svd_service.api.stability.schema import (
     AlphaGenerationForm,
     Generation,
     GenerationForm,
+    GenerationQuery,
     GenerationResult,
     PendingGeneration,
-    ResultQuery,
     StabilityError,
 )
 from svd_service.errors import MissingImageError, NotReadyError
@@ -67,7 +67,6 @@ def generate_alpha() -> Response:
     {
         200: Answer("The video.", FILE, _MEDIA_TYPES, _RESULT, {"application/json": GenerationResult}),
         202: Answer("It is not there yet.", PendingGeneration, headers=_REQUEST),
-        206: Answer("The part of it that `Range` asks for.", FILE, _MEDIA_TYPES, _RESULT),
         304: Answer("It is the one that the caller has."),
     },
     error=StabilityError,
@@ -80,7 +79,7 @@ def generate_alpha() -> Response:
         416: "The range begins behind the end.",
         422: "There is no such format.",
     },
-    query=ResultQuery,
+    query=GenerationQuery,
 )
 def result(generation_id: str) -> ResponseReturnValue:
     """The video; 202 while there is none yet.
@@ -88,7 +87,7 @@ def result(generation_id: str) -> ResponseReturnValue:
     `Accept` chooses: `video/*`, the default, is the MP4, and `application/json` the same as Base64. `format` asks for
     another file of the same video.
     """
-    kind = forms.parse_query(ResultQuery).format
+    kind = forms.parse_query(GenerationQuery).format
     as_json = _wants_json(MEDIA_TYPES[kind])
     try:
         opened = jobs().open_result(ids.shortened(generation_id), owner=owner(), variant=Variant.of(kind))

@@ -53,7 +53,7 @@ class AlphaGenerationForm(GenerationForm, kw_only=True, forbid_unknown_fields=Tr
     motion_bucket_id: Motion = 40
 
 
-class ResultQuery(Struct, kw_only=True):
+class GenerationQuery(Struct, kw_only=True):
     """Which of the video's files; Stability's API knew none but the MP4."""
 
     format: Annotated[Format, Meta(description="One of the `formats` that were asked for.")] = Format.MP4
