@@ -24,9 +24,12 @@ RUN mkdir svd_service \
     && touch README.md LICENSE \
     && pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} '.[worker,s3,otel]'
 # torch.compile needs a C++ compiler and torch's headers when the worker runs. It is on by default on GPUs alone.
+# 180 MB are tests of the packages and programs for torch's own development.
 ARG COMPILER=yes
 RUN site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
     && find "$site" -type d -name tests -prune -exec rm -r {} + \
+    && rm -rf "$site/torch/test" \
+    && find "$site/torch/bin" -type f ! -name torch_shm_manager -delete \
     && { [ -n "$COMPILER" ] || rm -r "$site/torch/include"; }
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./

@@ -86,9 +86,14 @@ def test_hadolint_has_nothing_to_say_of(dockerfile: Path) -> None:
     assert run(program("hadolint"), "--no-color", str(dockerfile)) == (0, "")
 
 
-def test_there_is_an_image_for_the_api_and_one_for_the_worker(services: dict[str, Service]) -> None:
-    built = {ROOT / service["build"]["dockerfile"] for service in services.values() if "build" in service}
-    assert built == set(DOCKERFILES)
+def test_there_is_an_image_for_the_api_and_one_for_the_worker(
+    services: dict[str, Service], all_services: dict[str, Service]
+) -> None:
+    # Each is built once: the same image for five services would be exported five times.
+    built = [ROOT / service["build"]["dockerfile"] for service in services.values() if "build" in service]
+    assert sorted(built) == DOCKERFILES
+    images = {service["image"] for service in services.values() if "build" in service}
+    assert images == {service["image"] for service in all_services.values() if service["image"].startswith("svd-")}
     assert [path.name for path in DOCKERFILES] == ["api.Dockerfile", "worker.Dockerfile"]
 
 
@@ -360,6 +365,12 @@ def test_the_worker_has_a_compiler_and_pythons_headers_unless_they_are_left_out_
         assert {"--yes", "--no-install-recommends"} <= set(options)
     assert run.endswith("&& apt-get clean && rm -rf /var/lib/apt/lists/*; }")
     assert [instruction for instruction in api if "apt-get" in instruction] == []
+
+
+def test_the_worker_is_without_tests_of_its_packages() -> None:
+    text = (ROOT / "docker" / "worker.Dockerfile").read_text()
+    for removed in ("-type d -name tests -prune", "torch/test", "! -name torch_shm_manager -delete"):
+        assert removed in text, removed
 
 
 def test_what_a_worker_keeps_for_its_next_start_lies_in_volumes(services: dict[str, Service]) -> None:

@@ -104,7 +104,9 @@ class Smoke:
         require(login.partition(":")[2] not in shown, "Flower's password is in the list of processes")
         targets = "http://127.0.0.1:9090/api/v1/targets"
         wait(lambda: all_up(targets), 90, "not all of Prometheus' targets are up")
-        self._screenshot("prometheus", "http://127.0.0.1:9090/targets")
+        # Debian's package has the older pages alone, elsewhere.
+        pages = ("http://127.0.0.1:9090/classic/targets", "http://127.0.0.1:9090/targets")
+        self._screenshot("prometheus", next(page for page in pages if status_of(page) == 200))
         self._screenshot("flower", f"http://{login}@127.0.0.1:5555/workers")
         published = re.findall(r"(\S+)->", self._stack.compose("ps", "--format", "{{.Ports}}"))
         require(all(each.startswith("127.0.0.1:") for each in published), f"published: {published}")
