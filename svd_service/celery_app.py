@@ -1,4 +1,4 @@
-"""The Celery app, and how a job's id is published. Imports neither Flask nor the tasks."""
+"""The Celery app, and how a job's id is enqueued. Imports neither Flask nor the tasks."""
 
 from typing import Final
 
@@ -21,15 +21,15 @@ def webhook_queue(settings: Settings) -> str:
     return f"{settings.namespace}-webhooks"
 
 
-class Publisher:
-    """Gives ids to Celery: those of jobs, or with another task others.
+class Enqueuer:
+    """Enqueues ids with Celery: those of jobs, or others for another task.
 
-    It has an app of its own without a result backend: with one, every publication would subscribe to a result that
-    nobody here reads, and wait for a Redis that does not answer for much longer than a caller would.
+    It has its own app without a result backend: with one, each call would subscribe to a result that is never read, and
+    wait for a Redis that does not answer for much longer than a caller would.
     """
 
     def __init__(self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE) -> None:
-        self._app = Celery("svd_service.publisher", config_source="svd_service.celeryconfig", set_as_current=False)
+        self._app = Celery("svd_service.enqueuer", config_source="svd_service.celeryconfig", set_as_current=False)
         self._app.conf.update(
             broker_url=settings.broker,
             broker_use_ssl=settings.redis_tls,
@@ -44,7 +44,7 @@ class Publisher:
         self._task = task
 
     def __call__(self, task_id: str, queue: str) -> None:
-        """Publish one id to a queue of Celery's.
+        """Enqueue one id on one of Celery's queues.
 
         Raises:
             UnavailableError: Celery's broker cannot be reached, or did not answer in time; the message may have been

@@ -110,9 +110,10 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """Log who may use a service without keys."""
     # As below: nothing of the application is loaded in the parent before its time.
+    from svd_service import bootstrap  # noqa: PLC0415
     from svd_service.ledger import api_keys  # noqa: PLC0415
 
-    if warning := api_keys.start_warning(_settings):
+    if warning := api_keys.start_warning(bootstrap.keyring(_settings), _settings):
         server.log.warning(warning)
 
 

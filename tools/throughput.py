@@ -35,17 +35,18 @@ import msgspec
 import redis
 from PIL import Image
 
+from svd_service import bootstrap
+from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
 from svd_service.jobs.parameters import Request
-from svd_service.jobs.service import JobService
 from svd_service.jobs.submission import Submission
+from svd_service.jobs.submit import Order
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
-from svd_service.worker.process import jobs
 from svd_service.worker.shared_memory import Departure
 from tools.harness.stack import Stack
 
@@ -140,12 +141,12 @@ def gaps(attempts: list[Any]) -> Iterator[float]:
             yield later.started_at - earlier.ended_at
 
 
-def submit(service: JobService) -> str:
+def submit(service: UseCases) -> str:
     """A small job of `STEPS` steps."""
     picture = BytesIO()
     Image.new("RGB", (64, 64)).save(picture, "PNG")
     picture.seek(0)
-    return service.submit(picture, Request(width=64, height=64, num_inference_steps=STEPS)).id
+    return service.submit(picture, Order(Request(width=64, height=64, num_inference_steps=STEPS))).id
 
 
 # Simulated workers
@@ -165,8 +166,8 @@ def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> 
             simulator.start()
         stack.wait(lambda: len(service.ledger.workers.ready()) == workers, 90)
 
-        job = service.find(submit(service))
-        service.cancel(job.id)
+        job = service.queries.find(submit(service))
+        service.removal.cancel(job.id)
         filled = threading.Event()
         simulated = simulated_service(connect(service.settings, timeout=10.0), service.settings)
 
@@ -251,7 +252,7 @@ def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
     lease.stop()
 
 
-def status(client: "redis.Redis", service: JobService, job: Job, workers: int) -> tuple[float, float]:
+def status(client: "redis.Redis", service: UseCases, job: Job, workers: int) -> tuple[float, float]:
     """Redis' CPU in seconds for the status of a started and of a queued job, each with the time left, while so many
     workers have a job in hand.
     """
@@ -275,41 +276,35 @@ def status(client: "redis.Redis", service: JobService, job: Job, workers: int) -
     return spent
 
 
-def asking(client: "redis.Redis", service: JobService, job_id: str, times: int = 500) -> float:
+def asking(client: "redis.Redis", service: UseCases, job_id: str, times: int = 500) -> float:
     """Redis' CPU in seconds for the status of one job."""
     before = cpu(client)
     for _ in range(times):
-        service.find(job_id)
+        service.queries.find(job_id)
     return (cpu(client) - before) / times
 
 
-def simulated_service(client: "redis.Redis", settings: Settings) -> JobService:
+def simulated_service(client: "redis.Redis", settings: Settings) -> UseCases:
     """The use cases with a list of Redis in Celery's place, and no artifacts."""
-    service = jobs(settings)
+    service = bootstrap.worker(settings)
 
     def enqueue(job_id: str, _: str) -> None:
         client.rpush(IDS, job_id)
 
-    return JobService(
-        open_ledger(client, settings),
-        service.artifacts,
-        service.model,
-        settings,
-        enqueue,
-    )
+    return use_cases(open_ledger(client, settings), service.artifacts, settings, enqueue)
 
 
 # What both take
 
 
 @contextmanager
-def serving(folder: Path, **variables: str) -> Iterator[tuple[Stack, JobService]]:
+def serving(folder: Path, **variables: str) -> Iterator[tuple[Stack, UseCases]]:
     """A Redis of its own with an append-only file, and the use cases over it."""
     stack = Stack(folder, variables)
     stack.start_redis()
     try:
         settings = Settings.from_mapping(stack.environment)
-        yield stack, jobs(msgspec.structs.replace(settings, model=None, devices="cpu"))
+        yield stack, bootstrap.worker(msgspec.structs.replace(settings, model=None, devices="cpu"))
     finally:
         stack.stop_all()
 

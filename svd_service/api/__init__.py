@@ -1,12 +1,11 @@
 """The web process: routes and shapes over the use cases of `svd_service.jobs`. It never imports torch."""
 
-import functools
 import logging
-from collections.abc import Callable
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from svd_service import bootstrap
 from svd_service.api.events.hub import Hub
 from svd_service.api.http import auth, errors, origins
 from svd_service.api.http.json import MsgspecJSON
@@ -19,15 +18,7 @@ from svd_service.api.openai import routes as openai
 from svd_service.api.ops import docs, health, page
 from svd_service.api.stability import errors as stability_errors
 from svd_service.api.stability import routes as stability
-from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings, settings
-from svd_service.jobs.model import Model
-from svd_service.jobs.service import JobService
-from svd_service.ledger import open_ledger
-from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
-from svd_service.ledger.reservations import Reservations
-from svd_service.ledger.share_links import ShareLinks
 from svd_service.presentation import JobView
 from svd_service.telemetry import logs, tracing
 
@@ -58,41 +49,19 @@ def create_app(configuration: Settings | None = None) -> Flask:
     if hops := configuration.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_prefix=hops)  # type: ignore[method-assign]
     app.wsgi_app = Trail(app.wsgi_app)  # type: ignore[method-assign]
-    client = connect(configuration)
-    app.extensions["jobs"] = JobService(
-        open_ledger(client, configuration),
-        store_of(configuration),
-        Model.of(configuration),
-        configuration,
-        _publisher(configuration),
-    )
+    wired = bootstrap.web(configuration)
+    app.extensions["web"] = wired
     root = configuration.root_path
-    app.extensions["events"] = Hub(app.extensions["jobs"], lambda job: app.json.dumps(JobView.of(job, root)).encode())
-    app.extensions["keyring"] = Keyring(client, configuration)
-    app.extensions["reservations"] = Reservations(client, configuration)
-    app.extensions["share_links"] = ShareLinks(client, configuration)
+    app.extensions["events"] = Hub(
+        wired.jobs.queries, configuration, lambda job: app.json.dumps(JobView.of(job, root)).encode()
+    )
     errors.install(
         app, {"v1": openai_errors.shape, "v2beta": stability_errors.shape, "v2alpha": stability_errors.shape}
     )
     health.install(app)  # first: its clock is to run for what is turned away, too
-    auth.install(app, app.extensions["keyring"], origins.install(app, configuration), configuration)
+    auth.install(app, wired.keyring, origins.install(app, configuration), configuration)
     for dialect in (native, access, openai, stability):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(page.blueprint)
     return app
-
-
-def _publisher(configuration: Settings) -> Callable[[str, str], None]:
-    """Celery comes in with the first id: it would be a third of the time that this process takes to start."""
-
-    @functools.cache
-    def publisher() -> Callable[[str, str], None]:
-        from svd_service.celery_app import Publisher  # noqa: PLC0415
-
-        return Publisher(configuration)
-
-    def publish(job_id: str, queue: str) -> None:
-        publisher()(job_id, queue)
-
-    return publish

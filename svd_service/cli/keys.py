@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from svd_service import bootstrap
 from svd_service.cli.up import processes
 from svd_service.cli.up.preflight import StackError
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError, UnavailableError, UnknownKeyError
 from svd_service.ledger.api_keys import CACHE_TTL, Key, Keyring
-from svd_service.ledger.client import connect
 from svd_service.parameters import MAX_PRIORITY
 from svd_service.presentation import shown_url
 from svd_service.webhooks.signing import OVERLAP, WebhookSecrets, checked_url
@@ -123,11 +123,11 @@ def _settings() -> Settings:
 
 
 def _keyring(settings: Settings) -> Keyring:
-    return Keyring(connect(settings), settings)
+    return bootstrap.keyring(settings)
 
 
 def _secrets(settings: Settings) -> WebhookSecrets:
-    return WebhookSecrets(connect(settings), settings)
+    return bootstrap.webhook_secrets(settings)
 
 
 def run(arguments: list[str]) -> None:

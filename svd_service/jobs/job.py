@@ -141,6 +141,20 @@ class Preview:
     artifact: str
 
 
+class Still(StrEnum):
+    """A still image made of a video."""
+
+    THUMBNAIL = "thumbnail"  # one frame, as WebP
+    SPRITESHEET = "spritesheet"  # all frames side by side, as JPEG
+
+
+#: A file of a result: the video in a format, or a still.
+ResultFile = Format | Still
+
+#: Every file that a result may have.
+RESULT_FILES: Final[tuple[ResultFile, ...]] = (*Format, *Still)
+
+
 @dataclass(frozen=True)
 class File:
     """What is known of a published file: its length in `bytes`, and the SHA-256 of them (its ETag)."""
@@ -171,42 +185,15 @@ class Result:
         return {Format.MP4: File(self.bytes, self.sha256), **self.further}
 
     @property
-    def variants(self) -> "list[Variant]":
-        """All that it comes as."""
-        return [*map(Variant.of, self.files), Variant.THUMBNAIL, Variant.SPRITESHEET]
+    def kinds(self) -> list[ResultFile]:
+        """All files of the result."""
+        return [*self.files, *Still]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`."""
         further = {Format(name): File(**file) for name, file in values.get("further", {}).items()}
         return cls(**{**values, "further": further})
-
-
-class Variant(StrEnum):
-    """What a result comes as: the video, one frame of it (WebP), all frames side by side on a sheet (JPEG), or, where
-    it was asked for, the video in another format.
-    """
-
-    VIDEO = "video"
-    THUMBNAIL = "thumbnail"
-    SPRITESHEET = "spritesheet"
-    WEBM = "webm"
-    WEBP = "webp"
-    GIF = "gif"
-    ZIP = "zip"
-
-    @classmethod
-    def of(cls, kind: Format) -> "Variant":
-        """The variant that is the video in the format `kind`."""
-        return cls.VIDEO if kind is Format.MP4 else cls(kind)
-
-    @property
-    def kind(self) -> Format | None:
-        """The format in which this is the video; `None` where it is none."""
-        return _FORMATS.get(self)
-
-
-_FORMATS: Final = {Variant.of(kind): kind for kind in Format}
 
 
 class WebhookState(StrEnum):

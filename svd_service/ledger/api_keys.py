@@ -25,7 +25,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
-from svd_service.ledger.client import connect, reachable
+from svd_service.ledger.client import reachable
 
 logger = logging.getLogger(__name__)
 
@@ -225,17 +225,15 @@ class Keyring:
         return {digest: Key(**json.loads(record)) for digest, record in records.items()}
 
 
-def start_warning(settings: Settings) -> str | None:
+def start_warning(keyring: Keyring, settings: Settings) -> str | None:
     """What the log has to say at start: who may use a service without keys."""
-    with connect(settings) as client:
-        keyring = Keyring(client, settings)
-        try:
-            if keyring.count():
-                return None
-            if keyring.has_lost_its_keys():
-                return LOST
-        except UnavailableError:
-            return None  # the next requests will see
+    try:
+        if keyring.count():
+            return None
+        if keyring.has_lost_its_keys():
+            return LOST
+    except UnavailableError:
+        return None  # the next requests will see
     if settings.is_local:
         return None
     if settings.open:

@@ -20,12 +20,11 @@ from prometheus_client import CollectorRegistry, Metric, start_wsgi_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from svd_service import bootstrap
 from svd_service.config import ConfigurationError, Settings
 from svd_service.config import settings as settings_of_this_process
 from svd_service.errors import QueueFullError, RefusedError, UnavailableError
 from svd_service.jobs.job import State
-from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
 from svd_service.ledger.stats import Figures
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs
@@ -141,9 +140,7 @@ def serving(settings: Settings) -> Iterator[WSGIServer]:
     """
     host, port = _address(settings.exporter_bind)
     try:
-        server, thread = start_wsgi_server(
-            port, host, registry_of(settings, open_ledger(connect(settings), settings).stats)
-        )
+        server, thread = start_wsgi_server(port, host, registry_of(settings, bootstrap.ledger(settings).stats))
     except OSError as error:
         raise ConfigurationError(f"SVD_EXPORTER_BIND={settings.exporter_bind}: {error}") from None
     try:

@@ -11,12 +11,12 @@ from typing import Any, Final
 from celery import Celery
 from celery.signals import setup_logging
 
+from svd_service import bootstrap
 from svd_service.broker import control
 from svd_service.celery_app import DELIVER, webhook_queue
 from svd_service.config import settings
 from svd_service.telemetry import logs
 from svd_service.webhooks import dispatch
-from svd_service.webhooks.delivery import courier
 from svd_service.webhooks.signing import job_id_of
 
 #: Deliveries that are tried at once: half of those that may be given out, so that none of the threads runs dry.
@@ -38,7 +38,7 @@ app.conf.update(
 @app.task(name=DELIVER, bind=True, Request="svd_service.broker.request:DeliveryRequest")
 def deliver(self: Any) -> None:
     """Try the delivery of the message whose id is this task's."""
-    courier(settings()).deliver(job_id_of(self.request.id))
+    bootstrap.courier(settings()).deliver(job_id_of(self.request.id))
 
 
 @setup_logging.connect
@@ -46,5 +46,5 @@ def _set_up_logging(**_: Any) -> None:
     logs.configure(settings())
 
 
-dispatch.install(app)
+dispatch.install(app, lambda: bootstrap.poster(settings()))
 control.install(lambda _: "left to the worker: a webhook is delivered until it is acknowledged or given up")

@@ -1,7 +1,6 @@
 """One try to deliver a webhook, without Celery: claim, sign, POST, settle."""
 
 import base64
-import functools
 import http.client
 import logging
 import socket
@@ -17,7 +16,6 @@ import msgspec
 from svd_service import __version__
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError, UnavailableError
-from svd_service.ledger.client import connect
 from svd_service.outbound import Exchange, RefusedURLError, TooLateError, is_public, target_of, within
 from svd_service.presentation import shown_url
 from svd_service.retry import Retry
@@ -103,13 +101,6 @@ class Courier:
         else:
             self._outbox.fail(delivery, outcome.status_code, outcome.error, pause=pause)
             logger.warning("%s: %s", said, outcome.error or outcome.status_code)
-
-
-@functools.cache
-def courier(settings: Settings) -> Courier:
-    """This process' courier."""
-    client = connect(settings, timeout=3.0)
-    return Courier(Outbox(client, settings), WebhookSecrets(client, settings), settings)
 
 
 def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:

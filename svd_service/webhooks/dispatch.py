@@ -4,16 +4,15 @@ Several webhook workers may do so side by side: each delivery is enqueued once.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery import Celery, bootsteps
 
 from svd_service.broker.dropped import DROPPED
-from svd_service.celery_app import DELIVER, Publisher, webhook_queue
-from svd_service.config import Settings, settings
+from svd_service.celery_app import Enqueuer
 from svd_service.errors import UnavailableError
-from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.stats import Stats
 from svd_service.webhooks.outbox import Outbox
 from svd_service.webhooks.signing import message_id
 
@@ -26,19 +25,18 @@ ROUND: Final = 1.0
 class Poster:
     """Enqueues the deliveries that are due."""
 
-    def __init__(self, configuration: Settings) -> None:
-        client = connect(configuration, timeout=3.0)
-        self._outbox = Outbox(client, configuration)
-        self._stats = open_ledger(client, configuration).stats
-        self._publish = Publisher(configuration, timeout=3.0, task=DELIVER)
-        self._queue = webhook_queue(configuration)
+    def __init__(self, outbox: Outbox, stats: Stats, enqueue: Enqueuer, queue: str) -> None:
+        self._outbox = outbox
+        self._stats = stats
+        self._enqueue = enqueue
+        self._queue = queue
 
     def round(self) -> None:
         """Enqueue what is due. Does not raise `UnavailableError`: what Redis did not take is due again later."""
         try:
             DROPPED.report(self._stats.count_dropped_messages)
             for job_id in self._outbox.post():
-                self._publish(message_id(job_id), self._queue)
+                self._enqueue(message_id(job_id), self._queue)
         except UnavailableError as error:
             logger.warning("enqueueing deliveries is put off: %s", error)
 
@@ -48,6 +46,9 @@ class RoundsStep(bootsteps.StartStopStep):
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
+    #: Makes the poster, once there is a connection.
+    make_poster: Callable[[], Poster]
+
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self._poster: Poster | None = None
@@ -55,7 +56,7 @@ class RoundsStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Begin, or begin anew after the connection was lost."""
-        self._poster = self._poster or Poster(settings())
+        self._poster = self._poster or self.make_poster()
         self._timer = parent.timer.call_repeatedly(ROUND, self._poster.round)
 
     def stop(self, parent: Any) -> None:
@@ -65,6 +66,6 @@ class RoundsStep(bootsteps.StartStopStep):
             self._timer = None
 
 
-def install(app: Celery) -> None:
+def install(app: Celery, make_poster: Callable[[], Poster]) -> None:
     """Make the workers of `app` do the rounds."""
-    app.steps["consumer"].add(RoundsStep)
+    app.steps["consumer"].add(type("RoundsStep", (RoundsStep,), {"make_poster": staticmethod(make_poster)}))

@@ -13,9 +13,21 @@ from PIL import Image, UnidentifiedImageError
 
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.errors import InvalidOutputError, JobError, StaleAttemptError, UnavailableError
-from svd_service.jobs.job import AttemptOutcome, Claim, Failure, File, Holder, Job, Phase, Progress, Result, Variant
+from svd_service.jobs.job import (
+    RESULT_FILES,
+    AttemptOutcome,
+    Claim,
+    Failure,
+    File,
+    Holder,
+    Job,
+    Phase,
+    Progress,
+    Result,
+    Still,
+)
+from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.jobs.parameters import Parameters
-from svd_service.jobs.service import input_name, result_name, variant_name
 from svd_service.ledger import Ledger
 from svd_service.parameters import Format
 from svd_service.retry import Retry
@@ -168,7 +180,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         if previews is not None:
             staged.enter_context(previews)
         path, *others = (
-            staged.enter_context(artifacts.staged(variant_name(name, Variant.of(kind)), retry))
+            staged.enter_context(artifacts.staged(file_name(name, kind), retry))
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
@@ -176,7 +188,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         report(Progress(Phase.PUBLISHING))
         retry.begin(Phase.PUBLISHING)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
-        thumbnail, spritesheet = (variant_name(name, variant) for variant in (Variant.THUMBNAIL, Variant.SPRITESHEET))
+        thumbnail, spritesheet = (file_name(name, still) for still in (Still.THUMBNAIL, Still.SPRITESHEET))
         retry(lambda: artifacts.put(thumbnail, rendering.thumbnail))
         retry(lambda: artifacts.put(spritesheet, rendering.spritesheet))
     try:
@@ -195,8 +207,8 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         )
     except StaleAttemptError:
         with suppress(ArtifactsUnavailableError):  # then they are the sweep's
-            for variant in Variant:
-                artifacts.delete(variant_name(name, variant))
+            for kind in RESULT_FILES:
+                artifacts.delete(file_name(name, kind))
         raise
 
 

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from celery import Celery, bootsteps
 
+from svd_service import bootstrap
+from svd_service.bootstrap import UseCases
 from svd_service.broker.dropped import DROPPED
 from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome
-from svd_service.jobs.service import JobService
 from svd_service.telemetry import logs
-from svd_service.worker.process import INSTANCE, is_gone, jobs
+from svd_service.worker.process import INSTANCE, is_gone
 from svd_service.worker.revocation import revocations
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,10 @@ ROUND: Final = 1.0
 
 
 class Maintenance:
-    """One round after the other, over `service`."""
+    """One round after the other, with the use cases `jobs`."""
 
-    def __init__(self, service: JobService) -> None:
-        self._jobs = service
+    def __init__(self, jobs: UseCases) -> None:
+        self._jobs = jobs
 
     def round(self) -> None:
         """Do what is due. Does not raise `UnavailableError`: what Redis did not take is due again in the next round."""
@@ -52,7 +53,7 @@ class Maintenance:
                     logger.warning("job %s: process %d is gone; requeued", held.claim.job_id, held.holder.pid)
 
     def _requeue_jobs_of_lost_workers(self) -> None:
-        for job_id in self._jobs.reap():
+        for job_id in self._jobs.maintenance.reap():
             with logs.context(job_id=job_id):
                 logger.warning("job %s: the lease of its worker expired; requeued", job_id)
 
@@ -70,7 +71,7 @@ class MaintenanceStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Begin, or begin anew after the connection was lost."""
         if self._maintenance is None:
-            self._maintenance = Maintenance(jobs(settings()))
+            self._maintenance = Maintenance(bootstrap.worker(settings()))
         # Celery itself looks every 5 s for the jobs of processes that died: as long as they are to wait in all.
         for work in (self._maintenance.round, parent.pool.maintain_pool):
             self._timers.append(parent.timer.call_repeatedly(ROUND, work))

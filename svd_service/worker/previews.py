@@ -9,7 +9,7 @@ from typing import Final, Self
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import Claim
-from svd_service.jobs.service import preview_name
+from svd_service.jobs.job_files import preview_name
 from svd_service.ledger import Ledger
 
 logger = logging.getLogger(__name__)

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from billiard import current_process
 from celery.signals import celeryd_init, setup_logging, worker_init, worker_process_init, worker_process_shutdown
 
-from svd_service.artifacts.choice import store_of
-from svd_service.celery_app import Publisher
+from svd_service import bootstrap
+from svd_service.bootstrap import UseCases
 from svd_service.config import ConfigurationError, Settings, settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Holder
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import celery_queue, queue_of
-from svd_service.jobs.service import JobService
-from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.retry import Retry
 from svd_service.telemetry import logs, tracing
@@ -53,7 +50,7 @@ class Slot:
 
     holder: Holder
     render: "Callable[..., Rendering]"
-    jobs: JobService
+    jobs: UseCases
     lease: Lease
     settings: Settings
     departure: Departure = DEPARTURE
@@ -76,17 +73,6 @@ def slot() -> Slot:
     return _Process.slot
 
 
-def jobs(configuration: Settings) -> JobService:
-    """The use cases over connections of this process' own."""
-    return JobService(
-        open_ledger(connect(configuration, timeout=3.0), configuration),
-        store_of(configuration),
-        Model.of(configuration),
-        configuration,
-        Publisher(configuration, timeout=3.0),
-    )
-
-
 def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     """Pin the device of process number `index`, load the model onto it and tell the ledger that it is there.
 
@@ -103,7 +89,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     from svd_service.video import render  # noqa: PLC0415
     from svd_service.video.loader import load  # noqa: PLC0415
 
-    service = jobs(configuration)
+    service = bootstrap.worker(configuration)
     began = time.monotonic()
     worker = f"{node}/{index}"
     with Preparation(service.ledger.workers, worker) as preparation:
@@ -203,7 +189,7 @@ def _initialise(sender: str, **_: Any) -> None:
         raise SystemExit(shutdown.LOAD_FAILED) from None
     shutdown.ignore_signals()
     LOADS.succeed(index)
-    Retention(_Process.slot.jobs).start()
+    Retention(_Process.slot.jobs.maintenance).start()
 
 
 @worker_process_shutdown.connect

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from svd_service.errors import UnavailableError
-from svd_service.jobs.service import JobService
+from svd_service.jobs.maintenance import Maintenance
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,10 @@ ORPHAN_ROUND: Final = 1_800.0
 
 
 class Retention:
-    """One round after the other, over `service`."""
+    """One round after the other, with `maintenance`."""
 
-    def __init__(self, service: JobService) -> None:
-        self._jobs = service
+    def __init__(self, maintenance: Maintenance) -> None:
+        self._maintenance = maintenance
         self._next_orphans = time.monotonic() + ORPHAN_ROUND
 
     def start(self) -> None:
@@ -34,11 +34,11 @@ class Retention:
     def round(self) -> None:
         """Do what is due. What Redis or the store did not take is due again next time, or the sweep's."""
         try:
-            if expired := self._jobs.expire():
+            if expired := self._maintenance.expire():
                 logger.info("retention: %d results or records", expired)
             if time.monotonic() >= self._next_orphans:
                 self._next_orphans = time.monotonic() + ORPHAN_ROUND
-                if swept := self._jobs.sweep_orphans():
+                if swept := self._maintenance.sweep_orphans():
                     logger.warning("%d orphaned artifacts deleted", swept)
         except UnavailableError as error:
             logger.warning("retention is put off: %s", error)

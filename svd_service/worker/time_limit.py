@@ -3,11 +3,11 @@
 import logging
 from functools import cache
 
+from svd_service import bootstrap
 from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome, Failure
-from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger import Ledger
 from svd_service.worker.attempt import TimeLimitError
 from svd_service.worker.process import INSTANCE
 
@@ -35,4 +35,4 @@ def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
 @cache
 def ledger() -> Ledger:
     """The ledger over a connection of the parent's own."""
-    return open_ledger(connect(settings(), timeout=3.0), settings())
+    return bootstrap.ledger(settings(), timeout=bootstrap.BACKGROUND_TIMEOUT)

@@ -12,7 +12,7 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Holder, Result
-from svd_service.jobs.service import result_name
+from svd_service.jobs.job_files import result_name
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from tests.browser.conftest import Visit

@@ -8,8 +8,8 @@ from playwright.sync_api import Route, expect
 
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
+from svd_service.jobs.job_files import preview_name
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.service import preview_name
 from svd_service.ledger import Ledger
 from svd_service.parameters import BOUNDS
 from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.celery_app import Publisher
+from svd_service.bootstrap import use_cases
+from svd_service.celery_app import Enqueuer
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
-from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Request
-from svd_service.jobs.service import JobService
+from svd_service.jobs.submit import Order
 from svd_service.ledger import open_ledger
 from tools.harness.faults.sitecustomize import FILLS_THE_DISK, HANGS, KILLS_ITS_PROCESS, LOSES_THE_DEVICE
 from tools.harness.stack import Stack
@@ -174,7 +174,7 @@ def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
 @pytest.mark.parametrize("messages", [0, 2])
 def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: Stack, photo: bytes, messages: int):
     settings = Settings.from_mapping(stack.environment)
-    publisher = Publisher(settings)
+    publisher = Enqueuer(settings)
 
     def publish(job_id: str, queue: str) -> None:
         for _ in range(messages):
@@ -183,9 +183,9 @@ def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: St
 
     ready(stack)
     ledger = open_ledger(stack.redis, settings)
-    jobs = JobService(ledger, LocalArtifacts(settings.data_dir), Model.of(settings), settings, publish)
-    request = Request(num_inference_steps=10, width=64, height=64)
-    (job_id,) = {jobs.submit(io.BytesIO(photo), request, idempotency_key="once").id for _ in range(2)}
+    jobs = use_cases(ledger, LocalArtifacts(settings.data_dir), settings, publish)
+    order = Order(Request(num_inference_steps=10, width=64, height=64), idempotency_key="once")
+    (job_id,) = {jobs.submit(io.BytesIO(photo), order).id for _ in range(2)}
     assert outcomes(stack.wait_for(job_id, "finished", "failed")) == ["finished"]
     assert outcomes(stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")) == ["finished"]
     assert log(stack, "worker").count(f"job {job_id}: attempt") == 2  # it began, and it finished

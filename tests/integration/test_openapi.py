@@ -11,8 +11,8 @@ import pytest
 
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.job import File, Holder, Result, Variant
-from svd_service.jobs.service import preview_name, result_name, variant_name
+from svd_service.jobs.job import RESULT_FILES, File, Holder, Result
+from svd_service.jobs.job_files import file_name, preview_name, result_name
 from svd_service.ledger import open_ledger
 from svd_service.ledger.api_keys import Keyring
 from svd_service.parameters import Format
@@ -46,8 +46,8 @@ def finish(stack: Stack, settings: Settings, job_id: str) -> None:
     claim = ledger.attempts.claim(job_id, Holder("host/0", "cpu", "instance", 1))
     assert claim is not None
     name, video = result_name(job_id, claim.token), bytes(2_000)
-    for variant in Variant:
-        LocalArtifacts(settings.data_dir).put(variant_name(name, variant), video)
+    for variant in RESULT_FILES:
+        LocalArtifacts(settings.data_dir).put(file_name(name, variant), video)
     further = {kind: File(len(video), "ab" * 32) for kind in FURTHER}
     result = Result(name, len(video), "ab" * 32, 64, 64, 3, further=further)
     ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)

@@ -52,7 +52,8 @@ def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
     # A bucket that is configured is spoken to by processes that were forked, and what speaks to it must not be forked.
     monkeypatch.setenv("SVD_ARTIFACTS", "s3://bucket/prefix")
     assert "obstore" not in brought_by("import wsgi")
-    parent = "from svd_service.worker import process, tasks\nprocess.jobs(process.settings())"
+    modules = "from svd_service import bootstrap, config\nfrom svd_service.worker import tasks\n"
+    parent = modules + "bootstrap.worker(config.settings())"
     assert "obstore" not in brought_by(parent)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import httpx2
 
+from svd_service.bootstrap import UseCases
 from svd_service.errors import JobError
-from svd_service.jobs.service import JobService
 
 PICTURE: Final = Path(__file__).resolve().parents[2] / "scripts" / "sample.jpg"
 ENDED: Final = frozenset({"finished", "failed", "cancelled", "expired"})
@@ -54,7 +54,7 @@ class Caller(threading.Thread):
     It cancels by the use case, `service`, and has at most `window` jobs under way.
     """
 
-    def __init__(self, url: str, service: JobService, *, jobs: int, seed: int, window: int = WINDOW) -> None:
+    def __init__(self, url: str, service: UseCases, *, jobs: int, seed: int, window: int = WINDOW) -> None:
         super().__init__(name="caller", daemon=True)
         self._http = httpx2.Client(base_url=url, timeout=5, trust_env=False)
         self._service = service
@@ -138,7 +138,7 @@ class Caller(threading.Thread):
         if sighting.cancel_at is None or time.monotonic() < sighting.cancel_at:
             return
         try:
-            self._service.cancel(job_id)
+            self._service.removal.cancel(job_id)
         except JobError:
             return
         sighting.cancel_at = None

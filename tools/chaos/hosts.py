@@ -15,10 +15,9 @@ import httpx2
 import redis
 
 from svd_service.artifacts.choice import store_of
+from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
-from svd_service.jobs.model import Model
-from svd_service.jobs.service import JobService
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from tools.chaos.service import running_on
@@ -102,10 +101,10 @@ class Hosts(Stack):
         self.ledger = open_ledger(self._client, self.settings)
         self.artifacts = store_of(self.settings)
 
-    def use_cases(self) -> JobService:
+    def use_cases(self) -> UseCases:
         """The use cases over a connection of their own, for another thread."""
         ledger = open_ledger(connect(self.settings, timeout=2.0), self.settings)
-        return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
+        return use_cases(ledger, self.artifacts, self.settings, lambda *_: None)
 
     # Network
 

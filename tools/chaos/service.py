@@ -13,10 +13,9 @@ from typing import Final
 import redis
 
 from svd_service.artifacts.local import LocalArtifacts
+from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
-from svd_service.jobs.model import Model
-from svd_service.jobs.service import JobService
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
@@ -59,10 +58,10 @@ class Service:
         self.stack.start_api()
         self.stack.wait_for_workers(len(WORKERS))
 
-    def use_cases(self) -> JobService:
+    def use_cases(self) -> UseCases:
         """The use cases over a connection of their own, for another thread."""
         ledger = open_ledger(connect(self.settings, timeout=2.0), self.settings)
-        return JobService(ledger, self.artifacts, Model.of(self.settings), self.settings, lambda *_: None)
+        return use_cases(ledger, self.artifacts, self.settings, lambda *_: None)
 
     # Hurting
 

@@ -19,9 +19,10 @@ from typing import Final
 import redis
 from flask import Response, request
 
+from svd_service.config import Settings
 from svd_service.errors import UnavailableError, UnknownJobError
 from svd_service.jobs.job import Job, State
-from svd_service.jobs.service import JobService
+from svd_service.jobs.queries import Queries
 from svd_service.ledger.client import connect
 
 logger = logging.getLogger(__name__)
@@ -118,11 +119,12 @@ class Hub:
     `present` shows a job in JSON.
     """
 
-    def __init__(self, service: JobService, present: Callable[[Job], bytes]) -> None:
-        self._jobs = service
+    def __init__(self, queries: Queries, settings: Settings, present: Callable[[Job], bytes]) -> None:
+        self._queries = queries
+        self._settings = settings
         self._present = present
-        self._capacity = service.settings.api_streams
-        self._lifetime = service.settings.stream_lifetime
+        self._capacity = settings.api_streams
+        self._lifetime = settings.stream_lifetime
         self._lock = threading.Lock()
         self._mailboxes: set[Mailbox] = set()
         self._thread: threading.Thread | None = None
@@ -159,7 +161,7 @@ class Hub:
 
     def newest(self, owner: str) -> list[Event]:
         """An owner's newest jobs, the oldest of them first."""
-        return [self.event(job) for job in reversed(self._jobs.page(owner=owner, limit=SNAPSHOT)[0])]
+        return [self.event(job) for job in reversed(self._queries.page(owner=owner, limit=SNAPSHOT)[0])]
 
     def _run(self) -> None:
         """Listen, again and again, until nobody wants to know."""
@@ -199,10 +201,10 @@ class Hub:
             return list(self._mailboxes)
 
     def _listen(self) -> bool:
-        client = connect(self._jobs.settings)
+        client = connect(self._settings)
         try:
             with client.pubsub() as channel:  # type: ignore[no-untyped-call]
-                channel.subscribe(f"{self._jobs.settings.namespace}:events")
+                channel.subscribe(f"{self._settings.namespace}:events")
                 changes, ear = _Changes(), _Ear(channel)
                 wanted = time.monotonic() + TICK
                 while True:
@@ -235,7 +237,7 @@ class Hub:
 
     def _look(self, job_id: str, owner: str) -> Event:
         try:
-            return self.event(self._jobs.find(job_id, owner=owner))
+            return self.event(self._queries.find(job_id, owner=owner))
         except UnknownJobError:
             return Event(job_id, version=0, ended=True)
 
@@ -304,7 +306,7 @@ class _Ear:
             self._channel.ping()
 
 
-def stream_job(hub: Hub, service: JobService, job_id: str, *, owner: str, seen: int) -> Response:
+def stream_job(hub: Hub, queries: Queries, job_id: str, *, owner: str, seen: int) -> Response:
     """The events of one job from how it stands now to its end, without what a reader of version `seen` knows.
 
     Raises:
@@ -314,7 +316,7 @@ def stream_job(hub: Hub, service: JobService, job_id: str, *, owner: str, seen: 
     box = hub.open(job_id=job_id, owner=owner)
 
     def look() -> list[Event]:
-        return [hub.event(service.find(job_id, owner=owner))]
+        return [hub.event(queries.find(job_id, owner=owner))]
 
     try:
         now = look()

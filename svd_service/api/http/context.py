@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
 
+from svd_service.bootstrap import UseCases, Web
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.service import JobService
 from svd_service.ledger.api_keys import Key, Keyring
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
@@ -16,29 +16,33 @@ if TYPE_CHECKING:
     from svd_service.api.events.hub import Hub
 
 
-def jobs() -> JobService:
-    """The use cases of the present application."""
-    return cast(JobService, current_app.extensions["jobs"])
+def jobs() -> UseCases:
+    """The use cases of the current application."""
+    return _web().jobs
+
+
+def _web() -> Web:
+    return cast(Web, current_app.extensions["web"])
 
 
 def hub() -> "Hub":
-    """The event streams of the present application."""
+    """The event streams of the current application."""
     return cast("Hub", current_app.extensions["events"])
 
 
 def keyring() -> Keyring:
-    """The keys of the present application."""
-    return cast(Keyring, current_app.extensions["keyring"])
+    """The keys of the current application."""
+    return _web().keyring
 
 
 def reservations() -> Reservations:
     """The job ids that the present application has reserved."""
-    return cast(Reservations, current_app.extensions["reservations"])
+    return _web().reservations
 
 
 def share_links() -> ShareLinks:
-    """The share links of the present application."""
-    return cast(ShareLinks, current_app.extensions["share_links"])
+    """The share links of the current application."""
+    return _web().share_links
 
 
 def key() -> Key | None:

@@ -6,32 +6,32 @@ from flask import Response, redirect, request
 from werkzeug.wsgi import FileWrapper
 
 from svd_service.api.http.context import jobs
-from svd_service.jobs.job import Variant
+from svd_service.jobs.job import ResultFile, Still
 from svd_service.jobs.parameters import MEDIA_TYPES
-from svd_service.jobs.service import OpenResult
+from svd_service.jobs.results import OpenResult
 from svd_service.parameters import Format
 
-#: Media type and file ending of each variant.
-KINDS: Final = {
-    **{Variant.of(kind): (media_type, f".{kind}") for kind, media_type in MEDIA_TYPES.items()},
-    Variant.THUMBNAIL: ("image/webp", ".webp"),
-    Variant.SPRITESHEET: ("image/jpeg", ".jpg"),
+#: Media type and file ending of each file of a result.
+KINDS: Final[dict[ResultFile, tuple[str, str]]] = {
+    **{kind: (media_type, f".{kind}") for kind, media_type in MEDIA_TYPES.items()},
+    Still.THUMBNAIL: ("image/webp", ".webp"),
+    Still.SPRITESHEET: ("image/jpeg", ".jpg"),
 }
 
-#: Media types of all variants.
+#: Media types of all files.
 ALL_MEDIA_TYPES: Final = tuple(dict.fromkeys(media_type for media_type, _ in KINDS.values()))
 
 
 def send_result(opened: OpenResult, *, may_redirect: bool = True) -> Response:
-    """A response with a job's video or another variant of it, as `send` makes it; or where the store has it."""
-    if may_redirect and _can_follow() and (link := jobs().link(opened)):
+    """A response with a file of a job's result, as `send` makes it, or a redirect to the store."""
+    if may_redirect and _can_follow() and (link := jobs().results.link(opened)):
         opened.file.close()
         response = cast(Response, redirect(link, 307, Response))
         response.cache_control.no_store = True  # the link is good for a while only
         return response
-    media_type, ending = KINDS[opened.variant]
-    # The same video has the same thumbnail, so that the video's hash tells of both.
-    mark = "" if opened.variant.kind else f"-{opened.variant}"
+    media_type, ending = KINDS[opened.kind]
+    # The same video has the same stills, so its digest identifies them.
+    mark = f"-{opened.kind}" if isinstance(opened.kind, Still) else ""
     return send(
         opened.file,
         size=opened.size,

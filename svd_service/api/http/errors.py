@@ -103,7 +103,7 @@ def _present(error: errors.JobError) -> ResponseReturnValue:
 
 def _refuse(error: errors.RefusedError | errors.QueueFullError) -> ResponseReturnValue:
     if request.method == "POST":  # a submission, not a question
-        jobs().count_refused(error)
+        jobs().submit.count_rejected(error)
     return _present(error)
 
 

@@ -14,7 +14,6 @@ from svd_service.api.http.openapi import FILE, Answer, describe
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
-from svd_service.jobs.job import Variant
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import MAX_PRIORITY, Format
 
@@ -83,9 +82,9 @@ def share(task_id: str) -> ResponseReturnValue:
     It ends by itself, with the video, and with the key that owns the job.
     """
     form = forms.parse(ShareForm)
-    job = jobs().find(task_id, owner=owner())
+    job = jobs().queries.find(task_id, owner=owner())
     if job.result is None:
-        jobs().open_result(task_id, owner=owner()).file.close()  # raises the reason
+        jobs().results.open(task_id, owner=owner()).file.close()  # raises the reason
     end = int(time.time()) + form.expires_in
     if job.expires_at is not None:
         end = min(end, int(job.expires_at))
@@ -121,8 +120,6 @@ def shared(task_id: str, **path: str) -> Response:
     holder = jobs().ledger.jobs.find(task_id).owner
     if not keyring().is_current(holder):
         raise InvalidLinkError("the key behind this link was revoked")
-    response = downloads.send_result(
-        jobs().open_result(task_id, owner=holder, variant=Variant.of(Format(path["format"])))
-    )
+    response = downloads.send_result(jobs().results.open(task_id, owner=holder, kind=Format(path["format"])))
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

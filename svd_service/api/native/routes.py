@@ -23,8 +23,9 @@ from svd_service.api.native.schema import (
     ResultQuery,
 )
 from svd_service.errors import MissingImageError
-from svd_service.jobs.job import Job, Variant
+from svd_service.jobs.job import Job, Still
 from svd_service.jobs.parameters import MEDIA_TYPES
+from svd_service.jobs.submit import Order
 from svd_service.parameters import Format
 from svd_service.presentation import JobView
 
@@ -64,11 +65,13 @@ def generate() -> ResponseReturnValue:
     parameters = form.parameters()
     job = jobs().submit(
         cast(BinaryIO, form.image.stream),
-        video_request(parameters, model=parameters.get("model")),
-        owner=owner(),
-        idempotency_key=request.headers.get("Idempotency-Key", ""),
-        priority=priority(parameters),
-        webhook=webhook(parameters),
+        Order(
+            video_request(parameters, model=parameters.get("model")),
+            owner=owner(),
+            idempotency_key=request.headers.get("Idempotency-Key", ""),
+            priority=priority(parameters),
+            webhook=webhook(parameters),
+        ),
     )
     headers = {"Location": public_path(f"/status/{job.id}"), "Retry-After": retry_after(job.eta_seconds)}
     return jsonify(_view(job)), 202, headers
@@ -85,7 +88,7 @@ def generate() -> ResponseReturnValue:
 def page() -> Response:
     """The caller's jobs, page by page, newest first."""
     query = forms.parse_query(ListQuery)
-    found, more = jobs().page(owner=owner(), **query.page())
+    found, more = jobs().queries.page(owner=owner(), **query.page())
     following = f"/jobs?after={found[-1].id}&limit={query.limit}&order={query.order}" if more and found else ""
     return jsonify(
         JobList(jobs=[_view(job) for job in found], has_more=more, next=public_path(following) if following else None)
@@ -109,7 +112,7 @@ def delete(task_id: str) -> ResponseReturnValue:
     A queued job is cancelled at once (200), a started one at its next step (202). Of an ended job, record and video are
     deleted for good (204).
     """
-    job = jobs().delete(task_id, owner=owner())
+    job = jobs().removal.cancel_or_delete(task_id, owner=owner())
     if job is None:
         return "", 204
     return jsonify(_view(job)), 200 if job.state.ended else 202
@@ -135,7 +138,7 @@ def job_events(task_id: str) -> Response:
     seen = request.headers.get("Last-Event-ID", "")
     # A version has few digits; thousands of them would be no number that Python reads.
     known = int(seen) if seen.isdecimal() and len(seen) < 20 else -1
-    return events.stream_job(hub(), jobs(), task_id, owner=owner(), seen=known)
+    return events.stream_job(hub(), jobs().queries, task_id, owner=owner(), seen=known)
 
 
 @blueprint.get("/jobs/<task_id>/preview")
@@ -149,7 +152,7 @@ def job_events(task_id: str) -> Response:
 )
 def preview(task_id: str) -> Response:
     """A rough look at a video that is being made, as WebP. The status says when there is a new one."""
-    response = Response(jobs().read_preview(task_id, owner=owner()), mimetype="image/webp")
+    response = Response(jobs().results.read_preview(task_id, owner=owner()), mimetype="image/webp")
     response.cache_control.no_store = True
     return response
 
@@ -159,7 +162,7 @@ def preview(task_id: str) -> Response:
 @describe("native", {200: Answer("The job.", JobView)}, error=ErrorView, errors=_UNKNOWN)
 def status(task_id: str) -> Response:
     """How a job stands."""
-    return jsonify(_view(jobs().find(task_id, owner=owner())))
+    return jsonify(_view(jobs().queries.find(task_id, owner=owner())))
 
 
 def _describe_result(
@@ -209,18 +212,18 @@ def _view(job: Job) -> JobView:
 
 
 def _sent(task_id: str, kind: Format) -> Response:
-    return downloads.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.of(kind)))
+    return downloads.send_result(jobs().results.open(task_id, owner=owner(), kind=kind))
 
 
 @blueprint.get("/results/<task_id>/thumbnail")
 @_describe_result("thumbnail", "image/webp")
 def thumbnail(task_id: str) -> Response:
     """One frame of a finished job's video, as WebP."""
-    return downloads.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.THUMBNAIL))
+    return downloads.send_result(jobs().results.open(task_id, owner=owner(), kind=Still.THUMBNAIL))
 
 
 @blueprint.get("/results/<task_id>/spritesheet")
 @_describe_result("sprite sheet", "image/jpeg")
 def spritesheet(task_id: str) -> Response:
     """All frames of a finished job's video side by side, as JPEG."""
-    return downloads.send_result(jobs().open_result(task_id, owner=owner(), variant=Variant.SPRITESHEET))
+    return downloads.send_result(jobs().results.open(task_id, owner=owner(), kind=Still.SPRITESHEET))

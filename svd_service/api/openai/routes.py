@@ -25,6 +25,7 @@ from svd_service.api.openai.schema import (
 from svd_service.errors import UnsupportedError
 from svd_service.jobs.job import Job
 from svd_service.jobs.model import Model
+from svd_service.jobs.submit import Order
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 
@@ -76,13 +77,15 @@ def create() -> ResponseReturnValue:
     parameters = form.parameters()
     job = jobs().submit(
         reference.read(form.input_reference),
-        form.request_to(_model(form)),
-        owner=owner(),
-        notes=form.notes(),
-        idempotency_key=request.headers.get("Idempotency-Key", ""),
-        priority=priority(parameters),
-        webhook=webhook(parameters),
-        job_id=job_id,
+        Order(
+            form.request_to(_model(form)),
+            owner=owner(),
+            notes=form.notes(),
+            idempotency_key=request.headers.get("Idempotency-Key", ""),
+            priority=priority(parameters),
+            webhook=webhook(parameters),
+            job_id=job_id,
+        ),
     )
     return _presented(job)
 
@@ -98,7 +101,9 @@ def create() -> ResponseReturnValue:
 def list_videos() -> Response:
     """The caller's jobs, page by page."""
     query = forms.parse_query(VideosQuery)
-    found, more = jobs().page(owner=owner(), after=query.after, limit=query.limit, newest_first=query.order == "desc")
+    found, more = jobs().queries.page(
+        owner=owner(), after=query.after, limit=query.limit, newest_first=query.order == "desc"
+    )
     return jsonify(VideoList.of(found, more=more))
 
 
@@ -113,7 +118,7 @@ def retrieve(video_id: str) -> Response:
 @describe("openai", {200: Answer("It is deleted.", DeletedVideo)}, error=OpenAIError, errors=_UNKNOWN)
 def delete(video_id: str) -> Response:
     """Delete a job and its video; one that has not ended is cancelled."""
-    jobs().discard(_asked_for(video_id).id, owner=owner())
+    jobs().removal.delete(_asked_for(video_id).id, owner=owner())
     return jsonify(DeletedVideo(id=video_id))
 
 
@@ -141,9 +146,9 @@ def content(video_id: str) -> Response:
 
     What the caller says that it accepts does not matter.
     """
-    variant = forms.parse_query(ContentQuery).variant
+    kind = forms.parse_query(ContentQuery).variant.kind
     job = _asked_for(video_id)
-    return downloads.send_result(jobs().open_result(job.id, owner=owner(), variant=variant))
+    return downloads.send_result(jobs().results.open(job.id, owner=owner(), kind=kind))
 
 
 @blueprint.get("/models")
@@ -177,7 +182,7 @@ def unsupported(**_: str) -> NoReturn:
 
 
 def _asked_for(video_id: str) -> Job:
-    job = jobs().find(video_id, owner=owner())
+    job = jobs().queries.find(video_id, owner=owner())
     reservations().heard(job.id)
     return job
 
@@ -198,13 +203,13 @@ def _poll_after(job: Job) -> int:
 
 def _model(form: VideoForm) -> Model:
     """That of the name, if there is one. OpenAI's own names are nobody's here: any stands for the service's model."""
-    return jobs().find_model(form.model or None) or jobs().model
+    return jobs().queries.find_model(form.model or None) or jobs().model
 
 
 def _model_names() -> list[str]:
     """Names that `create` takes: of the models that are served, and the aliases of the settings."""
     aliases = (name.strip() for name in jobs().settings.openai_models.split(","))
-    return list(dict.fromkeys([*(model.name for model in jobs().models()), *filter(None, aliases)]))
+    return list(dict.fromkeys([*(model.name for model in jobs().queries.models()), *filter(None, aliases)]))
 
 
 def _let_data_urls_in() -> None:

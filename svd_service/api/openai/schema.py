@@ -1,16 +1,17 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
 import re
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.job import Job, State, Variant
+from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
-from svd_service.parameters import Parameters
+from svd_service.parameters import Format, Parameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
 
@@ -148,6 +149,25 @@ class VideosQuery(Struct, kw_only=True):
     after: Annotated[str, Meta(description="Id of the last job of the page before.")] | None = None
     limit: Annotated[int, Meta(ge=1, le=100, description="Jobs on a page.")] = 20
     order: Annotated[Literal["asc", "desc"], Meta(description="By the time of submission.")] = "desc"
+
+
+class Variant(StrEnum):
+    """OpenAI's word for a file of the result; the formats are extensions."""
+
+    VIDEO = "video"
+    THUMBNAIL = "thumbnail"
+    SPRITESHEET = "spritesheet"
+    WEBM = "webm"
+    WEBP = "webp"
+    GIF = "gif"
+    ZIP = "zip"
+
+    @property
+    def kind(self) -> ResultFile:
+        """The file that it stands for."""
+        if self is Variant.VIDEO:
+            return Format.MP4
+        return Still(self.value) if self.value in set(Still) else Format(self.value)
 
 
 class ContentQuery(Struct, kw_only=True):

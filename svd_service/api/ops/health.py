@@ -15,10 +15,8 @@ from svd_service.api.http.context import jobs
 from svd_service.api.http.openapi import Answer, describe
 from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, PreparingView, WorkerView
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
+from svd_service.bootstrap import UseCases, fresh_ledger
 from svd_service.errors import UnavailableError
-from svd_service.jobs.service import JobService
-from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
 from svd_service.presentation import ModelView
 from svd_service.telemetry.exporter import registry_of
 
@@ -31,7 +29,7 @@ STORE_LOOK: Final = 5.0
 
 def install(app: Flask) -> None:
     """Add the routes and the HTTP metrics to `app`."""
-    service: JobService = app.extensions["jobs"]
+    service = app.extensions["web"].jobs
     metrics = _http_metrics(app, service)
     store = StoreWatch(service.artifacts)
     ledger_metrics = registry_of(service.settings, service.ledger.stats)
@@ -55,7 +53,7 @@ def install(app: Flask) -> None:
     )
     def models() -> ResponseReturnValue:
         """The models that are served: their defaults, their bounds, and their profiles."""
-        return {"models": [model.shown() for model in jobs().models()]}
+        return {"models": [model.shown() for model in jobs().queries.models()]}
 
     @app.get("/metrics")
     @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, public=True)
@@ -69,7 +67,7 @@ def install(app: Flask) -> None:
         return Response(http.removesuffix("# EOF\n") + ledger, content_type=content_type)
 
 
-def _http_metrics(app: Flask, service: JobService) -> PrometheusMetrics:
+def _http_metrics(app: Flask, service: UseCases) -> PrometheusMetrics:
     multiprocess = service.settings.multiprocess_dir is not None
     kind = _GunicornMetrics if multiprocess else PrometheusMetrics
     options: dict[str, Any] = {} if multiprocess else {"registry": CollectorRegistry()}
@@ -106,16 +104,12 @@ class StoreWatch:
         return self._trouble
 
 
-def _health(service: JobService, store: StoreWatch) -> ResponseReturnValue:
-    # A connection of its own: one of the pool may look well while Redis is not, or the other way round.
-    client = connect(service.settings)
+def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
     try:
-        ledger = open_ledger(client, service.settings)
-        workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
+        with fresh_ledger(service.settings) as ledger:
+            workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
     except UnavailableError as error:
         return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
-    finally:
-        client.close()
     ready = [
         WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles)) for w in workers
     ]

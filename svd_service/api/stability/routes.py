@@ -21,9 +21,10 @@ from svd_service.api.stability.schema import (
     StabilityError,
 )
 from svd_service.errors import MissingImageError, NotReadyError
-from svd_service.jobs.job import State, Variant
+from svd_service.jobs.job import State
 from svd_service.jobs.parameters import MEDIA_TYPES
-from svd_service.jobs.service import OpenResult
+from svd_service.jobs.results import OpenResult
+from svd_service.jobs.submit import Order
 
 blueprint = Blueprint("stability", __name__)
 
@@ -90,7 +91,7 @@ def result(generation_id: str) -> ResponseReturnValue:
     kind = forms.parse_query(GenerationQuery).format
     as_json = _wants_json(MEDIA_TYPES[kind])
     try:
-        opened = jobs().open_result(ids.shortened(generation_id), owner=owner(), variant=Variant.of(kind))
+        opened = jobs().results.open(ids.shortened(generation_id), owner=owner(), kind=kind)
     except NotReadyError as error:
         if State(error.state).ended:
             raise
@@ -108,10 +109,12 @@ def _submitted(schema: type[GenerationForm]) -> Response:
     form = forms.parse(schema)
     job = jobs().submit(
         cast(BinaryIO, form.image.stream),
-        form.request(),
-        owner=owner(),
-        idempotency_key=request.headers.get("Idempotency-Key", ""),
-        webhook=webhook(form.parameters()),
+        Order(
+            form.request(),
+            owner=owner(),
+            idempotency_key=request.headers.get("Idempotency-Key", ""),
+            webhook=webhook(form.parameters()),
+        ),
     )
     response = jsonify(Generation(ids.lengthened(job.id)))
     response.headers["x-video-size"] = f"{job.parameters.width}x{job.parameters.height}"

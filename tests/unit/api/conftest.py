@@ -1,15 +1,18 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from msgspec import structs
 
 from svd_service.api import create_app
+from svd_service.bootstrap import UseCases
 from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Result
-from svd_service.jobs.service import JobService, result_name
+from svd_service.jobs.job_files import result_name
 from tests.samples import IMAGES
 from tests.unit.api.samples import HOLDER, VIDEO
 
@@ -27,14 +30,26 @@ def http(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def jobs(app: Flask) -> JobService:
-    service = app.extensions["jobs"]
-    assert isinstance(service, JobService)
+def jobs(app: Flask) -> UseCases:
+    service = app.extensions["web"].jobs
+    assert isinstance(service, UseCases)
     return service
 
 
 @pytest.fixture
-def data_dir(jobs: JobService) -> Path:
+def change_settings(app: Flask) -> Callable[..., None]:
+    """Changes settings of the app that routes read at each request."""
+
+    def change(**values: object) -> None:
+        web = app.extensions["web"]
+        settings = structs.replace(web.jobs.settings, **values)
+        app.extensions["web"] = replace(web, jobs=replace(web.jobs, settings=settings))
+
+    return change
+
+
+@pytest.fixture
+def data_dir(jobs: UseCases) -> Path:
     return jobs.settings.data_dir
 
 
@@ -54,7 +69,7 @@ def submit(http: FlaskClient, photo: bytes) -> Callable[..., str]:
 
 
 @pytest.fixture
-def claim(jobs: JobService) -> Callable[[str], Claim]:
+def claim(jobs: UseCases) -> Callable[[str], Claim]:
     """Takes the part of a worker: claims the job."""
 
     def take(job_id: str) -> Claim:
@@ -66,7 +81,7 @@ def claim(jobs: JobService) -> Callable[[str], Claim]:
 
 
 @pytest.fixture
-def finish(jobs: JobService, claim: Callable[[str], Claim]) -> Callable[[str], None]:
+def finish(jobs: UseCases, claim: Callable[[str], Claim]) -> Callable[[str], None]:
     """Takes the part of a worker: publishes `VIDEO` as the job's result."""
 
     def publish(job_id: str) -> None:

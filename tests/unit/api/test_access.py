@@ -10,7 +10,7 @@ from tests.unit.api.samples import VIDEO
 
 @pytest.fixture
 def keyring(app):
-    return app.extensions["keyring"]
+    return app.extensions["web"].keyring
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_link_is_for_one_job(http, photo, ann, job_of_ann, finish):
 
 def test_a_link_expires(app, http, ann, job_of_ann):
     end = int(time.time()) - 1
-    signature = app.extensions["share_links"].sign(job_of_ann, end)
+    signature = app.extensions["web"].share_links.sign(job_of_ann, end)
     answer = http.get(f"/shared/{job_of_ann}.mp4?expires={end}&signature={signature}")
     assert (answer.status_code, answer.json["error"]["code"]) == (410, "link_expired")
 

@@ -7,8 +7,8 @@ import pytest
 
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.jobs.job import AttemptOutcome, Failure, File, Phase, Progress, Result
+from svd_service.jobs.job_files import preview_name, result_name
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.service import preview_name, result_name
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Format
 from tests.unit.api.samples import VIDEO, png
@@ -228,7 +228,7 @@ def test_a_result_past_its_time_is_410_before_and_after_the_sweep(http, jobs, su
         answer = http.get(f"/results/{job_id}", buffered=True)
         assert (answer.status_code, answer.json["status"]) == (410, "expired")
         assert http.get(f"/status/{job_id}").json["status"] == "expired"
-        jobs.expire()
+        jobs.maintenance.expire()
     assert not [path for path in stored(data_dir) if path.suffix == ".mp4"]
 
 
@@ -361,7 +361,7 @@ def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, subm
     def away(job_id, queue):
         raise UnavailableError("the broker is away")
 
-    monkeypatch.setattr(jobs, "_publish", away)
+    monkeypatch.setattr(jobs.dispatch, "_enqueue", away)
     assert http.get(f"/status/{submit()}").json["status"] == "queued"
 
 
@@ -377,7 +377,7 @@ def test_a_bug_is_500_in_the_same_shape(http, jobs, app, monkeypatch):
     def broken(job_id):
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(jobs, "find", broken)
+    monkeypatch.setattr(jobs.queries, "find", broken)
     answer = http.get(f"/status/{uuid.uuid4()}")
     assert (answer.status_code, answer.json["error"]["code"]) == (500, "internal_server_error")
     assert "a bug" not in answer.text

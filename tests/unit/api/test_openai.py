@@ -8,9 +8,9 @@ from PIL import Image
 from werkzeug.test import encode_multipart
 
 from svd_service.api import create_app
-from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, Variant
+from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, Still
+from svd_service.jobs.job_files import file_name
 from svd_service.jobs.model import Defaults, Model
-from svd_service.jobs.service import variant_name
 from tests.unit.api.samples import VIDEO, png
 
 
@@ -154,7 +154,7 @@ def test_the_story_of_a_video(http, jobs, create, claim):
 
 def test_a_cancelled_job_has_failed_with_that_reason(http, jobs, create):
     video_id = create().json["id"]
-    jobs.cancel(video_id)
+    jobs.removal.cancel(video_id)
     video = http.get(f"/v1/videos/{video_id}").json
     assert (video["status"], video["error"]["code"]) == ("failed", "cancelled")
 
@@ -166,9 +166,9 @@ def test_contents_come_in_all_variants(http, jobs, create, finish):
     video = http.get(f"/v1/videos/{video_id}").json
     assert (video["status"], video["progress"]) == ("completed", 100)
     assert video["created_at"] <= video["completed_at"] < video["expires_at"]
-    name = jobs.find(video_id).result.artifact
-    jobs.artifacts.put(variant_name(name, Variant.THUMBNAIL), b"thumb")
-    jobs.artifacts.put(variant_name(name, Variant.SPRITESHEET), b"sheet")
+    name = jobs.queries.find(video_id).result.artifact
+    jobs.artifacts.put(file_name(name, Still.THUMBNAIL), b"thumb")
+    jobs.artifacts.put(file_name(name, Still.SPRITESHEET), b"sheet")
     tags = set()
     for query, content, kind in (
         ("", VIDEO, "video/mp4"),
@@ -238,7 +238,7 @@ def test_deleting_a_started_job_cancels_it_and_nobody_sees_it_again(http, jobs, 
         assert http.get(path).status_code == 404
     assert http.delete(f"/v1/videos/{video_id}").status_code == 404
     jobs.ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
-    assert jobs.expire() == 1
+    assert jobs.maintenance.expire() == 1
     assert [path for path in data_dir.rglob("*") if path.is_file()] == []
 
 
@@ -265,7 +265,7 @@ def test_every_error_beneath_the_prefix_has_openais_shape(http, app, jobs, photo
         (http.post("/v1/videos", json={"input_reference": data_url(photo + bytes(20_000_000))}), 413),
     ]
     assert cases[2][0].headers["Allow"]
-    monkeypatch.setattr(jobs, "find", broken)
+    monkeypatch.setattr(jobs.queries, "find", broken)
     cases.append((http.get(f"/v1/videos/{uuid.uuid4()}"), 500))
     for answer, status in cases:
         assert answer.status_code == status
@@ -371,7 +371,7 @@ def test_a_create_that_is_repeated_while_the_first_one_goes_on_is_one_job(http, 
     first = send(0).json["id"]
     assert repeated == [first]
     assert listed(http) == {first}
-    assert jobs.artifacts.size(jobs.find(first).input) > 0
+    assert jobs.artifacts.size(jobs.queries.find(first).input) > 0
 
 
 def test_a_create_that_had_no_room_is_a_job_of_its_own_when_it_is_repeated(make_settings, redis_url, photo):

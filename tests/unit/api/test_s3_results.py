@@ -9,7 +9,7 @@ from flask import Flask
 from svd_service.api import create_app
 from svd_service.api.stability.ids import lengthened
 from svd_service.config import Settings
-from svd_service.jobs import service
+from svd_service.jobs import maintenance
 from tests.unit.api.samples import VIDEO, png
 from tools.harness.local import free_port
 
@@ -105,14 +105,14 @@ def test_deleting_and_retention_empty_the_bucket(http, jobs, submit, finish, red
     assert f"inputs/{cancelled}.png" not in names(jobs)
     assert http.delete(f"/jobs/{deleted}").status_code == 204
     redis_client.zadd("svd:ended", {expired: 1})
-    assert jobs.expire() == 1
+    assert jobs.maintenance.expire() == 1
     assert names(jobs) == set()
 
     jobs.artifacts.put("results/nobody/token.mp4", b"left by a worker that died")
     jobs.artifacts.put("inputs/nobody.png", b"left by a submission")
     jobs.artifacts.put("another/thing.txt", b"not ours")
-    monkeypatch.setattr(service, "ORPHAN_AGE", -60.0)
-    assert jobs.sweep_orphans() == 2
+    monkeypatch.setattr(maintenance, "ORPHAN_AGE", -60.0)
+    assert jobs.maintenance.sweep_orphans() == 2
     assert names(jobs) == {"another/thing.txt"}
 
 
@@ -136,9 +136,9 @@ def test_while_the_store_is_away_jobs_are_told_of_and_cancelled_but_not_deleted(
     assert away.get(f"/results/{finished}").status_code == 503
     assert away.delete(f"/jobs/{finished}").status_code == 503
     assert away.delete(f"/v1/videos/{finished}").status_code == 503
-    assert jobs.find(finished).state == "finished"
+    assert jobs.queries.find(finished).state == "finished"
     queued = submit()
     assert away.delete(f"/jobs/{queued}").status_code == 200
-    assert jobs.find(queued).state == "cancelled"
+    assert jobs.queries.find(queued).state == "cancelled"
     health = away.get("/health")
     assert (health.status_code, health.json["status"], health.json["artifacts"]) == (200, "degraded", False)

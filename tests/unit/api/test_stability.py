@@ -7,7 +7,7 @@ import pytest
 from svd_service.api.stability import ids
 from svd_service.errors import UnknownJobError
 from svd_service.jobs.job import AttemptOutcome, Failure, File, Result
-from svd_service.jobs.service import result_name
+from svd_service.jobs.job_files import result_name
 from svd_service.parameters import Format
 from tests.unit.api.samples import VIDEO, png
 
@@ -24,7 +24,7 @@ def create(http):
 
 @pytest.fixture
 def job_of(jobs):
-    return lambda answer: jobs.find(ids.shortened(answer.json["id"]))
+    return lambda answer: jobs.queries.find(ids.shortened(answer.json["id"]))
 
 
 def test_a_generation_has_an_id_of_64_characters(create):
@@ -156,7 +156,7 @@ def test_every_error_beneath_the_prefixes_has_stabilitys_shape(http, app, jobs, 
         (http.post(PATHS[0], environ_overrides={"CONTENT_LENGTH": "21000000"}), 413),
     ]
     generation_id = create().json["id"]
-    monkeypatch.setattr(jobs, "find", broken)
+    monkeypatch.setattr(jobs.queries, "find", broken)
     cases.append((http.get(f"{PATHS[0]}/result/{generation_id}"), 500))
     for answer, status in cases:
         assert (answer.status_code, set(answer.json)) == (status, {"id", "name", "errors"})

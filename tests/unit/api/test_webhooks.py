@@ -3,7 +3,6 @@
 import io
 
 import pytest
-from msgspec import structs
 
 from svd_service.api.stability import ids
 from svd_service.webhooks.outbox import Outbox
@@ -32,7 +31,7 @@ def post(http):
 
 @pytest.fixture
 def key(app):
-    return app.extensions["keyring"].create("ann", webhook_url=URL)
+    return app.extensions["web"].keyring.create("ann", webhook_url=URL)
 
 
 @pytest.mark.parametrize("path", DIALECTS)
@@ -53,11 +52,11 @@ def test_a_url_where_no_webhook_may_go_is_refused_in_the_dialects_shape(jobs, po
     assert told.startswith("webhook_url: ")
     if not path.startswith("/v2"):
         assert "webhook_url" in answer.json["error"].values()
-    assert jobs.page() == ([], False)
+    assert jobs.queries.page() == ([], False)
 
 
-def test_a_private_address_is_taken_where_a_setting_says_so(jobs, post):
-    jobs.settings = structs.replace(jobs.settings, webhook_private=True)
+def test_a_private_address_is_taken_where_a_setting_says_so(change_settings, post):
+    change_settings(webhook_private=True)
     assert post(webhook_url="http://localhost/").status_code == 202
 
 

@@ -24,8 +24,8 @@ from svd_service.artifacts.choice import store_of
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.artifacts.s3 import Bucket, S3Artifacts
 from svd_service.config import ConfigurationError, Settings
-from svd_service.jobs.job import Variant
-from svd_service.jobs.service import variant_name
+from svd_service.jobs.job import RESULT_FILES, ResultFile
+from svd_service.jobs.job_files import file_name
 
 NAME = "results/3f2b/1.mp4"
 
@@ -91,13 +91,13 @@ def test_the_bucket_is_where_the_settings_say() -> None:
     assert (ours.url(), ours.url(public=True)) == ("http://b.host:9000", "https://b.videos.example")
 
 
-@pytest.mark.parametrize("variant", Variant)
-def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore, variant: Variant) -> None:
-    name = variant_name(NAME, variant)
+@pytest.mark.parametrize("kind", RESULT_FILES)
+def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore, kind: ResultFile) -> None:
+    name = file_name(NAME, kind)
     store.put(name, b"bytes")
     link = store.link(name, 60)
     assert link is not None
-    media_type, ending = KINDS[variant]
+    media_type, ending = KINDS[kind]
     shown = "attachment" if ending == ".zip" else "inline"
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(link, timeout=10) as answer:
         assert (answer.read(), answer.headers["Content-Type"]) == (b"bytes", media_type)

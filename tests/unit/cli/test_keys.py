@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from svd_service import bootstrap
 from svd_service.cli import keys
 from svd_service.cli.up import processes, registry
 from svd_service.cli.up.preflight import only_one
@@ -137,4 +138,4 @@ def test_an_open_service_that_others_reach_says_so_at_start(
     settings = make_settings(REDIS_URL=redis_url, SVD_BIND=bind)
     if keyed:
         Keyring(redis_client, settings).create("ann")
-    assert bool(start_warning(settings)) == warned
+    assert bool(start_warning(bootstrap.keyring(settings), settings)) == warned

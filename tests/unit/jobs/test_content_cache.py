@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 from svd_service.artifacts.local import LocalArtifacts
+from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import ExpiredError, IdempotencyConflictError, QueueFullError, UnknownJobError
-from svd_service.jobs.job import File, Holder, Job, Result, State, Variant
-from svd_service.jobs.model import Model
+from svd_service.jobs.job import File, Holder, Job, Result, ResultFile, State, Still
+from svd_service.jobs.job_files import file_name, result_name
 from svd_service.jobs.parameters import Request
-from svd_service.jobs.service import JobService, result_name, variant_name
 from svd_service.jobs.submission import Submission
+from svd_service.jobs.submit import Order
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
@@ -32,68 +33,67 @@ def asked(**changes: Any) -> Request:
 
 
 @pytest.fixture
-def make(redis_url: str, make_settings: Callable[..., Settings]) -> Callable[..., JobService]:
-    def service(**variables: object) -> JobService:
+def make(redis_url: str, make_settings: Callable[..., Settings]) -> Callable[..., UseCases]:
+    def service(**variables: object) -> UseCases:
         settings = make_settings(**{"REDIS_URL": redis_url, "SVD_CONTENT_CACHE": True, **variables})
         ledger = open_ledger(connect(settings), settings)
-        model = Model.of(settings)
-        return JobService(ledger, LocalArtifacts(settings.data_dir), model, settings, lambda *_: None)
+        return use_cases(ledger, LocalArtifacts(settings.data_dir), settings, lambda *_: None)
 
     return service
 
 
 @pytest.fixture
-def jobs(make: Callable[..., JobService]) -> JobService:
+def jobs(make: Callable[..., UseCases]) -> UseCases:
     service = make()
     ready(service, DEVICE)
     return service
 
 
-def ready(jobs: JobService, device: str) -> None:
+def ready(jobs: UseCases, device: str) -> None:
     jobs.ledger.workers.heartbeat(
         WorkerStatus(f"host/{device}", device, "instance", 1, jobs.model.name, True, 0.0, 1.0)
     )
 
 
-def submit(jobs: JobService, request: Request = ASKED, colour: str = "red", **more: Any) -> Job:
+def submit(jobs: UseCases, request: Request = ASKED, colour: str = "red", **more: Any) -> Job:
     picture = io.BytesIO()
     Image.new("RGB", (256, 144), colour).save(picture, "PNG")
     picture.seek(0)
-    return jobs.submit(picture, request, **more)
+    return jobs.submit(picture, Order(request, **more))
 
 
-def make_video(jobs: JobService, job: Job, *, device: str = DEVICE, reusable: bool = True) -> None:
+def make_video(jobs: UseCases, job: Job, *, device: str = DEVICE, reusable: bool = True) -> None:
     """Take a worker's part."""
     claim = jobs.ledger.attempts.claim(job.id, Holder(f"host/{device}", device, "instance", 1))
     assert claim is not None
     name = result_name(job.id, claim.token)
     further = {kind: File(3, "cd" * 32) for kind in job.parameters.formats}
     result = Result(name, 5, "ab" * 32, 256, 144, 8, {"device": device, "seed": job.parameters.seed}, further)
-    for variant in result.variants:
-        jobs.artifacts.put(variant_name(name, variant), b"video" if variant is Variant.VIDEO else variant.encode())
+    for kind in result.kinds:
+        jobs.artifacts.put(file_name(name, kind), b"video" if kind is Format.MP4 else kind.encode())
     jobs.ledger.attempts.finish(claim, result, device=device, seconds={}, steps=3, reusable=reusable)
     jobs.artifacts.delete(job.input)
 
 
 @pytest.fixture
-def made(jobs: JobService) -> Job:
+def made(jobs: UseCases) -> Job:
     """A job that is finished."""
     job = submit(jobs)
     make_video(jobs, job)
     return job
 
 
-def read(jobs: JobService, job: Job, variant: Variant = Variant.VIDEO, **more: Any) -> bytes:
-    opened = jobs.open_result(job.id, variant=variant, **more)
+def read(jobs: UseCases, job: Job, kind: ResultFile = Format.MP4, **more: Any) -> bytes:
+    opened = jobs.results.open(job.id, kind=kind, **more)
     with opened.file:
         return opened.file.read()
 
 
-def files(jobs: JobService, job: Job) -> list[str]:
+def files(jobs: UseCases, job: Job) -> list[str]:
     return [name for name, _ in jobs.artifacts.names() if job.id in name]
 
 
-def lookups(jobs: JobService) -> dict[str, int]:
+def lookups(jobs: UseCases) -> dict[str, int]:
     return jobs.ledger.stats.figures().cache
 
 
@@ -101,8 +101,8 @@ def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made
     again = submit(jobs)
     assert (again.state, again.cached_from, again.attempts) == (State.FINISHED, made.id, ())
     assert again.id != made.id
-    for variant, content in ((Variant.VIDEO, b"video"), (Variant.GIF, b"gif"), (Variant.THUMBNAIL, b"thumbnail")):
-        assert read(jobs, again, variant) == content
+    for kind, content in ((Format.MP4, b"video"), (Format.GIF, b"gif"), (Still.THUMBNAIL, b"thumbnail")):
+        assert read(jobs, again, kind) == content
     assert len(files(jobs, again)) == len(files(jobs, made)) == 4
     assert again.result is not None
     assert again.result.provenance == {"device": DEVICE, "seed": 7}
@@ -116,7 +116,7 @@ def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made
 def test_deleting_one_leaves_the_other_and_a_copy_can_be_copied(jobs, made, first):
     pair = [made, submit(jobs)]
     gone, kept = pair[first], pair[1 - first]
-    assert jobs.delete(gone.id) is None
+    assert jobs.removal.cancel_or_delete(gone.id) is None
     assert files(jobs, gone) == []
     assert read(jobs, kept) == b"video"
     # The one that is deleted was the latest, or the other is.
@@ -180,7 +180,7 @@ def test_a_result_past_its_time_is_not_copied(jobs, made, redis_client):
 
 
 def test_a_result_that_vanished_from_the_store_is_made_anew(jobs, made):
-    jobs.artifacts.delete(variant_name(jobs.find(made.id).result.artifact, Variant.GIF))
+    jobs.artifacts.delete(file_name(jobs.queries.find(made.id).result.artifact, Format.GIF))
     again = submit(jobs)
     assert again.state is State.QUEUED
     assert files(jobs, again) == [again.input]
@@ -239,19 +239,17 @@ def test_the_script_that_accepts_a_copy_may_be_repeated(jobs, made, monkeypatch)
 def test_retention_takes_a_copy_as_any_result(jobs, made, redis_client):
     again = submit(jobs)
     redis_client.zadd("svd:ended", {again.id: 1})
-    assert jobs.expire() == 1
+    assert jobs.maintenance.expire() == 1
     assert files(jobs, again) == []
-    assert jobs.find(again.id).state is State.EXPIRED
+    assert jobs.queries.find(again.id).state is State.EXPIRED
     redis_client.zadd("svd:ended", {again.id: 1})
-    jobs.expire()
+    jobs.maintenance.expire()
     with pytest.raises(UnknownJobError):
-        jobs.find(again.id)
+        jobs.queries.find(again.id)
     assert read(jobs, made) == b"video"
 
 
-def test_the_end_of_a_job_that_was_made_before_is_told_as_any_other(
-    jobs: JobService, made: Job, redis_url: str
-) -> None:
+def test_the_end_of_a_job_that_was_made_before_is_told_as_any_other(jobs: UseCases, made: Job, redis_url: str) -> None:
     again = submit(jobs, webhook="https://example.com/")
     assert again.cached_from == made.id
     with connect(jobs.settings) as client:

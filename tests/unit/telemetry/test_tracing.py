@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from svd_service.api import create_app
+from svd_service.bootstrap import UseCases
 from svd_service.config import Settings
 from svd_service.jobs.job import AttemptOutcome, Holder, Phase, Progress
-from svd_service.jobs.service import JobService
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs, tracing
 from svd_service.worker.attempt import DeviceLostError, run_job
@@ -49,7 +49,7 @@ def app(redis_url: str, make_settings: Callable[..., Settings]) -> Flask:
 
 @pytest.fixture
 def slot(app: Flask) -> Slot:
-    jobs: JobService = app.extensions["jobs"]
+    jobs: UseCases = app.extensions["web"].jobs
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
     return Slot(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Departure()), jobs.settings)
@@ -112,7 +112,7 @@ def test_one_trace_goes_from_the_callers_span_to_the_published_video(
         "svd.job.id": job_id,
     }
     assert (found["generation"].attributes or {})["svd.worker"] == "host/0"
-    job = slot.jobs.find(job_id)
+    job = slot.jobs.queries.find(job_id)
     assert found["queue"].start_time == pytest.approx(job.created_at * 1e9, abs=1e4)
     assert found["queue"].end_time == pytest.approx(job.attempts[0].started_at * 1e9, abs=1e4)
     assert (found["generation"].end_time or 0) <= (found["publish"].start_time or 0)
@@ -153,7 +153,7 @@ def test_a_cancelled_attempt_is_no_error(app: Flask, slot: Slot, spans: Callable
     def cancelled(
         picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
     ) -> Any:
-        slot.jobs.cancel(job_id)
+        slot.jobs.removal.cancel(job_id)
         on_progress(Progress(Phase.SAMPLING, 1, 2))
 
     assert run_job(job_id, replace(slot, render=cancelled)) == "cancelled"
@@ -214,7 +214,7 @@ def test_what_is_logged_names_the_trace(app: Flask, slot: Slot, spans: Callable[
 
 def test_without_tracing_no_trace_is_kept_and_nothing_of_opentelemetry_comes_in(app: Flask, slot: Slot) -> None:
     job_id = submit(app, traceparent=TRACEPARENT)
-    assert slot.jobs.find(job_id).trace == {}
+    assert slot.jobs.queries.find(job_id).trace == {}
     program = """
 import sys
 from svd_service.telemetry import tracing

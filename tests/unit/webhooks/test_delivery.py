@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook
 
+from svd_service import bootstrap
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import WebhookState
 from svd_service.ledger.client import connect
 from svd_service.presentation import JobView
 from svd_service.webhooks import delivery as under_test
 from svd_service.webhooks.delivery import Courier, Outcome, send
-from svd_service.webhooks.dispatch import Poster
 from svd_service.webhooks.outbox import Outbox
 from svd_service.webhooks.signing import WebhookSecrets
 from tests.unit.ledger.samples import HOLDER, finish, submit
@@ -206,12 +206,12 @@ def test_without_redis_nothing_is_raised(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     client = connect(away)
     Courier(Outbox(client, away), WebhookSecrets(client, away), away).deliver("a")
-    Poster(away).round()
+    bootstrap.poster(away).round()
 
 
 def test_a_round_gives_the_messages_of_what_is_due_to_the_couriers_queue(ledger, settings, redis_client):
     end(ledger, "https://example.com/")
-    poster = Poster(settings)
+    poster = bootstrap.poster(settings)
     poster.round()
     poster.round()
     (message,) = [msgspec.json.decode(each) for each in redis_client.lrange("svd-webhooks", 0, -1)]

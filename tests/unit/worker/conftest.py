@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from svd_service.artifacts.local import LocalArtifacts
+from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.jobs.job import Holder, Job
-from svd_service.jobs.model import Model
-from svd_service.jobs.service import JobService
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
@@ -37,13 +36,13 @@ def published() -> list[str]:
 
 
 @pytest.fixture
-def jobs(ledger: Ledger, settings: Settings, published: list[str]) -> JobService:
+def jobs(ledger: Ledger, settings: Settings, published: list[str]) -> UseCases:
     artifacts = LocalArtifacts(settings.data_dir)
-    return JobService(ledger, artifacts, Model.of(settings), settings, lambda job_id, _: published.append(job_id))
+    return use_cases(ledger, artifacts, settings, lambda job_id, _: published.append(job_id))
 
 
 @pytest.fixture
-def slot(jobs: JobService, settings: Settings) -> Slot:
+def slot(jobs: UseCases, settings: Settings) -> Slot:
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
     departure = Departure()
@@ -51,5 +50,5 @@ def slot(jobs: JobService, settings: Settings) -> Slot:
 
 
 @pytest.fixture
-def job(jobs: JobService) -> Job:
+def job(jobs: UseCases) -> Job:
     return submitted(jobs)

@@ -7,9 +7,10 @@ from typing import Any
 
 from PIL import Image
 
+from svd_service.bootstrap import UseCases
 from svd_service.jobs.job import Job, Phase, Progress
 from svd_service.jobs.parameters import Request
-from svd_service.jobs.service import JobService
+from svd_service.jobs.submit import Order
 from svd_service.video import Rendering
 
 VIDEO = b"a video"
@@ -36,9 +37,9 @@ def raising(error: Exception) -> Render:
     return render
 
 
-def submitted(jobs: JobService, **said: Any) -> Job:
+def submitted(jobs: UseCases, **said: Any) -> Job:
     """A job that waits; keywords are what the caller said."""
     buffer = io.BytesIO()
     Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
     buffer.seek(0)
-    return jobs.submit(buffer, Request(**{"seed": 1} | said))
+    return jobs.submit(buffer, Order(Request(**{"seed": 1} | said)))

@@ -20,7 +20,7 @@ from svd_service.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from svd_service.jobs.job import Job, Phase, Progress, State, Variant
+from svd_service.jobs.job import Job, Phase, Progress, State, Still
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Format
 from svd_service.video import Rendering
@@ -37,12 +37,12 @@ def left(slot: Slot) -> list[str]:
 
 def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
     assert run_job(job.id, slot) == "finished"
-    opened = slot.jobs.open_result(job.id)
+    opened = slot.jobs.results.open(job.id)
     with opened.file:
         assert opened.file.read() == VIDEO
     assert opened.result.provenance == {"seed": 1, "attempt": 1, "worker": "host/0"}
-    for variant, content in ((Variant.THUMBNAIL, b"one"), (Variant.SPRITESHEET, b"all")):
-        opened = slot.jobs.open_result(job.id, variant=variant)
+    for kind, content in ((Still.THUMBNAIL, b"one"), (Still.SPRITESHEET, b"all")):
+        opened = slot.jobs.results.open(job.id, kind=kind)
         with opened.file:
             assert (opened.file.read(), opened.size) == (content, 3)
     assert left(slot) == ["results"] * 3
@@ -66,28 +66,28 @@ def test_an_attempt_publishes_the_formats_that_were_asked_for(slot, many):
     slot = replace(slot, render=in_formats)
     assert many.parameters.formats == (Format.GIF, Format.ZIP)
     assert run_job(many.id, slot) == "finished"
-    result = slot.jobs.find(many.id).result
+    result = slot.jobs.queries.find(many.id).result
     assert list(result.files) == [Format.MP4, Format.GIF, Format.ZIP]
     for kind in (Format.GIF, Format.ZIP):
-        opened = slot.jobs.open_result(many.id, variant=Variant.of(kind))
+        opened = slot.jobs.results.open(many.id, kind=kind)
         with opened.file:
             content = opened.file.read()
         assert content == f"a {kind}".encode()
         assert (opened.size, opened.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     with pytest.raises(MissingFormatError, match="mp4, gif, zip"):
-        slot.jobs.open_result(many.id, variant=Variant.WEBM)
+        slot.jobs.results.open(many.id, kind=Format.WEBM)
     assert left(slot) == ["results"] * 5
-    slot.jobs.delete(many.id)
+    slot.jobs.removal.cancel_or_delete(many.id)
     assert left(slot) == []
 
 
 def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
     run_job(many.id, replace(slot, render=in_formats))
     redis_client.zadd("svd:ended", {many.id: 1})
-    assert slot.jobs.expire() == 1
+    assert slot.jobs.maintenance.expire() == 1
     assert left(slot) == []
     with pytest.raises(ExpiredError):
-        slot.jobs.open_result(many.id, variant=Variant.GIF)
+        slot.jobs.results.open(many.id, kind=Format.GIF)
 
 
 def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
@@ -126,7 +126,7 @@ def test_a_video_for_which_memory_ran_out_is_not_for_others(slot, job, monkeypat
 def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
     def render(picture, parameters, path, report, *, further, **_):
         redis_client.zadd("svd:leases", {many.id: 0})
-        slot.jobs.reap()
+        slot.jobs.maintenance.reap()
         return in_formats(picture, parameters, path, lambda progress: None, further=further)
 
     assert run_job(many.id, replace(slot, render=render)) == "stale"
@@ -136,13 +136,13 @@ def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
 def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(slot, job):
     def render(picture, parameters, path, on_progress, **further):
         on_progress(Progress(Phase.SAMPLING, 1, 2))
-        slot.jobs.discard(job.id)
+        slot.jobs.removal.delete(job.id)
         return rendering(picture, parameters, path, lambda progress: None, **further)
 
     assert run_job(job.id, replace(slot, render=render)) in {"finished", "cancelled"}
     with pytest.raises(UnknownJobError):
-        slot.jobs.find(job.id)
-    assert slot.jobs.expire() == 1
+        slot.jobs.queries.find(job.id)
+    assert slot.jobs.maintenance.expire() == 1
     assert left(slot) == []
 
 
@@ -154,7 +154,7 @@ def test_a_second_message_for_a_job_does_nothing(slot, job):
 
 def test_a_failure_is_told_in_words_and_leaves_nothing(slot, job):
     assert run_job(job.id, replace(slot, render=raising(ValueError("no such thing")))) == "failed"
-    failed = slot.jobs.find(job.id)
+    failed = slot.jobs.queries.find(job.id)
     assert failed.state is State.FAILED
     assert (failed.failure.code, failed.failure.message) == (
         "generation_failed",
@@ -166,27 +166,27 @@ def test_a_failure_is_told_in_words_and_leaves_nothing(slot, job):
 def test_a_picture_that_is_gone_or_broken_fails_the_job(slot, job):
     slot.jobs.artifacts.put(job.input, b"no picture")
     assert run_job(job.id, slot) == "failed"
-    assert slot.jobs.find(job.id).failure.code == "broken_input"
+    assert slot.jobs.queries.find(job.id).failure.code == "broken_input"
 
 
 def test_a_cancelled_job_stops_at_its_next_step(slot, job):
     def render(picture, parameters, path, on_progress, **further):
-        slot.jobs.cancel(job.id)
+        slot.jobs.removal.cancel(job.id)
         return rendering(picture, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "cancelled"
-    assert slot.jobs.find(job.id).state is State.CANCELLED
+    assert slot.jobs.queries.find(job.id).state is State.CANCELLED
     assert left(slot) == []
 
 
 def test_an_attempt_that_is_no_longer_the_jobs_publishes_nothing(slot, job, redis_client):
     def render(picture, parameters, path, on_progress, **further):
         redis_client.zadd("svd:leases", {job.id: 0})
-        slot.jobs.reap()
+        slot.jobs.maintenance.reap()
         return rendering(picture, parameters, path, lambda progress: None, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "stale"
-    assert slot.jobs.find(job.id).state is State.QUEUED
+    assert slot.jobs.queries.find(job.id).state is State.QUEUED
     assert left(slot) == ["inputs"]
 
 
@@ -198,13 +198,13 @@ def test_an_attempt_that_takes_too_long_fails_at_its_next_step(slot, job):
         return rendering(picture, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(impatient, render=render)) == "failed"
-    assert slot.jobs.find(job.id).failure.code == "time_limit"
+    assert slot.jobs.queries.find(job.id).failure.code == "time_limit"
 
 
 def test_a_store_that_is_away_is_tried_again_and_then_fails_the_job(slot, job):
     away = replace(slot, render=raising(ArtifactsUnavailableError("no space left on device")))
     assert [run_job(job.id, away) for _ in range(3)] == ["retried"] * 3
-    failed = slot.jobs.find(job.id)
+    failed = slot.jobs.queries.find(job.id)
     assert (failed.state, failed.failure.code) == (State.FAILED, "artifacts_unavailable")
     assert [attempt.outcome for attempt in failed.attempts] == ["retried"] * 3
 
@@ -220,7 +220,7 @@ def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
 
     monkeypatch.setattr(slot.jobs.ledger.attempts, "finish", sometimes)
     assert run_job(job.id, slot) == "finished"
-    assert slot.jobs.find(job.id).state is State.FINISHED
+    assert slot.jobs.queries.find(job.id).state is State.FINISHED
 
 
 def test_progress_that_redis_does_not_take_stops_nothing(slot, job, monkeypatch):
@@ -236,7 +236,7 @@ def test_reports_are_throttled(slot, job):
     report = run.Reporter(claim, slot.jobs.ledger, deadline=time.monotonic() + 60, departure=Departure())
     for step in range(100):
         report(Progress(Phase.SAMPLING, step, 100))
-    assert slot.jobs.find(job.id).version < 20
+    assert slot.jobs.queries.find(job.id).version < 20
 
 
 def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_one_is_not(slot, job):
@@ -246,7 +246,7 @@ def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_on
         assert run_job(job.id, slot) == "nothing to do"
         sibling.kill()
     assert run_job(job.id, slot) == "finished"
-    assert [attempt.outcome for attempt in slot.jobs.find(job.id).attempts] == ["lost", "finished"]
+    assert [attempt.outcome for attempt in slot.jobs.queries.find(job.id).attempts] == ["lost", "finished"]
 
 
 def test_a_stranger_with_a_dead_ones_process_id_is_not_taken_for_a_sibling(slot, job):
@@ -268,32 +268,32 @@ def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, 
 
     def render(picture, parameters, path, report, *, on_preview, **_):
         with pytest.raises(NoPreviewError):
-            slot.jobs.read_preview(job.id)
+            slot.jobs.results.read_preview(job.id)
         for content in (b"first", b"second"):
             on_preview(partial(bytes, content))
             # The picture is in the store a moment before the ledger tells of it.
             wait_until(partial(is_shown, content))
             wait_until(is_told)
-            versions.append(slot.jobs.find(job.id).preview.version)
+            versions.append(slot.jobs.queries.find(job.id).preview.version)
         with pytest.raises(UnknownJobError):
-            slot.jobs.read_preview(job.id, owner="somebody else")
+            slot.jobs.results.read_preview(job.id, owner="somebody else")
         return rendering(picture, parameters, path, report)
 
     def is_shown(content: bytes) -> bool:
         try:
-            return bool(slot.jobs.read_preview(job.id) == content)
+            return bool(slot.jobs.results.read_preview(job.id) == content)
         except NoPreviewError:
             return False
 
     def is_told() -> bool:
-        preview = slot.jobs.find(job.id).preview
+        preview = slot.jobs.queries.find(job.id).preview
         return preview is not None and preview.version not in versions
 
     assert run_job(job.id, replace(slot, render=render)) == "finished"
     assert versions[0] < versions[1]
-    assert slot.jobs.find(job.id).preview is None
+    assert slot.jobs.queries.find(job.id).preview is None
     with pytest.raises(NoPreviewError, match="finished"):
-        slot.jobs.read_preview(job.id)
+        slot.jobs.results.read_preview(job.id)
     assert left(slot) == ["results"] * 3
 
 
@@ -301,14 +301,14 @@ def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, 
 def test_of_a_job_that_ends_otherwise_no_preview_is_left(slot, job, outcome):
     def render(picture, parameters, path, report, *, on_preview, **_):
         on_preview(lambda: b"a preview")
-        wait_until(lambda: slot.jobs.find(job.id).preview is not None)
+        wait_until(lambda: slot.jobs.queries.find(job.id).preview is not None)
         if outcome == "failed":
             raise ValueError("no such thing")
-        slot.jobs.cancel(job.id)
+        slot.jobs.removal.cancel(job.id)
         return rendering(picture, parameters, path, report)
 
     assert run_job(job.id, replace(slot, render=render)) == outcome
-    assert slot.jobs.find(job.id).preview is None
+    assert slot.jobs.queries.find(job.id).preview is None
     assert left(slot) == []
 
 
@@ -331,10 +331,10 @@ def test_a_preview_that_fails_costs_the_job_nothing(slot, job, monkeypatch):
 def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_client):
     claim = slot.jobs.ledger.attempts.claim(job.id, slot.holder)
     redis_client.zadd("svd:leases", {job.id: 0})
-    slot.jobs.reap()
+    slot.jobs.maintenance.reap()
     with pytest.raises(StaleAttemptError):
         slot.jobs.ledger.attempts.show_preview(claim, "a preview")
-    assert slot.jobs.find(job.id).preview is None
+    assert slot.jobs.queries.find(job.id).preview is None
 
 
 def test_previews_can_be_switched_off(slot, job):

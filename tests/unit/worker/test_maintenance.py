@@ -4,9 +4,9 @@ import subprocess
 import pytest
 
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.jobs.job import Holder, Result, State, Variant
-from svd_service.jobs.model import Model
-from svd_service.jobs.service import JobService, input_name, result_name, variant_name
+from svd_service.bootstrap import UseCases, use_cases
+from svd_service.jobs.job import RESULT_FILES, Holder, Result, State
+from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from svd_service.worker.maintenance import Maintenance
@@ -52,12 +52,12 @@ def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, publ
 def test_a_round_without_redis_raises_nothing(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     ledger = open_ledger(connect(away), away)
-    Maintenance(JobService(ledger, LocalArtifacts(away.data_dir), Model.of(away), away, print)).round()
+    Maintenance(use_cases(ledger, LocalArtifacts(away.data_dir), away, print)).round()
 
 
-def put_video(jobs: JobService, name: str) -> None:
-    for variant in Variant:
-        jobs.artifacts.put(variant_name(name, variant), b"video")
+def put_video(jobs: UseCases, name: str) -> None:
+    for variant in RESULT_FILES:
+        jobs.artifacts.put(file_name(name, variant), b"video")
 
 
 def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch):
@@ -79,13 +79,17 @@ def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch
     foreign = {"logs/worker.log", "redis/appendonlydir/appendonly.aof", "up.lock"}
     for name in foreign:  # as `up` keeps them in the same folder
         jobs.artifacts.put(name, b"not ours")
-    assert jobs.sweep_orphans() == 0
-    monkeypatch.setattr("svd_service.jobs.service.ORPHAN_AGE", -60.0)
+    assert jobs.maintenance.sweep_orphans() == 0
+    monkeypatch.setattr("svd_service.jobs.maintenance.ORPHAN_AGE", -60.0)
     monkeypatch.setattr(jobs.artifacts, "sweep_staging", lambda older_than: 0)
-    assert jobs.sweep_orphans() == 2 + 4 * len(Variant)
+    assert jobs.maintenance.sweep_orphans() == 2 + 4 * len(RESULT_FILES)
     assert {name for name, _ in jobs.artifacts.names()} == {
         "inputs/queued.png",
         "inputs/started.png",
         *foreign,
-        *(variant_name(result_name(job_id, token), variant) for job_id, token in tokens.items() for variant in Variant),
+        *(
+            file_name(result_name(job_id, token), variant)
+            for job_id, token in tokens.items()
+            for variant in RESULT_FILES
+        ),
     }

@@ -12,9 +12,11 @@ import pytest
 
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
-from svd_service.jobs import service
-from svd_service.jobs.job import Job, Phase, Progress, Variant
-from svd_service.jobs.service import JobService, variant_name
+from svd_service.bootstrap import use_cases
+from svd_service.jobs import maintenance
+from svd_service.jobs.job import Job, Phase, Progress, Still
+from svd_service.jobs.job_files import file_name
+from svd_service.parameters import Format
 from svd_service.video import Rendering
 from svd_service.worker import attempt as run
 from svd_service.worker.attempt import DeviceLostError, run_job
@@ -52,7 +54,7 @@ def job_id(job: Job) -> str:
 def attempted(slot: Slot, job_id: str, render: Render) -> Job:
     """The job after one attempt with this way to make a video."""
     run_job(job_id, replace(slot, render=render))
-    return slot.jobs.find(job_id)
+    return slot.jobs.queries.find(job_id)
 
 
 def outcomes(job: Job) -> list[str | None]:
@@ -110,7 +112,7 @@ def test_a_job_whose_last_step_is_done_is_not_handed_back(slot: Slot, job_id: st
 
 def test_a_cancelled_job_of_a_worker_that_goes_is_cancelled(slot: Slot, job_id: str) -> None:
     def both() -> None:
-        slot.jobs.cancel(job_id)
+        slot.jobs.removal.cancel(job_id)
         slot.departure.ask(0)
 
     assert attempted(slot, job_id, saying(both)).state == "cancelled"
@@ -134,11 +136,11 @@ def test_out_of_memory_fails_the_job_since_all_that_helps_was_tried(slot: Slot, 
 )
 def test_a_device_that_is_lost_costs_attempts_and_the_process(slot: Slot, job_id: str, error: Exception) -> None:
     for number in (1, 2, 3):
-        assert slot.jobs.find(job_id).state == "queued"
+        assert slot.jobs.queries.find(job_id).state == "queued"
         with pytest.raises(DeviceLostError):
             attempted(slot, job_id, raising(error))
-        assert outcomes(slot.jobs.find(job_id)) == ["retried"] * number
-    assert code(slot.jobs.find(job_id)) == "device_lost"
+        assert outcomes(slot.jobs.queries.find(job_id)) == ["retried"] * number
+    assert code(slot.jobs.queries.find(job_id)) == "device_lost"
 
 
 def test_a_full_disk_costs_attempts_and_leaves_nothing_half_written(
@@ -147,14 +149,14 @@ def test_a_full_disk_costs_attempts_and_leaves_nothing_half_written(
     for number in (1, 2, 3):
         with full_disk():
             attempted(slot, job_id, rendering)
-        assert outcomes(slot.jobs.find(job_id)) == ["retried"] * number
+        assert outcomes(slot.jobs.queries.find(job_id)) == ["retried"] * number
         assert files(slot) == {"inputs"}
-    job = slot.jobs.find(job_id)
+    job = slot.jobs.queries.find(job_id)
     assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
 
     # The picture of a job that failed so is an orphan, which the sweep gets when it is old enough.
-    monkeypatch.setattr(service, "ORPHAN_AGE", -1.0)
-    assert slot.jobs.sweep_orphans() == 1
+    monkeypatch.setattr(maintenance, "ORPHAN_AGE", -1.0)
+    assert slot.jobs.maintenance.sweep_orphans() == 1
     assert files(slot) == set()
 
 
@@ -193,7 +195,7 @@ def away(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
     root = slot.settings.data_dir
     (root / ("x" * 200)).symlink_to("x" * 200)  # a loop: ELOOP, whoever asks, root included
     artifacts = Away(root, times)
-    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda *_: None)
+    jobs = use_cases(slot.jobs.ledger, artifacts, slot.settings, lambda *_: None)
     return replace(slot, jobs=jobs)
 
 
@@ -230,7 +232,7 @@ def elsewhere(
 ) -> Slot:
     monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
     artifacts = Elsewhere(slot.settings.data_dir, times, said)
-    jobs = JobService(slot.jobs.ledger, artifacts, slot.jobs.model, slot.settings, lambda *_: None)
+    jobs = use_cases(slot.jobs.ledger, artifacts, slot.settings, lambda *_: None)
     return replace(slot, jobs=jobs)
 
 
@@ -255,7 +257,7 @@ def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_faile
     slot = elsewhere(slot, monkeypatch, 1_000_000)
     for number in (1, 2, 3):
         assert outcomes(attempted(slot, job_id, rendering)) == ["retried"] * number
-    job = slot.jobs.find(job_id)
+    job = slot.jobs.queries.find(job_id)
     assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
     assert job.failure is not None
     assert "the link is cut" in job.failure.message
@@ -298,11 +300,11 @@ def test_what_dead_workers_left_behind_is_swept_and_the_result_stays(slot: Slot,
         left.write_bytes(b"half a vid")
     for path in (half, *unpublished.parent.iterdir()):
         os.utime(path, (0, 0))
-    assert slot.jobs.sweep_orphans() == 2
+    assert slot.jobs.maintenance.sweep_orphans() == 2
     assert not half.exists()
-    result = slot.jobs.find(job_id).result
+    result = slot.jobs.queries.find(job_id).result
     assert result is not None
-    kept = {variant_name(Path(result.artifact).name, variant) for variant in list(Variant)[:3]}
+    kept = {file_name(Path(result.artifact).name, variant) for variant in (Format.MP4, *Still)}
     assert {path.name for path in unpublished.parent.iterdir()} == kept
 
 

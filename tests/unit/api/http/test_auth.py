@@ -38,7 +38,7 @@ LISTS_AND_SUBMISSIONS = {
 
 @pytest.fixture
 def keyring(app):
-    return app.extensions["keyring"]
+    return app.extensions["web"].keyring
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_without_trusted_proxies_nobody_is_believed(redis_url, make_settings):
 
 
 def test_a_key_has_its_rate_wherever_it_comes_from_and_guessing_has_one(limited):
-    keyring = limited.application.extensions["keyring"]
+    keyring = limited.application.extensions["web"].keyring
     key = keyring.create("ann")
     answers = [ask(limited, f"192.0.2.{number}", **bearer(key)).status_code for number in range(4)]
     assert answers == [200, 200, 200, 429]
@@ -252,13 +252,13 @@ def test_a_full_queue_is_429_and_says_when_to_come_again(redis_url, make_setting
         full = post(**headers)
         assert (full.status_code, full.json["error"]["code"], full.headers["Retry-After"]) == (429, "queue_full", "30")
     assert post(**{"Idempotency-Key": "first"}).json["task_id"] == first.json["task_id"]
-    jobs = http.application.extensions["jobs"]
+    jobs = http.application.extensions["web"].jobs
     assert jobs.ledger.stats.figures().refused == {"queue_full": 2}
     assert len(list(jobs.artifacts.names())) == 2
 
 
 def test_one_keys_full_queue_is_not_anothers(redis_url, make_settings, photo):
     app = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_QUEUED_PER_KEY=1))
-    ann, bob = (app.extensions["keyring"].create(name) for name in ("ann", "bob"))
+    ann, bob = (app.extensions["web"].keyring.create(name) for name in ("ann", "bob"))
     answers = [post(app.test_client(), photo, key).status_code for key in (ann, ann, bob)]
     assert answers == [202, 429, 202]

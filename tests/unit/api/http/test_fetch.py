@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from msgspec import structs
 
 from svd_service.api.http.fetch import fetch
 from svd_service.errors import ImageTooLargeError, InvalidParameterError
@@ -178,8 +177,8 @@ def test_time_is_bounded_though_bytes_keep_coming(server: _Server) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_switched_on_urls_are_fetched_but_none_of_ours(http, jobs, server) -> None:
-    jobs.settings = structs.replace(jobs.settings, fetch_urls=True)
+def test_switched_on_urls_are_fetched_but_none_of_ours(http, change_settings, server) -> None:
+    change_settings(fetch_urls=True)
     url = f"http://127.0.0.1:{server.server_port}/cat.png"
     for reference in (url, {"image_url": url}):
         answer = http.post("/v1/videos", json={"prompt": "x", "input_reference": reference})

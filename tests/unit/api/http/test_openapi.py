@@ -89,7 +89,7 @@ def test_what_webhooks_are_told_is_described(document):
 
 def test_a_key_is_said_to_be_needed_when_it_is(app, http, document):
     assert document["security"] == []
-    keyring = app.extensions["keyring"]
+    keyring = app.extensions["web"].keyring
     keyring.create("ann")
     keyring._cache.clear()
     closed = http.get("/openapi.json").json

@@ -101,7 +101,7 @@ def test_other_names_are_allowed_by_a_setting(make_http):
 
 
 def test_with_keys_neither_host_nor_origin_matters(http):
-    _, secret = http.application.extensions["keyring"].create("ann")
+    _, secret = http.application.extensions["web"].keyring.create("ann")
     headers = {**FOREIGN, "Host": "svd.example", "Authorization": f"Bearer {secret}"}
     assert http.get("/jobs", headers=headers).status_code == 200
     assert http.get("/jobs", headers=FOREIGN).status_code == 401
@@ -131,7 +131,7 @@ def test_pages_of_allowed_origins_use_the_service_and_read_its_answers(make_http
 
 def test_a_preflight_request_is_answered_without_a_key(make_http):
     http = make_http(SVD_CORS_ORIGINS="https://app.example.com")
-    http.application.extensions["keyring"].create("ann")
+    http.application.extensions["web"].keyring.create("ann")
     asked = {
         "Origin": "https://app.example.com",
         "Access-Control-Request-Method": "POST",

@@ -62,9 +62,9 @@ def test_results_and_events_name_addresses_below_the_path(redis_url, make_settin
     from svd_service.jobs.job import Result
     from tests.unit.api.samples import HOLDER
 
-    service = app.extensions["jobs"]
+    service = app.extensions["web"].jobs
     held = service.ledger.attempts.claim(job_id, HOLDER)
     result = Result("name", 3, "ab" * 32, 256, 144, 8, {"seed": 1})
     service.ledger.attempts.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
     assert http.get(f"/status/{job_id}").get_json()["result"]["url"] == f"/video/results/{job_id}.mp4"
-    assert f"/video/results/{job_id}.mp4".encode() in hub.event(service.find(job_id, owner="")).data
+    assert f"/video/results/{job_id}.mp4".encode() in hub.event(service.queries.find(job_id, owner="")).data

@@ -44,7 +44,7 @@ def test_a_name_that_a_proxy_gave_is_kept_if_it_is_one(http, said, kept):
 
 
 def test_what_is_logged_of_a_submission_is_about_its_request_key_and_job(app, http, heard, photo):
-    key, secret = app.extensions["keyring"].create("ann")
+    key, secret = app.extensions["web"].keyring.create("ann")
     sent = {"Authorization": f"Bearer {secret}", "X-Request-ID": "r-1"}
     job_id = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=sent).json["task_id"]
     (accepted,) = (about for about in heard if about["message"] == f"job {job_id}: accepted")

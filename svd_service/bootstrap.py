@@ -1,0 +1,171 @@
+"""The composition root: the one place that wires clients, stores, ledger and use cases together.
+
+Every entry point gets what it needs here. Celery, which would be a third of the web process' time to start, and what
+speaks to S3 are loaded with their first use.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from svd_service.artifacts.base import ArtifactStore
+from svd_service.artifacts.choice import store_of
+from svd_service.config import Settings
+from svd_service.jobs.content_cache import ContentCache
+from svd_service.jobs.dispatch import Dispatch, Enqueue
+from svd_service.jobs.maintenance import Maintenance
+from svd_service.jobs.model import Model
+from svd_service.jobs.queries import Queries
+from svd_service.jobs.removal import Removal
+from svd_service.jobs.results import Results
+from svd_service.jobs.submit import Submit
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.client import connect
+from svd_service.ledger.reservations import Reservations
+from svd_service.ledger.share_links import ShareLinks
+from svd_service.webhooks.signing import WebhookSecrets
+
+if TYPE_CHECKING:
+    from svd_service.webhooks.delivery import Courier
+    from svd_service.webhooks.dispatch import Poster
+
+#: Seconds within which Redis must answer: while a caller waits, and in the background.
+CALLER_TIMEOUT: Final = 1.0
+BACKGROUND_TIMEOUT: Final = 3.0
+
+
+@dataclass(frozen=True)
+class UseCases:
+    """The use cases of one process, and what they work on."""
+
+    settings: Settings
+    model: Model
+    ledger: Ledger
+    artifacts: ArtifactStore
+    dispatch: Dispatch
+    queries: Queries
+    results: Results
+    submit: Submit
+    removal: Removal
+    maintenance: Maintenance
+
+
+@dataclass(frozen=True)
+class Web:
+    """What the routes of the web process use."""
+
+    jobs: UseCases
+    keyring: Keyring
+    reservations: Reservations
+    share_links: ShareLinks
+
+
+def web(settings: Settings) -> Web:
+    """What the web process needs, over one pool of connections. Redis need not be reachable yet.
+
+    Raises:
+        ConfigurationError: the model or the store cannot be used.
+    """
+    client = connect(settings, timeout=CALLER_TIMEOUT)
+    return Web(
+        use_cases(open_ledger(client, settings), store_of(settings), settings, _enqueue(settings, CALLER_TIMEOUT)),
+        Keyring(client, settings),
+        Reservations(client, settings),
+        ShareLinks(client, settings),
+    )
+
+
+def worker(settings: Settings) -> UseCases:
+    """The use cases for a worker process, or for its parent.
+
+    Raises:
+        ConfigurationError: the model or the store cannot be used.
+    """
+    enqueue = _enqueue(settings, BACKGROUND_TIMEOUT)
+    return use_cases(ledger(settings, timeout=BACKGROUND_TIMEOUT), store_of(settings), settings, enqueue)
+
+
+def use_cases(ledger: Ledger, artifacts: ArtifactStore, settings: Settings, enqueue: Enqueue) -> UseCases:
+    """The use cases over a ledger and a store.
+
+    Raises:
+        ConfigurationError: the model cannot be used.
+    """
+    model = Model.of(settings)
+    dispatch, queries = Dispatch(ledger, enqueue), Queries(ledger, model)
+    cache = ContentCache(queries, ledger, artifacts, settings)
+    return UseCases(
+        settings=settings,
+        model=model,
+        ledger=ledger,
+        artifacts=artifacts,
+        dispatch=dispatch,
+        queries=queries,
+        results=Results(queries, artifacts, settings),
+        submit=Submit(ledger, artifacts, queries, cache, dispatch, settings),
+        removal=Removal(queries, ledger, artifacts, dispatch),
+        maintenance=Maintenance(ledger, artifacts, dispatch, settings),
+    )
+
+
+def ledger(settings: Settings, *, timeout: float = CALLER_TIMEOUT) -> Ledger:
+    """A ledger over connections of its own."""
+    return open_ledger(connect(settings, timeout=timeout), settings)
+
+
+@contextmanager
+def fresh_ledger(settings: Settings) -> Iterator[Ledger]:
+    """A ledger over one new connection: one of a pool may look well while Redis is not, or the other way round."""
+    client = connect(settings, timeout=CALLER_TIMEOUT)
+    try:
+        yield open_ledger(client, settings)
+    finally:
+        client.close()
+
+
+def keyring(settings: Settings) -> Keyring:
+    """The API keys."""
+    return Keyring(connect(settings), settings)
+
+
+def webhook_secrets(settings: Settings) -> WebhookSecrets:
+    """The secrets that webhooks are signed with."""
+    return WebhookSecrets(connect(settings), settings)
+
+
+@functools.cache
+def courier(settings: Settings) -> "Courier":
+    """This process' courier, which delivers webhooks."""
+    from svd_service.webhooks.delivery import Courier  # noqa: PLC0415
+    from svd_service.webhooks.outbox import Outbox  # noqa: PLC0415
+
+    client = connect(settings, timeout=BACKGROUND_TIMEOUT)
+    return Courier(Outbox(client, settings), WebhookSecrets(client, settings), settings)
+
+
+def poster(settings: Settings) -> "Poster":
+    """The poster, which enqueues the deliveries that are due."""
+    from svd_service.celery_app import DELIVER, Enqueuer, webhook_queue  # noqa: PLC0415
+    from svd_service.webhooks.dispatch import Poster  # noqa: PLC0415
+    from svd_service.webhooks.outbox import Outbox  # noqa: PLC0415
+
+    client = connect(settings, timeout=BACKGROUND_TIMEOUT)
+    enqueue = Enqueuer(settings, timeout=BACKGROUND_TIMEOUT, task=DELIVER)
+    stats = open_ledger(client, settings).stats
+    return Poster(Outbox(client, settings), stats, enqueue, webhook_queue(settings))
+
+
+def _enqueue(settings: Settings, timeout: float) -> Enqueue:
+    @functools.cache
+    def enqueuer() -> Enqueue:
+        from svd_service.celery_app import Enqueuer  # noqa: PLC0415
+
+        return Enqueuer(settings, timeout=timeout)
+
+    def enqueue(job_id: str, queue: str) -> None:
+        enqueuer()(job_id, queue)
+
+    return enqueue

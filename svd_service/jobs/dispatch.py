@@ -1,0 +1,40 @@
+"""Enqueueing jobs: the ledger chooses which, Celery carries their ids."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from svd_service.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from svd_service.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+#: Enqueues a job's id on one of Celery's queues. It may raise `UnavailableError`: the job is in the ledger by then, and
+#: maintenance enqueues it again.
+Enqueue = Callable[[str, str], None]
+
+
+class Dispatch:
+    """Enqueues as many jobs as the workers need."""
+
+    def __init__(self, ledger: "Ledger", enqueue: Enqueue) -> None:
+        self._ledger = ledger
+        self._enqueue = enqueue
+
+    def __call__(self) -> None:
+        """Enqueue the jobs whose turn it is. Never raises: maintenance repeats what fails here."""
+        try:
+            self.enqueue(self._ledger.maintenance.dispatch())
+        except UnavailableError as error:
+            logger.warning("enqueueing is postponed: %s", error)
+
+    def enqueue(self, chosen: Mapping[str, str]) -> None:
+        """Enqueue jobs, given by id with their queues.
+
+        Raises:
+            UnavailableError: the broker cannot be reached.
+        """
+        for job_id, queue in chosen.items():
+            self._enqueue(job_id, queue)

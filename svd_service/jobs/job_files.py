@@ -1,0 +1,60 @@
+"""The artifacts of a job: their names, and how they are deleted."""
+
+import logging
+from typing import Final
+
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
+from svd_service.jobs.job import ResultFile, Still
+from svd_service.parameters import Format
+
+logger = logging.getLogger(__name__)
+
+#: The folders of the store that hold fitted images, and videos with their other files.
+INPUTS: Final = "inputs"
+RESULTS: Final = "results"
+
+
+def input_name(job_id: str) -> str:
+    """The artifact that holds a job's fitted image."""
+    return f"{INPUTS}/{job_id}.png"
+
+
+def result_name(job_id: str, token: str) -> str:
+    """The artifact that holds the MP4 of one attempt; no two attempts write to one name."""
+    return f"{RESULTS}/{job_id}/{token}.{Format.MP4}"
+
+
+def preview_name(job_id: str, token: str) -> str:
+    """The artifact that holds the preview of one attempt, while it runs."""
+    return f"{RESULTS}/{job_id}/{token}.preview.webp"
+
+
+def file_name(video: str, kind: ResultFile) -> str:
+    """The artifact that holds another file of the result whose MP4 is `video`."""
+    endings = {Still.THUMBNAIL: "thumbnail.webp", Still.SPRITESHEET: "spritesheet.jpg"}
+    ending = endings[kind] if isinstance(kind, Still) else kind
+    return f"{video.removesuffix('.mp4')}.{ending}"
+
+
+def job_of(name: str) -> str:
+    """The id of the job that an artifact belongs to."""
+    return name.split("/")[1].removesuffix(".png")
+
+
+def delete_or_leave(artifacts: ArtifactStore, name: str) -> None:
+    """Delete an artifact that no job needs; if the store is away, leave it to the sweep for orphans."""
+    try:
+        artifacts.delete(name)
+    except ArtifactsUnavailableError as error:
+        logger.warning("%s is left to the sweep: %s", name, error)
+
+
+def delete_all(artifacts: ArtifactStore, job_id: str) -> None:
+    """Delete every artifact of a job.
+
+    Raises:
+        ArtifactsUnavailableError: the store is away.
+    """
+    artifacts.delete(input_name(job_id))
+    for name, _ in list(artifacts.names(f"{RESULTS}/{job_id}")):
+        artifacts.delete(name)

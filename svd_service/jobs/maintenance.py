@@ -1,0 +1,77 @@
+"""Maintenance of the jobs, repeated by every worker: requeue lost ones, apply retention, sweep orphaned artifacts."""
+
+import time
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from svd_service.artifacts.base import ArtifactStore
+from svd_service.config import Settings
+from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.job_files import INPUTS, RESULTS, delete_all, file_name, job_of, result_name
+from svd_service.parameters import Format
+
+if TYPE_CHECKING:
+    from svd_service.ledger import Ledger
+    from svd_service.ledger.jobs import Wanted
+
+#: Seconds for which an artifact may exist without a job that needs it: longer than any submission takes.
+ORPHAN_AGE: Final = 3_600.0
+
+#: Artifacts whose jobs are looked up at once.
+BATCH: Final = 200
+
+
+class Maintenance:
+    """Each method may run in several processes at once, and raises `UnavailableError` if Redis or the store is away."""
+
+    def __init__(self, ledger: "Ledger", artifacts: ArtifactStore, dispatch: Dispatch, settings: Settings) -> None:
+        self._ledger = ledger
+        self._artifacts = artifacts
+        self._dispatch = dispatch
+        self._settings = settings
+
+    def reap(self) -> list[str]:
+        """Requeue the jobs of lost workers and enqueue again what got lost; returns the ids of the former."""
+        reaped = self._ledger.maintenance.reap()
+        self._dispatch.enqueue(reaped.overdue)
+        self._dispatch()
+        return reaped.lost
+
+    def expire(self) -> int:
+        """Apply retention to the results and records that are due; returns how many."""
+        due = self._ledger.maintenance.expire()
+        for job_id in due:
+            delete_all(self._artifacts, job_id)
+        return len(due)
+
+    def sweep_orphans(self) -> int:
+        """Delete the artifacts that no job needs, left by a crash between two steps; returns how many."""
+        swept = self._artifacts.sweep_staging(max(ORPHAN_AGE, self._settings.job_timeout))
+        # Other files in the same folder or bucket are not ours.
+        names = chain.from_iterable(self._artifacts.names(folder) for folder in (INPUTS, RESULTS))
+        for batch in _batches(names, BATCH):
+            old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
+            wanted = self._ledger.jobs.wanted({job_of(name) for name in old})
+            for name in old:
+                if not _is_wanted(name, wanted[job_of(name)]):
+                    self._artifacts.delete(name)
+                    swept += 1
+        return swept
+
+
+def _is_wanted(name: str, wanted: "Wanted") -> bool:
+    # All files of a result are needed as long as its MP4 is.
+    video = file_name(name.partition(".")[0], Format.MP4)
+    written = result_name(job_of(name), wanted.token) if wanted.token else None
+    return name == wanted.input or video in {wanted.result, written}
+
+
+def _batches(names: Iterator[tuple[str, float]], size: int) -> Iterator[list[tuple[str, float]]]:
+    batch: list[tuple[str, float]] = []
+    for name in names:
+        batch.append(name)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    yield batch

@@ -1,0 +1,97 @@
+"""The files of a job: those of its result, and its preview while it runs."""
+
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
+from svd_service.config import Settings
+from svd_service.errors import ExpiredError, MissingFormatError, NoPreviewError, NotReadyError
+from svd_service.jobs.job import Job, Result, ResultFile, State
+from svd_service.jobs.job_files import file_name
+from svd_service.jobs.queries import Queries
+from svd_service.parameters import Format
+
+
+@dataclass
+class OpenResult:
+    """A file of a finished job's result, open for reading: `size` bytes. The caller closes `file`.
+
+    `sha256` is the digest of the file if it is the video in some format, and of the MP4 otherwise.
+    """
+
+    job: Job
+    result: Result
+    kind: ResultFile
+    size: int
+    sha256: str
+    file: BinaryIO
+
+
+class Results:
+    """Opens the files of an owner's jobs."""
+
+    def __init__(self, queries: Queries, artifacts: ArtifactStore, settings: Settings) -> None:
+        self._queries = queries
+        self._artifacts = artifacts
+        self._settings = settings
+
+    def open(self, job_id: str, *, owner: str = "", kind: ResultFile = Format.MP4) -> OpenResult:
+        """A finished job's video in one of its formats, or its thumbnail or sprite sheet.
+
+        Raises:
+            UnknownJobError: there is no such job, or it belongs to another owner.
+            MissingFormatError: the job was not submitted with this format.
+            NotReadyError: the job has not finished, or ended without a result.
+            ExpiredError: the result has expired.
+        """
+        job = self._queries.find(job_id, owner=owner)
+        if job.state is State.EXPIRED:
+            raise ExpiredError("the result has expired and was deleted")
+        if isinstance(kind, Format):
+            _require_format(job, kind)
+        if job.result is None:
+            raise NotReadyError(job.state, _why_not_ready(job), job.eta_seconds)
+        name = file_name(job.result.artifact, kind)
+        known = job.result.files.get(kind) if isinstance(kind, Format) else None
+        try:
+            size = known.bytes if known else self._artifacts.size(name)
+            sha256 = known.sha256 if known else job.result.sha256
+            return OpenResult(job, job.result, kind, size, sha256, self._artifacts.open(name))
+        except MissingArtifactError:
+            raise ExpiredError("the result is gone from the store") from None
+
+    def read_preview(self, job_id: str, *, owner: str = "") -> bytes:
+        """The latest preview of a started job, as WebP.
+
+        Raises:
+            UnknownJobError: there is no such job, or it belongs to another owner.
+            NoPreviewError: there is none yet, or the job has ended.
+        """
+        job = self._queries.find(job_id, owner=owner)
+        if job.preview is None:
+            raise NoPreviewError(job.state)
+        try:
+            with self._artifacts.open(job.preview.artifact) as file:
+                return file.read()
+        except MissingArtifactError:  # the attempt has just ended
+            raise NoPreviewError(job.state) from None
+
+    def link(self, opened: OpenResult) -> str | None:
+        """A presigned URL of the store for the same file, valid for a while; `None` if downloads are not redirected."""
+        if not self._settings.s3_redirect:
+            return None
+        return self._artifacts.link(file_name(opened.result.artifact, opened.kind), self._settings.s3_redirect_ttl)
+
+
+def _require_format(job: Job, kind: Format) -> None:
+    made = (Format.MP4, *job.parameters.formats)
+    if kind not in made:
+        raise MissingFormatError(
+            f"the video comes as {', '.join(made)}; for {kind}, say so in the field formats when you submit the job"
+        )
+
+
+def _why_not_ready(job: Job) -> str:
+    if job.failure is not None:
+        return f"the job failed: {job.failure.message}"
+    return f"the job has no result: it is {job.state}"

@@ -1,0 +1,195 @@
+"""Submitting a job: prepare the image, reuse an earlier video or reserve a place, accept, enqueue."""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO
+
+from svd_service.artifacts.base import ArtifactStore
+from svd_service.config import Settings
+from svd_service.errors import QueueFullError, RefusedError, UnavailableError, UnknownJobError
+from svd_service.jobs.content_cache import ContentCache
+from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.job import Job
+from svd_service.jobs.job_files import delete_or_leave, input_name
+from svd_service.jobs.model import Model
+from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.queries import Queries
+from svd_service.jobs.submission import CachedVideo, Submission
+from svd_service.telemetry import logs, tracing
+
+if TYPE_CHECKING:
+    from svd_service.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The video that a caller asks for, and how its job is handled.
+
+    `notes` are returned with the job and do not influence the video. `webhook` is the URL that is notified when the job
+    ends; the caller has checked it. `job_id` is an id reserved for this request: if that job exists, it is the answer.
+    """
+
+    request: Request
+    owner: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str = ""
+    priority: int = 0
+    webhook: str = ""
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A job that is not accepted yet: `image` is the fitted one as PNG, `content` the key of the content cache."""
+
+    job_id: str
+    order: Order
+    model: Model
+    parameters: Parameters
+    image: bytes
+    content: str
+
+    @property
+    def input(self) -> str:
+        return input_name(self.job_id)
+
+
+class Submit:
+    """Accepts an image and an order; the job is in the ledger, and queued, when the call returns."""
+
+    def __init__(
+        self,
+        ledger: "Ledger",
+        artifacts: ArtifactStore,
+        queries: Queries,
+        cache: ContentCache,
+        dispatch: Dispatch,
+        settings: Settings,
+    ) -> None:
+        self._ledger = ledger
+        self._artifacts = artifacts
+        self._queries = queries
+        self._cache = cache
+        self._dispatch = dispatch
+        self._settings = settings
+
+    def __call__(self, upload: BinaryIO, order: Order) -> Job:
+        """The job of the order.
+
+        Raises:
+            RefusedError: the image or a parameter is invalid, or there is no such model.
+            IdempotencyConflictError: the idempotency key was used before, for another request.
+            QueueFullError: too many jobs are queued, or too many of this owner.
+            UnavailableError: the ledger or the store cannot be reached. The job may exist all the same; submitting
+                again with the same idempotency key is safe.
+        """
+        if (existing := self._existing(order)) is not None:
+            return existing
+        draft = self._prepare(upload, order)
+        cached = self._reuse(draft)
+        accepted = self._accept(draft, cached)
+        if cached is not None and self._is_done(accepted, draft, cached):
+            return self._queries.find(accepted, owner=order.owner)
+        self._dispatch()
+        return self._queries.find(accepted, owner=order.owner)
+
+    def count_rejected(self, error: RefusedError | QueueFullError) -> None:
+        """Count a rejected submission for the exporter, if Redis can be reached."""
+        with suppress(UnavailableError):
+            self._ledger.stats.count_refused(error.code)
+
+    def _existing(self, order: Order) -> Job | None:
+        if order.job_id is not None:
+            with suppress(UnknownJobError):
+                return self._queries.find(order.job_id, owner=order.owner)
+        return None
+
+    def _prepare(self, upload: BinaryIO, order: Order) -> _Draft:
+        """Resolve the parameters and fit the image."""
+        request = order.request
+        model = self._queries.require_model(request.model)
+        if not order.idempotency_key and not self._cache.may_have(request):
+            # Before the image costs anything. A repetition (which the key may mean) and a copy need no room.
+            self._ledger.jobs.require_room(order.owner, model.name, request.profile)
+        # Pillow is loaded with the first image: the web process must start fast, and workers need none of this.
+        from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
+
+        with open_image(upload, self._settings) as opened:
+            parameters = request.resolve(model, opened.size)
+            image = encode_png(opened.fitted(parameters.width, parameters.height, parameters.fit))
+        content = self._cache.digest(image, parameters, model)
+        return _Draft(order.job_id or str(uuid.uuid4()), order, model, parameters, image, content)
+
+    def _reuse(self, draft: _Draft) -> CachedVideo | None:
+        """A copy of the video of an earlier job with the same content, if there is one."""
+        # While Redis is away nothing must be stored, since nothing would refer to it.
+        self._ledger.jobs.ping()
+        if not self._cache.may_have(draft.order.request):
+            return None
+        return self._cache.copy(draft.content, draft.model.name, job_id=draft.job_id, owner=draft.order.owner)
+
+    def _accept(self, draft: _Draft, cached: CachedVideo | None) -> str:
+        """Store the image and write the job to the ledger; returns its id, or that of the job it repeats."""
+        self._artifacts.put(draft.input, draft.image)
+        try:
+            accepted = self._ledger.jobs.submit(self._submission(draft, cached))
+        except UnavailableError:
+            # The job may have been accepted, and need its image. Otherwise the sweep for orphans deletes it.
+            logs.add(job_id=draft.job_id)
+            raise
+        except BaseException:
+            self._clean_up(draft, cached)
+            raise
+        logs.add(job_id=accepted)
+        if accepted == draft.job_id:
+            logger.info("job %s: accepted", accepted)
+        else:
+            logger.info("job %s: submitted again", accepted)
+            self._clean_up(draft, cached)
+        return accepted
+
+    def _submission(self, draft: _Draft, cached: CachedVideo | None) -> Submission:
+        order = draft.order
+        return Submission(
+            draft.job_id,
+            parameters=draft.parameters,
+            model=draft.model.summary(),
+            input=draft.input,
+            owner=order.owner,
+            notes=order.notes,
+            trace=tracing.carrier(),
+            idempotency_key=order.idempotency_key,
+            fingerprint=_fingerprint(draft.image, order.request) if order.idempotency_key else "",
+            priority=order.priority,
+            content=draft.content,
+            looked_up=self._cache.may_have(order.request),
+            cached=cached,
+            webhook=order.webhook,
+        )
+
+    def _is_done(self, accepted: str, draft: _Draft, cached: CachedVideo) -> bool:
+        """Whether the copy is the job's result; what is not needed is deleted: the image, or else the copy."""
+        if self._queries.find(accepted, owner=draft.order.owner).cached_from:
+            delete_or_leave(self._artifacts, draft.input)
+            return True
+        self._cache.drop(cached)  # the earlier job was deleted meanwhile
+        return False
+
+    def _clean_up(self, draft: _Draft, cached: CachedVideo | None) -> None:
+        # Under a reserved id the same request, sent again, may be in progress with the same image.
+        if draft.order.job_id is None:
+            delete_or_leave(self._artifacts, draft.input)
+        if cached is not None:
+            self._cache.drop(cached)
+
+
+def _fingerprint(image: bytes, request: Request) -> str:
+    parameters = json.dumps({**request.values, "model": request.model}, sort_keys=True).encode()
+    return hashlib.sha256(image + parameters).hexdigest()
