@@ -50,7 +50,7 @@ TAGS: Final[Mapping[str, str]] = {
     "openai": "OpenAI's Videos API, as its clients speak it.",
     "stability": "Stability AI's image-to-video API, as its clients speak it.",
     "service": "For people, operators and their tools.",
-    "webhooks": "What the service tells others.",
+    "webhooks": "Requests that the service sends.",
 }
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -178,7 +178,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
-        "paths": dict(sorted(paths.items())),
+        "paths": dict(sorted(paths.items(), key=lambda item: (item[0] != "/generate", item[0]))),
         "webhooks": {
             _WEBHOOK: {
                 "post": {

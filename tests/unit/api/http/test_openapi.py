@@ -178,7 +178,7 @@ def test_the_page_for_people_comes_from_here_alone(http):
     page = Page(answer.text)
     assert page.inline == 0
     files = [address for address in page.addresses if not address.startswith("data:")]
-    assert len(files) == 3
+    assert len(files) == 4
     for address in files:
         assert "//" not in address
         assert http.get(f"/{address}", buffered=True).status_code == 200, address
