@@ -40,8 +40,22 @@ Keys, all under one namespace (`svd:` by default):
 ``delivery:{id}``           hash    a job's webhook delivery (`svd_service/webhooks/outbox.py`)
 ``webhook_secrets``         hash    signing secrets by owner (`svd_service/webhooks/signing.py`)
 ``keys``                    hash    API keys (`api_keys.py`)
+``ended_of:{owner}``        zset    an owner's failed, cancelled and expired jobs, by the time of their end
+``discarded``               zset    jobs with damage that maintenance has yet to log, by time
+``schema``                  string  version of this layout (`check.py`)
+``checked``                 string  a process has checked the ledger at its start, just now
 ``events``                  channel "id version state owner" at every change of a job
 ==========================  ======  ================================================================================
+
+Fields of a job hash. Written when the job is accepted: ``state``, ``owner``, ``created``, ``version``, ``priority``,
+``route`` (model and profile), ``parameters``, ``model``, ``work`` (size of each phase, for the throughput model) and
+``input`` (name of the fitted image), and where there is any ``notes``, ``trace``, ``content``, ``webhook`` and
+``cached_from``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count), ``preview`` (its version),
+``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless`` (does not count against the
+queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once reported ``phase``, ``step``,
+``steps``, ``told`` (time of that) and ``preview_name``. Of each attempt N: ``held:N`` (its holder), ``began:N``,
+``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``. Times: ``started``, ``ended``, ``expires``. At the end:
+``last_token``, ``result`` or ``failure_code`` and ``failure_message``. Times are seconds since the epoch.
 
 Invariants, after every script:
 

@@ -6,17 +6,15 @@ A claim is fenced by its token: every write of an attempt is rejected as stale o
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError
 from svd_service.jobs.job import AttemptOutcome, Claim, Failure, Holder, Phase, Progress, Result
 from svd_service.ledger.client import reachable
-from svd_service.ledger.record import SEPARATOR, dump, flat, holder_of
+from svd_service.ledger.constants import WORKER_LOST
+from svd_service.ledger.record import SEPARATOR, dump, holder_of
 from svd_service.ledger.scripts import Scripts
-
-#: The failure of a job whose attempts were all lost.
-WORKER_LOST: Final = Failure("worker_lost", "The worker was lost in every attempt.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,14 @@ class Attempts:
         token = uuid.uuid4().hex
         verdict = self._scripts.run(
             "claim",
-            job_id,
-            token,
-            dump(asdict(holder)),
-            self._settings.lease,
-            dead,
-            self._settings.max_attempts,
-            self._settings.record_ttl,
+            id=job_id,
+            token=token,
+            holder=dump(asdict(holder)),
+            worker=holder.worker,
+            lease=self._settings.lease,
+            dead=dead,
+            max_attempts=self._settings.max_attempts,
+            record_ttl=self._settings.record_ttl,
         )
         return Claim(job_id, token, verdict[1]) if verdict[0] == "claimed" else None
 
@@ -88,8 +87,16 @@ class Attempts:
         Raises:
             StaleAttemptError: the claim is no longer the job's.
         """
-        values = (progress.phase, progress.step, progress.steps) if progress else ("", 0, 0)
-        return bool(self._write("progress", claim, self._settings.lease, *values) == "cancel")
+        shown = progress or Progress(Phase.PREPARING)
+        answer = self._write(
+            "progress",
+            claim,
+            lease=self._settings.lease,
+            phase=shown.phase if progress else "",
+            step=shown.step,
+            steps=shown.steps,
+        )
+        return bool(answer == "cancel")
 
     def show_preview(self, claim: Claim, name: str) -> None:
         """Record that the artifact `name` has a new preview of the attempt; it counts until the attempt ends.
@@ -97,7 +104,7 @@ class Attempts:
         Raises:
             StaleAttemptError: the claim is no longer the job's.
         """
-        self._write("show_preview", claim, name)
+        self._write("show_preview", claim, name=name)
 
     def finish(
         self,
@@ -118,12 +125,12 @@ class Attempts:
         self._write(
             "finish",
             claim,
-            dump(asdict(result)),
-            self._settings.result_ttl,
-            device,
-            dump([seconds.get(phase, 0) for phase in list(Phase)[:-1]]),
-            int(reusable),
-            *flat(_counters(device, seconds, steps).items()),
+            result=dump(asdict(result)),
+            result_ttl=self._settings.result_ttl,
+            device=device,
+            seconds=[seconds.get(phase, 0) for phase in list(Phase)[:-1]],
+            reusable=reusable,
+            counters=_counters(device, seconds, steps),
         )
 
     def end_attempt(self, claim: Claim, outcome: AttemptOutcome, failure: Failure | None = None) -> None:
@@ -138,17 +145,17 @@ class Attempts:
         if failure is None:
             failure = WORKER_LOST if outcome is AttemptOutcome.LOST else Failure("", "")
         self._write(
-            "settle",
+            "end_attempt",
             claim,
-            outcome,
-            failure.code,
-            failure.message,
-            self._settings.max_attempts,
-            self._settings.record_ttl,
+            outcome=outcome,
+            code=failure.code,
+            message=failure.message,
+            max_attempts=self._settings.max_attempts,
+            record_ttl=self._settings.record_ttl,
         )
 
-    def _write(self, script: str, claim: Claim, *args: str | float) -> Any:
-        answer = self._scripts.run(script, claim.job_id, claim.token, *args)
+    def _write(self, script: str, claim: Claim, **arguments: object) -> Any:
+        answer = self._scripts.run(script, id=claim.job_id, token=claim.token, **arguments)
         if answer == "stale":
             raise StaleAttemptError(f"attempt {claim.attempt} is no longer that of job {claim.job_id}")
         return answer

@@ -1,13 +1,18 @@
 """What the ledger knows of the time that jobs take; `svd_service.jobs.eta` computes the estimates from it."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from svd_service.jobs.eta import Outlook
 from svd_service.jobs.job import Job
 from svd_service.ledger.client import reachable
+from svd_service.ledger.record import DAMAGE, paired
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT
+
+logger = logging.getLogger(__name__)
 
 
 class Estimates:
@@ -24,18 +29,46 @@ class Estimates:
         for model in {_model_of(job) for job in live}:
             places = [job.position for job in live if _model_of(job) == model and job.position is not None]
             # Most requests are about started jobs, whose estimate needs neither the queue nor the other workers.
-            outlooks[model] = self.of_queue(model, max(places) - 1) if places else self._of_started(model)
-        return [job if job.state.ended else outlooks[_model_of(job)].foretell(job) for job in jobs]
+            outlooks[model] = self._of_queue(model, max(places) - 1) if places else self._of_started(model)
+        return [job if job.state.ended else _estimated(job, outlooks[_model_of(job)]) for job in jobs]
 
-    def of_queue(self, model: str, places: int) -> Outlook:
-        """The estimates for the first `places` places of the model's queue."""
-        near, far = self._scripts.run("outlook", WORKER_TIMEOUT, places, model)
-        return Outlook.of(model, json.loads(near), json.loads(far))
+    def until_start(self, model: str, place: int, profiles: Iterable[str]) -> dict[str, float | None]:
+        """Seconds until a job of each profile at `place` (from 0) of the model's queue would start; `None`: unknown."""
+        outlook = self._of_queue(model, place)
+        return {profile: _until_start(outlook, place, profile) for profile in profiles}
+
+    def _of_queue(self, model: str, places: int) -> Outlook:
+        near, far, paces = self._scripts.run("estimate", model=model, worker_timeout=WORKER_TIMEOUT, places=places)
+        return _outlook(model, {**json.loads(near), "paces": paired(paces)}, json.loads(far))
 
     def _of_started(self, model: str) -> Outlook:
         with reachable():
             paces = self._redis.hgetall(self._scripts.key("paces"))
-        return Outlook.of(model, {"paces": paces, "runners": [], "queue": []})
+        return _outlook(model, {"paces": paces, "runners": [], "queue": []})
+
+
+def _until_start(outlook: Outlook, place: int, profile: str) -> float | None:
+    try:
+        return outlook.until_start(place, profile)
+    except DAMAGE:
+        return None
+
+
+def _estimated(job: Job, outlook: Outlook) -> Job:
+    try:
+        return outlook.foretell(job)
+    except DAMAGE:
+        logger.warning("no estimate for job %s: what Redis holds of its model's speed is damaged", job.id)
+        return job
+
+
+def _outlook(model: str, near: dict[str, Any], far: dict[str, Any] | None = None) -> Outlook:
+    """Without any estimate where what is stored of jobs or devices is damaged."""
+    try:
+        return Outlook.of(model, near, far) if far else Outlook.of(model, near)
+    except DAMAGE:
+        logger.warning("no estimates for model %s: what Redis holds of its jobs is damaged", model)
+        return Outlook({}, [], [])
 
 
 def _model_of(job: Job) -> str:

@@ -1,6 +1,7 @@
 """Jobs as their callers see them: accepted, found, listed, cancelled, deleted."""
 
 import json
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -9,13 +10,15 @@ from typing import Final, cast
 from svd_service.config import Settings
 from svd_service.errors import IdempotencyConflictError, QueueFullError, UnknownJobError
 from svd_service.jobs.job import Job, State
-from svd_service.jobs.submission import Submission
+from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.ledger.client import reachable
 from svd_service.ledger.estimates import Estimates
-from svd_service.ledger.record import dump, fields_of, flat, job_of, paired
+from svd_service.ledger.record import DAMAGE, dump, fields_of, job_of, paired
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT
 from svd_service.parameters import Profile
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for which an `Idempotency-Key` is remembered.
 IDEMPOTENCY_TTL: Final = 86_400
@@ -23,6 +26,9 @@ IDEMPOTENCY_TTL: Final = 86_400
 #: `Retry-After` of a full queue in seconds: while no estimate is possible, and the maximum.
 UNKNOWN_RETRY_AFTER: Final = 30
 LONGEST_RETRY_AFTER: Final = 3_600
+
+#: Jobs that one script reads, so that a long page does not hold up Redis.
+FIND_BATCH: Final = 20
 
 
 @dataclass(frozen=True)
@@ -60,22 +66,20 @@ class Jobs:
             IdempotencyConflictError: that key was used for another request (one with another fingerprint).
             QueueFullError: the queue is full, or the owner's share of it.
         """
-        cached = submission.cached
         verdict, accepted = self._scripts.run(
             "submit",
-            submission.job_id,
-            submission.owner,
-            submission.idempotency_key,
-            submission.fingerprint,
-            IDEMPOTENCY_TTL,
-            submission.priority,
-            self._settings.max_queued,
-            self._settings.max_queued_per_key,
-            self._settings.result_ttl,
-            cached.job_id if cached else "" if submission.looked_up else "-",
-            dump(asdict(cached.copy)) if cached else "",
-            cached.copy.provenance.get("device", "") if cached else "",
-            *flat(fields_of(submission).items()),
+            id=submission.job_id,
+            owner=submission.owner,
+            priority=submission.priority,
+            fields=fields_of(submission),
+            max_queued=self._settings.max_queued,
+            max_queued_of_owner=self._settings.max_queued_per_key,
+            result_ttl=self._settings.result_ttl,
+            idempotency_key=submission.idempotency_key,
+            fingerprint=submission.fingerprint,
+            idempotency_ttl=IDEMPOTENCY_TTL,
+            looked_up=submission.looked_up,
+            cached=_cached(submission.cached) if submission.cached else None,
         )
         if verdict == "conflict":
             raise IdempotencyConflictError("this Idempotency-Key was used for a different request")
@@ -88,7 +92,9 @@ class Jobs:
         """The id of the owner's latest job that made a video of `content`, on a kind of device that is ready for
         `model` now, and whose result still exists; or `""`.
         """
-        return str(self._scripts.run("find_same", owner, content, model, WORKER_TIMEOUT))
+        return str(
+            self._scripts.run("find_same", owner=owner, content=content, model=model, worker_timeout=WORKER_TIMEOUT)
+        )
 
     def require_room(self, owner: str, model: str, profile: Profile) -> None:
         """Reject early what `submit` would reject now, of a job of that model and profile.
@@ -140,7 +146,7 @@ class Jobs:
         Raises:
             UnknownJobError: there is none of that id.
         """
-        state = self._scripts.run("cancel", job_id, self._settings.record_ttl)
+        state = self._scripts.run("cancel", id=job_id, record_ttl=self._settings.record_ttl)
         if not state:
             raise UnknownJobError(f"there is no job {job_id}")
         return State(state)
@@ -154,7 +160,7 @@ class Jobs:
         Raises:
             UnknownJobError: there is none of that id.
         """
-        answer = self._scripts.run("forget", job_id, int(insist))
+        answer = self._scripts.run("forget", id=job_id, insist=insist)
         if answer == 0:
             raise UnknownJobError(f"there is no job {job_id}")
         return bool(answer > 0)
@@ -180,11 +186,13 @@ class Jobs:
             self._redis.ping()
 
     def _find(self, job_ids: list[str]) -> list[Job | None]:
-        now, *answers = self._scripts.run("find", *job_ids)
-        return [
-            job_of(job_id, paired(record), paired(delivery), place or None, float(now)) if record else None
-            for job_id, (record, delivery, place) in zip(job_ids, answers, strict=True)
-        ]
+        found = []
+        for start in range(0, len(job_ids), FIND_BATCH):
+            batch = job_ids[start : start + FIND_BATCH]
+            now, *answers = self._scripts.run("find", ids=batch)
+            for job_id, (record, delivery, place) in zip(batch, answers, strict=True):
+                found.append(_read(job_id, paired(record), paired(delivery), place or None, float(now)))
+        return found
 
     def _queue_full(self, model: str, profile: Profile, *, of_owner: bool) -> QueueFullError:
         """The error, with the estimated time until the next job, or the next of this owner's, will have started."""
@@ -192,10 +200,26 @@ class Jobs:
             owners = self._redis.hlen(self._scripts.key("queued_of"))
         # Other owners' jobs take their turns before this one's.
         place = owners - 1 if of_owner else 0
-        pause = self._estimates.of_queue(model, place).until_start(place, profile)
+        pause = self._estimates.until_start(model, place, [profile])[profile]
         retry_after = UNKNOWN_RETRY_AFTER if pause is None else min(max(1, math.ceil(pause)), LONGEST_RETRY_AFTER)
         if of_owner:
             limit = f"{self._settings.max_queued_per_key} jobs of yours"
         else:
             limit = f"{self._settings.max_queued} jobs"
         return QueueFullError(f"queue is full ({limit}); retry after {retry_after} s", retry_after)
+
+
+def _read(job_id: str, record: dict[str, str], delivery: dict[str, str], place: int | None, now: float) -> Job | None:
+    """The job; `None` if there is none, or its record is damaged."""
+    if not record:
+        return None
+    try:
+        return job_of(job_id, record, delivery, place, now)
+    except DAMAGE:
+        logger.exception("job %s: its record in Redis is damaged", job_id)
+        return None
+
+
+def _cached(cached: CachedVideo) -> dict[str, str]:
+    device = str(cached.copy.provenance.get("device", ""))
+    return {"id": cached.job_id, "result": dump(asdict(cached.copy)), "device": device}

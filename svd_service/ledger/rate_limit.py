@@ -22,6 +22,6 @@ class RateLimit:
         Raises:
             RateLimitedError: the limit is reached; this request was not counted.
         """
-        wait = float(self._scripts.run("count_request", caller, limit, WINDOW))
+        wait = float(self._scripts.run("count_request", caller=caller, limit=limit, window=WINDOW))
         if wait > 0:
             raise RateLimitedError(f"more than {limit} requests in a minute", math.ceil(wait))

@@ -1,6 +1,6 @@
 """The job hash and the delivery hash in Redis, and the `Job` that is read from them.
 
-The fields of a job hash are listed in `lua/lib/job.lua`, beside the code that writes them.
+Their fields are listed in `svd_service/ledger/__init__.py` and `svd_service/webhooks/outbox.py`.
 """
 
 import json
@@ -26,6 +26,12 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import route_of
 from svd_service.jobs.submission import Submission
 
+#: What reading a damaged record raises.
+DAMAGE: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, AssertionError)
+
+#: Characters of a note that are stored: a record is kept for a week, and copied for its webhook.
+NOTE_LENGTH: Final = 1_000
+
 #: Separates the parts of a counter's name and of a route.
 SEPARATOR: Final = "|"
 
@@ -33,7 +39,7 @@ SEPARATOR: Final = "|"
 def fields_of(submission: Submission) -> dict[str, str]:
     """The fields of the job hash that come from the caller."""
     optional = {
-        "notes": dump(submission.notes) if submission.notes else "",
+        "notes": dump({name: _cut(note) for name, note in submission.notes.items()}) if submission.notes else "",
         "content": submission.content,
         "trace": dump(submission.trace) if submission.trace else "",
         "webhook": submission.webhook,
@@ -46,6 +52,10 @@ def fields_of(submission: Submission) -> dict[str, str]:
         "work": dump(work_of(submission.parameters)),
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def _cut(note: str) -> str:
+    return note if len(note) <= NOTE_LENGTH else note[: NOTE_LENGTH - 1] + "…"
 
 
 def dump(value: object) -> str:
@@ -80,7 +90,7 @@ def job_of(
         id=job_id,
         state=State(fields["state"]),
         parameters=Parameters.from_dict(json.loads(fields["parameters"])),
-        model=json.loads(fields["model"]),
+        model=dict(json.loads(fields["model"])),
         owner=fields["owner"],
         input=fields["input"],
         created_at=float(fields["created"]),

@@ -36,7 +36,11 @@ class Reservations:
 
     def reserve(self, digest: str, sent_before: int, *, owner: str = "") -> str:
         """The id for the job of the request that has this `digest` and was sent so many times before."""
-        return str(self._scripts.run("reserve", owner, digest, sent_before, str(uuid.uuid4()), REMEMBER))
+        return str(
+            self._scripts.run(
+                "reserve", owner=owner, digest=digest, sent_before=sent_before, id=str(uuid.uuid4()), remember=REMEMBER
+            )
+        )
 
     def heard(self, job_id: str) -> None:
         """Somebody knows the job's id: its answer was not lost, and no repetition means this job."""

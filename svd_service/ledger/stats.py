@@ -1,8 +1,8 @@
 """The figures that the exporter shows: what is in the ledger now, and counters of everything that has happened."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
 import redis
 
@@ -14,13 +14,6 @@ from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import Workers, WorkerStatus
 from svd_service.parameters import Profile
-
-#: What Redis reports as `ok` or `err`, in the words of a person.
-PERSISTENCE: Final = {
-    "aof_last_write_status": "the last write to its append-only file failed",
-    "aof_last_bgrewrite_status": "the last rewrite of its append-only file failed",
-    "rdb_last_bgsave_status": "its last snapshot failed",
-}
 
 
 @dataclass(frozen=True)
@@ -60,13 +53,18 @@ class Figures:
     webhook_tries: dict[str, int] = field(default_factory=dict)
     webhooks_pending: int = 0
     webhook_overdue: float = 0.0
+    damaged: dict[str, int] = field(default_factory=dict)
+    refused_by_celery: int = 0
 
 
 class Counters:
     """The hash `counters`, whose names are labels with separators between them."""
 
     def __init__(self, record: dict[str, str]) -> None:
-        self._values = {tuple(name.split(SEPARATOR)): float(value) for name, value in record.items()}
+        self._values: dict[tuple[str, ...], float] = {}
+        for name, value in record.items():
+            if math.isfinite(number := _number(value)):
+                self._values[tuple(name.split(SEPARATOR))] = number
 
     def total(self, kind: str) -> int:
         """The counter that has no labels."""
@@ -89,6 +87,15 @@ class Counters:
         return [
             (name[1:], value) for name, value in self._values.items() if name[0] == kind and len(name) == labels + 1
         ]
+
+
+def _number(text: str, otherwise: float = math.nan) -> float:
+    """The number; `otherwise` if the text is none, because it is damaged."""
+    try:
+        number = float(text)
+    except ValueError:
+        return otherwise
+    return number if math.isfinite(number) else otherwise
 
 
 class Stats:
@@ -125,7 +132,7 @@ class Stats:
         now = seconds + microseconds / 1e6
         counters = Counters(record)
         return Figures(
-            jobs={state: int(states.get(state, 0)) for state in State},
+            jobs={state: int(_number(states.get(state, "0"), 0.0)) for state in State},
             created=counters.total("created"),
             refused=counters.by_label("refused"),
             ended=counters.by_label("ended"),
@@ -141,19 +148,11 @@ class Stats:
             redis_memory=self._memory(),
             webhooks=counters.by_label("webhooks"),
             webhook_tries=counters.by_label("webhook_tries"),
+            damaged=counters.by_label("damaged"),
+            refused_by_celery=counters.total("refused_by_celery"),
             webhooks_pending=waiting + posted,
             webhook_overdue=max(0.0, *(now - at for _, at in [*due, *back])) if due or back else 0.0,
         )
-
-    def persistence_trouble(self) -> str | None:
-        """Why Redis cannot write what it holds to its disk, for a person; `None` if it can, or if the ACL hides it."""
-        with reachable():
-            try:
-                info = self._redis.info("persistence")
-            except redis.exceptions.NoPermissionError:
-                return None
-        troubles = [text for name, text in PERSISTENCE.items() if info.get(name, "ok") != "ok"]
-        return f"Redis cannot write to its disk: {'; '.join(troubles)}" if troubles else None
 
     def _queues(self, models: Iterable[str], now: float) -> dict[tuple[str, str], QueueFigures]:
         figures = {}
@@ -164,10 +163,10 @@ class Stats:
                     pipe.zrange(self._scripts.key("queued", route_of(model, profile)), 0, 0, withscores=True)
                 found = pipe.execute()
             end = sum(found[0::2])
-            estimates = self._estimates.of_queue(model, end)
+            waits = self._estimates.until_start(model, end, Profile)
             for profile, length, oldest in zip(Profile, found[0::2], found[1::2], strict=True):
                 age = max(0.0, now - oldest[0][1]) if oldest else 0.0
-                figures[model, str(profile)] = QueueFigures(length, age, estimates.until_start(end, profile))
+                figures[model, str(profile)] = QueueFigures(length, age, waits[profile])
         return figures
 
     def _memory(self) -> tuple[int, int] | None:

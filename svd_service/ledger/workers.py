@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import queue_of
 from svd_service.ledger.client import reachable
-from svd_service.ledger.record import dump
+from svd_service.ledger.record import DAMAGE, dump
 from svd_service.ledger.scripts import Scripts
 
 #: Seconds between two heartbeats of a worker process, and after how many without one it no longer counts.
@@ -81,31 +82,42 @@ class Workers:
 
     def heartbeat(self, status: WorkerStatus) -> None:
         """Record that a worker process holds the model and is alive."""
-        self._scripts.run("heartbeat", status.worker, dump(asdict(status)), status.device, status.queue)
+        self._scripts.run(
+            "heartbeat",
+            worker=status.worker,
+            status=dump(asdict(status)),
+            device=status.device,
+            queue=status.queue,
+        )
 
     def leave(self, worker: str) -> None:
         """Record that a worker process takes no more jobs."""
-        self._scripts.run("leave", worker)
+        self._scripts.run("leave", worker=worker)
 
     def prepare(self, preparing: Preparing) -> None:
         """Record that a worker process is alive, and what keeps it from being ready."""
-        self._scripts.run("prepare", preparing.worker, dump(asdict(preparing)))
+        self._scripts.run("prepare", worker=preparing.worker, status=dump(asdict(preparing)))
 
     def ready(self) -> list[WorkerStatus]:
         """The worker processes that are ready, by name."""
-        answer = self._scripts.run("workers", WORKER_TIMEOUT, "workers", "worker_status")
-        found = (
-            WorkerStatus.from_json(status, float(seen))
-            for seen, status in zip(answer[1::3], answer[2::3], strict=True)
-            if status
-        )
+        found = []
+        for seen, status in self._live("workers", "worker_status"):
+            with suppress(*DAMAGE):  # damaged, until its next heartbeat
+                found.append(WorkerStatus.from_json(status, seen))
         return sorted(found, key=lambda worker: worker.worker)
 
     def preparing(self) -> list[Preparing]:
         """The worker processes that are not ready yet, by name."""
-        answer = self._scripts.run("workers", WORKER_TIMEOUT, "preparing", "preparing_status")
-        found = [Preparing(**json.loads(status)) for status in answer[2::3] if status]
+        found = []
+        for _, status in self._live("preparing", "preparing_status"):
+            with suppress(*DAMAGE):
+                found.append(Preparing(**json.loads(status)))
         return sorted(found, key=lambda preparing: preparing.worker)
+
+    def _live(self, set_: str, statuses: str) -> list[tuple[float, str]]:
+        """Time of the last heartbeat, and status, of those that have one."""
+        answer = self._scripts.run("workers", set=set_, statuses=statuses, worker_timeout=WORKER_TIMEOUT)
+        return [(float(seen), status) for seen, status in zip(answer[1::3], answer[2::3], strict=True) if status]
 
     def introduce(self, model: Model) -> None:
         """Store the description of a model that a worker holds."""
@@ -116,10 +128,18 @@ class Workers:
         """The models that workers have introduced and that are not forgotten, by name."""
         with reachable():
             descriptions = self._redis.hgetall(self._scripts.key("model_descriptions"))
-        return [Model.from_dict(json.loads(description)) for _, description in sorted(descriptions.items())]
+        return [model for _, description in sorted(descriptions.items()) if (model := _model(description))]
 
     def model(self, name: str) -> Model | None:
         """The one of them of that name."""
         with reachable():
             description = self._redis.hget(self._scripts.key("model_descriptions"), name)
-        return Model.from_dict(json.loads(description)) if description else None
+        return _model(description) if description else None
+
+
+def _model(description: str | bytes) -> Model | None:
+    """The model; `None` where its description is damaged, until a worker introduces it again."""
+    try:
+        return Model.from_dict(json.loads(description))
+    except DAMAGE:
+        return None

@@ -40,6 +40,7 @@ OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "rel
 CAUSES: Final = (("lost", "worker_lost"),)
 
 
+DAMAGED: Final = ("job", "set", "delivery", "repaired")
 LOOKUPS: Final = ("hit", "miss")
 
 
@@ -218,6 +219,17 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
         "Attempts at a job, by what became of them; those started count all.",
         "outcome",
         _from_zero(OUTCOMES, figures.attempts),
+    )
+    yield _counter(
+        "svd_ledger_damaged",
+        "Jobs, deliveries and sets that were damaged in Redis, by kind; dropped or repaired.",
+        "kind",
+        _from_zero(DAMAGED, figures.damaged),
+    )
+    yield CounterMetricFamily(
+        "svd_jobs_put_back",
+        "Jobs put at the back of the queue because workers repeatedly did not claim their messages.",
+        value=figures.refused_by_celery,
     )
     causes = CounterMetricFamily(
         "svd_attempts_in_vain",

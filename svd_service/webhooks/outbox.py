@@ -1,8 +1,12 @@
 """The outbox: webhooks that are to be delivered, in Redis beside the ledger, whose scripts fill it.
 
-The script that ends a job writes its delivery in the same move. A courier asks for those that are due (`post`), claims
-one after the other, and settles each try. A claim is fenced and bounded in time like that of a job: what a dead courier
-had in hand is tried again by another.
+The script that ends a job also writes its delivery. A courier chooses those that are due (`post`), claims one after the
+other, and ends each delivery attempt. A claim is fenced and bounded in time like that of a job: another courier retries
+what a dead one had claimed.
+
+The fields of a delivery hash: `state` (pending, delivered, given_up), `type`, `url`, `host`, `owner`, `created`, `next`
+(time of the next attempt), `tries`, `job` (the job hash when the job ended, as JSON), `token` and `last_token`, and of
+each attempt `began:N`, `code:N` (HTTP status) and `error:N`.
 """
 
 import json
@@ -18,21 +22,27 @@ from svd_service.errors import StaleAttemptError
 from svd_service.jobs.job import Job
 from svd_service.ledger.record import job_of
 from svd_service.ledger.scripts import Scripts
+from svd_service.webhooks.signing import BACKOFF_GROWTH, LONGEST_PAUSE
 
-#: Seconds after which a delivery that was given to Celery and not begun is given to it again.
+#: Seconds after which a delivery that was enqueued with Celery and not claimed is enqueued again.
 POST_AGAIN: Final = 30.0
 
-#: Seconds that a try may take beyond its time limit before it is taken for lost.
+#: Seconds that an attempt may take beyond its time limit before it counts as lost.
 MARGIN: Final = 5.0
 
-#: Deliveries that are given out or under way at once, and those of them that go to one host.
+#: Deliveries that are enqueued or claimed at once; those of them of one owner, and to one host. An owner gets half of
+#: the courier's threads, so that the dead hosts of one never hold up the webhooks of the others.
 ROOM: Final = 64
+ROOM_OF_OWNER: Final = 16
 ROOM_OF_HOST: Final = 16
+
+#: Seconds for which a due delivery waits behind the others while its owner or its host has no room.
+DEFER: Final = 2.0
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """The right to try a delivery once. `job` is as it was when it ended; `number` counts the tries from 1."""
+    """The claim on one delivery attempt. `job` is as it was when it ended; `number` counts the attempts from 1."""
 
     job: Job
     token: str
@@ -47,9 +57,9 @@ LUA: Final = Path(__file__).parent / "lua"
 
 
 class Outbox:
-    """The outbox of one namespace. There is at most one delivery of each job, which the job's id stands for.
+    """The outbox of one namespace. There is at most one delivery of each job, identified by the job's id.
 
-    Every method raises `UnavailableError` when Redis cannot be reached; asking again is safe.
+    Every method raises `UnavailableError` when Redis cannot be reached; repeating it is safe.
     """
 
     def __init__(self, client: "redis.Redis", settings: Settings, scripts: Scripts | None = None) -> None:
@@ -57,56 +67,70 @@ class Outbox:
         self._scripts = scripts or Scripts(client, settings.namespace, LUA)
 
     def post(self) -> list[str]:
-        """Choose the deliveries that are to be given to Celery now; the caller publishes each of the returned ids."""
-        times = self._settings.webhook_give_up, self._settings.webhook_backoff
-        return list(self._scripts.run("post", POST_AGAIN, ROOM, ROOM_OF_HOST, *times))
+        """Choose the deliveries that are to be enqueued with Celery now; the caller enqueues each returned id."""
+        return list(
+            self._scripts.run(
+                "post",
+                again=POST_AGAIN,
+                room=ROOM,
+                room_of_owner=ROOM_OF_OWNER,
+                room_of_host=ROOM_OF_HOST,
+                defer=DEFER,
+                give_up=self._settings.webhook_give_up,
+                backoff=self._settings.webhook_backoff,
+                growth=BACKOFF_GROWTH,
+                longest=LONGEST_PAUSE,
+            )
+        )
 
     def claim(self, job_id: str) -> Delivery | None:
-        """Claim a delivery for one try; `None` when there is nothing to do (over, in other hands, not due)."""
+        """Claim a delivery for one attempt; `None` when there is nothing to do (over, claimed, not due)."""
         token = uuid.uuid4().hex
-        answer = self._scripts.run("claim_delivery", job_id, token, self._settings.webhook_timeout + MARGIN)
+        answer = self._scripts.run(
+            "claim_delivery", id=job_id, token=token, seconds=self._settings.webhook_timeout + MARGIN
+        )
         if not answer:
             return None
-        number, url, kind, owner, told = answer
-        names_and_values = json.loads(told)
+        number, url, kind, owner, copy = answer
+        names_and_values = json.loads(copy)
         fields = dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
         job = job_of(job_id, fields, {}, None, float(fields["ended"]))
         return Delivery(job, token, int(number), url, kind, owner)
 
     def deliver(self, delivery: Delivery, status_code: int) -> None:
-        """The receiver has taken it: it is done.
+        """The receiver has acknowledged it: it is done.
 
         Raises:
-            StaleAttemptError: the try took too long, and the delivery is no longer ours.
+            StaleAttemptError: the attempt took too long, and the claim has expired.
         """
-        self._settle(delivery, "delivered", status_code, "", 0.0)
+        self._end_attempt(delivery, "delivered", status_code, "", 0.0)
 
     def fail(self, delivery: Delivery, status_code: int | None, error: str, *, pause: float) -> None:
-        """The try has failed; the next is due in `pause` seconds, or never, when the time is over.
+        """The attempt has failed; the next is due in `pause` seconds, or never, when the time is over.
 
         Raises:
-            StaleAttemptError: the try took too long, and the delivery is no longer ours.
+            StaleAttemptError: the attempt took too long, and the claim has expired.
         """
-        self._settle(delivery, "failed", status_code, error, pause)
+        self._end_attempt(delivery, "failed", status_code, error, pause)
 
     def give_up(self, delivery: Delivery, status_code: int | None, error: str) -> None:
-        """The try has failed, and another would be of no use.
+        """The attempt has failed, and a retry would be of no use.
 
         Raises:
-            StaleAttemptError: the try took too long, and the delivery is no longer ours.
+            StaleAttemptError: the attempt took too long, and the claim has expired.
         """
-        self._settle(delivery, "gone", status_code, error, 0.0)
+        self._end_attempt(delivery, "gone", status_code, error, 0.0)
 
-    def _settle(self, delivery: Delivery, outcome: str, status_code: int | None, error: str, pause: float) -> None:
+    def _end_attempt(self, delivery: Delivery, outcome: str, status_code: int | None, error: str, pause: float) -> None:
         answer = self._scripts.run(
-            "settle_delivery",
-            delivery.job.id,
-            delivery.token,
-            outcome,
-            "" if status_code is None else status_code,
-            error,
-            pause,
-            self._settings.webhook_give_up,
+            "end_delivery_attempt",
+            id=delivery.job.id,
+            token=delivery.token,
+            outcome=outcome,
+            code="" if status_code is None else status_code,
+            message=error,
+            pause=pause,
+            give_up=self._settings.webhook_give_up,
         )
         if answer == "stale":
-            raise StaleAttemptError(f"try {delivery.number} is no longer that of the webhook of job {delivery.job.id}")
+            raise StaleAttemptError(f"delivery attempt {delivery.number} is no longer that of job {delivery.job.id}")

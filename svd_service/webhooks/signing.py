@@ -36,8 +36,8 @@ OVERLAP: Final = 86_400.0
 
 #: Each pause is longer than the one before by this factor, up to an hour; and each is varied by chance, so that the
 #: receivers of many messages are not asked all at once.
-_GROWTH: Final = 3.0
-_LONGEST_PAUSE: Final = 3_600.0
+BACKOFF_GROWTH: Final = 3.0
+LONGEST_PAUSE: Final = 3_600.0
 _JITTER: Final = (0.75, 1.25)
 
 _URL_CHARACTERS: Final = re.compile(r"[\x21-\x7e]+")
@@ -79,7 +79,7 @@ def _objection(url: str, *, private: bool) -> str:
 
 def pause_after(number: int, settings: Settings) -> float:
     """Seconds to wait after try `number` (from 1) has failed."""
-    usual = min(settings.webhook_backoff * _GROWTH ** min(number - 1, 20), _LONGEST_PAUSE)
+    usual = min(settings.webhook_backoff * BACKOFF_GROWTH ** min(number - 1, 20), LONGEST_PAUSE)
     return usual * random.uniform(*_JITTER)  # noqa: S311 - nothing secret about it
 
 

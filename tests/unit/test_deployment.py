@@ -263,9 +263,9 @@ def test_redis_keeps_every_job_and_knows_the_user_of_the_documents() -> None:
 
 
 def test_the_user_of_the_documents_may_run_every_script() -> None:
-    scripts = "".join(path.read_text() for path in (ROOT / "svd_service").glob("*/lua/*.lua"))
+    scripts = "".join(path.read_text() for path in (ROOT / "svd_service").glob("*/lua/**/*.lua"))
     users = (KUBERNETES / "redis" / "users.example.acl").read_text()
-    called = {name.lower() for name in re.findall(r"redis\.call\(\s*'(\w+)'", scripts)}
+    called = {name.lower() for name in re.findall(r"redis\.p?call\(\s*'(\w+)'", scripts)}
     assert called
     assert called - set(re.findall(r"\+(\S+)", users)) == set()
 

@@ -108,8 +108,8 @@ class PreparingView(Struct):
 
 class HealthView(Struct, omit_defaults=True):
     """How the service is. `status`: ok; or, with a `message`, degraded (without the store of pictures and videos jobs
-    are told of, but neither taken nor their results given; or a disk is almost full; or Redis cannot save its data; or
-    workers are ready, and none holds `model`) or unavailable.
+    are told of, but neither taken nor their results given; or workers are ready, and none holds `model`) or
+    unavailable.
     """
 
     status: str

@@ -18,7 +18,6 @@ from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.bootstrap import UseCases, fresh_ledger
 from svd_service.errors import UnavailableError
 from svd_service.presentation import ModelView
-from svd_service.telemetry.disk import disk_trouble
 from svd_service.telemetry.exporter import registry_of
 
 #: The two formats that Prometheus asks for.
@@ -109,7 +108,6 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
     try:
         with fresh_ledger(service.settings) as ledger:
             workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
-            unsaved = ledger.stats.persistence_trouble()
     except UnavailableError as error:
         return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
     ready = [
@@ -117,8 +115,7 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
     ]
     model = ModelView(**service.model.summary())
     away = store.trouble()
-    full = disk_trouble(service.settings.data_dir)
-    trouble = away or unsaved or full or _unheld(model.name, {worker.model for worker in workers})
+    trouble = away or _unheld(model.name, {worker.model for worker in workers})
     view = HealthView(
         "degraded" if trouble else "ok",
         redis=True,

@@ -1,11 +1,13 @@
--- Ask for a job's end. ARGV: id, seconds to keep the record. A queued job is cancelled at once; a started one is
--- flagged, and its worker stops at the next step. Answers the state after that, or false for an unknown job.
-local id = ARGV[1]
-local state = field(id, 'state')
+-- Cancel a job: a queued one at once; a started one is flagged, and its worker stops at the next step.
+-- Arguments: id, record_ttl (seconds). Answers the state after that, or false for an unknown job.
+-- include: record, ending
+-- flags: allow-oom
+local id = args.id
+local state = known_state(id)
 if state == 'queued' then
-  end_job(id, 'cancelled', tonumber(ARGV[2]))
+  end_job(id, 'cancelled', args.record_ttl)
 elseif state == 'started' and not field(id, 'cancel') then
   set(id, 'cancel', 1)
-  announce(id)
+  notify(id)
 end
-return field(id, 'state')
+return state and field(id, 'state')

@@ -1,20 +1,22 @@
--- Take the right to run a job. ARGV: id, token (new for every claim), holder as JSON, lease in seconds, token of a
--- claim whose holder is known to be dead or '', most attempts, seconds to keep the record.
+-- Claim a job for one attempt.
+-- Arguments: id, token (new for every claim), holder (JSON), worker (name in the holder), lease (seconds), dead (token of a
+-- claim whose holder is known to be dead, or ''), max_attempts, record_ttl (seconds).
 -- Answers {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'}.
-hear()
-local id, token, holder, lease, dead = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local state = field(id, 'state')
+-- include: record, attempt
+-- flags: allow-oom
+record_activity()
+local id = args.id
+local state = known_state(id)
 if not state then return { 'unknown' } end
-if holds(id, token) then return { 'claimed', tonumber(field(id, 'attempt')) } end
-local worker = cjson.decode(holder).worker
-local queue = redis.call('HGET', key('worker_queue'), worker)
+if holds(id, args.token) then return { 'claimed', tonumber(field(id, 'attempt')) } end
+local queue = redis.call('HGET', key('worker_queue'), args.worker)
 if queue and not takes(queue, route_of(id)) then return { 'not yours' } end
 
 if state == 'started' then
-  local lapsed = tonumber(redis.call('ZSCORE', key('leases'), id) or '0') < now
-  if field(id, 'token') ~= dead and not lapsed then return { 'held' } end
-  close_attempt(id, 'lost', 'worker_lost')
-  repeat_or_end(id, tonumber(ARGV[6]), 'worker_lost', 'The worker was lost in every attempt.', tonumber(ARGV[7]))
+  local expired = tonumber(redis.call('ZSCORE', key('leases'), id) or '0') < now
+  if field(id, 'token') ~= args.dead and not expired then return { 'held' } end
+  close_attempt(id, 'lost', WORKER_LOST)
+  requeue_or_end(id, args.max_attempts, WORKER_LOST, WORKER_LOST_MESSAGE, args.record_ttl)
   state = field(id, 'state')
 end
 if state ~= 'queued' then return { 'ended' } end
@@ -24,10 +26,11 @@ local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HINCRBY', job_key(id), 'tries', 1)
 queue = queue or select(2, route_of(id)) .. '|'
 add_load('started', queue, 1)
-set(id, 'queue', queue, 'token', token, 'worker', worker, 'claimed', now_text, 'held:' .. attempt, holder, 'began:' .. attempt, now_text)
+set(id, 'queue', queue, 'token', args.token, 'worker', args.worker, 'claimed', now_text,
+  'held:' .. attempt, args.holder, 'began:' .. attempt, now_text)
 redis.call('HSETNX', job_key(id), 'started', now_text)
-redis.call('ZADD', key('leases'), now + lease, id)
+redis.call('ZADD', key('leases'), now + args.lease, id)
 count('attempts|started')
 move(id, 'started')
-announce(id)
+notify(id)
 return { 'claimed', attempt }

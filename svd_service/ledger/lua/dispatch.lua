@@ -1,12 +1,15 @@
--- Choose the jobs whose ids go to Celery now, fairest first, so that each of its queues has as many published and unclaimed
--- as it has workers. A job that came back from an attempt has waited already and goes beyond that number: the messages of
--- some of the published may have died with the worker that it had. ARGV: seconds after which a silent worker does not
--- count, seconds after which a model that nobody holds or asks for is forgotten.
--- Answers {id, queue, id, queue, …}; the caller publishes each id to that queue.
-local at_work = queues_at_work(tonumber(ARGV[1]))
+-- Choose the jobs whose ids are enqueued with Celery now, fairest first, so that each of its queues has as many enqueued
+-- and unclaimed as it has workers. A job that came back from an attempt has waited already and exceeds that number: the
+-- messages of some of the enqueued may have died with the worker that it had.
+-- Arguments: worker_timeout (seconds without heartbeat), record_ttl (seconds after which a model that no worker holds and
+-- no job asks for is forgotten). Answers {id, queue, id, queue, …}; the caller enqueues each id there.
+-- include: record, queue, workers
+-- flags: allow-oom
+local MAX_CHOSEN = 1000  -- in one call
+local at_work = queues_at_work(args.worker_timeout)
 
--- The queues of a model's workers: who takes few profiles gets their jobs before who takes them all. A model without
--- workers has one id published for the next that comes.
+-- The queues of a model's workers: those that take few profiles get their jobs before those that take all. A model without
+-- workers has one id enqueued for the next one that comes.
 local function queues_of(model)
   local found = {}
   for name, workers in pairs(at_work) do
@@ -31,16 +34,25 @@ local function queues_of(model)
   return found
 end
 
+-- The first job of a line, and its tag. Damaged records are dropped, so the loop ends with the line.
+local function first_of(line)
+  for _ = 1, MAX_CHOSEN do
+    local first = redis.call('ZRANGE', key('waiting:' .. line), 0, 0, 'WITHSCORES')
+    if not first[1] then return end
+    if is_usable(first[1], 'queued', 'waiting:' .. line) then return first[1], tonumber(first[2]) end
+  end
+end
+
 local function next_of(queues)
   local best
   for _, queue in ipairs(queues) do
     for _, line in ipairs(queue.lines) do
-      local first = redis.call('ZRANGE', key('waiting:' .. line), 0, 0, 'WITHSCORES')
-      if first[1] then
-        local tag, has_room = tonumber(first[2]), queue.room > 0
+      local id, tag = first_of(line)
+      if id then
+        local has_room = queue.room > 0
         local sooner = not best or tag < best.tag or (tag == best.tag and has_room and not best.has_room)
-        if sooner and (has_room or field(first[1], 'attempt') ~= '0') then
-          best = { id = first[1], tag = tag, queue = queue, has_room = has_room }
+        if sooner and (has_room or field(id, 'attempt') ~= '0') then
+          best = { id = id, tag = tag, queue = queue, line = line, has_room = has_room }
         end
       end
     end
@@ -51,20 +63,21 @@ end
 local chosen = {}
 for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
   local queues = queues_of(model)
-  local best = next_of(queues)
-  while best do
+  for _ = 1, MAX_CHOSEN do
+    local best = next_of(queues)
+    if not best then break end
+    redis.call('ZREM', key('waiting:' .. best.line), best.id)  -- its own route may be another, if damaged
     publish(best.id, best.queue.name)
     best.queue.room = best.queue.room - 1
     redis.call('SET', key('clock:' .. model), math.max(clock(model), best.tag))
     chosen[#chosen + 1] = best.id
     chosen[#chosen + 1] = best.queue.name
-    best = next_of(queues)
   end
   if redis.call('ZCARD', key('waiting:' .. model)) + redis.call('ZCARD', key('published:' .. model)) == 0 then
-    -- Nobody waits or is about to start, so the past no longer matters: forget who had how much. Not sooner: whoever has
-    -- one on its way would start anew beside the newcomers, and could draw even with them.
+    -- No job waits or is about to start, so the past no longer matters: forget who had how much. Not sooner: whoever has
+    -- one enqueued would start again at zero beside newcomers.
     redis.call('DEL', key('finish_tags:' .. model), key('clock:' .. model))
-    if tonumber(redis.call('ZSCORE', key('models'), model)) < now - tonumber(ARGV[2]) then
+    if tonumber(redis.call('ZSCORE', key('models'), model)) < now - args.record_ttl then
       redis.call('ZREM', key('models'), model)
       redis.call('HDEL', key('model_descriptions'), model)
     end

@@ -1,12 +1,21 @@
--- Retention: results past their time become 'expired', records past theirs are forgotten. ARGV: seconds to keep the
--- record of an expired result, most jobs to take at once. Answers the ids whose artifacts are to be deleted.
-local due = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, tonumber(ARGV[2]))
+-- Retention: results past their time become 'expired', records past theirs are forgotten.
+-- Arguments: record_ttl (seconds to keep the record of an expired result), limit (jobs in one call).
+-- Answers the ids whose artifacts are to be deleted.
+-- include: record, notify, forget, ending
+-- flags: allow-oom
+local due = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, args.limit)
 for _, id in ipairs(due) do
-  if field(id, 'state') == 'finished' and not field(id, 'deleted') then
+  local state = known_state(id)
+  if not state then
+    discard(id)
+  elseif state == 'queued' or state == 'started' then
+    is_usable(id, 'ended', 'ended')  -- only damage puts it there
+  elseif state == 'finished' and not field(id, 'deleted') then
     move(id, 'expired')
     redis.call('HDEL', job_key(id), 'result')
-    redis.call('ZADD', key('ended'), now + tonumber(ARGV[1]), id)
-    announce(id)
+    redis.call('ZADD', key('ended'), now + args.record_ttl, id)
+    bound_records(id, field(id, 'owner'))
+    notify(id)
   else
     forget(id)
   end

@@ -1,12 +1,13 @@
--- An earlier job that made the very video. ARGV: owner, digest of what the video depends on, name of the model, seconds
--- after which a silent worker does not count. Pixels depend on the kind of device too, so only what was made on one that
--- is at work now counts. Answers its id, or ''.
-local owner = ARGV[1]
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), now - tonumber(ARGV[4]), '+inf')) do
-  local status = cjson.decode(redis.call('HGET', key('worker_status'), name) or '{}')
-  if status.model == ARGV[3] then
-    local same = redis.call('HGET', content_key(owner, ARGV[2]), status.device)
-    if same and is_reusable(same, owner) then return same end
+-- An earlier job that made the same video. Pixels depend on the kind of device too, so only videos of a kind that a live
+-- worker has count. Arguments: owner, content (digest), model, worker_timeout (seconds without heartbeat).
+-- Answers its id, or ''.
+-- include: base, content
+-- flags: no-writes
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), now - args.worker_timeout, '+inf')) do
+  local status = decoded(redis.call('HGET', key('worker_status'), name), {})
+  if status.model == args.model and type(status.device) == 'string' then
+    local same = redis.call('HGET', content_key(args.owner, args.content), status.device)
+    if same and is_reusable(same, args.owner) then return same end
   end
 end
 return ''

@@ -1,2 +1,4 @@
--- A worker process is about to go. ARGV: its name.
-leave_work(ARGV[1])
+-- A worker process takes no more jobs. Arguments: worker (name). Answers nothing.
+-- include: workers
+-- flags: allow-oom
+leave_work(args.worker)

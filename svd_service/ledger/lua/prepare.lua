@@ -1,3 +1,5 @@
--- A worker process is not ready yet and says why. ARGV: name of the process, what it is doing as JSON.
-redis.call('ZADD', key('preparing'), now, ARGV[1])
-redis.call('HSET', key('preparing_status'), ARGV[1], ARGV[2])
+-- A worker process is alive and not ready yet. Arguments: worker (name), status (JSON). Answers nothing.
+-- include: base
+-- flags: allow-oom
+redis.call('ZADD', key('preparing'), now, args.worker)
+redis.call('HSET', key('preparing_status'), args.worker, args.status)

@@ -1,12 +1,16 @@
--- Renew a lease and, with a phase, tell how far the attempt is. ARGV: id, token, lease in seconds, phase or '', step,
--- steps. Answers 'stale', 'cancel' (the caller is to stop) or 'ok'.
-hear()
-local id = ARGV[1]
-if not holds(id, ARGV[2]) then return 'stale' end
-redis.call('ZADD', key('leases'), now + tonumber(ARGV[3]), id)
-local known = redis.call('HMGET', job_key(id), 'phase', 'step', 'steps')
-if ARGV[4] ~= '' and not (known[1] == ARGV[4] and known[2] == ARGV[5] and known[3] == ARGV[6]) then
-  set(id, 'phase', ARGV[4], 'step', ARGV[5], 'steps', ARGV[6], 'told', now_text)
-  announce(id)
+-- Renew a lease and, with a phase, record the progress of the attempt.
+-- Arguments: id, token, lease (seconds), phase (or ''), step, steps.
+-- Answers 'stale', 'cancel' (the caller must stop) or 'ok'.
+-- include: attempt
+-- flags: allow-oom
+record_activity()
+local id = args.id
+local job = redis.call('HMGET', job_key(id), 'state', 'token', 'phase', 'step', 'steps', 'cancel')
+if job[1] ~= 'started' or job[2] ~= args.token then return 'stale' end
+redis.call('ZADD', key('leases'), now + args.lease, id)
+local same = job[3] == args.phase and job[4] == tostring(args.step) and job[5] == tostring(args.steps)
+if args.phase ~= '' and not same then
+  set(id, 'phase', args.phase, 'step', args.step, 'steps', args.steps, 'told', now_text)
+  notify(id)
 end
-return field(id, 'cancel') and 'cancel' or 'ok'
+return job[6] and 'cancel' or 'ok'

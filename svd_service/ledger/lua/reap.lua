@@ -1,17 +1,21 @@
--- Take back what silence has proved lost. ARGV: most attempts, seconds to keep a record, seconds after which a published
--- id that an idle worker should have claimed is published again, seconds after which a silent worker does not count.
--- Answers {ids whose lease lapsed, {id to publish again, its queue, …}}.
-hear()
-local lapsed = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 100)
-for _, id in ipairs(lapsed) do
-  close_attempt(id, 'lost', 'worker_lost')
-  repeat_or_end(id, tonumber(ARGV[1]), 'worker_lost', 'The worker was lost in every attempt.', tonumber(ARGV[2]))
+-- Requeue or end what was lost: jobs whose lease expired, enqueued ids whose message was lost or refused.
+-- Arguments: max_attempts, record_ttl (seconds), republish_after (seconds after which an enqueued id that an idle worker
+-- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
+-- Answers {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
+-- include: record, attempt, workers, recount
+-- flags: allow-oom
+record_activity()
+forget_workers()
+local lost = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 100)) do
+  if is_usable(id, 'started', 'leases') then
+    close_attempt(id, 'lost', WORKER_LOST)
+    requeue_or_end(id, args.max_attempts, WORKER_LOST, WORKER_LOST_MESSAGE, args.record_ttl)
+    lost[#lost + 1] = id
+  end
 end
 
--- While all workers of its queue are busy, a published id waits by right. While one is idle, its message must be lost:
--- publish it again. That the message turns up after all does no harm, since it can be claimed only once. Where no worker
--- is left that listens to its queue, but one that would take it from another, it goes back in line.
-local at_work = queues_at_work(tonumber(ARGV[4]))
+local at_work = queues_at_work(args.worker_timeout)
 local function is_taken_elsewhere(id)
   local route = route_of(id)
   for queue in pairs(at_work) do
@@ -20,19 +24,42 @@ local function is_taken_elsewhere(id)
   return false
 end
 
+-- While all workers of its queue are busy, an enqueued id rightly waits. While one is idle, its message was lost, or the
+-- worker refused it: enqueue it again, and another job beside it. After `max_refusals` in a row it goes to the back of the
+-- queue, so that it holds up no other. That a message turns up after all does no harm, since a job is claimed only once.
+-- Where no worker takes from its queue any more, but one from another that would accept it, it is requeued.
 local overdue = {}
-for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
-  local published = key('published:' .. model)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', published, '-inf', now - tonumber(ARGV[3]), 'LIMIT', 0, 1000)) do
-    local queue = field(id, 'queue')
-    if (at_work[queue] or 0) > load_of('started', queue) then
-      redis.call('ZADD', published, now, id)
+local function look_after(model, id)
+  local queue = field(id, 'queue') or ''
+  if (at_work[queue] or 0) > load_of('started', queue) then
+    if redis.call('HINCRBY', job_key(id), 'refusals', 1) > args.max_refusals then
+      unpublish(id)
+      wait(id, last_tag(model))
+      redis.call('HDEL', job_key(id), 'refusals')
+      count('refused_by_celery')
+    else
+      free_slot(id, queue)
+      redis.call('ZADD', key('published:' .. model), now, id)
       overdue[#overdue + 1] = id
       overdue[#overdue + 1] = queue
-    elseif not at_work[queue] and is_taken_elsewhere(id) then
-      unpublish(id)
-      wait_in_line(id, clock(model) - 1)
     end
+  elseif not at_work[queue] and is_taken_elsewhere(id) then
+    unpublish(id)
+    wait(id, clock(model) - 1)
   end
 end
-return { lapsed, overdue }
+
+for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
+  local published = 'published:' .. model
+  local waiting_since = now - args.republish_after
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key(published), '-inf', waiting_since, 'LIMIT', 0, 1000)) do
+    if is_usable(id, 'queued', published) then look_after(model, id) end
+  end
+end
+
+local dropped = redis.call('ZRANGE', key('discarded'), 0, -1)
+if #dropped > 0 then
+  recount()
+  redis.call('DEL', key('discarded'))
+end
+return { lost, overdue, dropped }

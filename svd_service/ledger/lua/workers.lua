@@ -1,20 +1,12 @@
--- The worker processes of one set. ARGV: seconds after which a silent one does not count, the set (`workers` are ready),
--- the hash of their status. Answers name, last seen, status, … and forgets those long gone.
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', key(ARGV[2]), '-inf', now - 3600)) do
-  redis.call('HDEL', key(ARGV[3]), name)
-  if ARGV[2] == 'workers' then
-    leave_work(name)
-    redis.call('HDEL', key('worker_queue'), name)
-    redis.call('HDEL', key('worker_device'), name)
-  else
-    redis.call('ZREM', key(ARGV[2]), name)
-  end
-end
+-- The live worker processes of one set. Arguments: set (`workers` are ready), statuses (the hash of their status),
+-- worker_timeout (seconds without heartbeat). Answers {name, last heartbeat, status as JSON or '', …}.
+-- include: base
+-- flags: no-writes
 local answer = {}
-local seen = redis.call('ZRANGEBYSCORE', key(ARGV[2]), now - tonumber(ARGV[1]), '+inf', 'WITHSCORES')
+local seen = redis.call('ZRANGEBYSCORE', key(args.set), now - args.worker_timeout, '+inf', 'WITHSCORES')
 for i = 1, #seen, 2 do
   answer[#answer + 1] = seen[i]
   answer[#answer + 1] = seen[i + 1]
-  answer[#answer + 1] = redis.call('HGET', key(ARGV[3]), seen[i]) or ''
+  answer[#answer + 1] = redis.call('HGET', key(args.statuses), seen[i]) or ''
 end
 return answer

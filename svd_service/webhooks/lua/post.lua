@@ -1,37 +1,61 @@
--- Give out the deliveries whose time has come. ARGV: seconds after which one that was given out and not begun is given
--- out again, most that may be given out or under way, most of them to one host, seconds for which a delivery is tried,
--- seconds until the third try of one that kills couriers. Answers ids; the caller publishes each.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('posted'), '-inf', now)) do
+-- Choose the due deliveries that are enqueued with Celery now.
+-- Arguments: again (seconds after which one that was enqueued and not claimed is enqueued again), room (enqueued or claimed
+-- at once), room_of_owner and room_of_host (of those), defer (seconds), give_up (seconds for which a delivery is tried),
+-- backoff (seconds until the third attempt of one that kills couriers), growth and longest (of that backoff).
+-- Answers ids; the caller enqueues each.
+-- include: outbox
+-- flags: allow-oom
+local LOOK = 1000  -- due deliveries that one call looks at
+
+local function requeue_lost(id)
   local number = of_delivery(id, 'tries')
   if not of_delivery(id, 'token') then
-    try_again(id, 0)
-  else  -- its courier is dead, or as good as that
-    close_try(id, 'lost', '', 'the courier was lost')
-    -- Only one that began when the time was over is the last: no chance is lost while nobody could deliver anything.
-    if tonumber(of_delivery(id, 'began:' .. number)) > tonumber(of_delivery(id, 'began:1')) + tonumber(ARGV[4]) then
-      end_delivery(id, 'given_up')
-    else  -- that a courier dies is seldom the delivery's fault, so it need not wait; unless it happens again
-      try_again(id, number == '1' and 0 or math.min(tonumber(ARGV[5]) * 3 ^ (tonumber(number) - 2), 3600))
-    end
+    retry(id, 0)
+    return
+  end
+  -- Its courier is dead.
+  close_try(id, 'lost', '', COURIER_LOST_MESSAGE)
+  -- Only one that began when the time was over is the last: no chance is lost while there was no courier.
+  if tonumber(of_delivery(id, 'began:' .. number)) > tonumber(of_delivery(id, 'began:1')) + args.give_up then
+    end_delivery(id, 'given_up')
+  else  -- that a courier dies is seldom the delivery's fault, so it need not wait; unless it happens again
+    retry(id, number == '1' and 0 or math.min(args.backoff * args.growth ^ (tonumber(number) - 2), args.longest))
   end
 end
 
--- A host that does not answer holds up the deliveries to itself, and nobody else's.
-local of_host, room = {}, tonumber(ARGV[2]) - redis.call('ZCARD', key('posted'))
-if room <= 0 then return {} end
-for _, id in ipairs(redis.call('ZRANGE', key('posted'), 0, -1)) do
-  local host = of_delivery(id, 'host')
-  of_host[host] = (of_host[host] or 0) + 1
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('posted'), '-inf', now, 'LIMIT', 0, LOOK)) do
+  if is_delivery(id) then requeue_lost(id) end
 end
+
+-- A host that does not answer holds up the deliveries to itself, and an owner with many such hosts those of its own.
+local taken = {}
+local function take(kind, name, by)
+  local slot = kind .. ' ' .. (name or '')
+  taken[slot] = (taken[slot] or 0) + by
+  return taken[slot]
+end
+
+local room = args.room - redis.call('ZCARD', key('posted'))
+if room <= 0 then return {} end
+for _, id in ipairs(redis.call('ZRANGE', key('posted'), 0, args.room)) do
+  take('host', of_delivery(id, 'host'), 1)
+  take('owner', of_delivery(id, 'owner'), 1)
+end
+
 local chosen = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', now, 'LIMIT', 0, 5000)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', now, 'LIMIT', 0, LOOK)) do
   if #chosen == room then break end
-  local host = of_delivery(id, 'host')
-  if (of_host[host] or 0) < tonumber(ARGV[3]) then
-    of_host[host] = (of_host[host] or 0) + 1
-    redis.call('ZREM', key('outbox'), id)
-    redis.call('ZADD', key('posted'), now + tonumber(ARGV[1]), id)
-    chosen[#chosen + 1] = id
+  if is_delivery(id) then
+    local target = redis.call('HMGET', delivery_key(id), 'host', 'owner')
+    if take('host', target[1], 0) < args.room_of_host and take('owner', target[2], 0) < args.room_of_owner then
+      take('host', target[1], 1)
+      take('owner', target[2], 1)
+      redis.call('ZREM', key('outbox'), id)
+      redis.call('ZADD', key('posted'), now + args.again, id)
+      chosen[#chosen + 1] = id
+    else  -- behind those that are due now, so that any number of them hides no other
+      redis.call('ZADD', key('outbox'), now + args.defer, id)
+    end
   end
 end
 return chosen

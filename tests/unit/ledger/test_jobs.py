@@ -18,8 +18,11 @@ from svd_service.jobs.job import MOVES, AttemptOutcome, Failure, Holder, Phase, 
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.attempts import HeldClaim
 from svd_service.ledger.client import connect
+from svd_service.ledger.constants import Constants
 from svd_service.ledger.jobs import UNKNOWN_RETRY_AFTER, Page, Wanted
-from svd_service.ledger.maintenance import Reaped
+from svd_service.ledger.maintenance import MAX_REFUSALS, Reaped
+from svd_service.ledger.record import NOTE_LENGTH
+from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Profile
 from tests.unit.ledger.samples import HOLDER, MODEL, OTHER, PARAMETERS, RESULT, finish, submit
@@ -661,3 +664,54 @@ def test_the_idempotency_key_of_a_deleted_job_is_free_again(ledger):
     ledger.attempts.claim("a", HOLDER)
     ledger.jobs.forget("a", insist=True)
     assert submit(ledger, "b", idempotency_key="k", fingerprint="g") == "b"
+
+
+def test_a_job_whose_message_is_refused_repeatedly_holds_up_no_other(ledger, clock):
+    ready(ledger, "w/0")
+    submit(ledger, "refused")
+    submit(ledger, "next")
+    submit(ledger, "last")
+    assert list(ledger.maintenance.dispatch()) == ["refused"]
+    clock.advance(6)
+    ready(ledger, "w/0")
+    assert ledger.maintenance.reap().overdue == {"refused": "svd.tiny"}
+    assert list(ledger.maintenance.dispatch()) == ["next"], "the refused one does not fill the only slot"
+    finish(ledger, ledger.attempts.claim("next", HOLDER))
+    for _ in range(MAX_REFUSALS - 1):
+        clock.advance(6)
+        ready(ledger, "w/0")
+        assert "refused" in ledger.maintenance.reap().overdue
+    clock.advance(6)
+    ready(ledger, "w/0")
+    ledger.maintenance.dispatch()
+    assert "refused" not in ledger.maintenance.reap().overdue
+    assert ledger.jobs.find("refused").position == 2, "it is behind the others"
+    assert ledger.stats.figures().refused_by_celery == 1
+    finish(ledger, ledger.attempts.claim("last", HOLDER))
+    assert list(ledger.maintenance.dispatch()) == ["refused"]
+    finish(ledger, ledger.attempts.claim("refused", HOLDER))
+    assert ledger.jobs.find("refused").state is State.FINISHED
+
+
+def test_records_of_an_owners_failed_and_cancelled_jobs_are_bounded(client, make_settings):
+    settings = make_settings()
+    scripts = Scripts(client, settings.namespace, constants=Constants(max_ended_per_owner=3))
+    ledger = open_ledger(client, settings, scripts)
+    submit(ledger, "kept", owner="one")
+    kept = ledger.attempts.claim("kept", HOLDER)
+    assert kept
+    finish(ledger, kept)
+    submit(ledger, "other", owner="two")
+    ledger.jobs.cancel("other")
+    for number in range(6):
+        submit(ledger, f"cancelled-{number}", owner="one")
+        ledger.jobs.cancel(f"cancelled-{number}")
+    assert [job.id for job in ledger.jobs.page("one").jobs] == ["cancelled-5", "cancelled-4", "cancelled-3", "kept"]
+    assert sorted(ledger.maintenance.expire()) == ["cancelled-0", "cancelled-1", "cancelled-2"]
+    assert ledger.jobs.find("other").state is State.CANCELLED
+    assert client.zcard("svd:ended_of:one") == 3
+
+
+def test_long_notes_are_cut_where_they_are_stored(ledger):
+    submit(ledger, notes={"prompt": "x" * 32_000, "model": "sora"})
+    assert ledger.jobs.find("a").notes == {"prompt": "x" * (NOTE_LENGTH - 1) + "…", "model": "sora"}

@@ -5,12 +5,17 @@ import pytest
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome, Failure, State, WebhookState
 from svd_service.ledger.client import connect
-from svd_service.webhooks.outbox import MARGIN, ROOM, ROOM_OF_HOST, Outbox
+from svd_service.webhooks.outbox import DEFER, MARGIN, ROOM, ROOM_OF_HOST, ROOM_OF_OWNER, Outbox
 from tests.unit.ledger.samples import HOLDER, finish, submit
 
 pytestmark = pytest.mark.enable_socket
 
 URL = "https://me:pw@Example.com:8443/hook?token=1"
+
+SLOW = {
+    "state": "pending", "url": "https://slow.example/", "type": "job.cancelled", "host": "slow.example",
+    "owner": "one", "tries": "0", "job": '["state","cancelled"]',
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -196,21 +201,43 @@ def test_a_receiver_that_is_gone_is_not_asked_again(ledger, outbox, pass_time):
     assert state(ledger) is WebhookState.GIVEN_UP
 
 
-def test_a_host_that_is_slow_holds_up_only_itself(ledger, outbox):
+def test_a_host_that_is_slow_holds_up_only_itself(ledger, outbox, pass_time):
     for number in range(ROOM_OF_HOST + 10):
         cancelled(ledger, f"slow-{number:02}", f"https://me:{number}@slow.example/{number}")
-    cancelled(ledger, "other", "https://other.example/")
+    cancelled(ledger, "other", "https://other.example/", owner="another")
     posted = outbox.post()
     assert len(posted) == ROOM_OF_HOST + 1
     assert "other" in posted
     assert outbox.post() == []
     outbox.deliver(outbox.claim("slow-00"), 200)
+    pass_time(DEFER)
     assert outbox.post() == [f"slow-{ROOM_OF_HOST:02}"]
 
 
-def test_not_more_are_given_out_than_there_is_room_for(ledger, outbox):
+def test_an_owner_with_many_slow_hosts_holds_up_no_other(ledger, outbox, pass_time):
+    for number in range(40):
+        cancelled(ledger, f"slow-{number:02}", f"https://slow-{number}.example/", owner="one")
+    cancelled(ledger, "other", owner="another")
+    posted = outbox.post()
+    assert len(posted) == ROOM_OF_OWNER + 1
+    assert "other" in posted
+    outbox.fail(outbox.claim(posted[0]), None, "timed out", pause=500)
+    pass_time(DEFER)
+    assert len(outbox.post()) == 1
+
+
+def test_due_deliveries_that_have_no_room_do_not_hide_those_behind_them(ledger, outbox, redis_client):
+    for number in range(1_100):
+        redis_client.hset(f"svd:delivery:slow-{number}", mapping=SLOW)
+        redis_client.zadd("svd:outbox", {f"slow-{number}": number})
+    cancelled(ledger, "other", owner="another")
+    outbox.post()
+    assert "other" in outbox.post()
+
+
+def test_not_more_are_enqueued_than_there_is_room_for(ledger, outbox):
     for number in range(ROOM + 5):
-        cancelled(ledger, f"{number}", f"https://host-{number}.example/")
+        cancelled(ledger, f"{number}", f"https://host-{number}.example/", owner=f"owner-{number}")
     assert len(outbox.post()) == ROOM
     assert outbox.post() == []
 

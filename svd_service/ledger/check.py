@@ -1,0 +1,193 @@
+"""Checks of what Redis holds: its settings, the version of the ledger's layout, and damage (a lost or partly restored
+record, a key of the wrong type), which is repaired or named.
+
+A process that starts a worker or the API runs it once in the background; `svd-service ledger check` runs it on demand.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+
+from svd_service.config import ConfigurationError, Settings
+from svd_service.errors import UnavailableError
+from svd_service.ledger.client import connect, reachable
+from svd_service.ledger.scripts import Scripts
+
+logger = logging.getLogger(__name__)
+
+#: Version of the keys' layout. 1 is that of the releases that did not store it, which this one reads as it is.
+SCHEMA: Final = 2
+
+#: Seconds within which only one process checks a ledger at its start, and between attempts while Redis is away.
+ONCE_IN: Final = 300
+RETRY: Final = 5.0
+
+#: Keys, or jobs, that one round trip looks at.
+BATCH: Final = 100
+
+_HASH, _ZSET, _STRING = "hash", "zset", "string"
+
+#: The type of each key of `svd_service/ledger/__init__.py`, by the first part of its name.
+TYPES: Final = {
+    **dict.fromkeys(("waiting", "published", "queued", "leases", "ended", "ended_of", "owner", "sendings"), _ZSET),
+    **dict.fromkeys(("models", "workers", "queues", "preparing", "outbox", "posted", "discarded"), _ZSET),
+    **dict.fromkeys(("job", "loads", "queued_of", "idempotency", "content", "states", "counters", "paces"), _HASH),
+    **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "far"), _HASH),
+    **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys"), _HASH),
+    **dict.fromkeys(("unheard", "heard", "clock", "rate", "schema", "checked"), _STRING),
+}
+
+#: Keys that are never deleted, whatever is in them: without API keys the service would be open.
+_PRECIOUS: Final = frozenset({"keys", "webhook_secrets"})
+
+#: Sets whose members are jobs.
+_JOB_SETS: Final = ("waiting", "published", "queued", "leases", "ended", "ended_of", "owner")
+
+
+@dataclass
+class Findings:
+    """What a check found: `repaired` is in order again, `problems` need a person."""
+
+    repaired: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def require_schema(client: "redis.Redis", settings: Settings) -> None:
+    """Store the version of the layout in a Redis that has none.
+
+    Raises:
+        ConfigurationError: a newer release has written to this Redis.
+        UnavailableError: Redis cannot be reached.
+    """
+    name = f"{settings.namespace}:schema"
+    with reachable():
+        client.set(name, SCHEMA, nx=True)
+        found = str(client.get(name))
+        if found == "1":
+            client.set(name, SCHEMA)
+    if not found.isdecimal() or int(found) > SCHEMA:
+        raise ConfigurationError(
+            f"the ledger in Redis has layout {found}; this release reads up to {SCHEMA}. Start the release that wrote "
+            f"it, or set SVD_NAMESPACE to begin an empty ledger"
+        )
+
+
+def check(client: "redis.Redis", settings: Settings) -> Findings:
+    """Look at everything, and repair what can be.
+
+    Raises:
+        UnavailableError: Redis cannot be reached.
+    """
+    findings = Findings()
+    scripts = Scripts(client, settings.namespace)
+    with reachable():
+        _check_policy(client, findings)
+        try:
+            ids, sets = _check_keys(client, settings.namespace, findings)
+        except redis.exceptions.NoPermissionError:
+            findings.problems.append("this Redis user may not run SCAN and TYPE: damaged keys are not looked for")
+            return findings
+    for start in range(0, len(ids), BATCH):
+        answer = scripts.run("mend", ids=ids[start : start + BATCH], record_ttl=settings.record_ttl)
+        findings.repaired += [f"job {job_id}: {what}" for job_id, what in zip(answer[0::2], answer[1::2], strict=True)]
+        _remove_lost(client, scripts, sets, answer[0::2])
+    scripts.run("recount")
+    return findings
+
+
+def check_at_start(settings: Settings, open_client: Callable[[Settings], "redis.Redis"] = connect) -> threading.Thread:
+    """Check in the background, once Redis can be reached and unless another process did just now; log what is found."""
+    thread = threading.Thread(target=_check_once, args=(settings, open_client), name="ledger-check", daemon=True)
+    thread.start()
+    return thread
+
+
+def _check_once(settings: Settings, open_client: Callable[[Settings], "redis.Redis"]) -> None:
+    while True:
+        try:
+            with open_client(settings) as client:
+                with reachable():
+                    first = client.set(f"{settings.namespace}:checked", 1, nx=True, ex=ONCE_IN)
+                if first:
+                    log_findings(check(client, settings))
+            return
+        except UnavailableError:
+            time.sleep(RETRY)
+        except redis.RedisError:
+            logger.exception("the ledger could not be checked")
+            return
+
+
+def log_findings(findings: Findings) -> None:
+    """Log what a check found."""
+    for repaired in findings.repaired:
+        logger.error("ledger: %s", repaired)
+    for problem in findings.problems:
+        logger.warning("ledger: %s", problem)
+
+
+def _check_policy(client: "redis.Redis", findings: Findings) -> None:
+    try:
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    except redis.exceptions.NoPermissionError:  # an ACL without `+info`
+        return
+    if policy != "noeviction":
+        findings.problems.append(
+            f"Redis' maxmemory-policy is {policy}: when memory is full it deletes jobs; set it to noeviction"
+        )
+
+
+def _remove_lost(client: "redis.Redis", scripts: Scripts, sets: list[str], repaired: list[str]) -> None:
+    """Remove ids without a record from every set: the script does not know the owner of such a job."""
+    lost = [job_id for job_id in repaired if not client.exists(scripts.key("job", job_id))]
+    if lost:
+        for name in sets:
+            client.zrem(name, *lost)
+
+
+def _check_keys(client: "redis.Redis", namespace: str, findings: Findings) -> tuple[list[str], list[str]]:
+    """Delete keys of the wrong type; returns every id that is in a record or a set, and those sets."""
+    ids: dict[str, None] = {}
+    sets: list[str] = []
+    for names in _batches(client.scan_iter(f"{namespace}:*", count=1_000)):
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.type(name)
+            types = pipe.execute()
+        for name, kind in zip(names, types, strict=True):
+            first, _, rest = name.removeprefix(f"{namespace}:").partition(":")
+            expected = TYPES.get(first)
+            if expected is None or kind == "none":
+                continue
+            if kind != expected:
+                _report_wrong_type(client, name, kind, findings, precious=first in _PRECIOUS)
+            if first == "job":
+                ids[rest] = None
+            elif first in _JOB_SETS and kind == _ZSET:
+                sets.append(name)
+                ids.update((member, None) for member, _ in client.zscan_iter(name, count=1_000))
+    return list(ids), sets
+
+
+def _report_wrong_type(client: "redis.Redis", name: str, kind: str, findings: Findings, *, precious: bool) -> None:
+    if precious:
+        findings.problems.append(f"{name} is a {kind}; restore it from a backup, or delete it")
+        return
+    client.delete(name)
+    findings.repaired.append(f"{name} was a {kind}; deleted")
+
+
+def _batches(names: Iterator[Any]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for name in names:
+        batch.append(str(name))
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

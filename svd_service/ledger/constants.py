@@ -1,0 +1,36 @@
+"""Values that Python and the Lua scripts share: defined here, and rendered into every script."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from svd_service.jobs.job import Failure
+from svd_service.parameters import Profile
+
+#: The failure of a job whose attempts were all lost.
+WORKER_LOST: Final = Failure("worker_lost", "The worker was lost in every attempt.")
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The constants of the scripts.
+
+    `priority_share` is by how much a step of priority multiplies the share of an owner's flow. `max_ended_per_owner`
+    bounds the records of failed, cancelled and expired jobs, which cost their owner nothing to make.
+    """
+
+    profiles: tuple[str, ...] = tuple(Profile)
+    priority_share: int = 4
+    max_ended_per_owner: int = 10_000
+    worker_lost: str = WORKER_LOST.code
+    worker_lost_message: str = WORKER_LOST.message
+    courier_lost_message: str = "the courier was lost"
+
+    def as_lua(self) -> str:
+        """Lua's definitions of them, by their names in capitals."""
+        return "".join(f"local {name.upper()} = {_literal(value)}\n" for name, value in vars(self).items())
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return "{ " + ", ".join(map(_literal, value)) + " }"
+    return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,91 @@
+-- What is known of the time that a model's queue will take (jobs/eta.py computes estimates from it). However long the queue
+-- is, it costs O(log² n) at most: of the jobs further off, one in every so many is read, ever fewer.
+-- Arguments: model, worker_timeout (seconds without heartbeat), places (how many of the queue matter).
+-- Answers {JSON of workers and first jobs, JSON of the jobs further off, throughput models as name, value, …}.
+-- include: base, routes
+local model = args.model
+local alive = now - args.worker_timeout
+
+local function busy_workers()
+  local busy = {}
+  for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
+    local job = redis.pcall('HMGET', job_key(id), 'worker', 'work', 'phase', 'step', 'steps', 'told', 'claimed')
+    local claimed = tonumber(job[7] or '')
+    if job[1] and job[2] and claimed then
+      busy[job[1]] = {
+        work = job[2], phase = job[3] or '', step = job[4] or '0', steps = job[5] or '0',
+        elapsed = now - claimed, silence = now - (tonumber(job[6] or '') or claimed),
+      }
+    end
+  end
+  return busy
+end
+
+local function runners()
+  local busy, found = busy_workers(), {}
+  for _, queue in ipairs(redis.call('ZRANGEBYSCORE', key('queues'), alive, '+inf')) do
+    local of, profiles = parts_of(queue)
+    local names = of == model and redis.call('ZRANGEBYSCORE', key('workers:' .. queue), alive, '+inf', 'LIMIT', 0, 5000) or {}
+    local devices = #names > 0 and redis.call('HMGET', key('worker_device'), unpack(names)) or {}
+    for i, name in ipairs(names) do
+      local runner = busy[name] or {}
+      runner.device, runner.profiles = devices[i] or '', profiles
+      found[#found + 1] = runner
+    end
+  end
+  return found
+end
+
+local published = redis.call('ZCARD', key('published:' .. model))
+local length = published + redis.call('ZCARD', key('waiting:' .. model))
+
+-- What there is to do for the job at a place, and under which profile.
+local function work_at(place)
+  local line, rank = key('published:' .. model), place
+  if place >= published then line, rank = key('waiting:' .. model), place - published end
+  local id = redis.call('ZRANGE', line, rank, rank)[1]
+  local job = id and redis.pcall('HMGET', job_key(id), 'work', 'route') or {}
+  if job[1] then return job[1], select(2, parts_of(job[2] or '|')) or '' end
+end
+
+local NEAR, CACHED = 8, 2
+local places = math.min(args.places, length)
+local queue = {}
+for place = 0, math.min(places, NEAR) - 1 do
+  local work, profile = work_at(place)
+  if work then queue[#queue + 1] = { place, work, profile } end
+end
+
+local function sample_far()
+  local works, index_of, entries, place, last = {}, {}, {}, NEAR, nil
+  while place < length do
+    local work, profile = work_at(place)
+    local both = work and work .. profile
+    if work and both ~= last then  -- each stands for all up to the next
+      if not index_of[both] then
+        works[#works + 1] = { work, profile }
+        index_of[both] = #works
+      end
+      entries[#entries + 1] = { place, index_of[both] - 1 }
+      last = both
+    end
+    place = place + math.max(1, math.floor(place / 16))
+  end
+  return cjson.encode({ works = works, queue = entries })
+end
+
+-- The sample serves every caller for a moment, unless the queue has changed its length: any number of estimates for a long
+-- queue cost one. Where Redis takes no writes, it is not kept.
+local far = '{"works":[],"queue":[]}'
+if places > NEAR then
+  local kept = redis.call('HMGET', key('far:' .. model), 'at', 'length', 'told')
+  local at, then_length = tonumber(kept[1] or ''), tonumber(kept[2] or '')
+  if at and then_length and kept[3] and math.abs(now - at) < CACHED and math.abs(length - then_length) * 16 <= length then
+    far = kept[3]
+  else
+    far = sample_far()
+    redis.pcall('HSET', key('far:' .. model), 'at', now_text, 'length', length, 'told', far)
+    redis.pcall('EXPIRE', key('far:' .. model), CACHED)
+  end
+end
+return { cjson.encode({ runners = runners(), queue = queue }), far, redis.call('HGETALL', key('paces')) }

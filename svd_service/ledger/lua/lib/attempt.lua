@@ -1,0 +1,42 @@
+-- Attempts: whose claim it is, how one ends, and how long leases last.
+-- include: base, routes, queue, notify, loads, ending
+
+-- Whether `token` is the job's current claim.
+local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
+
+-- `cause` says why there is no result, where something is to blame for that.
+local function close_attempt(id, outcome, cause)
+  local number = field(id, 'attempt')
+  set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
+  local queue = field(id, 'queue')
+  if queue then add_load('started', queue, -1) end
+  redis.call('HDEL', job_key(id), 'token', 'queue', 'worker', 'claimed', 'phase', 'step', 'steps', 'told', 'preview_name')
+  redis.call('ZREM', key('leases'), id)
+  count('attempts|' .. outcome)
+  if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
+end
+
+-- An attempt is over without a result: cancel what was to be cancelled, requeue what may be repeated, else fail.
+local function requeue_or_end(id, max_attempts, code, message, keep)
+  if field(id, 'cancel') then
+    end_job(id, 'cancelled', keep)
+  elseif tonumber(field(id, 'tries')) >= max_attempts then
+    fail_job(id, code, message, keep)
+  else
+    move(id, 'queued')
+    local _, model = route_of(id)
+    enter_queue(id, clock(model) - 1)  -- it has waited already: before all others
+    notify(id)
+  end
+end
+
+-- Workers and maintenance run a script at least every two seconds. A longer pause means that none of them could: Redis was
+-- down or frozen, or all of them were. What exceeds it counts for no lease. Run this before a lease is judged.
+local MAX_PAUSE = 3
+local function record_activity()
+  local last = redis.call('GET', key('heard'))
+  redis.call('SET', key('heard'), now_text)
+  local missed = now - (tonumber(last or '') or now) - MAX_PAUSE
+  if missed <= 0 then return end
+  for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('ZINCRBY', key('leases'), missed, id) end
+end

@@ -1,0 +1,15 @@
+-- The end of a job's record.
+-- include: base, notify, delivery
+
+-- Listeners get a last version, since there is nothing left to look up. A webhook that is still to be delivered outlives
+-- the record.
+local function forget(id)
+  local owner = field(id, 'owner')
+  notify(id)
+  redis.call('HINCRBY', key('states'), field(id, 'state'), -1)
+  redis.call('ZREM', key('ended'), id)
+  redis.call('ZREM', key('owner:' .. owner), id)
+  redis.call('ZREM', key('ended_of:' .. owner), id)
+  redis.call('DEL', job_key(id))
+  if of_delivery(id, 'state') ~= 'pending' then redis.call('DEL', delivery_key(id)) end
+end

@@ -1,0 +1,69 @@
+-- Job hashes that are missing or damaged: recognized, and dropped from every set.
+-- include: base, routes
+
+local STATES = { queued = true, started = true, finished = true, failed = true, cancelled = true, expired = true }
+local REQUIRED = { 'state', 'owner', 'route', 'created', 'version', 'attempt', 'tries', 'parameters', 'model', 'input' }
+
+-- The state of a job whose record every script can work with; nil if it is missing or damaged.
+local function sound_state(id)
+  local found = redis.pcall('HMGET', job_key(id), unpack(REQUIRED))
+  if found.err then return nil end
+  local state, route = found[1], found[3]
+  for i = 1, #REQUIRED do
+    if not found[i] then return nil end
+  end
+  for i = 5, 7 do
+    if not string.match(found[i], '^%d%d?%d?%d?%d?%d?%d?%d?%d?$') then return nil end
+  end
+  if not STATES[state] or not parts_of(route) or not tonumber(found[4]) then return nil end
+  return state
+end
+
+-- Count damage, and have the next round of maintenance log the id and make the counters anew.
+local function report_damage(kind, id)
+  count('damaged|' .. kind)
+  if redis.call('ZCARD', key('discarded')) < 100 then redis.call('ZADD', key('discarded'), now, id) end
+end
+
+-- Remove an id from every set that may hold it, and its record.
+local function discard(id)
+  for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
+    redis.call('ZREM', key('waiting:' .. model), id)
+    redis.call('ZREM', key('published:' .. model), id)
+    for _, profile in ipairs(PROFILES) do
+      redis.call('ZREM', key('waiting:' .. model .. '|' .. profile), id)
+      redis.call('ZREM', key('queued:' .. model .. '|' .. profile), id)
+    end
+  end
+  redis.call('ZREM', key('leases'), id)
+  redis.call('ZREM', key('ended'), id)
+  local owner = redis.pcall('HGET', job_key(id), 'owner')
+  if type(owner) == 'string' then
+    redis.call('ZREM', key('owner:' .. owner), id)
+    redis.call('ZREM', key('ended_of:' .. owner), id)
+  end
+  redis.call('DEL', job_key(id))
+  report_damage('job', id)
+end
+
+-- The state of a job; false if there is none, or none with a sound record (any more).
+local function known_state(id)
+  local state = sound_state(id)
+  if state then return state end
+  if redis.call('EXISTS', job_key(id)) == 1 then discard(id) end
+  return false
+end
+
+-- Whether the job is sound and in `state`. A damaged one is discarded, and one in another state removed from the set
+-- `found_in`, where it must not be.
+local function is_usable(id, state, found_in)
+  local actual = sound_state(id)
+  if actual == state then return true end
+  redis.call('ZREM', key(found_in), id)
+  if actual then
+    report_damage('set', id)
+  else
+    discard(id)
+  end
+  return false
+end

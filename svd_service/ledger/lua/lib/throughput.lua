@@ -1,0 +1,33 @@
+-- The throughput model of a device (jobs/eta.py says how it is used): what finished attempts add to it.
+-- include: base
+
+-- How much of the earlier jobs still counts after one more: about ten jobs are remembered.
+local MEMORY = 0.9
+
+-- A line through the logarithms of sizes and seconds, with one more point (West 1979, with weights that fade).
+local function with_point(line, size, seconds)
+  local x, y = math.log(size), math.log(seconds)
+  local weight, mean_x, mean_y, squares, products = unpack(line)
+  if not products then return { 1, x, y, 0, 0 } end
+  weight = weight * MEMORY + 1
+  local dx = x - mean_x
+  mean_x, mean_y = mean_x + dx / weight, mean_y + (y - mean_y) / weight
+  return { weight, mean_x, mean_y, squares * MEMORY + dx * (x - mean_x), products * MEMORY + dx * (y - mean_y) }
+end
+
+-- The last phase is what the measured ones leave of the time since the claim.
+local function learn(id, device, seconds)
+  local work = decoded(field(id, 'work'), {})
+  local began = tonumber(field(id, 'began:' .. field(id, 'attempt')) or '')
+  if #work == 0 or not began then return end
+  local left = now - began
+  for _, one in ipairs(seconds) do left = left - one end
+  seconds[#work] = math.max(left, 0.001)
+  local name = (decoded(field(id, 'model'), {}).name or '') .. '|' .. device
+  local lines = decoded(redis.call('HGET', key('paces'), name), {})
+  for i, part in ipairs(work) do
+    lines[i] = type(lines[i]) == 'table' and lines[i] or {}
+    if (seconds[i] or 0) > 0 then lines[i] = with_point(lines[i], part[1], seconds[i] / part[2]) end
+  end
+  redis.call('HSET', key('paces'), name, cjson.encode(lines))
+end

@@ -1,0 +1,80 @@
+-- Compare jobs with the sets that must hold them, and make the sets follow the records. Jobs whose record is missing or
+-- damaged are dropped. Arguments: ids, record_ttl (seconds). Answers {id, what was wrong, id, what was wrong, …}.
+-- include: record, attempt
+-- flags: allow-oom
+local answer = {}
+local function report(id, what)
+  answer[#answer + 1] = id
+  answer[#answer + 1] = what
+  count('damaged|repaired')
+end
+
+-- Remove an id from sets where it must not be; returns from how many.
+local function leave(id, sets)
+  local left = 0
+  for _, name in ipairs(sets) do left = left + redis.call('ZREM', key(name), id) end
+  return left
+end
+
+local function mend_queued(id, route, model)
+  local wrong = leave(id, { 'leases', 'ended' })
+  local published = redis.call('ZSCORE', key('published:' .. model), id)
+  local waits = redis.call('ZSCORE', key('waiting:' .. model), id)
+  local waits_in_route = redis.call('ZSCORE', key('waiting:' .. route), id)
+  if published and field(id, 'queue') then
+    wrong = wrong + leave(id, { 'waiting:' .. model, 'waiting:' .. route })
+  elseif published or not waits or not waits_in_route then
+    redis.call('ZREM', key('published:' .. model), id)
+    wait(id, tonumber(waits or waits_in_route or clock(model)))
+    wrong = wrong + 1
+  end
+  if not redis.call('ZSCORE', key('queued:' .. route), id) then
+    redis.call('ZADD', key('queued:' .. route), field(id, 'created'), id)
+    wrong = wrong + 1
+  end
+  return wrong
+end
+
+local function mend(id, state)
+  local route, model = route_of(id)
+  local wrong = 0
+  if not redis.call('ZSCORE', key('models'), model) then redis.call('ZADD', key('models'), now, model) end
+  if state == 'started' and not (field(id, 'token') and field(id, 'held:' .. field(id, 'attempt'))) then
+    set(id, 'state', 'queued')
+    redis.call('HDEL', job_key(id), 'token', 'queue')
+    state, wrong = 'queued', 1
+  end
+  local queued = { 'waiting:' .. model, 'waiting:' .. route, 'published:' .. model, 'queued:' .. route }
+  if state == 'queued' then
+    wrong = wrong + mend_queued(id, route, model)
+  elseif state == 'started' then
+    wrong = wrong + leave(id, queued) + leave(id, { 'ended' })
+    -- Without a lease nobody renews it: the next round of maintenance requeues the job.
+    if not redis.call('ZSCORE', key('leases'), id) then wrong = wrong + redis.call('ZADD', key('leases'), now, id) end
+  else
+    wrong = wrong + leave(id, queued) + leave(id, { 'leases' })
+    if not redis.call('ZSCORE', key('ended'), id) then
+      wrong = wrong + redis.call('ZADD', key('ended'), now + args.record_ttl, id)
+    end
+    local delivery = redis.pcall('HGET', namespace .. ':delivery:' .. id, 'state')
+    if delivery == 'pending' and not redis.call('ZSCORE', key('outbox'), id) then
+      if not redis.call('ZSCORE', key('posted'), id) then wrong = wrong + redis.call('ZADD', key('outbox'), now, id) end
+    end
+  end
+  local owned = key('owner:' .. field(id, 'owner'))
+  if not field(id, 'deleted') and not redis.call('ZSCORE', owned, id) then
+    wrong = wrong + redis.call('ZADD', owned, field(id, 'created'), id)
+  end
+  return wrong
+end
+
+for _, id in ipairs(args.ids) do
+  local state = sound_state(id)
+  if not state then
+    discard(id)
+    report(id, 'its record is missing or damaged; dropped')
+  elseif mend(id, state) > 0 then
+    report(id, 'its sets did not follow its record; repaired')
+  end
+end
+return answer

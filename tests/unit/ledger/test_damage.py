@@ -1,0 +1,204 @@
+"""Damaged records, sets and keys: every script still ends, and other jobs run."""
+
+from contextlib import suppress
+from typing import Any, cast
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from svd_service.config import ConfigurationError
+from svd_service.errors import StaleAttemptError, UnknownJobError
+from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, State
+from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.check import SCHEMA, check, check_at_start, require_schema
+from svd_service.ledger.workers import WorkerStatus
+from svd_service.webhooks.outbox import Outbox
+from tests.unit.ledger.samples import HOLDER, finish, submit
+
+pytestmark = pytest.mark.enable_socket
+
+WORKER = WorkerStatus("host/0", "cpu", "instance", 1, "tiny", False, 0.0, 1.0)
+
+#: Examples are independent only because each begins with an empty Redis.
+SETTINGS = hypothesis.settings(
+    max_examples=40, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+
+
+def run_everything(ledger: Ledger, outbox: Outbox, job_ids: list[str]) -> None:
+    """What workers, couriers and callers do within a second, but for what they do with one job."""
+    ledger.workers.heartbeat(WORKER)
+    ledger.maintenance.reap()
+    ledger.maintenance.dispatch()
+    ledger.maintenance.expire()
+    for job_id in job_ids:
+        with suppress(UnknownJobError):
+            ledger.estimates.estimate([ledger.jobs.find(job_id)])
+    ledger.jobs.page("me")
+    ledger.stats.figures()
+    for job_id in outbox.post():
+        if delivery := outbox.claim(job_id):
+            outbox.deliver(delivery, 200)
+
+
+def finishes(ledger: Ledger, job_id: str) -> bool:
+    """Whether a worker gets to the job, within a few more rounds than there are others."""
+    for _ in range(30):
+        ledger.maintenance.dispatch()
+        for chosen in cast(list[str], ledger.jobs._redis.zrange("svd:published:tiny", 0, -1)):
+            if claim := ledger.attempts.claim(chosen, HOLDER):
+                try:
+                    finish(ledger, claim)
+                except StaleAttemptError:
+                    assert chosen != job_id
+        if ledger.jobs.find(job_id).state is State.FINISHED:
+            return True
+        ledger.maintenance.reap()
+    return False
+
+
+def furnish(ledger: Ledger, outbox: Outbox) -> list[str]:
+    """Jobs in every state, some with webhooks."""
+    ledger.workers.heartbeat(WORKER)
+    for job_id in ("started", "finished", "failed", "expired", "cancelled", "posted"):
+        submit(ledger, job_id, owner="me", webhook="https://example.com/")
+    for job_id in ("enqueued", "waiting", "last"):
+        submit(ledger, job_id, owner="me")
+    claim = ledger.attempts.claim("started", HOLDER)
+    assert claim
+    ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, 4))
+    for job_id in ("finished", "expired"):
+        finish(ledger, ledger.attempts.claim(job_id, HOLDER))  # type: ignore[arg-type]
+    failed = ledger.attempts.claim("failed", HOLDER)
+    assert failed
+    ledger.attempts.end_attempt(failed, AttemptOutcome.FAILED, Failure("x", "y"))
+    ledger.jobs.cancel("posted")
+    outbox.post()
+    ledger.jobs.cancel("cancelled")
+    ledger.maintenance.dispatch()
+    return ["started", "finished", "failed", "expired", "cancelled", "posted", "enqueued", "waiting", "last"]
+
+
+def damage(client: Any, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from(sorted(client.keys("svd:*"))), label="key")
+    kind = client.type(key)
+    how = data.draw(st.sampled_from(("delete", "retype", "lose", "garbage", "ghost")), label="how")
+    if how == "delete":
+        client.delete(key)
+    elif how == "retype":
+        client.delete(key)
+        client.set(key, "garbage") if kind != "string" else client.hset(key, "a", "b")
+    elif kind == "hash":
+        name = data.draw(st.sampled_from(sorted(client.hkeys(key))), label="field")
+        if how == "lose":
+            client.hdel(key, name)
+        else:
+            client.hset(key, name, data.draw(st.sampled_from(("", "garbage", "{", "-1", "nan", "[1]", "1e99"))))
+    elif kind == "zset":
+        if how == "lose":
+            client.zpopmin(key)
+        else:
+            score = data.draw(st.sampled_from((float("-inf"), -1.0, 0.0, 1e12, float("inf"))))
+            client.zadd(key, {data.draw(st.sampled_from(("ghost", "waiting", "started", "finished"))): score})
+    elif kind == "string":
+        client.set(key, "garbage")
+
+
+@SETTINGS
+@hypothesis.given(data=st.data())
+def test_whatever_is_damaged_everything_still_ends_and_a_new_job_runs(data, redis_client, settings):
+    redis_client.flushdb()
+    ledger, outbox = open_ledger(redis_client, settings), Outbox(redis_client, settings)
+    ids = furnish(ledger, outbox)
+    for _ in range(data.draw(st.integers(1, 4), label="number")):
+        damage(redis_client, data)
+    check(redis_client, settings)
+    run_everything(ledger, outbox, ids)
+    submit(ledger, "new", owner="someone")
+    assert finishes(ledger, "new")
+    assert check(redis_client, settings).problems == []
+
+
+@pytest.mark.parametrize("state", ["waiting", "enqueued", "started", "finished", "failed", "posted"])
+def test_a_job_without_its_record_is_dropped_counted_and_holds_up_no_other(state, ledger, outbox, redis_client, caplog):
+    ids = furnish(ledger, outbox)
+    redis_client.delete(f"svd:job:{state}")
+    redis_client.zadd("svd:ended", dict.fromkeys(redis_client.zrange("svd:ended", 0, -1), 1))
+    redis_client.zadd("svd:leases", dict.fromkeys(redis_client.zrange("svd:leases", 0, -1), 1))
+    redis_client.zadd("svd:published:tiny", dict.fromkeys(redis_client.zrange("svd:published:tiny", 0, -1), 1))
+    run_everything(ledger, outbox, ids)
+    submit(ledger, "new", owner="someone")
+    assert finishes(ledger, "new")
+    assert state == "last" or finishes(ledger, "last")
+    assert ledger.stats.figures().damaged["job"] >= 1
+    ledger.maintenance.reap()
+    assert f"job {state}: its record" in caplog.text
+    sets = [*redis_client.keys("svd:*:tiny"), *redis_client.keys("svd:*:tiny|exact"), "svd:leases", "svd:ended"]
+    assert not any(redis_client.zscore(key, state) for key in sets if redis_client.type(key) == "zset")
+
+
+def test_the_counters_are_right_again_after_damage(ledger, outbox, redis_client):
+    furnish(ledger, outbox)
+    for job_id in ("waiting", "started"):
+        redis_client.delete(f"svd:job:{job_id}")
+    ledger.jobs.cancel("waiting") if redis_client.exists("svd:job:waiting") else None
+    for _ in range(2):
+        redis_client.zadd("svd:leases", {"started": 1} if redis_client.zscore("svd:leases", "started") else {"gone": 1})
+        ledger.maintenance.dispatch()
+        ledger.maintenance.reap()
+    assert finishes(ledger, "last")
+    ledger.maintenance.reap()
+    assert redis_client.hgetall("svd:queued_of") == {}
+    assert ledger.stats.figures().jobs[State.QUEUED] == 0
+    assert ledger.stats.figures().jobs[State.STARTED] == 0
+    assert redis_client.hgetall("svd:loads") == {}
+
+
+def test_the_check_says_what_it_repaired(ledger, outbox, redis_client, settings):
+    furnish(ledger, outbox)
+    assert check(redis_client, settings).repaired == []
+    redis_client.delete("svd:job:waiting", "svd:published:tiny", "svd:models")
+    redis_client.set("svd:models", "garbage")
+    repaired = check(redis_client, settings).repaired
+    assert "svd:models was a string; deleted" in repaired
+    assert "job waiting: its record is missing or damaged; dropped" in repaired
+    assert "job enqueued: its sets did not follow its record; repaired" in repaired
+    assert check(redis_client, settings).repaired == []
+    assert finishes(ledger, "last")
+    assert ledger.jobs.find("enqueued").state is State.FINISHED
+
+
+def test_api_keys_of_the_wrong_type_are_named_and_kept(redis_client, settings):
+    redis_client.set("svd:keys", "garbage")
+    (problem,) = check(redis_client, settings).problems
+    assert problem.startswith("svd:keys is a string")
+    assert redis_client.get("svd:keys") == "garbage"
+
+
+def test_a_policy_that_deletes_jobs_is_named(redis_client, settings):
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        (problem,) = check(redis_client, settings).problems
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert "maxmemory-policy is allkeys-lru" in problem
+
+
+def test_one_process_checks_at_its_start_and_logs_what_it_found(redis_client, redis_url, make_settings, caplog):
+    settings = make_settings(REDIS_URL=redis_url)
+    redis_client.set("svd:leases", "garbage")
+    check_at_start(settings).join(30)
+    assert "svd:leases was a string; deleted" in caplog.text
+    redis_client.set("svd:leases", "garbage")
+    check_at_start(settings).join(30)
+    assert redis_client.get("svd:leases") == "garbage"
+
+
+def test_a_layout_of_a_newer_release_is_refused(redis_client, settings):
+    require_schema(redis_client, settings)
+    require_schema(redis_client, settings)
+    assert redis_client.get("svd:schema") == str(SCHEMA)
+    redis_client.set("svd:schema", SCHEMA + 1)
+    with pytest.raises(ConfigurationError, match=f"layout {SCHEMA + 1}"):
+        require_schema(redis_client, settings)
