@@ -57,8 +57,8 @@ elif [ ! -s /secrets/GRAFANA_ADMIN_PASSWORD ]; then
   echo "Grafana (--profile monitoring): user admin, password $password"
 fi
 
-# Without keys the API serves everybody who reaches it: that is for this machine alone.
-if ! loopback "$SVD_PUBLISH" && [ -z "${SVD_API_KEYS:-}" ] && [ ! -s /secrets/SVD_API_KEYS ]; then
+# Without keys the API serves everybody who reaches it: that is for this machine alone, unless SVD_OPEN allows it.
+if ! loopback "$SVD_PUBLISH" && [ -z "${SVD_OPEN:-}${SVD_API_KEYS:-}" ] && [ ! -s /secrets/SVD_API_KEYS ]; then
   key=sk-svd-$(random)$(random)
   keep SVD_API_KEYS 10001 "first:$(printf %s "$key" | sha256sum | cut -d ' ' -f 1):2"
   echo "The API is published on $SVD_PUBLISH, so it requires a key: $key (not shown again)"

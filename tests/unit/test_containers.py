@@ -177,6 +177,10 @@ def test_a_service_with_keys_gets_no_other(tmp_path: Path) -> None:
     assert "key" not in prepared(tmp_path, SVD_PUBLISH="0.0.0.0:8000", SVD_API_KEYS=f"ann:{'0' * 64}")
 
 
+def test_no_key_is_made_where_the_operator_wants_an_open_service(tmp_path: Path) -> None:
+    assert "key" not in prepared(tmp_path, SVD_PUBLISH="0.0.0.0:8000", SVD_OPEN="1")
+
+
 def test_passwords_are_made_once_shown_once_and_kept(tmp_path: Path) -> None:
     said = prepared(tmp_path)
     flower = (tmp_path / "secrets" / "SVD_FLOWER_BASIC_AUTH").read_text().strip()
