@@ -23,10 +23,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/images/engine.sh
 . tools/images/engine.sh
 
-folder=$(mktemp -d "${TMPDIR:-/tmp}/svd-engine.XXXXXX")
-trap 'stop_engine "$folder"' EXIT
+engine=$(mktemp -d "${TMPDIR:-/tmp}/svd-engine.XXXXXX")
+readonly engine
+trap 'stop_engine "$engine"' EXIT
 command -v docker >/dev/null || die "There is no docker here."
-docker info >/dev/null 2>&1 || start_engine "$folder"
-find_compose "$folder"
+docker info >/dev/null 2>&1 || start_engine "$engine"
+find_compose "$engine"
 make_images
 python3 -m tools.images.compose_smoke "$@"

@@ -14,8 +14,12 @@ start_engine() { # start_engine FOLDER: dockerd with everything that it writes i
     die "No Docker engine runs here. Start one, or run this as root after: apt-get install docker.io iptables"
   fi
   say "Starting a Docker engine in $folder …"
+  # The bridge takes larger packets by default than some networks do (1400 in many clouds): downloads then stall.
+  local device mtu=1500
+  device=$(ip route show default 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -1)
+  if [ -n "$device" ]; then mtu=$(cat "/sys/class/net/$device/mtu"); fi
   dockerd --host "unix://$folder/docker.sock" --data-root "$folder/data" --exec-root "$folder/exec" \
-    --pidfile "$folder/docker.pid" >"$folder/dockerd.log" 2>&1 &
+    --pidfile "$folder/docker.pid" --mtu "$mtu" >"$folder/dockerd.log" 2>&1 &
   export DOCKER_HOST=unix://$folder/docker.sock
   for _ in $(seq 60); do
     if docker info >/dev/null 2>&1; then return; fi
@@ -27,6 +31,10 @@ start_engine() { # start_engine FOLDER: dockerd with everything that it writes i
 
 stop_engine() { # stop_engine FOLDER: the engine that start_engine started, and all its data
   local folder=$1
+  case $folder in
+    */svd-engine.??????) ;;
+    *) die "$folder is not a folder of start_engine: nothing is removed." ;;
+  esac
   if [ -e "$folder/docker.pid" ]; then
     kill "$(cat "$folder/docker.pid")"
     while [ -e "$folder/docker.pid" ]; do sleep 0.5; done
@@ -79,9 +87,9 @@ FROM $others
 RUN mkdir -p /srv/api && echo ok >/srv/api/health && install -d -o 472 /var/lib/grafana
 CMD ["python3", "-m", "http.server", "3000", "--directory", "/srv"]
 EOF
-  local folders=()
-  for folder in ${PIP_FIND_LINKS:-}; do
-    if [ -d "$folder" ]; then folders+=("$folder"); fi
+  local folders=() place
+  for place in ${PIP_FIND_LINKS:-}; do
+    if [ -d "$place" ]; then folders+=("$place"); fi
   done
   # Made once: another image would take the builder's cache away.
   docker image inspect localhost/svd-build >/dev/null 2>&1 \
