@@ -398,6 +398,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     api_streams: Annotated[
         int, Meta(ge=0, description="Open event streams of each such process; each has a thread beside those.")
     ] = 32
+    streams_per_key: Annotated[
+        int,
+        Meta(ge=1, description="Open event streams of one key, or without keys of one address, in each such process."),
+    ] = 16
     client_timeout: Annotated[
         float,
         Meta(

@@ -6,7 +6,8 @@ usage: python -m tools.stream_load PICTURE [--server URL] [--streams 1000] [--jo
 Sends the same jobs twice, to a service on this machine that nobody else uses: first with nobody listening, then with
 the streams spread over them. Meanwhile another process asks for /health; the 95th percentiles are compared. Every
 stream has to tell the states from how the job stood on, to rise in versions, and to end with the last one. The
-service must take so many streams: `SVD_API_STREAMS` for each of its `SVD_API_PROCESSES`.
+service must take so many streams: `SVD_API_STREAMS` and `SVD_STREAMS_PER_KEY` for each of its
+`SVD_API_PROCESSES`.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Clients of Redis: connected directly or through Sentinels, with TLS where the URL asks for it."""
 
+import re
 from typing import Any, Final
 
 import redis
@@ -14,7 +15,8 @@ from svd_service.errors import UnavailableError
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
 
 # It answers, but takes no writes: its memory or its disk is full, a long script runs, or its replicas are gone.
-_REFUSING: Final = ("OOM ", "MISCONF ", "BUSY ", "NOREPLICAS ", "MASTERDOWN ")
+# In a transaction, redis-py puts the command before the error; EXECABORT tells only that there was one.
+_REFUSING: Final = re.compile(r"(^|caused error: )(OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|EXECABORT) ")
 
 
 class reachable:  # noqa: N801  (a context manager, used as a statement)
@@ -24,7 +26,7 @@ class reachable:  # noqa: N801  (a context manager, used as a statement)
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _AWAY) or (isinstance(error, redis.ResponseError) and str(error).startswith(_REFUSING)):
+        if isinstance(error, _AWAY) or (isinstance(error, redis.ResponseError) and _REFUSING.search(str(error))):
             raise UnavailableError(f"Redis cannot be reached: {error}") from error
 
 

@@ -19,8 +19,9 @@ from typing import Final
 import redis
 from flask import Response, request
 
+from svd_service.api.http.auth import caller_network
 from svd_service.config import Settings
-from svd_service.errors import UnavailableError, UnknownJobError
+from svd_service.errors import LimitedError, UnavailableError, UnknownJobError
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.queries import Queries
 from svd_service.ledger.client import connect
@@ -78,12 +79,19 @@ class TooManyStreamsError(UnavailableError):
     code = "too_many_streams"
 
 
+class TooManyStreamsOfCallerError(LimitedError):
+    """One caller has as many open streams in this process as one may have."""
+
+    code = "too_many_streams"
+
+
 class Mailbox:
     """What one stream has yet to tell: the latest of each job, in order of arrival; for `lifetime` seconds."""
 
-    def __init__(self, lifetime: float, *, job_id: str = "", owner: str = "") -> None:
+    def __init__(self, lifetime: float, *, job_id: str = "", owner: str = "", caller: str = "") -> None:
         self.job_id = job_id
         self.owner = owner
+        self.caller = caller
         self._end = time.monotonic() + lifetime
         self._news: OrderedDict[str, Event] = OrderedDict()
         self._condition = threading.Condition()
@@ -124,6 +132,7 @@ class Hub:
         self._settings = settings
         self._present = present
         self._capacity = settings.api_streams
+        self._per_caller = settings.streams_per_key
         self._lifetime = settings.stream_lifetime
         self._lock = threading.Lock()
         self._mailboxes: set[Mailbox] = set()
@@ -134,14 +143,20 @@ class Hub:
         """End every stream as soon as `stopping()`: whoever serves us waits for them before it ends."""
         self._stopping = stopping
 
-    def open(self, *, job_id: str = "", owner: str = "") -> Mailbox:
+    def open(self, *, job_id: str = "", owner: str = "", caller: str = "") -> Mailbox:
         """A mailbox that is filled until it is `shut`.
 
         Raises:
             TooManyStreamsError: there are as many as there may be.
+            TooManyStreamsOfCallerError: `caller` has as many as one may have.
         """
-        box = Mailbox(self._lifetime, job_id=job_id, owner=owner)
+        box = Mailbox(self._lifetime, job_id=job_id, owner=owner, caller=caller)
         with self._lock:
+            if sum(other.caller == caller for other in self._mailboxes) >= self._per_caller:
+                raise TooManyStreamsOfCallerError(
+                    f"{self._per_caller} event streams are open already; close one, or look at the status",
+                    retry_after=5,
+                )
             if len(self._mailboxes) >= self._capacity or self._stopping():
                 raise TooManyStreamsError("too many event streams are open; try again, or look at the status")
             self._mailboxes.add(box)
@@ -313,7 +328,7 @@ def stream_job(hub: Hub, queries: Queries, job_id: str, *, owner: str, seen: int
         UnknownJobError: there is none of that id, or it is another owner's.
         TooManyStreamsError: there are as many as there may be.
     """
-    box = hub.open(job_id=job_id, owner=owner)
+    box = hub.open(job_id=job_id, owner=owner, caller=_caller(owner))
 
     def look() -> list[Event]:
         return [hub.event(queries.find(job_id, owner=owner))]
@@ -336,13 +351,17 @@ def stream_owner(hub: Hub, *, owner: str) -> Response:
         TooManyStreamsError: there are as many as there may be.
         UnavailableError: Redis cannot be reached.
     """
-    box = hub.open(owner=owner)
+    box = hub.open(owner=owner, caller=_caller(owner))
     try:
         newest = hub.newest(owner)
     except BaseException:
         hub.shut(box)
         raise
     return _response(hub, box, _owner_events(box, newest))
+
+
+def _caller(owner: str) -> str:
+    return f"key {owner}" if owner else f"address {caller_network()}"
 
 
 def _response(hub: Hub, box: Mailbox, events: Iterator[bytes]) -> Response:

@@ -10,15 +10,15 @@ from typing import Final
 from flask import Flask, current_app, g, request
 
 from svd_service.api.http import openapi
-from svd_service.api.http.context import jobs
+from svd_service.api.http.context import jobs, keyring
 from svd_service.api.http.origins import Origins
 from svd_service.config import Settings
-from svd_service.errors import UnauthorizedError
+from svd_service.errors import UnauthorizedError, UnavailableError
 from svd_service.ledger.api_keys import PREFIX, Key, Keyring
 from svd_service.telemetry import logs
 
 
-def install(app: Flask, keyring: Keyring, origins: Origins, settings: Settings) -> None:
+def install(app: Flask, keys: Keyring, origins: Origins, settings: Settings) -> None:
     """Reject requests without a valid key; without keys, those that other sites' pages may have caused."""
 
     @app.before_request
@@ -26,7 +26,7 @@ def install(app: Flask, keyring: Keyring, origins: Origins, settings: Settings) 
         if openapi.is_public(current_app, request.endpoint):
             return
         try:
-            g.key = keyring.identify(_presented(request.headers.get("Authorization", "")))
+            g.key = keys.identify(_presented(request.headers.get("Authorization", "")))
         except UnauthorizedError:
             # Guessing has its rate, too.
             _count(settings.rate_limit, None)
@@ -40,10 +40,24 @@ def install(app: Flask, keyring: Keyring, origins: Origins, settings: Settings) 
 
 def _count(limit: int, key: Key | None) -> None:
     if limit:
-        jobs().ledger.rate_limit.count(
-            f"key {key.id}" if key else f"address {_network(request.remote_addr or '')}", limit
-        )
+        jobs().ledger.rate_limit.count(f"key {key.id}" if key else f"address {caller_network()}", limit)
 
+
+def is_operator() -> bool:
+    """Whether the present request's caller may see names of hosts and causes of faults on a public route.
+
+    That is a holder of a key, or a program on this machine, unless a proxy on it passes the request on.
+    """
+    if not any(name in request.headers for name in _FORWARDED) and _is_loopback(request.remote_addr or ""):
+        return True
+    try:
+        return keyring().identify(_presented(request.headers.get("Authorization", ""))) is not None
+    except (UnauthorizedError, UnavailableError):
+        return False
+
+
+#: Headers of requests that a proxy passes on.
+_FORWARDED: Final = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
 
 #: What may stand before a key. The documented curl of Stability's API sends the key alone.
 _SCHEME: Final = "bearer"
@@ -57,10 +71,18 @@ def _presented(header: str) -> str:
     return scheme if scheme.startswith(PREFIX[:3]) and not secret else ""
 
 
-def _network(address: str) -> str:
-    """What one caller is known by: an IPv4 address, or the /64 that an IPv6 host has for itself."""
+def caller_network() -> str:
+    """What the present request's caller is known by: an IPv4 address, or the /64 that an IPv6 host has for itself."""
+    address = request.remote_addr or ""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
     return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return not address  # a Unix socket

@@ -5,6 +5,7 @@ from typing import BinaryIO, Final, cast
 from flask import Response, redirect, request
 from werkzeug.wsgi import FileWrapper
 
+from svd_service.api.http import ranges
 from svd_service.api.http.context import jobs
 from svd_service.jobs.job import ResultFile, Still
 from svd_service.jobs.parameters import MEDIA_TYPES
@@ -67,7 +68,10 @@ def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, mo
     disposition = "attachment" if media_type == MEDIA_TYPES[Format.ZIP] else "inline"
     response.headers.set("Content-Disposition", disposition, filename=name)
     try:
-        response.make_conditional(request, accept_ranges=True, complete_length=size)
+        environ = {name: value for name, value in request.environ.items() if name != "HTTP_RANGE"}
+        if wanted := ranges.effective(request.method, request.headers.get("Range"), size):
+            environ["HTTP_RANGE"] = wanted
+        response.make_conditional(environ, accept_ranges=True, complete_length=size)
     except Exception:
         file.close()
         raise

@@ -1,5 +1,6 @@
 """Where errors become HTTP: one table of statuses, told in the shape of the dialect that the request's path is of."""
 
+import errno
 import logging
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from svd_service import errors
 from svd_service.api.http.context import jobs
 from svd_service.api.http.problem import Problem, Shape
 from svd_service.api.native.errors import shape as native
+from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.jobs.job import State
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,12 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.LimitedError: 429,
     errors.UnavailableError: 503,
 }
+
+
+_AWAY: Final = "the service cannot reach a part of it right now; nothing is lost, try again"
+
+#: The disk is full, as far as this process may fill it.
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 def status_of(error: errors.JobError) -> int:
@@ -79,6 +87,7 @@ def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
     app.register_error_handler(errors.QueueFullError, _refuse)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
     app.register_error_handler(HTTPException, _present_http)
+    app.register_error_handler(OSError, _no_room)
 
 
 def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> ResponseReturnValue:
@@ -89,10 +98,12 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
 
 
 def _present(error: errors.JobError) -> ResponseReturnValue:
+    status = status_of(error)
     problem = Problem(
-        status_of(error),
+        status,
         error.code,
-        str(error),
+        # Its cause names hosts and folders: that is for the log.
+        _AWAY if type(error) in {errors.UnavailableError, ArtifactsUnavailableError} else str(error),
         parameter=getattr(error, "parameter", ""),
         job_status="expired" if isinstance(error, errors.ExpiredError) else getattr(error, "state", ""),
     )
@@ -105,6 +116,14 @@ def _refuse(error: errors.RefusedError | errors.QueueFullError) -> ResponseRetur
     if request.method == "POST":  # a submission, not a question
         jobs().submit.count_rejected(error)
     return _present(error)
+
+
+def _no_room(error: OSError) -> ResponseReturnValue:
+    """An upload is kept in a temporary file while it is read."""
+    if error.errno not in _NO_ROOM:
+        raise error
+    logger.error("%s %s: %s", request.method, request.path, error)
+    return answer(Problem(503, "no_space", "the service has no room for the request right now"), {"Retry-After": "30"})
 
 
 def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:

@@ -107,9 +107,10 @@ class PreparingView(Struct):
 
 
 class HealthView(Struct, omit_defaults=True):
-    """How the service is. `status`: ok; or, with a `message`, degraded (without the store of pictures and videos jobs
-    are told of, but neither taken nor their results given; or workers are ready, and none holds `model`) or
-    unavailable.
+    """The state of the service. `status`: ok, degraded (jobs may wait, or cannot be submitted) or unavailable (Redis).
+
+    `reasons` has the codes of what is wrong, and `message` explains them. Holders of a key and callers on the service's
+    machine see its `workers` and the causes of faults; others do not.
     """
 
     status: str
@@ -120,6 +121,7 @@ class HealthView(Struct, omit_defaults=True):
     model: ModelView | None = None
     artifacts: bool | None = None
     message: str | None = None
+    reasons: list[str] = []
 
 
 class ErrorDetail(Struct, omit_defaults=True):

@@ -2,8 +2,11 @@
 
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
@@ -11,12 +14,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
 
-from svd_service.api.http.context import jobs
+from svd_service.api.http import auth
+from svd_service.api.http.context import jobs, keyring
 from svd_service.api.http.openapi import Answer, describe
 from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, PreparingView, WorkerView
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.bootstrap import UseCases, fresh_ledger
 from svd_service.errors import UnavailableError
+from svd_service.ledger.api_keys import LOST
 from svd_service.presentation import ModelView
 from svd_service.telemetry.exporter import registry_of
 
@@ -38,8 +43,8 @@ def install(app: Flask) -> None:
     @describe(
         "service",
         {
-            200: Answer("Redis answers; `artifacts` says whether the store does, too.", HealthView),
-            503: Answer("Redis does not.", HealthView),
+            200: Answer("Redis answers; `reasons` says what else is wrong.", HealthView),
+            503: Answer("Redis cannot be reached.", HealthView),
         },
         public=True,
     )
@@ -104,33 +109,65 @@ class StoreWatch:
         return self._trouble
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why the service is not ok: a stable `code`, a `message` for everybody, and a `detail` for operators."""
+
+    code: str
+    message: str
+    detail: str = ""
+
+
 def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
+    shows_details = auth.is_operator()
     try:
         with fresh_ledger(service.settings) as ledger:
             workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
+        keys_lost = keyring().has_lost_its_keys()
     except UnavailableError as error:
-        return jsonify(HealthView("unavailable", redis=False, workers_ready=0, workers=[], message=str(error))), 503
-    ready = [
-        WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles)) for w in workers
-    ]
-    model = ModelView(**service.model.summary())
-    away = store.trouble()
-    trouble = away or _unheld(model.name, {worker.model for worker in workers})
+        away = [Reason("redis_unavailable", "Redis cannot be reached", str(error))]
+        view = HealthView("unavailable", redis=False, workers_ready=0, workers=[])
+        return jsonify(_explained(view, away, details=shows_details)), 503
+    trouble, model = store.trouble(), ModelView(**service.model.summary())
+    reasons = _workers_reasons(model.name, {worker.model for worker in workers}, preparing=bool(preparing))
+    if keys_lost:
+        reasons.insert(0, Reason("keys_lost", LOST))
+    if trouble:
+        reasons.insert(0, Reason("store_unavailable", "the store of images and videos cannot be reached", trouble))
     view = HealthView(
-        "degraded" if trouble else "ok",
+        "degraded" if reasons else "ok",
         redis=True,
-        workers_ready=len(ready),
-        workers=ready,
+        workers_ready=len(workers),
+        workers=[
+            WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles))
+            for w in workers
+        ],
         workers_preparing=[PreparingView(**vars(each)) for each in preparing],
         model=model,
-        artifacts=away is None,
-        message=trouble,
+        artifacts=trouble is None,
     )
-    return jsonify(view)
+    return jsonify(_explained(view, reasons, details=shows_details))
 
 
-def _unheld(model: str, held: set[str]) -> str | None:
-    """What is wrong where workers are ready, and none holds the API's own model. One without any may be loading it."""
-    if not held or model in held:
-        return None
-    return f"no worker holds {model}, but {', '.join(sorted(held))}: is SVD_MODEL right for API and workers?"
+def _explained(view: HealthView, reasons: Sequence[Reason], *, details: bool) -> HealthView:
+    """`view` with its reasons; without `details`, also without names of hosts and devices."""
+    messages = [reason.detail or reason.message if details else reason.message for reason in reasons]
+    return msgspec.structs.replace(
+        view,
+        workers=view.workers if details else [],
+        workers_preparing=view.workers_preparing if details else [],
+        reasons=[reason.code for reason in reasons],
+        message="; ".join(messages) or None,
+    )
+
+
+def _workers_reasons(model: str, held: set[str], *, preparing: bool) -> list[Reason]:
+    """What is wrong with the workers that are ready, given the models that they hold and the API's own `model`."""
+    if model in held:
+        return []
+    if held:
+        detail = f"no worker holds {model}, but {', '.join(sorted(held))}: is SVD_MODEL right for API and workers?"
+        return [Reason("model_not_served", "no ready worker holds the service's model", detail)]
+    if preparing:
+        return [Reason("model_loading", "the workers are still loading their model")]
+    return [Reason("no_worker_ready", "no worker is ready: jobs wait until one is")]

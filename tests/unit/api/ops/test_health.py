@@ -11,19 +11,66 @@ from svd_service.artifacts.local import LocalArtifacts
 from svd_service.ledger.workers import Preparing, WorkerStatus
 
 
-def test_health_is_degraded_where_no_worker_holds_the_apis_own_model(http, jobs):
-    assert http.get("/health").json["status"] == "ok"  # it may be loading
+def reasons(http):
+    health = http.get("/health").json
+    assert (health["status"] == "ok") == (not health.get("reasons")) == (health.get("message") is None)
+    return health.get("reasons", [])
+
+
+def test_health_is_degraded_until_a_worker_holds_the_apis_own_model(http, jobs):
+    assert reasons(http) == ["no_worker_ready"]
+    jobs.ledger.workers.prepare(Preparing("w/0", "loading", time.time()))
+    assert reasons(http) == ["model_loading"]
     other = WorkerStatus("w/0", "cpu", "i", 1, "other", True, 1.0, 2.0)
     jobs.ledger.workers.heartbeat(other)
-    told = http.get("/health").json
-    assert (told["status"], told["workers_ready"]) == ("degraded", 1)
-    assert "no worker holds nano, but other" in told["message"]
+    assert reasons(http) == ["model_not_served"]
+    health = http.get("/health").json
+    assert (health["status"], health["workers_ready"]) == ("degraded", 1)
+    assert "no worker holds nano, but other" in health["message"]
     jobs.ledger.workers.heartbeat(replace(other, worker="w/1", model="nano"))
-    assert http.get("/health").json["status"] == "ok"
+    assert reasons(http) == []
+
+
+def test_strangers_learn_neither_hosts_nor_devices_nor_causes(make_settings, redis_url, tmp_path):
+    (tmp_path / "file").touch()
+    settings = make_settings(REDIS_URL=redis_url, SVD_ARTIFACTS=tmp_path / "file" / "x", SVD_TRUSTED_PROXIES=1)
+    app = create_app(settings)
+    http, service = app.test_client(), app.extensions["web"].jobs
+    service.ledger.workers.heartbeat(WorkerStatus("gpu-host-7/0", "RTX", "i", 1, "nano", True, 1.0, 2.0))
+    _, secret = app.extensions["web"].keyring.create("ann")
+    stranger = {"REMOTE_ADDR": "192.0.2.1"}
+    hidden = ("gpu-host-7", "RTX", "Not a directory")
+    for environ, headers in [(stranger, {}), ({}, {"X-Forwarded-For": "::1"}), (stranger, {"Authorization": "x"})]:
+        health = http.get("/health", environ_overrides=environ, headers=headers)
+        assert not [word for word in hidden if word in health.text]
+        told = health.get_json() or {}
+        assert told == told | {"reasons": ["store_unavailable"], "workers_ready": 1}
+    for environ, headers in [({}, {}), (stranger, {"Authorization": f"Bearer {secret}"})]:
+        health = http.get("/health", environ_overrides=environ, headers=headers)
+        assert all(word in health.text for word in hidden)
+
+
+def test_a_503_names_neither_hosts_nor_causes(make_settings):
+    http = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0")).test_client()
+    for path in ("/jobs", "/v1/videos", "/v2beta/image-to-video/result/x"):
+        answer = http.get(path)
+        assert answer.status_code == 503
+        assert "127.0.0.1" not in answer.text
+    health = http.get("/health", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert (health.status_code, (health.get_json() or {})["reasons"]) == (503, ["redis_unavailable"])
+    assert "127.0.0.1" not in health.text
+
+
+def test_health_says_that_redis_lost_the_keys(http, redis_client):
+    http.application.extensions["web"].keyring.create("ann")
+    assert "keys_lost" not in reasons(http)
+    redis_client.flushall()
+    assert "keys_lost" in reasons(http)
 
 
 def test_health_tells_of_redis_and_the_workers(http, jobs):
-    assert http.get("/health").json | {"status": "ok", "redis": True, "workers_ready": 0} == http.get("/health").json
+    before = http.get("/health").json
+    assert before | {"status": "degraded", "redis": True, "workers_ready": 0, "workers": []} == before
     jobs.ledger.workers.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0, memory="lean"))
     health = http.get("/health").json
     assert health["workers_ready"] == 1

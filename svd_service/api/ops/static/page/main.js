@@ -136,7 +136,7 @@ async function watchHealth() {
         ? "The service cannot reach its store of pictures and videos. Nothing is lost; it goes on as soon as that is back."
         : "The service cannot reach its queue (Redis). Nothing is lost; it goes on as soon as the queue is back.";
     notice("service", !well && lost, "bad");
-    const idle = !now.workers?.some(({ model }) => model === now.model?.name);
+    const idle = now.reasons?.some((code) => ["no_worker_ready", "model_loading", "model_not_served"].includes(code));
     notice("workers", well && idle && "No worker is ready yet. What you send waits until one is.");
     notice(
       "weights",
