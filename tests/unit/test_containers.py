@@ -45,7 +45,7 @@ Service = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    return dict(yaml.safe_load(COMPOSE.read_text()))
+    return dict(yaml.load(COMPOSE.read_text(), Strict))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,16 @@ def services(all_services: dict[str, Service]) -> dict[str, Service]:
     return {name: service for name, service in all_services.items() if name != "prepare"}
 
 
-class Tagged(yaml.SafeLoader):
+class Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, as Compose does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        assert sorted(keys) == sorted(set(keys)), f"twice: {sorted({key for key in keys if keys.count(key) > 1})}"
+        return super().construct_mapping(node, deep)
+
+
+class Tagged(Strict):
     """Reads Compose's own tags; `!reset` stands for nothing."""
 
 
