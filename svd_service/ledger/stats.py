@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 import redis
 
@@ -14,6 +15,13 @@ from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import Workers, WorkerStatus
 from svd_service.parameters import Profile
+
+#: What Redis reports as `ok` or `err`, in the words of a person.
+PERSISTENCE: Final = {
+    "aof_last_write_status": "the last write to its append-only file failed",
+    "aof_last_bgrewrite_status": "the last rewrite of its append-only file failed",
+    "rdb_last_bgsave_status": "its last snapshot failed",
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +161,16 @@ class Stats:
             webhooks_pending=waiting + posted,
             webhook_overdue=max(0.0, *(now - at for _, at in [*due, *back])) if due or back else 0.0,
         )
+
+    def persistence_trouble(self) -> str | None:
+        """Why Redis cannot write what it holds to its disk, for a person; `None` if it can, or if the ACL hides it."""
+        with reachable():
+            try:
+                info = self._redis.info("persistence")
+            except redis.exceptions.NoPermissionError:
+                return None
+        troubles = [text for name, text in PERSISTENCE.items() if info.get(name, "ok") != "ok"]
+        return f"Redis cannot write to its disk: {'; '.join(troubles)}" if troubles else None
 
     def _queues(self, models: Iterable[str], now: float) -> dict[tuple[str, str], QueueFigures]:
         figures = {}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ import av
 import pytest
 import redis
 
-from svd_service.client import Client
+from svd_service.client import Client, ClientError
 from tests.samples import IMAGES
 from tools.harness.local import free_port
 from tools.harness.receiver import receiving
@@ -164,6 +165,45 @@ def test_a_part_that_crashes_is_started_again_and_jobs_go_on(up: Up, tmp_path: P
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     assert up.left() == {}
+
+
+@pytest.fixture
+def small_disk(place: Up) -> Iterator[Path]:
+    """The data folder as a disk of its own; only root may mount one."""
+    folder = place.folder / "data"
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not permitted")
+    yield folder
+    place.stop()
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, up: Up, tmp_path: Path) -> None:
+    process = up.start_and_wait()
+    with Client(up.url) as client:
+        client.wait(client.submit(PICTURE, seed=1).id, timeout=90)
+        assert client.health()["status"] == "ok"
+        filler = small_disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(100_000))
+        # So that Redis has something to write.
+        with suppress(ClientError):
+            client.submit(PICTURE, seed=2)
+        wait_for(lambda: client.health()["status"] == "degraded", 30)
+        time.sleep(10)
+        assert process.poll() is None, up.said
+        filler.unlink()
+        wait_for(lambda: client.health()["status"] == "ok" and client.health()["workers"], 90)
+        job = client.submit(PICTURE, seed=3)
+        client.wait(job.id, timeout=90)
+        assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
 
 
 def test_another_user_can_read_nothing(up: Up) -> None:

@@ -57,10 +57,11 @@ def test_the_example_of_an_env_file_may_be_uncommented_as_it_stands() -> None:
     assert Settings.from_mapping(dict(lines)) == Settings()
 
 
-def test_every_route_is_in_the_readme_and_no_other(settings: Settings) -> None:
+def test_every_route_is_documented_and_no_other(settings: Settings) -> None:
     rules = (rule for rule in create_app(settings).url_map.iter_rules() if not is_file(rule.endpoint))
     served = {path_of(rule) for rule in rules}
-    assert set(re.findall(r"`(?:[A-Z]+ )?(/[^`\s]*)`", (ROOT / "README.md").read_text())) == served
+    documents = "".join((ROOT / "docs" / name).read_text() for name in ("api.md", "dialects.md"))
+    assert set(re.findall(r"`(?:[A-Z]+ )?(/[^`\s]*)`", documents)) == served
 
 
 def test_every_metric_of_ours_is_in_the_operations_guide(settings: Settings) -> None:

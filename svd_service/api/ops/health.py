@@ -23,6 +23,7 @@ from svd_service.bootstrap import UseCases, fresh_ledger
 from svd_service.errors import UnavailableError
 from svd_service.ledger.api_keys import LOST
 from svd_service.presentation import ModelView
+from svd_service.telemetry.disk import disk_trouble
 from svd_service.telemetry.exporter import registry_of
 
 #: The two formats that Prometheus asks for.
@@ -123,6 +124,7 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
     try:
         with fresh_ledger(service.settings) as ledger:
             workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
+            unsaved = ledger.stats.persistence_trouble()
         keys_lost = keyring().has_lost_its_keys()
     except UnavailableError as error:
         away = [Reason("redis_unavailable", "Redis cannot be reached", str(error))]
@@ -130,10 +132,14 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
         return jsonify(_explained(view, away, details=shows_details)), 503
     trouble, model = store.trouble(), ModelView(**service.model.summary())
     reasons = _workers_reasons(model.name, {worker.model for worker in workers}, preparing=bool(preparing))
+    if full := disk_trouble(service.settings.data_dir):
+        reasons.insert(0, Reason("disk_almost_full", "the disk of the data folder is almost full", full))
+    if unsaved:
+        reasons.insert(0, Reason("redis_cannot_save", "Redis cannot write to its disk", unsaved))
     if keys_lost:
         reasons.insert(0, Reason("keys_lost", LOST))
     if trouble:
-        reasons.insert(0, Reason("store_unavailable", "the store of images and videos cannot be reached", trouble))
+        reasons.insert(0, Reason("store_unavailable", "the artifact store cannot be reached", trouble))
     view = HealthView(
         "degraded" if reasons else "ok",
         redis=True,

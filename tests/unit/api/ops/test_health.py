@@ -2,13 +2,19 @@ import io
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import redis
 
 from svd_service.api import create_app
 from svd_service.api.ops.health import StoreWatch
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.ledger.workers import Preparing, WorkerStatus
+from svd_service.telemetry.disk import disk_trouble
 
 
 def reasons(http):
@@ -174,3 +180,41 @@ def test_the_application_starts_without_redis(make_settings, tmp_path):
         check=True,
     )
     assert done.stdout == "svd_service\n"
+
+
+def test_health_is_degraded_before_the_disk_is_full(http, monkeypatch):
+    usage = SimpleNamespace(total=20_000_000_000, used=19_100_000_000, free=900_000_000)
+    monkeypatch.setattr("svd_service.telemetry.disk.shutil.disk_usage", lambda _: usage)
+    health = http.get("/health").json
+    assert (health["status"], health["reasons"][0]) == ("degraded", "disk_almost_full")
+    usage.free = 1_100_000_000
+    assert "disk_almost_full" not in http.get("/health").json["reasons"]
+
+
+def test_a_small_disk_is_almost_full_by_its_share(tmp_path, monkeypatch):
+    usage = SimpleNamespace(total=1_000_000_000, used=940_000_000, free=60_000_000)
+    monkeypatch.setattr("svd_service.telemetry.disk.shutil.disk_usage", lambda _: usage)
+    assert disk_trouble(tmp_path) is None
+    usage.free = 40_000_000
+    assert disk_trouble(tmp_path) == "the disk of the data folder is almost full: 40 MB free of 1000 MB"
+    monkeypatch.undo()
+    assert disk_trouble(tmp_path / "missing") is None
+
+
+def test_health_is_degraded_while_redis_cannot_save(http, redis_client):
+    folder = Path(redis_client.config_get("dir")["dir"])
+    (folder / "dump.rdb").mkdir()
+    try:
+        with suppress(redis.ResponseError):
+            redis_client.bgsave()
+        while redis_client.info("persistence")["rdb_last_bgsave_status"] != "err":
+            time.sleep(0.05)
+        health = http.get("/health").json
+    finally:
+        (folder / "dump.rdb").rmdir()
+    assert (health["status"], health["redis"], health["reasons"][0]) == ("degraded", True, "redis_cannot_save")
+    redis_client.bgsave()
+    while redis_client.info("persistence")["rdb_last_bgsave_status"] != "ok":
+        time.sleep(0.05)
+    (folder / "dump.rdb").unlink()
+    assert "redis_cannot_save" not in http.get("/health").json["reasons"]
