@@ -1,4 +1,4 @@
-"""Where pictures and videos live. One contract, kept by every store and checked by one suite of tests.
+"""The store of images and videos: one contract, which one test suite checks for every implementation.
 
 A name is relative and uses `/`, such as `inputs/<job>.png` or `results/<job>/<token>.mp4`. An artifact is written once,
 whole, and is either there with all of its bytes or not at all.
@@ -12,24 +12,25 @@ from typing import BinaryIO, Final, Protocol
 
 from svd_service.errors import JobError, UnavailableError
 
-# No part begins with a dot: that keeps `..` out, and leaves such names to the stores themselves.
+# No part begins with a dot: that excludes `..`, and reserves such names for the stores themselves.
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}"
 _NAME: Final = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
 
 
 class ArtifactsUnavailableError(UnavailableError):
-    """The store cannot be written or read right now: it is full, away, or closed to us."""
+    """The store cannot be written or read at the moment: it is full, unreachable, or denies access."""
 
     code = "artifacts_unavailable"
 
 
 class MissingArtifactError(JobError):
-    """There is no artifact of that name (any more)."""
+    """There is no artifact of that name, or it was deleted."""
 
     code = "missing_artifact"
 
 
-#: Calls an operation, and decides whether and how long to retry it while the store is away (`svd_service/retry.py`).
+#: Calls an operation, and decides whether and how long to retry it while the store is unreachable
+#: (`svd_service/retry.py`).
 Retrying = Callable[[Callable[[], None]], None]
 
 
@@ -39,34 +40,35 @@ def once(operation: Callable[[], None]) -> None:
 
 
 class ArtifactStore(Protocol):
-    """A store of artifacts. All of it may be used by many processes and threads at once.
+    """A store of artifacts, safe for use by many processes and threads at once.
 
     Raises:
-        ArtifactsUnavailableError: from everything here. What was to be written is then not there, or (should only the
-            last step have failed) there whole; never in part.
-        ValueError: from everything that takes a name, if that is not one; a bug of ours, since we make the names.
+        ArtifactsUnavailableError: from every method. The artifact to be written then does not exist, or (if only the
+            last step failed) exists completely; never in part.
+        ValueError: from every method with a name, if it is invalid: a programming error, since names are not user
+        input.
     """
 
     def ready(self) -> None:
-        """Make sure, cheaply, that the store can be reached."""
+        """Check, cheaply, that the store can be reached."""
         ...
 
     def put(self, name: str, data: bytes) -> None:
-        """Upload `data` as `name`; returns when it would survive a loss of power. Replaces an existing artifact."""
+        """Upload `data` as `name`; return when it would survive a power failure. Replaces an existing artifact."""
         ...
 
     def staged(self, name: str, retrying: Retrying = once) -> AbstractContextManager[Path]:
-        """A private path on the local disk, ending like `name`, where the block is to write a file.
+        """A private path on the local disk, with the suffix of `name`, for the block to write a file to.
 
-        The file is uploaded as `put` does when the block ends well, and removed when it raises. Whatever it raises
-        goes on unchanged, except for an `OSError` because the disk is full or failing. `retrying` calls what needs the
+        The file is uploaded as `put` does when the block succeeds, and removed when it raises. Its exceptions propagate
+        unchanged, except for an `OSError` because the disk is full or failing. `retrying` calls what needs the
         store: the preparation before the block is entered, and the upload.
         """
         ...
 
     def open(self, name: str) -> BinaryIO:
         """The artifact's bytes, seekable. Once open, they can be read to the end even if `name` is deleted; after a
-        `seek`, a store elsewhere may raise instead. Reading raises what is raised here.
+        `seek`, a remote store may raise instead. Reading raises the same errors.
 
         Raises:
             MissingArtifactError: there is none.
@@ -82,40 +84,40 @@ class ArtifactStore(Protocol):
         ...
 
     def link(self, name: str, seconds: float) -> str | None:
-        """A URL at which whoever has it can read the artifact for so long; `None` if this store has no such thing.
+        """A URL at which anybody can read the artifact for so many seconds; `None` if this store has no URLs.
 
-        Whether there is an artifact of that name is not looked at.
+        Does not check whether there is an artifact of that name.
         """
         ...
 
     def delete(self, name: str) -> None:
-        """Removes the artifact, if there is one."""
+        """Delete the artifact, if there is one."""
         ...
 
     def names(self, folder: str = "") -> Iterator[tuple[str, float]]:
         """Every artifact beneath `folder` (`""`: every one), in any order, and when it was written (seconds since the
-        epoch, by the store's clock). What appears or goes meanwhile may or may not be told.
+        epoch, by the store's clock). Artifacts created or deleted meanwhile may or may not be included.
         """
         ...
 
     def sweep_staging(self, older_than: float) -> int:
-        """Removes what unfinished writers left behind and was last written to more than `older_than` seconds ago.
+        """Delete files of unfinished writers that were last written more than `older_than` seconds ago.
 
-        Choose more than an attempt may take, since a writer that is alive but slow would lose its work.
+        Choose more than an attempt may take, since a slow writer would lose its work.
 
         Returns:
-            How many leftovers were removed.
+            The number of deleted files.
         """
         ...
 
 
 def is_name(text: str) -> bool:
-    """Whether an artifact, or a folder of them, may be called so; nothing that leads out of a store is."""
+    """Whether `text` is a valid name of an artifact or a folder of them; no valid name leads out of a store."""
     return _NAME.fullmatch(text) is not None
 
 
 def checked(name: str) -> str:
-    """`name`, if it is one.
+    """`name`, if it is valid.
 
     Raises:
         ValueError: it is not.

@@ -1,4 +1,4 @@
-"""Which store the settings choose."""
+"""Selection of the artifact store by the settings."""
 
 import importlib.util
 from pathlib import Path
@@ -10,21 +10,20 @@ from svd_service.config import ConfigurationError, Settings
 
 
 def store_of(settings: Settings) -> ArtifactStore:
-    """The store of `settings`; whether it can be reached is not looked at.
+    """The store that the settings select, without checking whether it can be reached.
 
     Raises:
-        ConfigurationError: it is in a bucket, and the extra `s3` is not installed, or half of a key is missing.
+        ConfigurationError: it is a bucket, and the extra `s3` is not installed, or one half of the access key is
+        missing.
     """
     place = settings.artifacts
     if not place.startswith("s3://"):
         return LocalArtifacts(Path(place) if place else settings.data_dir)
-    # Found, not imported: that would be for nothing in a process that never touches a picture.
+    # Only looked up: importing it would cost time in processes that never use an artifact.
     if importlib.util.find_spec("obstore") is None:
         raise ConfigurationError(f"SVD_ARTIFACTS={place!r}: not installed; pip install 'svd-service[s3]'")
     if bool(settings.s3_access_key_id) != bool(settings.s3_secret_access_key):
-        raise ConfigurationError(
-            "SVD_S3_ACCESS_KEY_ID and SVD_S3_SECRET_ACCESS_KEY: one is of no use without the other"
-        )
+        raise ConfigurationError("SVD_S3_ACCESS_KEY_ID and SVD_S3_SECRET_ACCESS_KEY: set both or neither")
     from svd_service.artifacts.s3 import Bucket, S3Artifacts  # noqa: PLC0415
 
     url = urlsplit(place)

@@ -1,8 +1,8 @@
-"""Artifacts as files of one folder, which several machines may share as long as it is one file system.
+"""Artifacts as files of one folder, which several machines may share if it is one file system.
 
-A file is written in the hidden folder `.staging`, brought to the disk's surface (fsync), and only then renamed to its
-place, which POSIX does atomically. A writer that dies leaves no more than a file in `.staging`. Modes are left to the
-umask, so that processes of one group can share a folder.
+A file is written in the hidden folder `.staging`, flushed to the disk (fsync), and only then renamed, which POSIX does
+atomically. A writer that dies leaves only a file in `.staging`. Modes are left to the umask, so that processes of one
+group can share a folder.
 """
 
 import errno
@@ -25,25 +25,25 @@ _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 
 
 class LocalArtifacts:
-    """An `ArtifactStore` in the folder `root`, which is made when it is first written to."""
+    """An `ArtifactStore` in the folder `root`, which is created on first use."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._staging = Staging(root / ".staging")
 
     def ready(self) -> None:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         with _translated():
             self._staging.prepare()
 
     def put(self, name: str, data: bytes) -> None:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         with self.staged(name) as path, _translated(), path.open("xb") as file:
             file.write(data)
 
     @contextmanager
     def staged(self, name: str, retrying: Retrying = once) -> Iterator[Path]:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         target = self._path(name)
         retrying(self.ready)
         with self._staging.file(target.suffix) as staged:
@@ -57,12 +57,12 @@ class LocalArtifacts:
             _in_folder(target.parent, lambda: staged.replace(target))
 
     def open(self, name: str) -> BinaryIO:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         with _translated(missing=name):
             return self._path(name).open("rb")
 
     def size(self, name: str) -> int:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         with _translated(missing=name):
             status = self._path(name).stat()
         if not S_ISREG(status.st_mode):
@@ -70,29 +70,29 @@ class LocalArtifacts:
         return status.st_size
 
     def delete(self, name: str) -> None:
-        """As the contract says. Folders that are left empty go too."""
+        """See `ArtifactStore`. Also deletes folders that become empty."""
         path = self._path(name)
         with suppress(MissingArtifactError), _translated(missing=name):
             path.unlink()
-        # `rmdir` takes only what is empty, so that a file which another just put there is safe.
+        # `rmdir` deletes only empty folders, so a file that another process just created is safe.
         for folder in path.relative_to(self._root).parents[:-1]:
             with suppress(OSError):
                 (self._root / folder).rmdir()
 
     def names(self, folder: str = "") -> Iterator[tuple[str, float]]:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         start = self._path(folder.removesuffix("/")) if folder else self._root
         with _translated():
             for path, status in files(start):
                 yield path.relative_to(self._root).as_posix(), status.st_mtime
 
     def sweep_staging(self, older_than: float) -> int:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         with _translated():
             return self._staging.sweep(older_than)
 
     def link(self, name: str, seconds: float) -> None:
-        """As the contract says: files have no address."""
+        """See `ArtifactStore`: files have no URL."""
 
     def _path(self, name: str) -> Path:
         return self._root / checked(name)
@@ -100,7 +100,7 @@ class LocalArtifacts:
 
 @contextmanager
 def _translated(trouble: frozenset[int] | None = None, missing: str | None = None) -> Iterator[None]:
-    """Turns an `OSError` (if `trouble` is given, one of those alone) into one of the contract's errors."""
+    """Translate an `OSError` (only those of `trouble`, if given) into the contract's errors."""
     try:
         yield
     except OSError as error:
@@ -108,11 +108,11 @@ def _translated(trouble: frozenset[int] | None = None, missing: str | None = Non
             raise MissingArtifactError(f"there is no artifact {missing}") from None
         if trouble is not None and error.errno not in trouble:
             raise
-        raise ArtifactsUnavailableError(f"the store of pictures and videos fails: {error.strerror or error}") from error
+        raise ArtifactsUnavailableError(f"the artifact store fails: {error.strerror or error}") from error
 
 
 def _in_folder(folder: Path, act: Callable[[], object]) -> None:
-    """Acts once `folder` is there, and makes what was done there survive a loss of power."""
+    """Create `folder` if necessary, act, and flush the result to the disk."""
     for left in reversed(range(TRIES)):
         make_folder(folder)
         try:
@@ -121,6 +121,6 @@ def _in_folder(folder: Path, act: Callable[[], object]) -> None:
             if not left:
                 raise
         else:
-            with suppress(FileNotFoundError):  # What was put there may have been deleted again.
+            with suppress(FileNotFoundError):  # The new file may have been deleted already.
                 sync(folder)
             return

@@ -1,9 +1,9 @@
-"""Artifacts in a bucket of an S3-compatible store, so that no host needs another's disk (the extra `s3`).
+"""Artifacts in a bucket of an S3-compatible store, so that hosts need no shared disk (extra `s3`).
 
-An object appears whole or not at all, which is what S3 itself promises of a PUT. A file is written on this host's own
-disk first, since the index of an MP4 is moved to its front at the end.
+An object appears completely or not at all, as S3 guarantees for a PUT. A file is written to this host's disk first,
+since the index of an MP4 is moved to its front at the end.
 
-obstore comes in with the first use, and must not before: its threads do not survive a fork, and Celery's parent forks.
+obstore must not be imported before its first use: its threads do not survive a fork, and Celery's parent forks.
 """
 
 import io
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to get a connection; without a byte of an answer; and for one request of an upload, of at most `PART` bytes.
+#: Seconds to connect; between two bytes of a response; and for one request of an upload, of at most `PART` bytes.
 CONNECT_TIMEOUT: Final = 2
-SILENCE: Final = 5
+READ_TIMEOUT: Final = 5
 UPLOAD_TIMEOUT: Final = 60
 
-#: Bytes up to which a file is sent in one request, and of each part of a larger one; how many parts go at a time.
+#: Bytes up to which a file is sent in one request, and of each part of a larger one; number of concurrent parts.
 PART: Final = 16 * 1024 * 1024
 PARTS_AT_ONCE: Final = 2
 
-#: Least bytes that are taken from the connection at a time while an object is read.
+#: Minimum number of bytes per read from the connection.
 CHUNK: Final = 64 * 1024
 
-# What Python's own table does not know everywhere.
+# Missing from Python's own table on some systems.
 _TYPES: Final = {".webp": "image/webp"}
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Where the objects are, and as whom to ask for them.
+    """Location of the objects, and the credentials.
 
     Attributes:
-        name: of the bucket, which must exist.
-        prefix: what all keys begin with; may be empty.
-        endpoint: URL of the store; default: that of AWS in the region.
+        name: name of the bucket, which must exist.
+        prefix: prefix of all keys; may be empty.
+        endpoint: URL of the store; default: AWS in the region.
         public_endpoint: the same as clients reach it, for links; default: `endpoint`.
-        access_key_id, secret_access_key: default: what obstore finds in `AWS_…` and in the metadata of an AWS instance.
-        path_style: the bucket is the first part of the path; otherwise of the host's name.
+        access_key_id, secret_access_key: default: obstore's own sources (`AWS_…`, instance metadata).
+        path_style: the bucket is the first part of the path; otherwise of the host name.
     """
 
     name: str
@@ -81,10 +81,10 @@ class Bucket:
 
 
 class S3Artifacts:
-    """An `ArtifactStore` in `bucket`; files are written in the folder `staging` of this host first.
+    """An `ArtifactStore` in `bucket`; files are written to the local folder `staging` first.
 
-    Nothing waits for longer than the timeouts above: a store that is away is told within `CONNECT_TIMEOUT` or `SILENCE`
-    seconds, one that vanishes during an upload within `UPLOAD_TIMEOUT`.
+    No call takes longer than the timeouts above: an unreachable store is detected within `CONNECT_TIMEOUT` or
+    `READ_TIMEOUT` seconds, one that vanishes during an upload within `UPLOAD_TIMEOUT`.
     """
 
     def __init__(self, bucket: Bucket, staging: Path) -> None:
@@ -92,20 +92,20 @@ class S3Artifacts:
         self._staging = Staging(staging)
 
     def ready(self) -> None:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         import obstore  # noqa: PLC0415
 
-        # Also a bucket that is not there answers this with an error.
+        # A missing bucket is an error, too.
         with _translated():
             obstore.list_with_delimiter(self._store)
 
     def put(self, name: str, data: bytes) -> None:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         self._upload(checked(name), data)
 
     @contextmanager
     def staged(self, name: str, retrying: Retrying = once) -> Iterator[Path]:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         suffix = PurePosixPath(checked(name)).suffix
         retrying(self._prepare)
         with self._staging.file(suffix) as path:
@@ -114,15 +114,15 @@ class S3Artifacts:
             retrying(lambda: self._upload(name, path))
 
     def open(self, name: str) -> BinaryIO:
-        """As the contract says. The bytes are streamed as they are read; a `seek` asks for them anew."""
+        """See `ArtifactStore`. The bytes are streamed as they are read; a `seek` starts a new request."""
         try:
             return cast(BinaryIO, io.BufferedReader(_Reader(self._store, checked(name)), CHUNK))
         except MissingArtifactError:
-            self.ready()  # it is not the bucket that is missing
+            self.ready()  # raises if the bucket is missing
             raise
 
     def size(self, name: str) -> int:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         import obstore  # noqa: PLC0415
 
         try:
@@ -133,33 +133,33 @@ class S3Artifacts:
             raise
 
     def link(self, name: str, seconds: float) -> str:
-        """As the contract says: a presigned URL."""
+        """See `ArtifactStore`: a presigned URL."""
         import obstore  # noqa: PLC0415
 
         with _translated():
             return obstore.sign(self._public_store, "GET", checked(name), timedelta(seconds=seconds))
 
     def delete(self, name: str) -> None:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         import obstore  # noqa: PLC0415
 
         with suppress(MissingArtifactError), _translated(missing=checked(name)):
             obstore.delete(self._store, name)
 
     def names(self, folder: str = "") -> Iterator[tuple[str, float]]:
-        """As the contract says."""
+        """See `ArtifactStore`."""
         import obstore  # noqa: PLC0415
 
         prefix = checked(folder.removesuffix("/")) if folder else None
         with _translated():
             for page in obstore.list(self._store, prefix):
                 for found in page:
-                    if is_name(found["path"]):  # others may keep something in the bucket, too
+                    if is_name(found["path"]):  # others may use the bucket, too
                         yield found["path"], found["last_modified"].timestamp()
 
     def sweep_staging(self, older_than: float) -> int:
-        """As the contract says, of this host's disk. Parts of an upload that broke off are the business of the bucket's
-        own life cycle.
+        """See `ArtifactStore`, for this host's disk. Parts of interrupted uploads are left to the bucket's
+        lifecycle rules.
         """
         with _disk():
             return self._staging.sweep(older_than)
@@ -172,7 +172,7 @@ class S3Artifacts:
     def _upload(self, name: str, content: bytes | Path) -> None:
         import obstore  # noqa: PLC0415
 
-        # An upload may take long; whether there is anybody is known before.
+        # An upload may take long; an unreachable store is detected before.
         with suppress(MissingArtifactError), _translated(missing=name):
             obstore.head(self._store, name)
         with _disk():
@@ -188,12 +188,12 @@ class S3Artifacts:
                 max_concurrency=PARTS_AT_ONCE,
             )
 
-    # For an answer of any length; each of its bytes has to come in time.
+    # For responses of any length: the timeout is between two bytes.
     @cached_property
     def _store(self) -> "S3Store":
-        return self._connected(self._bucket.url(), {"read_timeout": f"{SILENCE}s", "timeout": "1d"})
+        return self._connected(self._bucket.url(), {"read_timeout": f"{READ_TIMEOUT}s", "timeout": "1d"})
 
-    # The time for an answer would begin with the upload, so it is the whole that is bounded.
+    # A read timeout would start with the upload, so the whole request is limited.
     @cached_property
     def _uploading_store(self) -> "S3Store":
         return self._connected(self._bucket.url(), {"timeout": f"{UPLOAD_TIMEOUT}s"})
@@ -215,29 +215,29 @@ class S3Artifacts:
             credential_provider=self._credentials(),
             client_options=client,
             retry_config=retry,
-            # All that obstore would otherwise take from variables of AWS' own, whoever set them for what.
+            # Everything that obstore would otherwise take from AWS' own variables.
             endpoint=endpoint,
             region=bucket.region,
             virtual_hosted_style_request=not bucket.path_style,
             skip_signature=False,
-            disable_bulk_delete=True,  # which not every store knows
+            disable_bulk_delete=True,  # not supported by every store
         )
 
     def _credentials(self) -> "S3CredentialProvider | None":
         key_id, secret = self._bucket.access_key_id, self._bucket.secret_access_key
         if not key_id or not secret:
             return None
-        # As a provider, so that no token from the environment is put beside them.
+        # As a provider, so that no token from the environment is added.
         fixed: S3Credential = {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": None}
         return lambda: fixed
 
 
 class _Reader(io.RawIOBase):
-    """The bytes of an object: a stream from its beginning, and after a `seek` another from there.
+    """The bytes of an object: a stream from its beginning, and after a `seek` a new one from there.
 
     Raises:
         MissingArtifactError: there is no such object.
-        ArtifactsUnavailableError: from everything here that reads.
+        ArtifactsUnavailableError: from every method that reads.
     """
 
     def __init__(self, store: "S3Store", name: str) -> None:
@@ -246,8 +246,8 @@ class _Reader(io.RawIOBase):
         self._position = 0
         self._rest = memoryview(b"")
         self._stream: Iterator[Any] | None = None
-        self._mark: str | None = None
-        self._mark, self._size = self._request()
+        self._etag: str | None = None
+        self._etag, self._size = self._request()
 
     def readable(self) -> bool:
         return True
@@ -262,7 +262,7 @@ class _Reader(io.RawIOBase):
             if self._stream is None:
                 self._request()
             while not self._rest:
-                # Before all bytes are there, the end of the stream is an error of obstore's.
+                # obstore raises if the stream ends early.
                 self._rest = memoryview(next(cast(Iterator[Any], self._stream)))
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
@@ -282,19 +282,19 @@ class _Reader(io.RawIOBase):
         return self._position
 
     def close(self) -> None:
-        # With the stream goes the connection, if there is more to come on it.
+        # Dropping the stream closes its connection if there is more to read.
         self._stream, self._rest = None, memoryview(b"")
         super().close()
 
     def _request(self) -> tuple[str | None, int]:
-        """Begin a stream at the present position; the object's mark and its length in bytes."""
+        """Start a stream at the current position; return the object's ETag and length in bytes."""
         import obstore  # noqa: PLC0415
 
         options: GetOptions = {}
         if self._position:
             options["range"] = {"offset": self._position}
-        if self._mark:
-            options["if_match"] = self._mark  # not half of one object and half of another
+        if self._etag:
+            options["if_match"] = self._etag  # never half of one object and half of another
         with _translated(missing=self._name):
             answer = obstore.get(self._store, self._name, options=options)
             self._stream = iter(answer.stream(min_chunk_size=CHUNK))
@@ -302,7 +302,7 @@ class _Reader(io.RawIOBase):
 
 
 def _attributes(name: str) -> dict[str, str]:
-    """What a download from the store itself is told, as the API does: the kind of file, and its name, the job's."""
+    """Headers of a download from the store itself: media type and file name, the same as the API's."""
     path = PurePosixPath(name)
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     shown = "attachment" if path.suffix == ".zip" else "inline"
@@ -311,7 +311,7 @@ def _attributes(name: str) -> dict[str, str]:
 
 @contextmanager
 def _translated(missing: str | None = None) -> Iterator[None]:
-    """Turns obstore's errors into the contract's. Their words, which name hosts and keys, are for the log alone."""
+    """Translate obstore's errors. Their messages, which contain hosts and keys, only go to the log."""
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError  # noqa: PLC0415
 
     try:
@@ -321,19 +321,19 @@ def _translated(missing: str | None = None) -> Iterator[None]:
             raise MissingArtifactError(f"there is no artifact {missing}") from None
         raise _unavailable("has no such bucket", error) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise _unavailable("refuses us", error) from error
+        raise _unavailable("denies access", error) from error
     except (BaseError, OSError) as error:
         raise _unavailable("cannot be reached", error) from error
 
 
 def _unavailable(what: str, error: Exception) -> ArtifactsUnavailableError:
     logger.warning("the S3 store %s: %s", what, str(error).partition("\n")[0])
-    return ArtifactsUnavailableError(f"the store of pictures and videos {what}")
+    return ArtifactsUnavailableError(f"the artifact store {what}")
 
 
 @contextmanager
 def _disk(trouble: frozenset[int] | None = None) -> Iterator[None]:
-    """Turns an `OSError` of this host's disk (if `trouble` is given, one of those alone) into the contract's error."""
+    """Translate an `OSError` of this host's disk (only those of `trouble`, if given) into the contract's error."""
     try:
         yield
     except OSError as error:

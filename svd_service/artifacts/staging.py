@@ -1,4 +1,4 @@
-"""Where a file lies while it is written: a hidden folder of the local disk, whatever store it will go to."""
+"""Files that are being written: a hidden folder of the local disk, whatever store they will be uploaded to."""
 
 import errno
 import os
@@ -11,32 +11,32 @@ from typing import Final
 
 from svd_service.artifacts.base import is_name
 
-#: What tells that the disk is full or failing, whoever was writing to it.
+#: Error numbers of a full or failing disk.
 DISK_TROUBLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
 
-#: Between the making of a folder and the use of it, somebody may prune it as empty. As often as that it is made again.
+#: Number of attempts to create a folder that another process may delete as empty before it is used.
 TRIES: Final = 100
 
 
 class Staging:
-    """The files that unfinished writers have in `folder`, which is made when it is first written to.
+    """The files of unfinished writers in `folder`, which is created on first use.
 
     Raises:
-        OSError: from everything here.
+        OSError: from every method.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def prepare(self) -> None:
-        """Make the folder, and see that it may be written to."""
+        """Create the folder, and check that it can be written."""
         make_folder(self.folder)
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise PermissionError(f"{self.folder} cannot be written to")
 
     @contextmanager
     def file(self, suffix: str) -> Iterator[Path]:
-        """A path for a new file with that ending. What is there when the block has ended, however it ends, goes."""
+        """A path for a new file with that suffix. The file is deleted when the block ends, however it ends."""
         path = self.folder / f"{uuid.uuid4().hex}{suffix}"
         try:
             yield path
@@ -45,7 +45,7 @@ class Staging:
                 path.unlink(missing_ok=True)
 
     def sweep(self, older_than: float) -> int:
-        """Remove what was last written to more than `older_than` seconds ago; returns how many files that was."""
+        """Delete files last written more than `older_than` seconds ago; return how many."""
         limit, removed = time.time() - older_than, 0
         for path, status in files(self.folder):
             if status.st_mtime < limit:
@@ -55,7 +55,9 @@ class Staging:
 
 
 def files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file beneath `folder` that is still there when it is its turn, and may be ours (as `lost+found` is not)."""
+    """Every file below `folder` whose name is valid (as `lost+found` is not) and that still exists when it is
+    reached.
+    """
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if not is_name(entry.name):
@@ -68,7 +70,7 @@ def files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder`, with its parents, so that it survives a loss of power."""
+    """Create `folder` with its parents, so that it survives a power failure."""
     for left in reversed(range(TRIES)):
         try:
             missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -77,14 +79,14 @@ def make_folder(folder: Path) -> None:
                 sync(path.parent)
             return
         except (FileNotFoundError, FileExistsError):
-            # Somebody deletes the folder at the same time: it went before a part of it was made, or after it was there
-            # already and before it could be seen to be a folder.
+            # Another process deletes the folder concurrently: before a child was created, or after it existed and
+            # before it was recognized as a folder.
             if not left:
                 raise
 
 
 def sync(path: Path) -> None:
-    """Has the disk hold all of a file, or all names in a folder."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

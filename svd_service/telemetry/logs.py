@@ -1,7 +1,7 @@
-"""How every process of ours logs: one line per event, plain or as JSON, with what each event is about.
+"""Logging of every process: one line per event, plain or JSON, with fields.
 
-Whoever begins something opens a `context` for it: a request, an attempt. What is logged meanwhile, by whichever module
-or library, carries its fields: `request_id`, `job_id`, `key_id`. `worker` is a process' own, for all of its lines.
+A request or an attempt opens a `context`; everything logged meanwhile, in any module or library, carries its fields:
+`request_id`, `job_id`, `key_id`. `worker` is a field of all lines of a process.
 """
 
 import json
@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from svd_service.config import Settings
 
-#: Attribute of a record that names fields of this one event.
+#: Attribute of a log record with fields of this one event.
 ABOUT: Final = "about"
 
-#: Where a request's fields are in its WSGI environment: its context is over before the access log has its say.
+#: Key of a request's fields in its WSGI environment: its context ends before the access log is written.
 WSGI_FIELDS: Final = "svd_service.log_fields"
 
 _context: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
@@ -31,11 +31,11 @@ _process: Final[dict[str, str]] = {}
 
 @contextmanager
 def context(**fields: str) -> Iterator[dict[str, str]]:
-    """What this thread logs within the block is about `fields`, and about those of the contexts around it.
+    """Add `fields` to everything that this thread logs within the block, beside those of enclosing contexts.
 
-    Gives the fields, to which `add` may add; empty ones are left out.
+    Yields the fields, which `add` extends; empty ones are omitted.
     """
-    opened = {**(_context.get() or {}), **_told(fields)}
+    opened = {**(_context.get() or {}), **_present(fields)}
     token = _context.set(opened)
     try:
         yield opened
@@ -44,21 +44,21 @@ def context(**fields: str) -> Iterator[dict[str, str]]:
 
 
 def add(**fields: str) -> None:
-    """What else the present context is about, as far as it is known by now. Where there is none, nothing happens."""
+    """Add fields to the current context, if there is one."""
     present = _context.get()
     if present is not None:
-        present.update(_told(fields))
+        present.update(_present(fields))
 
 
 def identify(worker: str) -> None:
-    """Every line of this process is about `worker` from now on."""
+    """Add the field `worker` to every line of this process from now on."""
     _process["worker"] = worker
 
 
 def configure(settings: Settings) -> None:
-    """Send this process' log, Python's warnings included, to standard error, in the form that the settings name.
+    """Send this process' log, including Python's warnings, to standard error in the configured format.
 
-    In JSON, what ends a thread or the process is a line as well.
+    With JSON, an uncaught exception is one line as well.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else PlainFormatter())
@@ -70,8 +70,8 @@ def configure(settings: Settings) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, process id, message, what the event is about, and
-    the exception if any.
+    """One JSON object per line: time (ISO 8601, UTC), level, logger, process id, message, fields, and the exception if
+    there is one.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -90,13 +90,13 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """For people: a line as ever, with what it is about at its end. Only an exception takes more lines."""
+    """For people: a conventional line with the fields at its end. Only an exception takes more lines."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The record without its exception. A line break in it could pass for another event."""
+        """The record without its exception. Line breaks are escaped, so that they cannot fake another event."""
         line = super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
         about = " ".join(f"{name}={value}" for name, value in _about(record).items())
         return f"{line} ({about})" if about else line
@@ -111,7 +111,7 @@ def _about(record: logging.LogRecord) -> dict[str, Any]:
     return about
 
 
-def _told(fields: Mapping[str, str]) -> dict[str, str]:
+def _present(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
@@ -124,5 +124,5 @@ def _log_end_of_process(kind: type[BaseException], error: BaseException, trace: 
 def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
     if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
         name = ended.thread.name if ended.thread else "?"
-        told = (ended.exc_type, ended.exc_value, ended.exc_traceback)
-        logging.getLogger(__name__).critical("uncaught exception in thread %s", name, exc_info=told)
+        exception = (ended.exc_type, ended.exc_value, ended.exc_traceback)
+        logging.getLogger(__name__).critical("uncaught exception in thread %s", name, exc_info=exception)

@@ -1,8 +1,8 @@
-"""Traces, where the operator wants them: OpenTelemetry's spans of a job, from its request to its published video.
+"""Optional traces: OpenTelemetry's spans of a job, from its request to its committed video.
 
-Only this file knows OpenTelemetry, and brings it in only where `SVD_TRACING` says so. Until `configure` was called, and
-for good where it is off, everything here does nothing. Where spans go and how many is OpenTelemetry's own business, and
-set by its own variables (`OTEL_…`), which its SDK reads.
+Only this module imports OpenTelemetry, and only with `SVD_TRACING`. Until `configure` is called, and always where
+tracing is off, everything here does nothing. Exporters and sampling are configured by OpenTelemetry's own variables
+(`OTEL_…`).
 """
 
 import threading
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-#: What connects the spans of one trace across processes: W3C's `traceparent`, and `tracestate` where there is one.
+#: Context that connects the spans of one trace across processes: W3C's `traceparent`, and `tracestate` if there is one.
 Carrier = Mapping[str, str]
 
-#: Seconds that the last spans of a process get to reach the collector.
+#: Seconds for the last spans of a process to reach the collector.
 LAST_SECONDS: Final = 2.0
 
 
 class _Process:
-    """This process' provider of tracers; empty where nothing is traced."""
+    """This process' tracer provider; `None` without tracing."""
 
     provider: "TracerProvider | None" = None
 
 
 def configure(settings: Settings, service: str, processor: "SpanProcessor | None" = None) -> None:
-    """Trace in this process from now on, if the settings say so, under the service's name `service`.
+    """Start tracing in this process, if the settings enable it, with the service name `service`.
 
-    The first call counts. A process that forks calls it after that. Spans go to `processor`, by default in batches to
-    OTLP over HTTP.
+    Only the first call counts. A process that forks calls it after the fork. Spans go to `processor`, by default in
+    batches to OTLP over HTTP.
 
     Raises:
         ConfigurationError: OpenTelemetry is not installed.
@@ -45,7 +45,7 @@ def configure(settings: Settings, service: str, processor: "SpanProcessor | None
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
-    # What the environment says of the service wins over what we call it.
+    # The environment's service name has precedence.
     resource = Resource.create({"service.name": service}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(processor or _batches())
@@ -53,7 +53,7 @@ def configure(settings: Settings, service: str, processor: "SpanProcessor | None
 
 
 def require(settings: Settings) -> None:
-    """Make sure that what is to be traced can be.
+    """Check that tracing is possible if it is enabled.
 
     Raises:
         ConfigurationError: OpenTelemetry is not installed.
@@ -75,34 +75,34 @@ def is_on() -> bool:
 
 
 def stop() -> None:
-    """Send what is left, as far as a collector takes it within `LAST_SECONDS`, and trace no more."""
+    """Send the remaining spans, for at most `LAST_SECONDS`, and stop tracing."""
     provider, _Process.provider = _Process.provider, None
     if provider is not None:
-        # In a thread, since the exporter's patience with a collector that is away is longer than ours.
+        # In a thread, since the exporter's own timeout for an unreachable collector is longer.
         sending = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
         sending.start()
         sending.join(LAST_SECONDS)
 
 
 class Span:
-    """A span that has begun; one that does nothing where nothing is traced."""
+    """A started span; without tracing it does nothing."""
 
     def __init__(self, span: Any = None) -> None:
         self._span = span
         self._ended = span is None
 
     def tell(self, attributes: Mapping[str, str | int | float]) -> None:
-        """What is known of it by now."""
+        """Set attributes."""
         if not self._ended:
             self._span.set_attributes(attributes)
 
     def rename(self, name: str) -> None:
-        """What it is called from now on."""
+        """Change the span's name."""
         if not self._ended:
             self._span.update_name(name)
 
     def end(self, *, at: float | None = None, error: str = "") -> None:
-        """It is over, now or since `at` (seconds since the epoch), and failed if there is an `error`. Repeatable."""
+        """End the span, now or at `at` (seconds since the epoch), as failed if there is an `error`. Idempotent."""
         if self._ended:
             return
         if error:
@@ -113,7 +113,7 @@ class Span:
         self._span.end(_nanoseconds(at))
 
     def carrier(self) -> dict[str, str]:
-        """By what another span becomes its child, in this process or another; empty where nothing is traced."""
+        """The context that makes another span its child, in any process; empty without tracing."""
         if self._span is None:
             return {}
         from opentelemetry.trace import set_span_in_context  # noqa: PLC0415
@@ -122,7 +122,7 @@ class Span:
 
     @property
     def trace_id(self) -> str:
-        """The trace's id, 32 hexadecimal digits; empty where nothing is traced."""
+        """The trace's id, 32 hexadecimal digits; empty without tracing."""
         context = None if self._span is None else self._span.get_span_context()
         return f"{context.trace_id:032x}" if context is not None and context.is_valid else ""
 
@@ -135,7 +135,7 @@ def begin(
     kind: str = "INTERNAL",
     attributes: Mapping[str, str | int | float] | None = None,
 ) -> Span:
-    """A span that begins now or began `at` (seconds since the epoch): a child of `parent`, if that names one.
+    """A span that starts now or at `at` (seconds since the epoch): a child of `parent`, if that is not empty.
 
     `kind` is OpenTelemetry's: INTERNAL, SERVER, ….
     """
@@ -152,7 +152,7 @@ def begin(
 
 @contextmanager
 def present(span: Span) -> Iterator[None]:
-    """Within the block `span` is what `carrier` names, and what is logged is about its trace. Does not end it."""
+    """Make `span` current within the block: `carrier` returns it, and log lines have its trace id. Does not end it."""
     if span.trace_id == "":
         yield
         return
@@ -164,16 +164,16 @@ def present(span: Span) -> Iterator[None]:
 
 
 def carrier() -> dict[str, str]:
-    """By what another span becomes a child of the present one; empty where there is none."""
+    """The context that makes another span a child of the current one; empty if there is none."""
     return _injected(None) if is_on() else {}
 
 
 def _injected(context: "Context | None") -> dict[str, str]:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
-    told: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(told, context)
-    return told
+    context_of: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(context_of, context)
+    return context_of
 
 
 def _batches() -> "SpanProcessor":

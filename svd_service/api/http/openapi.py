@@ -31,7 +31,7 @@ ANYWHERE: Final[Mapping[int, str]] = {
     401: "No API key was shown, or not a valid one.",
     403: "The service has no keys, and another site's page or an unknown host name is behind the request.",
     429: "Too many requests, or too many jobs that wait. `Retry-After` says when to come again.",
-    503: "Redis or the store of pictures and videos cannot be reached. Nothing is lost; come again.",
+    503: "Redis or the artifact store cannot be reached. Nothing is lost; come again.",
 }
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "`Bearer`."},

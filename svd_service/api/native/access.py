@@ -108,7 +108,7 @@ def share(task_id: str) -> ResponseReturnValue:
         412: "A condition of the request does not hold.",
         416: "The range lies beyond the end.",
         422: "The link is incomplete.",
-        503: "Redis or the store of pictures and videos cannot be reached.",
+        503: "Redis or the artifact store cannot be reached.",
     },
     query=ShareQuery,
     public=True,

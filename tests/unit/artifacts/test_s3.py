@@ -124,7 +124,7 @@ def test_a_link_is_signed_as_botocore_signs_it(
 
 
 def test_a_wrong_secret_is_refused(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(ArtifactsUnavailableError, match="refuses us"):
+    with pytest.raises(ArtifactsUnavailableError, match="denies access"):
         make(SVD_S3_SECRET_ACCESS_KEY="wrong").put(NAME, b"video")
     assert "403" in caplog.text
 
@@ -199,14 +199,14 @@ USES: dict[str, Callable[[ArtifactStore], object]] = {
 def test_a_store_that_says_nothing_is_given_up_in_time(
     make: Make, silent: str, use: Callable[[ArtifactStore], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "SILENCE", 1)
+    monkeypatch.setattr(s3, "READ_TIMEOUT", 1)
     began = time.monotonic()
     with pytest.raises(ArtifactsUnavailableError) as caught:
         use(make(SVD_S3_ENDPOINT=silent))
     # Without a limit it would be for ever. (This machine may be slow, so the bound is wide.)
     assert time.monotonic() - began < 30
     # The words reach callers: where the store is and what it said are not for them.
-    assert str(caught.value) == "the store of pictures and videos cannot be reached"
+    assert str(caught.value) == "the artifact store cannot be reached"
 
 
 @pytest.mark.parametrize("use", [use for name, use in USES.items() if name != "delete"])
