@@ -52,7 +52,8 @@ def test_a_minute_of_chaos_loses_nothing_and_publishes_nothing_twice(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
     assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])
-    assert figures["accepted"] == figures["finished"] + figures["cancelled"] + sum(figures["failed"].values())
+    ends = figures["finished"] + figures["cancelled"] + figures["deleted"] + sum(figures["failed"].values())
+    assert figures["accepted"] == ends
     assert figures["finished"] > 0
     assert sum(figures["faults"].values()) >= 5
 

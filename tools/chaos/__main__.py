@@ -17,7 +17,7 @@ from typing import Any
 from tools.chaos.ending import conclude
 from tools.chaos.report import passed, report, table
 from tools.chaos.run import run
-from tools.chaos.schedule import KINDS
+from tools.chaos.schedule import DEFAULT_KINDS, KINDS
 from tools.chaos.service import Service
 from tools.harness.local import ROOT
 
@@ -54,7 +54,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=50, help="jobs to submit (50)")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the jobs (1)")
     parser.add_argument("--fault-interval", type=float, default=3.0, metavar="SECONDS", help="on average (3)")
-    parser.add_argument("--faults", type=_kinds, default=list(KINDS), metavar="LIST", help=f"of {','.join(KINDS)}")
+    parser.add_argument(
+        "--faults",
+        type=_kinds,
+        default=list(DEFAULT_KINDS),
+        metavar="LIST",
+        help=f"of {','.join(KINDS)}; by default all but job-delete",
+    )
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="bound of the submitting (60 + 4 a job)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--keep", action="store_true", help="keep data and logs, which otherwise only a failure does")

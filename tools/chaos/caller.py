@@ -24,7 +24,9 @@ CANCELLED: Final = 0.05
 
 @dataclass
 class Sighting:
-    """What was seen of one accepted job. `results` are the different ones that were ever shown."""
+    """What was seen of one accepted job. `results` are the different ones that were ever shown; `deleted`: its record
+    was deleted, so that it is unknown by right.
+    """
 
     number: int
     cancel_at: float | None
@@ -32,10 +34,11 @@ class Sighting:
     results: list[str] = field(default_factory=list)
     unknown: bool = False
     reopened: bool = False
+    deleted: bool = False
 
     @property
     def ended(self) -> bool:
-        return self.last.get("status") in ENDED
+        return self.deleted or self.last.get("status") in ENDED
 
     def see(self, status: dict[str, Any]) -> None:
         """Take note of an answer of `/status`."""

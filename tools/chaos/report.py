@@ -28,6 +28,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "finished": ends["finished"],
         "failed": dict(sorted(failed.items())),
         "cancelled": ends["cancelled"],
+        "deleted": sum(sighting.deleted for sighting in seen.values()),
         "lost": lost(outcome),
         "published_twice": published_twice(outcome),
         "attempts": dict(sorted(Counter(len(s.last.get("attempts", ())) for s in seen.values()).items())),
@@ -43,7 +44,7 @@ def lost(outcome: Outcome) -> dict[str, str]:
     return {
         job_id: "unknown" if sighting.unknown else str(sighting.last.get("status"))
         for job_id, sighting in outcome.seen.items()
-        if sighting.unknown or not sighting.ended
+        if (sighting.unknown and not sighting.deleted) or not sighting.ended
     }
 
 
@@ -134,6 +135,7 @@ def table(figures: dict[str, Any]) -> str:
         ("finished", figures["finished"]),
         ("failed", failed),
         ("cancelled", figures["cancelled"]),
+        ("deleted", figures["deleted"]),
         ("attempts", attempts),
         ("LOST", len(figures["lost"])),
         ("PUBLISHED TWICE", len(figures["published_twice"])),

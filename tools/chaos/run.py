@@ -9,6 +9,7 @@ from typing import Protocol
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
 from svd_service.ledger import Ledger
+from svd_service.ledger.workers import WorkerStatus
 from tools.chaos.caller import Caller, Sighting
 from tools.chaos.schedule import Fault, schedule
 from tools.chaos.service import WORKERS, Service
@@ -85,7 +86,7 @@ def _strike_while_submitting(service, caller, outcome, faults, began, limit) -> 
         service.heal()
         _sample(service, outcome)
         if time.monotonic() >= began + due.at:
-            _strike(service, due, outcome)
+            _strike(service, caller, due, outcome)
             due = next(faults)
         time.sleep(TICK)
 
@@ -105,32 +106,63 @@ def _sample(service: Service, outcome: Outcome) -> None:
         outcome.ready.append((time.time(), service.ready()))
 
 
-def _strike(service: Service, fault: Fault, outcome: Outcome) -> None:
-    what, _, how = fault.kind.partition("-")
+def _strike(service: Service, caller: Caller, fault: Fault, outcome: Outcome) -> None:
+    what = fault.kind.partition("-")[0]
     children = service.children()
-    worker = WORKERS[int(fault.pick * len(WORKERS))]
     child = children[int(fault.pick * len(children))] if children else None
-    place = {"child": child.worker if child else None, "worker": f"{worker}@", "host": f"{worker}@"}.get(what, "")
-    running = service.running_on(place) if place is not None else []
+    worker = WORKERS[int(fault.pick * len(WORKERS))]
+    place = {"child": child.worker if child else None, "worker": f"{worker}@", "host": f"{worker}@", "job": None}
+    running_on = place.get(what, "")
+    running = service.running_on(running_on) if running_on is not None else []
     at = time.time()
     if what == "child":
-        struck = child is not None and (
-            service.kill_child(child) if how == "kill" else service.freeze_child(child, fault.seconds)
-        )
-    elif what == "connections":
-        struck = service.drop_connections()
+        struck = child is not None and _strike_child(service, fault, child)
+    elif what == "job":
+        struck = _strike_job(service, caller, fault)
+    elif what in {"connections", "garbage"} or fault.kind in {"redis-demote", "redis-misconf"}:
+        struck = _strike_redis(service, fault)
     else:
-        name, group = (worker, what == "host") if what in {"worker", "host"} else (what, True)
-        struck = {
-            "kill": lambda: service.kill(name, group=group),
-            "term": lambda: service.terminate(name),
-            "freeze": lambda: service.freeze(name, fault.seconds, group=group),
-        }[how]()
+        struck = _strike_processes(service, fault, worker if what in {"worker", "host"} else what)
     if not struck:
         outcome.missed += 1
         return
     outcome.faults[fault.kind] += 1
     outcome.hits += [Hit(fault.kind, at, job_id, attempt) for job_id, attempt in running]
+
+
+def _strike_child(service: Service, fault: Fault, child: WorkerStatus) -> bool:
+    return service.kill_child(child) if fault.kind == "child-kill" else service.freeze_child(child, fault.seconds)
+
+
+def _strike_processes(service: Service, fault: Fault, name: str) -> bool:
+    group = not fault.kind.startswith("worker")
+    if fault.kind.endswith("kill"):
+        return service.kill(name, group=group)
+    if fault.kind.endswith("term"):
+        return service.terminate(name)
+    return service.freeze(name, fault.seconds, group=group)
+
+
+def _strike_redis(service: Service, fault: Fault) -> bool:
+    faults = service.redis_faults
+    if fault.kind == "connections":
+        return service.drop_connections()
+    if fault.kind == "garbage":
+        return faults.send_garbage()
+    return faults.demote(fault.seconds) if fault.kind == "redis-demote" else faults.refuse_writes(fault.seconds)
+
+
+def _strike_job(service: Service, caller: Caller, fault: Fault) -> bool:
+    jobs = caller.under_way
+    if not jobs:
+        return False
+    job_id = jobs[int(fault.pick * len(jobs))]
+    if fault.kind != "job-delete":
+        return service.redis_faults.revoke(job_id, terminate=fault.kind == "job-terminate")
+    # The youngest is the likeliest to wait still.
+    deleted = service.redis_faults.delete_record(f"{service.settings.namespace}:job:{jobs[-1]}")
+    caller.seen[jobs[-1]].deleted = deleted
+    return deleted
 
 
 class Watched(Protocol):

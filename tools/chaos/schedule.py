@@ -19,8 +19,17 @@ KINDS: Final[dict[str, tuple[float, float, float]]] = {
     "api-freeze": (2, 1, 5),
     "redis-kill": (2, 0, 0),  # SIGKILL; restarted with its append-only file
     "redis-freeze": (1.5, 1, 6),
+    "redis-demote": (1.5, 1, 5),  # REPLICAOF a server that is not there, then NO ONE
+    "redis-misconf": (1.5, 1, 5),  # a snapshot fails: no writes (MISCONF)
     "connections": (4, 0, 0),  # CLIENT KILL TYPE normal
+    "garbage": (1, 0, 0),  # messages in Celery's queue that are none of ours
+    "job-revoke": (1, 0, 0),  # Celery's revoke of a job under way
+    "job-terminate": (0.6, 0, 0),  # the same, with SIGKILL to its process
+    "job-delete": (0.6, 0, 0),  # DEL of the record of a waiting job
 }
+
+#: Those of a run that names none: all but the deletion of records, which costs jobs by design.
+DEFAULT_KINDS: Final = tuple(kind for kind in KINDS if kind != "job-delete")
 
 
 @dataclass(frozen=True)

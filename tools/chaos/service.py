@@ -19,6 +19,7 @@ from svd_service.errors import UnavailableError
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
+from tools.chaos.redis_faults import RedisFaults
 from tools.harness.stack import Stack
 
 WORKERS: Final = ("worker1", "worker2")
@@ -39,6 +40,8 @@ class Service:
         self._client = connect(self.settings, timeout=2.0)
         self.ledger = open_ledger(self._client, self.settings)
         self.artifacts = LocalArtifacts(self.settings.data_dir)
+        queue = f"{self.settings.namespace}.tiny"
+        self.redis_faults = RedisFaults(self.stack.redis_url, folder / "redis", queue)
         self._starters: dict[str, Callable[[], object]] = {
             "redis": self.stack.launch_redis,
             "api": self.stack.launch_api,
@@ -124,6 +127,7 @@ class Service:
     def heal(self, *, now: bool = False) -> None:
         """Thaw what is to be thawed, kill what does not end, restart what has ended; `now`: all of it at once."""
         moment = time.monotonic()
+        self.redis_faults.heal(now=now)
         for pid, until in list(self._frozen.items()):
             if now or moment >= until:
                 del self._frozen[pid]
@@ -156,6 +160,7 @@ class Service:
         """End everything that was started, by its process group."""
         with suppress(redis.RedisError):
             self._client.close()
+            self.redis_faults.close()
         self.stack.close()
         for process in self._dead.values():
             _signal_group(process, signal.SIGKILL)
