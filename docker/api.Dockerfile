@@ -7,13 +7,19 @@
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
+# What pip installs depends on these tables of pyproject.toml alone: a change of the linters' settings fetches nothing.
+FROM ${BUILD_IMAGE} AS packages
+WORKDIR /packages
+COPY pyproject.toml full.toml
+RUN awk '/^\[/ { keep = /^\[(build-system|project|tool\.setuptools)/ } keep' full.toml > pyproject.toml
+
 FROM ${BUILD_IMAGE} AS build
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # The dependencies are a layer of their own, made from their list alone, so that a change of the code fetches nothing.
 # A folder of its own, too: setuptools would take the empty modules made here for the newer ones.
 WORKDIR /dependencies
-COPY pyproject.toml ./
+COPY --from=packages /packages/pyproject.toml ./
 # The versions are in pyproject.toml:
 # hadolint ignore=DL3013
 RUN mkdir svd_service \
