@@ -29,9 +29,12 @@ RUN mkdir svd_service \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
-# pip and setuptools are of no use in the image, nor are the small model's weights: its other files describe it.
+# pip and setuptools are of no use in the image, nor are packages' tests, Pygments' lexers (nothing here highlights code)
+# and the small model's weights: its other files describe it.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
     && pip uninstall --yes pip setuptools \
+    && find /opt/venv -type d \( -name tests -o -path '*/tornado/test' \) -prune -exec rm -r {} + \
+    && find /opt/venv -path '*/pygments/lexers/*' -type f ! -name '__init__*' ! -name '_mapping*' ! -name 'python*' -delete \
     && find /opt/venv -name '*.safetensors' -delete
 
 FROM ${PYTHON_IMAGE}
