@@ -8,7 +8,7 @@
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
-# What pip installs depends on these tables of pyproject.toml alone: a change of the linters' settings fetches nothing.
+# The packages depend on these tables of pyproject.toml alone: a change of the linters' settings fetches nothing.
 FROM ${BUILD_IMAGE} AS packages
 WORKDIR /packages
 COPY pyproject.toml full.toml
