@@ -35,6 +35,9 @@ LARGE: Final = 16_000_000
 #: Bytes of an upload that are copied at once.
 _COPIED: Final = 1_048_576
 
+#: The request to free an image.
+CLOSE: Final = b'{"do": "close"}\n'
+
 #: What a decoder runs. It shares neither the environment, which holds secrets, nor any open file but its own.
 _PROGRAM: Final = """
 import json, sys
@@ -151,9 +154,11 @@ class Decoder:
 
     def release(self) -> None:
         """Be ready for another image: nothing of this one stays."""
-        with contextlib.suppress(DecoderEndedError, UnavailableError):
-            if self._process is not None:
-                self.ask(do="close")
+        if self._channel is not None:
+            try:
+                self._channel.sendall(CLOSE)  # it has no answer to wait for
+            except OSError:
+                self.stop()
         for file in (self.source, self.target):
             file.seek(0)
             file.truncate()

@@ -6,7 +6,7 @@ inherits. It ends when its parent closes the socket or ends.
 Requests and answers:
     {"do": "open", "bytes": 1234, "max_pixels": 50000000}       {"size": [640, 480]}
     {"do": "fit", "width": 256, "height": 144, "pad": false}    {"bytes": 110592}
-    {"do": "close"}                                             {}
+    {"do": "close"}                                             (no answer)
     any that is rejected                                        {"error": "BrokenImageError", "message": "…"}
 """
 
@@ -41,9 +41,8 @@ class Decoder:
                     return self.open(**request)
                 case "fit":
                     return self.fit(**request)
-                case _:
-                    self.close()
-                    return {}
+                case unknown:
+                    raise BrokenImageError(f"there is no request {unknown}")
         except RefusedError as error:
             self.close()
             return {"error": type(error).__name__, "message": str(error), "cause": repr(error.__cause__)[:200]}
@@ -100,7 +99,10 @@ def main() -> None:
     os.dup2(null, 2)
     with socket.socket(fileno=channel) as connection, connection.makefile("rb") as requests:
         for line in requests:
-            answer = json.dumps(decoder.answer(json.loads(line)))
-            connection.sendall(answer.encode() + b"\n")
-            if answer == "{}" and (limits.address_space() or 0) - idle > _MAX_GROWTH:
+            request = json.loads(line)
+            if request["do"] != "close":
+                connection.sendall(json.dumps(decoder.answer(request)).encode() + b"\n")
+                continue
+            decoder.close()
+            if (limits.address_space() or 0) - idle > _MAX_GROWTH:
                 return
