@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,10 @@ control_socket_disable = True
 accesslog = "-" if _settings.access_log else None
 errorlog = "-"
 loglevel = _settings.log_level.lower()
+
+#: Seconds after which a thread that computes lets another run. Python's 0.005 add up: a submission waits for the
+#: interpreter some ten times, each time for all the threads that parse large uploads.
+_SWITCH_INTERVAL: Final = 0.0005
 
 #: What asks every few seconds whether all is well is no news as long as it is.
 QUIET: Final = ("/health", "/metrics")
@@ -123,6 +128,7 @@ def post_worker_init(worker: Any) -> None:
     from svd_service.jobs.images import opening  # noqa: PLC0415
 
     opening.start(_settings)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
 
     worker.wsgi.extensions["events"].close_when(lambda: not worker.alive)
 

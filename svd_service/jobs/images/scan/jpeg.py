@@ -11,9 +11,9 @@ from svd_service.errors import BrokenImageError, ImageTooLargeError
 from svd_service.jobs.images.scan import exif
 from svd_service.jobs.images.scan.result import MAX_PROFILE, Scanned
 
-#: Segments before the first scan. Photos have up to some hundred; each takes 1 µs here, and Pillow joins those of Exif
+#: Segments before the first scan. Photos have up to some hundred; each takes 2 µs here, and Pillow joins those of Exif
 #: in quadratic time.
-_MAX_SEGMENTS: Final = 20_000
+_MAX_SEGMENTS: Final = 5_000
 
 #: Passes of a progressive JPEG. Cameras and editors write some 10; each takes 3 ms at 49 megapixels, though it may
 #: have only 100 bytes, so that 20 MB of them would take ten minutes. By chance, the video within a "motion photo" of
