@@ -10,6 +10,7 @@ from svd_service.api.events.hub import Hub
 from svd_service.api.http import auth, errors, origins
 from svd_service.api.http.json import MsgspecJSON
 from svd_service.api.http.paths import RootPath
+from svd_service.api.http.multipart import Request
 from svd_service.api.http.request_ids import Trail
 from svd_service.api.native import access
 from svd_service.api.native import routes as native
@@ -24,8 +25,8 @@ from svd_service.telemetry import logs, tracing
 
 logger = logging.getLogger(__name__)
 
-#: Room beside the picture, in bytes, for the other fields of a form and its boundaries.
-FORM_OVERHEAD = 65_536
+#: Bytes beside the image: the other fields of a form and its boundaries.
+FORM_OVERHEAD = 500_000
 
 
 def create_app(configuration: Settings | None = None) -> Flask:
@@ -41,6 +42,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     tracing.configure(configuration, "svd-api")
     app = Flask("svd_service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = configuration.max_upload_bytes + FORM_OVERHEAD
+    app.request_class = Request
     app.json = MsgspecJSON(app)
     # A redirect of Werkzeug's to "the right" path would name the host that the client made up.
     app.url_map.merge_slashes = app.url_map.redirect_defaults = False

@@ -1,4 +1,4 @@
-"""Pictures by URL, from public addresses only: outbound.py says how. Redirects are judged, bytes bounded."""
+"""Images by URL, from public addresses only: outbound.py says how. Redirects are judged, bytes bounded."""
 
 import http.client
 import threading
@@ -11,13 +11,13 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from svd_service.errors import ImageTooLargeError, InvalidParameterError, UnavailableError
 from svd_service.outbound import Address, Exchange, RefusedURLError, is_public, target_of, within
 
-#: Seconds that one picture may take in all.
+#: Seconds that one image may take in all.
 DEADLINE: Final = 15.0
 
 REDIRECTS: Final = 3
 _REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 
-#: Pictures that this process fetches at once; each takes a thread.
+#: Images that this process fetches at once; each takes a thread.
 _ROOM: Final = threading.BoundedSemaphore(8)
 
 
@@ -34,10 +34,10 @@ def fetch(
     Raises:
         InvalidParameterError: the URL is not taken, or leads to nothing; names `parameter`.
         ImageTooLargeError: there is more than `max_bytes`.
-        UnavailableError: too many pictures are being fetched already.
+        UnavailableError: too many images are being fetched already.
     """
     if not _ROOM.acquire(blocking=False):
-        raise UnavailableError("too many pictures are being fetched right now")
+        raise UnavailableError("too many images are being fetched right now")
     download = _Download(url, max_bytes)
     try:
         return within(deadline, download.follow, permitted=permitted, afterwards=_ROOM.release)
@@ -84,6 +84,6 @@ class _Download:
         while chunk := response.read1(65_536):
             content += chunk
             if len(content) > self.max_bytes:
-                raise ImageTooLargeError(f"the picture has more than {self.max_bytes:,} bytes")
+                raise ImageTooLargeError(f"the image has more than {self.max_bytes:,} bytes")
             exchange.left()
         return bytes(content)

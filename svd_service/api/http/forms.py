@@ -1,9 +1,12 @@
 """How a form, a query or a JSON object becomes a struct of a dialect's schema."""
 
 import difflib
+import functools
 import re
-from collections.abc import Mapping
-from typing import Final, TypeVar, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from flask import request
@@ -20,8 +23,13 @@ T = TypeVar("T", bound=msgspec.Struct)
 _NOT_ONE_OF: Final = "Invalid enum value"
 _KINDS: Final = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`bool`": "true or false"}
 
-#: Characters of a wrong value that are worth repeating.
+#: Characters of a wrong value that are worth repeating, and bits of a number.
 _REPEATED: Final = 60
+_MAX_BITS: Final = 200
+
+#: Numbers as people and programs write them: `7`, `+7`, `7.0`; and with fractions and exponents.
+_WHOLE: Final = re.compile(r"([+-]?[0-9]{1,20})(?:\.0{0,20})?")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
 
 #: Fields that may be present several times.
 LISTS: Final = tuple(name for name, row in TABLE.items() if row.is_list)
@@ -45,8 +53,7 @@ def form_fields() -> dict[str, object]:
         values = [value for each in (name, f"{name}[]") for value in request.form.getlist(each) if value.strip()]
         if len(values) > 1 or (values and name not in fields):
             fields[name] = values
-    fields.update({name: file for name, file in request.files.items() if file.filename or file.content_length})
-    return fields
+    return fields | dict(request.files.items())
 
 
 def parse_query(schema: type[T]) -> T:
@@ -64,20 +71,67 @@ def convert(schema: type[T], fields: Mapping[str, object]) -> T:
     Raises:
         InvalidParameterError: a field is unknown, missing or out of bounds; the error names it.
     """
+    known = schema.__struct_fields__
+    if schema.__struct_config__.forbid_unknown_fields and (unknown := next(iter(fields.keys() - {*known}), None)):
+        raise _unknown(unknown, known)
+    plain = {name: _plain(name, value, _kinds_of(schema)[name]) for name, value in fields.items() if name in known}
     try:
-        return msgspec.convert(fields, schema, strict=False)
+        return msgspec.convert(plain, schema, strict=False)
     except msgspec.ValidationError as error:
         raise _named(schema, fields, error) from None
 
 
+def _unknown(name: str, known: Sequence[str]) -> InvalidParameterError:
+    # A name may have 25 MB; comparing takes time in proportion to the square of its length.
+    short = name if len(name) <= _REPEATED else f"{name[:_REPEATED]}…"
+    near = difflib.get_close_matches(short.lower(), known, n=1)
+    return InvalidParameterError(short, f"there is no field {short}" + (f"; do you mean {near[0]}?" if near else ""))
+
+
+def _plain(name: str, value: object, kinds: frozenset[object]) -> object:
+    """A value without what people and programs write around it: spaces, a plus, the fraction of a whole number.
+
+    Raises:
+        InvalidParameterError: text stands for a number, and is none.
+    """
+    if isinstance(value, float) and float not in kinds and value.is_integer():
+        return int(value) if int in kinds else value
+    if not isinstance(value, str) or str in kinds or not kinds & {int, float, *_enums(kinds)}:
+        return value
+    text = value.strip()
+    if float in kinds:
+        if not _NUMBER.fullmatch(text):
+            raise InvalidParameterError(name, f"{name} must be a number; got {shown(value)}")
+        return float(text)
+    whole = _WHOLE.fullmatch(text) if int in kinds else None
+    return int(whole[1]) if whole else text
+
+
+def _enums(kinds: frozenset[object]) -> set[object]:
+    return {kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)}
+
+
+@functools.cache
+def _kinds_of(schema: type[msgspec.Struct]) -> dict[str, frozenset[object]]:
+    """The types that each field takes, without what annotations and unions say beside them."""
+
+    def leaves(kind: object) -> Iterator[object]:
+        if get_origin(kind) is Annotated:
+            yield from leaves(get_args(kind)[0])
+        elif get_origin(kind) in {Union, UnionType}:
+            for each in get_args(kind):
+                yield from leaves(each)
+        else:
+            yield kind
+
+    return {field.name: frozenset(leaves(field.type)) for field in msgspec.structs.fields(schema)}
+
+
 def _named(schema: type[T], fields: Mapping[str, object], error: msgspec.ValidationError) -> InvalidParameterError:
     """Msgspec names the field at the end of its message, if at all: `… - at `$.seed``, or "field `seed`"."""
-    reason, _, place = str(error).partition(" - at `$.")
-    known = schema.__struct_fields__
-    name = place.rstrip("`") or next((name for name in reason.split("`") if name in {*known, *fields}), "")
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1)
-        return InvalidParameterError(name, f"there is no field {name}" + (f"; do you mean {near[0]}?" if near else ""))
+    reason, _, place = str(error).rpartition(" - at `$.")
+    reason, name = (reason, place.rstrip("`")) if reason else (place, place.split("`")[1] if "`" in place else "")
+    name = re.split(r"[.\[]", name, maxsplit=1)[0]
     if name not in fields:
         return InvalidParameterError(name, f"{name} is missing")
     if reason.startswith(_NOT_ONE_OF):
@@ -85,7 +139,7 @@ def _named(schema: type[T], fields: Mapping[str, object], error: msgspec.Validat
     else:
         wanted = reason.removeprefix("Expected ").partition(", got")[0]
         wanted = re.sub("`[a-z]+`", lambda kind: _KINDS.get(kind[0], kind[0]), wanted)
-    return InvalidParameterError(name, f"{name} must be {wanted}; got {_repeated(fields[name])}")
+    return InvalidParameterError(name, f"{name} must be {wanted}; got {shown(fields[name])}")
 
 
 def _values_of(schema: type[T], name: str) -> list[str]:
@@ -96,8 +150,13 @@ def _values_of(schema: type[T], name: str) -> list[str]:
     return [str(value) for value in get_args(kind) or kind]
 
 
-def _repeated(value: object) -> str:
+def shown(value: object) -> str:
+    """A wrong value as an error repeats it, cut before it is looked at: it may have 25 MB, or a thousand levels."""
     if isinstance(value, UploadedFile):
         return "a file"
-    said = repr(value)
-    return said if len(said) <= _REPEATED else f"{said[:_REPEATED]}…"
+    if isinstance(value, list | tuple | dict):
+        return "a list" if isinstance(value, list | tuple) else "an object"
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return "a larger number"
+    text = repr(value[: _REPEATED + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _REPEATED else f"{text[:_REPEATED]}…"

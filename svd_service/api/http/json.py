@@ -1,9 +1,15 @@
 """JSON by msgspec: the structs of a dialect's schema are what its routes return."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from flask.json.provider import JSONProvider
+
+#: Values of a body, about. Each takes some 100 bytes, so that 27 MB of `[],[],…` would take 900 MB.
+MAX_VALUES: Final = 100_000
+
+#: What stands before a value. In a prompt they are text; one has 32,000 characters at most.
+_SEPARATORS: Final = (b",", b":", b"[", b"{")
 
 
 class MsgspecJSON(JSONProvider):
@@ -14,7 +20,10 @@ class MsgspecJSON(JSONProvider):
         return msgspec.json.encode(obj).decode()
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
-        """What the JSON text `s` says; raises ValueError where it says nothing."""
+        """What the JSON text `s` says; raises ValueError where it says nothing, or has too many values."""
+        text = s.encode() if isinstance(s, str) else s
+        if sum(map(text.count, _SEPARATORS)) > MAX_VALUES:
+            raise ValueError("JSON of too many values")
         try:
             return msgspec.json.decode(s)
         except RecursionError:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, TypeVar, cast
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from svd_service.api.http import forms
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.parameters import Request
 from svd_service.parameters import OF_THE_VIDEO, TABLE, Parameter, Parameters, VideoParameters
@@ -104,7 +105,7 @@ def list_of(row: Parameter, value: object) -> tuple[Any, ...]:
         return tuple(map(row.kind, names))
     except ValueError:
         choices = ", ".join(map(str, row.kind))  # type: ignore[call-overload]
-        raise InvalidParameterError(row.name, f"{row.name}: any of {choices}; got {value!r}") from None
+        raise InvalidParameterError(row.name, f"{row.name}: any of {choices}; got {forms.shown(value)}") from None
 
 
 def video_request(parameters: Parameters, *, model: str | None) -> Request:

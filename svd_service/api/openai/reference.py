@@ -1,4 +1,4 @@
-"""The picture that a caller refers to: a file of the form, a data URL, or an http(s) URL."""
+"""The image that a caller refers to: a file of the form, a data URL, or an http(s) URL."""
 
 import base64
 import binascii
@@ -11,19 +11,27 @@ from svd_service.api.http.context import jobs
 from svd_service.api.http.forms import UploadedFile
 from svd_service.errors import InvalidParameterError, MissingImageError
 
-#: RFC 2397; the media type is ignored, since the bytes themselves say what they are.
-_DATA_URL: Final = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
+#: A data URL as browsers take it (WHATWG, Fetch): the media type may be missing, and spaces may stand before `base64`.
+#: The type is ignored, since the bytes themselves say what they are.
+_DATA_URL: Final = re.compile(r"\s*data:[^,]{0,1000}?(; *base64 *)?,", re.IGNORECASE)
+
+#: What Base64 in a data URL may have between its letters, and how URLs write its last two (RFC 4648, section 5).
+_WHITESPACE: Final = b" \t\n\f\r"
+_LETTERS: Final = bytes.maketrans(b"-_", b"+/")
+
+#: Characters that are percent-decoded at once: each `%41` would take 70 bytes for a while.
+_DECODED: Final = 1_000_000
 
 FIELD: Final = "input_reference"
 
 
 def read(reference: object) -> BinaryIO:
-    """The bytes of the picture that `reference` stands for.
+    """The bytes of the image that `reference` stands for.
 
     Raises:
         MissingImageError: it is nothing.
         InvalidParameterError: it is nothing that is taken here, or cannot be read.
-        ImageTooLargeError: the picture behind an http(s) URL is too large.
+        ImageTooLargeError: the image behind an http(s) URL is too large.
     """
     if isinstance(reference, UploadedFile):
         return cast(BinaryIO, reference.stream)
@@ -35,24 +43,38 @@ def read(reference: object) -> BinaryIO:
         return io.BytesIO(_fetched(reference))
     if reference:
         raise InvalidParameterError(FIELD, f"{FIELD} must be a file, or an image_url that is a data URL")
-    raise MissingImageError(f"Stable Video Diffusion makes videos of pictures: send one as {FIELD}")
+    raise MissingImageError(f"Stable Video Diffusion makes videos from images: send one as {FIELD}")
 
 
 def _decoded(text: str, *, base64_coded: bool) -> bytes:
-    # Some write the plus and the slash of Base64 as URLs must.
-    content = unquote_to_bytes(text)
+    # Some write the plus and the slash of Base64 as URLs must. A fragment is no part of the data.
+    content = _percent_decoded(text.partition("#")[0])
     if not base64_coded:
         return content
+    letters = content.translate(_LETTERS, _WHITESPACE).rstrip(b"=")
     try:
-        return base64.b64decode(content, validate=True)
+        return base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except binascii.Error:
-        raise InvalidParameterError(FIELD, f"{FIELD}: the data URL is no Base64") from None
+        raise InvalidParameterError(FIELD, f"{FIELD}: the data URL is not valid Base64") from None
+
+
+def _percent_decoded(text: str) -> bytes:
+    if "%" not in text:
+        return text.encode(errors="replace")
+    decoded, at = [], 0
+    while at < len(text):
+        end = at + _DECODED
+        # No escape is cut in two.
+        end -= next((back for back in (1, 2) if text[end - back : end - back + 1] == "%"), 0)
+        decoded.append(unquote_to_bytes(text[at:end].encode(errors="replace")))
+        at = end
+    return b"".join(decoded)
 
 
 def _fetched(url: str) -> bytes:
     settings = jobs().settings
     if not settings.fetch_urls:
-        raise InvalidParameterError(FIELD, f"{FIELD}: URLs are not fetched here; send the picture or a data URL")
+        raise InvalidParameterError(FIELD, f"{FIELD}: URLs are not fetched here; send the image or a data URL")
     # Only where it is used: with TLS it would be a part of the time that this process takes to start.
     from svd_service.api.http.fetch import fetch  # noqa: PLC0415
 

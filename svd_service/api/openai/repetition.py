@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from io import BufferedIOBase
 from typing import Final, cast
 
+import msgspec
 from flask import request
 
 from svd_service.api.http.context import owner, reservations
@@ -36,6 +37,6 @@ def _digest(fields: Mapping[str, object]) -> str:
             said = hashlib.file_digest(cast(BufferedIOBase, value.stream), "sha256").hexdigest()
             value.stream.seek(0)
         else:
-            said = hashlib.sha256(repr(value).encode()).hexdigest()
+            said = hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
         digest.update(f"{name!r} {said}\n".encode())
     return digest.hexdigest()
