@@ -1,0 +1,240 @@
+"""No upload takes a decoder, its memory or its time from others."""
+
+import contextlib
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from svd_service.config import Settings
+from svd_service.errors import BrokenImageError, ImageTooLargeError, RefusedError, UnavailableError
+from svd_service.jobs.images import opening, pool
+from svd_service.jobs.images.decoding import opened
+from svd_service.parameters import Fit
+from tests.unit.jobs.images.image_files import PHOTO, SETTINGS, fitted, orientation, png_chunks, png_of, stored
+from tests.unit.jobs.images.test_metadata import GREY, segments, tiff
+
+SMALL = PHOTO.resize((64, 48))
+
+
+def tiles(count: int, side: int) -> bytes:
+    """A TIFF of tiles of one pixel each."""
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    tags += [(322, 3, 1, 1), (323, 3, 1, 1), (324, 3, count, 1000), (325, 4, 1, 1)]
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return head.ljust(1000, b"\0") + b"\x00\x02" * count
+
+
+def run_length_bmp(size: int) -> bytes:
+    """A BMP whose first row ends again and again."""
+    header = struct.pack("<IiiHHIIiiII", 40, 1000, 1000, 1, 8, 1, size, 0, 0, 256, 0) + bytes(1024)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + size, 0, 0, 14 + len(header)) + header + bytes(size)
+
+
+def hostile() -> Iterator[tuple[str, bytes]]:
+    jpeg, png, gif, webp = (stored(SMALL, kind) for kind in ("jpeg", "png", "gif", "webp"))
+    table = 13 + 3 * 2 ** ((gif[10] & 7) + 1)
+    yield "jpeg of exif", jpeg[:2] + segments(0xE1, b"Exif\0\0AAAAAAAAAA", 400_000) + jpeg[2:]
+    yield "jpeg of empty segments", jpeg[:2] + segments(0xE5, b"", 4_700_000) + jpeg[2:]
+    yield "jpeg of tables", jpeg[:2] + segments(0xDB, bytes(65), 250_000) + jpeg[2:]
+    yield "jpeg of passes", jpeg[:-2] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" * 1_500_000
+    yield "jpeg of nothing", b"\xff\xd8\xff" + bytes(19_000_000)
+    yield "tiff of tiles", tiles(3080 * 3080, 3080)
+    yield "png of chunks", png[:33] + b"\0\0\0\0teXt\0\0\0\0" * 1_600_000 + png[33:]
+    yield "png of pixels' chunks", png[:33] + b"\0\0\0\0IDAT\0\0\0\0" * 1_600_000 + png[33:]
+    yield "gif of comments", gif[:table] + b"!\xfe\1a\0" * 3_800_000 + gif[table:]
+    yield "gif of one comment", gif[:table] + b"!\xfe" + b"\1a" * 9_500_000 + b"\0" + gif[table:]
+    yield "gif of blocks", gif[: table + 11] + b"\1a" * 9_500_000 + b"\0;"
+    yield "webp of chunks", webp + b"????\0\0\0\0" * 2_300_000
+    yield "tiff of tags", b"II*\0\x08\0\0\0\xff\xff" + b"\0\1\4\0\1\0\0\0\1\0\0\0" * 65_535
+    yield "avif of items", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0\0\0\x08free" * 2_000_000
+    yield "heic of items", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x08free" * 2_000_000
+
+
+HOSTILE = dict(hostile())
+
+
+@pytest.mark.parametrize(("name", "data"), HOSTILE.items(), ids=HOSTILE)
+def test_a_hostile_file_is_answered_soon_and_in_little_memory(name: str, data: bytes) -> None:
+    before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(RefusedError):
+        opened(data, 50_000_000).fitted(64, 48, pad=False)
+    assert time.process_time() - before < 1.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 250_000  # kB
+
+
+def test_an_image_that_takes_too_long_is_ended_and_the_next_one_is_read() -> None:
+    with pytest.raises(ImageTooLargeError, match="processor time"):
+        fitted(run_length_bmp(18_000_000))
+    assert fitted(stored(SMALL, "png")).size == (64, 48)
+
+
+def test_address_space_is_limited() -> None:
+    program = """
+from svd_service.jobs.images import limits
+limits.allow(pixels=0, file_bytes=0)
+try:
+    bytearray(400_000_000)
+except MemoryError:
+    limits.lift()
+    bytearray(400_000_000)
+    print("limited")
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "limited\n"
+
+
+def test_a_bomb_in_few_bytes_is_not_unpacked_further_than_its_image() -> None:
+    chunks = png_chunks(stored(SMALL, "png"))
+    data = png_of([chunks[0], (b"IDAT", zlib.compress(bytes(300_000_000))), chunks[-1]])
+    fitted(data)
+    assert fitted(stored(SMALL, "jpeg", exif=orientation(3))).size == (64, 48)
+
+
+# Decoder processes
+
+
+@pytest.fixture
+def decoder() -> pool.Decoder:
+    found = opening._pool_of(SETTINGS)._free.queue[-1]
+    found.start()
+    return found
+
+
+def pid(decoder: pool.Decoder) -> int:
+    assert decoder._process is not None
+    return decoder._process.pid
+
+
+def test_a_decoder_is_used_again(decoder: pool.Decoder) -> None:
+    fitted(stored(SMALL, "png"))
+    first = pid(decoder)
+    fitted(stored(SMALL, "jpeg"))
+    assert pid(decoder) == first
+
+
+def test_an_image_survives_the_end_of_its_decoder(decoder: pool.Decoder) -> None:
+    os.kill(pid(decoder), signal.SIGKILL)
+    with opening.open_image(stored(SMALL, "png"), SETTINGS) as image:
+        os.kill(pid(decoder), signal.SIGKILL)
+        assert image.fitted(32, 24, Fit.CROP).size == (32, 24)
+
+
+@pytest.mark.parametrize(
+    ("signal_", "error"),
+    [(signal.SIGSEGV, BrokenImageError), (signal.SIGKILL, UnavailableError), (signal.SIGPROF, ImageTooLargeError)],
+)
+def test_an_image_whose_decoder_ends_each_time_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals, error: type[Exception]
+) -> None:
+    start = pool.Decoder.start
+
+    def start_and_end(decoder: pool.Decoder) -> Any:
+        channel = start(decoder)
+        os.kill(pid(decoder), signal_)
+        return channel
+
+    monkeypatch.setattr(pool.Decoder, "start", start_and_end)
+    with pytest.raises(error):
+        fitted(stored(SMALL, "png"))
+
+
+def test_a_decoder_has_neither_the_environment_nor_the_files_of_its_parent(decoder: pool.Decoder) -> None:
+    fitted(stored(SMALL, "png"))
+    process = Path("/proc") / str(pid(decoder))
+    assert (process / "environ").read_bytes() == b""
+    assert len(list((process / "fd").iterdir())) <= 8
+
+
+def test_decoders_end_with_their_parent() -> None:
+    program = """
+import sys, time
+from svd_service.config import Settings
+from svd_service.jobs.images import opening
+settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
+with opening.open_image(sys.stdin.buffer.read(), settings) as image:
+    print(image._decoder._process.pid, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(stored(SMALL, "png"))
+        parent.stdin.close()
+        child = Path("/proc") / parent.stdout.readline().decode().strip()
+        assert child.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while child.exists() and (child / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_while_all_decoders_are_busy_an_upload_is_turned_away() -> None:
+    few = pool.Pool(1, 0)
+    try:
+        with few.decoder(), pytest.raises(UnavailableError, match="busy"), few.decoder():
+            pass
+        with few.decoder() as decoder:
+            assert decoder is few._decoders[0]
+    finally:
+        few.close()
+
+
+def test_an_upload_waits_for_a_decoder() -> None:
+    few, order = pool.Pool(1, 1), []
+    try:
+
+        def wait() -> None:
+            with few.decoder():
+                order.append("second")
+
+        with few.decoder():
+            thread = threading.Thread(target=wait)
+            thread.start()
+            time.sleep(0.1)
+            order.append("first")
+        thread.join(20)
+        assert order == ["first", "second"]
+    finally:
+        few.close()
+
+
+def test_nothing_of_an_image_stays_in_its_decoders_files(decoder: pool.Decoder) -> None:
+    fitted(stored(SMALL, "png"))
+    assert (os.fstat(decoder.source.fileno()).st_size, os.fstat(decoder.target.fileno()).st_size) == (0, 0)
+
+
+def test_of_the_largest_images_one_is_decoded_at_a_time(make_settings: Callable[..., Settings]) -> None:
+    large = stored(Image.new("L", (4_200, 4_200)), "png")
+    decoders, done = opening._pool_of(SETTINGS), threading.Event()
+
+    def fit() -> None:
+        fitted(large)
+        done.set()
+
+    with decoders.large:
+        other = threading.Thread(target=fit)
+        other.start()
+        assert not done.wait(0.3)
+        assert fitted(stored(SMALL, "png")).size == (64, 48)
+    other.join(60)
+    assert done.is_set()
+
+
+def test_a_tag_with_too_many_values_is_rejected() -> None:
+    data = bytearray(tiff(GREY))
+    at = data.rindex(struct.pack("<HHI", 273, 4, 1))
+    data[at + 4 : at + 8] = struct.pack("<I", 0x7FFFFFFF)
+    with pytest.raises(ImageTooLargeError, match="strips"):
+        fitted(bytes(data))
