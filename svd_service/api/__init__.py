@@ -9,8 +9,8 @@ from svd_service import bootstrap
 from svd_service.api.events.hub import Hub
 from svd_service.api.http import auth, errors, origins
 from svd_service.api.http.json import MsgspecJSON
-from svd_service.api.http.paths import RootPath
 from svd_service.api.http.multipart import Request
+from svd_service.api.http.paths import RootPath
 from svd_service.api.http.request_ids import Trail
 from svd_service.api.native import access
 from svd_service.api.native import routes as native

@@ -10,7 +10,7 @@ from typing import IO, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 import flask
-from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.datastructures import FileStorage, Headers, MultiDict
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData, State
@@ -52,8 +52,7 @@ class FormParser(FormDataParser):
         files: MultiDict[str, FileStorage] = MultiDict()
         try:
             for part in self._parts(stream, boundary.encode("ascii"), content_length):
-                if part.name:
-                    part.add_to(form, files)
+                part.add_to(form, files)
         except ValueError as error:
             raise BadRequest("the form is damaged or cut off") from error
         return stream, self.cls(form), self.cls(files)
@@ -105,20 +104,20 @@ class _Part:
         self.may_be_large = self._is_file or is_image
 
     def add_to(self, form: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
-        """Hand it on, complete."""
+        """Hand it on, complete, if its field has a name."""
         empty = self.content.tell() == 0
         self.content.seek(0)
-        if not self._is_file:
+        if self.name and not self._is_file:
             text = self.content.read()
-            if self.may_be_large and not _is_text(text):
-                self.content.seek(0)
-                self._is_file = True
-            else:
-                self.content.close()
+            self.content.seek(0)
+            self._is_file = self.may_be_large and not _is_text(text)
+            if not self._is_file:
                 form.add(self.name, text.decode(errors="replace"))
         # A browser sends a file field that was left empty, without a name.
-        if self._is_file and (not empty or self._file_name):
+        if self.name and self._is_file and (not empty or self._file_name):
             files.add(self.name, FileStorage(self.content, self._file_name or "", self.name, headers=self._headers))
+        else:
+            self.content.close()
 
 
 def _is_text(content: bytes) -> bool:
@@ -130,8 +129,15 @@ def _is_text(content: bytes) -> bool:
     return True
 
 
+class _Decoder(MultipartDecoder):
+    """One that takes headers in any encoding."""
+
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        return super()._parse_headers(data.decode(errors="replace").encode())
+
+
 def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
-    decoder = MultipartDecoder(boundary, max_parts=MAX_PARTS)
+    decoder = _Decoder(boundary, max_parts=MAX_PARTS)
     while True:
         chunk = stream.read(_CHUNK)
         decoder.receive_data(chunk or None)

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from svd_service.api.http.context import jobs
 from svd_service.api.http.forms import UploadedFile
-from svd_service.errors import InvalidParameterError, MissingImageError
+from svd_service.errors import ImageTooLargeError, InvalidParameterError, MissingImageError
 
 #: A data URL as browsers take it (WHATWG, Fetch): the media type may be missing, and spaces may stand before `base64`.
 #: The type is ignored, since the bytes themselves say what they are.
@@ -19,8 +19,8 @@ _DATA_URL: Final = re.compile(r"\s*data:[^,]{0,1000}?(; *base64 *)?,", re.IGNORE
 _WHITESPACE: Final = b" \t\n\f\r"
 _LETTERS: Final = bytes.maketrans(b"-_", b"+/")
 
-#: Characters that are percent-decoded at once: each `%41` would take 70 bytes for a while.
-_DECODED: Final = 1_000_000
+#: Percent escapes of a data URL. Each takes 0.3 µs and for a while 70 bytes; Base64 needs next to none.
+_MAX_ESCAPES: Final = 1_000_000
 
 FIELD: Final = "input_reference"
 
@@ -59,16 +59,11 @@ def _decoded(text: str, *, base64_coded: bool) -> bytes:
 
 
 def _percent_decoded(text: str) -> bytes:
-    if "%" not in text:
-        return text.encode(errors="replace")
-    decoded, at = [], 0
-    while at < len(text):
-        end = at + _DECODED
-        # No escape is cut in two.
-        end -= next((back for back in (1, 2) if text[end - back : end - back + 1] == "%"), 0)
-        decoded.append(unquote_to_bytes(text[at:end].encode(errors="replace")))
-        at = end
-    return b"".join(decoded)
+    escapes = text.count("%")
+    if escapes > _MAX_ESCAPES:
+        raise ImageTooLargeError(f"the data URL has more than {_MAX_ESCAPES:,} percent escapes; use Base64 instead")
+    content = text.encode(errors="replace")
+    return unquote_to_bytes(content) if escapes else content
 
 
 def _fetched(url: str) -> bytes:

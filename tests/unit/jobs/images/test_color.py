@@ -1,5 +1,8 @@
 """A image of any mode and any color profile comes out as opaque sRGB that looks as it was meant to."""
 
+import struct
+import zlib
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -149,3 +152,119 @@ def test_a_image_that_says_srgb_keeps_its_colors() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = stored(Image.new("RGB", (64, 48), (200, 30, 90)), "png", icc_profile=profile)
     assert is_about(pixel(fitted(data)), (200, 30, 90), 1)
+
+
+# Color spaces that a file names without a profile
+
+COLOR = (180, 120, 90)
+P3 = (190, 117, 84)
+
+
+def png_in(*chunks: tuple[bytes, bytes], color: tuple[int, int, int] = COLOR) -> bytes:
+    header, *rest = png_chunks(stored(Image.new("RGB", (64, 48), color), "png"))
+    return png_of([header, *chunks, *rest])
+
+
+def cicp(primaries: int, transfer: int, matrix: int = 0, full: int = 1) -> tuple[bytes, bytes]:
+    return b"cICP", bytes((primaries, transfer, matrix, full))
+
+
+def chrm(*points: float) -> tuple[bytes, bytes]:
+    return b"cHRM", struct.pack(">8I", *(round(point * 100_000) for point in points))
+
+
+def gama(exponent: float) -> tuple[bytes, bytes]:
+    return b"gAMA", struct.pack(">I", round(exponent * 100_000))
+
+
+def iccp(profile: bytes) -> tuple[bytes, bytes]:
+    return b"iCCP", b"p\0\0" + zlib.compress(profile)
+
+
+SRGB_POINTS = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+P3_POINTS = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "wanted"),
+    [
+        ([cicp(12, 13)], P3),
+        ([cicp(1, 13)], COLOR),
+        ([cicp(2, 2)], COLOR),
+        ([cicp(9, 13)], (209, 110, 83)),
+        ([chrm(*P3_POINTS), gama(1 / 2.2)], P3),
+        ([chrm(*P3_POINTS)], P3),
+        ([chrm(*SRGB_POINTS), gama(1 / 2.2)], COLOR),
+        ([gama(1 / 2.2)], COLOR),
+        ([gama(1 / 1.8)], (193, 139, 109)),
+    ],
+)
+def test_the_color_space_that_chunks_of_a_png_name_is_applied(
+    chunks: list[tuple[bytes, bytes]], wanted: tuple[int, int, int]
+) -> None:
+    assert is_about(pixel(fitted(png_in(*chunks))), wanted, 5)
+
+
+def test_linear_levels_become_srgb() -> None:
+    assert is_about(pixel(fitted(png_in(gama(1.0), color=(116, 48, 26)))), COLOR, 3)
+    grey = png_chunks(stored(Image.new("L", (64, 48), 55), "png"))
+    assert is_about(pixel(fitted(png_of([grey[0], gama(1.0), *grey[1:]]))), (128, 128, 128), 2)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "wanted"),
+    [
+        ([cicp(1, 13), iccp(rgb_profile(DISPLAY_P3))], COLOR),
+        ([iccp(rgb_profile(DISPLAY_P3)), (b"sRGB", b"\0"), gama(1.0)], P3),
+        ([(b"sRGB", b"\0"), gama(1.0), chrm(*P3_POINTS)], COLOR),
+        ([iccp(b"junk"), (b"sRGB", b"\0")], COLOR),
+        ([iccp(b"junk"), chrm(*P3_POINTS)], P3),
+        ([cicp(12, 13, matrix=1), (b"sRGB", b"\0")], COLOR),  # PNG has no YUV
+        ([cicp(99, 13), chrm(*P3_POINTS)], P3),
+        ([gama(0.0)], COLOR),
+        ([chrm(*[0.3] * 8)], COLOR),
+        ([chrm(*[0.0] * 8), gama(0.00001)], COLOR),
+    ],
+)
+def test_the_best_of_several_color_spaces_of_a_png_is_applied(
+    chunks: list[tuple[bytes, bytes]], wanted: tuple[int, int, int]
+) -> None:
+    assert is_about(pixel(fitted(png_in(*chunks))), wanted, 5)
+
+
+def encoded_pq(luminance: float) -> int:
+    powered: float = (luminance / 10_000) ** 0.1593017578125
+    level: float = ((0.8359375 + 18.8515625 * powered) / (1 + 18.6875 * powered)) ** 78.84375
+    return round(255 * level)
+
+
+@pytest.mark.parametrize(("luminance", "wanted"), [(0, 0), (203 * 0.2140, 127), (203 * 0.0331, 51)])
+def test_levels_of_hdr_that_sdr_has_too_keep_their_look(luminance: float, wanted: int) -> None:
+    code = encoded_pq(luminance)
+    assert is_about(pixel(fitted(png_in(cicp(9, 16), color=(code, code, code)))), (wanted,) * 3, 5)
+
+
+def test_highlights_of_hdr_stay_apart() -> None:
+    levels = [encoded_pq(luminance) for luminance in (203, 400, 1_000)]
+    seen = [pixel(fitted(png_in(cicp(9, 16), color=(code, code, code))))[0] for code in levels]
+    assert 235 < seen[0] < seen[1] <= seen[2] <= 255
+
+
+def test_hlg_is_mapped_to_sdr() -> None:
+    # White of HLG's SDR part is at 75 % (ITU-R BT.2408).
+    white, half = (pixel(fitted(png_in(cicp(9, 18), color=(code,) * 3)))[0] for code in (191, 96))
+    assert 235 < white < 255
+    assert 90 < half < 140
+
+
+def test_levels_from_16_to_235_are_stretched() -> None:
+    low, high = (pixel(fitted(png_in(cicp(1, 13, full=0), color=(code,) * 3)))[0] for code in (16, 235))
+    assert (low, high) == (0, 255)
+
+
+def test_coded_colors_of_an_avif_are_applied() -> None:
+    data = stored(Image.new("RGB", (64, 48), COLOR), "avif")
+    srgb, p3 = b"colrnclx\0\x01\0\x0d", b"colrnclx\0\x0c\0\x0d"
+    assert srgb in data
+    assert is_about(pixel(fitted(data)), COLOR, 4)
+    assert is_about(pixel(fitted(data.replace(srgb, p3))), P3, 5)

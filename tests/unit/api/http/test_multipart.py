@@ -1,0 +1,246 @@
+"""Forms and JSON as clients really write them, and as nobody should."""
+
+import base64
+import io
+import json
+import resource
+import time
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from svd_service.bootstrap import UseCases
+from tests.unit.jobs.images.image_files import stored
+
+BOUNDARY = "----Boundary7"
+PNG = stored(Image.frombytes("RGB", (8, 8), bytes(range(192))), "png")
+
+
+def part(disposition: str | bytes, content: bytes, *headers: str) -> bytes:
+    name = disposition if isinstance(disposition, bytes) else disposition.encode()
+    lines = [b"Content-Disposition: form-data; " + name, *(header.encode() for header in headers)]
+    return f"--{BOUNDARY}\r\n".encode() + b"\r\n".join(lines) + b"\r\n\r\n" + content + b"\r\n"
+
+
+def send(http: FlaskClient, *parts: bytes, path: str = "/generate") -> TestResponse:
+    body = b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+    return http.post(path, data=body, content_type=f"multipart/form-data; boundary={BOUNDARY}")
+
+
+IMAGE = part('name="image"; filename="a.png"', PNG)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        'filename="cat.png"',
+        "filename=cat.png",
+        "filename=\"\"; filename*=UTF-8''%e2%82%ac%20rates.png",
+        "filename*=UTF-8''na%C3%AFve.png",
+        "filename*=iso-8859-1''caf%E9.png",
+        "filename*=unknown''%ff",
+        'filename="\N{CAT FACE}\N{HEART WITH RIBBON}.png"',
+        'filename="café.png"'.encode("latin-1"),
+        'filename="猫.png"'.encode("shift_jis"),
+        'filename="a\\"b;c=d.png"',
+        'filename="../../../etc/passwd"',
+        'filename="' + "x" * 5_000 + '.png"',
+        'filename=""',
+    ],
+)
+def test_an_image_is_taken_whatever_its_file_is_called(http: FlaskClient, file: str | bytes) -> None:
+    name = file if isinstance(file, bytes) else file.encode()
+    found = send(http, part(b'name="image"; ' + name, PNG, "Content-Type: image/png"))
+    assert found.status_code == 202, found.text
+
+
+@pytest.mark.parametrize("headers", [(), ("Content-Type: image/png",), ("Content-Type: application/octet-stream",)])
+def test_an_image_is_taken_without_a_file_name(http: FlaskClient, headers: tuple[str, ...]) -> None:
+    assert send(http, part('name="image"', PNG, *headers)).status_code == 202
+    for field in ("input_reference", "image_reference"):
+        found = send(http, part(f'name="{field}"', PNG, *headers), part('name="prompt"', b"x"), path="/v1/videos")
+        assert found.status_code == 200, found.text
+
+
+def test_parts_without_a_name_are_passed_over(http: FlaskClient) -> None:
+    assert send(http, part('filename="a.png"', b"x"), part("", b"y"), IMAGE).status_code == 202
+
+
+def test_a_file_field_that_was_left_empty_is_no_image(http: FlaskClient) -> None:
+    found = send(http, part('name="image"; filename=""', b"", "Content-Type: application/octet-stream"))
+    assert (found.status_code, found.get_json()["error"]["code"]) == (400, "missing_image")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        IMAGE,
+        IMAGE[:-40],
+        b"",
+        b"\r\n" * 10,
+        f"--{BOUNDARY}\r\nX: y\r\n\r\nz\r\n--{BOUNDARY}--".encode(),
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode() + b"\xff\xfe",
+    ],
+)
+@pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
+def test_a_damaged_form_is_an_error_of_the_caller(http: FlaskClient, body: bytes, path: str) -> None:
+    found = http.post(path, data=body, content_type=f"multipart/form-data; boundary={BOUNDARY}")
+    assert found.status_code == 400
+    assert found.is_json
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=é", "text/plain", ""])
+def test_a_body_that_is_no_form_is_an_error_of_the_caller(http: FlaskClient, content_type: str) -> None:
+    assert http.post("/generate", data=IMAGE, headers={"Content-Type": content_type}).status_code == 400
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [part(f'name="a{number}"', b"x") for number in range(200)],
+        [part('name="prompt"', b"x" * 500_000)],
+        [part(f'name="a{number}"', b"x" * 10_000) for number in range(50)],
+        [part('name="a"', b"x", "X-Long: " + "y" * 300_000)],
+        [part(f'name="{"n" * 300_000}"', b"x")],
+        [b"preamble " * 50_000],
+    ],
+    ids=["parts", "field", "fields", "header", "name", "preamble"],
+)
+@pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
+def test_what_is_no_image_may_not_be_large(http: FlaskClient, parts: list[bytes], path: str) -> None:
+    field = "input_reference" if path.startswith("/v1") else "image"
+    found = send(http, *parts, IMAGE.replace(b"image", field.encode()), path=path)
+    assert (found.status_code, found.is_json) == (413, True)
+
+
+def costly() -> dict[str, tuple[bytes, str]]:
+    return {
+        "name": (b'{"' + b"n" * 25_000_000 + b'": 1}', "application/json"),
+        "backquotes": (b'{"' + b"`" * 25_000_000 + b'": 1}', "application/json"),
+        "value": (b'{"seed": "' + b"7" * 25_000_000 + b'"}', "application/json"),
+        "number": (b'{"seed": ' + b"7" * 25_000_000 + b"}", "application/json"),
+        "choice": (b'{"fit": "' + b"`" * 25_000_000 + b'"}', "application/json"),
+        "formats": (b'{"formats": "' + b"," * 25_000_000 + b'"}', "application/json"),
+        "lists": (b'{"a": [' + b"[]," * 8_000_000 + b"[]]}", "application/json"),
+        "keys": (b"{" + b",".join(b'"k%d":0' % number for number in range(2_000_000)) + b"}", "application/json"),
+        "levels": (b'{"seed":' * 2_000_000 + b"1" + b"}" * 2_000_000, "application/json"),
+        "800 levels": (b'{"seed":' + b"[" * 800 + b"]" * 800 + b"}", "application/json"),
+        "image in levels": (b'{"input_reference":' + b"[" * 800 + b"]" * 800 + b"}", "application/json"),
+        "percent": (b'{"input_reference":"data:,' + b"%41" * 8_000_000 + b'"}', "application/json"),
+        "fields": (b"a&" * 10_000_000, "application/x-www-form-urlencoded"),
+        "one field": (b"a=" + b"%41" * 6_000_000, "application/x-www-form-urlencoded"),
+        "few fields": (b"a=1&" * 50_000, "application/x-www-form-urlencoded"),
+    }
+
+
+@pytest.mark.parametrize("case", costly())
+@pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
+def test_a_costly_body_is_answered_soon_and_briefly(http: FlaskClient, case: str, path: str) -> None:
+    body, content_type = costly()[case]
+    before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = http.post(path, data=body, content_type=content_type)
+    assert time.process_time() - before < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
+    assert (found.status_code in {400, 413, 415, 422}, found.is_json) == (True, True), found.text[:300]
+    assert len(found.data) < 1_000
+
+
+def test_a_deep_image_reference_is_digested(http: FlaskClient) -> None:
+    body = '{"input_reference":' + '{"image_url":' * 700 + '"x"' + "}" * 700 + "}"
+    headers = {"X-Stainless-Retry-Count": "0", "Content-Type": "application/json"}
+    assert http.post("/v1/videos", data=body, headers=headers).status_code in {400, 422}
+
+
+def test_an_unknown_field_is_named_briefly(http: FlaskClient) -> None:
+    found = http.post("/v1/videos", json={"n" * 1_000: 1})
+    assert found.status_code == 422
+    assert len(found.get_json()["error"]["message"]) < 100
+    assert len(found.get_json()["error"]["param"]) < 100
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("text", ["7", "+7", " 7 ", "7.0", "7.", "\t7\n", "007"])
+def test_a_whole_number_may_be_written_in_many_ways(http: FlaskClient, jobs: UseCases, text: str) -> None:
+    found = send(http, IMAGE, part('name="seed"', text.encode()))
+    assert found.status_code == 202, found.text
+    assert jobs.queries.find(found.get_json()["task_id"]).parameters.seed == 7
+
+
+@pytest.mark.parametrize("text", ["7.5", "0x7", "７", "7,0", "+-7", "", "seven", "nan", "7" * 30])
+def test_what_is_no_whole_number_is_none(http: FlaskClient, text: str) -> None:
+    assert send(http, IMAGE, part('name="seed"', text.encode())).status_code == (422 if text else 202)
+
+
+@pytest.mark.parametrize("text", ["0.5", "+0.5", ".5", " 5e-1 ", "5E-1"])
+def test_a_number_may_be_written_in_many_ways(http: FlaskClient, jobs: UseCases, text: str) -> None:
+    found = send(http, IMAGE, part('name="noise_aug_strength"', text.encode()))
+    assert jobs.queries.find(found.get_json()["task_id"]).parameters.noise_aug_strength == 0.5
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "0,5", "1_0", "0.5.5"])
+def test_what_is_no_number_is_none(http: FlaskClient, text: str) -> None:
+    assert send(http, IMAGE, part('name="noise_aug_strength"', text.encode())).status_code == 422
+
+
+def test_choices_may_have_spaces_around_them_and_queries_a_plus(http: FlaskClient) -> None:
+    assert send(http, IMAGE, part('name="fit"', b" pad ")).status_code == 202
+    assert http.get("/jobs?limit=+7&order=asc").status_code == 200
+
+
+@pytest.mark.parametrize(("value", "status"), [(7.0, 200), (7.5, 422), (True, 422), ("+7", 200), (1e300, 422)])
+def test_numbers_of_json(http: FlaskClient, value: object, status: int) -> None:
+    body = {"input_reference": {"image_url": DATA_URL}, "seed": value}
+    assert http.post("/v1/videos", json=body).status_code == status
+
+
+# Data URLs
+
+BASE64 = base64.b64encode(PNG).decode()
+DATA_URL = f"data:image/png;base64,{BASE64}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        DATA_URL,
+        f"data:;base64,{BASE64}",
+        f"DATA:image/PNG;BASE64,{BASE64}",
+        f"data:image/png; base64,{BASE64}",
+        f"data:image/png;charset=utf-8;name=cat.png;base64,{BASE64}",
+        f"  {DATA_URL}\n",
+        f"data:image/png;base64,{BASE64.rstrip('=')}",
+        "data:image/png;base64," + "\r\n".join(BASE64[at : at + 20] for at in range(0, len(BASE64), 20)),
+        "data:image/png;base64," + " ".join(BASE64),
+        f"data:image/png;base64,{quote(BASE64)}",
+        "data:image/png;base64," + "".join(f"%{ord(letter):02x}" for letter in BASE64),
+        "data:image/png;base64," + BASE64.replace("+", "-").replace("/", "_"),
+        f"{DATA_URL}#fragment",
+        f"data:image/png,{quote(PNG)}",
+        f"data:,{quote(PNG)}",
+    ],
+)
+def test_a_data_url_is_read_as_browsers_do(http: FlaskClient, url: str) -> None:
+    found = http.post("/v1/videos", json={"input_reference": {"image_url": url}})
+    assert found.status_code == 200, found.text
+    assert http.post("/v1/videos", data={"input_reference[image_url]": url}).status_code == 200
+
+
+@pytest.mark.parametrize("data", ["A", "AAAAA", "AA=A", "AA!A", "é"])
+def test_bad_base64_is_an_error_of_the_caller(http: FlaskClient, data: str) -> None:
+    found = http.post("/v1/videos", json={"input_reference": {"image_url": f"data:image/png;base64,{data}"}})
+    assert (found.status_code, found.get_json()["error"]["param"]) == (422, "input_reference")
+
+
+def test_a_long_percent_encoded_image_is_whole(http: FlaskClient) -> None:
+    noise = io.BytesIO(PNG + bytes(range(256)) * 3_000)  # what stands behind a PNG is no part of it
+    url = "data:," + quote(noise.getvalue())
+    body = json.dumps({"input_reference": url})
+    assert http.post("/v1/videos", data=body, content_type="application/json").status_code == 200
