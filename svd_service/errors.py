@@ -27,6 +27,7 @@ JobError
 ├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
 ├── StaleAttemptError           this attempt is no longer the job's (or its webhook's); all it writes is refused
 └── UnavailableError            the ledger or the artifacts cannot be reached
+    └── WriteRefusedError       Redis takes no writes; nothing was changed
 """
 
 
@@ -207,6 +208,10 @@ class UnavailableError(JobError):
     """The ledger or the artifacts cannot be reached right now; nothing is known to be lost."""
 
     code = "unavailable"
+
+
+class WriteRefusedError(UnavailableError):
+    """Redis answers, but takes no writes now (its memory or its disk is full, it is a replica): nothing was changed."""
 
 
 class InvalidOutputError(JobError):

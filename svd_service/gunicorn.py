@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gunicorn import glogging
 
-from svd_service.config import settings
+from svd_service.config import ConfigurationError, settings
 from svd_service.server.pacing import Limits
 from svd_service.server.worker import BufferingWorker
 from svd_service.telemetry import logs
@@ -113,11 +113,16 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Log who may use a service without keys."""
+    """Check what is in Redis, and log who may use a service without keys."""
     # As below: nothing of the application is loaded in the parent before its time.
     from svd_service import bootstrap  # noqa: PLC0415
-    from svd_service.ledger import api_keys  # noqa: PLC0415
+    from svd_service.ledger import api_keys, check  # noqa: PLC0415
 
+    try:
+        check.require_layout(_settings)
+    except ConfigurationError as error:
+        raise SystemExit(f"svd-service: {error}") from None
+    check.check_at_start(_settings)
     if warning := api_keys.start_warning(bootstrap.keyring(_settings), _settings):
         server.log.warning(warning)
 

@@ -69,6 +69,16 @@ def doctor() -> None:
     raise typer.Exit(checks.run(Console()))
 
 
+@app.command("check-ledger")
+def check_ledger() -> None:
+    """Check the jobs in Redis, repair what is damaged, and name what needs a person."""
+    try:
+        from svd_service.cli import ledger as checks  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        _missing(error, "api")
+    raise typer.Exit(checks.run())
+
+
 @app.command()
 def exporter() -> None:
     """Serve the workers' metrics to Prometheus."""

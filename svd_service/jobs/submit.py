@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
-from svd_service.errors import QueueFullError, RefusedError, UnavailableError, UnknownJobError
+from svd_service.errors import QueueFullError, RefusedError, UnavailableError, UnknownJobError, WriteRefusedError
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job
@@ -140,6 +140,9 @@ class Submit:
         self._artifacts.put(draft.input, draft.image)
         try:
             accepted = self._ledger.jobs.submit(self._submission(draft, cached))
+        except WriteRefusedError:
+            self._clean_up(draft, cached)
+            raise
         except UnavailableError:
             # The job may have been accepted, and need its image. Otherwise the sweep for orphans deletes it.
             logs.add(job_id=draft.job_id)

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -75,6 +76,16 @@ def require_schema(client: "redis.Redis", settings: Settings) -> None:
             f"the ledger in Redis has layout {found}; this release reads up to {SCHEMA}. Start the release that wrote "
             f"it, or set SVD_NAMESPACE to begin an empty ledger"
         )
+
+
+def require_layout(settings: Settings) -> None:
+    """Refuse to start on a ledger that a newer release has written, as far as Redis can be reached.
+
+    Raises:
+        ConfigurationError: it is one.
+    """
+    with suppress(UnavailableError), connect(settings) as client:
+        require_schema(client, settings)
 
 
 def check(client: "redis.Redis", settings: Settings) -> Findings:

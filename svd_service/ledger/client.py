@@ -9,24 +9,31 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from svd_service.config import Settings
-from svd_service.errors import UnavailableError
+from svd_service.errors import UnavailableError, WriteRefusedError
 
 # BusyLoadingError (Redis reads its append-only file) is a ConnectionError; so is a refused or lost connection.
-_AWAY: Final = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
+_AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
 
-# It answers, but takes no writes: its memory or its disk is full, a long script runs, or its replicas are gone.
-# In a transaction, redis-py puts the command before the error; EXECABORT tells only that there was one.
-_REFUSING: Final = re.compile(r"(^|caused error: )(OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|EXECABORT) ")
+# It answers, but takes no writes: its memory or its disk is full, it is a replica, or its own replicas are gone. In a
+# transaction, redis-py puts the command before the error.
+_NO_WRITES: Final = (redis.OutOfMemoryError, redis.ReadOnlyError)
+_REFUSING: Final = re.compile(r"(^|caused error: )(OOM|MISCONF|NOREPLICAS) ")
+
+# A long script runs, or a replica waits for its master. EXECABORT tells only that there was such an error.
+_BUSY: Final = re.compile(r"(^|caused error: )(BUSY|MASTERDOWN|EXECABORT) ")
 
 
 class reachable:  # noqa: N801  (a context manager, used as a statement)
-    """Turns Redis' connection errors into `UnavailableError`."""
+    """Turns Redis' connection errors into `UnavailableError`, and refused writes into `WriteRefusedError`."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _AWAY) or (isinstance(error, redis.ResponseError) and _REFUSING.search(str(error))):
+        message = str(error) if isinstance(error, redis.ResponseError) else ""
+        if isinstance(error, _NO_WRITES) or _REFUSING.search(message):
+            raise WriteRefusedError(f"Redis takes no writes: {error}") from error
+        if isinstance(error, _AWAY) or _BUSY.search(message):
             raise UnavailableError(f"Redis cannot be reached: {error}") from error
 
 

@@ -28,7 +28,7 @@ UNKNOWN_RETRY_AFTER: Final = 30
 LONGEST_RETRY_AFTER: Final = 3_600
 
 #: Jobs that one script reads, so that a long page does not hold up Redis.
-FIND_BATCH: Final = 20
+FIND_BATCH: Final = 50
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from svd_service.broker.dropped import DROPPED
 from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome
+from svd_service.ledger.check import check_at_start
 from svd_service.telemetry import logs
 from svd_service.worker.process import INSTANCE, is_gone
 from svd_service.worker.revocation import revocations
@@ -72,6 +73,7 @@ class MaintenanceStep(bootsteps.StartStopStep):
         """Begin, or begin anew after the connection was lost."""
         if self._maintenance is None:
             self._maintenance = Maintenance(bootstrap.worker(settings()))
+            check_at_start(settings())
         # Celery itself looks every 5 s for the jobs of processes that died: as long as they are to wait in all.
         for work in (self._maintenance.round, parent.pool.maintain_pool):
             self._timers.append(parent.timer.call_repeatedly(ROUND, work))

@@ -20,6 +20,7 @@ from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Holder
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import celery_queue, queue_of
+from svd_service.ledger.check import require_layout
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.retry import Retry
 from svd_service.telemetry import logs, tracing
@@ -209,6 +210,7 @@ def _introduce(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     instance.quiet = settings().log_format == "json"
     try:
         tracing.require(settings())
+        require_layout(settings())
         model = Model.of(settings())
     except ConfigurationError as error:
         raise SystemExit(f"svd-service worker: {error}") from None

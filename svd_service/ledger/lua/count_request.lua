@@ -3,6 +3,7 @@
 -- Arguments: caller, limit (requests in a window), window (seconds).
 -- Answers '0' when it is within the limit, else the seconds after which the next one will be.
 -- include: base
+-- flags: allow-oom
 local limit, window = args.limit, args.window
 local number = math.floor(now / window)
 local passed = now / window - number

@@ -355,6 +355,25 @@ def test_a_full_store_is_503_and_makes_no_job(http, jobs, photo, monkeypatch):
     assert jobs.ledger.stats.figures().created == 0
 
 
+def test_a_redis_with_full_memory_refuses_submissions_and_nothing_is_left_of_them(
+    http, submit, photo, data_dir, redis_client
+):
+    job_id = submit()
+    before = stored(data_dir)
+    redis_client.config_set("maxmemory", "1mb")
+    try:
+        answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})
+        assert (answer.status_code, answer.json["error"]["code"]) == (503, "unavailable")
+        assert answer.headers["Retry-After"]
+        assert stored(data_dir) == before
+        assert http.get(f"/status/{job_id}").status_code == 200
+        assert http.delete(f"/jobs/{job_id}").json["status"] == "cancelled"
+        http.delete(f"/jobs/{job_id}")
+        assert http.get(f"/status/{job_id}").status_code == 404
+    finally:
+        redis_client.config_set("maxmemory", "0")
+
+
 def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, submit, monkeypatch):
     from svd_service.errors import UnavailableError
 

@@ -1,12 +1,15 @@
 """Damaged records, sets and keys: every script still ends, and other jobs run."""
 
+import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from svd_service.cli.ledger import run as run_check
 from svd_service.config import ConfigurationError
 from svd_service.errors import StaleAttemptError, UnknownJobError
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, State
@@ -202,3 +205,47 @@ def test_a_layout_of_a_newer_release_is_refused(redis_client, settings):
     redis_client.set("svd:schema", SCHEMA + 1)
     with pytest.raises(ConfigurationError, match=f"layout {SCHEMA + 1}"):
         require_schema(redis_client, settings)
+
+
+def test_a_ledger_of_the_release_before_is_read_as_it_is(redis_client, settings):
+    """`layout_1.json` is what commit 0fdfff4 left in a Redis."""
+    for key, value in json.loads((Path(__file__).parent / "layout_1.json").read_text()).items():
+        if isinstance(value, dict):
+            redis_client.hset(key, mapping=value)
+        elif isinstance(value, list):
+            redis_client.zadd(key, dict(value))
+        else:
+            redis_client.set(key, value)
+    require_schema(redis_client, settings)
+    assert check(redis_client, settings).repaired == []
+    ledger = open_ledger(redis_client, settings)
+    states = {job.id: job.state for job in ledger.jobs.page("me").jobs}
+    assert states == {
+        "waiting": State.QUEUED,
+        "enqueued": State.QUEUED,
+        "cancelled": State.CANCELLED,
+        "failed": State.FAILED,
+        "finished": State.FINISHED,
+        "started": State.STARTED,
+    }
+    ledger.workers.heartbeat(WORKER)
+    redis_client.zadd("svd:leases", {"started": 1})
+    assert ledger.maintenance.reap().lost == ["started"]
+    assert all(finishes(ledger, job_id) for job_id in ("waiting", "enqueued", "started"))
+    assert redis_client.hgetall("svd:loads") == redis_client.hgetall("svd:queued_of") == {}
+
+
+def test_the_check_on_demand_prints_what_it_found(redis_client, redis_url, monkeypatch, make_settings, capsys):
+    monkeypatch.setattr("svd_service.cli.ledger.settings", lambda: make_settings(REDIS_URL=redis_url))
+    assert run_check() == 0
+    assert capsys.readouterr().out == "The ledger is in order.\n"
+    redis_client.set("svd:leases", "garbage")
+    redis_client.set("svd:keys", "garbage")
+    assert run_check() == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "repaired: svd:leases was a string; deleted",
+        "problem: svd:keys is a string; restore it from a backup, or delete it",
+    ]
+    redis_client.set("svd:schema", SCHEMA + 1)
+    assert run_check() == 1
+    assert "this release reads up to" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from svd_service.errors import (
     StaleAttemptError,
     UnavailableError,
     UnknownJobError,
+    WriteRefusedError,
 )
 from svd_service.jobs.job import MOVES, AttemptOutcome, Failure, Holder, Phase, Progress, State
 from svd_service.ledger import Ledger, open_ledger
@@ -610,6 +611,46 @@ def test_a_redis_that_takes_no_writes_is_unavailable_too(ledger, redis_client):
             submit(ledger, "b")
     finally:
         redis_client.config_set("maxmemory", "0")
+
+
+@pytest.fixture
+def full_memory(client):
+    """Fills Redis: nothing that needs memory is written any more."""
+
+    def fill() -> None:
+        client.config_set("maxmemory", "1mb")
+
+    yield fill
+    client.config_set("maxmemory", "0")
+
+
+def test_with_full_memory_jobs_end_and_memory_is_freed_and_only_submissions_are_refused(ledger, client, full_memory):
+    ready(ledger, "w/0")
+    claims = {}
+    for outcome in AttemptOutcome:
+        submit(ledger, outcome, owner="me", webhook="https://example.com/")
+        claims[outcome] = ledger.attempts.claim(outcome, HOLDER)
+    for job_id in ("queued", "cancelled-now", "forgotten"):
+        submit(ledger, job_id, owner="me")
+    full_memory()
+    with pytest.raises(WriteRefusedError):
+        submit(ledger, "refused")
+    ready(ledger, "w/0")
+    for outcome, claim in claims.items():
+        ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, 4))
+        if outcome is AttemptOutcome.FINISHED:
+            finish(ledger, claim)
+        else:
+            ledger.attempts.end_attempt(claim, outcome, Failure("x", "y"))
+    assert ledger.jobs.cancel("cancelled-now") is State.CANCELLED
+    assert ledger.jobs.forget("forgotten", insist=True)
+    ledger.maintenance.reap()
+    assert ledger.maintenance.dispatch() != {}
+    assert ledger.attempts.claim("queued", HOLDER)
+    ledger.estimates.estimate([ledger.jobs.find("queued")])
+    ledger.rate_limit.count("me", 10)
+    assert ledger.stats.figures().created == len(AttemptOutcome) + 3
+    ledger.workers.leave("w/0")
 
 
 def test_the_moves_end_where_a_job_ends():

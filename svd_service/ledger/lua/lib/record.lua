@@ -2,21 +2,17 @@
 -- include: base, routes
 
 local STATES = { queued = true, started = true, finished = true, failed = true, cancelled = true, expired = true }
-local REQUIRED = { 'state', 'owner', 'route', 'created', 'version', 'attempt', 'tries', 'parameters', 'model', 'input' }
 
 -- The state of a job whose record every script can work with; nil if it is missing or damaged.
 local function sound_state(id)
-  local found = redis.pcall('HMGET', job_key(id), unpack(REQUIRED))
-  if found.err then return nil end
-  local state, route = found[1], found[3]
-  for i = 1, #REQUIRED do
-    if not found[i] then return nil end
-  end
-  for i = 5, 7 do
-    if not string.match(found[i], '^%d%d?%d?%d?%d?%d?%d?%d?%d?$') then return nil end
-  end
-  if not STATES[state] or not parts_of(route) or not tonumber(found[4]) then return nil end
-  return state
+  local found = redis.pcall('HMGET', job_key(id), 'state', 'owner', 'route', 'created', 'version', 'attempt', 'tries',
+    'parameters', 'model', 'input')
+  if found.err or not (found[1] and found[2] and found[3] and found[4] and found[5] and found[6] and found[7]
+    and found[8] and found[9] and found[10]) then return nil end
+  local counters = found[5] .. ' ' .. found[6] .. ' ' .. found[7]
+  if #counters > 30 or not string.find(counters, '^%d+ %d+ %d+$') then return nil end
+  if not STATES[found[1]] or not string.find(found[3], '|', 1, true) or not tonumber(found[4]) then return nil end
+  return found[1]
 end
 
 -- Count damage, and have the next round of maintenance log the id and make the counters anew.
