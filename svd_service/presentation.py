@@ -141,8 +141,8 @@ class WebhookView(Struct):
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
         """The representation of `webhook`."""
-        attempts = [WebhookAttemptView(_moment(each.at), each.status_code, each.error) for each in webhook.tries]
-        return cls(shown_url(webhook.url), webhook.state, attempts, _moment(webhook.next_try_at))
+        attempts = [WebhookAttemptView(_moment(each.at), each.status_code, each.error) for each in webhook.attempts]
+        return cls(shown_url(webhook.url), webhook.state, attempts, _moment(webhook.next_attempt_at))
 
 
 class JobView(Struct, kw_only=True):

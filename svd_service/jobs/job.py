@@ -206,8 +206,8 @@ class WebhookState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Try:
-    """One try to deliver a webhook: the `status_code` of the answer, or the `error`; neither while it runs."""
+class DeliveryAttempt:
+    """One attempt to deliver a webhook: the `status_code` of the response, or the `error`; neither while it runs."""
 
     at: float
     status_code: int | None = None
@@ -216,12 +216,12 @@ class Try:
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where a job's end is told, and what became of that. `next_try_at` is when it is tried again, if it is."""
+    """The webhook of a job: the URL that is notified when the job ends, and the delivery attempts so far."""
 
     url: str
     state: WebhookState = WebhookState.WAITING
-    tries: tuple[Try, ...] = ()
-    next_try_at: float | None = None
+    attempts: tuple[DeliveryAttempt, ...] = ()
+    next_attempt_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Final
 from svd_service.jobs.eta import work_of
 from svd_service.jobs.job import (
     Attempt,
+    DeliveryAttempt,
     Failure,
     Holder,
     Job,
@@ -18,7 +19,6 @@ from svd_service.jobs.job import (
     Progress,
     Result,
     State,
-    Try,
     Webhook,
     WebhookState,
 )
@@ -123,15 +123,16 @@ def holder_of(record: str) -> Holder:
 def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:
     if not delivery:
         return Webhook(url)
-    tries = tuple(
-        Try(
+    attempts = tuple(
+        DeliveryAttempt(
             at=float(delivery[f"began:{number}"]),
             status_code=int(code) if (code := delivery.get(f"code:{number}")) else None,
             error=delivery.get(f"error:{number}") or None,
         )
         for number in range(1, int(delivery["tries"]) + 1)
     )
-    return Webhook(url, WebhookState(delivery["state"]), tries, float(delivery["next"]) if "next" in delivery else None)
+    next_attempt_at = float(delivery["next"]) if "next" in delivery else None
+    return Webhook(url, WebhookState(delivery["state"]), attempts, next_attempt_at)
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:

@@ -1,19 +1,16 @@
 """A real Chromium before real services. Every page must stay on its origin, keep its console clean, and please axe."""
 
-import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, expect, sync_playwright
 
 from svd_service.config import Settings
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
+from tests.browser.visit import Visit
 from tools.harness.local import CI
 from tools.harness.stack import Stack
 
@@ -30,18 +27,6 @@ FLAGS = [
 
 # The machine may be slow, and the page no worse for it.
 expect.set_options(timeout=20_000)
-
-VIEWPORTS: dict[str, dict[str, Any]] = {
-    "desktop": {"viewport": {"width": 1280, "height": 900}},
-    "phone": {
-        "viewport": {"width": 390, "height": 844},
-        "device_scale_factor": 2,
-        "is_mobile": True,
-        "has_touch": True,
-        "color_scheme": "dark",
-        "reduced_motion": "reduce",
-    },
-}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -110,47 +95,6 @@ def ledger(desk: Stack) -> Iterator[Ledger]:
 def shots(tmp_path: Path) -> Path:
     """Where screenshots go: pytest keeps the folders of the last runs (`--basetemp` chooses another)."""
     return tmp_path
-
-
-class Visit:
-    """A browser window of its own on a service's page. `expected` are parts of console errors that are meant."""
-
-    def __init__(self, browser: Browser, stack: Stack, shots: Path, kind: str) -> None:
-        self.context: BrowserContext = browser.new_context(base_url=stack.url, **VIEWPORTS[kind])
-        self.context.set_default_timeout(30_000)
-        self.kind = kind
-        self.expected: list[str] = []
-        self.complaints: list[str] = []
-        self._shots = shots
-        self._origin = stack.url
-        self.strangers: list[str] = []
-        self.page: Page = self.context.new_page()
-        self.page.on("request", lambda request: self._note(request.url))
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto("/")
-
-    def look(self, name: str) -> None:
-        """Take a screenshot, and have axe judge what is there, in light and in dark."""
-        usual = VIEWPORTS[self.kind].get("color_scheme", "light")
-        for scheme in ("dark", "light") if usual == "light" else ("light", "dark"):
-            self.page.emulate_media(color_scheme=scheme)
-            self.page.wait_for_timeout(250)  # colours change with a transition
-            found = Axe().run(self.page).response["violations"]
-            told = [(v["id"], v["help"], [node["html"] for node in v["nodes"]]) for v in found]
-            assert not found, f"{name}, {scheme}: {json.dumps(told, indent=1)}"
-        self.page.screenshot(path=self._shots / f"{self.kind}-{name}.png", full_page=True)
-
-    def close(self) -> None:
-        """End the visit; what it should not have done fails the test."""
-        self.context.close()
-        assert not self.strangers, "the page asked another host"
-        rest = [said for said in self.complaints if not any(part in said for part in self.expected)]
-        assert not rest, f"the console says: {rest}"
-
-    def _note(self, url: str) -> None:
-        if not re.match(rf"{re.escape(self._origin)}/|blob:|data:", url):
-            self.strangers.append(url)
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_a_job_whose_picture_is_gone_fails_with_a_reason(stack: Stack, photo: by
     finally:
         stack.processes["worker"].send_signal(signal.SIGCONT)
     job = stack.wait_for(job_id, "failed", "finished")
-    assert job["error"] == {"code": "broken_input", "message": "The stored picture is missing or cannot be read."}
+    assert job["error"] == {"code": "broken_input", "message": "The stored image is missing or cannot be read."}
     answer = stack.http.get(f"/results/{job_id}")
     assert (answer.status_code, answer.json()["status"]) == (409, "failed")
 

@@ -293,7 +293,7 @@ def test_an_exception_is_one_line_of_the_log(stack: Stack, failed: str):
 
     (line,) = stack.wait(told, 60)
     assert line["level"] == "ERROR"
-    assert line["exception"].endswith("BrokenInputError: The stored picture is missing or cannot be read.")
+    assert line["exception"].endswith("BrokenInputError: The stored image is missing or cannot be read.")
 
 
 def test_no_log_holds_a_key(stack: Stack, finished: dict):

@@ -66,11 +66,11 @@ def test_a_receiver_that_is_down_for_five_tries_gets_the_event_once_it_is_up(sta
     port = free_port()
     end(ledger, "late", f"http://127.0.0.1:{port}/hook")
     # One that has begun and not ended yet may still meet the receiver.
-    stack.wait(lambda: sum(each.error is not None for each in webhook(ledger, "late").tries) >= 5, 60)
+    stack.wait(lambda: sum(each.error is not None for each in webhook(ledger, "late").attempts) >= 5, 60)
     with receiving(port=port) as receiver:
         told = until_delivered(stack, ledger, "late")
-    assert [each.error for each in told.tries[:5]] == ["it refuses connections"] * 5
-    assert told.tries[-1].status_code == 204
+    assert [each.error for each in told.attempts[:5]] == ["it refuses connections"] * 5
+    assert told.attempts[-1].status_code == 204
     (heard,) = receiver.heard
     settings = make_settings(REDIS_URL=stack.redis_url)
     with connect(settings) as client:
@@ -102,7 +102,7 @@ def test_a_courier_that_is_killed_in_mid_delivery_and_a_redis_that_restarts_lose
         stack.stop("courier")
     assert len({heard.headers["webhook-id"] for heard in receiver.heard}) == 1
     assert len({heard.body for heard in receiver.heard}) == 1
-    assert told.tries[0].error == "the courier was lost"
+    assert told.attempts[0].error == "the courier was lost"
 
 
 def test_a_courier_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
@@ -123,4 +123,4 @@ def test_a_courier_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
         assert stack.processes.pop("courier").wait(60) == 0
     told = webhook(ledger, "stopped")
     assert told.state is WebhookState.DELIVERED
-    assert len(told.tries) == len(receiver.heard) == 1
+    assert len(told.attempts) == len(receiver.heard) == 1

@@ -180,9 +180,9 @@ def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, courier):
         courier.deliver("a")
         courier.deliver("b")
     put_off, gone = (ledger.jobs.find(job_id).webhook for job_id in "ab")
-    assert (put_off.state, put_off.tries[0].status_code) == (WebhookState.PENDING, 500)
-    assert put_off.next_try_at
-    assert (gone.state, gone.tries[0].status_code) == (WebhookState.GIVEN_UP, 410)
+    assert (put_off.state, put_off.attempts[0].status_code) == (WebhookState.PENDING, 500)
+    assert put_off.next_attempt_at
+    assert (gone.state, gone.attempts[0].status_code) == (WebhookState.GIVEN_UP, 410)
 
 
 def test_the_outcome_is_told_again_while_redis_is_away(ledger, courier, outbox, monkeypatch):

@@ -124,7 +124,7 @@ def test_a_delivery_in_hand_is_nobody_elses_until_its_time_is_over(ledger, outbo
     pass_time(6)
     assert outbox.post() == ["a"]
     second = outbox.claim("a")
-    assert (second.number, ledger.jobs.find("a").webhook.tries[0].error) == (2, "the courier was lost")
+    assert (second.number, ledger.jobs.find("a").webhook.attempts[0].error) == (2, "the courier was lost")
     for tell in (lambda: outbox.deliver(first, 200), lambda: outbox.fail(first, 500, "", pause=0)):
         with pytest.raises(StaleAttemptError):
             tell()
@@ -138,24 +138,27 @@ def test_a_failed_try_is_repeated_after_its_pause_and_not_before(ledger, outbox,
     delivery = claimed(outbox)
     outbox.fail(delivery, 503, "", pause=100)
     webhook = ledger.jobs.find("a").webhook
-    assert (webhook.state, webhook.tries[0].status_code) == (WebhookState.PENDING, 503)
-    assert webhook.next_try_at == pytest.approx(webhook.tries[0].at + 100, abs=5)
+    assert (webhook.state, webhook.attempts[0].status_code) == (WebhookState.PENDING, 503)
+    assert webhook.next_attempt_at == pytest.approx(webhook.attempts[0].at + 100, abs=5)
     assert outbox.post() == []
     assert outbox.claim("a") is None  # a second message of the first try
     pass_time(101)
     assert claimed(outbox).number == 2
-    assert ledger.jobs.find("a").webhook.next_try_at is None
+    assert ledger.jobs.find("a").webhook.next_attempt_at is None
 
 
-def test_a_delivery_is_given_up_when_the_next_try_would_be_too_late(ledger, outbox, pass_time):
+def test_a_delivery_is_given_up_when_the_next_attempt_would_be_too_late(ledger, outbox, pass_time):
     cancelled(ledger)
     outbox.fail(claimed(outbox), None, "it refuses connections", pause=100)
     pass_time(950)
     outbox.fail(claimed(outbox), 500, "", pause=100)
     webhook = ledger.jobs.find("a").webhook
     assert webhook.state is WebhookState.GIVEN_UP
-    assert webhook.next_try_at is None
-    assert [(each.status_code, each.error) for each in webhook.tries] == [(None, "it refuses connections"), (500, None)]
+    assert webhook.next_attempt_at is None
+    assert [(each.status_code, each.error) for each in webhook.attempts] == [
+        (None, "it refuses connections"),
+        (500, None),
+    ]
     pass_time(10_000)
     assert outbox.post() == []
     assert outbox.claim("a") is None
