@@ -49,15 +49,15 @@ def look(client: Client, ids: list[str], every: float) -> tuple[list[tuple[str, 
             now, job = time.time(), client.status(job_id)
             if job.ended:
                 ends[job_id] = ended_at(job)
-            elif len(ends) >= 10 and job.told["eta_seconds"] is not None:
-                forecasts.append((job_id, now, job.told["eta_seconds"]))
+            elif len(ends) >= 10 and job.raw["eta_seconds"] is not None:
+                forecasts.append((job_id, now, job.raw["eta_seconds"]))
         time.sleep(every)
     return forecasts, ends
 
 
 def ended_at(job: JobStatus) -> float:
     """Seconds since the epoch."""
-    return datetime.fromisoformat(job.told["ended_at"]).timestamp()
+    return datetime.fromisoformat(job.raw["ended_at"]).timestamp()
 
 
 def report(forecasts: list[tuple[str, float, float]], ends: dict[str, float]) -> None:

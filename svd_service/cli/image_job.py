@@ -86,7 +86,7 @@ class ImageJob:
             "image": str(self.image),
             "video": str(self.target) if self.done and self.error is None else None,
             "error": self.error,
-            "job": self.job.told if self.job else None,
+            "job": self.job.raw if self.job else None,
         }
 
     def _end(self, error: str | None) -> None:

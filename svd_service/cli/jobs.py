@@ -27,7 +27,7 @@ def status(job_id: JobId, server: Server = DEFAULT_SERVER, api_key: ApiKey = Non
     with Client(server, api_key, patience=0) as client:
         job = client.status(job_id)
     if as_json:
-        typer.echo(json.dumps(job.told))
+        typer.echo(json.dumps(job.raw))
     else:
         Console().print(_table(job))
 
@@ -42,14 +42,14 @@ def list_jobs(
     with Client(server, api_key, patience=0) as client:
         found = list(client.jobs(limit))
     if as_json:
-        typer.echo(json.dumps([job.told for job in found]))
+        typer.echo(json.dumps([job.raw for job in found]))
         return
     table = Table(box=None)
     table.add_column("job", no_wrap=True, min_width=36)  # all of an id, or it is of no use
     table.add_column("created", no_wrap=True, min_width=20)
     table.add_column("state", no_wrap=True, overflow="ellipsis")
     for job in found:
-        table.add_row(job.id, moment(job.told.get("created_at")), Text(describe(job)))
+        table.add_row(job.id, moment(job.raw.get("created_at")), Text(describe(job)))
     Console().print(table)
 
 
@@ -118,7 +118,7 @@ def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = N
                 typer.echo(f"{job_id}: {error}", err=True)
                 failed = True
                 continue
-            told.append(job.told)
+            told.append(job.raw)
             if not as_json:
                 typer.echo(f"{job_id}: {describe(job) if job.ended else 'being cancelled'}")
     if as_json:
@@ -131,7 +131,7 @@ def watch(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = No
     with Client(server, api_key) as client:
         client.health()  # a service that is not there is reported at once
         if as_json:
-            ended = _follow(client, job_ids, lambda _, job: typer.echo(json.dumps(job.told)))
+            ended = _follow(client, job_ids, lambda _, job: typer.echo(json.dumps(job.raw)))
         else:
             with display_on(Console(stderr=True), job_ids) as display:
                 ended = _follow(client, job_ids, _showing(display))
@@ -187,11 +187,11 @@ def _table(job: JobStatus) -> Table:
     table.add_row("job", job.id)
     table.add_row("state", Text(describe(job)))
     for name in ("created_at", "started_at", "ended_at", "expires_at", "attempt"):
-        if job.told.get(name):
-            value = job.told[name]
+        if job.raw.get(name):
+            value = job.raw[name]
             table.add_row(name.removesuffix("_at"), Text(moment(value) if name.endswith("_at") else str(value)))
     for name in ("model", "parameters", "result"):
-        if job.told.get(name):
-            told = ", ".join(_pair(key, value) for key, value in job.told[name].items() if value is not None)
+        if job.raw.get(name):
+            told = ", ".join(_pair(key, value) for key, value in job.raw[name].items() if value is not None)
             table.add_row(name, Text(told))
     return table

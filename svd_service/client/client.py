@@ -1,4 +1,4 @@
-"""The service over HTTP, from Python: submit a picture, follow its job, fetch the video."""
+"""The service over HTTP, from Python: submit an image, follow its job, download the video."""
 
 import contextlib
 import ipaddress
@@ -63,12 +63,12 @@ class Client:
         self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
 
     def submit(self, picture: str | PathLike[str] | bytes, **parameters: Unpack[Parameters]) -> JobStatus:
-        """Send a picture (a path, or a file's bytes); the job that was made of it.
+        """Send an image (a path, or a file's bytes); returns its job.
 
         Raises:
             OSError: the file cannot be read.
-            RefusedError: the picture or a parameter is at fault.
-            LimitedError: too many jobs wait, or requests came too fast; it is not tried again by itself.
+            RefusedError: the image or a parameter is invalid.
+            LimitedError: too many jobs are queued, or requests too frequent; submissions are not retried then.
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been made.
         """
         file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
@@ -81,7 +81,7 @@ class Client:
         return JobStatus.of(answer.json())
 
     def status(self, job_id: str) -> JobStatus:
-        """Where the job stands.
+        """The job's status.
 
         Raises:
             UnknownJobError: there is no such job.
@@ -92,7 +92,7 @@ class Client:
     def wait(
         self, job_id: str, on_status: Callable[[JobStatus], None] | None = None, timeout: float | None = None
     ) -> JobStatus:
-        """Look at the job until it is finished, telling `on_status` what was seen each time; its last status.
+        """Poll the job until it is finished, calling `on_status` each time; returns its last status.
 
         Raises:
             JobEndedError: it failed or was cancelled.
@@ -117,7 +117,7 @@ class Client:
     def watch(self, job_id: str) -> Iterator[JobStatus]:
         """The job's status now and at every change, until it has ended.
 
-        The service tells it (server-sent events); where it does not, or a proxy swallows it, we ask.
+        It is pushed by the service (server-sent events); where that fails, for example behind a proxy, it is polled.
 
         Raises:
             UnknownJobError: there is no such job, or it was deleted meanwhile.
@@ -167,8 +167,8 @@ class Client:
         number = 0
         while path:
             page = self._get(path).json()
-            for told in page["jobs"]:
-                yield JobStatus.of(told)
+            for job in page["jobs"]:
+                yield JobStatus.of(job)
                 number += 1
                 if number == limit:
                     return
@@ -177,11 +177,11 @@ class Client:
     def download(self, job_id: str, path: str | PathLike[str], *, kind: str | None = None) -> Path:
         """Write the job's video to `path`; what is there before is replaced once the whole video has come.
 
-        `kind` is `mp4` or one of the `formats` that the job was asked for; by default what the path ends in, if that is
+        `kind` is `mp4` or one of the job's `formats`; by default what the path ends in, if that is
         one of them, else `mp4`.
 
         Raises:
-            MissingFormatError: the job was not asked for it.
+            MissingFormatError: the job was not submitted with this format.
             NotReadyError: the job has no video (yet).
             ExpiredError: the video is past its time.
             OSError: the file cannot be written.
@@ -208,21 +208,21 @@ class Client:
         return found
 
     def health(self) -> dict[str, Any]:
-        """What the service says of itself, also when that is nothing good. Asked once, without patience.
+        """The service's health, whatever it is. Not retried.
 
         Raises:
-            UnreachableError: nobody answers.
-            AnswerError: somebody else answers.
+            UnreachableError: the service cannot be reached.
+            AnswerError: something else answers.
         """
         answer = self._request("GET", "/health")
         with contextlib.suppress(ValueError):
-            told = answer.json()
-            if isinstance(told, dict) and "status" in told:
-                return told
+            health = answer.json()
+            if isinstance(health, dict) and "status" in health:
+                return health
         raise error_of(answer) if answer.is_error else AnswerError("this is not svd-service", answer.status_code)
 
     def close(self) -> None:
-        """Close the connections; nothing can be asked afterwards."""
+        """Close the connections; the client cannot be used afterwards."""
         self._http.close()
 
     def __enter__(self) -> Self:

@@ -1,13 +1,13 @@
 """What can go wrong between a caller and the service, as one tree.
 
 ClientError
-├── UnreachableError       nobody answers at that address
+├── UnreachableError       cannot connect to that address
 ├── AnswerError            the service answered, with an error
 │   ├── RefusedError       the submission is at fault (400, 413, 415, 422 …); `parameter` may name the culprit
 │   ├── UnauthorizedError  no API key was shown, or not a valid one (401)
 │   ├── LimitedError       too many requests, or too many jobs that wait (429)
 │   ├── UnknownJobError    no such job (404)
-│   ├── MissingFormatError the job was not asked for this format (404)
+│   ├── MissingFormatError the job was not submitted with this format (404)
 │   ├── NotReadyError      the job has no result to give (409)
 │   ├── ExpiredError       the result is past its time and gone (410)
 │   └── UnavailableError   the service cannot work right now (5xx); try again later
@@ -56,15 +56,15 @@ class AnswerError(ClientError):
 
     @classmethod
     def of(cls, answer: httpx2.Response) -> Self:
-        """The error that `answer` tells of; its body must have been read."""
-        told = _error_of(answer)
-        message = str(told.get("message") or f"{answer.status_code} {answer.reason_phrase}".strip())
+        """The error in `answer`; its body must have been read."""
+        body = _error_of(answer)
+        message = str(body.get("message") or f"{answer.status_code} {answer.reason_phrase}".strip())
         return cls(
             message,
             status_code=answer.status_code,
-            code=str(told.get("code", "")),
-            parameter=told.get("parameter"),
-            job_state=told.get("status"),
+            code=str(body.get("code", "")),
+            parameter=body.get("parameter"),
+            job_state=body.get("status"),
         )
 
 
@@ -85,11 +85,11 @@ class UnknownJobError(AnswerError):
 
 
 class MissingFormatError(AnswerError):
-    """The job was not asked for this format; the message names those that there are."""
+    """The job was not submitted with this format; the message names those that exist."""
 
 
 class NotReadyError(AnswerError):
-    """The job has no result to give (yet); `job_state` says where it stands."""
+    """The job has no result (yet); see `job_state`."""
 
 
 class ExpiredError(AnswerError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """One event: its name ("message" unless it has one), its data, and the last id that was told."""
+    """One event: its name ("message" unless it has one), its data, and the last id received."""
 
     name: str
     data: str

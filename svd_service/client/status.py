@@ -1,5 +1,6 @@
-"""A job as the service tells it."""
+"""A job as the service reports it."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -26,10 +27,10 @@ class JobStatus:
         state: `queued`, `started`, `finished`, `failed`, `cancelled` or `expired`.
         progress: of a started job.
         position: of a queued job; the next one to be started is first (1).
-        eta_seconds: how long it still takes, where the service can tell.
+        eta_seconds: estimated seconds until it ends, if the service has an estimate.
         attempt: number of the present or last attempt; 0 before the first.
         error_message: why a job failed.
-        told: everything that the service said, as it said it; what is newer than this client is there as well.
+        raw: the service's whole answer, including fields that are newer than this client.
     """
 
     id: str
@@ -39,7 +40,7 @@ class JobStatus:
     eta_seconds: float | None
     attempt: int
     error_message: str | None
-    told: dict[str, Any]
+    raw: dict[str, Any]
 
     @property
     def ended(self) -> bool:
@@ -56,23 +57,29 @@ class JobStatus:
     @property
     def trained(self) -> bool:
         """Whether the model's weights are trained; an untrained model's videos are noise."""
-        return (self.told.get("model") or {}).get("trained") is not False
+        return (self.raw.get("model") or {}).get("trained") is not False
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Deprecated name of `raw`, kept for one release."""
+        warnings.warn("JobStatus.told is deprecated: use JobStatus.raw", DeprecationWarning, stacklevel=2)
+        return self.raw
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> Self:
-        """The job that the service's answer to a submission or a question about its status tells of."""
-        progress = told.get("progress")
+    def of(cls, raw: dict[str, Any]) -> Self:
+        """The job in the service's answer to a submission or a status request."""
+        progress = raw.get("progress")
         return cls(
-            id=told["task_id"],
-            state=told["status"],
+            id=raw["task_id"],
+            state=raw["status"],
             progress=_progress(progress) if progress else None,
-            position=told.get("position"),
-            eta_seconds=told.get("eta_seconds"),
-            attempt=told.get("attempt") or 0,
-            error_message=(told.get("error") or {}).get("message"),
-            told=told,
+            position=raw.get("position"),
+            eta_seconds=raw.get("eta_seconds"),
+            attempt=raw.get("attempt") or 0,
+            error_message=(raw.get("error") or {}).get("message"),
+            raw=raw,
         )
 
 
-def _progress(told: dict[str, Any]) -> Progress:
-    return Progress(told["phase"], told.get("step", 0), told.get("steps", 0), told.get("fraction", 0.0))
+def _progress(raw: dict[str, Any]) -> Progress:
+    return Progress(raw["phase"], raw.get("step", 0), raw.get("steps", 0), raw.get("fraction", 0.0))

@@ -59,7 +59,7 @@ PHASE_WEIGHTS: Final[dict[Phase, float]] = {
 class Progress:
     """How far an attempt has come: `step` of `steps` within `phase` (decoding counts frames).
 
-    `weights` are the phases' shares of the whole attempt's time; `at` is when it was told.
+    `weights` are the phases' shares of the whole attempt's time; `at` is when it was reported.
     """
 
     phase: Phase
@@ -95,7 +95,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to run one attempt. `token` fences it: each claim has its own, and only the present one is heard."""
+    """The right to run one attempt. `token` fences it: each claim has its own, and the ledger rejects all others."""
 
     job_id: str
     token: str
@@ -115,7 +115,7 @@ class AttemptOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt as history tells it. `outcome` is absent while it runs; times are seconds since the epoch."""
+    """One attempt in a job's history. `outcome` is absent while it runs; times are seconds since the epoch."""
 
     number: int
     worker: str
@@ -226,7 +226,7 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Job:
-    """A job at one moment, `observed_at`, as the ledger tells it. Times are seconds since the epoch, by Redis' clock.
+    """A job at one moment, `observed_at`, as read from the ledger. Times are seconds since the epoch, by Redis' clock.
 
     `eta_seconds` is how long it still takes, `None` where that cannot be told. `notes` are what its caller wants
     remembered with it. By `trace` its spans belong to the trace of its request. A `deleted` job is nobody's: only its

@@ -1,7 +1,7 @@
 """A model as callers and operators know it: its name, what it takes by default, and its bounds.
 
 A folder in diffusers' layout may carry a `svd_service.json` with these fields; one without is described by what its
-`unet/config.json` tells, and a hub id that we do not know by SVD-XT's figures. No weights are read here, so the web
+`unet/config.json` has, and a hub id that we do not know by SVD-XT's figures. No weights are read here, so the web
 process can do it.
 """
 
@@ -26,7 +26,7 @@ DESCRIPTION_FILE = "svd_service.json"
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request that says nothing gets. Sizes in pixels, `fps` in frames per second."""
+    """Values of the parameters that a request leaves out. Sizes in pixels, `fps` in frames per second."""
 
     width: int = 1024
     height: int = 576
@@ -58,7 +58,7 @@ class Schedule(StrEnum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a profile makes of a model: its noise levels, and in how many steps unless a request says."""
+    """What a profile makes of a model: its noise levels, and its number of steps unless a request sets it."""
 
     num_inference_steps: int
     schedule: Schedule = Schedule.MODEL
@@ -113,8 +113,8 @@ class Model:
                 raise ConfigurationError(f"{variable}={value}: the model {source} takes {least} to {most}")
         defaults = Defaults(**{**described.pop("defaults", {}), **overridden})
         profiles = {
-            name: Sampling(**{**told, "schedule": Schedule(told.get("schedule", Schedule.MODEL))})
-            for name, told in described.pop("profiles", {}).items()
+            name: Sampling(**{**sampling, "schedule": Schedule(sampling.get("schedule", Schedule.MODEL))})
+            for name, sampling in described.pop("profiles", {}).items()
         }
         described.setdefault("revision", settings.model_revision)
         return cls(source=source, defaults=defaults, bounds=bounds, profiles=profiles, **described)
@@ -152,9 +152,9 @@ class Model:
         return {**self.to_dict(), "source": Path(self.source).name if _is_folder(self.source) else self.source}
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`. What a newer version says beside that is passed over."""
-        return msgspec.convert(told, cls)
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`. Unknown fields, written by a newer version, are ignored."""
+        return msgspec.convert(values, cls)
 
 
 def _is_folder(source: str) -> bool:

@@ -107,7 +107,7 @@ def test_a_jobs_events_lead_from_its_submission_to_its_end(stack: Stack):
     assert states in (["queued", "started", "finished"], ["started", "finished"])
     fractions = [job.fraction for job in seen]
     assert fractions == sorted(fractions)
-    assert seen[-1].told == stack.status(job_id)
+    assert seen[-1].raw == stack.status(job_id)
 
 
 def test_events_go_on_after_redis_was_away(make_stack):

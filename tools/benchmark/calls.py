@@ -139,7 +139,7 @@ class _Comparison:
         heard, heard_at = time.perf_counter(), time.time()
         self._client.download(job.id, self._video("service"))
         ended = time.perf_counter()
-        told = dict(job.told)
+        told = dict(job.raw)
         told["path"] = _path(told, submitted - began, heard - began, heard_at, ended - began)
         return ended - began, told
 
@@ -230,7 +230,7 @@ class _Comparison:
     def _idle(self) -> dict[str, Any]:
         """How much of the time from the first claim to the last end no frame was prepared, sampled or decoded."""
         ids = [self._client.submit(self._picture, **self._wanted).id for _ in range(self._said.jobs)]
-        told = idle([self._ended(job_id).told for job_id in ids])
+        told = idle([self._ended(job_id).raw for job_id in ids])
         self._result["back_to_back"] = told
         show(
             f"{self._said.jobs} queued jobs, one after the other",

@@ -1,4 +1,7 @@
-"""Where errors become HTTP: one table of statuses, told in the shape of the dialect that the request's path is of."""
+"""Errors as HTTP responses: one table of statuses, in the shape of the dialect that the request's path belongs to.
+
+The handlers are those of the application. Each dialect contributes only the shape of its errors.
+"""
 
 import errno
 import logging
@@ -49,7 +52,7 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 def status_of(error: errors.JobError) -> int:
-    """The HTTP status that tells of `error`."""
+    """The HTTP status of `error`."""
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
@@ -65,21 +68,21 @@ def headers_of(error: errors.JobError) -> dict[str, str]:
 
 
 def come_again(error: errors.NotReadyError) -> dict[str, str]:
-    """The header that says when to ask again, where that may be of use."""
+    """The `Retry-After` header, if a retry can succeed."""
     if State(error.state).ended:
         return {}
     return {"Retry-After": retry_after(error.eta_seconds)}
 
 
 def retry_after(eta_seconds: float | None) -> str:
-    """Whole seconds until asking again is worth it, for `Retry-After`; a few where nobody knows."""
+    """Whole seconds for `Retry-After`; five if there is no estimate."""
     return "5" if eta_seconds is None else str(max(1, math.ceil(eta_seconds)))
 
 
 def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
     """Let every error of `app` answer in its dialect's shape.
 
-    `shapes` says it by the first part of a path, such as `v1`; all others are native.
+    `shapes` has them by the first part of a path, such as `v1`; all others are native.
     """
     app.extensions["error_shapes"] = dict(shapes)
     app.register_error_handler(errors.JobError, _present)
@@ -91,7 +94,7 @@ def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
 
 
 def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> ResponseReturnValue:
-    """`problem` as the present request's dialect says it."""
+    """`problem` in the shape of the current request's dialect."""
     first_part = request.path.split("/", 2)[1]
     shape: Shape = current_app.extensions["error_shapes"].get(first_part, native)
     return shape(problem), problem.status, dict(headers or {})

@@ -19,7 +19,7 @@ UploadedFile = FileStorage
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-#: How msgspec says that a value is none of those that there are; and what it calls kinds of values, in plain words.
+#: msgspec's message for a value that is not one of the choices; and its names of types, in plain words.
 _NOT_ONE_OF: Final = "Invalid enum value"
 _KINDS: Final = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`bool`": "true or false"}
 

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1: `describe` says beside a route what it takes and answers; `document` makes of that what machines read.
+"""OpenAPI 3.1: `describe` documents a view beside its route; `document` renders all of them for machines.
 
 The structs named here are the ones that validate the request and make the answer, so that the document cannot say
 anything else. `tests/unit/api/http/test_openapi.py` fails for a route that is not described.
@@ -7,7 +7,7 @@ anything else. `tests/unit/api/http/test_openapi.py` fails for a route that is n
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final, TypeVar
 
@@ -23,20 +23,24 @@ from svd_service.presentation import WebhookEvent
 #: clients read a file as JSON or text as soon as there is a second successful answer.
 FILE: Final = UploadedFile
 
+#: Media types of request bodies.
+FORM: Final = "multipart/form-data"
+JSON: Final = "application/json"
+
 #: The media type of server-sent events.
 EVENT_STREAM: Final = ("text/event-stream",)
 
 #: What every route that asks for a key may answer, whatever it does.
 ANYWHERE: Final[Mapping[int, str]] = {
-    401: "No API key was shown, or not a valid one.",
+    401: "The API key is missing or invalid.",
     403: "The service has no keys, and another site's page or an unknown host name is behind the request.",
-    429: "Too many requests, or too many jobs that wait. `Retry-After` says when to come again.",
-    503: "Redis or the artifact store cannot be reached. Nothing is lost; come again.",
+    429: "Too many requests, or too many queued jobs. `Retry-After` says when to retry.",
+    503: "Redis or the artifact store cannot be reached. Nothing is lost; retry.",
 }
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "`Bearer`."},
-    429: {"Retry-After": "In how many seconds to come again."},
-    503: {"Retry-After": "In how many seconds to come again."},
+    429: {"Retry-After": "Seconds until a retry is worthwhile."},
+    503: {"Retry-After": "Seconds until a retry is worthwhile."},
 }
 
 #: A part of a path that is one of several words: `<any(mp4, gif):format>`.
@@ -76,22 +80,21 @@ class Operation:
 
     tag: str
     answers: Mapping[int, Answer]
-    form: type[msgspec.Struct] | None = None
-    json: type[msgspec.Struct] | None = None
+    body: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict)
     query: type[msgspec.Struct] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
     published: bool = True
 
 
-#: What is told to webhooks (docs/webhooks.md), and what they answer.
-_TOLD: Final = Operation(
+#: The requests to webhooks (docs/webhooks.md), and the responses to them.
+_WEBHOOK_REQUEST: Final = Operation(
     "webhooks",
     {
-        204: Answer("It was taken; any status from 200 to 299 says so."),
-        410: Answer("It is not wanted, and is not sent again. After any other status it is."),
+        204: Answer("It was acknowledged; any status from 200 to 299 does so."),
+        410: Answer("The receiver gave up the webhook; it is not sent again. After any other status it is."),
     },
-    json=WebhookEvent,
+    body={JSON: WebhookEvent},
     headers={
         "webhook-id": "Of the event: the same whenever it is sent.",
         "webhook-timestamp": "When it was sent, in seconds since 1970.",
@@ -107,30 +110,26 @@ def describe(
     *,
     error: Any = None,
     errors: Mapping[int, str] | None = None,
-    form: type[msgspec.Struct] | None = None,
-    json: type[msgspec.Struct] | None = None,
+    body: Mapping[str, type[msgspec.Struct]] | None = None,
     query: type[msgspec.Struct] | None = None,
     headers: Mapping[str, str] | None = None,
     public: bool = False,
-    published: bool = True,
 ) -> Callable[[View], View]:
-    """Say what the decorated view does; goes between the route and the function.
+    """Describe the decorated view; goes between the route and the function.
 
     Args:
         tag: the dialect.
-        answers: by status, those that are no errors.
+        answers: successful responses, by status.
         error: type of an error's body in this dialect.
-        errors: by status, what else may go wrong than `ANYWHERE`.
-        form: what it takes as `multipart/form-data`.
-        json: what it takes as JSON; with `form`, either will do.
-        query: what it takes in the query string.
-        headers: request headers that mean something, and what.
-        public: it needs no key and has no rate.
-        published: whether the OpenAPI document has it; what only answers 400 would be a useless method of every client.
+        errors: descriptions of the errors beside those of `ANYWHERE`, by status.
+        body: schemas of the request's body, by media type.
+        query: schema of the query string.
+        headers: descriptions of request headers, by name.
+        public: whether it needs no API key and has no rate limit.
     """
     wrong = {**({} if public else ANYWHERE), **(errors or {})}
-    told = {status: Answer(words, error, headers=_HEADERS.get(status, {})) for status, words in wrong.items()}
-    operation = Operation(tag, {**answers, **told}, form, json, query, headers or {}, public, published)
+    failures = {status: Answer(words, error, headers=_HEADERS.get(status, {})) for status, words in wrong.items()}
+    operation = Operation(tag, {**answers, **failures}, body or {}, query, headers or {}, public)
 
     def mark(view: View) -> View:
         view.operation = operation  # type: ignore[attr-defined]
@@ -139,8 +138,14 @@ def describe(
     return mark
 
 
+def unpublished(view: View) -> View:
+    """Leave a described view out of the document, since clients have no use for one that only answers 400."""
+    view.operation = replace(view.operation, published=False)  # type: ignore[attr-defined]
+    return view
+
+
 def operation_of(app: Flask, endpoint: str | None) -> Operation | None:
-    """What is said of an endpoint's view, if anything."""
+    """The description of an endpoint's view, if it has one."""
     return getattr(app.view_functions.get(endpoint or ""), "operation", None)
 
 
@@ -158,7 +163,7 @@ def is_public(app: Flask, endpoint: str | None) -> bool:
 def document(app: Flask, *, closed: bool) -> dict[str, Any]:
     """The OpenAPI document of all described routes; `closed` where a key is needed."""
     described = list(_described(app))
-    schemas = _Schemas(chain((operation for _, _, operation, _ in described), (_TOLD,)))
+    schemas = _Schemas(chain((operation for _, _, operation, _ in described), (_WEBHOOK_REQUEST,)))
     paths: dict[str, dict[str, Any]] = {}
     for rule, method, operation, view in described:
         words = inspect.getdoc(view) or ""
@@ -174,7 +179,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
         "info": {
             "title": "svd-service",
             "version": __version__,
-            "summary": "A picture goes in, a short video comes out: Stable Video Diffusion.",
+            "summary": "An image goes in, a short video comes out: Stable Video Diffusion.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
@@ -184,8 +189,8 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
                 "post": {
                     "operationId": "job_ended",
                     "summary": "A job that named a `webhook_url` has ended.",
-                    "description": "Signed as Standard Webhooks says, and repeated until it is taken.",
-                    **_operation(_TOLD, None, schemas),
+                    "description": "Signed according to Standard Webhooks, and retried until it is acknowledged.",
+                    **_operation(_WEBHOOK_REQUEST, None, schemas),
                 }
             }
         },
@@ -220,7 +225,7 @@ class _Schemas:
         for operation in operations:
             answers = operation.answers.values()
             mentioned = [kind for answer in answers for kind in (answer.schema, *answer.alternatives.values())]
-            for kind in (*mentioned, operation.form, operation.json, operation.query):
+            for kind in (*mentioned, *operation.body.values(), operation.query):
                 if kind is not None:
                     kinds[id(kind)] = kind
         schemas, self.components = msgspec.json.schema_components(
@@ -266,8 +271,7 @@ def _operation(operation: Operation, rule: Rule | None, schemas: _Schemas) -> di
         "parameters": list(_parameters(operation, rule, schemas)),
         "responses": {str(status): _answer(answer, schemas) for status, answer in sorted(operation.answers.items())},
     }
-    taken = {"multipart/form-data": operation.form, "application/json": operation.json}
-    content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in taken.items() if kind is not None}
+    content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in operation.body.items()}
     if content:
         described["requestBody"] = {"required": True, "content": content}
     if operation.public:
@@ -282,9 +286,9 @@ def _parameters(operation: Operation, rule: Rule | None, schemas: _Schemas) -> I
         yield {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
     if operation.query is not None:
         for name, schema, required in schemas.fields_of(operation.query):
-            said = {**schema}
-            words = said.pop("description", "")
-            yield {"name": name, "in": "query", "required": required, "description": words, "schema": said}
+            rest = {**schema}
+            words = rest.pop("description", "")
+            yield {"name": name, "in": "query", "required": required, "description": words, "schema": rest}
 
 
 def _parts_of(rule: Rule) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import jobs, key, keyring, owner, share_links
-from svd_service.api.http.openapi import FILE, Answer, describe
+from svd_service.api.http.openapi import FILE, FORM, Answer, describe
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
@@ -74,7 +74,7 @@ def check_key() -> Response:
         410: "The video has expired.",
         422: "`expires_in` is out of bounds.",
     },
-    form=ShareForm,
+    body={FORM: ShareForm},
 )
 def share(task_id: str) -> ResponseReturnValue:
     """Make a link to a finished job's video that works without a key.

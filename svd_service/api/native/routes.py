@@ -11,7 +11,7 @@ from svd_service.api.events import hub as events
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
-from svd_service.api.http.openapi import EVENT_STREAM, FILE, Answer, View, describe
+from svd_service.api.http.openapi import EVENT_STREAM, FILE, FORM, Answer, View, describe
 from svd_service.api.http.options import video_request
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import (
@@ -31,8 +31,8 @@ from svd_service.presentation import JobView
 
 blueprint = Blueprint("native", __name__)
 
-_UNKNOWN = {404: "There is no such job, or it is another key's."}
-_COME_AGAIN = {"Retry-After": "In how many seconds it may have ended."}
+_UNKNOWN = {404: "There is no such job, or it belongs to another key."}
+_COME_AGAIN = {"Retry-After": "Estimated seconds until the job ends."}
 _EVENTS = {
     200: Answer(
         "The events, for as long as the caller listens and there is something to come.", EventView, EVENT_STREAM
@@ -43,24 +43,24 @@ _EVENTS = {
 @blueprint.post("/generate")
 @describe(
     "native",
-    {202: Answer("The job, queued.", JobView, headers={"Location": "Where its status is.", **_COME_AGAIN})},
+    {202: Answer("The job, queued.", JobView, headers={"Location": "URL of its status.", **_COME_AGAIN})},
     error=ErrorView,
     errors={
-        400: "There is no picture in the request.",
-        413: "The picture has too many bytes or pixels.",
-        415: "The file is no picture of a kind that is read.",
-        422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
+        400: "The request has no image.",
+        413: "The image has too many bytes or pixels.",
+        415: "The file is not an image of a supported format.",
+        422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
     },
-    form=GenerateForm,
+    body={FORM: GenerateForm},
     headers={"Idempotency-Key": "The same request, sent again with the same key, gets the same job."},
 )
 def generate() -> ResponseReturnValue:
-    """Make a video from a picture.
+    """Make a video from an image.
 
     With an `Idempotency-Key` header the same request, sent again, gets the same job.
     """
     if "image" not in request.files:
-        raise MissingImageError("send the picture as a file in the form field 'image'")
+        raise MissingImageError("send the image as a file in the form field 'image'")
     form = forms.parse(GenerateForm)
     parameters = form.parameters()
     job = jobs().submit(
@@ -82,7 +82,7 @@ def generate() -> ResponseReturnValue:
     "native",
     {200: Answer("A page of jobs.", JobList)},
     error=ErrorView,
-    errors={404: "`after` is no job of the caller's.", 422: "What is asked for is out of bounds or not understood."},
+    errors={404: "`after` is not a job of the caller.", 422: "A query parameter is invalid."},
     query=ListQuery,
 )
 def page() -> Response:
@@ -99,9 +99,9 @@ def page() -> Response:
 @describe(
     "native",
     {
-        200: Answer("It was queued, and is cancelled.", JobView),
-        202: Answer("It was started, and stops at its next step.", JobView),
-        204: Answer("It had ended; record and video are deleted for good."),
+        200: Answer("The job was queued and is cancelled.", JobView),
+        202: Answer("The job was started and stops at its next step.", JobView),
+        204: Answer("The job had ended; its record and video are deleted."),
     },
     error=ErrorView,
     errors=_UNKNOWN,
@@ -128,10 +128,10 @@ def all_events() -> Response:
 @blueprint.get("/jobs/<task_id>/events")
 @describe(
     "native",
-    {**_EVENTS, 204: Answer("The job has ended, and the caller has heard that already.")},
+    {**_EVENTS, 204: Answer("The job has ended, and the client has received that event.")},
     error=ErrorView,
     errors=_UNKNOWN,
-    headers={"Last-Event-ID": "What was heard last."},
+    headers={"Last-Event-ID": "Id of the last event received."},
 )
 def job_events(task_id: str) -> Response:
     """Server-sent events of one job: how it stands, every change, and its end; resumed by `Last-Event-ID`."""
@@ -151,7 +151,7 @@ def job_events(task_id: str) -> Response:
     },
 )
 def preview(task_id: str) -> Response:
-    """A rough look at a video that is being made, as WebP. The status says when there is a new one."""
+    """A cheap low-resolution view of a video in progress, as WebP. The status has the number of the latest one."""
     response = Response(jobs().results.read_preview(task_id, owner=owner()), mimetype="image/webp")
     response.cache_control.no_store = True
     return response
@@ -161,14 +161,14 @@ def preview(task_id: str) -> Response:
 @blueprint.get("/status/<task_id>")
 @describe("native", {200: Answer("The job.", JobView)}, error=ErrorView, errors=_UNKNOWN)
 def status(task_id: str) -> Response:
-    """How a job stands."""
+    """The status of a job."""
     return jsonify(_view(jobs().queries.find(task_id, owner=owner())))
 
 
 def _describe_result(
     what: str, *media_types: str, query: type[Struct] | None = None, unknown: str = _UNKNOWN[404]
 ) -> Callable[[View], View]:
-    """What is said of a route that answers with a file of a finished job."""
+    """Describe a route that answers with a file of a finished job."""
     etag = {"ETag": "Made of the SHA-256 of the video."}
     return describe(
         "native",
@@ -180,9 +180,9 @@ def _describe_result(
         error=ErrorView,
         errors={
             404: unknown,
-            409: "The job has no video: it has not ended, or it failed or was cancelled. `status` says which.",
-            410: "The video is past its time and gone.",
-            412: "A condition of the request does not hold.",
+            409: "The job has no video: it has not ended, failed or was cancelled; see `status`.",
+            410: "The video has expired.",
+            412: "A condition of the request is not met.",
             416: "The range lies beyond the end.",
             **({422: "There is no such format."} if query else {}),
         },
@@ -190,7 +190,7 @@ def _describe_result(
     )
 
 
-_NOT_MADE = "There is no such job, or it is another key's; or the job was not asked for this format."
+_NOT_MADE = "There is no such job, it belongs to another key, or it was not submitted with this format."
 
 
 @blueprint.get("/results/<task_id>")

@@ -21,7 +21,7 @@ class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
 class ResultQuery(Struct, kw_only=True):
     """Which of the video's files."""
 
-    format: Annotated[Format, Meta(description="One that the job was asked for, or `mp4`.")] = Format.MP4
+    format: Annotated[Format, Meta(description="`mp4`, or one of the `formats` of the job.")] = Format.MP4
 
 
 class ListQuery(Struct, kw_only=True, forbid_unknown_fields=True):

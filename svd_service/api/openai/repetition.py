@@ -20,8 +20,8 @@ HEADER: Final = "X-Stainless-Retry-Count"
 
 
 def reserved_id(fields: Mapping[str, object]) -> str | None:
-    """The id for the job of the present request, which says `fields`; or `None`: any, since its caller does not count
-    or has sent a key.
+    """The id reserved for the job of the current request, which has `fields`; `None` if its client does not count its
+    attempts or has sent an idempotency key.
     """
     sent_before = request.headers.get(HEADER, "")
     if not re.fullmatch("[0-9]{1,4}", sent_before) or "Idempotency-Key" in request.headers:
@@ -30,13 +30,13 @@ def reserved_id(fields: Mapping[str, object]) -> str | None:
 
 
 def _digest(fields: Mapping[str, object]) -> str:
-    """The same for the same words and the same picture, however they are written as a form."""
+    """A digest that is the same for the same fields and the same image, whatever the form's encoding."""
     digest = hashlib.sha256()
     for name, value in sorted(fields.items()):
         if isinstance(value, UploadedFile):
-            said = hashlib.file_digest(cast(BufferedIOBase, value.stream), "sha256").hexdigest()
+            content = hashlib.file_digest(cast(BufferedIOBase, value.stream), "sha256").hexdigest()
             value.stream.seek(0)
         else:
-            said = hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
-        digest.update(f"{name!r} {said}\n".encode())
+            content = hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
+        digest.update(f"{name!r} {content}\n".encode())
     return digest.hexdigest()

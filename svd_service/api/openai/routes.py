@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import jobs, owner, priority, reservations, webhook
-from svd_service.api.http.openapi import FILE, Answer, describe
+from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe, unpublished
 from svd_service.api.openai import reference, repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
@@ -30,18 +30,18 @@ from svd_service.jobs.submit import Order
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 
-#: Milliseconds after which a client is to ask again, where nobody knows how long the job takes; and the least and most
-#: where it is known. A client keeps to what the first answer says until the job has ended.
+#: Milliseconds after which a client should poll again if there is no estimate, and minimum and maximum if there is one.
+#: A client keeps the value of the first response until the job has ended.
 POLL_AFTER: Final = 1_000
 POLL_BOUNDS: Final = (500, 10_000)
 
 #: Another name of `input_reference`, which some clients use.
 ALIAS: Final = "image_reference"
 
-#: Room beside the picture, in bytes, for the other fields of a request; a prompt may have 32,000 characters.
+#: Bytes allowed beside the image, for the other fields of a request; a prompt may have 32,000 characters.
 OVERHEAD: Final = 262_144
 
-_UNKNOWN: Final = {404: "There is no such job, or it is another key's."}
+_UNKNOWN: Final = {404: "There is no such job, or it belongs to another key."}
 _JOB: Final = {
     200: Answer(
         "The job.",
@@ -57,24 +57,23 @@ _JOB: Final = {
     _JOB,
     error=OpenAIError,
     errors={
-        400: "There is no picture in the request, or it is not understood.",
-        413: "The picture has too many bytes or pixels.",
-        415: "The file is no picture of a kind that is read.",
-        422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
+        400: "The request has no image, or its body is invalid.",
+        413: "The image has too many bytes or pixels.",
+        415: "The file is not an image of a supported format.",
+        422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
     },
-    form=VideoForm,
-    json=VideoBody,
+    body={FORM: VideoForm, JSON: VideoBody},
     headers={
         "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
         repetition.HEADER: "How often this request was sent before: if it was, it gets the job that was made then.",
     },
 )
 def create() -> ResponseReturnValue:
-    """Make a video from the picture `input_reference`."""
+    """Make a video from the image `input_reference`."""
     _let_data_urls_in()
     fields = _fields()
     form = forms.convert(VideoBody if request.is_json else VideoForm, fields)
-    job_id = repetition.reserved_id(fields)  # before a picture is fetched, so that no repetition overtakes its first
+    job_id = repetition.reserved_id(fields)  # before an image is fetched, so that no retry overtakes the first attempt
     parameters = form.parameters()
     job = jobs().submit(
         reference.read(form.input_reference),
@@ -96,7 +95,7 @@ def create() -> ResponseReturnValue:
     "openai",
     {200: Answer("A page of jobs.", VideoList)},
     error=OpenAIError,
-    errors={404: "`after` is no job of the caller's.", 422: "What is asked for is out of bounds or not understood."},
+    errors={404: "`after` is not a job of the caller.", 422: "A query parameter is invalid."},
     query=VideosQuery,
 )
 def list_videos() -> Response:
@@ -111,7 +110,7 @@ def list_videos() -> Response:
 @blueprint.get("/videos/<video_id>")
 @describe("openai", _JOB, error=OpenAIError, errors=_UNKNOWN)
 def retrieve(video_id: str) -> Response:
-    """How a job stands."""
+    """The status of a job."""
     return _presented(_asked_for(video_id))
 
 
@@ -128,24 +127,24 @@ def delete(video_id: str) -> Response:
     "openai",
     {
         200: Answer("The file.", FILE, downloads.ALL_MEDIA_TYPES),
-        304: Answer("It is the one that the caller has."),
+        304: Answer("The client has the current version."),
         307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
     },
     error=OpenAIError,
     errors={
-        404: "There is no such job, or it is another key's; or the job was not asked for this format.",
+        404: "There is no such job, it belongs to another key, or it was not submitted with this format.",
         409: "There is no video: the job has not ended, or ended without one.",
-        410: "The video is past its time.",
-        412: "A condition of the request does not hold.",
+        410: "The video has expired.",
+        412: "A condition of the request is not met.",
         416: "The range begins behind the end.",
         422: "There is no such variant.",
     },
     query=ContentQuery,
 )
 def content(video_id: str) -> Response:
-    """The video, in one of the `formats` that were asked for, a thumbnail or a sprite sheet of it.
+    """The video in one of the job's `formats`, its thumbnail or its sprite sheet.
 
-    What the caller says that it accepts does not matter.
+    The header `Accept` is ignored.
     """
     kind = forms.parse_query(ContentQuery).variant.kind
     job = _asked_for(video_id)
@@ -173,12 +172,12 @@ def retrieve_model(model: str) -> Response:
 @blueprint.route("/videos/characters", methods=["GET", "POST", "DELETE"])
 @blueprint.get("/videos/characters/<character_id>")
 @blueprint.post("/videos/<video_id>/remix")
-@describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."}, published=False)
+@unpublished
+@describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."})
 def unsupported(**_: str) -> NoReturn:
-    """What Stable Video Diffusion cannot do: it makes a video of a picture, and takes neither text nor video."""
+    """Operations that Stable Video Diffusion does not support: it takes neither text nor video."""
     raise UnsupportedError(
-        "Stable Video Diffusion makes a video of one picture; it cannot edit, extend or remix videos, nor keep "
-        "characters"
+        "Stable Video Diffusion makes a video of one image; it cannot edit, extend or remix videos, nor keep characters"
     )
 
 
@@ -204,7 +203,7 @@ def _poll_after(job: Job) -> int:
 
 
 def _model(form: VideoForm) -> Model:
-    """That of the name, if there is one. OpenAI's own names are nobody's here: any stands for the service's model."""
+    """The model of that name, if there is one; any other name, such as OpenAI's own, stands for the service's model."""
     return jobs().queries.find_model(form.model or None) or jobs().model
 
 

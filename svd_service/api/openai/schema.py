@@ -18,8 +18,8 @@ from svd_service.webhooks.payload import DIALECT, OPENAI
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
 #: How the native states are called here. A client of OpenAI's knows no others, and stops asking at one that it does not
-#: know; so a cancelled job has failed (`error.code` says why), and one whose video is past its time stays completed
-#: (`expires_at` says when).
+#: know; so a cancelled job has failed (`error.code` is `cancelled`), and one whose video has expired stays completed
+#: (see `expires_at`).
 STATUSES: Final[dict[State, Status]] = {
     State.QUEUED: "queued",
     State.STARTED: "in_progress",
@@ -48,10 +48,10 @@ NO_EFFECT: Final = {
 
 @takes_parameters()
 class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
-    """A picture, OpenAI's own fields, and SVD's parameters as extras; a form or a JSON object."""
+    """An image, OpenAI's own fields, and SVD's parameters as extensions; a form or a JSON object."""
 
     prompt: (
-        Annotated[str, Meta(max_length=32_000, description="Recorded. SVD takes no text, and the answer says so.")]
+        Annotated[str, Meta(max_length=32_000, description="Recorded. SVD takes no text; the response has a warning.")]
         | UnsetType
     ) = UNSET
     input_reference: Annotated[
@@ -205,11 +205,13 @@ class VideoView(Struct, kw_only=True):
     size: str
     remixed_from_video_id: None = None
     queue_position: Annotated[int | None, Meta(description="1 is next; null unless queued.")]
-    eta_seconds: Annotated[float | None, Meta(description="How long it still takes, if that can be told.")]
+    eta_seconds: Annotated[
+        float | None, Meta(description="Estimated seconds until the job ends, if there is an estimate.")
+    ]
     cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
     parameters: Annotated[dict[str, Any], Meta(description="SVD's parameters in effect, the seed included.")]
     webhook: Annotated[WebhookView | None, Meta(description="What became of telling the job's end.")]
-    warnings: Annotated[list[str], Meta(description="What was asked for and has no effect.")]
+    warnings: Annotated[list[str], Meta(description="Fields of the request that have no effect.")]
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -261,7 +263,7 @@ class DeletedVideo(Struct, kw_only=True):
 
 
 class ModelCard(Struct, kw_only=True):
-    """A model that is served. When it was made nobody has written down."""
+    """A model that is served. Its time of creation is unknown."""
 
     id: str
     object: Literal["model"] = "model"

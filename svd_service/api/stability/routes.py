@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotAcceptable
 
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import jobs, owner, webhook
-from svd_service.api.http.openapi import FILE, Answer, describe
+from svd_service.api.http.openapi import FILE, FORM, Answer, describe
 from svd_service.api.stability import ids
 from svd_service.api.stability.schema import (
     AlphaGenerationForm,
@@ -39,23 +39,25 @@ _ACCEPTED: Final = {
     200: Answer("The id of the generation.", Generation, headers={**_REQUEST, "x-video-size": "Of the video to come."})
 }
 _REFUSED: Final = {
-    400: "There is no picture in the request, or it has another size than those that are taken.",
-    413: "The picture has too many bytes.",
-    415: "The file is no picture of a kind that is read.",
-    422: "The picture is broken or animated, a parameter out of bounds, or the `Idempotency-Key` was used before.",
+    400: "The request has no image, or its size is not supported.",
+    413: "The image has too many bytes.",
+    415: "The file is not an image of a supported format.",
+    422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
 }
 _HEADERS: Final = {"Idempotency-Key": "The same request, sent again with the same key, gets the same generation."}
 
 
 @blueprint.post("/v2beta/image-to-video")
-@describe("stability", _ACCEPTED, error=StabilityError, errors=_REFUSED, form=GenerationForm, headers=_HEADERS)
+@describe("stability", _ACCEPTED, error=StabilityError, errors=_REFUSED, body={FORM: GenerationForm}, headers=_HEADERS)
 def generate() -> Response:
-    """Make a video from the picture `image`."""
+    """Make a video from the image `image`."""
     return _submitted(GenerationForm)
 
 
 @blueprint.post("/v2alpha/generation/image-to-video")
-@describe("stability", _ACCEPTED, error=StabilityError, errors=_REFUSED, form=AlphaGenerationForm, headers=_HEADERS)
+@describe(
+    "stability", _ACCEPTED, error=StabilityError, errors=_REFUSED, body={FORM: AlphaGenerationForm}, headers=_HEADERS
+)
 def generate_alpha() -> Response:
     """The same with older defaults."""
     return _submitted(AlphaGenerationForm)
@@ -67,16 +69,16 @@ def generate_alpha() -> Response:
     "stability",
     {
         200: Answer("The video.", FILE, _MEDIA_TYPES, _RESULT, {"application/json": GenerationResult}),
-        202: Answer("It is not there yet.", PendingGeneration, headers=_REQUEST),
-        304: Answer("It is the one that the caller has."),
+        202: Answer("The generation is in progress.", PendingGeneration, headers=_REQUEST),
+        304: Answer("The client has the current version."),
     },
     error=StabilityError,
     errors={
-        404: "There is no such generation, or it is another key's; or it was not asked for this format.",
+        404: "There is no such generation, it belongs to another key, or it was not submitted with this format.",
         406: "The video does not come in a kind that is accepted.",
         409: "There is no video: the generation failed or was cancelled.",
-        410: "The video is past its time.",
-        412: "A condition of the request does not hold.",
+        410: "The video has expired.",
+        412: "A condition of the request is not met.",
         416: "The range begins behind the end.",
         422: "There is no such format.",
     },
@@ -105,7 +107,7 @@ def result(generation_id: str) -> ResponseReturnValue:
 
 def _submitted(schema: type[GenerationForm]) -> Response:
     if "image" not in request.files:
-        raise MissingImageError("image: send the picture as a file in this form field")
+        raise MissingImageError("image: send the image as a file in this form field")
     form = forms.parse(schema)
     job = jobs().submit(
         cast(BinaryIO, form.image.stream),

@@ -56,7 +56,7 @@ class AlphaGenerationForm(GenerationForm, kw_only=True, forbid_unknown_fields=Tr
 class GenerationQuery(Struct, kw_only=True):
     """Which of the video's files; Stability's API knew none but the MP4."""
 
-    format: Annotated[Format, Meta(description="One of the `formats` that were asked for.")] = Format.MP4
+    format: Annotated[Format, Meta(description="`mp4`, or one of the `formats` of the request.")] = Format.MP4
 
 
 class Generation(Struct):

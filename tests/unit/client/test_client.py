@@ -311,3 +311,9 @@ def test_events_are_read_as_the_standard_says() -> None:
         "data: cut",
     ]
     assert list(read_events(lines)) == [Event("message", "one\ntwo", "7"), Event("deleted", "x", "7")]
+
+
+def test_the_old_name_of_a_status_raw_answer_warns():
+    status = JobStatus.of({"task_id": "a", "status": "queued"})
+    with pytest.warns(DeprecationWarning, match="JobStatus.raw"):
+        assert status.told == status.raw

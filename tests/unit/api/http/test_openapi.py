@@ -135,7 +135,12 @@ def test_a_dialect_may_take_json_and_a_query(settings):
 
     @app.post("/say/<int:number>")
     @describe(
-        "another", {201: Answer("Said.", Body)}, json=Body, query=Query, headers={"X-Loud": "Loudly."}, public=True
+        "another",
+        {201: Answer("Said.", Body)},
+        body={openapi.JSON: Body},
+        query=Query,
+        headers={"X-Loud": "Loudly."},
+        public=True,
     )
     def say(number: int) -> str:
         """Say it.
