@@ -42,7 +42,7 @@ class Scripts:
         self._constants = constants or Constants()
         self._loaded: dict[str, Any] = {}
 
-    def run(self, name: str, **arguments: object) -> Any:
+    def run(self, name: str, /, **arguments: object) -> Any:
         """Run the script `name`; returns its answer. Arguments that are `None` are left out."""
         script = self._loaded.get(name)
         if script is None:

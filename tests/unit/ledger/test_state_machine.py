@@ -89,7 +89,7 @@ class RepeatingScripts(Scripts):
 
     runs = 1
 
-    def run(self, name: str, **arguments: object) -> Any:
+    def run(self, name: str, /, **arguments: object) -> Any:
         answer = super().run(name, **arguments)
         for _ in range(self.runs - 1):
             before = snapshot(self.redis)

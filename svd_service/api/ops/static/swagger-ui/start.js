@@ -46,7 +46,7 @@ SwaggerUIBundle({
   docExpansion: "list",
   defaultModelsExpandDepth: 0,
   responseInterceptor(response) {
-    if (response.url.endsWith("/openapi.json") && response.ok) {
+    if (response.url.endsWith("openapi.json") && response.ok) {
       const document = prepared(JSON.parse(response.text));
       response.text = response.data = JSON.stringify(document);
       response.obj = response.body = document;
