@@ -277,6 +277,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         float,
         Meta(ge=1, description="Seconds after which a job whose worker fell silent is given to another."),
     ] = 10
+    max_seconds: Annotated[
+        float, Meta(gt=0, description="Maximum length of a video in seconds, all segments and frames between included.")
+    ] = 30
+    max_output_pixels: Annotated[
+        int,
+        Meta(
+            ge=4_096,
+            le=16_777_216,
+            description="Maximum area of a video in pixels, after scaling (`size`, `output_width`).",
+        ),
+    ] = 4_194_304
     job_timeout: Annotated[float, Meta(ge=1, description="Seconds one attempt may take before the job fails.")] = 3_600
     drain_timeout: Annotated[
         float,

@@ -47,6 +47,14 @@ class Format(StrEnum):
     ZIP = "zip"  # the frames, as PNGs
 
 
+class Loop(StrEnum):
+    """How the end of a video leads back to its beginning."""
+
+    NONE = "none"
+    PINGPONG = "pingpong"  # the same frames once more, backwards
+    CROSSFADE = "crossfade"  # the end is blended into the beginning
+
+
 @dataclass(frozen=True)
 class Spec:
     """One parameter's description, limits (inclusive) and default.
@@ -67,16 +75,51 @@ class VideoParameters(TypedDict, total=False):
     """Parameters that the video depends on. A missing one, or `None`, takes its default."""
 
     seed: Annotated[int | None, Spec("Same seed and settings, same video. Default: random.", 0, MAX_SEED)]
-    num_frames: Annotated[int | None, Spec("Frames of the video.", 2)]
+    num_frames: Annotated[int | None, Spec("Frames that the model generates at once.", 2)]
     num_inference_steps: Annotated[int | None, Spec("Denoising steps: more is slower and finer.", 1, 100)]
-    fps: Annotated[int | None, Spec("Frames per second, of the video and of the model's conditioning.", 5, 30)]
+    fps: Annotated[int | None, Spec("Frames per second that the model is conditioned on.", 5, 30)]
+    interpolate: Annotated[
+        int | None,
+        Spec("Frames shown for each generated one: 2 and 4 add frames between them by optical flow.", 1, 4, default=1),
+    ]
+    playback_fps: Annotated[
+        int | None, Spec("Frames per second of the file. Default: `fps` times `interpolate`.", 1, 120)
+    ]
+    seconds: Annotated[
+        float | None,
+        Spec(
+            "Length of the video, to within 5 %; decides `segments`, and what of frames and fps is left out.", 0.1, 3600
+        ),
+    ]
+    segments: Annotated[
+        int | None, Spec("Clips in a row, each of which continues from the last frame of the one before.", 1, 50)
+    ]
+    loop: Annotated[
+        Loop | Literal["none", "pingpong", "crossfade"] | None,
+        Spec("`pingpong` (forth and back) or `crossfade` (the end into the beginning) for a loop.", default=Loop.NONE),
+    ]
     motion_bucket_id: Annotated[int | None, Spec("Amount of motion: more is more.", 1, 255)]
     noise_aug_strength: Annotated[float | None, Spec("Noise added to the image: more is freer.", 0.0, 1.0)]
     min_guidance_scale: Annotated[float | None, Spec("Guidance at the first frame.", 1.0, 10.0)]
     max_guidance_scale: Annotated[float | None, Spec("Guidance at the last frame.", 1.0, 10.0)]
     decode_chunk_size: Annotated[int | None, Spec("Frames decoded at once: fewer need less memory.", 1, 50)]
-    width: Annotated[int | None, Spec("Width in pixels, a multiple of 8.", 64, multiple_of=8)]
-    height: Annotated[int | None, Spec("Height in pixels, a multiple of 8.", 64, multiple_of=8)]
+    width: Annotated[int | None, Spec("Width in pixels that the model generates, a multiple of 8.", 64, multiple_of=8)]
+    height: Annotated[
+        int | None, Spec("Height in pixels that the model generates, a multiple of 8.", 64, multiple_of=8)
+    ]
+    size: Annotated[
+        str | None,
+        Spec(
+            "Size of the file, such as `1280x720`. The model generates the nearest size that it makes well.",
+            max_length=9,
+        ),
+    ]
+    output_width: Annotated[
+        int | None, Spec("Width of the file in pixels, even: what is generated is scaled.", 16, 4096, multiple_of=2)
+    ]
+    output_height: Annotated[
+        int | None, Spec("Height of the file in pixels, even: what is generated is scaled.", 16, 4096, multiple_of=2)
+    ]
     fit: Annotated[
         Fit | Literal["auto", "crop", "pad"] | None,
         Spec("`crop`, `pad`, or `auto`: crop, and portrait stays portrait.", default=Fit.AUTO),
@@ -141,6 +184,9 @@ TABLE: Final = _rows(Parameters)
 
 #: Names of the parameters that the video depends on.
 OF_THE_VIDEO: Final = tuple(VideoParameters.__annotations__)
+
+#: Those that only stand for values of others, which follow from them and the model.
+DERIVED_FROM: Final = ("seconds", "size")
 
 #: Minimum and maximum of those numbers whose limits are the same for every model.
 BOUNDS: Final[dict[str, tuple[float, float]]] = {

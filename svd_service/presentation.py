@@ -27,17 +27,20 @@ class ModelView(Struct):
 
 
 class ProgressView(Struct):
-    """`step` of `steps` within `phase`; `fraction` of the whole attempt, 0 to 1."""
+    """`step` of `steps` within `phase` of `segment` of `segments`; `fraction` of the whole attempt, 0 to 1."""
 
     phase: str
     step: int
     steps: int
+    segment: int
+    segments: int
     fraction: Annotated[float, Meta(ge=0, le=1)]
 
     @classmethod
     def of(cls, progress: Progress) -> Self:
         """The representation of `progress`."""
-        return cls(progress.phase, progress.step, progress.steps, progress.fraction)
+        step = (progress.step, progress.steps, progress.segment, progress.segments)
+        return cls(progress.phase, *step, progress.fraction)
 
 
 class AttemptView(Struct):
@@ -122,6 +125,26 @@ class ParametersView(Struct):
     """The effective values, seed included; `formats` are those beside the MP4."""
 
 
+class VideoView(Struct):
+    """The video that the job makes: what its file has, interpolated frames included. `seeds` are the segments'."""
+
+    output_width: int
+    output_height: int
+    frames: int
+    playback_fps: int
+    duration_seconds: float
+    segments: int
+    seeds: list[int]
+
+    @classmethod
+    def of(cls, parameters: Parameters) -> Self:
+        """The representation of the video that `parameters` make."""
+        clip, seeds = parameters.clip, list(parameters.seeds)
+        return cls(
+            *parameters.output_size, clip.frames, clip.playback_fps, round(clip.seconds, 3), clip.segments, seeds
+        )
+
+
 class WebhookAttemptView(Struct):
     """One delivery attempt: the status of the response, or the error; neither while it runs."""
 
@@ -170,6 +193,7 @@ class JobView(Struct, kw_only=True):
     attempt: int
     attempts: list[AttemptView]
     parameters: ParametersView
+    video: VideoView
     model: ModelView
     error: FailureView | None
     result: ResultView | None
@@ -197,6 +221,7 @@ class JobView(Struct, kw_only=True):
             attempt=len(job.attempts),
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             parameters=ParametersView(**job.parameters.to_dict()),
+            video=VideoView.of(job.parameters),
             model=ModelView(**job.model),
             error=FailureView(job.failure.code, job.failure.message) if job.failure else None,
             result=ResultView.of(job.id, job.result, root) if job.result else None,

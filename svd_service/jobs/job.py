@@ -37,11 +37,12 @@ MOVES: Final[dict[State, frozenset[State]]] = {
 
 
 class Phase(StrEnum):
-    """What a started job is busy with, in this order."""
+    """What a started job is busy with, in this order; all but the last once for each segment."""
 
     PREPARING = "preparing"
     SAMPLING = "sampling"
     DECODING = "decoding"
+    INTERPOLATING = "interpolating"
     PUBLISHING = "publishing"
 
 
@@ -51,32 +52,38 @@ PHASE_WEIGHTS: Final[dict[Phase, float]] = {
     Phase.PREPARING: 0.04,
     Phase.SAMPLING: 0.76,
     Phase.DECODING: 0.18,
+    Phase.INTERPOLATING: 0.0,
     Phase.PUBLISHING: 0.02,
 }
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an attempt has come: `step` of `steps` within `phase` (decoding counts frames).
+    """How far an attempt has come: `step` of `steps` within `phase` of `segment` of `segments`.
 
-    `weights` are the phases' shares of the whole attempt's time; `at` is when it was reported.
+    Decoding and interpolating count frames. `weights` are the phases' shares of the whole attempt's time; `at` is when
+    it was reported.
     """
 
     phase: Phase
     step: int = 0
     steps: int = 0
+    segment: int = 1
+    segments: int = 1
     weights: Mapping[Phase, float] = field(default_factory=lambda: PHASE_WEIGHTS, compare=False, repr=False)
     at: float = field(default=0.0, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
         """Share of the whole attempt that is done, 0 to 1."""
-        done = 0.0
-        for phase, weight in self.weights.items():
-            if phase is self.phase:
-                return round(done + weight * (self.step / self.steps if self.steps else 0.0), 4)
-            done += weight
-        raise AssertionError(self.phase)
+        within = self.step / self.steps if self.steps else 0.0
+        last = self.weights[Phase.PUBLISHING]
+        if self.phase is Phase.PUBLISHING:
+            return round(1 - last * (1 - within), 4)
+        phases = list(self.weights)
+        before = sum(self.weights[phase] for phase in phases[: phases.index(self.phase)])
+        done = before + self.weights[self.phase] * within
+        return round((done + (1 - last) * (self.segment - 1)) / self.segments, 4)
 
 
 @dataclass(frozen=True)

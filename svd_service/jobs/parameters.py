@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self, Unpack
 
 from svd_service.errors import ImageSizeError, InvalidParameterError
+from svd_service.jobs.clip import TOLERANCE, Clip, Limits, resolve_clip
 from svd_service.jobs.model import Model, Size
-from svd_service.parameters import BOUNDS, MAX_SEED, TABLE, Fit, Format, Profile, VideoParameters
+from svd_service.parameters import BOUNDS, DERIVED_FROM, MAX_SEED, TABLE, Fit, Format, Loop, Profile, VideoParameters
 
 #: Media types of the formats, the MP4's first.
 MEDIA_TYPES: Final[dict[Format, str]] = {
@@ -19,12 +20,16 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
 }
 
 
+NO_LIMITS: Final = Limits()
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Effective values of one job; none is left open. Sizes in pixels, `fps` in frames per second.
 
-    `fit` is `crop` or `pad`: `auto` is decided when the image's shape is known. `formats` are those beside the MP4, in
-    the order of `Format`.
+    `width` and `height` are generated, and scaled to `output_width` and `output_height`; the same, unless they are
+    given. The model is conditioned on `fps`, the file plays at `playback_fps`. `fit` is `crop` or `pad`: `auto` is
+    decided when the image's shape is known. `formats` are those beside the MP4, in the order of `Format`.
     """
 
     seed: int
@@ -41,6 +46,38 @@ class Parameters:
     fit: Fit
     profile: Profile = Profile.EXACT  # missing in the records of older versions
     formats: tuple[Format, ...] = ()
+    interpolate: int = 1
+    playback_fps: int = 0
+    segments: int = 1
+    loop: Loop = Loop.NONE
+    output_width: int = 0
+    output_height: int = 0
+
+    def __post_init__(self) -> None:
+        # Missing in the records of older versions.
+        usual = {
+            "playback_fps": self.fps * self.interpolate,
+            "output_width": self.width,
+            "output_height": self.height,
+        }
+        for name, value in usual.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+
+    @property
+    def clip(self) -> Clip:
+        """How many frames the video has, and how long it is."""
+        return Clip(self.num_frames, self.segments, self.interpolate, self.playback_fps, self.loop)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each segment."""
+        return tuple((self.seed + number) % (MAX_SEED + 1) for number in range(self.segments))
+
+    @property
+    def output_size(self) -> Size:
+        """Width and height of the file in pixels."""
+        return self.output_width, self.output_height
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON has them."""
@@ -51,7 +88,8 @@ class Parameters:
         """The inverse of `to_dict`."""
         profile = Profile(values.get("profile", Profile.EXACT))
         formats = tuple(Format(name) for name in values.get("formats", ()))
-        return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile, "formats": formats})
+        loop = Loop(values.get("loop", Loop.NONE))
+        return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile, "formats": formats, "loop": loop})
 
 
 class Request:
@@ -77,7 +115,7 @@ class Request:
         """The profile in effect."""
         return Profile(self.values.get("profile") or Profile.EXACT)
 
-    def resolve(self, model: Model, image_size: Size) -> Parameters:
+    def resolve(self, model: Model, image_size: Size, limits: Limits = NO_LIMITS) -> Parameters:
         """Effective parameters for an image of `image_size` (width, height in pixels, upright).
 
         Raises:
@@ -91,13 +129,35 @@ class Request:
             **{name: row.spec.default for name, row in TABLE.items() if name in _FIELDS},
             **asdict(model.defaults),
             "num_inference_steps": model.profiles[self.profile].num_inference_steps,
-            **self.values,
+            **self._given(model),
             **self._seed_and_formats(),
         }
         values.update(self._frame(values, model, image_size))
+        values.update(_output(values))
         values.update(self._guidance(values))
+        values.update(_playback(values))
         _check(values, model)
-        return Parameters(**values)
+        parameters = Parameters(**values)
+        self._check_limits(parameters, limits)
+        return parameters
+
+    def _given(self, model: Model) -> dict[str, Any]:
+        """The values of the request, with a length and a size in terms of the others."""
+        given: dict[str, Any] = {name: value for name, value in self.values.items() if name not in DERIVED_FROM}
+        return {**given, **resolve_clip(model, self.values.get("seconds"), self.values.get("size"), given)}
+
+    def _check_limits(self, parameters: Parameters, limits: Limits) -> None:
+        length, (width, height) = parameters.clip.seconds, parameters.output_size
+        if length > limits.seconds * (1 + TOLERANCE):
+            name = "seconds" if "seconds" in self.values else "segments"
+            raise InvalidParameterError(
+                name, f"{name}: the video would last {length:.1f} s; the maximum is {limits.seconds:g} s"
+            )
+        if width * height > limits.pixels:
+            name = "size" if "size" in self.values else "output_width"
+            raise InvalidParameterError(
+                name, f"{name}: {width}x{height} are {width * height:,} pixels; the maximum is {limits.pixels:,}"
+            )
 
     def _seed_and_formats(self) -> dict[str, Any]:
         seed, formats = self.values.get("seed"), self.values.get("formats") or ()
@@ -114,7 +174,7 @@ class Request:
                 sizes = ", ".join(f"{width}x{height}" for width, height in self.image_sizes)
                 raise ImageSizeError(f"image: must be one of {sizes}; got {image_size[0]}x{image_size[1]}")
             width, height = model.size_of_shape(image_size)
-        elif fit is Fit.AUTO and not {"width", "height"} & self.values.keys():
+        elif fit is Fit.AUTO and not {"width", "height", "size"} & self.values.keys():
             portrait = image_size[1] > image_size[0]
             if portrait != (height > width):
                 width, height = height, width
@@ -130,11 +190,34 @@ class Request:
         return {"min_guidance_scale": minimum, "max_guidance_scale": maximum}
 
 
+def _output(values: dict[str, Any]) -> dict[str, int]:
+    """Size of the file. If a caller gives one side only, the other keeps the shape."""
+    width, height = values.get("output_width"), values.get("output_height")
+    shape = values["width"] / values["height"]
+    if width is None and height is None:
+        width, height = values["width"], values["height"]
+    elif width is None:
+        width = 2 * round(height * shape / 2)
+    elif height is None:
+        height = 2 * round(width / shape / 2)
+    return {"output_width": width, "output_height": height}
+
+
+def _playback(values: dict[str, Any]) -> dict[str, Any]:
+    """What a caller leaves out of the length: one segment, shown as fast as the model takes its frames to follow."""
+    usual = values["fps"] * values["interpolate"]
+    return {
+        "segments": 1 if values["segments"] is None else values["segments"],
+        "playback_fps": usual if values["playback_fps"] is None else values["playback_fps"],
+        "loop": Loop(values["loop"]),
+    }
+
+
 _FIELDS: Final = frozenset(Parameters.__dataclass_fields__)
 
 
 def _check(values: dict[str, Any], model: Model) -> None:
-    bounds = {**BOUNDS, **asdict(model.bounds)}
+    bounds = {**asdict(model.bounds), **{name: limits for name, limits in BOUNDS.items() if name in _FIELDS}}
     for name, (minimum, maximum) in bounds.items():
         # `not (a <= x <= b)` also rejects NaN.
         if not minimum <= values[name] <= maximum:

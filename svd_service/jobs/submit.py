@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
 from svd_service.errors import QueueFullError, RefusedError, UnavailableError, UnknownJobError, WriteRefusedError
+from svd_service.jobs.clip import Limits
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job
@@ -121,8 +122,9 @@ class Submit:
         # Pillow is loaded with the first image: the web process must start fast, and workers need none of this.
         from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
 
+        limits = Limits(self._settings.max_seconds, self._settings.max_output_pixels)
         with open_image(upload, self._settings) as opened:
-            parameters = request.resolve(model, opened.size)
+            parameters = request.resolve(model, opened.size, limits)
             image = encode_png(opened.fitted(parameters.width, parameters.height, parameters.fit))
         content = self._cache.digest(image, parameters, model)
         return _Draft(order.job_id or str(uuid.uuid4()), order, model, parameters, image, content)

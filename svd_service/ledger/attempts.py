@@ -95,6 +95,8 @@ class Attempts:
             phase=shown.phase if progress else "",
             step=shown.step,
             steps=shown.steps,
+            segment=shown.segment,
+            segments=shown.segments,
         )
         return bool(answer == "cancel")
 

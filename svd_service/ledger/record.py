@@ -137,7 +137,8 @@ def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:
 
 def _progress(fields: Mapping[str, str]) -> Progress:
     at = float(fields.get("told", 0.0))
-    return Progress(Phase(fields["phase"]), int(fields["step"]), int(fields["steps"]), at=at)
+    step, steps, segment, segments = (int(fields.get(name, 1)) for name in ("step", "steps", "segment", "segments"))
+    return Progress(Phase(fields["phase"]), step, steps, segment, segments, at=at)
 
 
 def _attempt(number: int, fields: Mapping[str, str]) -> Attempt:

@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +17,10 @@ from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Format
 from svd_service.video import formats
+from svd_service.video.playback import looped, scaled
+from svd_service.video.segments import Segments
 from svd_service.video.stills import Stills
-from svd_service.video.writer import Frame, Writer
+from svd_service.video.writer import Writer
 
 if TYPE_CHECKING:
     from svd_service.video.loader import Generator
@@ -26,19 +29,18 @@ if TYPE_CHECKING:
 ENCODING: Final = "encoding"
 
 #: Libraries that have a say in the pixels or in the file.
-LIBRARIES: Final = ("av", "diffusers", "pillow", "torch", "transformers")
+LIBRARIES: Final = ("av", "diffusers", "opencv-python-headless", "pillow", "torch", "transformers")
 
 
 @dataclass(frozen=True)
 class Rendering:
     """A video that was made. Sizes in pixels; `seconds` by phase, which sum up to the whole.
 
-    `provenance` is what JSON knows: `parameters` (with the seed), `model` (name, source, revision, trained), `device`,
-    `precision`, `versions`, `memory` (the `decode_chunk_size` in effect, and what else was done for want of memory: see
-    `memory.Thrift`) and `seconds`. The file's `comment` tag holds the same without `seconds`, which are never the same
-    twice, with `memory` as it was at the first frame, and without `formats`: the MP4 is the same whatever else is
-    made of its frames. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of
-    all.
+    `provenance` is what JSON knows: `parameters`, `seeds` (one for each segment), `model` (name, source, revision,
+    trained), `device`, `precision`, `versions`, `memory` (the `decode_chunk_size` in effect, and what else was done for
+    want of memory: see `oom_fallback`) and `seconds`. The file's `comment` tag holds the same without `seconds`, which
+    are never the same twice, with `memory` as it was at the first frame, and without `formats`: the MP4 is the same
+    whatever else is made of its frames. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of many.
     """
 
     width: int
@@ -60,13 +62,14 @@ def render(
     further: Mapping[Format, Path] | None = None,
     on_preview: Callable[[Callable[[], bytes]], None] | None = None,
 ) -> Rendering:
-    """Make the video of `picture`, which is RGB and of the size asked for, as a new MP4 at `path`.
+    """Make the video of `picture`, which is RGB and of the size to be generated, as a new MP4 at `path`.
 
-    The same frames go into the `further` files, each of its format. `on_progress` hears of PREPARING, of SAMPLING
-    before the first and after each step, of DECODING before the first frame and after each chunk, in frames, and of
-    PUBLISHING when only the files are to be ended. What it raises ends the work at once and comes out of here as it is;
-    the paths then hold no video, and the generator can be used again. `on_preview` hears about once a second, while the
-    video is sampled, of what makes a rough picture of it (WebP); the files are the same without it.
+    The same frames go into the `further` files, each of its format. `on_progress` is called for each segment with
+    PREPARING, with SAMPLING before the first and after each step, with DECODING before the first frame and after each
+    chunk, in frames, and with INTERPOLATING around each generated frame; and with PUBLISHING when only the files are to
+    be ended. What it raises ends the work at once and comes out of here as it is; the paths then hold no video, and the
+    generator can be used again. `on_preview` is called about once a second, while the video is sampled, with what makes
+    a preview of it (WebP); the files are the same without it.
 
     Raises:
         OSError: a file cannot be written.
@@ -74,23 +77,29 @@ def render(
         torch.OutOfMemoryError: the device's memory does not suffice; the generator can be used again.
     """
     stopwatch = _Stopwatch(on_progress)
-    origin = {"parameters": parameters.to_dict(), **generator.origin, "versions": _versions()}
-    stills = Stills(parameters.width, parameters.height, parameters.num_frames)
-    with closing(generator.generate(picture, parameters, stopwatch, on_preview)) as frames:
-        frame: Frame | None = next(frames)
+    origin = {
+        "parameters": parameters.to_dict(),
+        "seeds": list(parameters.seeds),
+        **generator.origin,
+        "versions": _versions(),
+    }
+    size, clip = parameters.output_size, parameters.clip
+    stills = Stills(*size, clip.frames)
+    segments = Segments(generator, parameters, stopwatch, on_preview)
+    with closing(looped(segments.frames(picture), clip, path.parent)) as frames:
+        first = next(frames)
         # By now it is known how the steps and the first frames got along with the memory there is.
-        writers = _writers({Format.MP4: path, **(further or {})}, parameters, {**origin, "memory": generator.memory})
+        writers = _writers({Format.MP4: path, **(further or {})}, parameters, {**origin, "memory": segments.memory})
         with ExitStack() as stack:
             for writer in writers:
                 stack.enter_context(writer)
-            while frame is not None:
-                # An encoder that is slower than the device holds up the frames: that is not decoding's time.
-                stopwatch.turn(ENCODING)
-                for writer in writers:
-                    writer.put(frame)
-                stills.put(frame)
-                stopwatch.turn(Phase.DECODING)
-                frame = next(frames, None)
+            for frame in chain([first], frames):
+                # An encoder that is slower than the device holds up the frames: that is no other phase's time.
+                with stopwatch.interrupted(ENCODING):
+                    shown = scaled(frame, size, parameters.fit)
+                    for writer in writers:
+                        writer.put(shown)
+                    stills.put(shown)
             stopwatch.turn(ENCODING)
             on_progress(Progress(Phase.PUBLISHING))
             for writer in writers:
@@ -98,9 +107,8 @@ def render(
             # While the encoders finish.
             thumbnail, spritesheet = stills.thumbnail(), stills.spritesheet()
     seconds = stopwatch.stop()
-    provenance = {**origin, "memory": generator.memory, "seconds": seconds}
-    size = parameters.width, parameters.height
-    return Rendering(*size, parameters.num_frames, seconds, provenance, thumbnail, spritesheet)
+    provenance = {**origin, "memory": segments.memory, "seconds": seconds}
+    return Rendering(*size, clip.frames, seconds, provenance, thumbnail, spritesheet)
 
 
 class _Stopwatch:
@@ -125,6 +133,14 @@ class _Stopwatch:
             self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
+    @contextmanager
+    def interrupted(self, phase: str) -> Iterator[None]:
+        """Within the block `phase` interrupts the present one."""
+        present = self._phase
+        self.turn(phase)
+        yield
+        self.turn(present)
+
     def stop(self) -> dict[str, float]:
         """Seconds of each phase there was."""
         self.turn(None)
@@ -139,8 +155,8 @@ def _writers(paths: Mapping[Format, Path], parameters: Parameters, origin: dict[
     # What else is made of the frames is no part of how they came about.
     said = {name: value for name, value in origin["parameters"].items() if name != "formats"}
     origin = {**origin, "parameters": said}
-    size = (parameters.width, parameters.height)
-    return [formats.writer(kind, path, size, parameters.fps, _tags(origin), origin) for kind, path in paths.items()]
+    size, fps = parameters.output_size, parameters.playback_fps
+    return [formats.writer(kind, path, size, fps, _tags(origin), origin) for kind, path in paths.items()]
 
 
 def _tags(origin: dict[str, Any]) -> dict[str, str]:

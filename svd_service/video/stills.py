@@ -12,6 +12,9 @@ from PIL import Image
 THUMBNAIL_SIDE: Final = 512
 TILE_SIDE: Final = 256
 
+#: Maximum number of frames on the sheet. Of a longer video, every second frame is shown, or every third, and so on.
+MAX_TILES: Final = 100
+
 #: Pillow's own scale, 0 to 100.
 QUALITY: Final = 85
 
@@ -22,9 +25,11 @@ class Stills:
     def __init__(self, width: int, height: int, frames: int) -> None:
         self._frames = frames
         self._next = 0
-        self._columns = math.ceil(math.sqrt(frames))
+        self._every = math.ceil(frames / MAX_TILES)
+        tiles = math.ceil(frames / self._every)
+        self._columns = math.ceil(math.sqrt(tiles))
         self._tile = _within(width, height, TILE_SIDE)
-        rows = math.ceil(frames / self._columns)
+        rows = math.ceil(tiles / self._columns)
         self._sheet = Image.new("RGB", (self._columns * self._tile[0], rows * self._tile[1]))
         self._thumbnail_size = _within(width, height, THUMBNAIL_SIDE)
         self._thumbnail = Image.new("RGB", self._thumbnail_size)
@@ -32,9 +37,11 @@ class Stills:
     def put(self, frame: NDArray[np.uint8]) -> None:
         """Take the next frame: RGB, 8 bits, shape (height, width, 3)."""
         image = Image.fromarray(frame)
-        row, column = divmod(self._next, self._columns)
-        place = (column * self._tile[0], row * self._tile[1])
-        self._sheet.paste(image.resize(self._tile, Image.Resampling.BILINEAR, reducing_gap=2.0), place)
+        number, skipped = divmod(self._next, self._every)
+        if not skipped:
+            row, column = divmod(number, self._columns)
+            place = (column * self._tile[0], row * self._tile[1])
+            self._sheet.paste(image.resize(self._tile, Image.Resampling.BILINEAR, reducing_gap=2.0), place)
         # The first frame is the picture that the caller knows already; halfway, it has begun to move.
         if self._next == self._frames // 2:
             self._thumbnail = image.resize(self._thumbnail_size, Image.Resampling.LANCZOS)
@@ -45,7 +52,10 @@ class Stills:
         return _encoded(self._thumbnail, "WEBP")
 
     def spritesheet(self) -> bytes:
-        """All frames in rows, from left to right and from top to bottom, as JPEG; the grid is as square as can be."""
+        """The frames in rows, from left to right and from top to bottom, as JPEG; the grid is as square as can be.
+
+        At most `MAX_TILES` of them, at equal distances.
+        """
         return _encoded(self._sheet, "JPEG")
 
 

@@ -201,7 +201,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
                 result,
                 device=slot.holder.device,
                 seconds=rendering.seconds,
-                steps=job.parameters.num_inference_steps,
+                steps=job.parameters.num_inference_steps * job.parameters.segments,
                 reusable=_as_asked(rendering.provenance, job.parameters),
             )
         )

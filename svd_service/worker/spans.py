@@ -77,5 +77,6 @@ class AttemptSpans:
                 "svd.model": str(self._job.model.get("name", "")),
                 "svd.frames": parameters.num_frames,
                 "svd.steps": parameters.num_inference_steps,
+                "svd.segments": parameters.segments,
             },
         )

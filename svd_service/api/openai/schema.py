@@ -11,7 +11,7 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
-from svd_service.parameters import Format, Parameters
+from svd_service.parameters import DERIVED_FROM, Format, Parameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
 
@@ -107,6 +107,8 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
                 "generate_audio", "generate_audio: Stable Video Diffusion makes no sound; send false"
             )
         parameters = self.parameters()
+        for name in DERIVED_FROM:
+            parameters.pop(name, None)  # type: ignore[misc]
         if self.seconds is not UNSET:
             parameters["num_frames"] = _frames(self.seconds, parameters, model)
         if self.size is not UNSET:
@@ -227,8 +229,8 @@ class VideoView(Struct, kw_only=True):
             expires_at=int(job.expires_at) if job.expires_at else None,
             error=_error(job),
             prompt=job.notes.get(PROMPT),
-            seconds=f"{round(used.num_frames / used.fps, 2):g}",
-            size=f"{used.width}x{used.height}",
+            seconds=f"{round(used.clip.seconds, 2):g}",
+            size="{}x{}".format(*used.output_size),
             queue_position=job.position,
             eta_seconds=job.eta_seconds,
             cached=job.cached_from is not None,

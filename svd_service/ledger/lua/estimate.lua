@@ -9,12 +9,13 @@ local alive = now - args.worker_timeout
 local function busy_workers()
   local busy = {}
   for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
-    local job = redis.pcall('HMGET', job_key(id), 'worker', 'work', 'phase', 'step', 'steps', 'told', 'claimed')
-    local claimed = tonumber(job[7] or '')
+    local job = redis.pcall('HMGET', job_key(id), 'worker', 'work', 'claimed', 'told', 'phase', 'step', 'steps', 'segment',
+      'segments')
+    local claimed = tonumber(job[3] or '')
     if job[1] and job[2] and claimed then
       busy[job[1]] = {
-        work = job[2], phase = job[3] or '', step = job[4] or '0', steps = job[5] or '0',
-        elapsed = now - claimed, silence = now - (tonumber(job[6] or '') or claimed),
+        work = job[2], elapsed = now - claimed, silence = now - (tonumber(job[4] or '') or claimed),
+        progress = job[5] and { job[5], job[6] or '0', job[7] or '0', job[8] or '1', job[9] or '1' } or nil,
       }
     end
   end

@@ -1,16 +1,21 @@
 -- Renew a lease and, with a phase, record the progress of the attempt.
--- Arguments: id, token, lease (seconds), phase (or ''), step, steps.
+-- Arguments: id, token, lease (seconds), phase (or ''), step, steps, segment, segments.
 -- Answers 'stale', 'cancel' (the caller must stop) or 'ok'.
 -- include: attempt
 -- flags: allow-oom
 record_activity()
 local id = args.id
-local job = redis.call('HMGET', job_key(id), 'state', 'token', 'phase', 'step', 'steps', 'cancel')
+local names = { 'phase', 'step', 'steps', 'segment', 'segments' }
+local job = redis.call('HMGET', job_key(id), 'state', 'token', 'cancel', unpack(names))
 if job[1] ~= 'started' or job[2] ~= args.token then return 'stale' end
 redis.call('ZADD', key('leases'), now + args.lease, id)
-local same = job[3] == args.phase and job[4] == tostring(args.step) and job[5] == tostring(args.steps)
-if args.phase ~= '' and not same then
-  set(id, 'phase', args.phase, 'step', args.step, 'steps', args.steps, 'told', now_text)
+local changes = {}
+for i, name in ipairs(names) do
+  if job[3 + i] ~= tostring(args[name]) then changes[#changes + 1] = name end
+end
+if args.phase ~= '' and #changes > 0 then
+  for _, name in ipairs(changes) do set(id, name, args[name]) end
+  set(id, 'told', now_text)
   notify(id)
 end
-return job[6] and 'cancel' or 'ok'
+return job[3] and 'cancel' or 'ok'

@@ -77,7 +77,14 @@ def test_the_story_of_a_job(http, jobs, submit, claim):
     jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
     job = http.get(f"/status/{job_id}").json
     assert job["status"] == "started"
-    assert job["progress"] == {"phase": "sampling", "step": 3, "steps": 6, "fraction": 0.42}
+    assert job["progress"] == {
+        "phase": "sampling",
+        "step": 3,
+        "steps": 6,
+        "segment": 1,
+        "segments": 1,
+        "fraction": 0.42,
+    }
     assert (job["attempts"][0]["worker"], job["attempts"][0]["outcome"]) == ("host/0", None)
     jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     job = http.get(f"/status/{job_id}").json

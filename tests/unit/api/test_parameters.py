@@ -11,7 +11,7 @@ from svd_service.api.openai.schema import VideoForm
 from svd_service.api.stability.schema import AlphaGenerationForm, GenerationForm
 from svd_service.cli.generate import generate
 from svd_service.jobs.parameters import Parameters
-from svd_service.parameters import OF_THE_VIDEO, TABLE, Format, Parameter
+from svd_service.parameters import DERIVED_FROM, OF_THE_VIDEO, TABLE, Format, Parameter
 
 
 @pytest.mark.parametrize("form", [GenerateForm, VideoForm])
@@ -30,7 +30,7 @@ def test_the_command_line_has_an_option_for_every_parameter_that_it_does_not_han
 
 
 def test_every_parameter_of_the_video_has_an_effective_value():
-    assert {*OF_THE_VIDEO} == Parameters.__dataclass_fields__.keys()
+    assert {*OF_THE_VIDEO} == {*Parameters.__dataclass_fields__, *DERIVED_FROM}
 
 
 def _schema_limits(schema: dict[str, Any]) -> dict[str, Any]:

@@ -52,13 +52,32 @@ def outlook(runners: list[Runner], queue: list[tuple[int, Parameters]] | None = 
 def test_guidance_doubles_the_work_of_the_steps_alone():
     plain, guided = work_of(SMALL), work_of(replace(SMALL, max_guidance_scale=2.0))
     assert guided[1] == (2 * plain[1][0], 10)
-    assert [guided[i] for i in (0, 2, 3)] == [plain[i] for i in (0, 2, 3)]
+    assert [guided[i] for i in (0, 2, 3, 4)] == [plain[i] for i in (0, 2, 3, 4)]
 
 
 def test_further_formats_are_work_of_the_last_phase_alone():
     plain, many = work_of(SMALL), work_of(replace(SMALL, formats=(Format.WEBP, Format.GIF)))
-    assert many[:3] == plain[:3]
-    assert many[3][0] > 2 * plain[3][0]
+    assert many[:4] == plain[:4]
+    assert many[4][0] > 2 * plain[4][0]
+
+
+def test_segments_repeat_the_work_of_one_and_interpolation_is_work_of_its_own():
+    plain, many = work_of(SMALL), work_of(replace(SMALL, segments=3))
+    assert [(size, times * 3) for size, times in plain[:3]] == list(many[:3])
+    assert plain[3][1] == many[3][1] == 0
+    assert many[4][0] == plain[4][0] / SMALL.num_frames * (3 * SMALL.num_frames - 2)
+    twice, four_times = (work_of(replace(SMALL, interpolate=factor)) for factor in (2, 4))
+    assert twice[:3] == plain[:3]
+    assert twice[3][1] == four_times[3][1] == SMALL.num_frames - 1
+    assert twice[3][0] < four_times[3][0] < 3 * twice[3][0]
+
+
+def test_what_an_older_version_learned_or_queued_is_understood():
+    old = "[[1,1,1,0,0],[1,2,2,0,0],[1,3,3,0,0],[1,4,4,0,0]]"
+    assert [line and line.mean_size for line in Pace.of(old).lines] == [1, 2, 3, None, 4]
+    told = {"paces": {}, "runners": [], "queue": [[0, "[[1,1],[2,5],[3,1],[4,1]]", "exact"]]}
+    ((_, work, _),) = Outlook.of("tiny", told).queue
+    assert [times for _, times in work] == [1, 5, 1, 0, 1]
 
 
 def test_nothing_is_told_where_nothing_is_known_or_nobody_is_ready():

@@ -8,7 +8,7 @@ from svd_service.config import ConfigurationError
 from svd_service.errors import ImageSizeError, InvalidParameterError
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
 from svd_service.jobs.parameters import Parameters, Request
-from svd_service.parameters import BOUNDS, Fit, Format, Profile
+from svd_service.parameters import BOUNDS, DERIVED_FROM, TABLE, Fit, Format, Profile
 
 MODEL = Model("m", "m", defaults=Defaults(width=1024, height=576), bounds=Bounds(width=(64, 1024), height=(64, 1024)))
 LANDSCAPE, PORTRAIT, SQUARE = (1600, 900), (900, 1600), (500, 500)
@@ -40,17 +40,20 @@ def test_auto_turns_the_video_upright_unless_a_size_was_asked_for(request_, pict
     assert (parameters.width, parameters.height) == size
 
 
-@pytest.mark.parametrize("name", [*BOUNDS, "width", "height", "num_frames"])
+@pytest.mark.parametrize("name", [*sorted({*BOUNDS} - {*DERIVED_FROM}), "width", "height", "num_frames"])
 def test_every_bound_is_included_and_nothing_beyond_it(name):
     least, most = {**BOUNDS, **asdict(MODEL.bounds)}[name]
     # The other end of the guidance would be moved along; say it, so that only this bound is looked at.
     ends: dict[str, Any] = {"min_guidance_scale": 1.0, "max_guidance_scale": 10.0} if "guidance" in name else {}
+    # The other side of the file would follow, and leave its own bounds.
+    other = {"output_width": {"output_height": 64}, "output_height": {"output_width": 64}}.get(name, {})
     for value in (least, most):
-        assert getattr(Request(**{**ends, name: value}).resolve(MODEL, LANDSCAPE), name) == value
-    step = 8 if name in {"width", "height"} else 1
+        resolved = Request(**{**ends, name: value, **other}).resolve(MODEL, LANDSCAPE)
+        assert getattr(resolved, name) == value
+    step = TABLE[name].spec.multiple_of or 1
     for value in (least - step, most + step, float("nan")):
         with pytest.raises(InvalidParameterError) as refused:
-            Request(**{**ends, name: value}).resolve(MODEL, LANDSCAPE)
+            Request(**{**ends, name: value, **other}).resolve(MODEL, LANDSCAPE)
         assert refused.value.parameter == name
 
 

@@ -21,6 +21,7 @@ from svd_service.parameters import Format
 from svd_service.video import Rendering, render
 from svd_service.video.encoder import Encoder
 from svd_service.video.loader import Generator
+from svd_service.video.rendering import LIBRARIES
 from svd_service.video.writer import Frame
 
 Ask = Callable[..., Parameters]
@@ -88,7 +89,7 @@ def test_provenance_tells_all_that_determines_the_pixels_and_how_long_it_took(ma
     assert provenance["model"]["trained"] is False
     assert provenance["device"].startswith("cpu (")
     assert provenance["precision"] == "float32"
-    assert provenance["versions"].keys() == {"svd_service", "av", "diffusers", "pillow", "torch", "transformers"}
+    assert provenance["versions"].keys() == {"svd_service", *LIBRARIES}
     assert provenance["seconds"] == rendering.seconds
     assert rendering.seconds.keys() == {"preparing", "sampling", "decoding", "encoding"}
     assert all(seconds >= 0 for seconds in rendering.seconds.values())

@@ -10,7 +10,8 @@ local function close_attempt(id, outcome, cause)
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
   local queue = field(id, 'queue')
   if queue then add_load('started', queue, -1) end
-  redis.call('HDEL', job_key(id), 'token', 'queue', 'worker', 'claimed', 'phase', 'step', 'steps', 'told', 'preview_name')
+  redis.call('HDEL', job_key(id), 'token', 'queue', 'worker', 'claimed', 'phase', 'step', 'steps', 'segment', 'segments',
+    'told', 'preview_name')
   redis.call('ZREM', key('leases'), id)
   count('attempts|' .. outcome)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end

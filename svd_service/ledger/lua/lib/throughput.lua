@@ -15,19 +15,25 @@ local function with_point(line, size, seconds)
   return { weight, mean_x, mean_y, squares * MEMORY + dx * (x - mean_x), products * MEMORY + dx * (y - mean_y) }
 end
 
+-- `known` by phase; a record of a version before interpolation lacks that phase.
+local function with_every_phase(known, missing)
+  if #known == 4 then table.insert(known, 4, missing) end
+  return known
+end
+
 -- The last phase is what the measured ones leave of the time since the claim.
 local function learn(id, device, seconds)
-  local work = decoded(field(id, 'work'), {})
+  local work = with_every_phase(decoded(field(id, 'work'), {}), { 1, 0 })
   local began = tonumber(field(id, 'began:' .. field(id, 'attempt')) or '')
   if #work == 0 or not began then return end
   local left = now - began
   for _, one in ipairs(seconds) do left = left - one end
   seconds[#work] = math.max(left, 0.001)
   local name = (decoded(field(id, 'model'), {}).name or '') .. '|' .. device
-  local lines = decoded(redis.call('HGET', key('paces'), name), {})
+  local lines = with_every_phase(decoded(redis.call('HGET', key('paces'), name), {}), {})
   for i, part in ipairs(work) do
     lines[i] = type(lines[i]) == 'table' and lines[i] or {}
-    if (seconds[i] or 0) > 0 then lines[i] = with_point(lines[i], part[1], seconds[i] / part[2]) end
+    if (seconds[i] or 0) > 0 and part[2] > 0 then lines[i] = with_point(lines[i], part[1], seconds[i] / part[2]) end
   end
   redis.call('HSET', key('paces'), name, cjson.encode(lines))
 end

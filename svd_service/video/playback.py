@@ -1,0 +1,69 @@
+"""How a video's frames are shown: as a loop, and scaled to the size of the file."""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from svd_service.jobs.clip import Clip
+from svd_service.parameters import Fit, Loop
+from svd_service.video.writer import Frame
+
+Frames = Generator[Frame, None, None]
+
+
+def looped(frames: Frames, clip: Clip, folder: Path) -> Frames:
+    """The `clip.frames` frames of the whole video, made of the `clip.played` that lead from its first to its last.
+
+    To play them backwards, a file without a name in `folder` holds them, not the memory.
+    """
+    if clip.loop is Loop.PINGPONG:
+        return _forth_and_back(frames, folder)
+    if clip.loop is Loop.CROSSFADE:
+        return _crossfaded(frames, clip)
+    return frames
+
+
+def _forth_and_back(frames: Frames, folder: Path) -> Frames:
+    count, shape = 0, (0, 0, 3)
+    with tempfile.TemporaryFile(dir=folder) as file, closing(frames):
+        for frame in frames:
+            count, shape = count + 1, frame.shape
+            file.write(frame.tobytes())
+            yield frame
+        size = int(np.prod(shape))
+        # Both ends are there already: the last frame was just shown, the first one follows when the loop begins anew.
+        for index in range(count - 2, 0, -1):
+            file.seek(index * size)
+            yield np.frombuffer(file.read(size), np.uint8).reshape(shape)
+
+
+def _crossfaded(frames: Frames, clip: Clip) -> Frames:
+    """The end becomes the beginning, which is left out where it was: so the last frame leads to the first."""
+    beginning: list[Frame] = []
+    fade = clip.faded
+    with closing(frames):
+        for index, frame in enumerate(frames):
+            place = index - (clip.played - fade)
+            if index < fade:
+                beginning.append(frame)
+            elif place < 0:
+                yield frame
+            else:
+                share = (place + 1) / (fade + 1)
+                yield np.asarray(cv2.addWeighted(frame, 1 - share, beginning[place], share, 0), np.uint8)
+
+
+def scaled(frame: Frame, size: tuple[int, int], fit: Fit) -> Frame:
+    """`frame` at `size` (width, height in pixels), by Lanczos' filter.
+
+    Where the shapes differ, `fit` decides as for images: what does not fit is cut, or black bars are added.
+    """
+    if frame.shape[1::-1] == size:
+        return frame
+    resize = ImageOps.pad if fit is Fit.PAD else ImageOps.fit
+    return np.asarray(resize(Image.fromarray(frame), size, Image.Resampling.LANCZOS))
