@@ -12,14 +12,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import redis
-from flask import Response, request
 
-from svd_service.api.http.auth import caller_network
 from svd_service.config import Settings
 from svd_service.errors import LimitedError, UnavailableError, UnknownJobError
 from svd_service.jobs.job import Job, State
@@ -32,14 +29,6 @@ logger = logging.getLogger(__name__)
 #: once: somebody waits for the video.
 THROTTLE: Final = 0.2
 
-#: Seconds after which a silent stream says that it is still there; in its turn it learns that its reader is not.
-HEARTBEAT: Final = 10.0
-
-HEARTBEAT_COMMENT: Final = b": still here\n\n"
-
-#: How many milliseconds a reader that lost its stream is to wait before it comes back.
-RETRY: Final = b"retry: 2000\n\n"
-
 #: Seconds between two looks of the listener at whether it is still wanted.
 TICK: Final = 0.5
 
@@ -48,10 +37,6 @@ SILENCE: Final = 10.0
 
 #: Most jobs of an owner that a stream begins with, newest first.
 SNAPSHOT: Final = 100
-
-#: Most jobs whose last version a stream remembers. Of one that is forgotten something may be told twice.
-REMEMBERED: Final = 1_000
-
 
 _ENDED: Final = frozenset(state.value for state in State if state.ended)
 
@@ -319,93 +304,3 @@ class _Ear:
         if now > max(self._heard, self._asked) + SILENCE / 2:
             self._asked = now
             self._channel.ping()
-
-
-def stream_job(hub: Hub, queries: Queries, job_id: str, *, owner: str, seen: int) -> Response:
-    """The events of one job from how it stands now to its end, without what a reader of version `seen` knows.
-
-    Raises:
-        UnknownJobError: there is none of that id, or it is another owner's.
-        TooManyStreamsError: there are as many as there may be.
-    """
-    box = hub.open(job_id=job_id, owner=owner, caller=_caller(owner))
-
-    def look() -> list[Event]:
-        return [hub.event(queries.find(job_id, owner=owner))]
-
-    try:
-        now = look()
-    except BaseException:
-        hub.shut(box)
-        raise
-    if now[0].ended and now[0].version <= seen:
-        hub.shut(box)
-        return Response(status=204)  # a browser's EventSource comes back for ever, unless it is told this
-    return _response(hub, box, _job_events(box, now, look, seen))
-
-
-def stream_owner(hub: Hub, *, owner: str) -> Response:
-    """The events of all jobs of an owner, beginning with the newest jobs as they stand now.
-
-    Raises:
-        TooManyStreamsError: there are as many as there may be.
-        UnavailableError: Redis cannot be reached.
-    """
-    box = hub.open(owner=owner, caller=_caller(owner))
-    try:
-        newest = hub.newest(owner)
-    except BaseException:
-        hub.shut(box)
-        raise
-    return _response(hub, box, _owner_events(box, newest))
-
-
-def _caller(owner: str) -> str:
-    return f"key {owner}" if owner else f"address {caller_network()}"
-
-
-def _response(hub: Hub, box: Mailbox, events: Iterator[bytes]) -> Response:
-    if request.method == "HEAD":  # nobody reads, and nobody would close
-        hub.shut(box)
-        events = iter(())
-    response = Response(events, mimetype="text/event-stream")
-    response.cache_control.no_store = True
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-    response.call_on_close(lambda: hub.shut(box))
-    return response
-
-
-def _job_events(box: Mailbox, now: list[Event], look: Callable[[], list[Event]], seen: int) -> Iterator[bytes]:
-    yield RETRY
-    least = seen + 1
-    news: list[Event] | None = now
-    while news is not None:
-        for event in news:
-            if event.version >= least or event.data is None:
-                least = event.version + 1
-                yield event.encode(alone=True)
-            if event.ended:
-                return
-        news = box.take(HEARTBEAT)
-        if news == []:
-            yield HEARTBEAT_COMMENT
-            # Place and time left change without a version of their own, so the present one is told once more.
-            with suppress(UnavailableError, UnknownJobError):
-                news = look()
-                least = min(least, news[0].version)
-
-
-def _owner_events(box: Mailbox, news: list[Event] | None) -> Iterator[bytes]:
-    yield RETRY
-    seen: OrderedDict[str, int] = OrderedDict()
-    while news is not None:
-        for event in news:
-            if event.data is None or event.version > seen.get(event.job_id, -1):
-                seen[event.job_id] = event.version
-                seen.move_to_end(event.job_id)
-                yield event.encode(alone=False)
-        while len(seen) > REMEMBERED:
-            seen.popitem(last=False)
-        news = box.take(HEARTBEAT)
-        if news == []:
-            yield HEARTBEAT_COMMENT

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from msgspec import Struct
 
-from svd_service.api.events import hub as events
+from svd_service.api.events import stream
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
@@ -122,7 +122,7 @@ def delete(task_id: str) -> ResponseReturnValue:
 @describe("native", _EVENTS, error=ErrorView)
 def all_events() -> Response:
     """Server-sent events of all the caller's jobs, beginning with how the newest stand."""
-    return events.stream_owner(hub(), owner=owner())
+    return stream.stream_owner(hub(), owner=owner())
 
 
 @blueprint.get("/jobs/<task_id>/events")
@@ -138,7 +138,7 @@ def job_events(task_id: str) -> Response:
     seen = request.headers.get("Last-Event-ID", "")
     # A version has few digits; thousands of them would be no number that Python reads.
     known = int(seen) if seen.isdecimal() and len(seen) < 20 else -1
-    return events.stream_job(hub(), jobs().queries, task_id, owner=owner(), seen=known)
+    return stream.stream_job(hub(), jobs().queries, task_id, owner=owner(), seen=known)
 
 
 @blueprint.get("/jobs/<task_id>/preview")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from svd_service.api.events import hub as events
+from svd_service.api.events import stream as stream_module
 from svd_service.api.native import routes
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.enable_socket
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "TICK", 0.05)
     monkeypatch.setattr(events, "THROTTLE", 0.02)
-    monkeypatch.setattr(events, "HEARTBEAT", 30.0)
+    monkeypatch.setattr(stream_module, "HEARTBEAT", 30.0)
 
 
 class Reader:
@@ -195,7 +196,7 @@ def test_an_unknown_job_has_no_stream(http):
 
 
 def test_a_silent_stream_says_that_it_is_there(stream, submit, monkeypatch):
-    monkeypatch.setattr(events, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(stream_module, "HEARTBEAT", 0.1)
     first, second = stream(f"/jobs/{submit()}/events"), stream("/events")
     for reader in (first, second):
         reader.event()
