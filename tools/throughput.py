@@ -47,7 +47,7 @@ from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 from tools.harness.stack import Stack
 
 #: Steps of a job, as many as SVD's by default, and what one takes in seconds where the model is a stand-in.
@@ -227,7 +227,7 @@ def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
     holder = Holder(name, "simulated", uuid.uuid4().hex, 1)
     model = service.model.name
     status = WorkerStatus(name, "simulated", holder.instance, 1, model, trained=True, ready_since=0.0, load_seconds=0)
-    lease = Lease(ledger, status, settings.lease, Departure())
+    lease = Lease(ledger, status, settings.lease, Drain())
     lease.start()
     result = Result("none", 1, "none", 64, 64, 2, {})
     while not stop.is_set():

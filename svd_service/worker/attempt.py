@@ -1,4 +1,4 @@
-"""One attempt at a job, from claim to end, without Celery: claim, generate, publish, settle."""
+"""One attempt at a job, from claim to end, without Celery: claim, generate, upload, commit."""
 
 import hashlib
 import logging
@@ -34,14 +34,14 @@ from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.worker.previews import Previews
 from svd_service.worker.process import Slot, is_gone
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 from svd_service.worker.spans import AttemptSpans
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Least seconds between two reports: a tiny model's steps are not all worth a round trip.
+#: Minimum seconds between two reports: a tiny model's steps are not all worth a round trip.
 REPORT_INTERVAL: Final = 0.05
 
 #: Seconds without reports after one that Redis did not take, so that generation does not wait for it at every step.
@@ -50,7 +50,7 @@ REPORT_PAUSE: Final = 5.0
 #: Seconds for which the end of an attempt is retried while Redis is away: longer than a restart with a large file.
 SETTLE_PATIENCE: Final = 300.0
 
-#: The same for a job that is handed back: the worker is to go, and the lease will lapse anyway.
+#: The same for a job that is released: the worker shuts down, and the lease will expire anyway.
 RELEASE_PATIENCE: Final = 3.0
 
 #: Seconds for which operations on the store are retried while it is away, for the image and again for the video; and
@@ -63,12 +63,12 @@ class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
     """The job was cancelled while this attempt ran."""
 
 
-class HandBackRequested(JobError):  # noqa: N818  (a request, not an error)
-    """The worker is to go, and the time that it gave this attempt is over."""
+class ReleaseRequested(JobError):  # noqa: N818  (a request, not an error)
+    """The worker shuts down, and the time that it gave this attempt is over."""
 
 
 class TimeLimitError(JobError):
-    """The attempt took longer than one may."""
+    """The attempt took longer than `SVD_JOB_TIMEOUT`."""
 
     code = "time_limit"
 
@@ -132,7 +132,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     try:
         job = ledger.jobs.find(claim.job_id)
         logs.add(key_id=job.owner)
-        with AttemptSpans(job, (CancelRequested, HandBackRequested, StaleAttemptError)) as spans:
+        with AttemptSpans(job, (CancelRequested, ReleaseRequested, StaleAttemptError)) as spans:
             _generate(claim, job, slot, spans)
         outcome = "finished"
     except StaleAttemptError:
@@ -140,7 +140,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     except CancelRequested:
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.CANCELLED))
         outcome = "cancelled"
-    except HandBackRequested:
+    except ReleaseRequested:
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED), RELEASE_PATIENCE)
         # Other workers wait for it.
         slot.jobs.dispatch()
@@ -171,8 +171,8 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     artifacts, ledger = slot.jobs.artifacts, slot.jobs.ledger
     began = time.monotonic()
     deadline = began + slot.settings.job_timeout
-    report = Reporter(claim, ledger, slot.departure, deadline, on_phase=spans.phase)
-    retry = StoreRetry(report, slot.departure)
+    report = Reporter(claim, ledger, slot.drain, deadline, on_phase=spans.phase)
+    retry = StoreRetry(report, slot.drain)
     picture = _read_input(job, slot, retry)
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
@@ -238,12 +238,12 @@ class StoreRetry:
 
     Raises, when called:
         ArtifactsUnavailableError: the last failure, when the patience is over.
-        CancelRequested, HandBackRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
+        CancelRequested, ReleaseRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
     """
 
-    def __init__(self, report: "Reporter", departure: Departure) -> None:
+    def __init__(self, report: "Reporter", drain: Drain) -> None:
         self._report = report
-        self._departure = departure
+        self._drain = drain
         self.begin(Phase.PREPARING)
 
     def begin(self, phase: Phase) -> None:
@@ -269,8 +269,8 @@ class StoreRetry:
             raise error
         self._report(Progress(self._phase))
         # Even a finished video is given up: the worker's supervisor will not wait for the store.
-        if self._departure.due:
-            raise HandBackRequested("The worker is shutting down.")
+        if self._drain.is_over:
+            raise ReleaseRequested("The worker is shutting down.")
         logger.warning("the store is retried in %.0f s: %s", pause, error)
 
 
@@ -283,7 +283,7 @@ class Reporter:
 
     Raises, when called:
         CancelRequested: the job was cancelled.
-        HandBackRequested: the worker is to go, and gives no more time.
+        ReleaseRequested: the worker is to go, and gives no more time.
         StaleAttemptError: the claim is no longer the job's.
         TimeLimitError: the deadline is past.
     """
@@ -292,13 +292,13 @@ class Reporter:
         self,
         claim: Claim,
         ledger: Ledger,
-        departure: Departure,
+        drain: Drain,
         deadline: float,
         on_phase: Callable[[Phase], None] = lambda _: None,
     ) -> None:
         self._claim = claim
         self._ledger = ledger
-        self._departure = departure
+        self._drain = drain
         self._deadline = deadline
         self._on_phase = on_phase
         self._next = 0.0
@@ -310,8 +310,8 @@ class Reporter:
         if now > self._deadline:
             raise TimeLimitError
         # What is left to do in this phase takes less time than another worker would need to begin anew.
-        if self._departure.due and progress.phase is not Phase.PUBLISHING:
-            raise HandBackRequested("The worker is to go.")
+        if self._drain.is_over and progress.phase is not Phase.PUBLISHING:
+            raise ReleaseRequested("The worker shuts down.")
         # A phase may take minutes without a step: that it has begun is always told.
         if now < self._next and progress.phase is self._phase:
             return

@@ -1,4 +1,4 @@
-"""The thread that keeps alive, in the ledger, what a worker process has: its readiness and the claim it works on."""
+"""The thread that renews, in the ledger, a worker process' readiness and the lease of its claim."""
 
 import logging
 import threading
@@ -12,20 +12,20 @@ from svd_service.jobs.job import Claim
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import HEARTBEAT, DeviceMemory, WorkerStatus
 from svd_service.telemetry import logs
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at whether the worker is to go, so that it gets no more jobs soon after.
-LOOK: Final = 0.2
+#: Seconds between two checks of whether the worker shuts down, after which it must get no more jobs.
+CHECK: Final = 0.2
 
 
 class Lease:
-    """Sends a heartbeat, and renews the claim in hand, several times within the time after which they lapse.
+    """Sends heartbeats and renews the lease of the current claim, several times before they expire.
 
     It runs beside the model's work, so that a long step costs no lease; a process that is frozen or dead stops
-    renewing, which is the point. When the worker is to go, the process is no longer ready, but renews its claim.
-    `memory` is asked with each heartbeat.
+    renewing, which is the point. While the worker shuts down the process is not ready, but renews its claim.
+    `memory` is called for each heartbeat.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class Lease:
         ledger: Ledger,
         status: WorkerStatus,
         lease: float,
-        departure: Departure,
+        drain: Drain,
         memory: Callable[[], DeviceMemory | None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._status = status
-        self._departure = departure
+        self._drain = drain
         self._memory = memory
         self._interval = min(HEARTBEAT, lease / 4)
         self._claim: Claim | None = None
@@ -47,18 +47,18 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Say that this process is ready, and go on saying so."""
+        """Report this process as ready, from now on."""
         self._beat()
         self._thread.start()
 
     def stop(self) -> None:
-        """Say that this process is about to go."""
+        """Report that this process ends."""
         self._stopped.set()
         self._leave()
 
     @contextmanager
     def kept(self, claim: Claim) -> Iterator[None]:
-        """Keep the lease of `claim` while the block runs."""
+        """Renew the lease of `claim` while the block runs."""
         self._claim = claim
         try:
             yield
@@ -67,16 +67,16 @@ class Lease:
 
     def _run(self) -> None:
         waited = 0.0
-        while not self._stopped.wait(LOOK):
-            waited += LOOK
-            if self._departure.asked and not self._left:
+        while not self._stopped.wait(CHECK):
+            waited += CHECK
+            if self._drain.begun and not self._left:
                 self._leave()
             if waited >= self._interval:
                 waited = 0.0
                 try:
                     self._beat()
                 except Exception:
-                    # What nobody foresaw must not end it: the process would take jobs, and keep none of them.
+                    # An unexpected error must not end this thread: the process would take jobs and lose each lease.
                     logger.exception("no heartbeat")
 
     def _leave(self) -> None:
@@ -94,7 +94,7 @@ class Lease:
         except UnavailableError as error:
             logger.warning("no heartbeat: %s", error)
         except StaleAttemptError:
-            # The attempt itself hears of it when it next reports, and stops.
+            # The attempt gets the same error when it next reports, and stops.
             job_id = claim.job_id if claim else ""
             with logs.context(job_id=job_id):
-                logger.warning("the lease of job %s is gone", job_id)
+                logger.warning("the lease of job %s is lost", job_id)

@@ -27,7 +27,7 @@ from svd_service.telemetry import logs, tracing
 from svd_service.worker import malloc, shutdown
 from svd_service.worker.lease import Lease
 from svd_service.worker.retention import Retention
-from svd_service.worker.shared_memory import DEPARTURE, LOADS, Departure
+from svd_service.worker.shared_memory import DRAIN, LOADS, Drain
 from svd_service.worker.startup import Preparation
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Slot:
     jobs: UseCases
     lease: Lease
     settings: Settings
-    departure: Departure = DEPARTURE
+    drain: Drain = DRAIN
 
 
 class _Process:
@@ -115,7 +115,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         profiles=configuration.worker_profiles,
     )
     _until_redis_answers(lambda: service.ledger.workers.introduce(service.model))
-    lease = Lease(service.ledger, status, configuration.lease, DEPARTURE, generator.device_memory)
+    lease = Lease(service.ledger, status, configuration.lease, DRAIN, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
     return Slot(holder, partial(render, generator), service, lease, configuration)

@@ -1,7 +1,7 @@
-"""What a worker process does beside the model's work: apply retention, and sweep up what nobody wants any more.
+"""Retention in a worker process, beside the model's work: expire results and records, delete orphaned artifacts.
 
-A thread of the process and not, like house-keeping, a timer of its parent: a store that is away may take seconds to say
-so, which would hold up Celery's loop, and what speaks to S3 must not be there before a fork. Every process does it,
+A thread of the process and not, like maintenance, a timer of its parent: an unavailable store may take seconds to
+fail, which would block Celery's loop, and an S3 client must not exist before a fork. Every process does it,
 which is safe: the ledger's script gives each job to one of them, and deleting twice does no harm.
 """
 
@@ -48,6 +48,6 @@ class Retention:
             try:
                 self.round()
             except Exception:
-                # What nobody foresaw must not end it: results would pile up for as long as the process lives.
+                # An unexpected error must not end this thread: results would pile up for as long as the process lives.
                 logger.exception("a round of retention failed")
             time.sleep(ROUND)

@@ -1,49 +1,49 @@
-"""What a worker's parent and its processes know of each other without a message: memory that every fork inherits."""
+"""State that a worker's parent and its processes share in memory that every fork inherits, without messages."""
 
 import mmap
 import time
 from typing import Final
 
-#: Worker processes that there is room for; more devices than any host has.
+#: Maximum number of processes of a worker; more than any host has devices.
 MOST_PROCESSES: Final = 256
 
 
 def _numbers(count: int) -> "memoryview[float]":
-    """So many floats, 0 at first, that this process and all that it will fork read and write."""
+    """So many floats, initially 0, that this process and all that it forks read and write."""
     return memoryview(mmap.mmap(-1, 8 * count)).cast("d")
 
 
-class Departure:
-    """Until when the worker's processes may go on with the jobs in hand: for ever, unless the worker is to go."""
+class Drain:
+    """The deadline of the jobs that run while the worker shuts down; there is none before that."""
 
     def __init__(self) -> None:
         # One clock for all of them: `time.monotonic` is the system's.
         self._deadline = _numbers(1)
 
-    def ask(self, grace: float) -> None:
-        """The worker is to go: no new job is begun, and after `grace` seconds what runs is handed back."""
+    def begin(self, grace: float) -> None:
+        """Shut down: no job is started any more, and those that still run after `grace` seconds are released."""
         self._deadline[0] = time.monotonic() + grace
 
     @property
-    def asked(self) -> bool:
-        """Whether the worker is to go."""
+    def begun(self) -> bool:
+        """Whether the worker shuts down."""
         return self._deadline[0] > 0
 
     @property
-    def due(self) -> bool:
-        """Whether the job in hand is to be handed back now."""
-        return self.asked and time.monotonic() >= self._deadline[0]
+    def is_over(self) -> bool:
+        """Whether jobs that still run are to be released now."""
+        return self.begun and time.monotonic() >= self._deadline[0]
 
 
 class Loads:
     """How loading the model went in each of the worker's processes, by process index."""
 
     def __init__(self) -> None:
-        # 1: it is loaded. Below 0: so often in a row it could not be.
+        # 1: loaded. Below 0: the number of failures in a row.
         self._results = _numbers(MOST_PROCESSES)
 
     def begin(self, index: int) -> None:
-        """A process starts in this place; the one before it is gone."""
+        """A process starts with this index; its predecessor has ended."""
         self._results[index] = min(self._results[index], 0)
 
     def succeed(self, index: int) -> None:
@@ -51,15 +51,15 @@ class Loads:
         self._results[index] = 1
 
     def fail(self, index: int) -> int:
-        """The model could not be loaded; returns how often in a row by now."""
+        """The model could not be loaded; returns the number of failures in a row."""
         self._results[index] -= 1
         return -int(self._results[index])
 
     def hopeless(self, processes: int) -> bool:
-        """Whether none of the worker's so many processes has the model, and each has tried."""
+        """Whether each of the worker's `processes` has failed to load the model."""
         return all(result < 0 for result in self._results[:processes])
 
 
-#: Made in the parent, when its modules are imported, and inherited by every process that it forks.
-DEPARTURE: Final = Departure()
+#: Created when the parent imports this module, and inherited by every process that it forks.
+DRAIN: Final = Drain()
 LOADS: Final = Loads()

@@ -1,8 +1,8 @@
-"""How a worker ends: by a signal, which lets the jobs in hand finish or hands them back, or for want of a model.
+"""Shutdown of a worker: by a signal, which drains its jobs, or because no process can load the model.
 
-SIGTERM and SIGINT mean the same: Celery stops consuming, and its processes, which themselves ignore both (so that a
-signal to the whole process group kills no job), learn of it through `shared.DEPARTURE`. The same signal once more means
-that there is no time: jobs are handed back at their next step. SIGQUIT means that from the start.
+SIGTERM and SIGINT mean the same: Celery stops consuming, and its processes, which ignore both signals (so that one to
+the whole process group kills no job), see it in `shared_memory.DRAIN`. The same signal again means that there is no
+time: jobs are released at their next step. SIGQUIT means that from the start.
 """
 
 import logging
@@ -17,58 +17,58 @@ from celery.signals import worker_shutting_down
 from celery.worker import state
 
 from svd_service.config import settings
-from svd_service.worker.shared_memory import DEPARTURE, LOADS
+from svd_service.worker.shared_memory import DRAIN, LOADS
 
 logger = logging.getLogger(__name__)
 
 #: Exit status of a process, and of a worker, that could not load the model (EX_UNAVAILABLE of sysexits.h).
 LOAD_FAILED: Final = 69
 
-#: Seconds within which a second signal is the first once more: one `stop` may signal the process and its group.
+#: Seconds within which a second signal counts as the first: one `stop` may signal the process and its group.
 ECHO: Final = 1.0
 
-#: Seconds between two looks at whether any process can still load the model.
-LOOK: Final = 0.5
+#: Seconds between two checks of whether any process can still load the model.
+CHECK: Final = 0.5
 
 
-class _Heard:
-    """When the worker was first told to go, on `time.monotonic`'s clock."""
+class _FirstSignal:
+    """When the worker received its first signal, on `time.monotonic`'s clock."""
 
     at: float | None = None
 
 
 @worker_shutting_down.connect
-def _leave(**_: Any) -> None:
+def _shut_down(**_: Any) -> None:
     now = time.monotonic()
-    if _Heard.at is None:
-        _Heard.at = now
-        DEPARTURE.ask(settings().drain_timeout)
-    elif now - _Heard.at > ECHO:
-        DEPARTURE.ask(0)
+    if _FirstSignal.at is None:
+        _FirstSignal.at = now
+        DRAIN.begin(settings().drain_timeout)
+    elif now - _FirstSignal.at > ECHO:
+        DRAIN.begin(0)
 
 
-class DepartureStep(bootsteps.StartStopStep):
-    """Hears the signals, and the children's despair; tells the children when the worker closes."""
+class ShutdownStep(bootsteps.StartStopStep):
+    """Handles the signals, ends a worker that cannot load its model, and starts the drain when the worker closes."""
 
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
         """Begin, when Celery has set up its own handling of signals."""
-        leave: Any = signal.getsignal(signal.SIGTERM)
+        shut_down: Any = signal.getsignal(signal.SIGTERM)
 
         def hurry(*frame: Any) -> None:
-            leave(*frame)
-            DEPARTURE.ask(0)
+            shut_down(*frame)
+            DRAIN.begin(0)
 
         # Celery's second SIGINT, and its SIGQUIT, would terminate the processes and wait for them.
-        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGINT, shut_down)
         signal.signal(signal.SIGQUIT, hurry)
-        parent.timer.call_repeatedly(LOOK, self._give_up_if_hopeless)
+        parent.timer.call_repeatedly(CHECK, self._give_up_if_hopeless)
 
     def close(self, parent: Any) -> None:
         """The worker closes, for whatever reason. Called when its pool starts no more processes."""
-        if not DEPARTURE.asked:
-            DEPARTURE.ask(settings().drain_timeout)
+        if not DRAIN.begun:
+            DRAIN.begin(settings().drain_timeout)
         for pid in parent.pool.info["processes"]:
             # Those that hold the model ignore it. Those that still load it would hold up the end for minutes.
             with suppress(ProcessLookupError):
@@ -82,16 +82,16 @@ class DepartureStep(bootsteps.StartStopStep):
 
 
 def ignore_signals() -> None:
-    """For a process that holds the model: only its parent, `shared.DEPARTURE` and SIGKILL decide about its end."""
+    """For a process that holds the model: only its parent, `shared_memory.DRAIN` and SIGKILL end it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def heed_signals(status: int) -> None:
-    """For a process that has said goodbye to its parent, which answers with SIGTERM: do not wait any longer."""
+    """For a process that has told its parent that it ends, and whose parent answers with SIGTERM: end at once."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(status))
 
 
 def install(app: Celery) -> None:
     """Make the workers of `app` end so."""
-    app.steps["worker"].add(DepartureStep)
+    app.steps["worker"].add(ShutdownStep)

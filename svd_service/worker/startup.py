@@ -1,4 +1,4 @@
-"""What a worker process does before it is ready, told to the ledger: its silence is not to be taken for its absence."""
+"""Reports to the ledger what a worker process does before it is ready, so that it is not taken for lost."""
 
 import logging
 import threading

@@ -22,10 +22,10 @@ control.install(lambda job_ids: revocations().revoke(job_ids))
 def generate(self: Any) -> dict[str, str]:
     """Run one attempt at the job whose id is this task's."""
     slot = process.slot()
-    if slot.departure.asked:
-        raise Reject("this worker is to go", requeue=True)
+    if slot.drain.begun:
+        raise Reject("this worker shuts down", requeue=True)
     try:
         return {"attempt": run_job(self.request.id, slot)}
     except DeviceLostError:
-        # A CUDA context that has failed once fails for ever: Celery replaces the process, which loads the model anew.
+        # A CUDA context that has failed once fails forever: Celery replaces the process, which loads the model again.
         raise SystemExit(DEVICE_LOST) from None

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
     """Fail the job if it is process `pid` of this worker that holds it.
 
-    When Redis does not answer, nobody is told: the killed process' lease lapses, and the job gets another attempt.
+    When Redis does not answer, the lease of the killed process expires, and the job gets another attempt.
     """
     try:
         held = ledger.attempts.current(job_id)
@@ -27,7 +27,7 @@ def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
             held.claim, AttemptOutcome.FAILED, Failure(TimeLimitError.code, str(TimeLimitError()))
         )
     except (UnavailableError, StaleAttemptError) as error:
-        logger.warning("job %s: the ledger does not hear of its time limit: %s", job_id, error)
+        logger.warning("job %s: its time limit could not be stored: %s", job_id, error)
     else:
         logger.error("job %s: process %d is past the time limit and is killed", job_id, pid)
 

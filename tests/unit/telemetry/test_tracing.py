@@ -24,7 +24,7 @@ from svd_service.telemetry import logs, tracing
 from svd_service.worker.attempt import DeviceLostError, run_job
 from svd_service.worker.lease import Lease
 from svd_service.worker.process import Slot
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 from tests.samples import IMAGES
 from tests.unit.worker.samples import rendering
 
@@ -52,7 +52,7 @@ def slot(app: Flask) -> Slot:
     jobs: UseCases = app.extensions["web"].jobs
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
-    return Slot(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Departure()), jobs.settings)
+    return Slot(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Drain()), jobs.settings)
 
 
 def all_phases(

@@ -14,7 +14,7 @@ from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.process import Slot
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 from tests.unit.worker.samples import rendering, submitted
 
 
@@ -45,8 +45,8 @@ def jobs(ledger: Ledger, settings: Settings, published: list[str]) -> UseCases:
 def slot(jobs: UseCases, settings: Settings) -> Slot:
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
-    departure = Departure()
-    return Slot(holder, rendering, jobs, Lease(jobs.ledger, status, settings.lease, departure), settings, departure)
+    drain = Drain()
+    return Slot(holder, rendering, jobs, Lease(jobs.ledger, status, settings.lease, drain), settings, drain)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from svd_service.video import Rendering
 from svd_service.worker import attempt as run
 from svd_service.worker.attempt import run_job
 from svd_service.worker.process import Slot
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 from tests.unit.worker.samples import VIDEO, raising, rendering, submitted
 
 
@@ -233,7 +233,7 @@ def test_progress_that_redis_does_not_take_stops_nothing(slot, job, monkeypatch)
 
 def test_reports_are_throttled(slot, job):
     claim = slot.jobs.ledger.attempts.claim(job.id, slot.holder)
-    report = run.Reporter(claim, slot.jobs.ledger, deadline=time.monotonic() + 60, departure=Departure())
+    report = run.Reporter(claim, slot.jobs.ledger, deadline=time.monotonic() + 60, drain=Drain())
     for step in range(100):
         report(Progress(Phase.SAMPLING, step, 100))
     assert slot.jobs.queries.find(job.id).version < 20

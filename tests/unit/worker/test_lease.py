@@ -7,7 +7,7 @@ import pytest
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from svd_service.worker.lease import Lease
-from svd_service.worker.shared_memory import Departure
+from svd_service.worker.shared_memory import Drain
 
 STATUS = WorkerStatus("host/0", "NVIDIA stand-in", "instance", 1, "nano", True, 0.0, 1.0)
 
@@ -17,7 +17,7 @@ def lease(ledger: Ledger) -> Iterator[Callable[..., Lease]]:
     made: list[Lease] = []
 
     def make(**what: Callable[[], DeviceMemory | None]) -> Lease:
-        made.append(Lease(ledger, STATUS, 10.0, Departure(), **what))
+        made.append(Lease(ledger, STATUS, 10.0, Drain(), **what))
         return made[-1]
 
     yield make
@@ -37,7 +37,7 @@ def test_a_heartbeat_tells_how_the_devices_memory_is_used_by_then(ledger: Ledger
 def test_no_failure_ends_the_heartbeat_for_good(
     ledger: Ledger, lease: Callable[..., Lease], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("svd_service.worker.lease.LOOK", 0.01)
+    monkeypatch.setattr("svd_service.worker.lease.CHECK", 0.01)
     monkeypatch.setattr("svd_service.worker.lease.HEARTBEAT", 0.01)
     beats, again = itertools.count(), threading.Event()
 

@@ -88,14 +88,14 @@ def test_a_job_that_went_well_leaves_its_video_and_nothing_else(slot: Slot, job_
 
 
 def test_when_the_worker_is_to_go_the_job_goes_on_until_the_time_is_over(slot: Slot, job_id: str) -> None:
-    job = attempted(slot, job_id, saying(lambda: slot.departure.ask(60)))
+    job = attempted(slot, job_id, saying(lambda: slot.drain.begin(60)))
     assert outcomes(job) == ["finished"]
 
 
 def test_a_job_that_is_handed_back_is_published_for_others_and_the_attempt_does_not_count(
     slot: Slot, job_id: str, published: list[str], redis_client: Any
 ) -> None:
-    job = attempted(slot, job_id, saying(lambda: slot.departure.ask(0)))
+    job = attempted(slot, job_id, saying(lambda: slot.drain.begin(0)))
     assert (job.state, outcomes(job), published) == ("queued", ["released"], [job_id, job_id])
     assert redis_client.hget(f"svd:job:{job_id}", "tries") == "0"
     assert files(slot) == {"inputs"}
@@ -104,7 +104,7 @@ def test_a_job_that_is_handed_back_is_published_for_others_and_the_attempt_does_
 def test_a_job_whose_last_step_is_done_is_not_handed_back(slot: Slot, job_id: str) -> None:
     def leave_at_the_end(*arguments: Any, **_: Any) -> Rendering:
         made = rendering(*arguments)
-        slot.departure.ask(0)
+        slot.drain.begin(0)
         return made
 
     assert outcomes(attempted(slot, job_id, leave_at_the_end)) == ["finished"]
@@ -113,7 +113,7 @@ def test_a_job_whose_last_step_is_done_is_not_handed_back(slot: Slot, job_id: st
 def test_a_cancelled_job_of_a_worker_that_goes_is_cancelled(slot: Slot, job_id: str) -> None:
     def both() -> None:
         slot.jobs.removal.cancel(job_id)
-        slot.departure.ask(0)
+        slot.drain.begin(0)
 
     assert attempted(slot, job_id, saying(both)).state == "cancelled"
 
@@ -265,7 +265,7 @@ def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_faile
 
 
 def test_who_is_to_go_does_not_wait_for_the_store(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.departure.ask(0))
+    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.drain.begin(0))
     job = attempted(slot, job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["released"])
 
