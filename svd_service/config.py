@@ -1,4 +1,4 @@
-"""Settings: the only reader of the environment and of `.env`. Imports nothing of ours.
+"""Settings: the only reader of the environment and of `.env`. Imports nothing of ours but checks.
 
 Every other module gets its values from a `Settings`; a process has its own from `settings()`, read once, and tests
 build theirs from a mapping with `Settings.from_mapping`.
@@ -10,13 +10,15 @@ import ipaddress
 import itertools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
+
+from svd_service import setting_checks
 
 #: The model of a machine with CUDA, and that of every other machine.
 CUDA_MODEL: Final = "stabilityai/stable-video-diffusion-img2vid-xt"
@@ -484,7 +486,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         Raises:
             ConfigurationError: a variable has a value that cannot be used.
         """
-        values = {**dotenv_values(".env"), **os.environ}
+        values = {**_from_dotenv(), **os.environ}
         folder = cls.from_mapping(values).secrets_dir
         return cls.from_mapping({**values, **_from_files(folder, values)})
 
@@ -505,10 +507,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             try:
                 msgspec.convert({name: value}, cls, strict=False, dec_hook=_path)
             except (msgspec.ValidationError, ValueError) as error:
-                reason = str(error).removesuffix(f" - at `$.{name}`")
-                shown = "***" if name in {variable(field) for field in _SECRET} else repr(value)
-                raise ConfigurationError(f"{name}={shown}: {reason}") from None
-        return _consistent(msgspec.convert(given, cls, strict=False, dec_hook=_path))
+                raise _unusable(name, value, str(error).removesuffix(f" - at `$.{name}`")) from None
+        settings = msgspec.convert(given, cls, strict=False, dec_hook=_path)
+        for name, reason in _faults(settings):
+            raise _unusable(variable(name), getattr(settings, name), reason)
+        return _consistent(settings)
 
     @classmethod
     def variables(cls) -> dict[str, str]:
@@ -588,6 +591,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         return self.model or (CPU_MODEL if set(self.worker_devices) == {"cpu"} else CUDA_MODEL)
 
 
+def _from_dotenv() -> dict[str, str | None]:
+    """The variables in `.env`. An editor may have put a mark of UTF-8 before the first."""
+    try:
+        return dotenv_values(".env", encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{Path('.env').resolve()}: not UTF-8; save the file in that encoding") from None
+    except OSError as error:
+        raise ConfigurationError(f"{Path('.env').resolve()}: {error.strerror}") from None
+
+
 def _from_files(folder: Path, values: Mapping[str, object]) -> dict[str, str]:
     """The secrets that are not among `values` and have a file in `folder`."""
     found = {}
@@ -595,10 +608,39 @@ def _from_files(folder: Path, values: Mapping[str, object]) -> dict[str, str]:
         path = folder / name
         if values.get(name) in {None, ""} and path.is_file():
             try:
-                found[name] = path.read_text().strip()
+                found[name] = path.read_text(encoding="utf-8-sig").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigurationError(f"{path}: cannot read the secret: {error}") from None
     return found
+
+
+def _unusable(name: str, value: object, reason: str) -> ConfigurationError:
+    hidden = name in {variable(field) for field in _SECRET}
+    shown = "***" if hidden else repr(str(value) if isinstance(value, Path) else value)
+    return ConfigurationError(f"{name}={shown}: {reason}")
+
+
+def _faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Each field whose value cannot be used although it is of the right type, and why."""
+    for field in Settings.__struct_fields__:
+        value = getattr(settings, field)
+        number = {int: setting_checks.count, float: setting_checks.seconds}.get(type(value))
+        if number and (fault := number(value)):
+            yield field, fault
+    checks: list[tuple[str, Callable[[Any], str | None]]] = [
+        ("bind", functools.partial(setting_checks.address, sockets=True)),
+        ("exporter_bind", setting_checks.address),
+        ("flower_bind", setting_checks.address),
+        ("redis_url", setting_checks.redis_url),
+        ("redis_sentinels", setting_checks.ports),
+        ("s3_endpoint", setting_checks.ports),
+        ("s3_public_endpoint", setting_checks.ports),
+        ("data_dir", setting_checks.folder),
+    ]
+    for field, check in checks:
+        value = getattr(settings, field)
+        if value and (fault := check(value)):
+            yield field, fault
 
 
 def _consistent(settings: Settings) -> Settings:

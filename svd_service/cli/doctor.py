@@ -147,7 +147,7 @@ def _gpus(settings: Settings, cuda: str | None, devices: list[tuple[str, int, in
 
 def _memory() -> Finding:
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return Finding("Memory", Verdict.OK, "unknown on this system")

@@ -3,6 +3,7 @@
 The latter import the server when they are called, so that the client installs and starts without its packages.
 """
 
+import io
 import sys
 from typing import Annotated, NoReturn
 
@@ -111,6 +112,10 @@ def keys(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point: an error of the client is printed as one sentence, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # In a locale without UTF-8 a message must not end the program, nor what it still has to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except ClientError as error:

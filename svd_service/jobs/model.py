@@ -167,9 +167,9 @@ def _describe(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"SVD_MODEL={folder}: there is no model in diffusers' layout (no model_index.json)")
     description = folder / DESCRIPTION_FILE
     if description.is_file():
-        return dict(json.loads(description.read_text()))
+        return dict(json.loads(description.read_text(encoding="utf-8")))
     unet = folder / "unet" / "config.json"
-    frames = json.loads(unet.read_text()).get("num_frames", 25) if unet.is_file() else 25
+    frames = json.loads(unet.read_text(encoding="utf-8")).get("num_frames", 25) if unet.is_file() else 25
     return {"name": folder.name, "defaults": {"num_frames": frames}}
 
 

@@ -59,7 +59,7 @@ class Scripts:
 @cache
 def source(name: str, folder: Path, constants: Constants) -> str:
     """The whole text of a script: its flags, the constants, what it includes, itself."""
-    text = (folder / f"{name}.lua").read_text()
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
     head = dict(_HEAD.findall(text))
     libraries: dict[Path, str] = {}
     for included in _names(head.get("include", "base")):
@@ -73,7 +73,7 @@ def _include(name: str, folder: Path, libraries: dict[Path, str]) -> None:
     path = next(where for each in (folder, LUA) if (where := each / "lib" / f"{name}.lua").is_file())
     if path in libraries:
         return
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for included in _names(dict(_HEAD.findall(text)).get("include", "")):
         _include(included, folder, libraries)
     libraries[path] = text

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,3 +191,110 @@ def test_a_wrong_secret_in_a_file_is_refused_without_its_value(tmp_path, monkeyp
     (tmp_path / "SVD_FLOWER_BASIC_AUTH").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="cannot read the secret"):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("SVD_JOB_TIMEOUT", value) for value in ("inf", "Infinity", "1e400", "1e300", "nan", "-inf")],
+        ("SVD_DRAIN_TIMEOUT", "inf"),
+        ("SVD_RESULT_TTL", "inf"),
+        ("SVD_CLIENT_MIN_RATE", "inf"),
+        ("SVD_API_THREADS", "9" * 30),
+        ("SVD_MAX_UPLOAD_BYTES", "-1"),
+        ("SVD_MAX_UPLOAD_BYTES", "9" * 17),
+        *[
+            ("SVD_BIND", value)
+            for value in ("127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1", "8000", "a b:80", "[::1:80")
+        ],
+        ("SVD_EXPORTER_BIND", "127.0.0.1:70000"),
+        ("SVD_FLOWER_BIND", "unix:/run/flower"),
+        ("REDIS_URL", "redis://:pass#word@redis/0"),
+        ("REDIS_URL", "redis://:pass/word@redis/0"),
+        ("REDIS_URL", "redis://:pass?word@redis/0"),
+        ("REDIS_URL", "redis://:pass@word@redis/0"),
+        ("REDIS_URL", "redis://redis:99999/0"),
+        ("REDIS_URL", "redis://redis/zero"),
+        ("REDIS_SENTINELS", "one:26379,two:99999"),
+        ("SVD_S3_ENDPOINT", "http://store:99999"),
+        ("SVD_DATA_DIR", __file__),
+    ],
+)
+def test_what_would_crash_later_is_rejected_by_name(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}=") as error:
+        Settings.from_mapping({name: value})
+    if name == "REDIS_URL":
+        assert "word" not in str(error.value).replace("password", "")
+        if "word" in value:
+            assert "%23" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("SVD_BIND", value) for value in (":8000", "[::]:8000", "localhost:80", "unix:/run/svd.sock", "fd://3")],
+        ("REDIS_URL", "redis://user:pass%23word@redis:6379/0"),
+        ("REDIS_URL", "rediss://redis"),
+        ("REDIS_URL", "redis://redis/1?protocol=3"),
+        ("REDIS_URL", "unix:///run/redis.sock?db=1"),
+        ("SVD_S3_ENDPOINT", "https://store.example:8443/"),
+    ],
+)
+def test_what_works_is_not_rejected(name: str, value: str) -> None:
+    assert value in vars_of(Settings.from_mapping({name: value}))
+
+
+def vars_of(settings: Settings) -> list[object]:
+    return [getattr(settings, field) for field in Settings.__struct_fields__]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_an_env_file_in_another_encoding_is_rejected_by_name(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes("# für\nSVD_NAMESPACE=other\n".encode(encoding))
+    with pytest.raises(ConfigurationError, match=r"\.env: .*UTF-8"):
+        Settings.load()
+
+
+def test_an_env_file_may_begin_with_a_byte_order_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes("SVD_NAMESPACE=other\n".encode("utf-8-sig"))
+    assert Settings.load().namespace == "other"
+
+
+#: Programs that load what the API loads, and that print what a terminal without UTF-8 cannot show.
+API = """
+from svd_service.wsgi import application
+from svd_service.ledger.constants import Constants
+from svd_service.ledger.scripts import LUA, source
+for path in LUA.glob("*.lua"):
+    source(path.stem, LUA, Constants())
+"""
+COMMAND = """
+import sys
+from rich.console import Console
+from svd_service.cli.main import app, main
+@app.command()
+def speak():
+    Console().print("Stopping \\u2026 \\u00fc")
+sys.argv[1:] = ["speak"]
+main()
+"""
+
+
+@pytest.mark.parametrize("program", [API, COMMAND])
+def test_a_locale_without_utf_8_is_no_reason_to_crash(program: str, tmp_path: Path) -> None:
+    environment = {
+        "LANG": "C",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "SVD_DATA_DIR": f"{tmp_path}",
+        "SVD_DEVICES": "cpu",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert (ran.returncode, b"Error" in ran.stderr) == (0, False), ran.stderr

@@ -91,7 +91,7 @@ def with_running_redis(settings: Settings) -> Settings:
         return settings
     if not note.is_file():
         return registry.of_running(settings)
-    return msgspec.structs.replace(settings, redis_url=note.read_text().strip())
+    return msgspec.structs.replace(settings, redis_url=note.read_text(encoding="utf-8").strip())
 
 
 def redis_program() -> str:
@@ -190,7 +190,7 @@ def without_password(url: str) -> str:
 def _write_private(path: Path, text: str) -> None:
     """Write a file that only this user can read, whatever the umask and its permissions before."""
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
 
 

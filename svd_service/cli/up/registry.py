@@ -29,7 +29,7 @@ def note(settings: Settings) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)  # the URL may hold a password
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def of_running(settings: Settings) -> Settings:
@@ -51,7 +51,7 @@ def _notes() -> list[dict[str, Any]]:
     found = []
     for path in sorted(_folder().glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             found.append({name: content[name] for name in ("data_dir", *_NOTED)})
     return found
 

@@ -39,7 +39,7 @@ def lift() -> None:
 def address_space() -> int | None:
     """Bytes of address space that this process has; `None` where the system does not tell (not Linux)."""
     try:
-        pages = int(_STATM.read_text().split()[0])
+        pages = int(_STATM.read_text(encoding="utf-8").split()[0])
     except OSError:
         return None
     return pages * resource.getpagesize()

@@ -1,0 +1,66 @@
+"""Checks of settings' values that a type cannot express. Each returns what is wrong, or `None`."""
+
+import math
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+#: Largest numbers that a setting may have: thirty years in seconds, a petabyte.
+_MAX_FLOAT: Final = 1e9
+_MAX_INT: Final = 2**50
+
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.]+)?\]|[^\s:/\[\]]*):(\d{1,5})")
+_SOCKETS: Final = ("unix:", "fd://")
+_NETWORK: Final = {"redis", "rediss"}
+
+
+def seconds(value: float) -> str | None:
+    """A number that is finite, and small enough for clocks and timeouts."""
+    if not math.isfinite(value):
+        return "expected a finite number"
+    return None if value <= _MAX_FLOAT else f"expected at most {_MAX_FLOAT:.0f}"
+
+
+def count(value: int) -> str | None:
+    """A whole number that sizes and counters can have."""
+    return None if value <= _MAX_INT else f"expected at most {_MAX_INT}"
+
+
+def address(value: str, *, sockets: bool = False) -> str | None:
+    """`host:port`; with `sockets`, also a Unix socket's path or an inherited descriptor."""
+    if sockets and value.startswith(_SOCKETS):
+        return None
+    match = _ADDRESS.fullmatch(value)
+    if match is None:
+        return "expected host:port"
+    # 0 lets the system choose.
+    return None if int(match[3]) <= 65535 else "expected a port of at most 65535"
+
+
+def ports(value: str) -> str | None:
+    """Every port of a list of `host:port` or of a URL."""
+    found = (int(port) for port in re.findall(r":(\d+)(?=[,/\s]|$)", value))
+    return None if all(1 <= port <= 65535 for port in found) else "expected a port between 1 and 65535"
+
+
+def redis_url(value: str) -> str | None:
+    """A URL whose password has no characters that end it, and whose database is a number."""
+    parts = urlsplit(value)
+    encode = "characters such as #, /, ? and @ in user and password must be percent-encoded (# is %23)"
+    if parts.fragment or "#" in value or "@" in parts.path + parts.query or parts.netloc.count("@") > 1:
+        return encode
+    if parts.scheme not in _NETWORK:
+        return None
+    try:
+        port = parts.port
+    except ValueError:
+        return f"expected a port between 1 and 65535; {encode}"
+    if port == 0:
+        return "expected a port between 1 and 65535"
+    return None if re.fullmatch(r"/?\d*", parts.path) else "expected a database number after the host, as in /0"
+
+
+def folder(value: Path) -> str | None:
+    """A folder, or a path at which one can be made."""
+    return "not a folder" if value.exists() and not value.is_dir() else None
