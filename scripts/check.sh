@@ -29,6 +29,7 @@ check lint ruff check
 check format ruff format --check
 check types mypy
 check walls lint-imports --no-logo
+check lua python -m tools.lint_lua
 check shell shellcheck --external-sources scripts/*.sh tools/*/*.sh docker/*.sh .ci/run
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[*]}" >&2
