@@ -5,7 +5,9 @@ has a file name, in whatever encoding, or if its field is one for images and it 
 without a name.
 """
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Final, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -34,6 +36,24 @@ _CHUNK: Final = 131_072
 _IMAGES: Final = ("image", "input_reference")
 
 
+#: Large forms are parsed one after another in each process: they take processor time alone, so that several at once
+#: would end no sooner, and keep the interpreter from everybody else.
+_LARGE: Final = 1_000_000
+_ONE_LARGE: Final = threading.Lock()
+_TURN: Final = 1.0
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """The turn of a large form, or what comes of waiting a second for it."""
+    taken = _ONE_LARGE.acquire(timeout=_TURN)
+    try:
+        yield
+    finally:
+        if taken:
+            _ONE_LARGE.release()
+
+
 class FormParser(FormDataParser):
     """Forms within limits.
 
@@ -48,10 +68,17 @@ class FormParser(FormDataParser):
         boundary = options.get("boundary", "")
         if not boundary or not boundary.isascii():
             raise BadRequest("the form has no boundary; let the HTTP client set Content-Type")
+        if (content_length or 0) > _LARGE:
+            # Only for a while: the body of a client that is not buffered may come slowly.
+            with _turn():
+                return self._parsed(stream, boundary.encode("ascii"), content_length)
+        return self._parsed(stream, boundary.encode("ascii"), content_length)
+
+    def _parsed(self, stream: IO[bytes], boundary: bytes, content_length: int | None) -> Parsed:
         form: MultiDict[str, str] = MultiDict()
         files: MultiDict[str, FileStorage] = MultiDict()
         try:
-            for part in self._parts(stream, boundary.encode("ascii"), content_length):
+            for part in self._parts(stream, boundary, content_length):
                 part.add_to(form, files)
         except ValueError as error:
             raise BadRequest("the form is damaged or cut off") from error

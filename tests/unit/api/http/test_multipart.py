@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from svd_service.api.http import multipart
 from svd_service.bootstrap import UseCases
 from tests.unit.jobs.images.image_files import stored
 
@@ -244,3 +245,14 @@ def test_a_long_percent_encoded_image_is_whole(http: FlaskClient) -> None:
     url = "data:," + quote(noise.getvalue())
     body = json.dumps({"input_reference": url})
     assert http.post("/v1/videos", data=body, content_type="application/json").status_code == 200
+
+
+def test_a_large_form_waits_for_another_one_but_not_for_ever(http: FlaskClient) -> None:
+    large = part('name="image"; filename="a.png"', PNG + bytes(2_000_000))
+    with multipart._ONE_LARGE:
+        began = time.monotonic()
+        assert send(http, IMAGE).status_code == 202
+        assert send(http, large).status_code == 202
+        assert time.monotonic() - began > 1
+    assert send(http, large).status_code == 202
+    assert not multipart._ONE_LARGE.locked()
