@@ -36,12 +36,15 @@ RUN site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
     && find "$site" -type d -name tests -prune -exec rm -r {} + \
     && rm -rf "$site/torch/test" \
     && find "$site/torch/bin" -type f ! -name torch_shm_manager -delete \
-    && { [ -n "$COMPILER" ] || rm -r "$site/torch/include"; }
+    && { [ -n "$COMPILER" ] || { \
+        rm -r "$site/torch/include" && find "$site" -type d -name __pycache__ -prune -exec rm -r {} +; }; }
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
-# pip is of no use in the image; setuptools stays, torch may want it.
+# pip is of no use in the image; setuptools stays, torch may want it. Without a compiler the image has the bytecode of what
+# a worker imports alone, and not of all models of transformers and diffusers (170 MB).
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+    && { [ -n "$COMPILER" ] || python -c 'import svd_service.worker.tasks, svd_service.video.loader, celery.bin.worker'; } \
     && pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}
