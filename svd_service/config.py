@@ -400,6 +400,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             "with one of them get the default model.",
         ),
     ] = "sora-2,sora-2-pro"
+    openai_strict: Annotated[
+        bool,
+        Meta(
+            description="Reject `seconds` and `size` at `/v1/videos` (422) unless the model makes them without further "
+            "segments and without scaling."
+        ),
+    ] = False
 
     # The web process
     bind: Annotated[str, Meta(description="Address and port of the HTTP API (gunicorn).")] = "127.0.0.1:8000"

@@ -125,7 +125,7 @@ class ParametersView(Struct):
     """The effective values, seed included; `formats` are those beside the MP4."""
 
 
-class VideoView(Struct):
+class ClipView(Struct):
     """The video that the job makes: what its file has, interpolated frames included. `seeds` are the segments'."""
 
     output_width: int
@@ -193,7 +193,7 @@ class JobView(Struct, kw_only=True):
     attempt: int
     attempts: list[AttemptView]
     parameters: ParametersView
-    video: VideoView
+    video: ClipView
     model: ModelView
     error: FailureView | None
     result: ResultView | None
@@ -221,7 +221,7 @@ class JobView(Struct, kw_only=True):
             attempt=len(job.attempts),
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             parameters=ParametersView(**job.parameters.to_dict()),
-            video=VideoView.of(job.parameters),
+            video=ClipView.of(job.parameters),
             model=ModelView(**job.model),
             error=FailureView(job.failure.code, job.failure.message) if job.failure else None,
             result=ResultView.of(job.id, job.result, root) if job.result else None,

@@ -78,7 +78,7 @@ def create() -> ResponseReturnValue:
     job = jobs().submit(
         reference.read(form.input_reference),
         Order(
-            form.request_to(_model(form)),
+            form.request_to(_model(form), strict=jobs().settings.openai_strict),
             owner=owner(),
             notes=form.notes(),
             idempotency_key=request.headers.get("Idempotency-Key", ""),

@@ -11,7 +11,7 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
-from svd_service.parameters import DERIVED_FROM, Format, Parameters
+from svd_service.parameters import Format, Parameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
 
@@ -34,6 +34,9 @@ PROMPT: Final = "prompt"
 MODEL: Final = "openai_model"
 NEGATIVE_PROMPT: Final = "negative_prompt"
 GUIDANCE_SCALE: Final = "guidance_scale"
+
+#: The name under which a job's notes hold the requested length, which the object repeats: clients compare it.
+SECONDS: Final = "seconds"
 
 #: Width and height in pixels, as a caller writes them.
 SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
@@ -69,14 +72,22 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
     seconds: (
-        Annotated[float, Meta(gt=0, le=3_600, description="Length; becomes `num_frames`, at `fps` a second.")]
+        Annotated[
+            float,
+            Meta(gt=0, le=3_600, description="Length, to within 5 %: as many segments as it takes (docs/clips.md)."),
+        ]
         | UnsetType
     ) = UNSET
     size: (
-        Annotated[str, Meta(extra_json_schema={"pattern": SIZE.pattern}, description="Width x height in pixels.")]
+        Annotated[
+            str,
+            Meta(
+                extra_json_schema={"pattern": SIZE.pattern},
+                description="Width x height in pixels of the file; what the model does not make well is scaled to it.",
+            ),
+        ]
         | UnsetType
     ) = UNSET
-
     negative_prompt: (
         Annotated[str, Meta(max_length=32_000, description="Recorded, without effect, as `prompt`.")] | UnsetType
     ) = UNSET
@@ -96,22 +107,22 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
 
-    def request_to(self, model: Model) -> Request:
-        """The video that the caller asks for, with `seconds` and `size` in the terms of `model`.
+    def request_to(self, model: Model, *, strict: bool = False) -> Request:
+        """The requested video, for `model`; `strict`: only what the model makes by itself, in one piece and unscaled.
 
         Raises:
-            InvalidParameterError: the model cannot make such a video, or a parameter contradicts another.
+            InvalidParameterError: the video cannot be made, or a parameter contradicts another.
         """
         if self.generate_audio:
             raise InvalidParameterError(
-                "generate_audio", "generate_audio: Stable Video Diffusion makes no sound; send false"
+                "generate_audio", "Stable Video Diffusion makes no sound: send generate_audio=false"
             )
         parameters = self.parameters()
-        for name in DERIVED_FROM:
-            parameters.pop(name, None)  # type: ignore[misc]
-        if self.seconds is not UNSET:
+        if strict and self.seconds is not UNSET:
+            del parameters["seconds"]
             parameters["num_frames"] = _frames(self.seconds, parameters, model)
-        if self.size is not UNSET:
+        if strict and self.size is not UNSET:
+            del parameters["size"]
             parameters["width"], parameters["height"] = _pixels(self.size, parameters, model)
         return video_request(parameters, model=model.name)
 
@@ -122,6 +133,7 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
             MODEL: self.model,
             NEGATIVE_PROMPT: self.negative_prompt,
             GUIDANCE_SCALE: self.guidance_scale,
+            SECONDS: self.seconds if self.seconds is UNSET else f"{self.seconds:g}",
             DIALECT: OPENAI,
         }
         return {name: str(value) for name, value in values.items() if value is not UNSET}
@@ -188,9 +200,9 @@ class VideoError(Struct):
 
 
 class VideoView(Struct, kw_only=True):
-    """A job. Times are seconds since the epoch; `seconds` and `size` are those of the video, as text.
+    """A job. Times are seconds since the epoch; `seconds` is the requested length, `size` that of the video, as text.
 
-    Behind `remixed_from_video_id` stands what OpenAI's API does not have.
+    The fields after `remixed_from_video_id` are extensions.
     """
 
     id: str
@@ -206,6 +218,7 @@ class VideoView(Struct, kw_only=True):
     seconds: str
     size: str
     remixed_from_video_id: None = None
+    duration_seconds: Annotated[float, Meta(description="Length of the video; within 5 % of the requested `seconds`.")]
     queue_position: Annotated[int | None, Meta(description="1 is next; null unless queued.")]
     eta_seconds: Annotated[
         float | None, Meta(description="Estimated seconds until the job ends, if there is an estimate.")
@@ -229,7 +242,8 @@ class VideoView(Struct, kw_only=True):
             expires_at=int(job.expires_at) if job.expires_at else None,
             error=_error(job),
             prompt=job.notes.get(PROMPT),
-            seconds=f"{round(used.clip.seconds, 2):g}",
+            seconds=job.notes.get(SECONDS) or f"{round(used.clip.seconds, 2):g}",
+            duration_seconds=round(used.clip.seconds, 3),
             size="{}x{}".format(*used.output_size),
             queue_position=job.position,
             eta_seconds=job.eta_seconds,

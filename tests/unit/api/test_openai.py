@@ -8,6 +8,8 @@ from PIL import Image
 from werkzeug.test import encode_multipart
 
 from svd_service.api import create_app
+from svd_service.api.http import forms
+from svd_service.api.openai.schema import VideoForm
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, Still
 from svd_service.jobs.job_files import file_name
 from svd_service.jobs.model import Defaults, Model
@@ -108,15 +110,13 @@ def test_data_urls_may_be_written_in_other_ways(http):
         ({"input_reference": "https://example.org/cat.jpg"}, 422, "input_reference"),
         ({"input_reference": {"file_id": "file-1"}}, 422, "input_reference"),
         ({"input_reference": 5}, 422, "input_reference"),
-        ({"seconds": "9"}, 422, "seconds"),
+        ({"seconds": "60"}, 422, "seconds"),
         ({"seconds": "0"}, 422, "seconds"),
         ({"seconds": "nan"}, 422, "seconds"),
         ({"seconds": "inf"}, 422, "seconds"),
-        ({"seconds": "1", "num_frames": 4}, 422, "seconds"),
-        ({"size": "1280x720"}, 422, "size"),
-        ({"size": "100x100"}, 422, "size"),
+        ({"size": "9998x100"}, 422, "size"),
+        ({"size": "101x100"}, 422, "size"),
         ({"size": "wide"}, 422, "size"),
-        ({"size": "256x144", "width": 256}, 422, "size"),
         ({"seed": "-1"}, 422, "seed"),
         ({"voice": "loud"}, 422, "voice"),
         ({"prompt": 5}, 422, "prompt"),
@@ -312,7 +312,7 @@ def test_json_that_is_no_object_is_told_so(http, body):
 def test_a_size_that_is_none_is_told_how_to_write_one(http, photo):
     data = {"prompt": "x", "size": "big", "input_reference": (io.BytesIO(photo), "upload")}
     error = http.post("/v1/videos", data=data).json["error"]
-    assert (error["param"], error["message"]) == ("size", "size must be width x height, such as 1024x576; got 'big'")
+    assert (error["param"], error["message"]) == ("size", "size must be width x height, such as 1280x720; got 'big'")
 
 
 @pytest.fixture
@@ -464,3 +464,35 @@ def test_the_image_may_be_called_image_reference(http, photo):
     assert http.post("/v1/videos", json=as_object).status_code == 200
     in_a_form = {"prompt": "x", "image_reference[image_url]": data_url(photo)}
     assert http.post("/v1/videos", data=in_a_form).status_code == 200
+
+
+SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("seconds", ["4", "8", "12", "16", "20"])
+def test_openais_own_lengths_and_sizes_are_accepted(create, seconds, size):
+    video = create(model="sora-2", seconds=seconds, size=size).json
+    assert (video["seconds"], video["size"]) == (seconds, size)
+    assert video["duration_seconds"] == pytest.approx(float(seconds), rel=0.05)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("seconds", [4, 8, 12, 16, 20])
+def test_svd_xt_makes_them_in_segments_of_its_own_length_at_a_size_of_its_own(seconds, size):
+    form = forms.convert(VideoForm, {"seconds": seconds, "size": size})
+    xt = Model(name="xt", source="stabilityai/stable-video-diffusion-img2vid-xt")
+    parameters = form.request_to(xt).resolve(xt, (720, 1280))
+    assert (parameters.width, parameters.height) in {(1024, 576), (576, 1024)}
+    assert (parameters.height > parameters.width) == (size in {"720x1280", "1024x1792"})
+    assert "x".join(map(str, parameters.output_size)) == size
+    assert parameters.num_frames <= 25
+    assert parameters.clip.seconds == pytest.approx(seconds, rel=0.05)
+
+
+@pytest.mark.parametrize("fields", [{"seconds": "8"}, {"size": "1280x720"}])
+def test_strictly_only_what_the_model_makes_by_itself_is_accepted(make_settings, redis_url, photo, fields):
+    http = create_app(make_settings(REDIS_URL=redis_url, SVD_OPENAI_STRICT="true")).test_client()
+    data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **fields}
+    answer = http.post("/v1/videos", data=data)
+    assert (answer.status_code, (answer.json or {})["error"]["param"]) == (422, next(iter(fields)))

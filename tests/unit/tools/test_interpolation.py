@@ -3,7 +3,7 @@ import pytest
 from tools.interpolation import CLIPS, Figures, frames_of, measure, misses
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("clip", [name for name, (_, least) in CLIPS.items() if least])
 def test_frames_dropped_from_a_real_clip_are_made_again_better_than_by_ffmpeg(clip: str):
