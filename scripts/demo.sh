@@ -59,7 +59,9 @@ PYTHON
 address=http://127.0.0.1:$port
 
 # A Redis of its own: whatever the environment or .env names is not the demonstration's to use.
-REDIS_URL='' REDIS_HOST='' SVD_DATA_DIR=$folder SVD_BIND=127.0.0.1:$port SVD_EXPORTER_BIND=127.0.0.1:$metrics \
+# The nano model unless another is named: SVD-XT, the default with a GPU, is a download of 5 GB behind a licence.
+SVD_MODEL=${SVD_MODEL:-$here/svd_service/models/nano} \
+  REDIS_URL='' REDIS_HOST='' SVD_DATA_DIR=$folder SVD_BIND=127.0.0.1:$port SVD_EXPORTER_BIND=127.0.0.1:$metrics \
   .venv/bin/svd-service up >"$folder/up.log" 2>&1 &
 service=$!
 say "Starting Redis, worker and HTTP API on $address …"
@@ -71,6 +73,9 @@ until grep -q '^Ready' "$folder/up.log"; do
   sleep 0.2
 done
 sed -n 's/^  model  */Model: /p' "$folder/up.log" >&2
+if [ -z "${SVD_MODEL:-}" ] && command -v nvidia-smi >/dev/null; then
+  say "The demo takes the nano model that comes with it; svd-service up uses SVD-XT on this machine's GPU."
+fi
 
 # In the background, so that this shell hears Ctrl-C at once.
 .venv/bin/svd-service generate "$picture" --out "$out" --server "$address" &

@@ -700,3 +700,8 @@ def settings() -> Settings:
         ConfigurationError: a variable has a value that cannot be used.
     """
     return Settings.load()
+
+
+def hub_variables() -> dict[str, str]:
+    """The variables of the Hugging Face hub's client (`HF_TOKEN`, `HF_HOME`, …) that `.env` in this folder sets."""
+    return {name: value for name, value in dotenv_values(".env").items() if name.startswith("HF_") and value}

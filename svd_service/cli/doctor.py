@@ -19,7 +19,7 @@ from rich.table import Table
 from svd_service import __version__
 from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.processes import redis_program, with_running_redis, without_password
-from svd_service.config import ConfigurationError, Settings
+from svd_service.config import ConfigurationError, Settings, hub_variables
 from svd_service.errors import UnavailableError
 from svd_service.ledger.client import connect, reachable
 
@@ -245,7 +245,7 @@ def _compiler(settings: Settings) -> Finding:
 
 
 def _environment(name: str) -> str:
-    return os.environ.get(name, "")  # noqa: TID251 - a variable of the hub's client, not a setting
+    return os.environ.get(name) or hub_variables().get(name, "")  # noqa: TID251 - the hub's own, not a setting
 
 
 def _hub_cache() -> Path:

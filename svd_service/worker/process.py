@@ -181,10 +181,12 @@ def _initialise(sender: str, **_: Any) -> None:
     LOADS.begin(index)
     try:
         _Process.slot = open_slot(settings(), sender, index)
-    except Exception:
+    except Exception as error:
         failures = LOADS.fail(index)
         pause = min(2.0**failures, LOAD_PAUSE)
-        logger.critical("the model could not be loaded; process %d ends in %.0f s", index, pause, exc_info=True)
+        # What the operator can correct is one sentence, which `svd-service up` shows; the rest needs its traceback.
+        expected = type(error).__name__ == "ModelLoadError"
+        logger.critical("%s%s", shutdown.LOAD_ERROR, error, exc_info=not expected)
         # Celery starts the next one at once, and would do so for ever. The worker ends if all of its processes fail.
         time.sleep(pause)
         raise SystemExit(shutdown.LOAD_FAILED) from None

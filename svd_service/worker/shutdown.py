@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Exit status of a process, and of a worker, that could not load the model (EX_UNAVAILABLE of sysexits.h).
 LOAD_FAILED: Final = 69
+#: Prefix of the log line with the reason.
+LOAD_ERROR: Final = "the model could not be loaded: "
 
 #: Seconds within which a second signal counts as the first: one `stop` may signal the process and its group.
 ECHO: Final = 1.0

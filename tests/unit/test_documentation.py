@@ -37,7 +37,11 @@ def settings_table() -> str:
 
 def env_example() -> str:
     """.env.example as it should be."""
-    head = "# Copy this to .env and uncomment what you change. docs/configuration.md says more.\n"
+    head = (
+        "# Copy this to .env and uncomment what you change. docs/configuration.md says more.\n"
+        "\n# Token of a Hugging Face account that has accepted the licence of the weights (SVD-XT needs one):\n"
+        "# https://huggingface.co/settings/tokens\n#HF_TOKEN=\n"
+    )
     return head + "".join(
         f"\n{textwrap.fill(words, 110, initial_indent='# ', subsequent_indent='# ')}\n#{name}={default}\n"
         for name, default, words in described()

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from svd_service.worker.shutdown import LOAD_ERROR
+
 #: prctl(2): the signal that the kernel sends to a process when its parent has died.
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -100,6 +102,13 @@ class Running:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def load_error(self) -> str:
+        """Why the worker could not load its model, as its log gives it; empty if that is not why it ended."""
+        lines = self.last_words(200).splitlines()
+        reasons = [line.partition(LOAD_ERROR)[2] for line in lines if LOAD_ERROR in line]
+        # Behind the message stands its context: (worker=…).
+        return reasons[-1].rpartition(" (worker=")[0] or reasons[-1] if reasons else ""
 
     def last_words(self, lines: int = 20) -> str:
         """The last lines of the log."""

@@ -15,7 +15,7 @@ import msgspec
 from svd_service.cli.up import registry
 from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.process import Part
-from svd_service.config import Settings
+from svd_service.config import Settings, hub_variables
 
 #: `-P`: the folder that we happen to be in is no place to import from.
 _PYTHON: Final = (sys.executable, "-P", "-m")
@@ -165,7 +165,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
     So the parts agree with us although they run in another folder, where they see no `.env`.
     """
-    environment = dict(os.environ)
+    environment = {**hub_variables(), **os.environ}
     for name, variable in Settings.variables().items():
         value = getattr(settings, name)
         environment[variable] = "" if value is None else str(value)

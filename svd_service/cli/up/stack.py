@@ -26,6 +26,7 @@ from svd_service.client import Client, ClientError
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from svd_service.ledger.client import connect
+from svd_service.worker.shutdown import LOAD_FAILED
 
 #: Seconds between two looks at the parts.
 _TICK: Final = 0.1
@@ -126,6 +127,9 @@ class Stack:
                 self._say(event)
 
     def _report_crash(self, part: Running) -> None:
+        if part.status == str(LOAD_FAILED) and (reason := part.load_error()):
+            self._say(f"svd-service up: {reason}", style="red")
+            return
         self._say(f"{part.name} ended by itself (status {part.status}). The end of its log:", style="red")
         self._say(part.last_words())
         self._say(f"All of its log: {part.log}")
