@@ -58,11 +58,11 @@ def drawn(width: int, height: int, left: str, right: str) -> FilePayload:
     return {"name": "halves.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
 
 
-def finish(stack: Stack, page: Page) -> Claim:
-    """Take a worker's part: publish a video of one second as the newest job's result."""
+def finish(stack: Stack, page: Page, place: int = 0) -> Claim:
+    """Take a worker's part: commit a video of one second as the result of the job at `place`, by default the newest."""
     settings = Settings.from_mapping(stack.environment)
     client = connect(settings)
-    held = claim(open_ledger(client, settings), page)
+    held = claim(open_ledger(client, settings), page, place)
     name = result_name(held.job_id, held.token)
     video = one_second()
     LocalArtifacts(settings.data_dir).put(name, video)
@@ -72,9 +72,10 @@ def finish(stack: Stack, page: Page) -> Claim:
     return held
 
 
-def one_second() -> bytes:
+def one_second(comment: str = "") -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
+        container.metadata.update({"comment": comment})
         stream = container.add_stream("libx264", rate=7, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 256, 144, "yuv420p"
         for shade in range(0, 210, 30):

@@ -116,7 +116,7 @@ export async function generate(picture, fields) {
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** crypto.randomUUID is missing where a page is served without TLS; this is not. */
-function randomWord() {
+export function randomWord() {
   return Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16).padStart(8, "0")).join("");
 }
 

@@ -1,9 +1,11 @@
 // Where a video begins: the pictures that were added, the part of each that is used, the settings, and sending them.
 
-import { generate, randomSeed } from "./api.js";
+import { generate, randomSeed, randomWord } from "./api.js";
 import { Frame, MIDDLE, cut, thumbnail } from "./crop.js";
-import { $, announce, element } from "./dom.js";
-import { Rejected, examine } from "./intake.js";
+import { $, announce, element, toast } from "./dom.js";
+import { addTile, draft, isOfThePicture, tile } from "./drafts.js";
+import { Rejected } from "./intake.js";
+import { settingsIn } from "./metadata.js";
 import { fault, length, motion } from "./words.js";
 
 const MAX_SEED = 4294967295;
@@ -18,7 +20,7 @@ const SLIDERS = [
   "decode_chunk_size",
 ];
 
-/** `submitted(job, record)` is told of every job; `refused(error)` of every error. */
+/** Calls `submitted(job, record)` for every job, `refused(error)` for every error, and `original(id, file)` to keep a file. */
 export class Composer {
   #drafts = [];
   #current = null;
@@ -26,9 +28,10 @@ export class Composer {
   #models = [];
   #profiles = {};
   #busy = false;
+  #shared = {};
 
-  constructor({ submitted, refused }) {
-    Object.assign(this, { submitted, refused });
+  constructor({ submitted, refused, original }) {
+    Object.assign(this, { submitted, refused, original });
     this.frame = new Frame($("crop"), ({ zoom }) => ($("zoom").value = zoom));
     this.#listen();
   }
@@ -66,6 +69,13 @@ export class Composer {
     $("seed").value = settings.seed ?? "";
     if (settings.profile) $("profile").value = settings.profile;
     this.#say();
+    this.#remember();
+  }
+
+  /** Note the form's settings: those of a draft from an earlier job are its own, all others are shared. */
+  #remember() {
+    if (this.#current?.settings) this.#current.settings = this.#settings();
+    else this.#shared = this.#settings();
   }
 
   /** Add files; `preset` is {settings, shape, pad, place} of an earlier job. What is not an image is named with the reason. */
@@ -74,7 +84,9 @@ export class Composer {
     $("composer").setAttribute("aria-busy", "true");
     for (const file of files) {
       try {
-        drafts.push(await draft(file, preset));
+        const settings = /\.mp4$/i.test(file.name) ? await settingsIn(file) : null;
+        if (settings) this.#restore(file.name, settings);
+        else drafts.push(await draft(file, preset));
       } catch (error) {
         if (!(error instanceof Rejected)) throw error;
         rejected.push([file.name || "Pasted file", error.message]);
@@ -87,10 +99,15 @@ export class Composer {
     const first = this.#drafts.length === 0;
     this.#drafts.push(...drafts);
     this.#select(drafts[0]);
-    if (preset.settings) this.set(preset.settings);
     announce(drafts.length === 1 ? `${drafts[0].name} was added.` : `${drafts.length} pictures were added.`);
     if (first || preset.settings) $("crop").focus({ preventScroll: !preset.settings });
     if (preset.settings) $("composer").scrollIntoView({ block: "start" });
+  }
+
+  /** Take the settings out of a video of this service. */
+  #restore(name, settings) {
+    this.set(settings);
+    toast(this.#drafts.length ? `The settings of ${name} are used.` : `The settings of ${name} are used. Add a picture.`);
   }
 
   /** Name the files that were not taken, each with its reason; none: take the earlier ones away. */
@@ -154,6 +171,8 @@ export class Composer {
       this.set(this.#defaults);
       announce("The model's own settings");
     });
+    $("composer").addEventListener("input", () => this.#remember());
+    $("variations").addEventListener("change", () => this.#render());
     $("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -204,6 +223,7 @@ export class Composer {
 
   #select(one) {
     this.#current = one;
+    if (this.#models.length) this.set(one?.settings ?? this.#shared);
     this.#render();
   }
 
@@ -215,10 +235,10 @@ export class Composer {
     $("submit").disabled = !any || this.#busy;
     $("submit").textContent = this.#busy
       ? "Sending …"
-      : this.#drafts.length > 1
-        ? `Make ${this.#drafts.length} videos`
+      : this.#drafts.length * this.#variations > 1
+        ? `Make ${this.#drafts.length * this.#variations} videos`
         : "Make the video";
-    $("strip").replaceChildren(...(any ? this.#tiles() : []));
+    $("strip").replaceChildren(...this.#drafts.map((one) => this.#tile(one)), ...(any ? [addTile()] : []));
     if (!one) return;
     this.frame.show(one, this.#target(one));
     for (const radio of $("shape").querySelectorAll("input")) radio.checked = radio.value === one.shape;
@@ -229,35 +249,9 @@ export class Composer {
     $("crop-help").hidden = one.pad || !one.intact;
   }
 
-  #tiles() {
-    const tile = (one) =>
-      element(
-        "li",
-        {},
-        element(
-          "button",
-          {
-            type: "button",
-            class: "tile",
-            "aria-pressed": String(one === this.#current),
-            "aria-label": `Edit ${one.name}`,
-            on: { click: () => this.#focusing("tile", one) },
-          },
-          one.url ? element("img", { src: one.url, alt: "" }) : "?",
-        ),
-        element(
-          "button",
-          {
-            type: "button",
-            class: "remove",
-            "aria-label": `Remove ${one.name}`,
-            on: { click: () => this.#remove(one) },
-          },
-          "×",
-        ),
-      );
-    const more = element("li", {}, element("label", { class: "tile add", htmlFor: "files" }, "+ Add"));
-    return [...this.#drafts.map(tile), more];
+  #tile(one) {
+    const actions = { edit: () => this.#focusing("tile", one), remove: () => this.#remove(one) };
+    return tile(one, one === this.#current, actions);
   }
 
   #focusing(kind, one) {
@@ -277,8 +271,12 @@ export class Composer {
   #drop(one) {
     this.#drafts = this.#drafts.filter((other) => other !== one);
     if (one.url) URL.revokeObjectURL(one.url);
-    if (this.#current === one) this.#current = this.#drafts[0] ?? null;
-    this.#render();
+    if (this.#current === one) this.#select(this.#drafts[0] ?? null);
+    else this.#render();
+  }
+
+  get #variations() {
+    return Number($("variations").querySelector(":checked").value);
   }
 
   /** The settings as the form has them. */
@@ -299,13 +297,12 @@ export class Composer {
     this.#busy = true;
     this.#fault("");
     this.#render();
-    const settings = this.#settings();
     const several = this.#drafts.length > 1;
     const faults = [];
     try {
       for (const one of [...this.#drafts]) {
         try {
-          await this.#make(one, settings);
+          await this.#make(one, one.settings ?? this.#shared);
         } catch (error) {
           if (!isOfThePicture(error)) throw error;
           // One bad picture does not hold up the others; it stays, to be seen with what is said of it.
@@ -330,11 +327,17 @@ export class Composer {
       name: one.name,
       picture,
       thumbnail: one.image ? await thumbnail(one.image, target, one.place, one.pad) : null,
-      // What was cut out is the picture from now on.
-      draft: { shape: one.shape, pad: one.pad, place: picture === one.file ? one.place : { ...MIDDLE } },
+      original: one.original,
+      draft: { shape: one.shape, pad: one.pad, place: { ...one.place } },
       fields: one.intact ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
     };
-    await this.send(record, settings);
+    await this.original(record.original, one.file);
+    const group = randomWord();
+    const first = settings.seed ?? randomSeed();
+    for (let number = 0; number < this.#variations; number++) {
+      const seed = this.#variations > 1 ? (first + number) % (MAX_SEED + 1) : settings.seed;
+      await this.send({ ...record, group }, seed === undefined ? settings : { ...settings, seed });
+    }
     this.#drop(one);
   }
 
@@ -343,14 +346,4 @@ export class Composer {
     const job = await generate(record.picture, { ...settings, ...record.fields });
     await this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });
   }
-}
-
-/** Whether a refusal is about this one picture, and says nothing of others. */
-const isOfThePicture = (error) => [413, 415].includes(error.status) || (error.status === 422 && !error.parameter);
-
-async function draft(file, { shape, pad = $("pad").checked, place = MIDDLE, name }) {
-  const found = await examine(file);
-  const { image } = found;
-  shape ??= image && image.naturalHeight > image.naturalWidth ? "portrait" : "landscape";
-  return { ...found, name: name ?? (file.name || "picture").replace(/\.[^.]+$/, ""), shape, pad, place: { ...place } };
 }

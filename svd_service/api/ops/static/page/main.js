@@ -1,10 +1,12 @@
 // The page: puts the composer, the gallery and the feed together, and says how the service is.
 
-import { ApiError, currentKey, health, jobs, models, pause, status } from "./api.js";
+import { ApiError, currentKey, health, jobs, models, pause, remove, status } from "./api.js";
+import { hasEnded } from "./card.js";
+import { Compare } from "./compare.js";
 import { Composer } from "./composer.js";
 import { $ } from "./dom.js";
 import { Feed } from "./feed.js";
-import { Gallery, hasEnded } from "./gallery.js";
+import { Gallery } from "./gallery.js";
 import { Keys } from "./keys.js";
 import { notice } from "./notices.js";
 import * as store from "./store.js";
@@ -15,7 +17,10 @@ const PAGE = 24;
 const feed = new Feed({
   changed: (job) => changed(job),
   gone: (id) => removed(id),
-  reached: (error) => notice("connection", error && "The connection is lost. Trying again …", "bad"),
+  reached(error) {
+    // The health check says why; a remaining time that no longer changes would only mislead.
+    if (error) gallery.stall("Waiting for the service …");
+  },
   locked() {
     keys.required();
     gallery.stall("Enter an API key to see how this goes on.");
@@ -24,10 +29,12 @@ const feed = new Feed({
 
 const keys = new Keys({ changed: () => start() });
 
-const gallery = new Gallery({ changed, removed, refused, again, change });
+const compare = new Compare({ use: change });
+const gallery = new Gallery({ changed, removed, refused, again, change, compare: (cards) => compare.open(cards) });
 
 const composer = new Composer({
   refused,
+  original: store.keepOriginal,
   async submitted(job, record) {
     await store.keep(record);
     const card = gallery.show(job, record);
@@ -61,9 +68,12 @@ async function again(record, job, seed) {
   await composer.send({ ...record, fields: { width, height, fit } }, { ...settings, model, seed });
 }
 
-function change(record, job) {
-  const file = new File([record.picture], record.name, { type: record.picture.type });
-  composer.add([file], { ...record.draft, name: record.name, settings: { ...job.parameters, model: job.model.name } });
+async function change(record, job) {
+  // The whole file with its crop, else what was sent.
+  const original = record.original && (await store.original(record.original));
+  const file = new File([original ?? record.picture], record.name, { type: (original ?? record.picture).type });
+  const draft = original ? { ...record.draft, original: record.original } : { ...record.draft, place: undefined };
+  await composer.add([file], { ...draft, name: record.name, settings: { ...job.parameters, model: job.model.name } });
 }
 
 // The jobs of earlier visits
@@ -123,6 +133,26 @@ function restore(job, record) {
   if (!hasEnded(job)) feed.watch(job.task_id);
 }
 
+/** Delete what left no video, all at once. */
+async function clearSpent() {
+  for (const id of gallery.spent) {
+    try {
+      await remove(id);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+    await removed(id);
+  }
+}
+
+/** A video's time may be over while the page is open: then its card says so. */
+async function watchExpiry() {
+  for (;;) {
+    await pause(15_000);
+    for (const id of gallery.overdue) await status(id).then(changed, () => {});
+  }
+}
+
 // How the service is
 
 async function watchHealth() {
@@ -166,6 +196,7 @@ async function loadModel() {
 }
 
 $("older").addEventListener("click", () => older());
+$("clear").addEventListener("click", clearSpent);
 
 async function start() {
   composer.clearFault();
@@ -175,4 +206,5 @@ async function start() {
 
 document.documentElement.classList.toggle("touch", navigator.maxTouchPoints > 0);
 watchHealth();
+watchExpiry();
 start();

@@ -16,12 +16,19 @@ export function motion(value) {
 
 export const length = (frames, fps) => `${(frames / fps).toFixed(1)} s · ${frames} frames`;
 
+/** What makes a video differ from its variations. */
+export const values = ({ motion_bucket_id: motion, num_inference_steps: steps, seed }) =>
+  `motion ${motion} · ${steps} steps · seed ${seed}`;
+
 export function size(bytes) {
   return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 const left = (job) => (job.eta_seconds == null ? "" : ` · about ${duration(job.eta_seconds)} left`);
 const readyIn = (job) => (job.eta_seconds == null ? "" : ` · ready in about ${duration(job.eta_seconds)}`);
+
+/** The same without a time, for where it is not updated. */
+export const phrase = (job) => standing({ ...job, eta_seconds: null });
 
 /** One line about where a job stands. */
 export function standing(job) {
@@ -33,8 +40,11 @@ export function standing(job) {
   ];
 }
 
+/** Why a job waits once more, by the outcome of its last attempt. */
+const ENDS = { lost: "Its worker was lost", released: "Its worker was stopped" };
+
 function queued(job) {
-  const again = job.attempt > 0 ? "Its worker was lost; starting again. " : "";
+  const again = job.attempt > 0 ? `${ENDS[job.attempts?.at(-1)?.outcome] ?? ENDS.lost}; starting again. ` : "";
   if (job.position == null) return `${again}Waiting`;
   return job.position === 1 ? `${again}Next in line` : `${again}Number ${job.position} in line`;
 }

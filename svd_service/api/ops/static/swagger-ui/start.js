@@ -32,6 +32,7 @@ function named() {
   for (const block of document.querySelectorAll(".swagger-ui pre:not([tabindex])")) block.tabIndex = 0;
   const unnamed = ".swagger-ui :is(select, input, textarea):not([aria-label], [aria-labelledby], [type=submit])";
   for (const control of document.querySelectorAll(unnamed)) {
+    if (control.id === "servers") control.setAttribute("aria-label", "Server"); // its label is empty
     if (control.labels?.length) continue;
     const row = control.closest("[data-param-name], [data-property-name], .parameters, tr, .opblock-section");
     const name = row?.dataset.paramName ?? row?.dataset.propertyName ?? row?.querySelector(".parameter__name")?.textContent;

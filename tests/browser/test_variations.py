@@ -1,0 +1,131 @@
+"""Many clips of one image: variations side by side, and settings that belong to their image."""
+
+import io
+import re
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, expect
+
+from svd_service.ledger import Ledger
+from tests.browser.steps import ASTRONAUT, CAT, Open, add, card, drawn, finish, ids, one_second, send
+from tools.harness.stack import Stack
+
+KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
+
+
+@KINDS
+def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
+    window = visit(desk, kind)
+    page = window.page
+    presses = []
+
+    def press(target: Locator) -> None:
+        presses.append(target)
+        target.click()
+
+    page.on("filechooser", lambda _: None)
+    with page.expect_file_chooser() as chooser:
+        press(page.locator("label[for=files]").first)
+    presses.append("the file, in the system's dialog")
+    chooser.value.set_files(CAT)
+    expect(page.locator("#editor")).to_be_visible()
+    press(page.locator("#variations").get_by_role("radio", name="4", exact=True))
+    window.look("variations-chosen")
+    expect(page.locator("#submit")).to_have_text("Make 4 videos")
+    press(page.locator("#submit"))
+    expect(page.locator(".card")).to_have_count(4)
+    for _ in range(4):
+        finish(desk, page, next(place for place, job in enumerate(ids(page)) if desk.status(job)["status"] == "queued"))
+    expect(page.locator(".card[data-status=finished]")).to_have_count(4)
+    press(page.locator(".card").first.get_by_role("button", name="Compare"))
+    videos = page.locator("#compare video")
+    expect(videos).to_have_count(4)
+    for video in videos.all():
+        expect(video).to_have_js_property("readyState", 4)
+    made = [desk.status(job)["parameters"] for job in ids(page)]
+    seeds, steps = {each["seed"] for each in made}, made[0]["num_inference_steps"]
+    assert len(seeds) == 4
+    assert page.locator("#compare figcaption").all_inner_texts() == [
+        f"motion 127 · {steps} steps · seed {seed}" for seed in sorted(seeds)
+    ]
+    window.look("compared")
+    assert len(presses) <= 9, presses
+
+    page.locator("#compare").get_by_role("button", name="Enlarge").nth(1).click()
+    expect(page.locator("#compare figure:visible")).to_have_count(1)
+    window.look("enlarged")
+    page.keyboard.press("Escape")
+    expect(page.locator("#compare")).to_be_hidden()
+
+
+@KINDS
+def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
+    page = visit(desk, kind).page
+    add(page, drawn(1200, 300, "red", "blue"))
+    page.locator("#zoom").fill("2")
+    page.locator("#seed").fill("5")
+    page.locator("#motion_bucket_id").fill("200")
+    send(page)
+    card(page, "halves").get_by_role("button", name="Cancel").click()
+    page.reload()
+    add(page, CAT)
+    page.locator("#motion_bucket_id").fill("60")
+    card(page, "halves").get_by_role("button", name="Change").click()
+    expect(page.locator("#seed")).to_have_value("5")
+    expect(page.locator("#motion_bucket_id")).to_have_value("200")
+    expect(page.locator("#zoom")).to_have_value("2")
+    assert page.locator("#crop img").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1200, 300]
+    # The other image keeps the settings that were made for it.
+    page.get_by_role("button", name="Edit chelsea").click()
+    expect(page.locator("#motion_bucket_id")).to_have_value("60")
+    expect(page.locator("#seed")).to_have_value("")
+    send(page)
+    made = [desk.status(job)["parameters"] for job in ids(page)[:2]]
+    found = {parameters["motion_bucket_id"]: parameters["seed"] for parameters in made}
+    assert set(found) == {60, 200}
+    assert found[200] == 5 != found[60]
+    add(page, ASTRONAUT)
+    expect(page.locator("#seed")).to_have_value("")
+
+
+def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 500), "teal").save(buffer, "PNG")
+    add(page, {"name": "tall.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    page.locator("#seed").fill("7")
+    send(page)
+    expect(card(page, "tall").locator(".detail")).to_contain_text(re.compile(r"motion 127 · \d+ steps · seed 7"))
+    box = card(page, "tall").locator(".screen").bounding_box()
+    assert box is not None
+    assert box["height"] > box["width"]
+
+
+def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    expect(page.locator("#about")).to_contain_text("nano")
+    comment = '{"model": {"name": "nano"}, "parameters": {"seed": 77, "motion_bucket_id": 33, "num_frames": 9}}'
+    video = one_second(comment)
+    page.locator("#files").set_input_files({"name": "old.mp4", "mimeType": "video/mp4", "buffer": video})
+    expect(page.locator("#toast")).to_contain_text("The settings of old.mp4 are used")
+    add(page, CAT)
+    expect(page.locator("#seed")).to_have_value("77")
+    expect(page.locator("#motion_bucket_id")).to_have_value("33")
+    expect(page.locator("#num_frames")).to_have_value("9")
+
+
+def test_what_left_no_video_is_cleared_at_once(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, CAT, ASTRONAUT)
+    send(page)
+    for name in ("chelsea", "astronaut"):
+        card(page, name).get_by_role("button", name="Cancel").click()
+        expect(card(page, name)).to_have_attribute("data-status", "cancelled")
+    page.get_by_role("button", name="Clear expired").click()
+    expect(page.locator(".card")).to_have_count(0)
+    assert desk.http.get("/jobs").json()["jobs"] == []
