@@ -151,11 +151,13 @@ export class Composer {
     $("profile").addEventListener("change", (event) => {
       $("num_inference_steps").value = this.#profiles[event.target.value].num_inference_steps;
       this.#say();
+      this.#remember();
     });
     $("seed").addEventListener("input", () => this.#checkSeed());
     $("reseed").addEventListener("click", () => {
       $("seed").value = randomSeed();
       this.#checkSeed();
+      this.#remember();
       announce(`Seed ${$("seed").value}`);
     });
     $("zoom").addEventListener("input", (event) => this.frame.move({ zoom: Number(event.target.value) }));
