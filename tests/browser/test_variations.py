@@ -20,7 +20,7 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
 ):
     window = visit(desk, kind)
     page = window.page
-    presses = []
+    presses: list[Locator | str] = []
 
     def press(target: Locator) -> None:
         presses.append(target)
