@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,8 @@ from typing import Final
 
 import redis
 from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 #: Deletes the record of a job that waits, as an operator or eviction may. One that has ended or runs stays.
 _DELETE_WAITING: Final = """
@@ -34,7 +37,9 @@ class RedisFaults:
     """Faults of the Redis at `url`, whose files are in `folder`. Each method returns False if Redis cannot be hit."""
 
     def __init__(self, url: str, folder: Path, queue: str) -> None:
-        self._client = redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3)
+        self._client = redis.Redis.from_url(
+            url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)
+        )
         options = {"socket_timeout": 3, "socket_connect_timeout": 3}
         self._celery = Celery(broker=url, set_as_current=False, broker_transport_options=options)
         self._folder = folder
@@ -80,10 +85,10 @@ class RedisFaults:
 
     def revoke(self, job_id: str, *, terminate: bool) -> bool:
         """Revoke a job with Celery's own command; `terminate`: with SIGKILL, too."""
-        with suppress(redis.RedisError, OSError):
-            self._celery.control.revoke(job_id, terminate=terminate, signal="SIGKILL")
-            return True
-        return False
+        options = {"terminate": terminate, "signal": "SIGKILL"}
+        # Celery waits for a frozen Redis for as long as it takes, and it is this thread that thaws it.
+        threading.Thread(target=self._celery.control.revoke, args=(job_id,), kwargs=options, daemon=True).start()
+        return True
 
     def heal(self, *, now: bool = False) -> None:
         """Undo the faults whose time is over; `now`: all of them. What Redis does not take is undone later."""
