@@ -90,7 +90,7 @@ _SECRET: Final = {
 
 
 class ConfigurationError(Exception):
-    """A setting has a value that cannot be used. The message names the environment variable."""
+    """A setting has an invalid value. The message names the environment variable."""
 
 
 def variable(field: str) -> str:
@@ -99,40 +99,33 @@ def variable(field: str) -> str:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
-    """Everything that an operator can set. What each is for stands beside it, for docs/configuration.md too."""
+    """All settings with their defaults. The descriptions are also those of docs/configuration.md."""
 
     # Redis
     redis_url: Annotated[
-        RedisURL | None, Meta(description="Redis as a URL; wins over `REDIS_HOST` and `REDIS_PORT`.")
+        RedisURL | None, Meta(description="URL of Redis; overrides `REDIS_HOST` and `REDIS_PORT`.")
     ] = None
     redis_host: Annotated[str | None, Meta(description="Host of Redis. Default: localhost.")] = None
     redis_port: Annotated[Port, Meta(description="Port of Redis.")] = 6379
     redis_ca_file: Annotated[
         Path | None,
-        Meta(
-            description="Certificates of the authorities that Redis' certificate may come from, where `REDIS_URL` is "
-            "`rediss://…`. Default: the system's."
-        ),
+        Meta(description="CA certificates for Redis' certificate, with `rediss://`. Default: the system's."),
     ] = None
-    redis_cert_file: Annotated[
-        Path | None, Meta(description="Certificate that is shown to Redis, where it asks for one (mutual TLS).")
-    ] = None
-    redis_key_file: Annotated[Path | None, Meta(description="The private key of that certificate.")] = None
+    redis_cert_file: Annotated[Path | None, Meta(description="Client certificate for Redis (mutual TLS).")] = None
+    redis_key_file: Annotated[Path | None, Meta(description="Private key of the client certificate.")] = None
     redis_sentinels: Annotated[
         Hosts,
         Meta(
-            description="Redis Sentinels as `HOST:PORT`, with commas between. The host in `REDIS_URL` is then the name "
-            "of the master that they watch (`rediss://user:password@mymaster/0`)."
+            description="Redis Sentinels as `HOST:PORT`, separated by commas. The host in `REDIS_URL` is then "
+            "the master's name (`rediss://user:password@mymaster/0`)."
         ),
     ] = ""
-    redis_sentinel_auth: Annotated[
-        Credentials | None, Meta(description="`user:password` for the Sentinels, where they want one.")
-    ] = None
+    redis_sentinel_auth: Annotated[Credentials | None, Meta(description="`user:password` for the Sentinels.")] = None
     namespace: Annotated[
         str,
         Meta(
             pattern="^[a-z][a-z0-9_-]{0,31}$",
-            description="What every key of ours in Redis, and the name of every Celery queue, begins with.",
+            description="Prefix of all Redis keys and Celery queue names.",
         ),
     ] = "svd"
 
@@ -140,9 +133,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     model: Annotated[
         str | None,
         Meta(
-            description="A hub id or a folder in diffusers' layout. Default: SVD-XT where there is a CUDA device, else "
-            "the small model that comes with the package. A worker holds it; for the API it is the model of requests "
-            "that name none."
+            description="Hub id or folder in diffusers' layout. Default: SVD-XT with a CUDA device, else the "
+            "nano model of the package. A worker loads it; the API uses it for requests without a "
+            "model."
         ),
     ] = None
     model_revision: Annotated[str | None, Meta(description="Branch, tag or commit of a hub model.")] = None
@@ -150,32 +143,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         str,
         Meta(
             pattern=r"^((\d+|cpu)( *, *(\d+|cpu))*)?$",
-            description="Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every CUDA device "
-            "(that `CUDA_VISIBLE_DEVICES` names, if it is set), or one CPU process.",
+            description="Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every "
+            "CUDA device (of `CUDA_VISIBLE_DEVICES`, if set), or one CPU process.",
         ),
     ] = ""
     profiles: Annotated[
         str,
         Meta(
             pattern=rf"^({_PROFILE}( *, *{_PROFILE})*)?$",
-            description="Profiles whose jobs this host's worker takes: `draft`, or `exact`. Default: all.",
+            description="Profiles that this host's worker accepts: `draft`, or `exact`. Default: all.",
         ),
     ] = ""
     cpu_threads: Annotated[
-        int, Meta(ge=0, description="Threads of a CPU process; 0: the cores shared among the processes.")
+        int, Meta(ge=0, description="Threads of a CPU process; 0: the cores divided by the processes.")
     ] = 0
     optimizations: Annotated[
         Optimizations,
         Meta(
-            description="What makes the same video in less time: `auto` (what pays on the device), `none`, and names "
-            "to add or, with a `-` before them, to leave out: `-fused_qkv`, `none,lerp`."
+            description="Optimizations: `auto` (the device's defaults), `none`, and names to add or, with a "
+            "`-`, to remove: `-fused_qkv`, `none,lerp`."
         ),
     ] = "auto"
     memory: Annotated[
         Literal["auto", "fast", "lean", "small", "least"],
         Meta(
-            description="How a CUDA device's memory is used, from the fastest to the most thrifty; `auto`: the fastest "
-            "that fits into what is free."
+            description="Memory plan of a CUDA device, from the fastest to the smallest; `auto`: the fastest "
+            "that fits into the free memory."
         ),
     ] = "auto"
     video_width: Annotated[Size | None, Meta(description="Default width in pixels. Default: the model's.")] = None
@@ -184,103 +177,95 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         Annotated[int, Meta(ge=2, le=100)] | None, Meta(description="Default number of frames. Default: the model's.")
     ] = None
 
-    # Pictures and videos
+    # Images and videos
     data_dir: Annotated[
         Path,
         Meta(
-            description="Folder of this host: logs, what is being written, and, unless `SVD_ARTIFACTS` says otherwise, "
-            "pictures and videos."
+            description="Local folder for logs, temporary files and, unless `SVD_ARTIFACTS` is set, images and videos."
         ),
     ] = msgspec.field(default_factory=lambda: Path("data").resolve())
     artifacts: Annotated[
         Place,
         Meta(
-            description="Where pictures and videos are kept: `s3://BUCKET/PREFIX` (extra `s3`), or a folder that all "
-            "hosts share, as an absolute path. Default: `SVD_DATA_DIR`."
+            description="Artifact store: `s3://BUCKET/PREFIX` (extra `s3`), or the absolute path of a folder "
+            "that all hosts share. Default: `SVD_DATA_DIR`."
         ),
     ] = ""
     s3_endpoint: Annotated[
-        HTTPURL | None, Meta(description="URL of the S3-compatible store. Default: AWS' in the region.")
+        HTTPURL | None, Meta(description="URL of the S3-compatible store. Default: AWS in the region.")
     ] = None
-    s3_region: Annotated[str, Meta(pattern="^[A-Za-z0-9-]+$", description="Region that requests are signed for.")] = (
-        "us-east-1"
-    )
+    s3_region: Annotated[str, Meta(pattern="^[A-Za-z0-9-]+$", description="Region of the store.")] = "us-east-1"
     s3_access_key_id: Annotated[
         str | None,
-        Meta(
-            description="Access key of the store. Default: what AWS gives its instances, or its own `AWS_…` variables."
-        ),
+        Meta(description="Access key of the store. Default: AWS' instance metadata or `AWS_…` variables."),
     ] = None
-    s3_secret_access_key: Annotated[str | None, Meta(description="The secret that belongs to it.")] = None
-    s3_path_style: Annotated[
-        bool, Meta(description="Whether the bucket is the first part of a URL's path; else it is of the host's name.")
-    ] = True
+    s3_secret_access_key: Annotated[str | None, Meta(description="Secret of the access key.")] = None
+    s3_path_style: Annotated[bool, Meta(description="Put the bucket into the URL's path instead of the host name.")] = (
+        True
+    )
     s3_redirect: Annotated[
         bool,
-        Meta(
-            description="Whether who asks for a result is sent to the store with a presigned URL (307), instead of "
-            "being given the bytes by the API."
-        ),
+        Meta(description="Redirect downloads to a presigned store URL (307)."),
     ] = False
     s3_redirect_ttl: Annotated[
-        Annotated[int, Meta(ge=1, le=604_800)], Meta(description="Seconds for which such a URL can be used.")
+        Annotated[int, Meta(ge=1, le=604_800)], Meta(description="Validity of presigned URLs in seconds.")
     ] = 300
     s3_public_endpoint: Annotated[
         HTTPURL | None,
-        Meta(description="URL of the store as clients reach it, for such URLs. Default: `SVD_S3_ENDPOINT`."),
+        Meta(description="URL of the store for clients, used in presigned URLs. Default: `SVD_S3_ENDPOINT`."),
     ] = None
-    max_upload_bytes: Annotated[int, Meta(ge=1_000, description="Largest picture accepted, in bytes.")] = 20_000_000
+    max_upload_bytes: Annotated[int, Meta(ge=1_000, description="Maximum size of an image in bytes.")] = 20_000_000
     max_pixels: Annotated[
         int,
-        # Beyond that, Pillow takes any picture for a decompression bomb.
-        Meta(ge=4_096, le=89_478_485, description="Largest picture accepted, in pixels."),
+        # Beyond that, Pillow takes any image for a decompression bomb.
+        Meta(ge=4_096, le=89_478_485, description="Maximum size of an image in pixels."),
     ] = 50_000_000
     image_decoders: Annotated[
         int,
         Meta(
             ge=1,
             le=64,
-            description="Processes of each API process that decode images. One takes up to 1 GB for the largest image; "
-            "of those above 16 megapixels each API process decodes one at a time.",
+            description="Processes of each API process that decode images. One needs up to 1 GB for the "
+            "largest image; images above 16 megapixels are decoded one at a time in each API "
+            "process.",
         ),
     ] = 2
     previews: Annotated[
         bool,
-        Meta(
-            description="Whether a rough preview of a frame is shown while a video is sampled: about once a second, at "
-            "hardly any cost."
-        ),
+        Meta(description="Show a low-resolution preview about once a second during sampling."),
     ] = True
-    result_ttl: Annotated[Seconds, Meta(description="Seconds a result is kept after it was published.")] = 86_400
+    result_ttl: Annotated[Seconds, Meta(description="Retention of results in seconds.")] = 86_400
     record_ttl: Annotated[
-        Seconds, Meta(description="Seconds a job that ended is remembered after its result is gone (410, then 404).")
+        Seconds,
+        Meta(description="Retention of a job's record in seconds, after its result is deleted (410, then 404)."),
     ] = 604_800
 
     content_cache: Annotated[
         bool,
-        Meta(
-            description="Whether a job that says its seed gets a copy of an earlier job's video: the same key's, of "
-            "the same picture and settings, and still there."
-        ),
+        Meta(description="Copy the video of an earlier identical job of the same key, for jobs with an explicit seed."),
     ] = False
     fetch_urls: Annotated[
         bool,
-        Meta(
-            description="Whether a picture may be named by its http(s) URL, in OpenAI's dialect. The API fetches it, "
-            "from public addresses alone."
-        ),
+        Meta(description="Accept images by http(s) URL in OpenAI's dialect; downloaded from public addresses only."),
     ] = False
 
     # Jobs
     max_attempts: Annotated[
-        int, Meta(ge=1, le=10, description="Attempts that may be lost or cut short before a job fails for good.")
+        int,
+        Meta(
+            ge=1, le=10, description="Maximum number of attempts, if attempts are lost or retried, before a job fails."
+        ),
     ] = 3
     lease: Annotated[
         float,
-        Meta(ge=1, description="Seconds after which a job whose worker fell silent is given to another."),
+        Meta(
+            ge=1,
+            description="Lease of a running job in seconds; when a lost worker does not renew it, the job is requeued.",
+        ),
     ] = 10
     max_seconds: Annotated[
-        float, Meta(gt=0, description="Maximum length of a video in seconds, all segments and frames between included.")
+        float,
+        Meta(gt=0, description="Maximum length of a video in seconds, including all segments and interpolated frames."),
     ] = 30
     max_output_pixels: Annotated[
         int,
@@ -290,66 +275,65 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
             description="Maximum area of a video in pixels, after scaling (`size`, `output_width`).",
         ),
     ] = 4_194_304
-    job_timeout: Annotated[float, Meta(ge=1, description="Seconds one attempt may take before the job fails.")] = 3_600
+    job_timeout: Annotated[
+        float, Meta(ge=1, description="Time limit of an attempt in seconds; then the job fails.")
+    ] = 3_600
     drain_timeout: Annotated[
         float,
         Meta(
             ge=0,
-            description="Seconds that a job in hand gets to finish when its worker is told to stop; then it is handed "
-            "back at its next step, and another worker begins it anew.",
+            description="Seconds for a running job to finish at shutdown; then it is requeued at its next step.",
         ),
     ] = 25
 
-    # Who may ask, and how much
+    # Access and limits
     api_keys: Annotated[
         Keys,
         Meta(
-            description="API keys as `NAME:SHA256` or `NAME:SHA256:PRIORITY`, with commas between; beside those of "
-            "`svd-service keys`. Without any key everybody may use the service."
+            description="API keys as `NAME:SHA256` or `NAME:SHA256:PRIORITY`, separated by commas; in "
+            "addition to those of `svd-service keys`."
         ),
     ] = ""
     rate_limit: Annotated[
         int,
         Meta(
             ge=0,
-            description="Requests in a minute that one key may make, or without keys one address; 0: any number.",
+            description="Maximum number of requests per minute of a key, or of an address without keys; 0: no limit.",
         ),
     ] = 0
-    max_queued: Annotated[int, Meta(ge=1, description="Jobs that may wait for a worker; more are refused (429).")] = (
-        1_000
-    )
-    max_queued_per_key: Annotated[int, Meta(ge=1, description="Jobs of one key that may wait.")] = 500
+    max_queued: Annotated[int, Meta(ge=1, description="Maximum number of queued jobs (429 beyond).")] = 1_000
+    max_queued_per_key: Annotated[int, Meta(ge=1, description="Maximum number of queued jobs of one key.")] = 500
     longest_wait: Annotated[
-        Seconds, Meta(description="Seconds that a job may wait for a worker before Prometheus raises an alert.")
+        Seconds, Meta(description="Age of a queued job in seconds at which Prometheus raises an alert.")
     ] = 3_600
     open: Annotated[
         bool,
         Meta(
-            description="Whether a service that other machines reach (`SVD_BIND` is not loopback) may be used without "
-            "keys. Otherwise it rejects everybody until there is one."
+            description="Serve other machines without API keys, if `SVD_BIND` is not loopback. Otherwise "
+            "every request is rejected until there is a key."
         ),
     ] = False
     allowed_hosts: Annotated[
         Names,
         Meta(
-            description="Host names under which a service without keys may be reached, with commas between, beside "
-            "addresses, `localhost`, this host's name and that of `SVD_BIND`; `.example.com` for all below, `*` for "
-            "any."
+            description="Host names under which a service without keys may be reached, separated by commas, "
+            "in addition to addresses, `localhost`, this host's name and that of `SVD_BIND`; "
+            "`.example.com` for all subdomains, `*` for any."
         ),
     ] = ""
     cors_origins: Annotated[
         Origins,
         Meta(
-            description="Origins (`https://app.example.com`) whose pages may use the service from a browser (CORS), "
-            "with commas between; `*` for any. Default: only the service's own page."
+            description="Origins (`https://app.example.com`) whose pages may use the service from a browser "
+            "(CORS), separated by commas; `*` for any. Default: only the service's own page."
         ),
     ] = ""
     root_path: Annotated[
         str,
         Meta(
             pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-            description="Path below which a proxy publishes the service: `/video`. Behind `SVD_TRUSTED_PROXIES` their "
-            "`X-Forwarded-Prefix` says it as well.",
+            description="Path prefix under which a proxy publishes the service: `/video`. "
+            "`X-Forwarded-Prefix` of `SVD_TRUSTED_PROXIES` does the same.",
         ),
     ] = ""
     trusted_proxies: Annotated[
@@ -357,8 +341,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         Meta(
             ge=0,
             le=10,
-            description="Number of proxies before the HTTP API whose `X-Forwarded-For`, `X-Forwarded-Proto` and "
-            "`X-Forwarded-Prefix` are trusted.",
+            description="Number of proxies in front of the HTTP API whose `X-Forwarded-For`, "
+            "`X-Forwarded-Proto` and `X-Forwarded-Prefix` are trusted.",
         ),
     ] = 0
 
@@ -366,29 +350,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     webhook_secret: Annotated[
         WebhookSecrets,
         Meta(
-            description="What webhooks are signed with where there are no keys: `whsec_` and 24 to 64 bytes in Base64. "
-            "Several, with commas between, all sign. Default: made up and kept in Redis; `svd-service keys secret` "
-            "shows it."
+            description="Secret that signs webhooks without keys: `whsec_` and 24 to 64 bytes in Base64; "
+            "several, separated by commas, all sign. Default: generated and stored in Redis "
+            "(`svd-service keys secret`)."
         ),
     ] = ""
     webhook_private: Annotated[
         bool,
-        Meta(description="Whether webhooks may go to private, loopback and link-local addresses."),
+        Meta(description="Allow webhooks to private, loopback and link-local addresses."),
     ] = False
     webhook_timeout: Annotated[
-        float, Meta(gt=0, le=60, description="Seconds that a receiver of webhooks gets to answer.")
+        float, Meta(gt=0, le=60, description="Time limit of a webhook's receiver in seconds.")
     ] = 10
     webhook_backoff: Annotated[
         float,
         Meta(
             gt=0,
             le=3_600,
-            description="Seconds between the first try to deliver a webhook and the next; each further pause is three "
-            "times as long, up to an hour.",
+            description="Seconds between the first and the second delivery attempt of a webhook; each further "
+            "pause is three times as long, up to an hour.",
         ),
     ] = 5
     webhook_give_up: Annotated[
-        Seconds, Meta(description="Seconds after its first try in which a webhook is tried again.")
+        Seconds, Meta(description="Seconds after the first delivery attempt at which retries stop.")
     ] = 86_400
 
     # Dialects
@@ -396,82 +380,91 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
         str,
         Meta(
             pattern=r"^([^,]+(,[^,]+)*)?$",
-            description="Names that `GET /v1/models` lists beside the served models, separated by commas. Requests "
-            "with one of them get the default model.",
+            description="Names that `GET /v1/models` lists in addition to the served models, separated by "
+            "commas. Requests with one of them get the default model.",
         ),
     ] = "sora-2,sora-2-pro"
     openai_strict: Annotated[
         bool,
         Meta(
-            description="Reject `seconds` and `size` at `/v1/videos` (422) unless the model makes them without further "
-            "segments and without scaling."
+            description="Reject `seconds` and `size` at `/v1/videos` (422) unless the model makes them "
+            "without further segments and without scaling."
         ),
     ] = False
 
-    # The web process
+    # HTTP API
     bind: Annotated[str, Meta(description="Address and port of the HTTP API (gunicorn).")] = "127.0.0.1:8000"
-    api_processes: Annotated[int, Meta(ge=1, description="Processes of gunicorn.")] = 2
+    api_processes: Annotated[int, Meta(ge=1, description="Number of gunicorn processes.")] = 2
     api_threads: Annotated[
         int,
-        Meta(ge=2, description="Threads of each such process for requests with a body, and as many for all others."),
+        Meta(ge=2, description="Threads of each process for requests with a body, and as many for all others."),
     ] = 16
     api_streams: Annotated[
-        int, Meta(ge=0, description="Open event streams of each such process; each has a thread beside those.")
+        int,
+        Meta(ge=0, description="Maximum number of open event streams of each process; each has an additional thread."),
     ] = 32
     streams_per_key: Annotated[
         int,
-        Meta(ge=1, description="Open event streams of one key, or without keys of one address, in each such process."),
+        Meta(
+            ge=1,
+            description="Maximum number of open event streams of a key, or of an address without keys, in "
+            "each process.",
+        ),
     ] = 16
     client_timeout: Annotated[
         float,
         Meta(
             gt=0,
             le=600,
-            description="Seconds in which the head of a request must arrive; as many are allowed for its body and for "
-            "reading the answer before `SVD_CLIENT_MIN_RATE` counts.",
+            description="Seconds for the head of a request to arrive, and for its body and the reading of the "
+            "response before `SVD_CLIENT_MIN_RATE` applies.",
         ),
     ] = 10
     client_min_rate: Annotated[
         float,
         Meta(
             ge=1,
-            description="Minimum rate, in bytes per second, at which a client must send a body and read an answer; "
-            "slower ones are cut off (408).",
+            description="Minimum rate of a client in bytes per second, for sending a body and reading a "
+            "response; slower clients are disconnected (408).",
         ),
     ] = 2_000
     stream_lifetime: Annotated[
         float,
         Meta(
-            gt=0, description="Seconds after which an event stream ends; its reader comes back, if its key still holds."
+            gt=0,
+            description="Maximum duration of an event stream in seconds; clients reconnect while their key is valid.",
         ),
     ] = 900.0
 
-    # Looking on
+    # Observability
     multiprocess_dir: Annotated[
         Path | None,
-        Meta(description="Where gunicorn's processes count requests; emptied at start. Default: a temporary folder."),
+        Meta(
+            description="Folder of the request counters of gunicorn's processes; emptied at start. Default: a "
+            "temporary folder."
+        ),
     ] = None
-    log_format: Annotated[Literal["plain", "json"], Meta(description="`plain`, or `json` for one object a line.")] = (
+    log_format: Annotated[Literal["plain", "json"], Meta(description="`plain`, or `json` for one object per line.")] = (
         "plain"
     )
     tracing: Annotated[
         bool,
         Meta(
-            description="Whether spans are sent to OpenTelemetry's collector, which `OTEL_EXPORTER_OTLP_ENDPOINT` "
-            "names. Needs the extra `otel`."
+            description="Send spans to the OpenTelemetry collector of `OTEL_EXPORTER_OTLP_ENDPOINT`. Needs "
+            "the extra `otel`."
         ),
     ] = False
     access_log: Annotated[
-        bool, Meta(description="Whether each answer of the HTTP API is logged; `/health` and `/metrics` if they fail.")
+        bool, Meta(description="Log every response of the HTTP API; `/health` and `/metrics` only if they fail.")
     ] = True
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="Least severe level that is logged.")
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="Minimum level of log lines.")
     ] = "INFO"
     secrets_dir: Annotated[
         Path,
         Meta(
-            description="Folder with secrets, each in a file named like its variable (`SVD_WEBHOOK_SECRET`), as Docker "
-            "and Kubernetes mount them. A variable wins over its file."
+            description="Folder of secrets, each in a file named like its variable (`SVD_WEBHOOK_SECRET`), as "
+            "Docker and Kubernetes mount them. A variable overrides its file."
         ),
     ] = Path("/run/secrets")
     exporter_bind: Annotated[str, Meta(description="Address and port of the Prometheus exporter.")] = "127.0.0.1:9808"
@@ -479,19 +472,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     flower_basic_auth: Annotated[
         Credentials | None,
         Meta(
-            description="`user:password` for Flower. `svd-service up --flower` makes one up and shows it if there is "
-            "none.",
+            description="`user:password` of Flower. Default: generated at start and shown once.",
         ),
     ] = None
 
     @classmethod
     def load(cls) -> "Settings":
-        """Settings from the environment and, for what is not there, from `.env` in the current folder.
+        """Settings from the environment and, for missing variables, from `.env` in the current folder.
 
         Secrets that are in neither are read from `SVD_SECRETS_DIR`.
 
         Raises:
-            ConfigurationError: a variable has a value that cannot be used.
+            ConfigurationError: a variable has an invalid value.
         """
         values = {**_from_dotenv(), **os.environ}
         folder = cls.from_mapping(values).secrets_dir
@@ -499,17 +491,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> "Settings":
-        """Settings from a mapping of variable names alone; an empty value is no value.
+        """Settings from a mapping of variable names alone; an empty value counts as missing.
 
         Raises:
-            ConfigurationError: a variable has a value that cannot be used.
+            ConfigurationError: a variable has an invalid value.
         """
         given = {name: values[name] for name in cls.variables().values() if values.get(name) not in {None, ""}}
         for old, field in _DEPRECATED.items():
             if values.get(old) not in {None, ""}:
                 warnings.warn(f"{old} is deprecated: use {variable(field)}", FutureWarning, stacklevel=2)
                 given.setdefault(variable(field), values[old])
-        # One by one, so that the message can name the variable and show its value.
+        # One by one, so that the message names the variable and its value.
         for name, value in given.items():
             try:
                 msgspec.convert({name: value}, cls, strict=False, dec_hook=_path)
@@ -532,7 +524,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
 
     @property
     def redis_tls(self) -> dict[str, str] | None:
-        """How TLS is spoken with Redis, in redis-py's and Celery's words; `None` where it is not."""
+        """TLS options for Redis, as redis-py's and Celery's keywords; `None` without TLS."""
         if not self.redis.startswith("rediss://"):
             return None
         files = {
@@ -544,14 +536,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
 
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each Sentinel; empty where Redis is asked directly."""
+        """Host and port of each Sentinel; empty without Sentinels."""
         named = (name.rpartition(":") for name in _named(self.redis_sentinels))
         return tuple((host, int(port)) for host, _, port in named)
 
     @property
     def sentinel_master(self) -> str:
-        """What the Sentinels call the Redis that is ours."""
-        # Not by urlsplit, which makes lower case of it.
+        """The Sentinels' name of our Redis master."""
+        # Not by urlsplit, which converts it to lower case.
         return self.redis.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
 
     @property
@@ -575,7 +567,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
 
     @property
     def broker(self) -> str:
-        """The same Redis as Celery spells it."""
+        """The same Redis in Celery's notation."""
         if not self.sentinels:
             return self.redis.replace("unix://", "redis+socket://", 1)
         address, _, database = self.redis.partition("://")[2].partition("/")
@@ -584,12 +576,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        """One device a worker process, by process index: CUDA device numbers or `cpu`."""
+        """One device per worker process, by process index: CUDA device numbers or `cpu`."""
         return _named(self.devices) or cuda_devices() or ("cpu",)
 
     @property
     def worker_profiles(self) -> tuple[str, ...]:
-        """The profiles whose jobs this host's worker takes; none: all."""
+        """The profiles that this host's worker accepts; empty: all."""
         return tuple(sorted(set(_named(self.profiles))))
 
     @property
@@ -697,7 +689,7 @@ def settings() -> Settings:
     """This process's settings, read once.
 
     Raises:
-        ConfigurationError: a variable has a value that cannot be used.
+        ConfigurationError: a variable has an invalid value.
     """
     return Settings.load()
 

@@ -32,7 +32,7 @@ def described() -> list[tuple[str, str, str]]:
 def settings_table() -> str:
     """The table of docs/configuration.md as it should be."""
     rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {words} |" for name, default, words in described()]
-    return "\n".join(["| Variable | Default | What it is for |", "|---|---|---|", *rows])
+    return "\n".join(["| Variable | Default | Description |", "|---|---|---|", *rows])
 
 
 def env_example() -> str:
