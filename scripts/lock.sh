@@ -39,7 +39,7 @@ mkdir -p requirements
 [ -n "${1:-}" ] || grep -hE '^[a-z0-9._-]+==' requirements/*.txt 2>/dev/null | sed 's/ *\\$//' | sort -u >"$scratch/all.txt" || true
 compile "$scratch/all.txt" --all-extras
 torch='^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)=='
-for package in $(grep -oE "$torch" "$scratch/all.txt"); do without_torch+=(--no-emit-package "${package%==}"); done
+while read -r package; do without_torch+=(--no-emit-package "${package%==}"); done < <(grep -oE "$torch" "$scratch/all.txt")
 {
   printf '# Versions of PyTorch and of what its CUDA build brings; scripts/lock.sh writes this file.\n'
   grep -E "$torch" "$scratch/all.txt"

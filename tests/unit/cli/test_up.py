@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -363,14 +363,17 @@ def test_the_same_signal_twice_means_at_once() -> None:
 
 @pytest.fixture
 def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Runs a stack of a real Redis, the parts given and an API; Ctrl-C comes `seconds` after it says it is ready."""
+    """Runs a stack of a real Redis, the given parts and an API; Ctrl-C comes `seconds` after it reports ready.
 
-    def run(*given: Part, seconds: float = 0.2, more: int = 0) -> tuple[int, str]:
+    The handler of the signal is called directly: a signal that came late would end the tests.
+    """
+
+    def run(*given: Part, seconds: float = 0.2, more: int = 0, api: str = READY_API) -> tuple[int, str]:
         port = free_port()
         settings = make_settings(SVD_BIND=f"127.0.0.1:{port}")
-        monkeypatch.setattr(processes, "ours", lambda *_, **__: [*given, python("api", READY_API, port)])
-        said = _Said(lambda: _signals(seconds, 1 + more))
-        with Stop() as stop:
+        monkeypatch.setattr(processes, "ours", lambda *_, **__: [*given, python("api", api, port)])
+        with Stop() as stop, _ctrl_c(stop, seconds, 1 + more) as press:
+            said = _Said(press)
             console = Console(file=said, soft_wrap=True)
             stack = Stack(settings, Model("tiny", "", trained=False), settings.data_dir, console, stop)
             status = stack.run(flower=False)
@@ -392,9 +395,20 @@ class _Said(StringIO):
         return super().write(words)
 
 
-def _signals(seconds: float, times: int) -> None:
-    for index in range(times):
-        threading.Timer(seconds * (index + 1), os.kill, (os.getpid(), signal.SIGINT)).start()
+@contextmanager
+def _ctrl_c(stop: Stop, seconds: float, times: int) -> Iterator[Callable[[], None]]:
+    """A function that has `stop` receive Ctrl-C, `times` times, `seconds` apart."""
+    timers = [threading.Timer(seconds * (n + 1), stop._receive, (signal.SIGINT, None)) for n in range(times)]
+
+    def press() -> None:
+        for timer in timers:
+            timer.start()
+
+    yield press
+    for timer in timers:
+        timer.cancel()
+        if timer.ident is not None:
+            timer.join()
 
 
 #: Says when it was asked to end, and ends.
@@ -437,7 +451,8 @@ def test_while_it_runs_no_log_grows_long(run: Callable[..., tuple[int, str]], mo
 def test_a_part_that_ends_before_all_are_ready_ends_all(
     run: Callable[..., tuple[int, str]],
 ) -> None:
-    status, said = run(python("worker", "print('no such model'); raise SystemExit(69)"), seconds=60)
+    never_ready = READY_API.replace('{"ready_since": time.time()}', "")
+    status, said = run(python("worker", "print('no such model'); raise SystemExit(69)"), api=never_ready)
     assert status == 1
     assert "worker ended by itself (status 69)" in said
     assert "no such model" in said
