@@ -1,9 +1,9 @@
-"""The courier: a Celery worker that delivers webhooks and knows nothing of videos, so it is light and never busy long.
+"""The webhook worker: a Celery worker that delivers webhooks and imports nothing of the model, so it is light.
 
     celery -A svd_service.webhooks.app worker -n courier@%h
 
-It takes the messages of a queue of its own, with threads, since all it does is wait for receivers. delivery.py is one
-try without Celery, dispatch.py gives out what is due.
+It consumes its own queue with threads, since it mostly waits for receivers. delivery.py is one delivery attempt
+without Celery, dispatch.py enqueues the deliveries that are due.
 """
 
 from typing import Any, Final
@@ -19,16 +19,16 @@ from svd_service.telemetry import logs
 from svd_service.webhooks import dispatch
 from svd_service.webhooks.signing import job_id_of
 
-#: Deliveries that are tried at once: half of those that may be given out, so that none of the threads runs dry.
+#: Concurrent deliveries: half of those that may be enqueued, so that no thread runs out of work.
 THREADS: Final = 32
 
 app = Celery("svd_service.webhooks.app", config_source="svd_service.celeryconfig")
 app.conf.update(
-    imports=(),  # nothing of the worker's: its tasks would bring its signal handlers
+    imports=(),  # none of the GPU worker's tasks, whose modules install signal handlers
     task_default_queue=webhook_queue(settings()),
     worker_pool="threads",
     worker_concurrency=THREADS,
-    # The outbox knows what became of a delivery; threads know no limits of time, and a try has its own.
+    # The outbox has the outcome of a delivery; threads support no time limit, and an attempt has its own.
     result_backend="disabled://",
     task_ignore_result=True,
     task_time_limit=None,
@@ -37,7 +37,7 @@ app.conf.update(
 
 @app.task(name=DELIVER, bind=True, Request="svd_service.broker.request:DeliveryRequest")
 def deliver(self: Any) -> None:
-    """Try the delivery of the message whose id is this task's."""
+    """Attempt the delivery of the message whose id is this task's."""
     bootstrap.courier(settings()).deliver(job_id_of(self.request.id))
 
 

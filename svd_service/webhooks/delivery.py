@@ -1,4 +1,4 @@
-"""One try to deliver a webhook, without Celery: claim, sign, POST, settle."""
+"""One delivery attempt of a webhook, without Celery: claim, sign, POST, record the outcome."""
 
 import base64
 import http.client
@@ -26,37 +26,37 @@ from svd_service.webhooks.signing import Message, WebhookSecrets, message_id, pa
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a receiver gets to accept a connection, of those that it has in all.
+#: Seconds that a receiver has to accept a connection, part of its total time.
 CONNECT: Final = 3.0
 
-#: Bytes of an answer that are read, and seconds that each part of them may take, so that its sender need not take the
-#: end for an error; nobody looks at them.
+#: Maximum bytes of a response that are read and discarded, and seconds for each part of them, so that the receiver does
+#: not see a connection that was closed early.
 READ: Final = 4_096
 POLITENESS: Final = 0.5
 
-#: The receiver wants to hear no more of this (RFC 9110; Standard Webhooks says the same).
+#: The receiver wants no more deliveries (RFC 9110, Standard Webhooks).
 GONE: Final = 410
 
-#: Seconds for which writing the outcome is retried while Redis is away, and seconds between two attempts.
+#: Seconds for which writing the outcome is retried while Redis is unavailable, and seconds between two attempts.
 SETTLE_PATIENCE: Final = 30.0
 SETTLE_PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a try: the `status_code` of the answer, or why there was none."""
+    """Outcome of a delivery attempt: the `status_code` of the response, or the `error`."""
 
     status_code: int | None
     error: str = ""
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver has taken it."""
+        """Whether the receiver has acknowledged it."""
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
 class Courier:
-    """Delivers what is in the outbox. Its methods may be called from several threads."""
+    """Delivers webhooks from the outbox. Thread-safe."""
 
     def __init__(self, outbox: Outbox, secrets: WebhookSecrets, settings: Settings) -> None:
         self._outbox = outbox
@@ -64,8 +64,8 @@ class Courier:
         self._settings = settings
 
     def deliver(self, job_id: str) -> None:
-        """Try the delivery of this job's webhook once, if it is due and in nobody's hands. Never raises: what was not
-        settled is tried again when the claim has lapsed.
+        """Attempt the delivery of this job's webhook once, if it is due and unclaimed. Never raises: an attempt whose
+        outcome could not be recorded is retried when its claim has expired.
         """
         with logs.context(job_id=job_id):
             self._deliver(job_id)
@@ -85,26 +85,26 @@ class Courier:
         pause = pause_after(delivery.number, self._settings)
         retry = Retry(UnavailableError, SETTLE_PATIENCE, first_pause=SETTLE_PAUSE, longest_pause=SETTLE_PAUSE)
         try:
-            with suppress(StaleAttemptError):  # it took so long that another courier has claimed the delivery
-                retry(lambda: self._tell(delivery, outcome, pause))
+            with suppress(StaleAttemptError):  # it took so long that another worker has claimed the delivery
+                retry(lambda: self._record(delivery, outcome, pause))
         except UnavailableError as error:
-            logger.warning("webhook of job %s: its outcome is lost: %s", delivery.job.id, error)
+            logger.warning("webhook of job %s: the outcome of the attempt was not recorded: %s", delivery.job.id, error)
 
-    def _tell(self, delivery: Delivery, outcome: Outcome, pause: float) -> None:
-        said = f"webhook of job {delivery.job.id} to {shown_url(delivery.url)}, try {delivery.number}"
+    def _record(self, delivery: Delivery, outcome: Outcome, pause: float) -> None:
+        what = f"webhook of job {delivery.job.id} to {shown_url(delivery.url)}, delivery attempt {delivery.number}"
         if outcome.delivered and outcome.status_code is not None:
             self._outbox.deliver(delivery, outcome.status_code)
-            logger.info("%s: delivered", said)
+            logger.info("%s: delivered", what)
         elif outcome.status_code == GONE:
             self._outbox.give_up(delivery, GONE, outcome.error)
-            logger.warning("%s: its receiver is gone for good", said)
+            logger.warning("%s: gave up: the receiver answered 410 Gone", what)
         else:
             self._outbox.fail(delivery, outcome.status_code, outcome.error, pause=pause)
-            logger.warning("%s: %s", said, outcome.error or outcome.status_code)
+            logger.warning("%s: %s", what, outcome.error or outcome.status_code)
 
 
 def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
-    """POST what is to be told, once, signed with each of `keys`. No redirect is followed."""
+    """POST the event once, signed with each of `keys`. No redirect is followed."""
     event = event_of(message_id(delivery.job.id), delivery.type, delivery.job)
     message = Message(event.id, msgspec.json.encode(event))
     parts = urlsplit(delivery.url)
@@ -129,13 +129,13 @@ def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
         return Outcome(within(settings.webhook_timeout, post, permitted=permitted, connect_seconds=CONNECT))
     except RefusedURLError as error:
         return Outcome(None, str(error))
-    # ValueError: ports, host names and headers that are none.
+    # ValueError: invalid ports, host names and headers.
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Outcome(None, _reason(error))
 
 
 def _authorization(user: str | None, password: str | None) -> dict[str, str]:
-    """The header that says what the URL says of a user, if anything."""
+    """Return the basic authentication header for the URL's credentials, if it has any."""
     if user is None:
         return {}
     credentials = f"{unquote(user)}:{unquote(password or '')}".encode()
@@ -143,13 +143,13 @@ def _authorization(user: str | None, password: str | None) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in words that are ours."""
+    """Describe the error without details of the library or the system."""
     if isinstance(error, socket.gaierror):
-        return "nobody knows its host"
+        return "host not found"
     if isinstance(error, TimeoutError):
         return str(TooLateError())
     if isinstance(error, ConnectionRefusedError):
-        return "it refuses connections"
+        return "connection refused"
     if isinstance(error, ssl.SSLError):
-        return f"there is no secure connection to it: {error.reason}"
-    return "it does not answer as it should"
+        return f"TLS connection failed: {error.reason}"
+    return "invalid HTTP response"

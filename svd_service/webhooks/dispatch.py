@@ -1,6 +1,6 @@
-"""What the webhook worker's main thread does beside the deliveries, once a second: enqueue those that are due.
+"""Dispatch in the webhook worker's main thread, once a second: enqueue the deliveries that are due.
 
-Several webhook workers may do so side by side: each delivery is enqueued once.
+Several webhook workers may do so concurrently: each delivery is enqueued once.
 """
 
 import logging
@@ -32,13 +32,13 @@ class Poster:
         self._queue = queue
 
     def round(self) -> None:
-        """Enqueue what is due. Does not raise `UnavailableError`: what Redis did not take is due again later."""
+        """Enqueue what is due. Does not raise `UnavailableError`: what Redis did not accept is retried later."""
         try:
             DROPPED.report(self._stats.count_dropped_messages)
             for job_id in self._outbox.post():
                 self._enqueue(message_id(job_id), self._queue)
         except UnavailableError as error:
-            logger.warning("enqueueing deliveries is put off: %s", error)
+            logger.warning("enqueueing deliveries is postponed: %s", error)
 
 
 class RoundsStep(bootsteps.StartStopStep):
@@ -46,7 +46,7 @@ class RoundsStep(bootsteps.StartStopStep):
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    #: Makes the poster, once there is a connection.
+    #: Creates the poster, after the worker has connected.
     make_poster: Callable[[], Poster]
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ class RoundsStep(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin, or begin anew after the connection was lost."""
+        """Start, or restart after the connection was lost."""
         self._poster = self._poster or self.make_poster()
         self._timer = parent.timer.call_repeatedly(ROUND, self._poster.round)
 
@@ -67,5 +67,5 @@ class RoundsStep(bootsteps.StartStopStep):
 
 
 def install(app: Celery, make_poster: Callable[[], Poster]) -> None:
-    """Make the workers of `app` do the rounds."""
+    """Make the workers of `app` run the rounds."""
     app.steps["consumer"].add(type("RoundsStep", (RoundsStep,), {"make_poster": staticmethod(make_poster)}))

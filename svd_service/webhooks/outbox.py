@@ -1,8 +1,8 @@
-"""The outbox: webhooks that are to be delivered, in Redis beside the ledger, whose scripts fill it.
+"""The outbox: undelivered webhooks, in Redis next to the ledger, whose scripts fill it.
 
-The script that ends a job also writes its delivery. A courier chooses those that are due (`post`), claims one after the
-other, and ends each delivery attempt. A claim is fenced and bounded in time like that of a job: another courier retries
-what a dead one had claimed.
+The script that ends a job also writes its delivery. A webhook worker chooses those that are due (`post`), claims
+them one by one, and ends each delivery attempt. A claim is fenced and expires like that of a job: another worker
+retries what a dead one had claimed.
 
 The fields of a delivery hash: `state` (pending, delivered, given_up), `type`, `url`, `host`, `owner`, `created`, `next`
 (time of the next attempt), `tries`, `job` (the job hash when the job ended, as JSON), `token` and `last_token`, and of
@@ -27,16 +27,16 @@ from svd_service.webhooks.signing import BACKOFF_GROWTH, LONGEST_PAUSE
 #: Seconds after which a delivery that was enqueued with Celery and not claimed is enqueued again.
 POST_AGAIN: Final = 30.0
 
-#: Seconds that an attempt may take beyond its time limit before it counts as lost.
+#: Seconds beyond its time limit after which an attempt counts as lost.
 MARGIN: Final = 5.0
 
-#: Deliveries that are enqueued or claimed at once; those of them of one owner, and to one host. An owner gets half of
-#: the courier's threads, so that the dead hosts of one never hold up the webhooks of the others.
+#: Maximum number of deliveries that are enqueued or claimed at once: in total, of one owner, and to one host. An owner
+#: gets half of a webhook worker's threads, so that its dead hosts never delay the webhooks of the others.
 ROOM: Final = 64
 ROOM_OF_OWNER: Final = 16
 ROOM_OF_HOST: Final = 16
 
-#: Seconds for which a due delivery waits behind the others while its owner or its host has no room.
+#: Seconds for which a due delivery is deferred while its owner or its host is at its maximum.
 DEFER: Final = 2.0
 
 
@@ -98,7 +98,7 @@ class Outbox:
         return Delivery(job, token, int(number), url, kind, owner)
 
     def deliver(self, delivery: Delivery, status_code: int) -> None:
-        """The receiver has acknowledged it: it is done.
+        """Record that the receiver has acknowledged the delivery.
 
         Raises:
             StaleAttemptError: the attempt took too long, and the claim has expired.
@@ -106,7 +106,7 @@ class Outbox:
         self._end_attempt(delivery, "delivered", status_code, "", 0.0)
 
     def fail(self, delivery: Delivery, status_code: int | None, error: str, *, pause: float) -> None:
-        """The attempt has failed; the next is due in `pause` seconds, or never, when the time is over.
+        """Record a failed attempt; the next is due in `pause` seconds, or never, when the time is over.
 
         Raises:
             StaleAttemptError: the attempt took too long, and the claim has expired.
@@ -114,7 +114,7 @@ class Outbox:
         self._end_attempt(delivery, "failed", status_code, error, pause)
 
     def give_up(self, delivery: Delivery, status_code: int | None, error: str) -> None:
-        """The attempt has failed, and a retry would be of no use.
+        """Record a failed attempt that is not to be retried.
 
         Raises:
             StaleAttemptError: the attempt took too long, and the claim has expired.

@@ -7,11 +7,11 @@ from msgspec import Meta, Struct
 from svd_service.jobs.job import Job
 from svd_service.presentation import WebhookEvent
 
-#: Name of the note that says in which dialect a job was submitted, and its value for OpenAI's Videos API.
+#: Name of the note with the dialect in which a job was submitted, and its value for OpenAI's Videos API.
 DIALECT: Final = "dialect"
 OPENAI: Final = "openai"
 
-#: OpenAI's names for the ends of a video. It has none for a cancelled one, whose status is `failed` there, too.
+#: OpenAI's event types for the end of a video. It has none for a cancelled one, whose status there is `failed`, too.
 _OPENAI_TYPES: Final[dict[str, Literal["video.completed", "video.failed"]]] = {
     "job.finished": "video.completed",
     "job.failed": "video.failed",
@@ -20,7 +20,7 @@ _OPENAI_TYPES: Final[dict[str, Literal["video.completed", "video.failed"]]] = {
 
 
 class VideoEventData(Struct):
-    """Which video the event is about."""
+    """The video of the event."""
 
     id: str
 
@@ -41,7 +41,7 @@ class VideoEvent(Struct, kw_only=True):
 
 
 def event_of(id: str, kind: str, job: Job) -> WebhookEvent | VideoEvent:
-    """The event `kind` (`job.finished`, `job.failed` or `job.cancelled`) of `job`, given as it was at its end."""
+    """The event `kind` (`job.finished`, `job.failed` or `job.cancelled`) of `job`, as it was when it ended."""
     if job.notes.get(DIALECT) == OPENAI:
         return VideoEvent(
             id=id, created_at=int(job.ended_at or 0), type=_OPENAI_TYPES[kind], data=VideoEventData(job.id)

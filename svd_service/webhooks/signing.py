@@ -1,7 +1,7 @@
-"""Webhooks: which URLs are taken, what is told, and how it is signed. outbox.py is about their delivery.
+"""Webhooks: validation of URLs, messages, signatures and secrets. outbox.py is about their delivery.
 
 Messages follow Standard Webhooks 1.0.0 (https://www.standardwebhooks.com): three headers, and a signature that any
-library of it verifies. A secret is symmetric, so it is kept as it is, one for each owner of jobs.
+library for it verifies. A secret is symmetric, so it is stored in plain text, one for each owner of jobs.
 """
 
 import base64
@@ -27,15 +27,15 @@ from svd_service.parameters import MAX_URL
 #: The parameter that names a webhook, in every dialect.
 PARAMETER: Final = "webhook_url"
 
-#: What a secret begins with, and how many bytes of it are random (the specification asks for 24 to 64).
+#: Prefix of a secret, and its number of random bytes (the specification requires 24 to 64).
 PREFIX: Final = "whsec_"
 _SECRET_BYTES: Final = 32
 
-#: Seconds for which a secret that was replaced signs as well.
+#: Seconds for which a secret that was replaced also signs.
 OVERLAP: Final = 86_400.0
 
-#: Each pause is longer than the one before by this factor, up to an hour; and each is varied by chance, so that the
-#: receivers of many messages are not asked all at once.
+#: Factor by which each pause exceeds the one before, up to an hour. Jitter spreads the deliveries, so that receivers do
+#: not get many messages at once.
 BACKOFF_GROWTH: Final = 3.0
 LONGEST_PAUSE: Final = 3_600.0
 _JITTER: Final = (0.75, 1.25)
@@ -44,11 +44,11 @@ _URL_CHARACTERS: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def checked_url(url: str, settings: Settings) -> str:
-    """`url`, if webhooks may be sent there as far as its spelling tells. Whatever its host's name means is judged at
-    each try, since it may mean something else by then; and no name server holds up a submission.
+    """Return `url` if its syntax permits webhooks. Its host is resolved and checked at each delivery attempt, since
+    the address may change until then; and no name server delays a submission.
 
     Raises:
-        InvalidParameterError: they may not.
+        InvalidParameterError: the URL is invalid or not permitted.
     """
     reason = _objection(url, private=settings.webhook_private)
     if reason:
@@ -57,13 +57,13 @@ def checked_url(url: str, settings: Settings) -> str:
 
 
 def _objection(url: str, *, private: bool) -> str:
-    # Where it is used: the web process is to start fast.
+    # Imported here so that the web process starts fast.
     from svd_service.outbound import is_public, literal_address  # noqa: PLC0415
 
     if len(url) > MAX_URL:
         return f"the URL has more than {MAX_URL:,} characters"
     if not _URL_CHARACTERS.fullmatch(url):
-        return "the URL must be ASCII, with all else percent-encoded (the host in Punycode)"
+        return "the URL must be ASCII; percent-encode other characters (the host in Punycode)"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -78,20 +78,20 @@ def _objection(url: str, *, private: bool) -> str:
 
 
 def pause_after(number: int, settings: Settings) -> float:
-    """Seconds to wait after try `number` (from 1) has failed."""
+    """Return the seconds to wait after delivery attempt `number` (from 1) has failed."""
     usual = min(settings.webhook_backoff * BACKOFF_GROWTH ** min(number - 1, 20), LONGEST_PAUSE)
     return usual * random.uniform(*_JITTER)  # noqa: S311 - nothing secret about it
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a receiver is told: `body` is JSON. `id` is the same at every try."""
+    """A webhook message: `body` is JSON. `id` is the same in every delivery attempt."""
 
     id: str
     body: bytes
 
     def headers(self, keys: Iterable[str], at: float) -> dict[str, str]:
-        """The headers of a try at `at` (seconds since the epoch), signed with each of the secrets `keys`."""
+        """Return the headers of a delivery attempt at `at` (seconds since the epoch), signed with each of `keys`."""
         timestamp = str(int(at))
         content = f"{self.id}.{timestamp}.".encode() + self.body
         signatures = [base64.b64encode(hmac.digest(_bytes_of(key), content, hashlib.sha256)).decode() for key in keys]
@@ -103,17 +103,17 @@ class Message:
 
 
 def message_id(job_id: str) -> str:
-    """The id of the one message about a job; the Celery task's, too."""
+    """Return the id of the one message about a job, which is also the Celery task's id."""
     return f"msg_{job_id}"
 
 
 def job_id_of(message: str) -> str:
-    """The inverse of `message_id`."""
+    """Return the job id of a message id."""
     return message.removeprefix("msg_")
 
 
 class WebhookSecrets:
-    """What messages are signed with: one secret for each owner of jobs, `""` being the owner where there are no keys.
+    """The secrets that sign messages: one for each owner of jobs; without keys the owner is `""`.
 
     Every method raises `UnavailableError` when Redis cannot be reached.
     """
@@ -124,25 +124,27 @@ class WebhookSecrets:
         self._configured = [each.strip() for each in settings.webhook_secret.split(",") if each.strip()]
 
     def of(self, owner: str) -> list[str]:
-        """The secrets that messages about this owner's jobs are signed with, newest first; made if there is none."""
+        """Return the secrets that sign messages about this owner's jobs, newest first; creates one if there is none."""
         if not owner and self._configured:
             return self._configured
         with reachable():
             known = self._redis.hget(self._name, owner)
             if known is None:
-                # Another process may do the same: the first one's counts.
+                # Another process may do the same: the first one wins.
                 self._redis.hsetnx(self._name, owner, _dumped([{"secret": _new_secret()}]))
                 known = self._redis.hget(self._name, owner)
         return [entry["secret"] for entry in _living(cast(str, known))]
 
     def rotate(self, owner: str) -> str:
-        """A new secret; the one before signs as well for `OVERLAP` seconds.
+        """Create a secret; the one before also signs for `OVERLAP` seconds.
 
         Raises:
-            ConfiguredSecretError: this owner's is not kept in Redis.
+            ConfiguredSecretError: this owner's secret is a setting, not stored in Redis.
         """
         if not owner and self._configured:
-            raise ConfiguredSecretError("this secret is that of SVD_WEBHOOK_SECRET: put a new one before it, there")
+            raise ConfiguredSecretError(
+                "this secret is set by SVD_WEBHOOK_SECRET; to rotate it, prepend a new one to that setting"
+            )
         made = _new_secret()
 
         def write(pipe: "redis.client.Pipeline") -> None:
@@ -152,12 +154,12 @@ class WebhookSecrets:
             pipe.hset(self._name, owner, _dumped([{"secret": made}, *before]))
 
         with reachable():
-            self._redis.transaction(write, self._name)  # repeated where another command was faster
+            self._redis.transaction(write, self._name)  # retried if another command changed it meanwhile
         return made
 
 
-def _living(told: str) -> list[dict[str, Any]]:
-    return [entry for entry in json.loads(told) if entry.get("until", time.time() + 1) > time.time()]
+def _living(stored: str) -> list[dict[str, Any]]:
+    return [entry for entry in json.loads(stored) if entry.get("until", time.time() + 1) > time.time()]
 
 
 def _dumped(entries: list[dict[str, Any]]) -> str:

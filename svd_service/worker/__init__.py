@@ -1,1 +1,1 @@
-"""What runs on the GPU's side: Celery's worker, its processes and the one task."""
+"""The GPU worker: Celery's worker, its processes and the one task."""

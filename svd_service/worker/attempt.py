@@ -44,7 +44,7 @@ T = TypeVar("T")
 #: Minimum seconds between two reports: a tiny model's steps are not all worth a round trip.
 REPORT_INTERVAL: Final = 0.05
 
-#: Seconds without reports after one that Redis did not take, so that generation does not wait for it at every step.
+#: Seconds without reports after one that Redis did not take, so that generation does not wait for Redis at every step.
 REPORT_PAUSE: Final = 5.0
 
 #: Seconds for which the end of an attempt is retried while Redis is away: longer than a restart with a large file.
@@ -64,7 +64,7 @@ class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
 
 
 class ReleaseRequested(JobError):  # noqa: N818  (a request, not an error)
-    """The worker shuts down, and the time that it gave this attempt is over."""
+    """The worker shuts down, and the deadline of this attempt is past."""
 
 
 class TimeLimitError(JobError):
@@ -83,7 +83,7 @@ class DeviceLostError(JobError):
 
 
 class BrokenInputError(JobError):
-    """The stored picture is missing or cannot be read."""
+    """The stored image is missing or cannot be read."""
 
     code = "broken_input"
 
@@ -91,14 +91,14 @@ class BrokenInputError(JobError):
 def run_job(job_id: str, slot: Slot) -> str:
     """Run one attempt; returns how it ended (for Celery's tools: the ledger has the truth).
 
-    What the job is to blame for is written to the ledger, not raised.
+    Errors of the job itself are written to the ledger, not raised.
 
     Raises:
-        UnavailableError: Redis was away for longer than our patience; the lease will lapse and the job be repeated.
-        DeviceLostError: this process is of no more use; the job is repeated, in another one.
+        UnavailableError: Redis was unavailable until the retries ended; the lease expires and the job is retried.
+        DeviceLostError: this process can no longer be used; the job is retried in another one.
     """
     claim = _claim(job_id, slot)
-    # One id less is on its way: let the next follow before this job's minutes begin.
+    # One id left the queue: enqueue the next before this job's minutes begin.
     slot.jobs.dispatch()
     if claim is None:
         return "nothing to do"
@@ -121,7 +121,7 @@ def _claim(job_id: str, slot: Slot) -> Claim | None:
 
 
 def _is_dead_sibling(holder: Holder, ours: Holder) -> bool:
-    """Whether `holder` was a process of our own worker and is no more: its job need not wait for the lease."""
+    """Return whether `holder` was a process of this worker and has ended: its job need not wait for the lease."""
     if holder.instance != ours.instance:
         return False
     return holder.pid == ours.pid or is_gone(holder.pid)
@@ -142,7 +142,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         outcome = "cancelled"
     except ReleaseRequested:
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED), RELEASE_PATIENCE)
-        # Other workers wait for it.
+        # Let another worker start it.
         slot.jobs.dispatch()
         return "released"
     except UnavailableError as error:
@@ -173,7 +173,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     deadline = began + slot.settings.job_timeout
     report = Reporter(claim, ledger, slot.drain, deadline, on_phase=spans.phase)
     retry = StoreRetry(report, slot.drain)
-    picture = _read_input(job, slot, retry)
+    image = _read_input(job, slot, retry)
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
         previews = Previews(claim, ledger, artifacts) if slot.settings.previews else None
@@ -184,7 +184,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
-        rendering = slot.render(picture, job.parameters, path, report, further=paths, on_preview=previews)
+        rendering = slot.render(image, job.parameters, path, report, further=paths, on_preview=previews)
         report(Progress(Phase.PUBLISHING))
         retry.begin(Phase.PUBLISHING)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
@@ -202,11 +202,11 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
                 device=slot.holder.device,
                 seconds=rendering.seconds,
                 steps=job.parameters.num_inference_steps * job.parameters.segments,
-                reusable=_as_asked(rendering.provenance, job.parameters),
+                reusable=_as_requested(rendering.provenance, job.parameters),
             )
         )
     except StaleAttemptError:
-        with suppress(ArtifactsUnavailableError):  # then they are the sweep's
+        with suppress(ArtifactsUnavailableError):  # the sweep deletes them later
             for kind in RESULT_FILES:
                 artifacts.delete(file_name(name, kind))
         raise
@@ -226,18 +226,18 @@ def _open_input(name: str, artifacts: ArtifactStore) -> Image.Image:
         raise BrokenInputError("The stored image is missing or cannot be read.") from error
 
 
-def _as_asked(provenance: dict[str, Any], parameters: Parameters) -> bool:
-    """Whether the video is what it would be with memory enough: what else was done changes it a little."""
+def _as_requested(provenance: dict[str, Any], parameters: Parameters) -> bool:
+    """Return whether the video is what it would be without memory pressure: OOM fallbacks change it slightly."""
     memory = provenance.get("memory", {})
     chunk = memory.get("decode_chunk_size", parameters.decode_chunk_size)
     return bool(chunk == parameters.decode_chunk_size and not memory.get("attempts"))
 
 
 class StoreRetry:
-    """Retries operations on the store while it is away, for `STORE_PATIENCE` from its first failure in a phase on.
+    """Retries operations on the store while it is unavailable, for `STORE_PATIENCE` after the first failure of a phase.
 
     Raises, when called:
-        ArtifactsUnavailableError: the last failure, when the patience is over.
+        ArtifactsUnavailableError: the last failure, when the time is over.
         CancelRequested, ReleaseRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
     """
 
@@ -247,12 +247,12 @@ class StoreRetry:
         self.begin(Phase.PREPARING)
 
     def begin(self, phase: Phase) -> None:
-        """Begin a phase, and with it a new patience."""
+        """Begin a phase, which restarts the time limit."""
         self._phase = phase
         self._deadline: float | None = None
 
     def __call__(self, operation: Callable[[], T]) -> T:
-        """The result of `operation`."""
+        """Run `operation` with retries; returns its result."""
         retry = Retry(
             ArtifactsUnavailableError,
             first_pause=STORE_PAUSE,
@@ -268,22 +268,22 @@ class StoreRetry:
         if now > self._deadline:
             raise error
         self._report(Progress(self._phase))
-        # Even a finished video is given up: the worker's supervisor will not wait for the store.
+        # Even a finished video is abandoned: the worker's supervisor does not wait for the store.
         if self._drain.is_over:
             raise ReleaseRequested("The worker is shutting down.")
         logger.warning("the store is retried in %.0f s: %s", pause, error)
 
 
 class Reporter:
-    """Tells the ledger how far an attempt is, within a phase at most every `REPORT_INTERVAL`, and stops the attempt
-    when it must.
+    """Reports an attempt's progress to the ledger, within a phase at most every `REPORT_INTERVAL`, and stops the
+    attempt when necessary.
 
-    Called with a `Progress` by the generation, in its thread. `deadline` is on `time.monotonic`'s clock, in seconds.
-    `on_phase` hears of each phase that begins.
+    The generation calls it with a `Progress`, in its thread. `deadline` is on `time.monotonic`'s clock, in seconds.
+    `on_phase` is called when a phase begins.
 
     Raises, when called:
         CancelRequested: the job was cancelled.
-        ReleaseRequested: the worker is to go, and gives no more time.
+        ReleaseRequested: the worker shuts down, and its drain timeout is over.
         StaleAttemptError: the claim is no longer the job's.
         TimeLimitError: the deadline is past.
     """
@@ -305,14 +305,14 @@ class Reporter:
         self._phase: Phase | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Take note of `progress`."""
+        """Report `progress`."""
         now = time.monotonic()
         if now > self._deadline:
             raise TimeLimitError
-        # What is left to do in this phase takes less time than another worker would need to begin anew.
+        # The upload takes less time than another worker would need to start again.
         if self._drain.is_over and progress.phase is not Phase.PUBLISHING:
             raise ReleaseRequested("The worker shuts down.")
-        # A phase may take minutes without a step: that it has begun is always told.
+        # A phase may take minutes without a step, so its beginning is always reported.
         if now < self._next and progress.phase is self._phase:
             return
         if progress.phase is not self._phase:
@@ -321,8 +321,8 @@ class Reporter:
         try:
             cancelled = self._ledger.attempts.report(self._claim, progress)
         except UnavailableError as error:
-            # Redis may be back before the job is done; only the end has to reach it.
-            logger.warning("job %s: progress is not told: %s", self._claim.job_id, error)
+            # Redis may be back before the job ends; only the end of the attempt must reach it.
+            logger.warning("job %s: progress is not reported: %s", self._claim.job_id, error)
             self._next = time.monotonic() + REPORT_PAUSE
             return
         self._next = time.monotonic() + REPORT_INTERVAL
@@ -337,11 +337,11 @@ def _patiently(settle: Callable[[], None], patience: float = SETTLE_PATIENCE) ->
     Retry(UnavailableError, patience, before_pause=log)(settle)
 
 
-# torch's own errors are known by name, since only `video` may import torch.
+# torch's errors are identified by name, since only `video` may import torch.
 
 
 def _is_device_lost(error: Exception) -> bool:
-    """Whether CUDA has failed for good: an error of its own leaves the process' context unusable (CUDA's guide)."""
+    """Return whether CUDA failed permanently: its errors leave the process' context unusable (CUDA's guide)."""
     if _is_out_of_memory(error):
         return False
     return type(error).__name__ == "AcceleratorError" or (

@@ -16,15 +16,15 @@ from svd_service.worker.shared_memory import Drain
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two checks of whether the worker shuts down, after which it must get no more jobs.
+#: Seconds between two checks of whether the worker shuts down, after which it must not get jobs.
 CHECK: Final = 0.2
 
 
 class Lease:
     """Sends heartbeats and renews the lease of the current claim, several times before they expire.
 
-    It runs beside the model's work, so that a long step costs no lease; a process that is frozen or dead stops
-    renewing, which is the point. While the worker shuts down the process is not ready, but renews its claim.
+    It runs concurrently with the model, so that a long step does not lose the lease; a process that is frozen or dead
+    stops renewing, as intended. While the worker shuts down the process is not ready, but renews its claim.
     `memory` is called for each heartbeat.
     """
 

@@ -1,7 +1,7 @@
 """Maintenance by the worker's parent, once a second: cancel revoked jobs, requeue lost ones, enqueue the next.
 
-It is a timer of Celery's consumer, not a process of its own, so that whoever runs a worker keeps the promise. Several
-workers may do it side by side, since every script of the ledger may be repeated. It never calls the artifact store:
+It is a timer of Celery's consumer, not a separate process, so that every deployment with a worker has it. Several
+workers may run it concurrently, since every script of the ledger is idempotent. It never calls the artifact store:
 retention.py does.
 """
 
@@ -29,24 +29,24 @@ ROUND: Final = 1.0
 
 
 class Maintenance:
-    """One round after the other, with the use cases `jobs`."""
+    """Runs the maintenance rounds, with the use cases `jobs`."""
 
     def __init__(self, jobs: UseCases) -> None:
         self._jobs = jobs
 
     def round(self) -> None:
-        """Do what is due. Does not raise `UnavailableError`: what Redis did not take is due again in the next round."""
+        """Run one round. Does not raise `UnavailableError`: what Redis did not accept is retried in the next round."""
         try:
             revocations().flush()
             DROPPED.report(self._jobs.ledger.stats.count_dropped_messages)
             self._requeue_jobs_of_dead_processes()
             self._requeue_jobs_of_lost_workers()
         except UnavailableError as error:
-            logger.warning("maintenance is put off: %s", error)
+            logger.warning("maintenance is postponed: %s", error)
 
     def _requeue_jobs_of_dead_processes(self) -> None:
-        # Celery gives a dead process' message to any worker. Another one cannot know that the claim is void, and must
-        # take the message for a duplicate; only this parent sees that its process is gone.
+        # Celery gives a dead process' message to any worker. Another worker cannot know that the claim is void and
+        # treats the message as a duplicate; only this parent can see that its process is gone.
         for held in self._jobs.ledger.attempts.held_by(INSTANCE):
             if is_gone(held.holder.pid):
                 with logs.context(job_id=held.claim.job_id), suppress(StaleAttemptError):
@@ -70,11 +70,11 @@ class MaintenanceStep(bootsteps.StartStopStep):
         self._maintenance: Maintenance | None = None
 
     def start(self, parent: Any) -> None:
-        """Begin, or begin anew after the connection was lost."""
+        """Start, or restart after the connection was lost."""
         if self._maintenance is None:
             self._maintenance = Maintenance(bootstrap.worker(settings()))
             check_at_start(settings())
-        # Celery itself looks every 5 s for the jobs of processes that died: as long as they are to wait in all.
+        # Celery itself checks for dead processes every 5 s, the whole time within which their jobs must restart.
         for work in (self._maintenance.round, parent.pool.maintain_pool):
             self._timers.append(parent.timer.call_repeatedly(ROUND, work))
 

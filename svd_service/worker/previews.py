@@ -1,4 +1,4 @@
-"""What a caller may see of a video that is being made: the latest preview, published beside the work that makes it."""
+"""Previews of a video that is being generated: the latest is uploaded while generation continues."""
 
 import logging
 import threading
@@ -14,15 +14,15 @@ from svd_service.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which the end of an attempt waits for a preview that is just being written. The store may be away.
+#: Seconds for which the end of an attempt waits for a preview that is being uploaded. The store may be unreachable.
 PATIENCE: Final = 2.0
 
 
 class Previews:
-    """Publishes an attempt's latest preview in a thread of its own, while its block lasts; then there is none left.
+    """Context manager that uploads an attempt's latest preview in its own thread, and deletes it on exit.
 
-    Called with what makes one. Of previews that come faster than they are published only the latest counts. A preview
-    that fails costs the attempt nothing.
+    Called with a function that makes a preview. When previews arrive faster than they are uploaded, only the latest
+    is uploaded. A preview that fails does not affect the attempt.
     """
 
     def __init__(self, claim: Claim, ledger: Ledger, artifacts: ArtifactStore) -> None:
@@ -36,7 +36,7 @@ class Previews:
         self._thread: threading.Thread | None = None
 
     def __call__(self, make: Callable[[], bytes]) -> None:
-        """Publish what `make` gives, soon."""
+        """Schedule the upload of the preview that `make` returns."""
         with self._changed:
             self._make = make
             self._changed.notify()
@@ -72,7 +72,7 @@ class Previews:
                 logger.warning("%s is left to the sweep: %s", self._name, error)
 
     def _next(self) -> Callable[[], bytes] | None:
-        """What makes the next preview; `None` when there will be no more."""
+        """Return the function that makes the next preview, or `None` after the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._make is not None)
             make, self._make = self._make, None

@@ -1,4 +1,4 @@
-"""From a forked process to a worker that is ready: pin the device, load the model once, say so, keep saying so."""
+"""Startup of a worker process: pin the device, load the model once, report ready, send heartbeats."""
 
 import logging
 import os
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Made once in the parent and inherited by every process that it forks.
+#: Created in the parent and inherited by every process that it forks.
 INSTANCE: Final = uuid.uuid4().hex
 
-#: Most seconds that a process waits after it could not load the model, before another takes its place.
+#: Maximum seconds that a process waits after it failed to load the model, before another replaces it.
 LOAD_PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Slot:
-    """All that one worker process has: its place, the loaded model, the jobs, and the thread that keeps it alive.
+    """State of one worker process: its identity, the loaded model, the use cases, and the thread that renews leases.
 
-    `render` writes the video of a picture (RGB, of the size that the parameters name) to a path: see `video.render`.
+    `render` writes the video of an image (RGB, of the parameters' size) to a path: see `video.render`.
     """
 
     holder: Holder
@@ -64,10 +64,10 @@ class _Process:
 
 
 def slot() -> Slot:
-    """This process' slot.
+    """Return this process' slot.
 
     Raises:
-        RuntimeError: the model is not loaded, so this is no process that may take jobs.
+        RuntimeError: the model is not loaded, so this process must not run jobs.
     """
     if _Process.slot is None:
         raise RuntimeError("this process has not loaded the model")
@@ -75,16 +75,16 @@ def slot() -> Slot:
 
 
 def open_slot(configuration: Settings, node: str, index: int) -> Slot:
-    """Pin the device of process number `index`, load the model onto it and tell the ledger that it is there.
+    """Pin the device of process number `index`, load the model onto it and register the process with the ledger.
 
     Raises:
-        ModelLoadError: the model cannot be loaded; the message says what to do.
+        ModelLoadError: the model cannot be loaded; the message names the remedy.
     """
     logs.identify(worker=f"{node}/{index}")
     tracing.configure(configuration, "svd-worker")
     device = configuration.worker_devices[index]
     _pin(device)
-    # SVT-AV1 would tell standard error of each file that it begins.
+    # By default SVT-AV1 writes a line to standard error for each file.
     os.environ.setdefault("SVT_LOG", "1")  # noqa: TID251
     _keep_compiled(configuration.data_dir)
     from svd_service.video import render  # noqa: PLC0415
@@ -122,37 +122,37 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
 
 
 def _until_redis_answers(operation: Callable[[], None]) -> None:
-    """Retry for as long as it takes: a process that ended instead would have to load the model again."""
+    """Retry without limit: if the process exited, the next one would have to load the model again."""
 
     def log(error: Exception, pause: float) -> None:
         logger.warning(
-            "the model is loaded, but Redis does not take its description; next attempt in %.0f s: %s", pause, error
+            "the model is loaded, but Redis does not accept its registration; retry in %.0f s: %s", pause, error
         )
 
     Retry(UnavailableError, first_pause=1.0, longest_pause=5.0, before_pause=log)(operation)
 
 
 def _pin(device: str) -> None:
-    """From now on this process and its children see no device but this; to be called before torch comes in."""
+    """Restrict this process and its children to this device; to be called before torch is imported."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device  # noqa: TID251
-    # The order in which nvidia-smi counts. By itself CUDA begins with the card that it takes for the fastest.
+    # nvidia-smi's order. By default CUDA begins with the card that it considers the fastest.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # noqa: TID251
     if device == "cpu":
-        # By default OpenMP's threads spin while they wait for each other. Beside other busy processes that costs more
-        # than it gains: on two busy cores the nano model took 70 to 84 s a video spinning, and 9 to 41 s sleeping.
+        # By default OpenMP's threads spin while they wait for each other, which is slower when other processes are
+        # busy: on two busy cores the nano model took 70 to 84 s per video with spinning, and 9 to 41 s with sleeping.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251
 
 
 def _keep_compiled(data_dir: Path) -> None:
-    """What is compiled once, the next start finds: in a hidden folder, which no artifact is in."""
+    """Keep compiled code for the next start, in a hidden folder, separate from the artifacts."""
     folder = data_dir / ".compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # noqa: TID251
-    # Triton's own place is the home folder. In our image that is /tmp, from which docker lets no library be loaded.
+    # Triton's default is the home folder. In our image that is /tmp, which docker mounts noexec.
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))  # noqa: TID251
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process of this machine is no more."""
+    """Return whether a process of this machine has ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -161,14 +161,14 @@ def is_gone(pid: int) -> bool:
 
 
 def process_index() -> int:
-    """This process' place in Celery's pool, from 0; a process that replaces another has that one's."""
+    """Return this process' index in Celery's pool, from 0; a replacement has its predecessor's index."""
     return int(current_process().index)  # type: ignore[attr-defined]
 
 
 @worker_init.connect
 def _import_libraries(**_: Any) -> None:
-    # They take seconds, which a process that replaces another is spared if it inherits them. Not where there is a GPU:
-    # a CUDA context that began in the parent is of no use after the fork.
+    # Importing takes seconds, which a replacement process saves if it inherits the modules. Not with a GPU: a CUDA
+    # context that was created in the parent cannot be used after the fork.
     if set(settings().worker_devices) == {"cpu"}:
         _pin("cpu")
         import svd_service.video.loader  # noqa: F401, PLC0415
@@ -176,7 +176,7 @@ def _import_libraries(**_: Any) -> None:
 
 @worker_process_init.connect
 def _initialise(sender: str, **_: Any) -> None:
-    # Celery swallows an exception of this hook and lets the process take jobs without a model; SystemExit it honours.
+    # Celery swallows an exception of this hook and lets the process take jobs without a model, but not SystemExit.
     index = process_index()
     LOADS.begin(index)
     try:
@@ -184,10 +184,10 @@ def _initialise(sender: str, **_: Any) -> None:
     except Exception as error:
         failures = LOADS.fail(index)
         pause = min(2.0**failures, LOAD_PAUSE)
-        # What the operator can correct is one sentence, which `svd-service up` shows; the rest needs its traceback.
+        # An error that the operator can correct is one sentence, which `svd-service up` shows; others need a traceback.
         expected = type(error).__name__ == "ModelLoadError"
         logger.critical("%s%s", shutdown.LOAD_ERROR, error, exc_info=not expected)
-        # Celery starts the next one at once, and would do so for ever. The worker ends if all of its processes fail.
+        # Celery starts the next process at once, without limit. The worker exits if all of its processes fail.
         time.sleep(pause)
         raise SystemExit(shutdown.LOAD_FAILED) from None
     shutdown.ignore_signals()
@@ -205,10 +205,10 @@ def _shut_down(exitcode: int, **_: Any) -> None:
 
 @celeryd_init.connect
 def _introduce(sender: str, instance: Any, conf: Any, **_: Any) -> None:
-    # From here on Celery has something to say, such as that it should not be root.
+    # From here on Celery logs, for example the warning about running as root.
     logs.identify(worker=sender)
     logs.configure(settings())
-    # Its banner, and what of it goes to standard output without being asked, are no JSON.
+    # Celery's banner and its other output on stdout are not JSON.
     instance.quiet = settings().log_format == "json"
     try:
         tracing.require(settings())

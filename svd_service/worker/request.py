@@ -12,7 +12,7 @@ from svd_service.worker.revocation import revocations
 
 
 class JobRequest(LastingRequest):
-    """The request of one job; it settles the ledger for a process that cannot do so itself."""
+    """The request of one job; it updates the ledger for a process that cannot do so itself."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Fail the job. Called before its process is killed."""
@@ -22,7 +22,7 @@ class JobRequest(LastingRequest):
         super().on_timeout(soft, timeout)
 
     def terminate(self, pool: Any, signal: int | None = None) -> None:
-        """Cancel the job. Only SIGKILL ends its process, since the next one has to load the model anew."""
+        """Cancel the job. Only SIGKILL ends its process, since the next one has to load the model again."""
         revocations().revoke([self.id])
         if celery_signals.signum(signal or signals.SIGTERM) == signals.SIGKILL:
             super().terminate(pool, signals.SIGKILL)

@@ -1,8 +1,8 @@
 """Retention in a worker process, beside the model's work: expire results and records, delete orphaned artifacts.
 
 A thread of the process and not, like maintenance, a timer of its parent: an unavailable store may take seconds to
-fail, which would block Celery's loop, and an S3 client must not exist before a fork. Every process does it,
-which is safe: the ledger's script gives each job to one of them, and deleting twice does no harm.
+fail, which would block Celery's loop, and an S3 client must not exist before a fork. Every process runs it, which is
+safe: the ledger's script gives each job to one of them, and deleting is idempotent.
 """
 
 import logging
@@ -21,18 +21,18 @@ ORPHAN_ROUND: Final = 1_800.0
 
 
 class Retention:
-    """One round after the other, with `maintenance`."""
+    """Runs the retention rounds, with `maintenance`."""
 
     def __init__(self, maintenance: Maintenance) -> None:
         self._maintenance = maintenance
         self._next_orphans = time.monotonic() + ORPHAN_ROUND
 
     def start(self) -> None:
-        """Begin, and go on for as long as the process lives."""
+        """Start the thread, which runs until the process ends."""
         threading.Thread(target=self._run, name="retention", daemon=True).start()
 
     def round(self) -> None:
-        """Do what is due. What Redis or the store did not take is due again next time, or the sweep's."""
+        """Run one round. What Redis or the store did not accept is retried in the next round or left to the sweep."""
         try:
             if expired := self._maintenance.expire():
                 logger.info("retention: %d results or records", expired)
@@ -41,7 +41,7 @@ class Retention:
                 if swept := self._maintenance.sweep_orphans():
                     logger.warning("%d orphaned artifacts deleted", swept)
         except UnavailableError as error:
-            logger.warning("retention is put off: %s", error)
+            logger.warning("retention is postponed: %s", error)
 
     def _run(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Jobs that Celery's remote control revoked (`celery control revoke`, Flower's button): a revoke is a cancel.
 
-Every worker of the service gets the command, whichever has the job, and each cancels it in the ledger, which is safe to
-repeat. It works for a job that no worker has yet, and Celery's own list of revoked ids is not needed for it.
+Every worker of the service receives the command, and each cancels the job in the ledger, which is idempotent. That also
+works for a job that no worker has claimed yet, and does not need Celery's own list of revoked ids.
 """
 
 import logging
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 class Revocations:
-    """Revoked jobs, each until the ledger has its cancellation. `cancel` is the ledger's."""
+    """Revoked jobs whose cancellation is not in the ledger yet. `cancel` is the ledger's function."""
 
     def __init__(self, cancel: Callable[[str], State]) -> None:
         self._cancel = cancel
         self._pending: dict[str, None] = {}
 
     def revoke(self, job_ids: Sequence[str]) -> str:
-        """Cancel jobs now, or as soon as Redis answers; returns what became of each, for a person."""
+        """Cancel jobs now, or as soon as Redis is available; returns the outcome of each as text."""
         self._pending.update(dict.fromkeys(job_ids))
         outcomes = self.flush()
         return "; ".join(f"{job_id}: {outcomes.get(job_id, 'pending')}" for job_id in job_ids)
 
     def flush(self) -> dict[str, str]:
-        """Cancel what is pending; returns the state of each job that the ledger answered for."""
+        """Cancel what is pending; returns the state of each job that the ledger reported."""
         outcomes: dict[str, str] = {}
         for job_id in list(self._pending):
             with logs.context(job_id=job_id):
@@ -42,7 +42,7 @@ class Revocations:
                 except UnknownJobError:
                     outcomes[job_id] = "no such job"
                 except UnavailableError as error:
-                    logger.warning("job %s: revoked; cancelling it is put off: %s", job_id, error)
+                    logger.warning("job %s: revoked; its cancellation is postponed: %s", job_id, error)
                     break
             del self._pending[job_id]
         return outcomes
@@ -54,5 +54,5 @@ def _shown(state: State) -> str:
 
 @cache
 def revocations() -> Revocations:
-    """Those of this process."""
+    """Return the revocations of this process."""
     return Revocations(open_ledger(connect(settings(), timeout=3.0), settings()).jobs.cancel)

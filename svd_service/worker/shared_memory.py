@@ -9,19 +9,19 @@ MOST_PROCESSES: Final = 256
 
 
 def _numbers(count: int) -> "memoryview[float]":
-    """So many floats, initially 0, that this process and all that it forks read and write."""
+    """Return `count` floats, initially 0, that this process shares with all that it forks."""
     return memoryview(mmap.mmap(-1, 8 * count)).cast("d")
 
 
 class Drain:
-    """The deadline of the jobs that run while the worker shuts down; there is none before that."""
+    """Deadline of running jobs while the worker shuts down; there is none before that."""
 
     def __init__(self) -> None:
         # One clock for all of them: `time.monotonic` is the system's.
         self._deadline = _numbers(1)
 
     def begin(self, grace: float) -> None:
-        """Shut down: no job is started any more, and those that still run after `grace` seconds are released."""
+        """Start the shutdown: no job starts any more, and those still running after `grace` seconds are released."""
         self._deadline[0] = time.monotonic() + grace
 
     @property
@@ -36,22 +36,22 @@ class Drain:
 
 
 class Loads:
-    """How loading the model went in each of the worker's processes, by process index."""
+    """Outcome of loading the model in each of the worker's processes, by process index."""
 
     def __init__(self) -> None:
-        # 1: loaded. Below 0: the number of failures in a row.
+        # 1: loaded. Below 0: the number of consecutive failures.
         self._results = _numbers(MOST_PROCESSES)
 
     def begin(self, index: int) -> None:
-        """A process starts with this index; its predecessor has ended."""
+        """Record that a process starts with this index; its predecessor has ended."""
         self._results[index] = min(self._results[index], 0)
 
     def succeed(self, index: int) -> None:
-        """The model is loaded."""
+        """Record that the model is loaded."""
         self._results[index] = 1
 
     def fail(self, index: int) -> int:
-        """The model could not be loaded; returns the number of failures in a row."""
+        """Record that loading failed; returns the number of consecutive failures."""
         self._results[index] -= 1
         return -int(self._results[index])
 

@@ -1,8 +1,8 @@
 """Shutdown of a worker: by a signal, which drains its jobs, or because no process can load the model.
 
-SIGTERM and SIGINT mean the same: Celery stops consuming, and its processes, which ignore both signals (so that one to
-the whole process group kills no job), see it in `shared_memory.DRAIN`. The same signal again means that there is no
-time: jobs are released at their next step. SIGQUIT means that from the start.
+SIGTERM and SIGINT have the same effect: Celery stops consuming, and its processes, which ignore both signals (so that a
+signal to the whole process group kills no job), see the deadline in `shared_memory.DRAIN`. A second signal sets the
+deadline to now: jobs are released at their next step. SIGQUIT does so at once.
 """
 
 import logging
@@ -26,7 +26,7 @@ LOAD_FAILED: Final = 69
 #: Prefix of the log line with the reason.
 LOAD_ERROR: Final = "the model could not be loaded: "
 
-#: Seconds within which a second signal counts as the first: one `stop` may signal the process and its group.
+#: Seconds within which a second signal is a duplicate of the first: one `stop` may signal the process and its group.
 ECHO: Final = 1.0
 
 #: Seconds between two checks of whether any process can still load the model.
@@ -55,7 +55,7 @@ class ShutdownStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Begin, when Celery has set up its own handling of signals."""
+        """Install the handlers, after Celery has installed its own."""
         shut_down: Any = signal.getsignal(signal.SIGTERM)
 
         def hurry(*frame: Any) -> None:
@@ -68,32 +68,32 @@ class ShutdownStep(bootsteps.StartStopStep):
         parent.timer.call_repeatedly(CHECK, self._give_up_if_hopeless)
 
     def close(self, parent: Any) -> None:
-        """The worker closes, for whatever reason. Called when its pool starts no more processes."""
+        """Start the drain when the worker closes for any reason. Called when its pool starts no more processes."""
         if not DRAIN.begun:
             DRAIN.begin(settings().drain_timeout)
         for pid in parent.pool.info["processes"]:
-            # Those that hold the model ignore it. Those that still load it would hold up the end for minutes.
+            # Processes that have loaded the model ignore it. Those still loading would delay the exit for minutes.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def _give_up_if_hopeless(self) -> None:
         celery: Any = state  # whose flags are untyped
         if celery.should_stop is None and LOADS.hopeless(len(settings().worker_devices)):
-            logger.critical("no process of this worker can load the model; the worker ends")
+            logger.critical("no process of this worker can load the model; the worker exits")
             celery.should_stop = LOAD_FAILED
 
 
 def ignore_signals() -> None:
-    """For a process that holds the model: only its parent, `shared_memory.DRAIN` and SIGKILL end it."""
+    """Ignore signals in a process with a loaded model: only its parent, `shared_memory.DRAIN` and SIGKILL end it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def heed_signals(status: int) -> None:
-    """For a process that has told its parent that it ends, and whose parent answers with SIGTERM: end at once."""
+    """Exit on SIGTERM, for a process that has reported its end to its parent, which responds with SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(status))
 
 
 def install(app: Celery) -> None:
-    """Make the workers of `app` end so."""
+    """Make the workers of `app` shut down this way."""
     app.steps["worker"].add(ShutdownStep)

@@ -1,4 +1,4 @@
-"""The spans of one attempt in its job's trace: the wait before it, its generation with the phases, its publication."""
+"""The spans of one attempt in its job's trace: the time in the queue, the generation with its phases, the upload."""
 
 from types import TracebackType
 from typing import Final, Self
@@ -6,15 +6,15 @@ from typing import Final, Self
 from svd_service.jobs.job import Attempt, Job, Phase
 from svd_service.telemetry import logs, tracing
 
-#: How an attempt ended of which its own worker could tell nothing any more.
+#: Outcome of an attempt whose worker died and could not report it.
 _LOST: Final = "lost"
 
 
 class AttemptSpans:
-    """Spans of the present attempt at `job`, from entering to leaving; siblings under the request that submitted it.
+    """Context manager of the spans of the current attempt at `job`: siblings under the request that submitted it.
 
-    A job of a time in which the API did not trace has a trace of its own, which begins with its wait. `harmless` are
-    exceptions that end an attempt and are no failure.
+    A job that was submitted while the API did not trace gets its own trace, which begins with its time in the queue.
+    `harmless` are exceptions that end an attempt without being a failure.
     """
 
     def __init__(self, job: Job, harmless: tuple[type[Exception], ...] = ()) -> None:
@@ -36,14 +36,14 @@ class AttemptSpans:
         wait.end(at=present.started_at)
         self._parent = self._parent or wait.carrier()
         if before and before.outcome == _LOST:
-            # Its own worker died before it could tell of it.
+            # Its worker died before it could report the span.
             self._begin(before, at=before.started_at).end(at=before.ended_at, error="the worker was lost")
         self._generation = self._begin(present)
         logs.add(trace_id=self._generation.trace_id)
         return self
 
     def phase(self, phase: Phase) -> None:
-        """The attempt is in this phase."""
+        """Begin a phase of the attempt."""
         if phase is self._kind:
             return
         self._kind = phase
@@ -57,11 +57,11 @@ class AttemptSpans:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        said = "" if error is None or isinstance(error, self._harmless) else f"{type(error).__name__}: {error}"
+        description = "" if error is None or isinstance(error, self._harmless) else f"{type(error).__name__}: {error}"
         for span in (self._phase, self._generation):
             if error is not None:
                 span.tell({"error.type": type(error).__name__})
-            span.end(error=said)
+            span.end(error=description)
 
     def _begin(self, attempt: Attempt, at: float | None = None) -> tracing.Span:
         parameters = self._job.parameters

@@ -1,4 +1,4 @@
-"""Reports to the ledger what a worker process does before it is ready, so that it is not taken for lost."""
+"""Reports to the ledger what a worker process does before it is ready, so that it is not considered lost."""
 
 import logging
 import threading
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 class Preparation:
-    """As a context: says, and goes on saying, what `worker` is doing. Its first heartbeat then takes it from the list.
+    """Context manager that reports periodically what `worker` is doing. The worker's first heartbeat ends the report.
 
-    A library that keeps the interpreter for itself may silence it for a while; nothing depends on it.
+    A library that holds the GIL may delay the reports; nothing depends on them.
     """
 
     def __init__(self, workers: Workers, worker: str) -> None:
@@ -27,9 +27,9 @@ class Preparation:
         self._thread = threading.Thread(target=self._run, name="preparation", daemon=True)
 
     def doing(self, words: str) -> None:
-        """From now on it is doing this."""
+        """Report this activity from now on."""
         self._now = Preparing(self._worker, words, time.time())
-        self._tell()
+        self._report()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,9 +43,9 @@ class Preparation:
 
     def _run(self) -> None:
         while not self._stopped.wait(HEARTBEAT):
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._now is not None:
             with suppress(UnavailableError):
                 self._workers.prepare(self._now)

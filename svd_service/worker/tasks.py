@@ -1,4 +1,4 @@
-"""The one task. Its whole message is its id: the job's."""
+"""The one Celery task. Its message contains nothing but its id, which is the job's."""
 
 from typing import Any, Final
 

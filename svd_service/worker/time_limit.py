@@ -1,4 +1,4 @@
-"""What the parent does about an attempt that is past Celery's hard time limit, before Celery kills its process."""
+"""Handling of an attempt that exceeds Celery's hard time limit: the parent fails it before Celery kills the process."""
 
 import logging
 from functools import cache
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
-    """Fail the job if it is process `pid` of this worker that holds it.
+    """Fail the job if process `pid` of this worker holds it.
 
-    When Redis does not answer, the lease of the killed process expires, and the job gets another attempt.
+    When Redis is unavailable, the lease of the killed process expires, and the job gets another attempt.
     """
     try:
         held = ledger.attempts.current(job_id)
@@ -34,5 +34,5 @@ def fail_attempt(ledger: Ledger, job_id: str, pid: int) -> None:
 
 @cache
 def ledger() -> Ledger:
-    """The ledger over a connection of the parent's own."""
+    """Return the ledger on the parent's own connection."""
     return bootstrap.ledger(settings(), timeout=bootstrap.BACKGROUND_TIMEOUT)

@@ -1,6 +1,6 @@
 -- Claim a delivery for one attempt.
 -- Arguments: id, token (new for every claim), seconds (after which the claim expires).
--- Answers {number of the attempt, url, type, owner, job as JSON: its fields as name, value, …}, or {} when there is nothing
+-- Returns {number of the attempt, url, type, owner, job as JSON: its fields as name, value, …}, or {} when there is nothing
 -- to do: it is over, claimed, or not due.
 -- include: outbox
 -- flags: allow-oom

@@ -1,14 +1,14 @@
 -- End a delivery attempt.
 -- Arguments: id, token, outcome, code (status of the answer, or ''), message (what went wrong, or ''), pause (seconds until
--- the next attempt), give_up (seconds for which a delivery is tried).
--- Outcomes: 'delivered'; 'failed', repeated while there is time; 'gone', not repeated. Answers 'ok' or 'stale'.
+-- the next attempt), give_up (seconds for which a delivery is retried).
+-- Outcomes: 'delivered'; 'failed', retried while there is time; 'gone', not retried. Returns 'ok' or 'stale'.
 -- include: outbox
 -- flags: allow-oom
 local id, outcome = args.id, args.outcome
 local token = redis.pcall('HGET', delivery_key(id), 'token')
 if token ~= args.token then
   if type(token) == 'table' then return 'stale' end
-  -- One that is over and whose job was deleted has left nothing behind.
+  -- A delivery that ended and whose job was deleted has no record any more.
   local last = of_delivery(id, 'last_token')
   return (last == args.token or redis.call('EXISTS', delivery_key(id)) == 0) and 'ok' or 'stale'
 end

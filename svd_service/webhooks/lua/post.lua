@@ -1,11 +1,11 @@
 -- Choose the due deliveries that are enqueued with Celery now.
 -- Arguments: again (seconds after which one that was enqueued and not claimed is enqueued again), room (enqueued or claimed
 -- at once), room_of_owner and room_of_host (of those), defer (seconds), give_up (seconds for which a delivery is tried),
--- backoff (seconds until the third attempt of one that kills couriers), growth and longest (of that backoff).
--- Answers ids; the caller enqueues each.
+-- backoff (seconds until the third attempt of one that kills webhook workers), growth and longest (of that backoff).
+-- Returns ids; the caller enqueues each.
 -- include: outbox
 -- flags: allow-oom
-local LOOK = 1000  -- due deliveries that one call looks at
+local LOOK = 1000  -- maximum number of due deliveries that one call examines
 
 local function requeue_lost(id)
   local number = of_delivery(id, 'tries')
@@ -13,12 +13,12 @@ local function requeue_lost(id)
     retry(id, 0)
     return
   end
-  -- Its courier is dead.
+  -- Its webhook worker is dead.
   close_try(id, 'lost', '', COURIER_LOST_MESSAGE)
-  -- Only one that began when the time was over is the last: no chance is lost while there was no courier.
+  -- Give up only if the attempt began after the deadline: time without a webhook worker does not count.
   if tonumber(of_delivery(id, 'began:' .. number)) > tonumber(of_delivery(id, 'began:1')) + args.give_up then
     end_delivery(id, 'given_up')
-  else  -- that a courier dies is seldom the delivery's fault, so it need not wait; unless it happens again
+  else  -- a webhook worker rarely dies because of the delivery, so retry at once; with backoff if it happens again
     retry(id, number == '1' and 0 or math.min(args.backoff * args.growth ^ (tonumber(number) - 2), args.longest))
   end
 end
@@ -27,7 +27,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('posted'), '-inf', now, 'LIM
   if is_delivery(id) then requeue_lost(id) end
 end
 
--- A host that does not answer holds up the deliveries to itself, and an owner with many such hosts those of its own.
+-- A host that does not answer delays only deliveries to itself, and an owner with many such hosts only its own.
 local taken = {}
 local function take(kind, name, by)
   local slot = kind .. ' ' .. (name or '')
@@ -53,7 +53,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', now, 'LIM
       redis.call('ZREM', key('outbox'), id)
       redis.call('ZADD', key('posted'), now + args.again, id)
       chosen[#chosen + 1] = id
-    else  -- behind those that are due now, so that any number of them hides no other
+    else  -- after those that are due now, so that any number of them never hides others
       redis.call('ZADD', key('outbox'), now + args.defer, id)
     end
   end

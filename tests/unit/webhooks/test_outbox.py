@@ -149,14 +149,14 @@ def test_a_failed_try_is_repeated_after_its_pause_and_not_before(ledger, outbox,
 
 def test_a_delivery_is_given_up_when_the_next_attempt_would_be_too_late(ledger, outbox, pass_time):
     cancelled(ledger)
-    outbox.fail(claimed(outbox), None, "it refuses connections", pause=100)
+    outbox.fail(claimed(outbox), None, "connection refused", pause=100)
     pass_time(950)
     outbox.fail(claimed(outbox), 500, "", pause=100)
     webhook = ledger.jobs.find("a").webhook
     assert webhook.state is WebhookState.GIVEN_UP
     assert webhook.next_attempt_at is None
     assert [(each.status_code, each.error) for each in webhook.attempts] == [
-        (None, "it refuses connections"),
+        (None, "connection refused"),
         (500, None),
     ]
     pass_time(10_000)

@@ -26,5 +26,5 @@ def test_no_failure_ends_retention_for_good(monkeypatch: pytest.MonkeyPatch, cap
     jobs = Failing()
     Retention(jobs).start()  # type: ignore[arg-type]
     assert jobs.done.wait(30)
-    assert "put off: away" in caplog.text
+    assert "postponed: away" in caplog.text
     assert "a way that nobody foresaw" in caplog.text

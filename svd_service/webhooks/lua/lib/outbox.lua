@@ -1,7 +1,7 @@
 -- The steps of a delivery, from the outbox to its end.
 -- include: base, delivery
 
--- Whether every script can work with a delivery. One that is missing or damaged is dropped.
+-- Return whether a delivery is valid. One that is missing or damaged is dropped.
 local function is_delivery(id)
   local found = redis.pcall('HMGET', delivery_key(id), 'state', 'url', 'type', 'owner', 'job', 'tries')
   local sound = not found.err and found[1] == 'pending' and found[2] and found[3] and found[4]
@@ -32,7 +32,7 @@ local function retry(id, pause)
   redis.call('HSET', delivery_key(id), 'next', as_text(now + pause))
 end
 
--- Nothing more is done for a delivery. Its outcome is shown for as long as the job's record exists.
+-- End a delivery. Its outcome is shown for as long as the job's record exists.
 local function end_delivery(id, state)
   redis.call('ZREM', key('posted'), id)
   redis.call('HDEL', delivery_key(id), 'job')
