@@ -1,7 +1,7 @@
-"""A picture becomes frames, frames become an MP4: the only room with torch, diffusers or PyAV.
+"""From an image to frames, and from frames to an MP4: the only package that uses torch, diffusers or PyAV.
 
-`pipeline.load` gives a generator, `render` makes a video with it. The package itself brings no more than NumPy and
-PyAV. Only `svd_service.video.loader` brings torch, which takes seconds: a process that forks the ones that generate
+`loader.load` returns a generator, `render` makes a video with it. Importing the package itself loads only NumPy and
+PyAV. Only `svd_service.video.loader` imports torch, which takes seconds: a process that forks the generating ones
 leaves that import to them.
 """
 
@@ -12,11 +12,11 @@ from svd_service.video.rendering import Rendering, render
 __all__ = ["Rendering", "render"]
 
 
-#: Where the libraries say what is no news to anybody, and the words by which to know it.
+#: Irrelevant warnings to filter out: the logger that emits each, and a text by which to recognize it.
 _IDLE_TALK = {
-    # torchvision would resize the picture; the pipeline does that by itself.
+    # torchvision would resize the image; the pipeline does that by itself.
     "transformers.utils.import_utils": "requires torchvision",
-    # Said twice a video, of no module at all (`[]`), while the pipeline takes the VAE to single precision and back.
+    # Logged twice per video with an empty list (`[]`), as the pipeline converts the VAE to single precision and back.
     "diffusers.models.modeling_utils": "should be kept in float32: []",
 }
 

@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before the first line, which a model that is in the cache does not reach, and between two lines.
+#: Seconds before the first line (a cached model is loaded sooner), and between two lines.
 FIRST: Final = 3.0
 INTERVAL: Final = 10.0
 GB: Final = 1e9
@@ -24,15 +24,15 @@ GB: Final = 1e9
 
 @contextlib.contextmanager
 def progress_logged(source: str, revision: str | None, variant: str | None) -> Iterator[None]:
-    """Log how far the download of a hub model is, for as long as the block lasts.
+    """Log the progress of a hub model's download while the block runs.
 
     Args:
         source: the model's id on the hub.
         revision: its branch, tag or commit; `None`: `main`.
-        variant: of its weights, those with this in their name (`fp16`); `None`: those without.
+        variant: the variant of its weights, which is part of their file names (`fp16`); `None`: those without one.
     """
     ended = threading.Event()
-    # A daemon that is not joined: it may be waiting for a hub that does not answer.
+    # A daemon that is not joined: it may be waiting for an unresponsive hub.
     threading.Thread(target=_report, args=(source, revision, variant, ended), daemon=True).start()
     try:
         yield
@@ -54,7 +54,7 @@ def _report(source: str, revision: str | None, variant: str | None, ended: threa
 
 
 def on_disk(source: str) -> int:
-    """Bytes of a hub model in the cache, those of unfinished files included."""
+    """Bytes of a hub model in the cache, including unfinished files."""
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="model") / "blobs"
     total = 0
     for path in blobs.glob("*"):
@@ -84,7 +84,7 @@ def _size(source: str, revision: str | None, variant: str | None) -> int:
 
 def _wanted(path: str, variant: str | None) -> bool:
     _, _, name = path.partition("/")
-    # At the top of a repository lie the same weights in one file, which diffusers does not use.
+    # The top folder of a repository has the same weights in one file, which diffusers does not use.
     if not name.endswith(".safetensors"):
         return False
     return f".{variant}." in name if variant else name.count(".") == 1

@@ -19,18 +19,18 @@ from svd_service.video.writer import QUEUE_FRAMES, Frame, Writer
 
 __all__ = ["GIF", "KEYFRAME_INTERVAL", "MP4", "QUEUE_FRAMES", "WEBM", "WEBP", "Encoder", "Frame", "Kind"]
 
-#: A constant, since x264's decisions, and so the bytes of the file, depend on it.
+#: Constant, since x264's decisions, and so the bytes of the file, depend on it.
 THREADS: Final = 4
 
-#: Seconds from one keyframe to the next at most, so that a player can seek.
+#: Maximum seconds between two keyframes, so that a player can seek.
 KEYFRAME_INTERVAL: Final = 2
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: FFmpeg's names of container, codec and pixel format, and what each of the former two is told.
+    """A kind of file: FFmpeg's names of container, codec and pixel format, and the options of the first two.
 
-    `shades` makes of a frame what the codec takes, where converting its pixel format does not do.
+    `shades` converts a frame for the codec where a conversion of the pixel format is not enough.
     """
 
     container: str
@@ -42,36 +42,36 @@ class Kind:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video, which has keyframes and says which colours it means, rather than moving pictures."""
+        """Whether it is a video, with keyframes and a declared color space, rather than an animated image."""
         return self.shades is None and self.pixels == "yuv420p"
 
 
 def _quantized(frame: Frame) -> av.VideoFrame:
-    """The frame in 256 colours of its own, dithered.
+    """Convert a frame to its own palette of 256 colors, dithered.
 
-    Of what was tried on photos (FFmpeg's palettegen and paletteuse, median cut, ordered dithering) this strays least
-    from the frames to an eye that does not see single pixels, 44 to 49 dB, and flickers least; and takes 68 ms for
-    1024x576 where median cut takes a second.
+    Compared on photos with FFmpeg's palettegen and paletteuse, median cut and ordered dithering, this has the smallest
+    error at a scale where single pixels are not visible (44 to 49 dB) and the least flicker; it takes 68 ms for
+    1024x576, median cut one second.
     """
     image = Image.fromarray(frame)
     palette = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     indices = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    # PyAV takes a pair for this format, which its types do not know.
+    # PyAV accepts a pair for this format, which its type hints do not include.
     pair: Any = np.asarray(indices), _argb(palette)
     return av.VideoFrame.from_ndarray(pair, format="pal8")
 
 
 def _argb(palette: Image.Image) -> NDArray[np.uint8]:
-    colours = np.frombuffer(bytes(palette.getpalette() or b""), np.uint8).reshape(-1, 3)
+    colors = np.frombuffer(bytes(palette.getpalette() or b""), np.uint8).reshape(-1, 3)
     table = np.zeros((256, 4), np.uint8)
     table[:, 0] = 255
-    table[: len(colours), 1:] = colours
+    table[: len(colors), 1:] = colors
     return table
 
 
-#: FFmpeg's H.264 guide calls CRF 17 "visually lossless or nearly so". `veryfast` and a lookahead of 8 frames, because
-#: what is not encoded when the last frame comes is waited for: of 25 frames of a moving photo at 1024x576, 0.07 s on 2
-#: cores, where `medium` begins only then and takes 0.76 s; 939 KB against 1,103 KB, 38.5 against 38.8 dB.
+#: FFmpeg's H.264 guide calls CRF 17 "visually lossless or nearly so". `veryfast` and a lookahead of 8 frames keep the
+#: wait after the last frame short: for 25 frames of a moving photo at 1024x576, 0.07 s on 2 cores, where `medium`
+#: begins only then and takes 0.76 s; 939 KB against 1,103 KB, 38.5 against 38.8 dB.
 MP4: Final = Kind(
     container="mp4",
     codec="libx264",
@@ -80,8 +80,8 @@ MP4: Final = Kind(
     container_options={"movflags": "+faststart"},
 )
 
-#: A quarter of the MP4's size for a little less likeness (40.6 against 41.7 dB). `bitexact`: Matroska would have a
-#: random number in each file. The number of threads does not matter to the bytes, but to the memory: so it is said.
+#: A quarter of the MP4's size at slightly lower fidelity (40.6 against 41.7 dB). `bitexact`: Matroska would write a
+#: random number into each file. The number of threads does not change the bytes, but bounds the memory.
 WEBM: Final = Kind(
     container="webm",
     codec="libsvtav1",
@@ -90,7 +90,7 @@ WEBM: Final = Kind(
     container_options={"fflags": "+bitexact"},
 )
 
-#: Loops for ever, as the GIF does. Both hold the time of each frame, in milliseconds and in hundredths of a second.
+#: Loops forever, like the GIF. Both store each frame's duration: WebP in milliseconds, GIF in hundredths of a second.
 WEBP: Final = Kind(
     container="webp",
     codec="libwebp_anim",
@@ -103,10 +103,10 @@ GIF: Final = Kind(container="gif", codec="gif", pixels="pal8", container_options
 
 
 class _WriteThrough(io.BufferedWriter):
-    """A file that holds nothing back: to move the index to the front, the muxer reads what it wrote by the file's name.
+    """An unbuffered file: to move the index to the front, the muxer reads what it wrote through the file's name.
 
-    The raw file would do, if it did not write a part only, without an error, where the disk is full. `failure` is what
-    became of a write that failed: FFmpeg tells of it now and then in words of its own.
+    A raw file alone is not enough: on a full disk it writes only a part, without an error. `failure` is the error of a
+    failed write, which FFmpeg sometimes replaces by one of its own.
     """
 
     failure: OSError | None = None
@@ -122,7 +122,7 @@ class _WriteThrough(io.BufferedWriter):
 
 
 class Encoder(Writer):
-    """Writes frames into a new file of `kind`, as a `Writer` does. The same frames and tags give the same bytes.
+    """Writes frames to a new file of `kind`, like every `Writer`. The same frames and tags give the same bytes.
 
     `tags` are MP4's own, such as `title`, `comment` and `encoding_tool`; WebM has them too, WebP and GIF none. `fps` is
     in frames per second, width and height are even.
@@ -138,7 +138,7 @@ class Encoder(Writer):
         self._reformatter = VideoReformatter()
 
     def _write(self, frames: Iterator[Frame]) -> None:
-        # The file is ours, not PyAV's, which leaves one open that it could not begin (on a full disk).
+        # We open the file, since PyAV does not close one that it could not begin (on a full disk).
         with _WriteThrough(io.FileIO(self._path, "w")) as file:
             try:
                 self._encode(frames, file)
@@ -156,20 +156,20 @@ class Encoder(Writer):
             container.metadata.update(self._tags)
             stream = self._add_stream(container)
             for index, frame in enumerate(frames):
-                picture = self._picture(frame)
-                picture.pts, picture.time_base = index, Fraction(1, self._fps)
-                container.mux(stream.encode(picture))
+                converted = self._converted(frame)
+                converted.pts, converted.time_base = index, Fraction(1, self._fps)
+                container.mux(stream.encode(converted))
             if not self._abandoned.is_set():
                 container.mux(stream.encode())
 
-    def _picture(self, frame: Frame) -> av.VideoFrame:
+    def _converted(self, frame: Frame) -> av.VideoFrame:
         if self._kind.shades is not None:
             return self._kind.shades(frame)
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        converted = av.VideoFrame.from_ndarray(frame, format="rgb24")
         if not self._kind.is_video:
-            return self._reformatter.reformat(picture, format=self._kind.pixels)
+            return self._reformatter.reformat(converted, format=self._kind.pixels)
         return self._reformatter.reformat(
-            picture,
+            converted,
             format=self._kind.pixels,
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
@@ -186,7 +186,7 @@ class Encoder(Writer):
             codec = stream.codec_context
             codec.thread_count = THREADS
             codec.gop_size = KEYFRAME_INTERVAL * self._fps
-            # Without all four, players guess: by the size, and each in its own way.
+            # Without all four, players guess from the size, each in its own way.
             codec.colorspace = Colorspace.ITU709
             codec.color_primaries = ColorPrimaries.BT709
             codec.color_trc = ColorTrc.BT709

@@ -1,4 +1,4 @@
-"""What a video comes as beside the MP4, for who asked for it: each made of the same frames, as they come."""
+"""Formats of a video besides the MP4, written on request from the same frames as they are generated."""
 
 import io
 import json
@@ -13,13 +13,13 @@ from svd_service.parameters import Format
 from svd_service.video.encoder import GIF, MP4, WEBM, WEBP, Encoder, Kind
 from svd_service.video.writer import Frame, Writer
 
-#: Those that FFmpeg's encoders make.
+#: Formats that FFmpeg's encoders write.
 KINDS: Final[dict[Format, Kind]] = {Format.MP4: MP4, Format.WEBM: WEBM, Format.WEBP: WEBP, Format.GIF: GIF}
 
-#: When a ZIP says that its files were written: the earliest that it can say. So the same frames give the same bytes.
+#: Modification time of the files in a ZIP: the earliest possible, so that the same frames give the same bytes.
 _NO_TIME: Final = (1980, 1, 1, 0, 0, 0)
 
-#: zlib's least: 1 MB a frame instead of 0.9, in a sixth of the time.
+#: zlib's lowest level: 1 MB per frame instead of 0.9, in a sixth of the time.
 _COMPRESS_LEVEL: Final = 1
 
 #: The name of the last file in a ZIP.
@@ -29,9 +29,9 @@ PROVENANCE: Final = "provenance.json"
 def writer(
     kind: Format, path: Path, size: tuple[int, int], fps: int, tags: Mapping[str, str], origin: Mapping[str, Any]
 ) -> Writer:
-    """What writes a video of `size` (width, height in pixels) and `fps` frames per second at `path`.
+    """Return a writer for a video of `size` (width, height in pixels) and `fps` frames per second at `path`.
 
-    `tags` are those of the container where it has any; `origin` is the provenance as JSON knows it.
+    `tags` are the container's, where it has any; `origin` is the provenance as JSON values.
     """
     if kind is Format.ZIP:
         return Zip(path, *size, origin)
@@ -39,7 +39,7 @@ def writer(
 
 
 class Zip(Writer):
-    """Writes frames into a ZIP: `frame-0001.png` and so on without loss, then `provenance.json`.
+    """Writes frames to a ZIP: `frame-0001.png` and so on without loss, then `provenance.json`.
 
     The same frames and provenance give the same bytes. PNG is compressed already, so that the ZIP only stores.
     """

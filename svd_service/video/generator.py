@@ -1,4 +1,4 @@
-"""Picture → frames, with a pipeline that is on its device: one video after another."""
+"""From an image to frames, with a pipeline on its device, one video at a time."""
 
 import logging
 import platform
@@ -38,9 +38,9 @@ CPU: Final = torch.device("cpu")
 
 
 class Generator:
-    """A pipeline on a device. It makes one video at a time: what a video needs from step to step, the pipeline holds.
+    """A pipeline on a device. It makes one video at a time, since the pipeline holds a video's state between steps.
 
-    `device` names the hardware; `origin` is what of a video's provenance is the same for every video made here.
+    `device` names the hardware; `origin` is the part of the provenance that all videos made here share.
     `optimizations` are applied once, at creation; without any it is the stock pipeline. `place` is the device to work
     on if `pipe` is not there yet (as with `plan.model_offload`); `plan` is the memory plan.
     """
@@ -64,7 +64,7 @@ class Generator:
         self.plan = plan
         self._precision: torch.dtype = pipe.unet.dtype
         self._vae_precision: torch.dtype = pipe.vae.dtype
-        self._ladder = OOMFallback(pipe, self._place, plan)
+        self._fallback = OOMFallback(pipe, self._place, plan)
         self.device = _name(self._place)
         self.origin: dict[str, Any] = {
             "model": {
@@ -79,12 +79,12 @@ class Generator:
         }
 
     def warm_up(self) -> None:
-        """Make a video of nothing, so that what is to be compiled is, for the model's own size. Else it does nothing.
+        """Compile by making a video of a grey image at the model's default size; without compilation, do nothing.
 
-        Without a compiler, or where it fails, the generator goes on without that optimization.
+        Without a compiler, or if it fails, the generator continues without that optimization.
 
         Raises:
-            torch.AcceleratorError: the device is lost to this process, as in `generate`.
+            torch.AcceleratorError: this process can no longer use the device, as in `generate`.
         """
         if not self._compiled:
             return
@@ -96,14 +96,14 @@ class Generator:
             with ExitStack() as learning:
                 for each in self._compiled:
                     learning.enter_context(each.learning())
-                picture = Image.new("RGB", (parameters.width, parameters.height), "grey")
-                with closing(self.generate(picture, parameters, lambda _: None)) as frames:
+                image = Image.new("RGB", (parameters.width, parameters.height), "grey")
+                with closing(self.generate(image, parameters, lambda _: None)) as frames:
                     next(frames)
         except torch.AcceleratorError:
             raise
-        except Exception as error:  # noqa: BLE001 - compilers fail in plans of their own
+        except Exception as error:  # noqa: BLE001 - compilers raise many kinds of errors
             reason = str(error).strip().partition("\n")[0]
-            logger.warning("going on without compiling (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
+            logger.warning("compilation disabled (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
             self.optimizations -= {Optimization.COMPILE}
             self.origin["optimizations"] = sorted(self.optimizations)
             return
@@ -111,48 +111,48 @@ class Generator:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """How the present video, or the last one, used memory; as JSON knows it (see `memory.Thrift`)."""
-        return self._ladder.thrift.to_dict()
+        """How the current or the last video used memory, as JSON values (see `oom_fallback.MemoryUse`)."""
+        return self._fallback.use.to_dict()
 
     def device_memory(self) -> DeviceMemory | None:
-        """How the device's memory is used now, whoever uses it; `None` of a CPU, and of a device that fails."""
+        """Current use of the device's memory by all processes; `None` for a CPU and for a failing device."""
         if self._place.type != "cuda":
             return None
         try:
             free, size = torch.cuda.mem_get_info(self._place)
             return DeviceMemory(size, size - free, torch.cuda.memory_reserved(self._place))
-        except RuntimeError:  # the attempt in hand hears of it, too, and ends this process
+        except RuntimeError:  # the running attempt gets the error as well, and ends this process
             return None
 
     def generate(
         self,
-        picture: Image.Image,
+        image: Image.Image,
         parameters: Parameters,
         on_progress: OnProgress,
         on_preview: Callable[[MakePreview], None] | None = None,
     ) -> abc.Generator[Frame, None, None]:
-        """The video's frames one by one: RGB, uint8, shape (height, width, 3); those of the stock pipeline.
+        """Generate a video's frames one by one: RGB, uint8, shape (height, width, 3); those of the stock pipeline.
 
-        `picture` is RGB and has the size asked for. No more than `decode_chunk_size` frames are made ahead, unless the
+        `image` is RGB and has the requested size. At most `decode_chunk_size` frames are decoded ahead, unless the
         optimization for that is off. `on_preview` is called from time to time during sampling with a function that
-        makes a preview of the middle frame; the frames are the same without it. When `on_progress` raises, or the
-        iterator is closed, the work ends there and the generator can be used again.
+        makes a preview of the middle frame; the frames are the same without it. If `on_progress` raises or the
+        iterator is closed, generation stops and the generator can be used again.
 
         Raises:
-            ValueError: the picture has another mode or size.
+            ValueError: the image has another mode or size.
             InvalidOutputError: the model computed NaN or infinity.
-            torch.OutOfMemoryError: the device's memory does not suffice, whatever was tried (see `memory`); the
-                generator can be used again.
-            torch.AcceleratorError: the device is lost to this process, which can do no more with it.
+            torch.OutOfMemoryError: the device's memory is not sufficient even with every OOM fallback (see
+                `oom_fallback`); the generator can be used again.
+            torch.AcceleratorError: this process can no longer use the device.
         """
         size = (parameters.width, parameters.height)
-        if picture.mode != "RGB" or picture.size != size:
-            raise ValueError(f"expected an RGB picture of {size}, got {picture.mode} of {picture.size}")
+        if image.mode != "RGB" or image.size != size:
+            raise ValueError(f"expected an RGB image of {size}, got {image.mode} of {image.size}")
         try:
             on_progress(Progress(Phase.PREPARING))
-            self._ladder.begin(parameters.decode_chunk_size)
-            latents = self._ladder.sample(
-                lambda: self._sample(picture, parameters, on_progress, on_preview),
+            self._fallback.begin(parameters.decode_chunk_size)
+            latents = self._fallback.sample(
+                lambda: self._sample(image, parameters, on_progress, on_preview),
                 guided=self._guidance(parameters)[1] > 1,
             )
             _require_finite(latents, "latents")
@@ -161,7 +161,7 @@ class Generator:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
-            # Triton and cuDNN tell of a lost device in words of their own. CUDA itself says so whenever it is asked.
+            # Triton and cuDNN raise errors of their own for a lost device. CUDA raises its own on any call.
             self._synchronise()
             raise
         finally:
@@ -169,7 +169,7 @@ class Generator:
 
     def _sample(
         self,
-        picture: Image.Image,
+        image: Image.Image,
         parameters: Parameters,
         on_progress: OnProgress,
         on_preview: Callable[[MakePreview], None] | None = None,
@@ -190,13 +190,13 @@ class Generator:
                 previews.step_ended(last=step + 1 == steps)
             return tensors
 
-        middle = parameters.num_frames // 2  # as the thumbnail
-        previews = PreviewSampler(self._pipe, picture, middle, on_preview) if on_preview is not None else None
+        middle = parameters.num_frames // 2  # like the thumbnail
+        previews = PreviewSampler(self._pipe, image, middle, on_preview) if on_preview is not None else None
         self._pipe.on_begin = begin
         least, greatest = self._guidance(parameters)
         with previews or nullcontext():
             output = self._pipe(
-                picture,
+                image,
                 width=parameters.width,
                 height=parameters.height,
                 num_frames=parameters.num_frames,
@@ -207,7 +207,7 @@ class Generator:
                 fps=parameters.fps,
                 motion_bucket_id=parameters.motion_bucket_id,
                 noise_aug_strength=parameters.noise_aug_strength,
-                # The CPU's, so that a seed means the same noise on every device of one precision.
+                # The CPU's generator, so that a seed gives the same noise on every device of one precision.
                 generator=torch.Generator(CPU).manual_seed(parameters.seed),
                 callback_on_step_end=step_ended,
                 output_type="latent",
@@ -216,8 +216,8 @@ class Generator:
         return latents
 
     def _guidance(self, parameters: Parameters) -> tuple[float, float]:
-        # The pipeline asks twice whether the greatest scale exceeds 1, before and after it is rounded to the model's
-        # precision, and breaks when the answers differ.
+        # The pipeline compares the maximum scale with 1 twice, before and after rounding it to the model's precision,
+        # and fails if the results differ.
         greatest = torch.tensor(parameters.max_guidance_scale).to(self._precision).item()
         return (parameters.min_guidance_scale, parameters.max_guidance_scale) if greatest > 1 else (1.0, 1.0)
 
@@ -226,14 +226,14 @@ class Generator:
         on_progress(Progress(Phase.DECODING, 0, len(latents)))
         done = 0
         while done < len(latents):
-            frames = self._ladder.decode(partial(self._decode_chunk, latents[done:]), done, len(latents))
+            frames = self._fallback.decode(partial(self._decode_chunk, latents[done:]), done, len(latents))
             done += len(frames)
             on_progress(Progress(Phase.DECODING, done, len(latents)))
             yield from frames
 
     @torch.inference_mode()
     def _decode_chunk(self, latents: torch.Tensor, size: int) -> Frame:
-        """The first `size` frames as (frames, height, width, 3); what `decode_latents` and the video processor do."""
+        """Decode `size` frames to (frames, height, width, 3), as `decode_latents` and the video processor do."""
         vae = self._pipe.vae
         latents = 1 / vae.config.scaling_factor * latents[:size]
         pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
@@ -246,7 +246,7 @@ class Generator:
         return rounded
 
     def _synchronise(self) -> None:
-        """Let the device catch up, so that the time that a phase takes is counted as that phase's."""
+        """Wait for the device, so that each phase's time is attributed to it."""
         if self._place.type == "cuda":
             torch.cuda.synchronize(self._place)
 
@@ -254,19 +254,19 @@ class Generator:
         self._restore_vae()
         self._pipe.on_begin = None
         self._pipe.maybe_free_model_hooks()
-        self._ladder.reset()
+        self._fallback.reset()
 
     def _restore_vae(self) -> None:
-        # The pipeline encodes the picture in single precision; if it fails there, the VAE stays so.
+        # The pipeline encodes the image in single precision; if it fails there, the VAE keeps that precision.
         if self._pipe.vae.dtype != self._vae_precision:
             self._pipe.vae.to(dtype=self._vae_precision)
 
 
 class _Gate:
-    """Keeps the host at most one step ahead of the device, so that progress is true and a cancel is soon heard.
+    """Keeps the host at most one step ahead of the device, so that progress is accurate and cancelling is prompt.
 
-    Nothing in a step makes the host wait for a CUDA device. Waiting for the step before costs no time, as long as the
-    next is in the device's queue.
+    Nothing else in a step makes the host wait for a CUDA device. Waiting for the previous step costs no time as long as
+    the next one is in the device's queue.
     """
 
     def __init__(self, place: torch.device) -> None:
@@ -274,7 +274,7 @@ class _Gate:
         self._last: torch.cuda.Event | None = None
 
     def behind(self) -> int:
-        """A step is in the queue: wait for the one before it; returns how many steps may still be under plan."""
+        """After a step is queued, wait for the previous one; return how many steps may still be running."""
         if self._place.type != "cuda":
             return 0
         before, self._last = self._last, torch.cuda.Event()
@@ -285,13 +285,13 @@ class _Gate:
 
 
 def _require_finite(values: torch.Tensor, what: str) -> None:
-    """Reject NaN and infinity: as bytes they are black or white, and look like a video. Reduced on the device."""
+    """Reject NaN and infinity, which would become black or white bytes of a valid video. Reduced on the device."""
     if not torch.isfinite(values).all():
         raise InvalidOutputError(what)
 
 
 def _public(source: str) -> str:
-    """A hub id as it is, and of a folder its name alone: where it lies is nobody's business who gets a video."""
+    """A hub id unchanged, or only the name of a folder: a video must not disclose the host's paths."""
     return Path(source).name if Path(source).expanduser().is_dir() else source
 
 

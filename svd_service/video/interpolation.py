@@ -1,9 +1,9 @@
 """Frames between frames, by dense optical flow: smoother motion at the same length, or the same motion for longer.
 
 Dense inverse search (Kroeger et al. 2016, OpenCV's `DISOpticalFlow`) finds the motion of a pair in both directions.
-Both frames are warped to the moment in between and blended; each counts for less where the two directions disagree.
-Where neither can be trusted (the frames differ even after warping: something appears, or the scene cuts), the nearer
-frame is shown, since a blend would be a ghost. `python -m tools.interpolation` measures all of this.
+Both frames are warped to the time in between and blended; each has less weight where the two directions disagree.
+Where neither is reliable (the frames differ even after warping: something appears, or the scene cuts), the nearer
+frame is shown, since a blend would produce ghosting. `python -m tools.interpolation` measures all of this.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ Array = NDArray[np.float32]
 
 _NO_SECOND_MAP: Final[Any] = None  # the coordinates are in the first
 
-#: Forward-backward error in pixels at which a frame counts half: a constant, and a share of the motion's length.
+#: Forward-backward error in pixels that halves a frame's weight: a constant, and a share of the motion's length.
 _ERROR: Final = 4.0
 _ERROR_SHARE: Final = 0.4
 
@@ -29,14 +29,14 @@ _ERROR_SHARE: Final = 0.4
 _DOUBT: Final = (45.0, 90.0)
 _BLOCK: Final = (7, 7)
 
-#: Mean difference over the whole frame from which a pair is taken for a cut. Of two real clips, the fastest motion had
-#: 19, the most alike frames on two sides of a cut had 32.
+#: Mean difference over the whole frame from which a pair is treated as a cut. In two real clips, the fastest motion had
+#: 19, the most similar frames on either side of a cut had 32.
 _CUT: Final = 25.0
 
 
 @dataclass(frozen=True)
 class Motion:
-    """The motion between two frames: shape (height, width, 2) in pixels, and how far the way there and back misses."""
+    """The motion between two frames, shape (height, width, 2) in pixels, and its forward-backward error."""
 
     forward: Array
     backward: Array
@@ -54,7 +54,7 @@ class Interpolator:
         self._last: Frame | None = None
 
     def put(self, frame: Frame) -> Iterator[Frame]:
-        """The frames up to the video's next `frame`: those between the last one and it, then itself, unchanged."""
+        """Yield the frames between the last one and `frame`, the video's next one, then `frame` itself, unchanged."""
         last, self._last = self._last, frame
         if last is not None and self._factor > 1:
             yield from self.between(last, frame)
@@ -81,8 +81,8 @@ def _at(time: float, first: Frame, second: Frame, motion: Motion) -> Frame:
     """The frame at `time`, 0 to 1, between two frames."""
     grid = _grid(*first.shape[:2])
     forward, backward = motion.forward, motion.backward
-    # Where the content of a pixel comes from, by the motion that starts there in each frame (Super SloMo's mix of both)
-    # and, better at edges, by the motion at the place it comes from. The mean of the two misses least.
+    # Where a pixel's content comes from: by the motion that starts there in each frame (Super SloMo's mix of both) and,
+    # better at edges, by the motion at its source. The mean of the two has the smallest error.
     source = grid + (time * time * backward - time * (1 - time) * forward)
     target = grid + ((1 - time) ** 2 * forward - time * (1 - time) * backward)
     source = (source + (grid - time * _warp(forward, source))) / 2
@@ -107,7 +107,7 @@ def _grid(height: int, width: int) -> Array:
     return np.stack((columns, rows), axis=-1)
 
 
-# OpenCV's types know its arrays from nowhere: what comes in has the type that goes out.
+# OpenCV's type hints do not cover its arrays; the result has the type of the argument.
 def _warp(image: Any, coordinates: Array, method: int = cv2.INTER_LINEAR) -> Any:
     return cv2.remap(image, coordinates, _NO_SECOND_MAP, method, borderMode=cv2.BORDER_REPLICATE)
 
@@ -122,11 +122,11 @@ def _length(vectors: Any) -> Any:
 
 
 def _trust(error: Array) -> Array:
-    """1 without an error, 1/2 at 1; never 0, so that there is always something to blend."""
+    """1 without an error, 1/2 at an error of 1; never 0, so that the weights never sum to 0."""
     trust: Array = np.reciprocal(1 + error * error)
     return trust
 
 
 def _mix(one: Any, other: Any, share: Any) -> Any:
-    """`one` and `other`, of which `share` (0 to 1, by pixel)."""
+    """Blend `one` with `other`, whose weight is `share` (0 to 1, per pixel)."""
     return cv2.blendLinear(one, other, 1 - share, share)

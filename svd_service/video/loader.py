@@ -1,4 +1,4 @@
-"""A model's weights → a generator on its device: diffusers' Stable Video Diffusion pipeline, loaded once."""
+"""Load a model's weights to its device: a generator over diffusers' Stable Video Diffusion pipeline."""
 
 import logging
 import os
@@ -27,11 +27,11 @@ def load(
 ) -> Generator:
     """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number (or name) in half.
 
-    A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number was outside.
-    Where no `optimizations` are named, the settings decide.
+    A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number on the host.
+    Without `optimizations`, the settings decide.
 
     Raises:
-        ModelLoadError: there is no such device, or the weights cannot be had or opened.
+        ModelLoadError: there is no such device, or the weights cannot be fetched or read.
     """
     began = time.monotonic()
     place = _place(device)
@@ -43,7 +43,7 @@ def load(
     pipe = _open(weights, precision)
     plan = _plan(pipe, model, place, settings)
     if plan.model_offload:
-        # What was compiled would have to follow its weights from the host to the device and back.
+        # Compiled code would have to follow its weights from the host to the device and back.
         optimizations = set(optimizations) - {Optimization.COMPILE}
     else:
         _move(pipe, place)
@@ -69,30 +69,30 @@ def _place(device: str) -> torch.device:
 
 
 def _threads(settings: Settings) -> int:
-    # Of these cores and no others: a container or taskset may leave this process fewer than the machine has.
+    # Only the cores of this process: a container or taskset may allow it fewer than the machine has.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
 
 
 def _plan(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) -> MemoryPlan:
-    """How memory is to be used, and a word about it in the log."""
+    """Choose the memory plan, and log it."""
     if place == CPU:
         if settings.memory != "auto":
-            logger.warning("SVD_MEMORY=%s is about the memory of CUDA devices, and means nothing here", settings.memory)
+            logger.warning("SVD_MEMORY=%s has no effect: it applies to CUDA devices only", settings.memory)
         return HOST
     free, _ = torch.cuda.mem_get_info(place)
     parts = {name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     plan = choose(settings.memory, free, model.defaults, parts)
     takes = need(plan, model.defaults, parts)
     logger.info(
-        "memory: %s (SVD_MEMORY=%s), which takes %.1f GB or so of %.1f GB that are free",
+        "memory plan: %s (SVD_MEMORY=%s), about %.1f GB of %.1f GB free",
         plan.name,
         settings.memory,
         takes / GB,
         free / GB,
     )
     if takes > free:
-        logger.warning("memory: that is more than there is; jobs may need to be repeated with less, or fail")
+        logger.warning("memory plan: needs more memory than is free; jobs may use the OOM fallback, or fail")
     return plan
 
 
@@ -110,7 +110,7 @@ def _move(pipe: Pipeline, place: torch.device) -> None:
 def _open(weights: Weights, precision: torch.dtype) -> Pipeline:
     for talk in (diffusers_logging, transformers_logging):
         talk.disable_progress_bar()
-        # What they say goes where all is said, in the one form.
+        # The libraries log through our handlers, in our format.
         talk.disable_default_handler()
         talk.enable_propagation()
     try:

@@ -1,15 +1,15 @@
-"""What is tried when a device's memory does not suffice for a video: less at a time, and slower.
+"""The OOM fallback: when a device runs out of memory, retry with less at a time, which is slower.
 
-The measures; only as many are taken as needed, and only for the current video:
+The fallbacks; only as many are used as needed, and only for the current video:
 
-- decoding: half as many frames at once, down to one. It changes the pixels a little, so the video's provenance tells.
+- decoding: half as many frames at once, down to one. Pixels change slightly, so it is recorded in the provenance.
 - sampling: the two halves of the guidance one after the other; then the UNet's feed-forward layers one frame at a time
   (diffusers' forward chunking). The same arithmetic.
 - both, on CUDA only: each part of the model is on the device while it is needed, else in the host's memory.
 
-The memory plan (`memory_plan.py`) decides where it begins: on a small device some measures are taken from the start.
+The memory plan (`memory_plan.py`) decides which of them a video begins with: on a small device, some are always used.
 
-Only what failed is repeated: a chunk of frames, or the sampling. After Hugging Face's guide to memory for diffusers.
+Only the failed part is repeated: a chunk of frames, or the sampling. After the memory guide of Hugging Face diffusers.
 """
 
 import gc
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Thrift:
-    """How memory was used for one video: what it began with (`setting`), and what was in effect at its end.
+class MemoryUse:
+    """Memory use of one video: the plan it began with (`setting`), and the values in effect at its end.
 
-    `attempts` are those that ran out of it: the phase, and what was used then.
+    `attempts` are those that ran out of memory: the phase, and the values in effect then.
     """
 
     setting: str
@@ -45,15 +45,14 @@ class Thrift:
     attempts: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The values as JSON has them."""
         return {**asdict(self), "attempts": list(self.attempts)}
 
 
 class OOMFallback:
-    """Runs the parts of a video's generation on `pipe`; a part that runs out of memory is repeated with the next
-    measure.
+    """Runs the parts of a video's generation on `pipe`; retries a part that runs out of memory with the next fallback.
 
-    `thrift` describes the current video, or the last one. Every video begins with `plan`.
+    `use` describes the current video, or the last one. Every video begins with `plan`.
     """
 
     def __init__(self, pipe: StableVideoDiffusionPipeline, place: torch.device, plan: MemoryPlan = FAST) -> None:
@@ -62,18 +61,18 @@ class OOMFallback:
         self._plan = plan
         self._halves = _Halves(pipe.unet)
         self._offloaded = False
-        self.thrift = self._usual(1)
+        self.use = self._usual(1)
         if plan.model_offload:
             self._offload()
-        self._take(self.thrift)
+        self._take(self.use)
 
     def begin(self, decode_chunk_size: int) -> None:
-        """A video begins: everything is as fast again as it can be, if by now there is memory for it."""
+        """Begin a video with the memory plan again, if there is enough memory for it by now."""
         self.reset()
-        self.thrift = replace(self._usual(decode_chunk_size), model_offload=self._offloaded)
+        self.use = replace(self._usual(decode_chunk_size), model_offload=self._offloaded)
 
     def reset(self) -> None:
-        """Back to the plan in which videos begin; where the device has no room for it, `begin` tries again."""
+        """Return to the memory plan; where the device has no room for it, `begin` retries."""
         self._take(self._usual(1))
         if not self._offloaded or self._plan.model_offload:
             return
@@ -82,86 +81,86 @@ class OOMFallback:
             self._pipe.to(self._place)
             self._offloaded = False
         except torch.OutOfMemoryError:
-            logger.warning("the model does not fit onto the device as a whole; it stays in the host's memory")
+            logger.warning("the model as a whole does not fit onto the device; keeping it in the host's memory")
             self._pipe.enable_model_cpu_offload(device=self._place)
 
     def sample(self, sample: Callable[[], T], *, guided: bool) -> T:
-        """What `sample()` returns, with the first measure that succeeds; `guided` videos have two halves to be split.
+        """Return `sample()`, with the first fallback that succeeds; `guided` videos have two halves to split.
 
         Raises:
-            torch.OutOfMemoryError: it does on none.
+            torch.OutOfMemoryError: none succeeds.
         """
 
-        def thriftier() -> bool:
-            if guided and not self.thrift.split_guidance:
-                self.thrift = replace(self.thrift, split_guidance=True)
-            elif not self.thrift.forward_chunking:
-                self.thrift = replace(self.thrift, forward_chunking=True)
+        def use_less() -> bool:
+            if guided and not self.use.split_guidance:
+                self.use = replace(self.use, split_guidance=True)
+            elif not self.use.forward_chunking:
+                self.use = replace(self.use, forward_chunking=True)
             else:
                 return self._offload()
-            self._take(self.thrift)
+            self._take(self.use)
             return True
 
-        return self._climb(sample, thriftier, {"phase": Phase.SAMPLING.value})
+        return self._retry(sample, use_less, {"phase": Phase.SAMPLING.value})
 
     def decode(self, decode: Callable[[int], T], frame: int, frames: int) -> T:
-        """What `decode(size)` returns for the chunk that begins at `frame`, of `frames` in all, with a size that fits.
+        """Return `decode(size)` for the chunk that begins at `frame`, of `frames` in total, with a size that fits.
 
         Raises:
-            torch.OutOfMemoryError: there is none.
+            torch.OutOfMemoryError: no size fits.
         """
 
-        def thriftier() -> bool:
-            size = min(self.thrift.decode_chunk_size, frames - frame)
+        def use_less() -> bool:
+            size = min(self.use.decode_chunk_size, frames - frame)
             if size == 1:
                 return self._offload()
-            self.thrift = replace(self.thrift, decode_chunk_size=size // 2)
+            self.use = replace(self.use, decode_chunk_size=size // 2)
             return True
 
         where = {"phase": Phase.DECODING.value, "frame": frame}
-        return self._climb(lambda: decode(self.thrift.decode_chunk_size), thriftier, where)
+        return self._retry(lambda: decode(self.use.decode_chunk_size), use_less, where)
 
-    def _climb(self, act: Callable[[], T], thriftier: Callable[[], bool], where: dict[str, Any]) -> T:
+    def _retry(self, act: Callable[[], T], use_less: Callable[[], bool], where: dict[str, Any]) -> T:
         while True:
             try:
                 return act()
             except torch.OutOfMemoryError as error:
-                used = {**where, **asdict(replace(self.thrift, attempts=()))}
+                used = {**where, **asdict(replace(self.use, attempts=()))}
                 del used["attempts"]
                 logger.warning("out of memory with %s: %s", used, str(error).partition("\n")[0])
-                self.thrift = replace(self.thrift, attempts=(*self.thrift.attempts, used))
-                if not thriftier():
+                self.use = replace(self.use, attempts=(*self.use.attempts, used))
+                if not use_less():
                     raise
-            # Only here the error is gone, and with it the tensors that its traceback held.
+            # Not earlier: inside `except`, the error's traceback still holds tensors.
             gc.collect()
             if self._place.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _usual(self, decode_chunk_size: int) -> Thrift:
+    def _usual(self, decode_chunk_size: int) -> MemoryUse:
         plan = self._plan
         size = min(decode_chunk_size, plan.most_decoded or decode_chunk_size)
-        return Thrift(plan.name, size, plan.split_guidance, plan.forward_chunking, plan.model_offload)
+        return MemoryUse(plan.name, size, plan.split_guidance, plan.forward_chunking, plan.model_offload)
 
-    def _take(self, thrift: Thrift) -> None:
-        self._halves.active = thrift.split_guidance
+    def _take(self, use: MemoryUse) -> None:
+        self._halves.active = use.split_guidance
         # What `enable_forward_chunking` does, which this UNet cannot undo.
         for module in self._pipe.unet.modules():
             if hasattr(module, "set_chunk_feed_forward"):
-                module.set_chunk_feed_forward(chunk_size=1 if thrift.forward_chunking else None, dim=0)
+                module.set_chunk_feed_forward(chunk_size=1 if use.forward_chunking else None, dim=0)
 
     def _offload(self) -> bool:
         if self._offloaded or self._place.type != "cuda":
             return False
         self._pipe.enable_model_cpu_offload(device=self._place)
         self._offloaded = True
-        self.thrift = replace(self.thrift, model_offload=True)
+        self.use = replace(self.use, model_offload=True)
         return True
 
 
 class _Halves:
-    """Lets a UNet see the halves of the guidance one after the other, while `active`.
+    """Runs a UNet on the halves of the guidance one after the other, while `active`.
 
-    It takes the place of the UNet's `forward` for good, so that accelerate's hooks come and go around it.
+    It replaces the UNet's `forward` permanently, so that accelerate's hooks can be added and removed around it.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -178,9 +177,9 @@ class _Halves:
             if not self.active or len(sample) == 1:
                 return whole(sample, timestep, encoder_hidden_states, added_time_ids, return_dict=return_dict)
             parts = zip(sample.split(1), encoder_hidden_states.split(1), added_time_ids.split(1), strict=True)
-            said = torch.cat(
-                [whole(one, timestep, picture, times, return_dict=False)[0] for one, picture, times in parts]
+            output = torch.cat(
+                [whole(one, timestep, image, times, return_dict=False)[0] for one, image, times in parts]
             )
-            return UNetSpatioTemporalConditionOutput(sample=said) if return_dict else (said,)
+            return UNetSpatioTemporalConditionOutput(sample=output) if return_dict else (output,)
 
         unet.forward = forward

@@ -1,4 +1,4 @@
-"""Changes of the pipeline that make the same video in less time. Each can be switched on or off alone.
+"""Changes of the pipeline that make the same video in less time. Each can be enabled on its own.
 
 `chosen` reads the setting `SVD_OPTIMIZATIONS`, `apply` changes a loaded pipeline. docs/architecture/7-generation.md has
 how close each stays to the stock pipeline's result; a test checks it.
@@ -25,9 +25,9 @@ class Optimization(StrEnum):
     CONSTANT_CROSS_ATTENTION = "constant_cross_attention"
     #: Query, key and value of self-attention in one product.
     FUSED_QKV = "fused_qkv"
-    #: Frames by themselves and frames in time are blended in one pass instead of three.
+    #: The spatial and temporal branches are blended in one pass instead of three.
     LERP = "lerp"
-    #: Convolutions in the layout of memory that tensor cores want.
+    #: Convolutions use the memory layout that tensor cores need.
     CHANNELS_LAST = "channels_last"
     #: Whether guidance is needed is computed once, instead of twice per step on the device.
     CACHED_GUIDANCE = "cached_guidance"
@@ -43,7 +43,7 @@ class Optimization(StrEnum):
 
 #: Default optimizations by type of device.
 AUTO: Final[dict[str, frozenset[Optimization]]] = {
-    # A CPU makes the stock pipeline's video to the last bit: the others do not pay there (see docs/architecture).
+    # A CPU makes the stock pipeline's video bit for bit: the others gain nothing there (see docs/architecture).
     "cpu": frozenset(
         {
             Optimization.CACHED_GUIDANCE,
@@ -59,11 +59,11 @@ AUTO: Final[dict[str, frozenset[Optimization]]] = {
 def chosen(setting: str, place: torch.device) -> frozenset[Optimization]:
     """The optimizations that `SVD_OPTIMIZATIONS` selects on `place`.
 
-    Its words, with commas between, are taken one after the other, from left to right: `auto` (what it begins with) and
-    `none` stand for sets, `NAME` adds one and `-NAME` takes one away.
+    Its comma-separated words apply from left to right: `auto` (the initial value) and `none` stand for sets, `NAME`
+    adds one and `-NAME` removes one.
 
     Raises:
-        ValueError: there is no optimization of such a name.
+        ValueError: a name is unknown.
     """
     optimizations = set(AUTO[place.type])
     for word in filter(None, (word.strip() for word in setting.split(","))):
@@ -79,16 +79,16 @@ def chosen(setting: str, place: torch.device) -> frozenset[Optimization]:
 
 
 def apply(pipe: Pipeline, optimizations: Collection[Optimization]) -> None:
-    """Change `pipe` as `optimizations` want it; those that are no business of the pipeline are the generator's own."""
+    """Apply `optimizations` to `pipe`; the generator itself implements those that do not concern the pipeline."""
     for optimization in Optimization:
         if optimization in optimizations and optimization in _PULLS:
             _PULLS[optimization](pipe)
 
 
 class _OneToken:
-    """Cross-attention to one token, of shape (rows, 1, channels): softmax over one score is 1, so its value comes out.
+    """Cross-attention to one token, of shape (rows, 1, channels): softmax over one score is 1, which leaves its value.
 
-    The same for every query, it is computed once a row and left to the addition that follows to be spread over them.
+    It is the same for every query, so it is computed once per row, and the addition that follows broadcasts it.
     """
 
     def __call__(
@@ -102,13 +102,13 @@ def _constant_cross_attention(pipe: Pipeline) -> None:
     for block in pipe.unet.modules():
         if isinstance(block, BasicTransformerBlock | TemporalBasicTransformerBlock) and block.attn2 is not None:
             block.attn2.set_processor(_OneToken())
-            # Nobody looks at the queries any more, nor at what was normalised for them.
+            # The queries and their normalization are no longer needed.
             block.norm2 = nn.Identity()
             block.attn2.to_q = block.attn2.to_k = None
 
 
 def _fused_qkv(pipe: Pipeline) -> None:
-    # The model's own `fuse_qkv_projections` knows a newer kind of attention only, and of this one does nothing.
+    # The model's own `fuse_qkv_projections` supports a newer kind of attention only, and has no effect on this one.
     for attention in pipe.unet.modules():
         if isinstance(attention, Attention) and not attention.is_cross_attention:
             attention.fuse_projections()
@@ -117,7 +117,7 @@ def _fused_qkv(pipe: Pipeline) -> None:
 
 
 class _Lerp(nn.Module):
-    """What `AlphaBlender` does for a video: all of its frames are frames, none is an image by itself."""
+    """What `AlphaBlender` does for a video, in which no frame is marked as a still image."""
 
     def __init__(self, blender: AlphaBlender) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def _lerp(pipe: Pipeline) -> None:
 
 
 def _channels_last(pipe: Pipeline) -> None:
-    # Layer by layer, because a model with both kinds refuses to be changed as a whole.
+    # Layer by layer, because a model with both kinds of layers cannot be converted as a whole.
     for model in (pipe.unet, pipe.vae):
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
@@ -159,7 +159,7 @@ def _device_resize(pipe: Pipeline) -> None:
 
 
 def _compile(pipe: Pipeline) -> None:
-    # Of the VAE the decoder alone: the whole is taken to single precision and back with every picture.
+    # Only the VAE's decoder: the whole VAE is converted to single precision and back for every image.
     for module in (pipe.unet, pipe.vae.decoder):
         Compiled(module)
 

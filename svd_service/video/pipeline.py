@@ -1,4 +1,4 @@
-"""Diffusers' own pipeline, with the few places at which we must or may step in."""
+"""Diffusers' own pipeline, with the few hooks that we need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,20 +12,20 @@ __all__ = ["Pipeline"]
 
 
 class Pipeline(StableVideoDiffusionPipeline):
-    """The stock pipeline, which also says when it has prepared everything and begins with the steps.
+    """The stock pipeline, which also reports when it has prepared everything and begins with the steps.
 
     `cached_guidance` and `device_resize` are optimizations (see `optimizations`).
     """
 
     on_begin: Callable[[], None] | None = None
-    #: Hears of the latents that the model is conditioned on, of shape (1 or 2, channels, height / 8, width / 8).
+    #: Called with the latents that the model is conditioned on, of shape (1 or 2, channels, height / 8, width / 8).
     on_conditioning: Callable[[torch.Tensor], None] | None = None
     cached_guidance = False
     device_resize = False
     _guided = False
 
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
-        """The stock bar. It is made where the steps begin, for which there is no callback."""
+        """The stock progress bar. It is created where the steps begin, for which there is no callback."""
         if self.on_begin is not None:
             self.on_begin()
         return super().progress_bar(iterable, total)
@@ -38,10 +38,10 @@ class Pipeline(StableVideoDiffusionPipeline):
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether each step runs the model with and without the picture.
+        """Whether each step runs the model with and without the image.
 
-        The stock pipeline asks a number first and, from then on twice a step, a tensor on the device, which has the
-        host wait for it. Both have the same answer, since the generator sees to it that they round alike.
+        The stock pipeline evaluates this from a number first and then, twice per step, from a tensor on the device, for
+        which the host must wait. The result is the same, since the generator makes both round alike.
         """
         if not (self.cached_guidance and isinstance(self._guidance_scale, torch.Tensor)):
             self._guided = bool(super().do_classifier_free_guidance)
@@ -54,7 +54,7 @@ class Pipeline(StableVideoDiffusionPipeline):
         return embeddings
 
     def _resized(self, image: Image.Image, device: Any) -> torch.Tensor:
-        """What the stock pipeline does to the picture on the CPU before CLIP's processor sees it, on the device."""
+        """Resize the image for CLIP's processor on the device, as the stock pipeline does on the CPU."""
         pixels = self.video_processor.numpy_to_pt(self.video_processor.pil_to_numpy(image)).to(device)
         resized: torch.Tensor = _resize_with_antialiasing(pixels * 2.0 - 1.0, (224, 224))
         return ((resized + 1.0) / 2.0).cpu()

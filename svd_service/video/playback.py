@@ -1,4 +1,4 @@
-"""How a video's frames are shown: as a loop, and scaled to the size of the file."""
+"""Arrange a video's frames for playback: as a loop, and scaled to the size of the file."""
 
 import tempfile
 from collections.abc import Generator
@@ -17,9 +17,9 @@ Frames = Generator[Frame, None, None]
 
 
 def looped(frames: Frames, clip: Clip, folder: Path) -> Frames:
-    """The `clip.frames` frames of the whole video, made of the `clip.played` that lead from its first to its last.
+    """Yield the `clip.frames` frames of the whole video, made of the `clip.played` from its first to its last.
 
-    To play them backwards, a file without a name in `folder` holds them, not the memory.
+    To play them backwards, they are kept in an unnamed file in `folder`, not in memory.
     """
     if clip.loop is Loop.PINGPONG:
         return _forth_and_back(frames, folder)
@@ -36,14 +36,14 @@ def _forth_and_back(frames: Frames, folder: Path) -> Frames:
             file.write(frame.tobytes())
             yield frame
         size = int(np.prod(shape))
-        # Both ends are there already: the last frame was just shown, the first one follows when the loop begins anew.
+        # Without both ends: the last frame was just shown, the first one follows when the loop restarts.
         for index in range(count - 2, 0, -1):
             file.seek(index * size)
             yield np.frombuffer(file.read(size), np.uint8).reshape(shape)
 
 
 def _crossfaded(frames: Frames, clip: Clip) -> Frames:
-    """The end becomes the beginning, which is left out where it was: so the last frame leads to the first."""
+    """Blend the end into the beginning, which is omitted at the start: so the last frame leads to the first."""
     beginning: list[Frame] = []
     fade = clip.faded
     with closing(frames):
@@ -61,7 +61,7 @@ def _crossfaded(frames: Frames, clip: Clip) -> Frames:
 def scaled(frame: Frame, size: tuple[int, int], fit: Fit) -> Frame:
     """`frame` at `size` (width, height in pixels), by Lanczos' filter.
 
-    Where the shapes differ, `fit` decides as for images: what does not fit is cut, or black bars are added.
+    Where the aspect ratios differ, `fit` decides as for images: excess is cut, or black bars are added.
     """
     if frame.shape[1::-1] == size:
         return frame

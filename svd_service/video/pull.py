@@ -8,7 +8,7 @@ from svd_service.config import ConfigurationError, Settings, hub_variables
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch the weights of the model that `arguments` or the settings name; the exit status."""
+    """Fetch the weights of the model that `arguments` or the settings name; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # The hub's client reads these when it is imported.
     for name, value in hub_variables().items():

@@ -1,4 +1,4 @@
-"""One video from picture to files: the generator's frames go to the encoders as they come."""
+"""Make one video from image to files: the generator's frames go to the encoders as they come."""
 
 import json
 import time
@@ -25,22 +25,22 @@ from svd_service.video.writer import Writer
 if TYPE_CHECKING:
     from svd_service.video.loader import Generator
 
-#: The time for which frames are waited for that the encoders have not taken yet; most of it after the last one.
+#: Time spent waiting for the encoders to take frames, most of it after the last one.
 ENCODING: Final = "encoding"
 
-#: Libraries that have a say in the pixels or in the file.
+#: Libraries that influence the pixels or the file.
 LIBRARIES: Final = ("av", "diffusers", "opencv-python-headless", "pillow", "torch", "transformers")
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A video that was made. Sizes in pixels; `seconds` by phase, which sum up to the whole.
+    """A finished video. Sizes in pixels; `seconds` by phase, which sum up to the total.
 
-    `provenance` is what JSON knows: `parameters`, `seeds` (one for each segment), `model` (name, source, revision,
-    trained), `device`, `precision`, `versions`, `memory` (the `decode_chunk_size` in effect, and what else was done for
-    want of memory: see `oom_fallback`) and `seconds`. The file's `comment` tag holds the same without `seconds`, which
-    are never the same twice, with `memory` as it was at the first frame, and without `formats`: the MP4 is the same
-    whatever else is made of its frames. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of many.
+    `provenance` has JSON values: `parameters`, `seeds` (one for each segment), `model` (name, source, revision,
+    trained), `device`, `precision`, `versions`, `memory` (the `decode_chunk_size` in effect, and the OOM fallbacks
+    used: see `oom_fallback`) and `seconds`. The file's `comment` tag holds the same without `seconds`, which
+    always differ, with `memory` as it was at the first frame, and without `formats`: the MP4 is the same whatever other
+    formats are made. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of many.
     """
 
     width: int
@@ -54,7 +54,7 @@ class Rendering:
 
 def render(
     generator: "Generator",
-    picture: Image.Image,
+    image: Image.Image,
     parameters: Parameters,
     path: Path,
     on_progress: Callable[[Progress], None],
@@ -62,19 +62,19 @@ def render(
     further: Mapping[Format, Path] | None = None,
     on_preview: Callable[[Callable[[], bytes]], None] | None = None,
 ) -> Rendering:
-    """Make the video of `picture`, which is RGB and of the size to be generated, as a new MP4 at `path`.
+    """Make the video of `image`, which is RGB and of the size to be generated, as a new MP4 at `path`.
 
     The same frames go into the `further` files, each of its format. `on_progress` is called for each segment with
     PREPARING, with SAMPLING before the first and after each step, with DECODING before the first frame and after each
     chunk, in frames, and with INTERPOLATING around each generated frame; and with PUBLISHING when only the files are to
-    be ended. What it raises ends the work at once and comes out of here as it is; the paths then hold no video, and the
-    generator can be used again. `on_preview` is called about once a second, while the video is sampled, with what makes
-    a preview of it (WebP); the files are the same without it.
+    be closed. An exception that it raises stops the work at once and is passed on unchanged; the paths then hold no
+    video, and the generator can be used again. `on_preview` is called about once a second, while the video is sampled,
+    with a function that makes a preview (WebP); the files are the same without it.
 
     Raises:
         OSError: a file cannot be written.
         InvalidOutputError: the model computed NaN or infinity.
-        torch.OutOfMemoryError: the device's memory does not suffice; the generator can be used again.
+        torch.OutOfMemoryError: the device's memory is not sufficient; the generator can be used again.
     """
     stopwatch = _Stopwatch(on_progress)
     origin = {
@@ -86,15 +86,15 @@ def render(
     size, clip = parameters.output_size, parameters.clip
     stills = Stills(*size, clip.frames)
     segments = Segments(generator, parameters, stopwatch, on_preview)
-    with closing(looped(segments.frames(picture), clip, path.parent)) as frames:
+    with closing(looped(segments.frames(image), clip, path.parent)) as frames:
         first = next(frames)
-        # By now it is known how the steps and the first frames got along with the memory there is.
+        # By now the OOM fallbacks of sampling and of the first frames are known.
         writers = _writers({Format.MP4: path, **(further or {})}, parameters, {**origin, "memory": segments.memory})
         with ExitStack() as stack:
             for writer in writers:
                 stack.enter_context(writer)
             for frame in chain([first], frames):
-                # An encoder that is slower than the device holds up the frames: that is no other phase's time.
+                # Waiting for an encoder that is slower than the device counts for no other phase.
                 with stopwatch.interrupted(ENCODING):
                     shown = scaled(frame, size, parameters.fit)
                     for writer in writers:
@@ -112,7 +112,7 @@ def render(
 
 
 class _Stopwatch:
-    """Passes progress on, and takes the time of each phase, from its first word to the first of the next."""
+    """Passes progress on, and measures each phase, from its first report to the first of the next phase."""
 
     def __init__(self, on_progress: Callable[[Progress], None]) -> None:
         self._on_progress = on_progress
@@ -125,7 +125,7 @@ class _Stopwatch:
         self._on_progress(progress)
 
     def turn(self, phase: str | None) -> None:
-        """`phase` begins or goes on, unless it does already; the one before has ended, or is interrupted."""
+        """Begin or resume `phase`, unless it is the current one; the previous one has ended, or is interrupted."""
         if phase == self._phase:
             return
         now = time.monotonic()
@@ -135,14 +135,14 @@ class _Stopwatch:
 
     @contextmanager
     def interrupted(self, phase: str) -> Iterator[None]:
-        """Within the block `phase` interrupts the present one."""
+        """Within the block, `phase` interrupts the current one."""
         present = self._phase
         self.turn(phase)
         yield
         self.turn(present)
 
     def stop(self) -> dict[str, float]:
-        """Seconds of each phase there was."""
+        """Seconds of each phase that occurred."""
         self.turn(None)
         return {phase: round(seconds, 4) for phase, seconds in self._seconds.items()}
 
@@ -152,9 +152,9 @@ def _versions() -> dict[str, str]:
 
 
 def _writers(paths: Mapping[Format, Path], parameters: Parameters, origin: dict[str, Any]) -> list[Writer]:
-    # What else is made of the frames is no part of how they came about.
-    said = {name: value for name, value in origin["parameters"].items() if name != "formats"}
-    origin = {**origin, "parameters": said}
+    # Other formats do not influence the frames.
+    recorded = {name: value for name, value in origin["parameters"].items() if name != "formats"}
+    origin = {**origin, "parameters": recorded}
     size, fps = parameters.output_size, parameters.playback_fps
     return [formats.writer(kind, path, size, fps, _tags(origin), origin) for kind, path in paths.items()]
 

@@ -1,4 +1,4 @@
-"""What a profile does to the sampling: the noise levels at which a video is denoised."""
+"""Noise levels at which a video is denoised, by profile."""
 
 from typing import Final
 
@@ -7,15 +7,15 @@ import numpy as np
 from svd_service.jobs.model import Sampling, Schedule
 
 #: Noise levels that Align Your Steps found for Stable Video Diffusion in 10 steps (arXiv 2404.14507, and its authors'
-#: quick-start guide), from the greatest to the least.
+#: quick-start guide), from the highest to the lowest.
 ALIGN_YOUR_STEPS: Final = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 
 
 def sigmas(sampling: Sampling, steps: int) -> list[float] | None:
-    """The `steps` + 1 noise levels of a video, the last of them 0; `None` where the model's scheduler is to choose.
+    """The `steps` + 1 noise levels of a video, the last of them 0; `None` where the model's scheduler chooses.
 
-    Another number of steps than 10 has levels between those, on straight lines through their logarithms, as the guide
-    does it. With 10 the levels are diffusers' `AysSchedules["StableDiffusionVideoSigmas"]`.
+    For other numbers of steps than 10, the levels are interpolated linearly in their logarithms, as in the guide.
+    With 10 the levels are diffusers' `AysSchedules["StableDiffusionVideoSigmas"]`.
     """
     if sampling.schedule is Schedule.MODEL:
         return None

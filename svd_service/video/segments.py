@@ -38,7 +38,7 @@ class Segments:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """How memory was used up to now: as `Generator.memory` has it, over all segments."""
+        """How memory was used so far: as in `Generator.memory`, over all segments."""
         parts = self._memory or [self._model.memory]
         if len(parts) == 1:
             return parts[0]
@@ -47,7 +47,7 @@ class Segments:
         return {**parts[-1], "decode_chunk_size": chunk, "attempts": attempts}
 
     def frames(self, image: Image.Image) -> Frames:
-        """The frames of the video that begins with `image`: RGB, uint8, (height, width, 3), as `Generator.generate`.
+        """Generate a video that begins with `image`: frames in RGB, uint8, (height, width, 3), as `Generator.generate`.
 
         A segment continues from the last frame of the one before, which is not repeated.
         """
@@ -62,7 +62,7 @@ class Segments:
                 image = Image.fromarray(last)
 
     def _segment(self, number: int, image: Image.Image) -> Frames:
-        """Segment `number`, from 1, which continues from `image`, with its interpolated frames."""
+        """Generate segment `number`, from 1, which continues from `image`, with its interpolated frames."""
         with closing(self._generated(number, image)) as generated:
             if self._parameters.interpolate == 1:
                 yield from generated

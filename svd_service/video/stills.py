@@ -1,4 +1,4 @@
-"""A video's thumbnail and sprite sheet, made of its frames as they pass by, so that nobody has to decode it again."""
+"""A video's thumbnail and sprite sheet, made from its frames as they come, so that it is not decoded again."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from PIL import Image
 THUMBNAIL_SIDE: Final = 512
 TILE_SIDE: Final = 256
 
-#: Maximum number of frames on the sheet. Of a longer video, every second frame is shown, or every third, and so on.
+#: Maximum number of frames on the sheet. For a longer video, it has every second frame, or every third, and so on.
 MAX_TILES: Final = 100
 
 #: Pillow's own scale, 0 to 100.
@@ -20,7 +20,7 @@ QUALITY: Final = 85
 
 
 class Stills:
-    """Takes the `frames` frames of a video of `width` x `height` pixels, one after the other."""
+    """Collects stills from the `frames` frames of a video of `width` x `height` pixels."""
 
     def __init__(self, width: int, height: int, frames: int) -> None:
         self._frames = frames
@@ -42,7 +42,7 @@ class Stills:
             row, column = divmod(number, self._columns)
             place = (column * self._tile[0], row * self._tile[1])
             self._sheet.paste(image.resize(self._tile, Image.Resampling.BILINEAR, reducing_gap=2.0), place)
-        # The first frame is the picture that the caller knows already; halfway, it has begun to move.
+        # The first frame is the caller's own image; halfway, there is motion.
         if self._next == self._frames // 2:
             self._thumbnail = image.resize(self._thumbnail_size, Image.Resampling.LANCZOS)
         self._next += 1
@@ -52,7 +52,7 @@ class Stills:
         return _encoded(self._thumbnail, "WEBP")
 
     def spritesheet(self) -> bytes:
-        """The frames in rows, from left to right and from top to bottom, as JPEG; the grid is as square as can be.
+        """The frames in rows, left to right and top to bottom, as JPEG; the grid is as square as possible.
 
         At most `MAX_TILES` of them, at equal distances.
         """

@@ -1,4 +1,4 @@
-"""Where a model's weights are: a folder, the hub or the hub's cache. And what to do when they cannot be had."""
+"""Find a model's weights in a folder, on the hub or in the hub's cache, and explain a failure to the operator."""
 
 import logging
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 #: The variant in which the hub's models keep their weights in half precision.
 HALF: Final = "fp16"
 
-#: No word from the hub, and nothing of the model in its cache.
+#: The hub is unreachable, and the model is not in its cache.
 _UNREACHABLE: Final = (httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionResolutionError)
 
 
 class ModelLoadError(Exception):
-    """The model cannot be loaded. The message says why, and what the operator can do."""
+    """The model cannot be loaded. The message has the cause, and what the operator can do."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,20 @@ class Weights:
 
 
 def find(model: Model, *, half: bool) -> Weights:
-    """The weights of `model`, fetched from the hub if they are neither a folder nor in the hub's cache.
+    """Find the weights of `model`; fetch them from the hub if they are neither a folder nor in the hub's cache.
 
-    Of the two kinds of files that a model may come with, those in half precision are taken if `half` and there are
-    any, else the others. A hub model's revision is the commit that its branch or tag stands for.
+    If a model has files in both precisions, those in half precision are used if `half`, else the others. A hub model's
+    revision is the commit of its branch or tag.
 
     Raises:
-        ModelLoadError: they cannot be had.
+        ModelLoadError: the weights cannot be found or fetched.
     """
     folder = Path(model.source).expanduser()
     if folder.is_dir():
         return Weights(folder, _variant(folder, half=half), model.revision)
     if model.source.count("/") != 1 or model.source.startswith((".", "/", "~")):
-        raise ModelLoadError(
-            f"SVD_MODEL={model.source}: there is no such folder, and it is no id of a hub model either"
-        )
-    # Where packets to the hub vanish, the wait for it is long, and this line says how to be rid of it.
+        raise ModelLoadError(f"SVD_MODEL={model.source}: there is no such folder, and it is not the id of a hub model")
+    # If a firewall drops packets to the hub, the wait is long; this line names the setting that avoids it.
     logger.info("looking for %s on the hub, else in its cache (HF_HUB_OFFLINE=1: in its cache alone)", model.source)
     try:
         folder = _fetch(model, half=half)
@@ -70,7 +68,7 @@ def find(model: Model, *, half: bool) -> Weights:
 def _variant(folder: Path, *, half: bool) -> str | None:
     names = [path.name for path in folder.glob("*/*.safetensors")]
     halves = [name for name in names if f".{HALF}" in name]
-    # Files of the one kind alone are taken for either precision.
+    # If there are files of one kind only, they are used for either precision.
     return HALF if halves and (half or len(halves) == len(names)) else None
 
 
@@ -79,25 +77,25 @@ def _fetch(model: Model, *, half: bool) -> Path:
         try:
             return _download(model, HALF)
         except ValueError:
-            pass  # how diffusers says that the model has no such variant
+            pass  # diffusers raises it if the model has no such variant
     return _download(model, None)
 
 
 def _download(model: Model, variant: str | None) -> Path:
-    # Only safetensors: the other format is a pickle, which may run a stranger's code.
+    # Only safetensors: the other format is pickle, which can execute arbitrary code.
     options = {"revision": model.revision, "variant": variant, "use_safetensors": True}
     with progress_logged(model.source, model.revision, variant):
         return Path(StableVideoDiffusionPipeline.download(model.source, **options))
 
 
 def _explained(model: Model, error: BaseException) -> ModelLoadError:
-    """What a failed fetch means for the operator."""
+    """Explain a failed fetch to the operator."""
     source, revision = model.source, model.revision or "main"
     causes = list(_causes(error))
     statuses = {cause.response.status_code for cause in causes if isinstance(cause, HfHubHTTPError)}
     if statuses & {401, 403}:
         return ModelLoadError(
-            f"The hub refuses access to {source}. Accept its licence on https://huggingface.co/{source} and set "
+            f"The hub denies access to {source}. Accept its licence on https://huggingface.co/{source} and set "
             f"HF_TOKEN to a token of that account (https://huggingface.co/settings/tokens); if there is no such model, "
             f"correct SVD_MODEL."
         )
@@ -112,7 +110,7 @@ def _explained(model: Model, error: BaseException) -> ModelLoadError:
             f"machine for the first start, or bring the model as a folder and set SVD_MODEL=/path/to/it."
         )
     return ModelLoadError(
-        f"{source} cannot be had from the hub as a Stable Video Diffusion in safetensors files: {error}"
+        f"{source} cannot be fetched from the hub as Stable Video Diffusion in safetensors files: {error}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Frames → a file, in a thread of its own: the device decodes the next frames in the meantime."""
+"""Write frames to a file in a separate thread, while the device decodes the next frames."""
 
 import queue
 import threading
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 #: One frame: RGB, 8 bits, shape (height, width, 3).
 Frame = NDArray[np.uint8]
 
-#: Frames that may wait for a writer before `put` does: however long the video, no more of it is held than that.
+#: Maximum number of frames that wait for a writer before `put` blocks: bounds the memory for a video of any length.
 QUEUE_FRAMES: Final = 8
 
 
 class Writer(ABC):
-    """Writes frames of `width` x `height` pixels into a new file at `path`, as a context.
+    """Writes frames of `width` x `height` pixels to a new file at `path`, as a context manager.
 
-    The file is whole when the block has ended well. When the block raises, writing stops and what is at `path` is
-    worth nothing.
+    The file is complete when the block has ended without an error. If the block raises, writing stops and the file at
+    `path` is not usable.
 
     Raises:
         OSError: from `put` or at the block's end, when the file cannot be written.
@@ -39,7 +39,7 @@ class Writer(ABC):
         self._thread = threading.Thread(target=self._run, name=type(self).__name__.lower(), daemon=True)
 
     def put(self, frame: Frame) -> None:
-        """Hand one frame over, waiting while `QUEUE_FRAMES` wait already. The array must not change any more."""
+        """Queue one frame, waiting while `QUEUE_FRAMES` are queued. The array must not change afterwards."""
         width, height = self._size
         if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"expected uint8 of shape {(height, width, 3)}, got {frame.dtype} of {frame.shape}")
@@ -48,7 +48,7 @@ class Writer(ABC):
         self._queue.put(frame)
 
     def end(self) -> None:
-        """Say that no more frames come, without waiting for the file: so that several writers end side by side."""
+        """Mark the end of the frames without waiting for the file, so that several writers end in parallel."""
         if not self._ended:
             self._ended = True
             self._queue.put(None)
@@ -69,15 +69,15 @@ class Writer(ABC):
 
     @abstractmethod
     def _write(self, frames: Iterator[Frame]) -> None:
-        """Write the file. `frames` end early when writing is given up, which `_abandoned` tells."""
+        """Write the file. `frames` end early when writing is abandoned (`_abandoned`)."""
 
     def _run(self) -> None:
         frames = self._taken()
         try:
             self._write(frames)
-        except Exception as error:  # noqa: BLE001 - crosses over to the thread that feeds this one, and is raised there
+        except Exception as error:  # noqa: BLE001 - passed on, and raised in the thread that feeds this one
             self._error = error
-        # Whoever waits in `put` must get through, to find the error.
+        # A thread that waits in `put` must continue, to find the error.
         for _ in frames:
             pass
 

@@ -14,8 +14,8 @@ from tools.harness.local import free_port
 pytestmark = [pytest.mark.enable_socket, pytest.mark.timeout(200)]
 
 FAULTS = {
-    401: "The hub refuses access to someone/svd",
-    403: "The hub refuses access to someone/svd",
+    401: "The hub denies access to someone/svd",
+    403: "The hub denies access to someone/svd",
     404: "The hub has no model someone/svd",
     503: "someone/svd is not in this machine's cache, and the hub cannot be reached",
     None: "someone/svd is not in this machine's cache, and the hub cannot be reached",

@@ -249,7 +249,7 @@ def test_however_many_frames_a_video_has_only_one_chunk_of_them_is_in_memory(
 def test_a_picture_of_another_size_or_mode_is_refused(
     generator: Generator, ask: Ask, other: tuple[str, tuple[int, int]]
 ) -> None:
-    with pytest.raises(ValueError, match="expected an RGB picture of"):
+    with pytest.raises(ValueError, match="expected an RGB image of"):
         next(generator.generate(Image.new(*other), ask(), ignore))
 
 

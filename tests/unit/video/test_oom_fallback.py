@@ -20,7 +20,7 @@ from svd_service.video import render
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
 from svd_service.video.memory_plan import MEMORY_PLANS, MemoryPlan
-from svd_service.video.oom_fallback import OOMFallback, Thrift
+from svd_service.video.oom_fallback import MemoryUse, OOMFallback
 from svd_service.video.pipeline import Pipeline
 
 Ask = Callable[..., Parameters]
@@ -145,7 +145,7 @@ def test_with_guidance_its_halves_are_split_before_anything_else(
 
 
 @pytest.mark.parametrize("plan", MEMORY_PLANS[1:3], ids=lambda plan: plan.name)
-def test_a_thrifty_way_is_taken_from_the_start_and_again_after_a_video_that_needed_more(
+def test_a_memory_plan_is_used_from_the_start_and_again_after_a_video_that_needed_more(
     tiny: Path, generator: Generator, picture: Image.Image, ask: Ask, plan: MemoryPlan
 ) -> None:
     pipe = Pipeline.from_pretrained(tiny)
@@ -218,7 +218,7 @@ def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_t
     fallback = OOMFallback(pipe, torch.device("cuda", 0))
     fallback.begin(4)
     assert fallback.sample(fail_until(lambda: bool(pipe.said)), guided=True) == "done"
-    assert fallback.thrift.to_dict() | {"attempts": []} == {
+    assert fallback.use.to_dict() | {"attempts": []} == {
         "setting": "fast",
         "decode_chunk_size": 4,
         "split_guidance": True,
@@ -228,7 +228,7 @@ def test_on_cuda_the_last_rung_is_to_keep_in_memory_only_the_part_of_the_model_t
     }
     fallback.begin(4)
     assert pipe.said == ["offload from cuda:0", "remove hooks", "to cuda:0"]
-    assert fallback.thrift.to_dict() == {**USUAL, "setting": "fast", "decode_chunk_size": 4, "attempts": []}
+    assert fallback.use.to_dict() == {**USUAL, "setting": "fast", "decode_chunk_size": 4, "attempts": []}
 
 
 def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next_video() -> None:
@@ -238,12 +238,12 @@ def test_a_model_that_finds_no_room_on_its_way_back_is_tried_again_with_the_next
     assert fallback.decode(fail_until(lambda: bool(pipe.said)), 0, 1) == "done"
     pipe.room = False
     fallback.begin(1)
-    assert fallback.thrift.model_offload
+    assert fallback.use.model_offload
     with pytest.raises(torch.OutOfMemoryError):
         fallback.decode(fail_until(lambda: False), 0, 1)
     pipe.room = True
     fallback.begin(1)
-    assert not fallback.thrift.model_offload
+    assert not fallback.use.model_offload
 
 
 def test_the_way_with_offload_is_offloaded_from_the_start_and_stays_so() -> None:
@@ -251,7 +251,7 @@ def test_the_way_with_offload_is_offloaded_from_the_start_and_stays_so() -> None
     fallback = OOMFallback(pipe, torch.device("cuda", 0), MEMORY_PLANS[-1])
     for _ in range(2):
         fallback.begin(4)
-        assert fallback.thrift == Thrift("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
+        assert fallback.use == MemoryUse("least", 1, split_guidance=True, forward_chunking=True, model_offload=True)
     fallback.reset()
     assert pipe.said == ["offload from cuda:0"]
 

@@ -9,7 +9,7 @@ from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.parameters import Parameters
 from svd_service.video import preview
 from svd_service.video.loader import Generator
-from svd_service.video.preview import Array, Colours, MakePreview
+from svd_service.video.preview import Array, Colors, MakePreview
 
 Ask = Callable[..., Parameters]
 
@@ -35,20 +35,20 @@ def blurred(picture: Image.Image) -> Array:
     return np.asarray(picture.resize((8, 8), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)
 
 
-def test_colours_are_found_however_the_channels_mix_them(picture: Image.Image) -> None:
+def test_colors_are_found_however_the_channels_mix_them(picture: Image.Image) -> None:
     mixing = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     latent = (blurred(picture) @ mixing + np.float32(0.3)).transpose(2, 0, 1)
-    colours = Colours(latent, picture)
-    np.testing.assert_allclose(colours.of(latent), blurred(picture), atol=1e-3)
+    colors = Colors(latent, picture)
+    np.testing.assert_allclose(colors.of(latent), blurred(picture), atol=1e-3)
     # What the map was fitted on is not all that it is good for.
-    mirrored = colours.of(np.ascontiguousarray(latent[:, :, ::-1]))
+    mirrored = colors.of(np.ascontiguousarray(latent[:, :, ::-1]))
     np.testing.assert_allclose(mirrored, blurred(picture)[:, ::-1], atol=1e-3)
 
 
 def test_a_picture_of_one_colour_is_no_trouble() -> None:
     latent = np.ones((4, 8, 8), np.float32)
-    colours = Colours(latent, Image.new("RGB", (64, 64), (255, 128, 0)))
-    np.testing.assert_allclose(colours.of(latent)[3, 3], (1.0, 0.5, 0.0), atol=0.01)
+    colors = Colors(latent, Image.new("RGB", (64, 64), (255, 128, 0)))
+    np.testing.assert_allclose(colors.of(latent)[3, 3], (1.0, 0.5, 0.0), atol=0.01)
 
 
 @pytest.mark.usefixtures("every_step")

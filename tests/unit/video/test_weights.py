@@ -117,7 +117,7 @@ def test_a_hub_model_of_another_kind_is_said_to_be_so(connect: Connect, tmp_path
     (tmp_path / "other" / "config.json").write_text("{}")
     with Hub(tmp_path / "other").running() as hub:
         connect(hub)
-        with pytest.raises(ModelLoadError, match="someone/svd cannot be had from the hub as a Stable Video Diffusion"):
+        with pytest.raises(ModelLoadError, match="someone/svd cannot be fetched from the hub as Stable Video"):
             find(HUB_MODEL, half=True)
 
 
