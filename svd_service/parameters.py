@@ -23,7 +23,7 @@ MAX_URL: Final = 2_048
 
 
 class Fit(StrEnum):
-    """How an image is brought to the video's size."""
+    """How an image is fitted to the video's size."""
 
     AUTO = "auto"  # crop; a portrait image gets a portrait video, unless a size was requested
     CROP = "crop"  # fill the frame, cut what does not fit
@@ -33,7 +33,7 @@ class Fit(StrEnum):
 class Profile(StrEnum):
     """How a video is sampled; each model defines what the profile means for it."""
 
-    EXACT = "exact"  # as the model itself would
+    EXACT = "exact"  # the model's own scheduler and steps
     DRAFT = "draft"  # in fewer steps
 
 
@@ -59,7 +59,7 @@ class Loop(StrEnum):
 class Spec:
     """One parameter's description, limits (inclusive) and default.
 
-    Without a `default` the model decides, or chance for `seed`. Sizes and the number of frames have their maximum from
+    Without a `default` the model decides; `seed` is random. The maxima of sizes and of the number of frames come from
     the model.
     """
 
@@ -72,7 +72,7 @@ class Spec:
 
 
 class VideoParameters(TypedDict, total=False):
-    """Parameters that the video depends on. A missing one, or `None`, takes its default."""
+    """Parameters that the video depends on. A missing one, or `None`, has its default."""
 
     seed: Annotated[int | None, Spec("Same seed and settings, same video. Default: random.", 0, MAX_SEED)]
     num_frames: Annotated[int | None, Spec("Frames that the model generates at once.", 2)]
@@ -185,10 +185,10 @@ TABLE: Final = _rows(Parameters)
 #: Names of the parameters that the video depends on.
 OF_THE_VIDEO: Final = tuple(VideoParameters.__annotations__)
 
-#: Those that only stand for values of others, which follow from them and the model.
+#: Parameters that are only translated to others, by the model.
 DERIVED_FROM: Final = ("seconds", "size")
 
-#: Minimum and maximum of those numbers whose limits are the same for every model.
+#: Minimum and maximum of the numbers whose limits are the same for every model.
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
     name: (row.spec.minimum, row.spec.maximum)
     for name, row in TABLE.items()

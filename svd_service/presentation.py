@@ -1,7 +1,7 @@
 """The native representation of a job: the same in answers of the native dialect, in events and in webhooks.
 
-The OpenAPI document is made of these structs, too. The path of a result is here and not beside its route, since
-webhooks, which know nothing of the web, refer to it.
+The OpenAPI document is generated from these structs as well. The path of a result is defined here and not beside its
+route, since webhooks, which do not depend on the web package, refer to it.
 """
 
 from collections.abc import Callable
@@ -126,7 +126,7 @@ class ParametersView(Struct):
 
 
 class ClipView(Struct):
-    """The video that the job makes: what its file has, interpolated frames included. `seeds` are the segments'."""
+    """Properties of the job's video file, including interpolated frames. `seeds` are the segments'."""
 
     output_width: int
     output_height: int
@@ -202,7 +202,7 @@ class JobView(Struct, kw_only=True):
 
     @classmethod
     def of(cls, job: Job, root: str = "") -> Self:
-        """The representation of `job`, with paths below `root`, the path under which a proxy publishes the service."""
+        """The representation of `job`, with paths below `root`, the path under which a proxy serves the service."""
         return cls(
             task_id=job.id,
             status=job.state,

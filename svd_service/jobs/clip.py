@@ -1,8 +1,8 @@
-"""How long, how smooth and how large a video is: what a request for seconds or a size means for a model.
+"""Length, smoothness and size of a video: how a request for seconds or a size translates to parameters of a model.
 
-A model makes clips of a certain number of frames well, at a certain size. A longer video consists of several segments,
-each of which continues from the last frame of the one before; a smoother one has interpolated frames; another size is
-scaled from the nearest one that the model makes well.
+A model works well for clips of a certain number of frames at a certain size. A longer video consists of several
+segments, each of which continues from the last frame of the previous one; a smoother one has interpolated frames;
+other sizes are scaled from the nearest one that suits the model.
 """
 
 import math
@@ -15,20 +15,20 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.model import Model, Size
 from svd_service.parameters import BOUNDS, Loop
 
-#: How far the length of a video may be from the requested one.
+#: Maximum relative deviation of a video's length from the requested one.
 TOLERANCE: Final = 0.05
 
-#: Generated frames per second below which motion looks like a slide show. A requested length is played no slower.
+#: Minimum generated frames per second for a requested length; below it, motion looks like a slide show.
 MINIMUM_RATE: Final = 6
 
-#: Share of the frames, at most, over which a crossfaded loop blends its end into its beginning; and for how long.
+#: Maximum share of the frames, and maximum seconds, over which a crossfaded loop blends its end into its beginning.
 _FADE_SHARE: Final = 4
 _FADE_SECONDS: Final = 1.0
 
-#: How far the area of a generated video may be from that of the model's default size.
+#: Maximum relative deviation of a generated video's area from that of the model's default size.
 _AREA: Final = 0.1
 
-#: Sides of sizes that models make well are multiples of this, if those of the default size are; or of less.
+#: Sides of sizes that suit a model are multiples of this if those of the default size are; else of a smaller number.
 _UNIT: Final = 64
 
 SIZE: Final = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
@@ -44,10 +44,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Clip:
-    """How many frames a video has, and how fast they are shown.
+    """Number of frames of a video, and their rate.
 
-    `num_frames` of each of the `segments` are generated; each segment but the first loses its first frame, which is the
-    last one of the segment before. `interpolate` - 1 frames go between each two.
+    Each of the `segments` has `num_frames` generated frames; all but the first drop their first frame, which is the
+    last one of the previous segment. `interpolate` - 1 frames are added between each two.
     """
 
     num_frames: int
@@ -91,7 +91,7 @@ def resolve_clip(
 ) -> dict[str, Any]:
     """Values of the parameters that make a video of `model` last `seconds` (to within 5 %) and have exactly `size`.
 
-    `given` are parameters that are fixed already (`fps`, `num_frames`, `interpolate`, `playback_fps`, `loop`). The
+    `given` are the parameters that the request sets (`fps`, `num_frames`, `interpolate`, `playback_fps`, `loop`). The
     values complement them: `num_frames`, `segments`, `fps` and `playback_fps` for `seconds`, and `width`, `height`,
     `output_width` and `output_height` for `size` (text such as 1280x720, or width and height).
 
@@ -108,10 +108,10 @@ def resolve_clip(
 
 
 def native_size(model: Model, size: Size) -> Size:
-    """What the model generates for a video of `size`: that, if it makes it well, or else the size most like it.
+    """What the model generates for a video of `size`: that size if it suits the model, or else the most similar one.
 
-    A model makes sizes well whose area is about that of its default size: in their shape all that counts is that they
-    are multiples of what the default size is a multiple of.
+    Sizes suit a model if their area is about that of its default size, and their sides are multiples of what the
+    default size is a multiple of.
     """
     default = (model.defaults.width, model.defaults.height)
     if _is_native(model, size) and not (size[0] % 8 or size[1] % 8):
@@ -181,7 +181,7 @@ def _length_values(model: Model, seconds: float, given: Mapping[str, Any]) -> di
         raise InvalidParameterError(
             "seconds",
             f"seconds: with these parameters no video of this model lasts {seconds:g} s (to within {TOLERANCE:.0%}); "
-            f"leave out num_frames, fps and playback_fps, or ask for another length",
+            f"leave out num_frames, fps and playback_fps, or request another length",
         )
     values: dict[str, Any] = {
         "num_frames": clip.num_frames,
@@ -189,14 +189,14 @@ def _length_values(model: Model, seconds: float, given: Mapping[str, Any]) -> di
         "playback_fps": clip.playback_fps,
     }
     if given.get("fps") is None and given.get("playback_fps") is None:
-        # What moves should move as fast as it would: the model is conditioned on the rate of the frames that it makes.
+        # For natural speed, the model is conditioned on the rate at which its frames are played.
         slowest, fastest = BOUNDS["fps"]
         values["fps"] = int(min(max(round(clip.playback_fps / clip.interpolate), slowest), fastest))
     return values
 
 
 def _clip_of(model: Model, seconds: float, given: Mapping[str, Any]) -> Clip | None:
-    """The cheapest clip of that length: as few segments as possible; of as many frames as the model likes best, if one
+    """The cheapest clip of that length: as few segments as possible; with the model's default number of frames, if one
     of those is near enough; and of these the nearest.
     """
     maximum = int(BOUNDS["segments"][1])

@@ -21,12 +21,12 @@ from svd_service.jobs.submission import CachedVideo
 if TYPE_CHECKING:
     from svd_service.ledger import Ledger
 
-#: Bytes of a file that are copied at once.
+#: Chunk size in bytes for copying a file.
 COPY_BYTES: Final = 1_048_576
 
 
 class ContentCache:
-    """Finds and copies the videos of an owner's earlier jobs, if the settings say so."""
+    """Finds and copies the videos of an owner's earlier jobs, if the settings enable it."""
 
     def __init__(self, queries: Queries, ledger: "Ledger", artifacts: ArtifactStore, settings: Settings) -> None:
         self._queries = queries
@@ -35,7 +35,7 @@ class ContentCache:
         self._settings = settings
 
     def may_have(self, request: Request) -> bool:
-        """Whether an earlier job may have made the video of `request`: without a seed each video is another."""
+        """Whether an earlier job may have made the video of `request`: without a seed, each video is different."""
         return self._settings.content_cache and "seed" in request.values
 
     def digest(self, image: bytes, parameters: Parameters, model: Model) -> str:
@@ -55,7 +55,7 @@ class ContentCache:
         """An earlier job with the same `content`, and a copy of its files as the result of job `job_id`.
 
         Raises:
-            UnavailableError: Redis or the store is away; no copy is left.
+            UnavailableError: Redis or the store is unavailable; no copy is left.
         """
         same = self._ledger.jobs.find_same(owner, content, model)
         result = self._result_of(same, owner) if same else None
@@ -64,7 +64,7 @@ class ContentCache:
         cached = CachedVideo(same, replace(result, artifact=result_name(job_id, uuid.uuid4().hex)))
         try:
             self._copy_files(result, cached.copy)
-        except MissingArtifactError:  # deleted or expired meanwhile
+        except MissingArtifactError:  # deleted or expired in the meantime
             self.drop(cached)
             return None
         except BaseException:
@@ -80,7 +80,7 @@ class ContentCache:
     def _result_of(self, job_id: str, owner: str) -> Result | None:
         try:
             return self._queries.find(job_id, owner=owner).result
-        except UnknownJobError:  # deleted meanwhile
+        except UnknownJobError:  # deleted in the meantime
             return None
 
     def _copy_files(self, original: Result, copy: Result) -> None:

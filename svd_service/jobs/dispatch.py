@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Enqueues a job's id on one of Celery's queues. It may raise `UnavailableError`: the job is in the ledger by then, and
+#: Enqueues a job's id on one of Celery's queues. It may raise `UnavailableError`: the job is already in the ledger, and
 #: maintenance enqueues it again.
 Enqueue = Callable[[str, str], None]
 
@@ -24,11 +24,11 @@ class Dispatch:
         self._enqueue = enqueue
 
     def __call__(self) -> None:
-        """Enqueue the jobs whose turn it is. Never raises: maintenance repeats what fails here."""
+        """Enqueue the jobs that are next. Never raises: maintenance retries what fails here."""
         try:
             self.enqueue(self._ledger.maintenance.dispatch())
         except UnavailableError as error:
-            logger.warning("enqueueing is postponed: %s", error)
+            logger.warning("enqueueing is postponed until the next maintenance: %s", error)
 
     def enqueue(self, chosen: Mapping[str, str]) -> None:
         """Enqueue jobs, given by id with their queues.

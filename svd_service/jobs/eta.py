@@ -1,10 +1,10 @@
-"""How long jobs take: what the finished ones have taught, and what that foretells of the others.
+"""Estimates of how long jobs take, learned from the finished ones.
 
 For each model on each kind of device, and for each phase, a line is fitted through the logarithms of size and seconds:
-`seconds = c · size ^ slope`. A fixed cost makes the slope less than 1, attention more. Old jobs are forgotten bit by
-bit, so the line follows the device. `lua/finish.lua` learns, `lua/outlook.lua` fetches what is needed to foretell, and
-here it is read. Neither costs more with a long queue: of the jobs ahead, the first are taken one by one, those further
-off by samples that stand for their neighbours.
+`seconds = c · size ^ slope`. A fixed cost makes the slope less than 1, attention more. Old jobs lose weight
+gradually, so the line follows the device. `lua/finish.lua` updates the lines, `lua/estimate.lua` fetches what an
+estimate needs, and this module computes it. The cost does not grow with the queue: of the jobs ahead, the first are
+simulated one by one, those further back through samples that stand for their neighbors.
 """
 
 import heapq
@@ -19,36 +19,35 @@ from svd_service.jobs.job import Job, Phase, Progress, State
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Format
 
-#: For each phase in order: (size, how often the phase does work of that size).
+#: For each phase in order: (size, number of repetitions of work of that size).
 Work = Sequence[tuple[float, int]]
 
-#: The slope before anything is known (work of double the size takes double the time), how much that counts beside
-#: what was seen, and what is still believed.
+#: Prior of the slope (work of double the size takes double the time), its weight, and the range of slopes allowed.
 _SLOPE: Final = 1.0
 _SLOPE_WEIGHT: Final = 0.2
 _SLOPES: Final = (0.2, 2.0)
 
-#: Share of an attempt after which it foretells its own end where no finished job does.
+#: Share of an attempt after which its own progress gives an estimate where there is no finished job to learn from.
 _ENOUGH: Final = 0.1
 
-#: An attempt that is this much slower or faster than expected is taken for no slower or faster.
+#: Range of the factor by which an attempt may be slower or faster than expected.
 _DRIFT: Final = (0.5, 3.0)
 
 
-#: Share of what was left when progress was told that is still said to be left when it should long be over.
+#: Share of the time left at the last progress report that is still estimated for an overdue attempt.
 _OVERDUE: Final = 0.02
 
 
-#: How much work the files are that are made beside the MP4, in what that is: by measured times at 1024x576. So a job
-#: with many of them teaches nothing wrong of one with none.
+#: Work of the other formats relative to the MP4's, by measured times at 1024x576, so that jobs with many formats do not
+#: distort the estimates of jobs with none.
 _FORMATS: Final[Mapping[Format, float]] = {Format.WEBM: 1.5, Format.WEBP: 3, Format.GIF: 1.5, Format.ZIP: 2.5}
 
 
-#: Work of interpolating between two frames, by what it grows with: the flow, and each new frame. In processor time at
-#: 1024x576, 0.20 s and 0.11 s.
+#: Work of interpolating between two frames: the flow once, and each new frame. In processor time at 1024x576, 0.20 s
+#: and 0.11 s.
 _FLOW: Final = 2.0
 
-#: Phases of the records of versions before there was interpolation.
+#: Phases in the records of versions without interpolation.
 _OLD_PHASES: Final = 4
 
 
@@ -56,7 +55,7 @@ def work_of(parameters: Parameters) -> Work:
     """The work of each phase. Sizes are in pixels: of an image, or of all frames together."""
     pixels = parameters.width * parameters.height
     volume = parameters.num_frames * pixels
-    # With guidance, every step runs the model with and without the image.
+    # With guidance, each step runs the model with and without the image.
     passes = 2 if parameters.max_guidance_scale > 1 else 1
     files = 1 + sum(_FORMATS[kind] for kind in parameters.formats)
     clip, segments = parameters.clip, parameters.segments
@@ -78,7 +77,7 @@ def _with_every_phase(known: list[Any], missing: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through the logarithms: weight of what was seen, its means, its sum of squares and of products."""
+    """A line through the logarithms: weight of the observations, their means, sum of squares and sum of products."""
 
     weight: float
     mean_size: float
@@ -87,26 +86,26 @@ class Line:
     products: float
 
     def seconds(self, size: float) -> float:
-        """What work of `size` is expected to take."""
+        """Expected seconds for work of `size`."""
         slope = (self.products + _SLOPE_WEIGHT * _SLOPE) / (self.squares + _SLOPE_WEIGHT)
         slope = min(max(slope, _SLOPES[0]), _SLOPES[1])
         return math.exp(self.mean_seconds + slope * (math.log(size) - self.mean_size))
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast one kind of device is with one model: a line for each phase."""
+class ThroughputModel:
+    """Throughput of one kind of device with one model: a line for each phase."""
 
     lines: Sequence[Line | None]
 
     @classmethod
-    def of(cls, told: str) -> Self:
-        """As `finish.lua` keeps it: JSON, the lines by phase, an empty one where nothing was seen."""
-        lines = _with_every_phase(json.loads(told), [])
+    def of(cls, stored: str) -> Self:
+        """Read it as `finish.lua` stores it: JSON, the lines by phase, an empty one where there are no observations."""
+        lines = _with_every_phase(json.loads(stored), [])
         return cls([Line(*numbers) if numbers else None for numbers in lines])
 
     def seconds(self, work: Work) -> list[float]:
-        """What each phase is expected to take."""
+        """Expected seconds of each phase."""
         return [
             times * line.seconds(size) if line else 0.0 for line, (size, times) in zip(self.lines, work, strict=True)
         ]
@@ -114,8 +113,8 @@ class Pace:
 
 @dataclass(frozen=True)
 class Runner:
-    """A worker process that is ready, and what it is busy with: for how many seconds, how far it is, and how many
-    seconds ago it said so. `profiles` are those whose jobs it takes; none: all.
+    """A worker process that is ready, and the attempt it runs: for how many seconds (`elapsed`), its progress, and how
+    many seconds ago it was reported (`silence`). `profiles` are those whose jobs it takes; none: all.
     """
 
     device: str
@@ -127,31 +126,31 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What the ledger knows of the time to come for the jobs of one model, at one moment: the pace of each device, the
-    workers that hold the model, its queue.
+class Estimator:
+    """Estimates for the jobs of one model from the ledger's data at one moment: the throughput model of each device,
+    the workers that hold the model, and its queue.
 
-    `queue` has places of queued jobs (from 0) in order, each with the work and the profile; where places are left out,
+    `queue` has places of queued jobs (from 0) in order, each with the work and the profile; where places are omitted,
     a job stands for those between it and the next.
     """
 
-    paces: Mapping[str, Pace] = field(default_factory=dict)
+    throughput: Mapping[str, ThroughputModel] = field(default_factory=dict)
     runners: Sequence[Runner] = ()
     queue: Sequence[tuple[int, Work, str]] = ()
 
     @classmethod
-    def of(cls, model: str, told: Mapping[str, Any], far: Mapping[str, Any] | None = None) -> Self:
-        """As `outlook.lua` answers for `model`: what is near and, if that is wanted, the far end of the queue."""
+    def of(cls, model: str, near: Mapping[str, Any], far: Mapping[str, Any] | None = None) -> Self:
+        """Read the answer of `estimate.lua` for `model`: `near` and, if needed, the far end of the queue."""
         far = far or {"works": [], "queue": []}
-        keyed = {tuple(key.split("|")): lines for key, lines in dict(told["paces"]).items()}
-        paces = {device: Pace.of(lines) for (name, device), lines in keyed.items() if name == model}
-        runners = [_runner(**runner) for runner in told["runners"]]
+        keyed = {tuple(key.split("|")): lines for key, lines in dict(near["paces"]).items()}
+        throughput = {device: ThroughputModel.of(lines) for (name, device), lines in keyed.items() if name == model}
+        runners = [_runner(**runner) for runner in near["runners"]]
         works = [(_work(work), profile) for work, profile in far["works"]]
-        queue = [(place, _work(work), profile) for place, work, profile in told["queue"]]
-        return cls(paces, runners, queue + [(place, *works[index]) for place, index in far["queue"]])
+        queue = [(place, _work(work), profile) for place, work, profile in near["queue"]]
+        return cls(throughput, runners, queue + [(place, *works[index]) for place, index in far["queue"]])
 
-    def foretell(self, job: Job) -> Job:
-        """`job` with the seconds that it still takes, where that can be told, and with phases weighed as measured."""
+    def estimate(self, job: Job) -> Job:
+        """Return `job` with its remaining seconds, where an estimate is possible, and with measured phase weights."""
         if job.state is State.STARTED:
             return self._started(job)
         if job.state is State.QUEUED and job.position is not None:
@@ -164,14 +163,12 @@ class Outlook:
         progress = job.progress
         if progress and expected:
             progress = replace(progress, weights=dict(zip(Phase, _shares(expected), strict=True)))
-        silent_since = progress.at if progress else attempt.started_at
-        left = _left(expected, progress, job.observed_at - attempt.started_at, job.observed_at - silent_since)
+        reported_at = progress.at if progress else attempt.started_at
+        left = _left(expected, progress, job.observed_at - attempt.started_at, job.observed_at - reported_at)
         return replace(job, progress=progress, eta_seconds=_rounded(left))
 
     def until_start(self, place: int, profile: str) -> float | None:
-        """Seconds until a queued job of `profile` at `place` (from 0) is begun, and leaves the queue; `None` if nobody
-        knows.
-        """
+        """Seconds until a queued job of `profile` at `place` (from 0) starts, and leaves the queue; `None`: unknown."""
         first = self._first_free(place, profile)
         return first[0] if first else None
 
@@ -183,17 +180,17 @@ class Outlook:
         return since + self._seconds(work_of(job.parameters), device)
 
     def _first_free(self, place: int, profile: str) -> tuple[float, str] | None:
-        """Plays the queue through before `place`: whoever is free first takes the next job of those that it takes. In
-        how many seconds which device is free for the job of `profile` at that place; `None` if nobody knows.
+        """Simulate the queue before `place`: the first free worker takes the next job of its profiles. Returns in how
+        many seconds which device is free for the job of `profile` at that place; `None`: unknown.
         """
-        if not any(pace.lines[1] for pace in self.paces.values()):
+        if not any(model.lines[1] for model in self.throughput.values()):
             return None
         crews = self._crews()
         ahead = [entry for entry in self.queue if entry[0] < place]
         ends = [entry[0] for entry in ahead[1:]] + [place]
-        known: dict[tuple[int, str], float] = {}  # of a long queue, many are alike, and then one object
-        for (start, work, kind), end in zip(ahead, ends, strict=False):  # nobody ahead: one end too many
-            # A job that nobody takes waits for somebody who is not here, and holds up no other.
+        known: dict[tuple[int, str], float] = {}  # in a long queue, equal works share one object
+        for (start, work, kind), end in zip(ahead, ends, strict=False):  # one end too many if there are no jobs ahead
+            # A job whose profile no worker takes does not delay any other.
             able = [crew for crew in crews if crew.takes(kind)]
             for crew in able:
                 for device in crew.devices:
@@ -225,36 +222,36 @@ class Outlook:
         )
 
     def _expected(self, work: Work, device: str) -> list[float] | None:
-        pace = self.paces.get(device)
-        # Without the steps, which are most of it, nothing is known.
-        return pace.seconds(work) if pace and pace.lines[1] else None
+        model = self.throughput.get(device)
+        # Without a line for the steps, which take most of the time, no estimate is possible.
+        return model.seconds(work) if model and model.lines[1] else None
 
     def _seconds(self, work: Work, device: str) -> float:
-        """What the whole job takes on `device`; on one that has finished none yet, what others take."""
+        """Expected seconds of the whole job on `device`; if it has finished none yet, the mean of the others."""
         own = self._expected(work, device)
         if own:
             return sum(own)
-        known = [sum(told) for other in self.paces if (told := self._expected(work, other))]
+        known = [sum(expected) for other in self.throughput if (expected := self._expected(work, other))]
         return sum(known) / len(known)
 
 
 class _Crew:
-    """Workers that take jobs of the same profiles, in a play of the queue: when which of them is free."""
+    """Workers that take jobs of the same profiles, in a simulation of the queue: when which of them is free."""
 
     def __init__(self, profiles: frozenset[str]) -> None:
         self._profiles = profiles
         self._free: list[tuple[float, str]] = []
         self.devices = Counter[str]()
-        #: Seconds that all of them are busy with jobs that were not played one by one.
+        #: Seconds that all of them are busy with jobs that were not simulated one by one.
         self.delay = 0.0
 
     def join(self, device: str, busy: float) -> None:
-        """One more, on `device`, that is free in `busy` seconds."""
+        """Add a worker on `device` that is free in `busy` seconds."""
         heapq.heappush(self._free, (busy, device))
         self.devices[device] += 1
 
     def takes(self, profile: str) -> bool:
-        """Whether a job of `profile` may be their next."""
+        """Whether these workers take jobs of `profile`."""
         return not self._profiles or profile in self._profiles
 
     def first(self) -> tuple[float, str]:
@@ -263,17 +260,17 @@ class _Crew:
         return since + self.delay, device
 
     def take(self, seconds: float) -> None:
-        """The first that is free takes a job of so many seconds."""
+        """Assign a job of so many seconds to the first free worker."""
         since, device = self._free[0]
         heapq.heapreplace(self._free, (since + seconds, device))
 
 
-def _work(told: str) -> Work:
-    return _with_every_phase(json.loads(told), [1, 0])
+def _work(stored: str) -> Work:
+    return _with_every_phase(json.loads(stored), [1, 0])
 
 
 def _runner(device: str, profiles: str, work: str = "", progress: Sequence[Any] = (), **seconds: float) -> Runner:
-    """As `estimate.lua` has it; `progress` is the phase and the numbers of a `Progress`, as text."""
+    """A runner as in the answer of `estimate.lua`; `progress` is the phase and the numbers of a `Progress`, as text."""
     shown = None
     if progress:
         step, steps, segment, segments = map(int, progress[1:])
@@ -283,14 +280,14 @@ def _runner(device: str, profiles: str, work: str = "", progress: Sequence[Any] 
 
 
 def _left(expected: list[float] | None, progress: Progress | None, elapsed: float, silence: float) -> float | None:
-    """Seconds until an attempt ends that has run for `elapsed`, and was last heard of `silence` ago."""
+    """Seconds until an attempt ends that has run for `elapsed` and reported progress `silence` seconds ago."""
     left = _left_then(expected, progress, elapsed - silence)
-    # What is overdue is not done: a little always remains.
+    # An overdue attempt has not ended: a little time always remains.
     return None if left is None else max(left - silence, left * _OVERDUE)
 
 
 def _left_then(expected: list[float] | None, progress: Progress | None, elapsed: float) -> float | None:
-    """The same at the moment at which progress was told; what an attempt has shown of itself counts more and more."""
+    """The same at the moment of the last progress report; the attempt's own speed has increasing weight."""
     if expected is None:
         done = progress.fraction if progress else 0.0
         return elapsed * (1 - done) / done if done >= _ENOUGH else None

@@ -1,4 +1,4 @@
-"""A job: its states and their legal moves, its progress, its attempts, and how it looks at one moment."""
+"""A job: its states and their legal transitions, its progress, its attempts, and its snapshot at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from svd_service.parameters import Format
 
 
 class State(StrEnum):
-    """Where a job stands. Celery's own states are never shown as ours."""
+    """State of a job. Celery's own states are never exposed."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -21,11 +21,11 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will be done for the job."""
+        """Whether the job is neither queued nor started."""
         return not MOVES[self] & {State.STARTED, State.FINISHED}
 
 
-#: The legal moves. The ledger's Lua makes no other; `started → queued` is a lost attempt that is to be repeated.
+#: The legal transitions. The ledger's Lua makes no others; `started → queued` requeues a job for another attempt.
 MOVES: Final[dict[State, frozenset[State]]] = {
     State.QUEUED: frozenset({State.STARTED, State.FAILED, State.CANCELLED}),
     State.STARTED: frozenset({State.QUEUED, State.STARTED, State.FINISHED, State.FAILED, State.CANCELLED}),
@@ -37,7 +37,7 @@ MOVES: Final[dict[State, frozenset[State]]] = {
 
 
 class Phase(StrEnum):
-    """What a started job is busy with, in this order; all but the last once for each segment."""
+    """Phase of a started job, in this order; all but the last occur once per segment."""
 
     PREPARING = "preparing"
     SAMPLING = "sampling"
@@ -46,8 +46,8 @@ class Phase(StrEnum):
     PUBLISHING = "publishing"
 
 
-#: Share of an attempt's time that each phase is taken to need, for the one number of a progress bar, until finished
-#: jobs have shown what it is on their device.
+#: Assumed share of each phase in an attempt's time, for the overall progress, until finished jobs on the same kind of
+#: device provide measured ones.
 PHASE_WEIGHTS: Final[dict[Phase, float]] = {
     Phase.PREPARING: 0.04,
     Phase.SAMPLING: 0.76,
@@ -59,7 +59,7 @@ PHASE_WEIGHTS: Final[dict[Phase, float]] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an attempt has come: `step` of `steps` within `phase` of `segment` of `segments`.
+    """Progress of an attempt: `step` of `steps` within `phase` of `segment` of `segments`.
 
     Decoding and interpolating count frames. `weights` are the phases' shares of the whole attempt's time; `at` is when
     it was reported.
@@ -88,10 +88,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a claim: the worker process that runs an attempt.
+    """The holder of a claim: the worker process that runs an attempt.
 
-    `instance` is made up anew by each worker parent at its start, so that a process id is only ever compared within
-    the process tree that it belongs to.
+    `instance` is a new random value for each start of a worker's parent process, so that process ids are only compared
+    within one process tree.
     """
 
     worker: str
@@ -134,7 +134,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed: a stable code, and a sentence that a person understands."""
+    """Why a job failed: a stable code, and a message for people."""
 
     code: str
     message: str
@@ -142,14 +142,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Preview:
-    """What there is to be seen of a started job: `artifact` is its name in the store, `version` grows with each."""
+    """The latest preview of a started job: `artifact` is its name in the store, `version` grows with each preview."""
 
     version: int
     artifact: str
 
 
 class Still(StrEnum):
-    """A still image made of a video."""
+    """A still image made from a video."""
 
     THUMBNAIL = "thumbnail"  # one frame, as WebP
     SPRITESHEET = "spritesheet"  # all frames side by side, as JPEG
@@ -164,7 +164,7 @@ RESULT_FILES: Final[tuple[ResultFile, ...]] = (*Format, *Still)
 
 @dataclass(frozen=True)
 class File:
-    """What is known of a published file: its length in `bytes`, and the SHA-256 of them (its ETag)."""
+    """A file of a committed result: its length in `bytes`, and its SHA-256 (the ETag)."""
 
     bytes: int
     sha256: str
@@ -172,7 +172,7 @@ class File:
 
 @dataclass(frozen=True)
 class Result:
-    """A published video. `artifact` is its name in the store, `sha256` that of its bytes (and its ETag).
+    """A committed video. `artifact` is its name in the store, `sha256` that of its bytes (and its ETag).
 
     `further` are the same video's files in other formats.
     """
@@ -204,7 +204,7 @@ class Result:
 
 
 class WebhookState(StrEnum):
-    """Where the webhook of a job stands."""
+    """State of a job's webhook."""
 
     WAITING = "waiting"  # for the job's end
     PENDING = "pending"
@@ -235,9 +235,9 @@ class Webhook:
 class Job:
     """A job at one moment, `observed_at`, as read from the ledger. Times are seconds since the epoch, by Redis' clock.
 
-    `eta_seconds` is how long it still takes, `None` where that cannot be told. `notes` are what its caller wants
-    remembered with it. By `trace` its spans belong to the trace of its request. A `deleted` job is nobody's: only its
-    worker is still to stop. `cached_from` is the job whose video this one has a copy of.
+    `eta_seconds` is the estimated remaining time, `None` where no estimate is possible. `notes` are stored for the
+    caller. `trace` links its spans to the trace of its request. A `deleted` job has no owner: its worker has yet to
+    stop. `cached_from` is the job whose video this one has a copy of.
     """
 
     id: str

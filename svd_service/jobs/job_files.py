@@ -1,4 +1,4 @@
-"""The artifacts of a job: their names, and how they are deleted."""
+"""The artifacts of a job: their names, and their deletion."""
 
 import logging
 from typing import Final
@@ -20,7 +20,7 @@ def input_name(job_id: str) -> str:
 
 
 def result_name(job_id: str, token: str) -> str:
-    """The artifact that holds the MP4 of one attempt; no two attempts write to one name."""
+    """The artifact that holds the MP4 of one attempt; no two attempts write to the same name."""
     return f"{RESULTS}/{job_id}/{token}.{Format.MP4}"
 
 
@@ -42,18 +42,18 @@ def job_of(name: str) -> str:
 
 
 def delete_or_leave(artifacts: ArtifactStore, name: str) -> None:
-    """Delete an artifact that no job needs; if the store is away, leave it to the sweep for orphans."""
+    """Delete an artifact that no job needs; if the store is unavailable, leave it to the sweep for orphans."""
     try:
         artifacts.delete(name)
     except ArtifactsUnavailableError as error:
-        logger.warning("%s is left to the sweep: %s", name, error)
+        logger.warning("cannot delete %s; left to the sweep for orphans: %s", name, error)
 
 
 def delete_all(artifacts: ArtifactStore, job_id: str) -> None:
     """Delete every artifact of a job.
 
     Raises:
-        ArtifactsUnavailableError: the store is away.
+        ArtifactsUnavailableError: the store is unavailable.
     """
     artifacts.delete(input_name(job_id))
     for name, _ in list(artifacts.names(f"{RESULTS}/{job_id}")):

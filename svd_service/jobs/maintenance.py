@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 #: Seconds for which an artifact may exist without a job that needs it: longer than any submission takes.
 ORPHAN_AGE: Final = 3_600.0
 
-#: Artifacts whose jobs are looked up at once.
+#: Number of artifacts whose jobs are looked up at once.
 BATCH: Final = 200
 
 
 class Maintenance:
-    """Each method may run in several processes at once, and raises `UnavailableError` if Redis or the store is away."""
+    """Each method may run in several processes at once; it raises `UnavailableError` without Redis or the store."""
 
     def __init__(self, ledger: "Ledger", artifacts: ArtifactStore, dispatch: Dispatch, settings: Settings) -> None:
         self._ledger = ledger
@@ -32,7 +32,7 @@ class Maintenance:
         self._settings = settings
 
     def reap(self) -> list[str]:
-        """Requeue the jobs of lost workers and enqueue again what got lost; returns the ids of the former."""
+        """Requeue the jobs of lost workers, and re-enqueue lost messages; returns the ids of the former."""
         reaped = self._ledger.maintenance.reap()
         self._dispatch.enqueue(reaped.overdue)
         self._dispatch()

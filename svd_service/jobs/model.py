@@ -1,8 +1,7 @@
-"""A model as callers and operators know it: its name, what it takes by default, and its bounds.
+"""A model as callers and operators see it: its name, its defaults and its limits.
 
-A folder in diffusers' layout may carry a `svd_service.json` with these fields; one without is described by what its
-`unet/config.json` has, and a hub id that we do not know by SVD-XT's figures. No weights are read here, so the web
-process can do it.
+A folder in diffusers' layout may carry a `svd_service.json` with these fields; without it, the description comes from
+`unet/config.json`, and for an unknown hub id from SVD-XT. No weights are read here, so the web process can do it.
 """
 
 import json
@@ -26,7 +25,7 @@ DESCRIPTION_FILE = "svd_service.json"
 
 @dataclass(frozen=True)
 class Defaults:
-    """Values of the parameters that a request leaves out. Sizes in pixels, `fps` in frames per second."""
+    """Values of the parameters that a request omits. Sizes in pixels, `fps` in frames per second."""
 
     width: int = 1024
     height: int = 576
@@ -42,7 +41,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Least and greatest that the model takes, both included. Sizes are multiples of 8 pixels."""
+    """Minimum and maximum that the model accepts, inclusive. Sizes are multiples of 8 pixels."""
 
     width: tuple[int, int] = (64, 2048)
     height: tuple[int, int] = (64, 2048)
@@ -58,7 +57,7 @@ class Schedule(StrEnum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a profile makes of a model: its noise levels, and its number of steps unless a request sets it."""
+    """How a profile runs a model: its noise levels, and its number of steps unless a request sets it."""
 
     num_inference_steps: int
     schedule: Schedule = Schedule.MODEL
@@ -140,7 +139,7 @@ class Model:
         return all(minimum <= side <= maximum for side, (minimum, maximum) in zip(size, bounds, strict=True))
 
     def summary(self) -> dict[str, Any]:
-        """What a job remembers of its model."""
+        """The description of the model that a job stores."""
         return {"name": self.name, "revision": self.revision, "trained": self.trained}
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +147,7 @@ class Model:
         return asdict(self)
 
     def shown(self) -> dict[str, Any]:
-        """The same for callers, whom it does not concern where a host keeps its folders."""
+        """The same for callers, without paths of the host."""
         return {**self.to_dict(), "source": Path(self.source).name if _is_folder(self.source) else self.source}
 
     @classmethod

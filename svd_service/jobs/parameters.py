@@ -1,4 +1,4 @@
-"""The effective values of a job's parameters, and how they follow from a request, the model and the image."""
+"""The effective values of a job's parameters, derived from a request, the model and the image."""
 
 import secrets
 from collections.abc import Collection
@@ -25,10 +25,10 @@ NO_LIMITS: Final = Limits()
 
 @dataclass(frozen=True)
 class Parameters:
-    """Effective values of one job; none is left open. Sizes in pixels, `fps` in frames per second.
+    """Effective values of one job; all are set. Sizes in pixels, `fps` in frames per second.
 
-    `width` and `height` are generated, and scaled to `output_width` and `output_height`; the same, unless they are
-    given. The model is conditioned on `fps`, the file plays at `playback_fps`. `fit` is `crop` or `pad`: `auto` is
+    `width` and `height` are generated, and scaled to `output_width` and `output_height`, which default to the same
+    values. The model is conditioned on `fps`, the file plays at `playback_fps`. `fit` is `crop` or `pad`: `auto` is
     decided when the image's shape is known. `formats` are those beside the MP4, in the order of `Format`.
     """
 
@@ -66,7 +66,7 @@ class Parameters:
 
     @property
     def clip(self) -> Clip:
-        """How many frames the video has, and how long it is."""
+        """The number of frames and the length of the video."""
         return Clip(self.num_frames, self.segments, self.interpolate, self.playback_fps, self.loop)
 
     @property
@@ -97,9 +97,9 @@ class Request:
 
     Args:
         model: name of the model; `None` stands for the service's own.
-        image_sizes: the only sizes that the image may have (width, height in pixels), if it may not have any. The video
-            then gets the image's shape.
-        values: parameters; a missing one, or `None`, takes its default.
+        image_sizes: if given, the only allowed sizes of the image (width, height in pixels). The video then gets the
+            image's shape.
+        values: parameters; a missing one, or `None`, has its default.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Request:
         return parameters
 
     def _given(self, model: Model) -> dict[str, Any]:
-        """The values of the request, with a length and a size in terms of the others."""
+        """The values of the request, with `seconds` and `size` translated to the other parameters."""
         given: dict[str, Any] = {name: value for name, value in self.values.items() if name not in DERIVED_FROM}
         return {**given, **resolve_clip(model, self.values.get("seconds"), self.values.get("size"), given)}
 
@@ -181,7 +181,7 @@ class Request:
         return {"width": width, "height": height, "fit": Fit.CROP if fit is Fit.AUTO else fit}
 
     def _guidance(self, values: dict[str, Any]) -> dict[str, float]:
-        """Both ends of the guidance. If a caller sets only one, the other moves along instead of being an error."""
+        """Both ends of the guidance. If a caller sets only one, the other is adjusted instead of being an error."""
         minimum, maximum = values["min_guidance_scale"], values["max_guidance_scale"]
         if "max_guidance_scale" not in self.values:
             maximum = max(maximum, minimum)
@@ -191,7 +191,7 @@ class Request:
 
 
 def _output(values: dict[str, Any]) -> dict[str, int]:
-    """Size of the file. If a caller gives one side only, the other keeps the shape."""
+    """Size of the file. If a caller sets one side only, the other keeps the aspect ratio."""
     width, height = values.get("output_width"), values.get("output_height")
     shape = values["width"] / values["height"]
     if width is None and height is None:
@@ -204,7 +204,7 @@ def _output(values: dict[str, Any]) -> dict[str, int]:
 
 
 def _playback(values: dict[str, Any]) -> dict[str, Any]:
-    """What a caller leaves out of the length: one segment, shown as fast as the model takes its frames to follow."""
+    """Defaults for the length: one segment, played at the rate that the model is conditioned on."""
     usual = values["fps"] * values["interpolate"]
     return {
         "segments": 1 if values["segments"] is None else values["segments"],

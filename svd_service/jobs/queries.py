@@ -1,4 +1,4 @@
-"""Questions about jobs and models."""
+"""Queries about jobs and models."""
 
 import uuid
 from dataclasses import replace
@@ -49,7 +49,7 @@ class Queries:
         return [_expired_if_due(job) for job in self._ledger.estimates.estimate(page.jobs)], page.more
 
     def models(self) -> list[Model]:
-        """The service's own model, then the others that workers hold or held lately, by name."""
+        """The service's own model, then the others that workers hold or held recently, by name."""
         return [self._model, *(model for model in self._ledger.workers.models() if model.name != self._model.name)]
 
     def find_model(self, name: str | None) -> Model | None:
@@ -77,7 +77,7 @@ def _is_job_id(text: str) -> bool:
 
 
 def _expired_if_due(job: Job) -> Job:
-    """The job, expired as soon as its time is over, whether or not maintenance has deleted the result yet."""
+    """The job, shown as expired from its expiry time on, even if maintenance has not deleted the result yet."""
     if job.state is State.FINISHED and job.expires_at is not None and job.expires_at <= job.observed_at:
         return replace(job, state=State.EXPIRED, result=None)
     return job

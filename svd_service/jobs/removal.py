@@ -25,7 +25,7 @@ class Removal:
         self._dispatch = dispatch
 
     def cancel(self, job_id: str, *, owner: str = "") -> Job:
-        """Cancel the job: at once if it is queued, at its next step if it is started, not at all if it has ended."""
+        """Cancel the job: at once if queued, at its next step if started; no effect if it has ended."""
         job = self._queries.find(job_id, owner=owner)
         if self._ledger.jobs.cancel(job_id) is State.CANCELLED:
             delete_or_leave(self._artifacts, job.input)
@@ -43,7 +43,7 @@ class Removal:
         if not self._queries.find(job_id, owner=owner).state.ended:
             return self.cancel(job_id, owner=owner)
         self._artifacts.ready()
-        # The record first: artifacts without one are swept, while a record without artifacts would promise a video.
+        # The record first: artifacts without a record are swept, but a record without artifacts would offer a video.
         self._ledger.jobs.forget(job_id)
         delete_all(self._artifacts, job_id)
         return None

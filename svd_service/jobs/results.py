@@ -87,7 +87,7 @@ def _require_format(job: Job, kind: Format) -> None:
     made = (Format.MP4, *job.parameters.formats)
     if kind not in made:
         raise MissingFormatError(
-            f"the video comes as {', '.join(made)}; for {kind}, say so in the field formats when you submit the job"
+            f"the video comes as {', '.join(made)}; for {kind}, set the field formats when you submit the job"
         )
 
 

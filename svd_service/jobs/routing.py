@@ -1,9 +1,9 @@
-"""Which workers may take a job, in the words that the ledger's scripts share with the rest.
+"""Which workers may take a job: routes and queues, as named here and in the ledger's scripts.
 
 A job's *route* is its model and its profile, `model|profile`. A worker takes its jobs from a *queue*, `model|` or, if
-it takes those of some profiles only, `model|profile,profile`. A queue is there for as long as a worker takes from it,
-and the ledger chooses one for each job when the job's id is given to Celery; so nothing needs to be told of a worker
-that comes or goes.
+it takes those of some profiles only, `model|profile,profile`. A queue exists as long as a worker takes from it, and
+the ledger chooses one for each job when it enqueues the job's id with Celery, so workers can come and go without any
+registration.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ def route_of(model: str, profile: str) -> str:
 
 
 def queue_of(model: str, profiles: Iterable[str] = ()) -> str:
-    """The queue of the workers that hold a model and take the jobs of `profiles`; of none: of all."""
+    """The queue of the workers that hold a model and take the jobs of `profiles` (none: all)."""
     return f"{model}{_SEPARATOR}{','.join(sorted(profiles))}"
 
 
 def celery_queue(namespace: str, queue: str) -> str:
-    """What Celery calls it: `svd.nano`, `svd.nano@draft`."""
+    """The queue's name in Celery: `svd.nano`, `svd.nano@draft`."""
     model, _, profiles = queue.rpartition(_SEPARATOR)
     return f"{namespace}.{model}" + (f"@{profiles.replace(',', '+')}" if profiles else "")

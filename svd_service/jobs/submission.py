@@ -1,4 +1,4 @@
-"""What the ledger needs to accept a job."""
+"""The data that the ledger needs to accept a job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Submission:
 
     `notes` are returned with the job and do not influence the video. `trace` is the W3C trace context of the request.
     `fingerprint` is a digest of the request, compared when `idempotency_key` is used again. `content` is a digest of
-    everything the video depends on except the device. `looked_up` says that the content cache was consulted, and
+    everything the video depends on except the device. `looked_up`: whether the content cache was consulted;
     `cached` is what it found. `webhook` is the URL that is notified when the job ends.
     """
 
@@ -42,5 +42,5 @@ class Submission:
 
     @property
     def model_name(self) -> str:
-        """The name of the model that the job asks for."""
+        """The name of the requested model."""
         return str(self.model.get("name", ""))

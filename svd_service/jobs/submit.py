@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """The video that a caller asks for, and how its job is handled.
+    """The video that a caller requests, and how its job is handled.
 
     `notes` are returned with the job and do not influence the video. `webhook` is the URL that is notified when the job
     ends; the caller has checked it. `job_id` is an id reserved for this request: if that job exists, it is the answer.
@@ -48,7 +48,7 @@ class Order:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A job that is not accepted yet: `image` is the fitted one as PNG, `content` the key of the content cache."""
+    """A job before acceptance: `image` is the fitted one as PNG, `content` the key of the content cache."""
 
     job_id: str
     order: Order
@@ -88,7 +88,7 @@ class Submit:
             RefusedError: the image or a parameter is invalid, or there is no such model.
             IdempotencyConflictError: the idempotency key was used before, for another request.
             QueueFullError: too many jobs are queued, or too many of this owner.
-            UnavailableError: the ledger or the store cannot be reached. The job may exist all the same; submitting
+            UnavailableError: the ledger or the store cannot be reached. The job may exist nevertheless; submitting
                 again with the same idempotency key is safe.
         """
         if (existing := self._existing(order)) is not None:
@@ -117,7 +117,7 @@ class Submit:
         request = order.request
         model = self._queries.require_model(request.model)
         if not order.idempotency_key and not self._cache.may_have(request):
-            # Before the image costs anything. A repetition (which the key may mean) and a copy need no room.
+            # Before the image costs anything. A repeated request (same key) and a cached video need no room.
             self._ledger.jobs.require_room(order.owner, model.name, request.profile)
         # Pillow is loaded with the first image: the web process must start fast, and workers need none of this.
         from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
@@ -131,7 +131,7 @@ class Submit:
 
     def _reuse(self, draft: _Draft) -> CachedVideo | None:
         """A copy of the video of an earlier job with the same content, if there is one."""
-        # While Redis is away nothing must be stored, since nothing would refer to it.
+        # Without Redis nothing must be stored, since nothing would refer to it.
         self._ledger.jobs.ping()
         if not self._cache.may_have(draft.order.request):
             return None
@@ -146,7 +146,7 @@ class Submit:
             self._clean_up(draft, cached)
             raise
         except UnavailableError:
-            # The job may have been accepted, and need its image. Otherwise the sweep for orphans deletes it.
+            # The job may have been accepted and need its image. If not, the sweep for orphans deletes it.
             logs.add(job_id=draft.job_id)
             raise
         except BaseException:
@@ -180,15 +180,15 @@ class Submit:
         )
 
     def _is_done(self, accepted: str, draft: _Draft, cached: CachedVideo) -> bool:
-        """Whether the copy is the job's result; what is not needed is deleted: the image, or else the copy."""
+        """Whether the copy is the job's result; deletes what is not needed: the image, or else the copy."""
         if self._queries.find(accepted, owner=draft.order.owner).cached_from:
             delete_or_leave(self._artifacts, draft.input)
             return True
-        self._cache.drop(cached)  # the earlier job was deleted meanwhile
+        self._cache.drop(cached)  # the earlier job was deleted in the meantime
         return False
 
     def _clean_up(self, draft: _Draft, cached: CachedVideo | None) -> None:
-        # Under a reserved id the same request, sent again, may be in progress with the same image.
+        # Under a reserved id, a retry of the same request may be in progress with the same image.
         if draft.order.job_id is None:
             delete_or_leave(self._artifacts, draft.input)
         if cached is not None:

@@ -1,11 +1,11 @@
-"""What the ledger knows of the time that jobs take; `svd_service.jobs.eta` computes the estimates from it."""
+"""Reads the ledger's data on how long jobs take; `svd_service.jobs.eta` computes the estimates from it."""
 
 import json
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from svd_service.jobs.eta import Outlook
+from svd_service.jobs.eta import Estimator
 from svd_service.jobs.job import Job
 from svd_service.ledger.client import reachable
 from svd_service.ledger.record import DAMAGE, paired
@@ -25,50 +25,50 @@ class Estimates:
     def estimate(self, jobs: Sequence[Job]) -> list[Job]:
         """The same jobs; those that have not ended with their remaining seconds, where an estimate is possible."""
         live = [job for job in jobs if not job.state.ended]
-        outlooks = {}
+        estimators = {}
         for model in {_model_of(job) for job in live}:
             places = [job.position for job in live if _model_of(job) == model and job.position is not None]
             # Most requests are about started jobs, whose estimate needs neither the queue nor the other workers.
-            outlooks[model] = self._of_queue(model, max(places) - 1) if places else self._of_started(model)
-        return [job if job.state.ended else _estimated(job, outlooks[_model_of(job)]) for job in jobs]
+            estimators[model] = self._of_queue(model, max(places) - 1) if places else self._of_started(model)
+        return [job if job.state.ended else _estimated(job, estimators[_model_of(job)]) for job in jobs]
 
     def until_start(self, model: str, place: int, profiles: Iterable[str]) -> dict[str, float | None]:
         """Seconds until a job of each profile at `place` (from 0) of the model's queue would start; `None`: unknown."""
-        outlook = self._of_queue(model, place)
-        return {profile: _until_start(outlook, place, profile) for profile in profiles}
+        estimator = self._of_queue(model, place)
+        return {profile: _until_start(estimator, place, profile) for profile in profiles}
 
-    def _of_queue(self, model: str, places: int) -> Outlook:
+    def _of_queue(self, model: str, places: int) -> Estimator:
         near, far, paces = self._scripts.run("estimate", model=model, worker_timeout=WORKER_TIMEOUT, places=places)
-        return _outlook(model, {**json.loads(near), "paces": paired(paces)}, json.loads(far))
+        return _estimator(model, {**json.loads(near), "paces": paired(paces)}, json.loads(far))
 
-    def _of_started(self, model: str) -> Outlook:
+    def _of_started(self, model: str) -> Estimator:
         with reachable():
             paces = self._redis.hgetall(self._scripts.key("paces"))
-        return _outlook(model, {"paces": paces, "runners": [], "queue": []})
+        return _estimator(model, {"paces": paces, "runners": [], "queue": []})
 
 
-def _until_start(outlook: Outlook, place: int, profile: str) -> float | None:
+def _until_start(estimator: Estimator, place: int, profile: str) -> float | None:
     try:
-        return outlook.until_start(place, profile)
+        return estimator.until_start(place, profile)
     except DAMAGE:
         return None
 
 
-def _estimated(job: Job, outlook: Outlook) -> Job:
+def _estimated(job: Job, estimator: Estimator) -> Job:
     try:
-        return outlook.foretell(job)
+        return estimator.estimate(job)
     except DAMAGE:
-        logger.warning("no estimate for job %s: what Redis holds of its model's speed is damaged", job.id)
+        logger.warning("no estimate for job %s: the throughput model in Redis is damaged", job.id)
         return job
 
 
-def _outlook(model: str, near: dict[str, Any], far: dict[str, Any] | None = None) -> Outlook:
-    """Without any estimate where what is stored of jobs or devices is damaged."""
+def _estimator(model: str, near: dict[str, Any], far: dict[str, Any] | None = None) -> Estimator:
+    """The estimator of a model; one without data where the stored jobs or throughput models are damaged."""
     try:
-        return Outlook.of(model, near, far) if far else Outlook.of(model, near)
+        return Estimator.of(model, near, far) if far else Estimator.of(model, near)
     except DAMAGE:
-        logger.warning("no estimates for model %s: what Redis holds of its jobs is damaged", model)
-        return Outlook({}, [], [])
+        logger.warning("no estimates for model %s: the data in Redis are damaged", model)
+        return Estimator({}, [], [])
 
 
 def _model_of(job: Job) -> str:

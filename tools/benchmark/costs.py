@@ -39,7 +39,7 @@ from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, 
 MOST: Final = 1.2
 BYTES: Final = 2048
 
-#: What the queued jobs ask for, by chance: a queue whose jobs are all alike would be easier to foretell.
+#: What the queued jobs ask for, by chance: a queue whose jobs are all alike would be easier to estimate.
 KINDS: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"num_inference_steps": 10},

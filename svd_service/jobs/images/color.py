@@ -1,4 +1,4 @@
-"""Colors as people see them: from what a file says of its pixels to an ICC profile, and from a profile to sRGB.
+"""Color management: from a file's color information to an ICC profile, and from a profile to sRGB.
 
 Whatever names a color space (PNG's cICP, gAMA and cHRM, AVIF's and HEIC's nclx) becomes an ICC profile, so that one
 color engine (LittleCMS) does all conversions. HDR (PQ, HLG) is mapped to SDR by a profile's curve.
@@ -48,7 +48,7 @@ _HLG_PEAK: Final = 1_000.0
 #: Of SDR's range, up to here HDR is shown as it is; what is brighter is compressed into the rest.
 _KNEE: Final = 0.75
 
-#: Exponents beyond these are nobody's: the chunk is damaged.
+#: Exponents outside this range do not occur: the chunk is damaged.
 _EXPONENTS: Final = (0.2, 5.0)
 
 #: How colors are adapted from a white to that of profiles, D50 (Bradford).
@@ -77,9 +77,9 @@ def coded(primaries: int, transfer: int, *, full_range: bool = True) -> bytes | 
 
 def calibrated(points: Sequence[float], exponent: float) -> bytes | None:
     """The ICC profile for PNG's cHRM (`points`: x and y of white, red, green, blue; or none) and gAMA (`exponent`, of
-    encoding; or 0). What is missing or makes no sense is sRGB's.
+    encoding; or 0). Missing or invalid values are sRGB's.
 
-    Empty for sRGB; `None` if nothing makes sense.
+    Empty for sRGB; `None` if all values are invalid.
     """
     plain_curve = not exponent or not _EXPONENTS[0] <= 1 / exponent <= _EXPONENTS[1] or abs(exponent - 1 / 2.2) < 0.002
     curve = _parametric(*_SRGB_CURVE) if plain_curve else _gamma(1 / exponent)
@@ -99,7 +99,7 @@ def to_srgb(image: Image.Image, profiles: Sequence[bytes]) -> Image.Image:
         try:
             return _transformed(image, profile)
         except (ImageCms.PyCMSError, KeyError, OSError, TypeError, ValueError):
-            continue  # A profile that is bad, or another image's, is as good as none.
+            continue  # A profile that is damaged, or for another color space, is ignored.
     return image.convert("RGB")
 
 

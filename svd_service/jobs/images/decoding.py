@@ -65,7 +65,7 @@ class Decoded:
         """The image upright, in sRGB, exactly `width` x `height` pixels, without any metadata.
 
         Cropping takes the center; padding shows all of the image on black. What is transparent becomes white. The
-        first call settles how finely a JPEG is decoded, so ask for the largest size first.
+        first call settles how finely a JPEG is decoded, so request the largest size first.
 
         Raises:
             BrokenImageError: the data are truncated or damaged.
@@ -111,7 +111,7 @@ class Decoded:
             self._image = _completed(self._scanned.content, wanted)
 
     def _clean_rgb(self, image: Image.Image) -> Image.Image:
-        """Opaque sRGB on white, without the file's metadata, which may tell where and when a photo was taken."""
+        """Opaque sRGB on white, without the file's metadata, which may disclose where and when a photo was taken."""
         colors = image.convert(image.mode.removesuffix("A")) if image.mode in {"LA", "RGBA"} else image
         embedded = image.info.get("icc_profile") or b""
         clean = color.to_srgb(colors, self._scanned.profiles if not embedded else (embedded, *self._scanned.profiles))
@@ -146,7 +146,7 @@ def opened(content: bytes, max_pixels: int) -> Decoded:
 
 @contextmanager
 def rejecting() -> Iterator[None]:
-    """Turns whatever Pillow raises over an upload, which may be nearly anything, into a rejection."""
+    """Turns any exception that Pillow raises for an upload into a rejection."""
     try:
         yield
     except RefusedError:
@@ -214,10 +214,10 @@ def _check_overlaps(image: ImageFile.ImageFile) -> None:
 def _completed(content: bytes, wanted: tuple[int, int]) -> Image.Image:
     """A JPEG whose file ends too early, if no more is missing than its end marker and a row of blocks.
 
-    What is missing is seen by decoding twice, with other data instead: pixels that differ were made of those.
+    Missing rows are found by decoding twice with different filler data: pixels that differ come from the filler.
 
     Raises:
-        BrokenImageError: there is more missing.
+        BrokenImageError: more is missing.
     """
     if not jpeg.has_all_scans(content):
         raise truncated()
@@ -273,7 +273,7 @@ def _resamplable(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> Image.Image:
     """8 bits from more. Only 16 bits have an agreed white; of the others, the greatest value found is made white."""
     levels = image.convert("F")
-    # One band has one pair of extremes; Pillow's types do not tell.
+    # One band has one pair of extremes, which Pillow's type hints do not express.
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else cast("tuple[float, float]", levels.getextrema())
     scale = 255 / ((high - low) or 1.0)
     return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")

@@ -1,6 +1,6 @@
 """What a decoder process may take for one image: processor time and address space, in proportion to its pixels.
 
-The kernel holds both limits, whatever a decoder is busy with.
+The kernel enforces both limits.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def lift() -> None:
 
 
 def address_space() -> int | None:
-    """Bytes of address space that this process has; `None` where the system does not tell (not Linux)."""
+    """Bytes of address space that this process has; `None` where the system does not report it (not Linux)."""
     try:
         pages = int(_STATM.read_text(encoding="utf-8").split()[0])
     except OSError:
@@ -48,5 +48,5 @@ def address_space() -> int | None:
 def _limit_space(size: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = size if hard == resource.RLIM_INFINITY else min(size, hard) if size != resource.RLIM_INFINITY else hard
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,4 +1,4 @@
-"""Where the service opens an upload: lends it a decoder process, and takes over nothing but sizes and pixels."""
+"""Opens an upload in a decoder process, from which the service takes only sizes and pixels."""
 
 import io
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class OpenImage:
         """The image upright, in sRGB, exactly `width` x `height` pixels, without any metadata.
 
         Cropping takes the center; padding shows all of the image on black. What is transparent becomes white. The
-        first call settles how finely a JPEG is decoded, so ask for the largest size first.
+        first call settles how finely a JPEG is decoded, so request the largest size first.
 
         Raises:
             BrokenImageError: the data are truncated or damaged.
@@ -35,18 +35,18 @@ class OpenImage:
         """
         wanted = {"do": "fit", "width": width, "height": height, "pad": fit is Fit.PAD}
         if self.size[0] * self.size[1] <= LARGE:
-            self._asked(wanted)
+            self._answer(wanted)
         else:
             with self._pool.large:
-                self._asked(wanted)
+                self._answer(wanted)
         pixels = self._decoder.pixels(width * height * 3)
         return Image.frombytes("RGB", (width, height), pixels)
 
     def _open(self) -> tuple[int, int]:
-        width, height = self._asked(self._opening)["size"]
+        width, height = self._answer(self._opening)["size"]
         return int(width), int(height)
 
-    def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer; if the decoder ends without a limit of its own, that of another one."""
         for last in (False, True):
             try:

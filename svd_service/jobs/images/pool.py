@@ -1,6 +1,6 @@
 """Decoder processes of this process: a few, started when they are first needed and kept.
 
-A decoder that takes too long or too much is ended by the kernel, one that hangs by us; the next image gets a new one.
+The kernel ends a decoder that exceeds its limits, this module one that hangs; the next image gets a new one.
 Uploads wait a few seconds for a free decoder, and not too many of them, so that other requests find threads.
 """
 
@@ -60,12 +60,12 @@ class DecoderEndedError(Exception):
         self.status = status
 
     def rejection(self) -> Exception:
-        """What the caller learns of it when a second decoder has ended likewise, or there was a limit."""
+        """The error for the caller if a second decoder has ended likewise, or at a limit."""
         if self.status in _TOO_LONG:
-            return ImageTooLargeError("the image needs too much processor time to decode; save it anew as JPEG or PNG")
+            return ImageTooLargeError("the image needs too much processor time to decode; save it again as JPEG or PNG")
         if self.status in _FROM_OUTSIDE:
             return UnavailableError("the image decoder was stopped; retry in a few seconds")
-        return BrokenImageError("the image makes its decoder crash; save it anew as JPEG or PNG")
+        return BrokenImageError("the image crashes the decoder; save it again as JPEG or PNG")
 
     @property
     def is_limit(self) -> bool:
@@ -104,7 +104,7 @@ class Decoder:
         """The answer to a request of `process`.
 
         Raises:
-            RefusedError: as `decoding` says.
+            RefusedError: as documented in `decoding`.
             DecoderEndedError: there is no answer, and no process any more.
             UnavailableError: it took too long, by the clock.
         """
@@ -153,7 +153,7 @@ class Decoder:
         return content
 
     def release(self) -> None:
-        """Be ready for another image: nothing of this one stays."""
+        """Discard the image, to be ready for another one."""
         if self._channel is not None:
             try:
                 self._channel.sendall(CLOSE)  # it has no answer to wait for
@@ -172,7 +172,7 @@ class Decoder:
         if process is None:
             return 0
         try:
-            # It has a moment to end by the signal that is on its way; a hanging one is killed.
+            # It has a moment to end by the signal that is already sent; a hanging process is killed.
             return process.wait(0.2 if process.poll() is None else None)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -190,7 +190,7 @@ class Pool:
 
     def __init__(self, size: int, waiting: int) -> None:
         self._decoders = [Decoder() for _ in range(size)]
-        # The last that was used is the first to be used again: the others need not be started.
+        # The most recently used decoder is reused first, so that the others need not be started.
         self._free: queue.LifoQueue[Decoder] = queue.LifoQueue()
         for decoder in self._decoders:
             self._free.put(decoder)
@@ -207,7 +207,7 @@ class Pool:
 
     @contextlib.contextmanager
     def decoder(self) -> Iterator[Decoder]:
-        """A decoder of one's own, as long as the block lasts.
+        """A decoder for exclusive use within the block.
 
         Raises:
             UnavailableError: all are busy, and stay so.
@@ -263,7 +263,7 @@ def _line(channel: socket.socket) -> dict[str, Any]:
 
 
 def _anonymous_file() -> BinaryIO:
-    """A file without a name, in memory where the system has such."""
+    """An unnamed file, in memory where the system supports it."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("svd-image"), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)

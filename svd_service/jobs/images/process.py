@@ -34,7 +34,7 @@ class Decoder:
         self._file_bytes = 0
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What becomes of a request."""
+        """The answer to a request."""
         try:
             match request.pop("do"):
                 case "open":

@@ -1,4 +1,4 @@
-"""What finished jobs teach, and how well that foretells: pure arithmetic, then the ledger's scripts on a real Redis."""
+"""What finished jobs teach, and how good estimates are: pure arithmetic, then the ledger's scripts on a real Redis."""
 
 import heapq
 import math
@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from svd_service.config import Settings
-from svd_service.jobs.eta import Outlook, Pace, Runner, Work, work_of
+from svd_service.jobs.eta import Estimator, Runner, ThroughputModel, Work, work_of
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.submission import Submission
@@ -25,10 +25,10 @@ LARGE = replace(SMALL, width=128, height=128)
 DEVICE = "a device"
 
 
-def pace(per_pixel: float = 1e-5) -> Pace:
+def pace(per_pixel: float = 1e-5) -> ThroughputModel:
     """A device whose every phase takes so many seconds a pixel."""
     line = [1.0, 0.0, math.log(per_pixel), 0.0, 0.0]
-    return Pace.of(str([line, line, line, line]))
+    return ThroughputModel.of(str([line, line, line, line]))
 
 
 def seconds_of(parameters: Parameters, per_pixel: float = 1e-5) -> float:
@@ -44,9 +44,9 @@ def runner(work: Work | None = None, *profiles: str, **busy: Any) -> Runner:
     return Runner(DEVICE, frozenset(profiles), work, **busy)
 
 
-def outlook(runners: list[Runner], queue: list[tuple[int, Parameters]] | None = None) -> Outlook:
+def estimator(runners: list[Runner], queue: list[tuple[int, Parameters]] | None = None) -> Estimator:
     entries = [(place, work_of(what), str(what.profile)) for place, what in queue or []]
-    return Outlook({DEVICE: pace()}, runners, entries)
+    return Estimator({DEVICE: pace()}, runners, entries)
 
 
 def test_guidance_doubles_the_work_of_the_steps_alone():
@@ -74,39 +74,39 @@ def test_segments_repeat_the_work_of_one_and_interpolation_is_work_of_its_own():
 
 def test_what_an_older_version_learned_or_queued_is_understood():
     old = "[[1,1,1,0,0],[1,2,2,0,0],[1,3,3,0,0],[1,4,4,0,0]]"
-    assert [line and line.mean_size for line in Pace.of(old).lines] == [1, 2, 3, None, 4]
+    assert [line and line.mean_size for line in ThroughputModel.of(old).lines] == [1, 2, 3, None, 4]
     told = {"paces": {}, "runners": [], "queue": [[0, "[[1,1],[2,5],[3,1],[4,1]]", "exact"]]}
-    ((_, work, _),) = Outlook.of("tiny", told).queue
+    ((_, work, _),) = Estimator.of("tiny", told).queue
     assert [times for _, times in work] == [1, 5, 1, 0, 1]
 
 
 def test_nothing_is_told_where_nothing_is_known_or_nobody_is_ready():
-    assert Outlook({}, [runner()]).foretell(queued(1)).eta_seconds is None
-    assert outlook([]).foretell(queued(1)).eta_seconds is None
+    assert Estimator({}, [runner()]).estimate(queued(1)).eta_seconds is None
+    assert estimator([]).estimate(queued(1)).eta_seconds is None
 
 
 def test_the_next_job_beside_an_idle_worker_takes_its_own_time():
-    assert outlook([runner()]).foretell(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
+    assert estimator([runner()]).estimate(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
 
 
 def test_the_work_ahead_is_shared_among_the_workers_that_are_ready():
     ahead = [(place, LARGE) for place in range(6)]
     for number in (1, 2, 3):
-        told = outlook([runner() for _ in range(number)], ahead).foretell(queued(7)).eta_seconds
+        told = estimator([runner() for _ in range(number)], ahead).estimate(queued(7)).eta_seconds
         assert told == pytest.approx(seconds_of(LARGE) * 6 / number + seconds_of(SMALL), abs=0.1)
 
 
 def test_a_job_that_stands_for_its_neighbours_counts_as_often():
-    every = outlook([runner()], [(place, LARGE) for place in range(40)])
-    some = outlook([runner()], [(place, LARGE) for place in (*range(20), 20, 25, 30, 35)])
-    assert some.foretell(queued(41)).eta_seconds == pytest.approx(every.foretell(queued(41)).eta_seconds, abs=0.2)
+    every = estimator([runner()], [(place, LARGE) for place in range(40)])
+    some = estimator([runner()], [(place, LARGE) for place in (*range(20), 20, 25, 30, 35)])
+    assert some.estimate(queued(41)).eta_seconds == pytest.approx(every.estimate(queued(41)).eta_seconds, abs=0.2)
 
 
 def test_what_runs_counts_by_what_is_left_of_it():
     half = Progress(Phase.SAMPLING, 5, 10)
     (pixels, _), (volume, _), *_ = work_of(LARGE)
     elapsed = 1e-5 * (pixels + 5 * volume)
-    told = outlook([runner(work_of(LARGE), elapsed=elapsed, progress=half)]).foretell(queued(1))
+    told = estimator([runner(work_of(LARGE), elapsed=elapsed, progress=half)]).estimate(queued(1))
     assert told.eta_seconds == pytest.approx(seconds_of(LARGE) - elapsed + seconds_of(SMALL), abs=0.1)
 
 
@@ -115,15 +115,15 @@ def test_the_time_left_goes_on_passing_while_nothing_is_heard():
 
     def told(silence: float) -> float:
         busy = runner(work_of(SMALL), **{**begun, "elapsed": begun["elapsed"] + silence}, silence=silence)
-        return outlook([busy]).foretell(queued(1)).eta_seconds or 0.0
+        return estimator([busy]).estimate(queued(1)).eta_seconds or 0.0
 
     assert told(0.0) - told(2.0) == pytest.approx(2.0, abs=0.1)
     assert told(1000.0) == pytest.approx(seconds_of(SMALL), rel=0.05)
 
 
 def test_a_device_without_experience_is_taken_to_be_like_the_others_of_its_model():
-    newcomer = Outlook({DEVICE: pace()}, [Runner("another")])
-    assert newcomer.foretell(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
+    newcomer = Estimator({DEVICE: pace()}, [Runner("another")])
+    assert newcomer.estimate(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
 
 
 def test_jobs_that_only_others_take_hold_up_nobody():
@@ -131,29 +131,29 @@ def test_jobs_that_only_others_take_hold_up_nobody():
     alone = seconds_of(SMALL)
     queue = [(place, exact) for place in range(6)]
     specialist, other = runner(None, "draft"), runner(None, "exact")
-    told = outlook([specialist, other], queue)
-    assert told.foretell(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
-    assert told.foretell(queued(7, exact)).eta_seconds == pytest.approx(7 * seconds_of(LARGE), abs=0.1)
+    told = estimator([specialist, other], queue)
+    assert told.estimate(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+    assert told.estimate(queued(7, exact)).eta_seconds == pytest.approx(7 * seconds_of(LARGE), abs=0.1)
     # Whoever takes all helps both; nobody takes what nobody takes.
-    helped = outlook([specialist, other, runner()], queue).foretell(queued(7, exact)).eta_seconds
+    helped = estimator([specialist, other, runner()], queue).estimate(queued(7, exact)).eta_seconds
     assert helped == pytest.approx(4 * seconds_of(LARGE), abs=0.1)
-    assert outlook([specialist], queue).foretell(queued(7, exact)).eta_seconds is None
-    assert outlook([specialist], queue).foretell(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+    assert estimator([specialist], queue).estimate(queued(7, exact)).eta_seconds is None
+    assert estimator([specialist], queue).estimate(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
 
 
 def test_a_job_that_stands_for_many_is_shared_by_those_who_take_it():
-    some = outlook([runner(None, "draft"), runner(), runner()], [(0, LARGE), (8, LARGE), (16, LARGE)])
-    assert some.foretell(queued(25, LARGE)).eta_seconds == pytest.approx(13 * seconds_of(LARGE), rel=0.05)
+    some = estimator([runner(None, "draft"), runner(), runner()], [(0, LARGE), (8, LARGE), (16, LARGE)])
+    assert some.estimate(queued(25, LARGE)).eta_seconds == pytest.approx(13 * seconds_of(LARGE), rel=0.05)
 
 
 # With the ledger
 
 
 def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
-    known = outlook([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first stands for two
+    known = estimator([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first stands for two
     assert known.until_start(3, Profile.EXACT) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
     assert replace(known, runners=[]).until_start(3, Profile.EXACT) is None
-    assert replace(known, paces={}).until_start(0, Profile.EXACT) is None
+    assert replace(known, throughput={}).until_start(0, Profile.EXACT) is None
 
 
 def be_ready(ledger: Ledger, *names: str) -> None:
@@ -305,7 +305,7 @@ def test_fifty_jobs_of_three_sizes_through_two_workers_are_foretold_within_a_fif
     errors = []
     for place, end in list(enumerate(ends))[10:]:
         ahead = list(enumerate(jobs[:place]))
-        told = outlook([runner(), runner()], ahead).foretell(queued(place + 1, jobs[place])).eta_seconds
+        told = estimator([runner(), runner()], ahead).estimate(queued(place + 1, jobs[place])).eta_seconds
         assert told is not None
         errors.append(abs(told - end) / end)
     assert statistics.median(errors) <= 0.2

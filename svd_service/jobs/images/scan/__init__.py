@@ -1,7 +1,7 @@
 """What a file is and what it consists of, before Pillow sees it: one module a format.
 
 Each `scan` walks the file's structure in a bounded number of steps and returns a file of the same pixels without
-metadata, and what the metadata say about orientation and color. Nothing is unpacked but color profiles, up to a limit.
+metadata, and the orientation and color information of the metadata. Only color profiles are unpacked, up to a limit.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ _RAW: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb",
 
 
 def scan(content: bytes) -> Scanned:
-    """The image in `content`, reduced to what decides over its pixels.
+    """The image in `content`, reduced to what affects its pixels.
 
     Raises:
         NotAnImageError: the bytes are not an image of a supported format.

@@ -1,4 +1,4 @@
-"""The one thing that EXIF decides over an image: which way is up (CIPA DC-008, tag 0x0112)."""
+"""The only EXIF tag that affects an image: its orientation (CIPA DC-008, tag 0x0112)."""
 
 import struct
 from typing import Final

@@ -1,4 +1,4 @@
-"""JPEG XL (ISO/IEC 18181): a codestream, bare or in boxes. Its size is read here, since its decoder tells it last."""
+"""JPEG XL (ISO/IEC 18181): a codestream, bare or in boxes. Its size is read here: the decoder reports it too late."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""PNG (W3C, third edition): a list of chunks, of which only a few have a say over pixels.
+"""PNG (W3C, third edition): a list of chunks, of which only a few affect pixels.
 
 Text, time, histograms and the like are skipped as they are, packed; ancillary chunks with a wrong check sum are left
 out, as libpng does. The pixels' own check sums (CRC) are not looked at: their data carry another.
@@ -19,7 +19,7 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 #: Chunks of a file. Encoders write IDATs of 4 KB and more: 5,000 in the largest upload.
 _MAX_CHUNKS: Final = 65_536
 
-#: Chunks that have a say over pixels; the first of each kind counts.
+#: Chunks that affect pixels; the first of each kind counts.
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE"})
 _ANCILLARY: Final = frozenset({b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", b"acTL"})
 

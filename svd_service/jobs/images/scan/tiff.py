@@ -34,7 +34,7 @@ _KEPT_YCBCR: Final = frozenset({529, 530, 531, 532})
 _RAW_PHOTOMETRIC: Final = frozenset({32803, 34892})
 _RAW_COMPRESSIONS: Final = frozenset({34713, 32767, 32769, 32770, 32867, 65000, 65535, 34892, 52546})
 
-#: Directories that are looked at to tell a raw photo.
+#: Maximum number of directories examined to detect a raw photo.
 _MAX_DIRECTORIES: Final = 16
 
 #: Bytes of each type's values, by number.
@@ -130,7 +130,7 @@ def _scanned(tiff: _Tiff) -> Scanned:
 
 
 def _require_no_raw_photo(tiff: _Tiff, first: Mapping[int, _Entry]) -> None:
-    """Raw photos: DNG and CR2 say so; the others keep their pixels in a sub-directory, as no other TIFF does."""
+    """Raw photos: DNG and CR2 declare it; the others keep their pixels in a sub-directory, unlike any other TIFF."""
     directories = [first]
     places = first[_SUB_DIRECTORIES].values(tiff, _MAX_DIRECTORIES) if _SUB_DIRECTORIES in first else ()
     for place in places:
