@@ -1,7 +1,7 @@
 """The composition root: the one place that wires clients, stores, ledger and use cases together.
 
-Every entry point gets what it needs here. Celery, which would be a third of the web process' time to start, and what
-speaks to S3 are loaded with their first use.
+Every entry point gets its objects here. Celery, which would take a third of the web process' startup time, and the S3
+client are imported on first use.
 """
 
 import functools
@@ -39,7 +39,7 @@ BACKGROUND_TIMEOUT: Final = 3.0
 
 @dataclass(frozen=True)
 class UseCases:
-    """The use cases of one process, and what they work on."""
+    """The use cases of one process, and the objects that they share."""
 
     settings: Settings
     model: Model
@@ -64,7 +64,7 @@ class Web:
 
 
 def web(settings: Settings) -> Web:
-    """What the web process needs, over one pool of connections. Redis need not be reachable yet.
+    """Build the web process' objects on one connection pool. Redis need not be reachable yet.
 
     Raises:
         ConfigurationError: the model or the store cannot be used.
@@ -79,7 +79,7 @@ def web(settings: Settings) -> Web:
 
 
 def worker(settings: Settings) -> UseCases:
-    """The use cases for a worker process, or for its parent.
+    """Build the use cases of a worker process or of its parent.
 
     Raises:
         ConfigurationError: the model or the store cannot be used.
@@ -89,7 +89,7 @@ def worker(settings: Settings) -> UseCases:
 
 
 def use_cases(ledger: Ledger, artifacts: ArtifactStore, settings: Settings, enqueue: Enqueue) -> UseCases:
-    """The use cases over a ledger and a store.
+    """Build the use cases on a ledger and a store.
 
     Raises:
         ConfigurationError: the model cannot be used.
@@ -112,13 +112,13 @@ def use_cases(ledger: Ledger, artifacts: ArtifactStore, settings: Settings, enqu
 
 
 def ledger(settings: Settings, *, timeout: float = CALLER_TIMEOUT) -> Ledger:
-    """A ledger over connections of its own."""
+    """Open a ledger with its own connections."""
     return open_ledger(connect(settings, timeout=timeout), settings)
 
 
 @contextmanager
 def fresh_ledger(settings: Settings) -> Iterator[Ledger]:
-    """A ledger over one new connection: one of a pool may look well while Redis is not, or the other way round."""
+    """Open a ledger on one new connection, since the state of a pooled one may not be that of Redis."""
     client = connect(settings, timeout=CALLER_TIMEOUT)
     try:
         yield open_ledger(client, settings)
@@ -127,18 +127,18 @@ def fresh_ledger(settings: Settings) -> Iterator[Ledger]:
 
 
 def keyring(settings: Settings) -> Keyring:
-    """The API keys."""
+    """Return the API keys."""
     return Keyring(connect(settings), settings)
 
 
 def webhook_secrets(settings: Settings) -> WebhookSecrets:
-    """The secrets that webhooks are signed with."""
+    """Return the secrets that sign webhooks."""
     return WebhookSecrets(connect(settings), settings)
 
 
 @functools.cache
 def courier(settings: Settings) -> "Courier":
-    """This process' courier, which delivers webhooks."""
+    """Return this process' courier, which delivers webhooks."""
     from svd_service.webhooks.delivery import Courier  # noqa: PLC0415
     from svd_service.webhooks.outbox import Outbox  # noqa: PLC0415
 
@@ -147,7 +147,7 @@ def courier(settings: Settings) -> "Courier":
 
 
 def poster(settings: Settings) -> "Poster":
-    """The poster, which enqueues the deliveries that are due."""
+    """Build the poster, which enqueues the deliveries that are due."""
     from svd_service.celery_app import DELIVER, Enqueuer, webhook_queue  # noqa: PLC0415
     from svd_service.webhooks.dispatch import Poster  # noqa: PLC0415
     from svd_service.webhooks.outbox import Outbox  # noqa: PLC0415

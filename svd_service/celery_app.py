@@ -1,4 +1,4 @@
-"""The Celery app, and how a job's id is enqueued. Imports neither Flask nor the tasks."""
+"""The Celery app and the enqueueing of job ids. Imports neither Flask nor the tasks."""
 
 from typing import Final
 
@@ -17,15 +17,15 @@ app = Celery("svd_service", config_source="svd_service.celeryconfig", set_as_cur
 
 
 def webhook_queue(settings: Settings) -> str:
-    """The queue of the webhooks: one of its own, so that none waits for a worker that is busy with a video."""
+    """Return the name of the webhook queue, separate so that no webhook waits for a busy GPU worker."""
     return f"{settings.namespace}-webhooks"
 
 
 class Enqueuer:
-    """Enqueues ids with Celery: those of jobs, or others for another task.
+    """Enqueues ids with Celery: those of jobs, or of another task.
 
     It has its own app without a result backend: with one, each call would subscribe to a result that is never read, and
-    wait for a Redis that does not answer for much longer than a caller would.
+    wait for an unavailable Redis for much longer than a caller would.
     """
 
     def __init__(self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE) -> None:
@@ -48,7 +48,7 @@ class Enqueuer:
 
         Raises:
             UnavailableError: Celery's broker cannot be reached, or did not answer in time; the message may have been
-                sent all the same.
+                sent nevertheless.
         """
         try:
             self._app.send_task(

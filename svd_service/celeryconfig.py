@@ -1,6 +1,6 @@
 """Celery's own settings, by Celery's own names. Values that an operator may change come from `svd_service.config`.
 
-docs/architecture/ tells what each of them is for; svd_service/ledger/__init__.py what they need not care for.
+docs/architecture/ explains what each of them is for, svd_service/ledger/__init__.py what the ledger does instead.
 """
 
 import socket as _socket
@@ -19,9 +19,9 @@ broker_use_ssl = redis_backend_use_ssl = _s.redis_tls
 imports = ("svd_service.worker.tasks",)
 task_default_queue = _s.namespace
 
-# Drops and counts what is no message of ours, and reconnects after every error of Redis.
+# Drops and counts foreign messages, and reconnects after every error of Redis.
 worker_consumer = "svd_service.broker.consumer:CountingConsumer"
-# A rate limit by remote control would leave jobs in a worker that the ledger takes for idle.
+# A rate limit by remote control would leave jobs in a worker that the ledger considers idle.
 worker_disable_rate_limits = True
 
 # JSON only: whoever can write to Redis must not be able to make a worker unpickle.
@@ -36,9 +36,9 @@ worker_concurrency = len(_s.worker_devices)
 worker_prefetch_multiplier = 1
 task_acks_late = True
 task_reject_on_worker_lost = True
-# Whether a killed process had a result to tell, the ledger knows: its message need not wait for one (10 s by default).
+# The ledger has the result, if a killed process had one, so its message need not wait for it (10 s by default).
 worker_lost_wait = 0.5
-# A recycled process would load the model anew; and none may be killed while it loads it (4 s by default).
+# A recycled process would load the model again; and none may be killed while it loads it (4 s by default).
 worker_max_tasks_per_child = None
 worker_proc_alive_timeout = 1800
 # An attempt watches its own time at every step; this limit is for a process that no longer gets to one.
@@ -51,8 +51,8 @@ task_send_sent_event = True
 result_expires = int(_s.result_ttl)
 result_extended = True
 
-# A host that vanished without a word (a pulled cable) is noticed after ten seconds. By itself the kernel takes a
-# quarter of an hour where something is on its way, and hours where nothing is. Not every system has all of these.
+# A host that disappears without closing connections (a pulled cable) is detected after ten seconds. The kernel's
+# default is a quarter of an hour with data in flight, and hours without. Not every system has all of these options.
 _vanished = {
     getattr(_socket, _name): _value
     for _name, _value in {
@@ -64,8 +64,8 @@ _vanished = {
     if hasattr(_socket, _name)
 }
 
-# No socket waits for ever. A message that stays unacknowledged for longer than the longest job is given out again;
-# the ledger does not wait for that, and refuses the second claim of a job that is still held.
+# No socket waits without limit. A message that stays unacknowledged for longer than the longest job is delivered again;
+# the ledger does not wait for that, and rejects the second claim of a job that is still held.
 _sentinels = _broker_options(_s, timeout=3)
 broker_transport_options = {
     **_sentinels,

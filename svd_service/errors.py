@@ -1,8 +1,8 @@
-"""What can go wrong with a job, as one tree. None of these knows an HTTP status: each dialect maps them at its edge.
+"""The errors of jobs, as one tree. None has an HTTP status: each dialect maps them to its own responses.
 
 JobError
-├── RefusedError                the submission is at fault; nothing was stored
-│   ├── InvalidParameterError   a parameter is out of bounds or not understood
+├── RefusedError                the submission is invalid; nothing was stored
+│   ├── InvalidParameterError   a parameter is out of bounds or cannot be parsed
 │   ├── MissingImageError     the request has no image
 │   ├── UnsupportedError        beyond what Stable Video Diffusion can do
 │   ├── NotAnImageError        the bytes are not an image of a supported format
@@ -13,21 +13,21 @@ JobError
 ├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
 ├── UnknownJobError             no such job (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
-├── MissingFormatError          the video was not made in the format asked for
-├── NoPreviewError              there is nothing to be seen of the job (yet, or any more)
-├── ExpiredError                the result is past its time
-├── UnauthorizedError           the caller did not show a key, or not a valid one
+├── MissingFormatError          the job was not submitted with this format
+├── NoPreviewError              the job has no preview (yet, or any more)
+├── ExpiredError                the result has expired
+├── UnauthorizedError           the request has no API key, or an invalid one
 ├── InvalidLinkError            a share link was not signed here, or its key was revoked
 │   └── ExpiredLinkError        a share link has expired
-├── ForbiddenError              the request comes from a page or for a host that is not allowed
-├── LimitedError                not now: the caller may come again after a while
-│   ├── QueueFullError          too many jobs wait already
+├── ForbiddenError              the request's origin or host is not allowed
+├── LimitedError                rejected for now: retry later
+│   ├── QueueFullError          too many jobs are queued
 │   └── RateLimitedError        too many requests
 ├── UnknownKeyError             no such API key
 ├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
-├── StaleAttemptError           this attempt is no longer the job's (or its webhook's); all it writes is refused
+├── StaleAttemptError           this attempt no longer holds the job (or its webhook); all its writes are rejected
 └── UnavailableError            the ledger or the artifacts cannot be reached
-    └── WriteRefusedError       Redis takes no writes; nothing was changed
+    └── WriteRefusedError       Redis accepts no writes; nothing was changed
 """
 
 
@@ -38,13 +38,13 @@ class JobError(Exception):
 
 
 class RefusedError(JobError):
-    """The submission is at fault; nothing was stored."""
+    """The submission is invalid; nothing was stored."""
 
     code = "refused"
 
 
 class InvalidParameterError(RefusedError):
-    """A parameter is out of bounds or not understood. `parameter` names it."""
+    """A parameter is out of bounds or cannot be parsed. `parameter` names it."""
 
     code = "invalid_parameter"
 
@@ -60,7 +60,7 @@ class MissingImageError(RefusedError):
 
 
 class UnsupportedError(RefusedError):
-    """What is asked for is beyond what Stable Video Diffusion can do."""
+    """The request is beyond what Stable Video Diffusion can do."""
 
     code = "not_supported"
 
@@ -108,7 +108,7 @@ class UnknownJobError(JobError):
 
 
 class NotReadyError(JobError):
-    """The job has no result to give. `state` is the job's present state; `eta_seconds` when it may have one."""
+    """The job has no result (yet). `state` is its current state; `eta_seconds` the estimated time until it ends."""
 
     code = "not_ready"
 
@@ -119,13 +119,13 @@ class NotReadyError(JobError):
 
 
 class MissingFormatError(JobError):
-    """The video was not made in the format asked for. The message names those that there are."""
+    """The job was not submitted with this format. The message names the available ones."""
 
     code = "format_not_made"
 
 
 class NoPreviewError(JobError):
-    """There is nothing to be seen of the job: it is not started, or has ended. `state` is its present state."""
+    """The job has no preview: it has not started, or has ended. `state` is its current state."""
 
     code = "no_preview"
 
@@ -135,13 +135,13 @@ class NoPreviewError(JobError):
 
 
 class ExpiredError(JobError):
-    """The result is past its time and gone."""
+    """The result has expired and was deleted."""
 
     code = "expired"
 
 
 class UnauthorizedError(JobError):
-    """No API key was shown, or not a valid one."""
+    """The request has no API key, or an invalid one."""
 
     code = "unauthorized"
 
@@ -159,13 +159,13 @@ class ExpiredLinkError(InvalidLinkError):
 
 
 class ForbiddenError(JobError):
-    """The request comes from a page that may not use the service, or for a host that is not its own."""
+    """The request comes from a web page that is not allowed, or is for another host name."""
 
     code = "forbidden"
 
 
 class LimitedError(JobError):
-    """Not now. `retry_after` is in how many seconds to come again."""
+    """Rejected for now. `retry_after` is the number of seconds after which to retry."""
 
     code = "limited"
 
@@ -175,7 +175,7 @@ class LimitedError(JobError):
 
 
 class QueueFullError(LimitedError):
-    """Too many jobs wait already, or too many of the caller's; nothing was stored."""
+    """Too many jobs are queued, in total or of the caller; nothing was stored."""
 
     code = "queue_full"
 
@@ -193,29 +193,29 @@ class UnknownKeyError(JobError):
 
 
 class ConfiguredSecretError(JobError):
-    """The secret is one of the settings, so that a command cannot change it."""
+    """The secret is a setting, which a command cannot change."""
 
     code = "configured_secret"
 
 
 class StaleAttemptError(JobError):
-    """This attempt is no longer the job's: it was given to another, or the job has ended."""
+    """This attempt no longer holds the job: another attempt claimed it, or the job has ended."""
 
     code = "stale_attempt"
 
 
 class UnavailableError(JobError):
-    """The ledger or the artifacts cannot be reached right now; nothing is known to be lost."""
+    """The ledger or the artifact store cannot be reached right now; no data is known to be lost."""
 
     code = "unavailable"
 
 
 class WriteRefusedError(UnavailableError):
-    """Redis answers, but takes no writes now (its memory or its disk is full, it is a replica): nothing was changed."""
+    """Redis answers, but accepts no writes now (memory or disk full, a replica): nothing was changed."""
 
 
 class InvalidOutputError(JobError):
-    """The model computed values that are no numbers (NaN, infinity): the video would be black."""
+    """The model computed values that are not finite (NaN, infinity): the video would be black."""
 
     code = "invalid_output"
 

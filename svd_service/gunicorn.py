@@ -15,8 +15,8 @@ from svd_service.server.pacing import Limits
 from svd_service.server.worker import BufferingWorker
 from svd_service.telemetry import logs
 
-# prometheus_client counts across processes in files. It and our settings look for the folder when they are first
-# loaded, so it is named before either.
+# prometheus_client keeps the counts of several processes in files. It and our settings read the folder's name when they
+# are first loaded, so it is set before either.
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # noqa: TID251
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="svd-metrics-")  # noqa: TID251
 
@@ -24,7 +24,7 @@ _settings = settings()
 
 
 def _descriptors() -> int:
-    """How many files and sockets a process may open, after asking for as many as the system allows us."""
+    """Raise the limit of open files and sockets as far as the system allows; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -33,7 +33,7 @@ def _descriptors() -> int:
 
 
 class Worker(BufferingWorker):
-    """The worker, with our limits."""
+    """The worker with the limits of the settings."""
 
     limits = Limits(
         timeout=_settings.client_timeout,
@@ -48,11 +48,11 @@ class Worker(BufferingWorker):
 worker_class = Worker
 bind = _settings.bind
 workers = _settings.api_processes
-# Each open event stream keeps a thread, so they have threads of their own: the other requests always find theirs.
+# Each open event stream occupies a thread, so streams have additional threads and never block other requests.
 threads = _settings.api_threads + _settings.api_streams
-# Beyond that, the connection that has been idle longest makes room. Files and Redis need descriptors, too.
+# Beyond that, the connection that has been idle longest is closed. Files and Redis need descriptors, too.
 worker_connections = min(4_096, _descriptors() * 3 // 4)
-# For a process that hangs. How slow a client may be is the worker's business.
+# For a process that hangs. The worker limits slow clients itself.
 timeout = 60
 graceful_timeout = 20
 keepalive = 15
@@ -67,15 +67,15 @@ loglevel = _settings.log_level.lower()
 #: interpreter some ten times, each time for all the threads that parse large uploads.
 _SWITCH_INTERVAL: Final = 0.0005
 
-#: What asks every few seconds whether all is well is no news as long as it is.
+#: Paths that are polled every few seconds; successful requests for them are not logged.
 QUIET: Final = ("/health", "/metrics")
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """gunicorn's log as part of ours: the same handler, the same form."""
+    """gunicorn's log in the service's log: the same handler, the same format."""
 
     def setup(self, cfg: Any) -> None:
-        """Take gunicorn's handlers away; what they would have told is told by ours."""
+        """Remove gunicorn's handlers; the service's handler logs instead."""
         super().setup(cfg)
         for log in (self.error_log, self.access_log):
             log.handlers.clear()
@@ -83,8 +83,8 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         logs.configure(_settings)
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
-        """One line for an answer. Without what was asked for beside the path: a query is the caller's business."""
-        status = int(str(resp.status or 0).partition(" ")[0])  # 0: the application had no answer
+        """Log one line per response. Without the query, which may contain the caller's data."""
+        status = int(str(resp.status or 0).partition(" ")[0])  # 0: the application gave no response
         path = str(environ.get("RAW_URI", "")).partition("?")[0]
         if not self.access_log_enabled or (path in QUIET and status < 400):
             return
@@ -107,14 +107,14 @@ _metrics_dir = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])  # noqa: TID251
 
 
 def on_starting(server: Any) -> None:
-    """Begin with no counts of an earlier server."""
+    """Delete the counts of an earlier server."""
     _metrics_dir.mkdir(parents=True, exist_ok=True)
     _delete_counts()
 
 
 def when_ready(server: Any) -> None:
     """Check what is in Redis, and log who may use a service without keys."""
-    # As below: nothing of the application is loaded in the parent before its time.
+    # As below: the application is not imported in the parent before it is needed.
     from svd_service import bootstrap  # noqa: PLC0415
     from svd_service.ledger import api_keys, check  # noqa: PLC0415
 
@@ -139,17 +139,17 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Fold the counts of a process that is gone."""
-    # Loaded here, in the parent, it would be too early at the top.
+    """Merge the counts of a process that has ended."""
+    # Imported here, since at the top of this module it would be too early for the parent.
     from prometheus_client import multiprocess  # noqa: PLC0415
 
     multiprocess.mark_process_dead(worker.pid, path=str(_metrics_dir))  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:
-    """Leave nothing behind."""
+    """Delete the counts and their folder."""
     _delete_counts()
-    # It stays where it is a mount point, or somebody else's too.
+    # It remains if it is a mount point or holds other files.
     with suppress(OSError):
         _metrics_dir.rmdir()
 

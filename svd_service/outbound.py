@@ -1,8 +1,8 @@
-"""Requests to addresses that strangers name: pictures to fetch, webhooks to deliver. Imports nothing of ours.
+"""Requests to addresses that callers choose: images to fetch, webhooks to deliver. Imports nothing else of the service.
 
-A caller must not reach through us what only we can reach. Each host's name is resolved once, every address is judged,
-and the connection is made to a judged address, not to the name, which might mean another one a moment later. Time is
-bounded, that of name servers included.
+Protects against server-side request forgery: each host name is resolved once, every address is checked, and the
+connection is made to a checked address, not to the name, which might resolve differently a moment later. Time is
+limited, including that of name servers.
 """
 
 import http.client
@@ -17,38 +17,38 @@ from contextlib import suppress
 from typing import Final, TypeVar
 from urllib.parse import SplitResult
 
-#: All that is given out of IPv6 for single hosts (RFC 4291), and what of it leads to an IPv4 address: 6to4, Teredo.
+#: Global unicast addresses of IPv6 (RFC 4291), and the ranges that embed an IPv4 address: 6to4, Teredo.
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
 _DISGUISES: Final = (ipaddress.ip_network("2002::/16"), ipaddress.ip_network("2001::/32"))
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: Which addresses may be connected to.
+#: Whether a connection to an address is permitted.
 Permitted = Callable[[Address], bool]
 
 T = TypeVar("T")
 
 
 class RefusedURLError(Exception):
-    """The URL, or what is behind it, is not taken; the message says why to the caller."""
+    """The URL, or its content, is rejected; the message gives the caller the reason."""
 
 
 class TooLateError(RefusedURLError):
-    """What was to be done took too long."""
+    """The request timed out."""
 
     def __init__(self) -> None:
-        super().__init__("it takes too long")
+        super().__init__("timed out")
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is one of the Internet at large, and of a single host."""
+    """Return whether `address` is a public unicast address."""
     if address.version == 6 and (address not in _UNICAST or any(address in net for net in _DISGUISES)):
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that `host` spells in digits, in one of the many ways; `None` where it is a name. Asks nobody."""
+    """Return the address if `host` is a literal one, in any notation, `None` if it is a name. Does not query DNS."""
     if host.rstrip(".").lower().rpartition(".")[2] == "localhost":  # RFC 6761: never anything else
         return ipaddress.IPv4Address("127.0.0.1")
     try:
@@ -59,7 +59,7 @@ def literal_address(host: str) -> Address | None:
 
 
 class Exchange:
-    """Requests that share one deadline. They are made in a thread, which may be left behind."""
+    """Requests that share one deadline. They run in a thread, which may outlive the caller's wait."""
 
     def __init__(self, seconds: float, permitted: Permitted, connect_seconds: float | None = None) -> None:
         self._deadline = time.monotonic() + seconds
@@ -68,10 +68,10 @@ class Exchange:
         self._connection: Connection | None = None
 
     def left(self) -> float:
-        """The seconds that are left.
+        """Return the seconds until the deadline.
 
         Raises:
-            TooLateError: there are none.
+            TooLateError: the deadline is past.
         """
         left = self._deadline - time.monotonic()
         if left <= 0:
@@ -79,15 +79,15 @@ class Exchange:
         return left
 
     def connection(self, url: SplitResult) -> "Connection":
-        """What leads to the host of `url`; it is not connected yet.
+        """Return a connection object for the host of `url`; it is not connected yet.
 
         Raises:
-            RefusedURLError: the host is none, or not on the public Internet.
-            OSError: nobody knows the host.
-            ValueError: the URL has a port or a host that is none.
+            RefusedURLError: there is no host, or it is not on the public Internet.
+            OSError: the host is not found.
+            ValueError: the URL has an invalid port or host.
         """
         if url.scheme not in {"http", "https"} or not url.hostname:
-            raise RefusedURLError("it is no http(s) URL of a host")
+            raise RefusedURLError("not an http(s) URL with a host")
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = self._resolved(url.hostname, port)
         kind = TLSConnection if url.scheme == "https" else Connection
@@ -95,7 +95,7 @@ class Exchange:
         return self._connection
 
     def abort(self) -> None:
-        """End a connection that is still there; its thread then ends by itself."""
+        """Shut down an open connection; its thread then ends by itself."""
         if self._connection is not None and self._connection.channel is not None:
             with suppress(OSError):
                 self._connection.channel.shutdown(socket.SHUT_RDWR)
@@ -103,7 +103,7 @@ class Exchange:
     def _resolved(self, host: str, port: int) -> list[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-        # One address that is not permitted makes the name suspicious, whatever the others are.
+        # One address that is not permitted rejects the name, whatever the others are.
         if not addresses or not all(self._permitted(ipaddress.ip_address(each)) for each in addresses):
             raise RefusedURLError("its host is not on the public Internet")
         return addresses
@@ -117,13 +117,13 @@ def within(
     connect_seconds: float | None = None,
     afterwards: Callable[[], object] = lambda: None,
 ) -> T:
-    """What `work` gives, which may take `seconds`, and `connect_seconds` of them to connect.
+    """Run `work` within `seconds`, of which at most `connect_seconds` to connect; returns its result.
 
-    It runs in a thread, since neither name servers nor headers that come byte by byte heed a timeout. `afterwards` is
-    called when that thread has ended, which may be later.
+    It runs in a thread, since a socket timeout limits neither name resolution nor headers that arrive byte by byte.
+    `afterwards` is called when that thread has ended, which may be later.
 
     Raises:
-        RefusedURLError: an address is not permitted; `TooLateError` when the time is over.
+        RefusedURLError: an address is not permitted; `TooLateError`: the time is over.
         Exception: what `work` raises.
     """
     exchange = Exchange(seconds, permitted, connect_seconds)
@@ -146,9 +146,9 @@ def within(
 
 
 class Connection(http.client.HTTPConnection):
-    """Connects to one of the `addresses` that were judged; the host's name is only said.
+    """Connects to one of the checked `addresses`; the host name is only used in the request.
 
-    `channel` is what it connected with, also when the response has taken it over.
+    `channel` is its socket, even after the response has taken it over.
     """
 
     channel: socket.socket | None = None
@@ -159,12 +159,12 @@ class Connection(http.client.HTTPConnection):
         self._connect_seconds = min(seconds, connect_seconds)
 
     def connect(self) -> None:
-        """Open the connection, to the first address that answers."""
+        """Open a connection to the first address that accepts one."""
         self.sock = self.channel = self._first_to_answer()
         self.sock.settimeout(self.timeout)
 
     def linger(self, seconds: float) -> None:
-        """Wait for each further part of the answer so long at most."""
+        """Set the maximum seconds to wait for each further part of the response."""
         if self.channel is not None:
             self.channel.settimeout(seconds)
 
@@ -172,7 +172,7 @@ class Connection(http.client.HTTPConnection):
         deadline = time.monotonic() + self._connect_seconds
         *others, last = self._addresses
         for number, address in enumerate(others):
-            # One that swallows packets (IPv6, where it is broken) leaves the time of those behind it.
+            # One that drops packets (broken IPv6, for example) must leave time for the addresses after it.
             share = (deadline - time.monotonic()) / (len(self._addresses) - number)
             with suppress(OSError):
                 return self._connected(address, share)
@@ -183,7 +183,7 @@ class Connection(http.client.HTTPConnection):
 
 
 class TLSConnection(Connection):
-    """The same with TLS, whose certificate must be of the host's name."""
+    """The same with TLS; the certificate must match the host name."""
 
     default_port = http.client.HTTPS_PORT
 
@@ -194,5 +194,5 @@ class TLSConnection(Connection):
 
 
 def target_of(url: SplitResult) -> str:
-    """What a request for `url` asks its host for."""
+    """Return the request target of `url`: path and query."""
     return (url.path or "/") + (f"?{url.query}" if url.query else "")

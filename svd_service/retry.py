@@ -1,7 +1,7 @@
-"""The one retry loop: of the client's requests, of uploads, of the end of an attempt, of a webhook's outcome.
+"""The retry loop of the client's requests, of uploads, of the end of an attempt and of a webhook's outcome.
 
-It is our own rather than a library's since the client, which has three dependencies, needs it too, and since some
-callers spend one budget on several operations and check for cancellation between the attempts.
+It does not use a library since the client, which has three dependencies, needs it too, and since some callers share
+one time limit among several operations and check for cancellation between the attempts.
 """
 
 import random
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Retry:
-    """Calls an operation until it succeeds, fails otherwise than with an error in `on`, or `patience` is over.
+    """Calls an operation until it succeeds, fails with an error not in `on`, or `patience` is over.
 
     Args:
         on: errors after which the operation is retried.
         patience: seconds after the start beyond which no attempt begins; by default there is no limit.
         first_pause: seconds between the first two attempts; each further pause is `factor` times the one before,
             `longest_pause` at most.
-        jitter: share by which a pause is randomly longer or shorter, so that many callers do not return as one.
+        jitter: share by which a pause is randomly longer or shorter, so that many callers do not retry at once.
         is_worthwhile: whether to retry after this error.
         before_pause: called with the error and the seconds of the pause; it may log, or raise to stop.
     """
@@ -37,7 +37,7 @@ class Retry:
     before_pause: Callable[[Exception, float], object] = lambda *_: None
 
     def __call__(self, operation: Callable[[], T]) -> T:
-        """The result of `operation`.
+        """Run `operation` with retries; returns its result.
 
         Raises:
             Exception: the operation's last error.
@@ -55,7 +55,7 @@ class Retry:
 
 
 def pauses(first: float, longest: float, *, factor: float = 2.0, jitter: float = 0.0) -> Iterator[float]:
-    """Seconds of each pause, without end; see `Retry`."""
+    """Yield the seconds of each pause, without end; see `Retry`."""
     pause = first
     while True:
         yield pause * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - no secret

@@ -5,10 +5,10 @@ from typing import Final
 
 from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkExtension, InvalidChunkSize
 
-#: A chunk's first line: its size, and extensions, which nobody uses.
+#: A chunk's first line: its size, and extensions, which are ignored.
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[^\r\n]*)?")
 
-#: Longest line, in bytes, and longest trailer section.
+#: Maximum bytes of a line, and of the trailer section.
 _LINE: Final = 4_096
 _TRAILERS: Final = 16_384
 
@@ -16,18 +16,18 @@ _END: Final = b"\r\n"
 
 
 class ChunkDecoder:
-    """The payload of a chunked body. `done` is true once its end was read, and `rest` then holds what follows it."""
+    """The payload of a chunked body. `done` is true after its end was read; `rest` then holds the bytes after it."""
 
     def __init__(self) -> None:
         self.done = False
         self.rest = b""
         self._buffer = bytearray()
-        #: Bytes of the present chunk that are still to come; `None` before its first line.
+        #: Bytes of the current chunk that are missing; `None` before its first line.
         self._left: int | None = None
         self._trailers = -1
 
     def feed(self, data: bytes) -> bytes:
-        """The payload in `data`.
+        """Return the payload in `data`.
 
         Raises:
             gunicorn.http.errors.ParseException: the framing is invalid.
@@ -41,7 +41,7 @@ class ChunkDecoder:
         return bytes(payload)
 
     def _step(self, payload: bytearray) -> bool:
-        """Decode one piece; false where its bytes are not all there."""
+        """Decode one piece; returns false if its bytes are incomplete."""
         if self._trailers >= 0:
             return self._read_trailer()
         if self._left is None:
@@ -76,7 +76,7 @@ class ChunkDecoder:
         return True
 
     def _read_trailer(self) -> bool:
-        """Trailer fields may be discarded (RFC 9112, section 7.1.2)."""
+        """Discard a trailer field, as permitted (RFC 9112, section 7.1.2)."""
         line = self._line()
         if line is None:
             return False

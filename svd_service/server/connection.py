@@ -1,7 +1,7 @@
 """A client's connection while its request arrives: first the head, then the body, without a thread waiting for either.
 
-gunicorn's parser sees a head only once all of it is there, and the application a body. Bodies beyond a few kilobytes
-are kept in a temporary file.
+gunicorn's parser gets a head only when it is complete, and so does the application a body. Bodies beyond a few
+kilobytes are kept in a temporary file.
 """
 
 import errno
@@ -21,7 +21,7 @@ from gunicorn.workers.gthread import TConn
 from svd_service.server.chunks import ChunkDecoder
 from svd_service.server.pacing import ClientSocket, Limits
 
-#: Bytes that are read from a socket at once, and those of a body that are kept in memory.
+#: Maximum bytes per read from a socket, and of a body in memory.
 _READ: Final = 262_144
 _IN_MEMORY: Final = 65_536
 
@@ -30,15 +30,15 @@ _HEAD_END: Final = b"\r\n\r\n"
 
 
 class Inbox(Unreader):  # type: ignore[misc]
-    """What has arrived. It never waits: a reader that wants more than there is gets nothing."""
+    """The received bytes. It never waits: a read beyond them returns nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self._body: IO[bytes] | None = None
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """The next bytes of the body."""
-        # Not all that is asked for: gunicorn copies what it did not use yet at each read.
+        """Return the next bytes of the body."""
+        # Less than `size_hint` at a time: gunicorn copies its unused bytes at each read.
         return self._body.read(min(size_hint or _IN_MEMORY, _IN_MEMORY)) if self._body else b""
 
     def store(self, payload: bytes) -> None:
@@ -48,12 +48,12 @@ class Inbox(Unreader):  # type: ignore[misc]
         self._body.write(payload)
 
     def rewind(self) -> None:
-        """Let the body be read from its beginning."""
+        """Go back to the beginning of the body."""
         if self._body:
             self._body.seek(0)
 
     def drop_body(self) -> None:
-        """Forget what was not read of the body."""
+        """Discard the unread part of the body."""
         self.take_buffered()
         if self._body:
             self._body.close()
@@ -61,7 +61,7 @@ class Inbox(Unreader):  # type: ignore[misc]
 
 
 class Parser(RequestParser):  # type: ignore[misc]
-    """gunicorn's parser over an inbox. It parses a request as soon as its head is there; a thread takes it later."""
+    """gunicorn's parser on an inbox. It parses a request as soon as its head has arrived; a thread handles it later."""
 
     def __init__(self, cfg: Any, client: Any) -> None:
         super().__init__(cfg, (), client)
@@ -69,7 +69,7 @@ class Parser(RequestParser):  # type: ignore[misc]
         self._parsed: Any = None
 
     def parse_head(self) -> Request:
-        """The request whose head is in the inbox."""
+        """Parse the head in the inbox; returns the request."""
         self._parsed = super().__next__()
         return self._parsed
 
@@ -81,7 +81,7 @@ class Parser(RequestParser):  # type: ignore[misc]
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """One client's connection. `has_body`, `spooled` and `complete` are about the request that arrives."""
+    """One client's connection. `has_body`, `spooled` and `complete` describe the request that is arriving."""
 
     def __init__(
         self, cfg: Any, accepted: socket, client: Any, server: Any, limits: Limits, slots: threading.Semaphore
@@ -94,7 +94,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.await_request()
 
     def await_request(self) -> None:
-        """Begin with the next request. What the client has sent of it already is kept."""
+        """Prepare for the next request. Its bytes that have already arrived are kept."""
         self.sock.settimeout(0)
         if self.parser.mesg:
             self.parser.mesg.body = Body(LengthReader(self._inbox, 0))
@@ -108,7 +108,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.spooled = 0
 
     def close(self, graceful: bool = False) -> None:
-        """Close the connection, and the file of its body. `graceful` makes no difference: the worker lingers itself."""
+        """Close the connection and the file of its body. `graceful` is ignored: the worker lingers itself."""
         self._inbox.drop_body()
         super().close()
 
@@ -124,18 +124,18 @@ class Connection(TConn):  # type: ignore[misc]
 
     @property
     def deadline(self) -> float:
-        """When the client has been too slow, on the monotonic clock."""
+        """Time on the monotonic clock after which the client is too slow."""
         if self.has_body:
             return self._began + self._limits.seconds(self.spooled)
         return self._began + self._limits.timeout
 
     def receive(self) -> bool:
-        """Read what has arrived; whether the request can be answered now.
+        """Read what has arrived; returns whether the request can be handled now.
 
         Raises:
             ConnectionResetError: the client has closed the connection.
-            gunicorn.http.errors.ParseException: it is no request.
-            OSError: there is no room for the body.
+            gunicorn.http.errors.ParseException: it is not a valid request.
+            OSError: the disk has no space for the body.
         """
         try:
             data = self.sock.recv(_READ)
@@ -149,7 +149,7 @@ class Connection(TConn):  # type: ignore[misc]
         return self.look_for_head()
 
     def look_for_head(self) -> bool:
-        """As `receive`, for what was read before."""
+        """As `receive`, for bytes that were read before."""
         if _HEAD_END not in self._head:
             if len(self._head) > self._limits.head:
                 raise LimitRequestHeaders("the request's head is too large")
@@ -177,7 +177,7 @@ class Connection(TConn):  # type: ignore[misc]
         return ready
 
     def _take_body(self, data: bytes) -> bool:
-        """Keep a piece of the body; whether it is complete, or so large that the application need not see all of it."""
+        """Store a piece of the body; returns whether it is complete, or too large to be collected."""
         if self._decoder:
             payload, self.complete = self._decoder.feed(data), self._decoder.done
             rest = self._decoder.rest

@@ -1,4 +1,4 @@
-"""A client's socket on which writing must keep up a minimum rate, and how fast clients must be at all."""
+"""A client's socket with a minimum rate for writing, and the limits for slow clients."""
 
 import errno
 import os
@@ -9,20 +9,20 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-#: Bytes read from a file and sent at once.
+#: Bytes per read from a file and per write.
 _BLOCK: Final = 262_144
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client gets.
+    """Limits for one client.
 
     Attributes:
-        timeout: seconds for a request's head; also the grace of a body and of an answer before their rate counts.
+        timeout: seconds for a request's head; also the time before the rate of a body or a response counts.
         min_rate: bytes per second below which a client is too slow.
-        head: largest head of a request, in bytes.
-        body: largest body that is collected, in bytes.
-        spool: bytes of all bodies that one process holds at once.
+        head: maximum bytes of a request's head.
+        body: maximum bytes of a body that is collected.
+        spool: maximum bytes of all bodies in one process.
     """
 
     timeout: float = 10.0
@@ -32,14 +32,14 @@ class Limits:
     spool: int = 1_000_000_000
 
     def seconds(self, size: int) -> float:
-        """Seconds that a client may take for `size` bytes."""
+        """Return the maximum seconds for `size` bytes."""
         return self.timeout + size / self.min_rate
 
 
 class ClientSocket(socket.socket):
-    """A connection to a client. Each of its threads that waits for the client to read needs one of few `slots`.
+    """A connection to a client. A thread that waits for the client to read needs one of a few `slots`.
 
-    A thread that finds none, or a client that reads below the minimum rate, ends the connection.
+    The connection is closed if no slot is free, or if the client reads below the minimum rate.
     """
 
     limits = Limits()
@@ -49,7 +49,7 @@ class ClientSocket(socket.socket):
 
     @classmethod
     def of(cls, accepted: socket.socket, limits: Limits, slots: threading.Semaphore) -> Self:
-        """The same connection; `accepted` is detached from it."""
+        """Wrap an accepted connection; `accepted` is detached from it."""
         made = cls(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         made.limits, made.slots = limits, slots
         return made

@@ -1,8 +1,8 @@
 """gunicorn's threaded worker, with connections collected by the event loop until a request is complete.
 
 gunicorn gives a connection to a thread as soon as it is accepted, so that as many slow clients as there are threads
-silence it. Here a thread gets a request whose head and body have arrived, and clients that are too slow are cut off.
-Where there are too many connections, the one that has kept us waiting longest makes room for a new one.
+block it. Here a thread gets a request whose head and body have arrived, and clients that are too slow are disconnected.
+When there are too many connections, the one that has been waiting longest is closed.
 """
 
 import errno
@@ -26,11 +26,11 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 from svd_service.server.connection import Connection
 from svd_service.server.pacing import Limits
 
-#: Seconds between two looks for clients that are too slow.
+#: Seconds between two checks for clients that are too slow.
 _SWEEP: Final = 0.25
 
-#: Seconds in which a client can read the end of an answer before its connection is closed. What it sends meanwhile is
-#: thrown away, so many bytes at once.
+#: Seconds that a client has to read the end of a response before its connection is closed, and maximum bytes per read
+#: of what it sends meanwhile, which is discarded.
 _LINGER: Final = 2.0
 _DISCARDED: Final = 262_144
 
@@ -39,9 +39,9 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 class BufferingWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose threads wait for no client to send. `limits` are a subclass's to set.
+    """A worker whose threads never wait for a client to send. A subclass sets `limits`.
 
-    Requests with a body have as many threads of their own as `uploads` says, so that the others always find theirs.
+    Requests with a body have `uploads` separate threads, so that they never block other requests.
     """
 
     limits = Limits()
@@ -55,23 +55,23 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._lingering: dict[Connection, float] = {}
         self._spooled = 0
         self._swept = 0.0
-        # Most threads that may wait for clients to read their answers.
+        # Maximum number of threads that wait for clients to read their responses.
         self._slots = threading.Semaphore(max(1, self.cfg.threads // 2))
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse TLS, whose bytes cannot be collected before they are decrypted."""
+        """Reject TLS, since encrypted bytes cannot be collected before decryption."""
         super().check_config(cfg, log)
         if cfg.is_ssl:
-            raise ConfigError("this worker speaks plain HTTP: put a proxy with TLS before it")
+            raise ConfigError("this worker supports plain HTTP only; put a TLS proxy in front of it")
 
     def init_process(self) -> None:
-        """Start the threads for requests with a body beside the others."""
+        """Start the threads for requests with a body in addition to the others."""
         self._upload_threads = futures.ThreadPoolExecutor(self.uploads)
         super().init_process()
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until the server stops this worker."""
         super().run()
         self._upload_threads.shutdown(wait=False)
 
@@ -92,7 +92,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._make_room()
 
     def on_client_socket_readable(self, conn: Connection, client: socket) -> None:
-        """Begin with another request of a connection that was kept alive."""
+        """Start with the next request of a connection that was kept alive."""
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
         conn.await_request()
@@ -120,7 +120,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._watch(conn, self.on_client_socket_readable)
 
     def murder_pending(self) -> None:
-        """Cut off clients that are too slow. gunicorn calls this after each look at its sockets."""
+        """Disconnect clients that are too slow. gunicorn calls this after each poll of its sockets."""
         now = time.monotonic()
         if now < self._swept + _SWEEP:
             return
@@ -129,21 +129,21 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             if connection.silent and (now > connection.deadline or not self.alive):
                 self._close(connection)
             elif now > connection.deadline:
-                self._refuse(connection, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+                self._reject(connection, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         spooled = sum(connection.spooled for connection in self._bodies)
         for connection in [*self._bodies]:
             if spooled > self.limits.spool:
                 spooled -= connection.spooled
-                self._refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads are under way")
+                self._reject(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads are in progress")
         for connection in [each for each, until in self._lingering.items() if now > until]:
             self._close(connection)
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        """Whether the connection can be used again: all of its request has come, read by the application or not."""
+        """Return whether the connection can be reused: its request has arrived, read by the application or not."""
         return keepalive and conn.complete
 
     def _collect(self, connection: Connection, receive: Callable[[], bool]) -> None:
-        """Take what has arrived of a request, and give it to a thread once it is complete."""
+        """Read what has arrived of a request, and give it to a thread when it is complete."""
         try:
             complete = receive()
         except ParseException as error:
@@ -151,7 +151,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._linger(connection)
         except OSError as error:
             if error.errno in _NO_ROOM:
-                self._refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "there is no room for the upload")
+                self._reject(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the server has no disk space for the upload")
             else:
                 self._close(connection)
         else:
@@ -179,8 +179,8 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns -= 1
         connection.close()
 
-    def _refuse(self, connection: Connection, status: HTTPStatus, message: str) -> None:
-        """Answer without the application, if the client's buffer takes it, and close the connection."""
+    def _reject(self, connection: Connection, status: HTTPStatus, message: str) -> None:
+        """Respond without the application, if the client's buffer has room, and close the connection."""
         code = status.phrase.lower().replace(" ", "_")
         body = json.dumps({"error": {"code": code, "message": message, "parameter": None}, "status": None})
         retry = "Retry-After: 5\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
@@ -193,7 +193,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._linger(connection)
 
     def _linger(self, connection: Connection) -> None:
-        """Close our direction, and the connection once the client has closed its own (RFC 9112, section 9.6)."""
+        """Close the sending side, and the connection when the client has closed its own (RFC 9112, section 9.6)."""
         self._forget(connection)
         try:
             connection.sock.settimeout(0)
@@ -215,7 +215,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._close(connection)
 
     def _make_room(self) -> None:
-        """Close the connection that has kept us waiting longest, of those that least is lost with."""
+        """Close the connection that has been waiting longest, idle ones first."""
         if self.keepalived_conns and not self._lingering:
             connection = self.keepalived_conns.popleft()
         else:

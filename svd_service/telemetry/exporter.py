@@ -1,8 +1,7 @@
-"""The ledger's figures as Prometheus metrics, and what of this host matters beside them; with a small server of its
-own, `svd-service exporter`.
+"""The ledger's statistics and the host's disk as Prometheus metrics, with a small server, `svd-service exporter`.
 
-The figures are counted in Redis, so they are right whichever process did the work and whichever was restarted since.
-The API's `/metrics` shows them too, through the same collector; whoever adds up over both must choose one of them.
+The counts are in Redis, so they are right whichever process did the work and whichever was restarted since. The API's
+`/metrics` shows them too, through the same collector; a query that sums over both must choose one of them.
 Imports neither Flask nor Celery.
 """
 
@@ -45,24 +44,24 @@ LOOKUPS: Final = ("hit", "miss")
 
 
 class Source(Protocol):
-    """Where the figures come from: the ledger's `Stats`, or anything else that has them."""
+    """Source of the figures: the ledger's `Stats`, or a substitute."""
 
     def figures(self) -> Figures:
-        """What there is and what has happened; raises `UnavailableError` when that cannot be told."""
+        """Return the current figures; raises `UnavailableError` when they cannot be read."""
         ...
 
 
 class LedgerCollector(Collector):
-    """The ledger's figures as metric families, read anew at every scrape.
+    """The ledger's figures as metric families, read at every scrape.
 
-    When the ledger cannot be reached, `svd_ledger_up` is 0 and every other family is empty: a zero would be a claim.
+    When the ledger cannot be reached, `svd_ledger_up` is 0 and every other family is empty: unknown is not zero.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
 
     def collect(self) -> Iterator[Metric]:
-        """The families, always in the same order, each sorted by its labels."""
+        """Yield the families, always in the same order, each sorted by its labels."""
         try:
             figures = self._source.figures()
         except UnavailableError as error:
@@ -78,7 +77,7 @@ class LedgerCollector(Collector):
         yield from _redis(figures.redis_memory)
 
     def describe(self) -> Iterator[Metric]:
-        """Every family that there may be. With it a registry knows their names, and reads nothing to find them out."""
+        """Yield every possible family, so that a registry gets their names without reading the ledger."""
         nothing = Figures({}, 0, {}, {}, {}, {}, {}, {}, {})
         yield _up(1)
         for families in (
@@ -93,34 +92,34 @@ class LedgerCollector(Collector):
 
 
 class HostCollector(Collector):
-    """What this process knows without the ledger: the disk under the data folder, and the bound of the queue's age.
+    """Metrics without the ledger: the disk under the data folder, and the alert threshold of the queue's age.
 
-    A data folder that is not here (yet) has no figures.
+    A data folder that does not exist (yet) has no figures.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
-        """The families, read anew."""
+        """Yield the families, read at every scrape."""
         usage = None
         with suppress(OSError):
             usage = shutil.disk_usage(self._settings.data_dir)
         yield GaugeMetricFamily(
             "svd_queue_bound_seconds",
-            "Age of the oldest waiting job that is no alarm yet.",
+            "Age of the oldest queued job above which there is an alert.",
             self._settings.longest_wait,
         )
         yield _perhaps("svd_data_free_bytes", "Free bytes of the disk under the data folder.", usage and usage.free)
         yield _perhaps("svd_data_size_bytes", "Bytes of the disk under the data folder.", usage and usage.total)
 
     def describe(self) -> Iterator[Metric]:
-        """The same."""
+        """Yield the same families."""
         return self.collect()
 
 
 def registry(*collectors: Collector) -> CollectorRegistry:
-    """A registry with our collectors alone; the library's default one would add this process' own figures."""
+    """Return a registry with only these collectors; the library's default one would add figures of this process."""
     made = CollectorRegistry()
     for collector in collectors:
         made.register(collector)
@@ -128,16 +127,16 @@ def registry(*collectors: Collector) -> CollectorRegistry:
 
 
 def registry_of(settings: Settings, source: Source) -> CollectorRegistry:
-    """A registry of all that we show, over the ledger `source`."""
+    """Return a registry of all metrics, with the ledger `source`."""
     return registry(LedgerCollector(source), HostCollector(settings))
 
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[WSGIServer]:
-    """Metrics on `settings.exporter_bind` (`host:port`; port 0 takes a free one) for as long as the block lasts.
+    """Serve metrics on `settings.exporter_bind` (`host:port`; port 0 chooses a free one) while the block runs.
 
     Raises:
-        ConfigurationError: the address is none, or cannot be bound.
+        ConfigurationError: the address is invalid, or cannot be bound.
     """
     host, port = _address(settings.exporter_bind)
     try:
@@ -156,13 +155,13 @@ def serve(settings: Settings) -> None:
     """Serve metrics until SIGTERM or Ctrl-C.
 
     Raises:
-        ConfigurationError: the address is none, or cannot be bound.
+        ConfigurationError: the address is invalid, or cannot be bound.
     """
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    # Explicitly: as a container's first process it would not be ended by a signal that it does not handle.
+    # Explicitly, since a container's first process ignores signals that it does not handle.
     signal.signal(signal.SIGTERM, stop)
     with serving(settings) as server:
         logger.info("metrics on http://%s:%s/metrics", *server.server_address[:2])
@@ -174,7 +173,7 @@ def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Serve with this process' settings; what is wrong with them ends it with a message."""
+    """Serve with this process' settings; an invalid setting ends it with a message."""
     try:
         settings = settings_of_this_process()
         logs.configure(settings)
@@ -198,42 +197,42 @@ def _up(value: int) -> Metric:
 
 
 def _jobs(figures: Figures) -> Iterator[Metric]:
-    yield _gauge("svd_jobs", "Jobs that the ledger remembers, by state.", "state", _from_zero(State, figures.jobs))
+    yield _gauge("svd_jobs", "Jobs in the ledger, by state.", "state", _from_zero(State, figures.jobs))
     yield CounterMetricFamily("svd_jobs_created", "Jobs accepted.", value=figures.created)
     yield _counter(
         "svd_jobs_refused",
-        "Submissions refused; nothing was stored.",
+        "Submissions rejected, by reason; nothing was stored.",
         "reason",
         _from_zero((*(kind.code for kind in RefusedError.__subclasses__()), QueueFullError.code), figures.refused),
     )
-    yield _counter("svd_jobs_ended", "Jobs ended, by their end.", "state", _from_zero(END_STATES, figures.ended))
-    yield _counter("svd_jobs_failed", "Jobs failed for good, by reason.", "reason", figures.failed)
+    yield _counter("svd_jobs_ended", "Jobs ended, by final state.", "state", _from_zero(END_STATES, figures.ended))
+    yield _counter("svd_jobs_failed", "Jobs failed, by reason.", "reason", figures.failed)
     yield _counter(
         "svd_cache_lookups",
-        "Submissions for which an earlier job's video was looked for, by whether there was one.",
+        "Lookups of an earlier identical job for a submission, by outcome.",
         "outcome",
         _from_zero(LOOKUPS, figures.cache),
     )
     yield _counter(
         "svd_attempts",
-        "Attempts at a job, by what became of them; those started count all.",
+        "Job attempts, by outcome; `started` counts all.",
         "outcome",
         _from_zero(OUTCOMES, figures.attempts),
     )
     yield _counter(
         "svd_ledger_damaged",
-        "Jobs, deliveries and sets that were damaged in Redis, by kind; dropped or repaired.",
+        "Damaged jobs, deliveries and sets in Redis, dropped or repaired, by kind.",
         "kind",
         _from_zero(DAMAGED, figures.damaged),
     )
     yield CounterMetricFamily(
         "svd_jobs_put_back",
-        "Jobs put at the back of the queue because workers repeatedly did not claim their messages.",
+        "Jobs moved to the end of the queue because workers repeatedly did not claim their messages.",
         value=figures.refused_by_celery,
     )
     causes = CounterMetricFamily(
         "svd_attempts_in_vain",
-        "Attempts without a result, by what became of them and why.",
+        "Attempts without a result, by outcome and cause.",
         labels=("outcome", "cause"),
     )
     for labels, count in sorted((dict.fromkeys(CAUSES, 0) | figures.causes).items()):
@@ -241,7 +240,7 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
     yield causes
     yield CounterMetricFamily(
         "svd_messages_dropped",
-        "Messages in Celery's queues that are none of this service; dropped.",
+        "Messages in Celery's queues that this service did not send; dropped.",
         value=figures.messages_dropped,
     )
 
@@ -250,11 +249,11 @@ def _queue(figures: Figures) -> Iterator[Metric]:
     length, oldest, wait = (
         GaugeMetricFamily(name, documentation, labels=("model", "profile"))
         for name, documentation in (
-            ("svd_queue_length", "Jobs that wait for a worker."),
-            ("svd_queue_oldest_seconds", "Age of the job that has waited longest; 0 when none waits."),
+            ("svd_queue_length", "Queued jobs."),
+            ("svd_queue_oldest_seconds", "Age of the oldest queued job; 0 if there is none."),
             (
                 "svd_queue_predicted_wait_seconds",
-                "Time until a job at the end of the queue would begin; absent where that cannot be told.",
+                "Estimated wait of a job at the end of the queue; absent without an estimate.",
             ),
         )
     )
@@ -268,33 +267,33 @@ def _queue(figures: Figures) -> Iterator[Metric]:
 
 def _durations(figures: Figures) -> Iterator[Metric]:
     phases = SummaryMetricFamily(
-        "svd_phase_seconds", "Time that a phase of a finished attempt took.", labels=("device", "phase")
+        "svd_phase_seconds", "Duration of a phase of a finished attempt.", labels=("device", "phase")
     )
     for labels, (count, seconds) in sorted(figures.phases.items()):
         phases.add_metric(labels, count, seconds)
     yield phases
-    steps = SummaryMetricFamily("svd_step_seconds", "Time that one denoising step took.", labels=("device",))
+    steps = SummaryMetricFamily("svd_step_seconds", "Duration of a denoising step.", labels=("device",))
     for device, (count, seconds) in sorted(figures.steps.items()):
         steps.add_metric((device,), count, seconds)
     yield steps
 
 
 def _webhooks(figures: Figures) -> Iterator[Metric]:
-    yield GaugeMetricFamily("svd_webhooks_pending", "Webhooks that are yet to be delivered.", figures.webhooks_pending)
+    yield GaugeMetricFamily("svd_webhooks_pending", "Webhooks not yet delivered.", figures.webhooks_pending)
     yield GaugeMetricFamily(
         "svd_webhook_overdue_seconds",
-        "By how much the next try to deliver a webhook is late; 0 when none is.",
+        "Delay of the next webhook delivery attempt; 0 if none is late.",
         figures.webhook_overdue,
     )
     yield _counter(
         "svd_webhooks",
-        "Webhooks that are done with, by what became of them.",
+        "Webhooks delivered or given up, by outcome.",
         "outcome",
         _from_zero(WEBHOOK_OUTCOMES, figures.webhooks),
     )
     yield _counter(
         "svd_webhook_attempts",
-        "Tries to deliver a webhook, by what became of them.",
+        "Webhook delivery attempts, by outcome.",
         "outcome",
         _from_zero(WEBHOOK_ATTEMPTS, figures.webhook_tries),
     )
@@ -302,21 +301,21 @@ def _webhooks(figures: Figures) -> Iterator[Metric]:
 
 def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
     by_name = sorted(workers, key=lambda status: status.worker)
-    yield GaugeMetricFamily("svd_workers_ready", "Worker processes that hold the model.", len(by_name))
+    yield GaugeMetricFamily("svd_workers_ready", "Worker processes that are ready.", len(by_name))
     ready = GaugeMetricFamily(
-        "svd_worker_ready", "1 for each worker process that holds the model.", labels=("worker", "device", "model")
+        "svd_worker_ready", "1 for each worker process that is ready.", labels=("worker", "device", "model")
     )
-    load = GaugeMetricFamily(
-        "svd_worker_load_seconds", "Time that loading the model took.", labels=("worker", "device")
-    )
+    load = GaugeMetricFamily("svd_worker_load_seconds", "Duration of loading the model.", labels=("worker", "device"))
     for status in by_name:
         ready.add_metric((status.worker, status.device, status.model), 1)
         load.add_metric((status.worker, status.device), status.load_seconds)
     yield ready
     yield load
-    yield _memory("svd_device_memory_size_bytes", "Memory of the worker's device.", by_name, "size")
-    yield _memory("svd_device_memory_used_bytes", "Memory of the device in use, by whomever.", by_name, "used")
-    yield _memory("svd_device_memory_reserved_bytes", "Memory that the worker holds for tensors.", by_name, "reserved")
+    yield _memory("svd_device_memory_size_bytes", "Total memory of the worker's device.", by_name, "size")
+    yield _memory("svd_device_memory_used_bytes", "Memory of the device in use by any process.", by_name, "used")
+    yield _memory(
+        "svd_device_memory_reserved_bytes", "Memory that the worker reserves for tensors.", by_name, "reserved"
+    )
 
 
 def _memory(name: str, documentation: str, workers: Iterable[WorkerStatus], part: str) -> Metric:
@@ -328,13 +327,13 @@ def _memory(name: str, documentation: str, workers: Iterable[WorkerStatus], part
 
 
 def _redis(memory: tuple[int, int] | None) -> Iterator[Metric]:
-    used, most = memory or (None, None)
-    yield _perhaps("svd_redis_memory_used_bytes", "Memory that Redis uses.", used)
-    yield _perhaps("svd_redis_memory_max_bytes", "Memory that Redis may use; 0 for any amount.", most)
+    used, maximum = memory or (None, None)
+    yield _perhaps("svd_redis_memory_used_bytes", "Memory used by Redis.", used)
+    yield _perhaps("svd_redis_memory_max_bytes", "Memory limit of Redis; 0 if there is none.", maximum)
 
 
 def _perhaps(name: str, documentation: str, value: float | None) -> Metric:
-    """A gauge that has a value only where there is one to tell."""
+    """Return a gauge, empty if `value` is `None`."""
     family = GaugeMetricFamily(name, documentation, labels=())
     if value is not None:
         family.add_metric((), value)

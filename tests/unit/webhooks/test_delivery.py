@@ -99,7 +99,7 @@ def test_a_receiver_that_does_not_answer_in_time_has_failed(delivery_to, make_se
         impatient = make_settings(SVD_WEBHOOK_PRIVATE=True, SVD_WEBHOOK_TIMEOUT=0.5)
         outcome = send(delivery_to(receiver.url), [SECRET], impatient)
         release.set()
-    assert outcome == Outcome(None, "it takes too long")
+    assert outcome == Outcome(None, "timed out")
 
 
 def test_an_answer_without_an_end_is_an_answer(delivery_to, settings, monkeypatch):
