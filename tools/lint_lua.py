@@ -138,7 +138,7 @@ def lint(path: Path, folder: Path) -> list[str]:
     found = [f"{path.name}: {name} is not defined" for name in sorted(linter.undefined)]
     found += [f"{path.name}: {name} is not used" for name in sorted(linter.unused & own)]
     head = text.split("\n-- include:", 1)[0]
-    found += [f"{path.name}: the head says nothing of {word}" for word in ("rguments", "nswers") if word not in head]
+    found += [f"{path.name}: the head has no {word!r}" for word in ("rguments", "eturns") if word not in head]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The ledger: the one source of truth about every job, kept in Redis and changed only by the Lua scripts in `lua/`.
+"""The ledger: the single source of truth about every job, kept in Redis and changed only by the Lua scripts in `lua/`.
 
 Keys, all under one namespace (`svd:` by default):
 
@@ -6,30 +6,30 @@ Keys, all under one namespace (`svd:` by default):
 ``job:{id}``                hash    a job; its fields are listed below
 ``waiting:{model}``         zset    queued jobs that are not enqueued with Celery, by fair-queueing tag
 ``waiting:{route}``         zset    the same for one profile (`svd_service/jobs/routing.py`)
-``published:{model}``       zset    queued jobs that are enqueued with Celery, by the time of that
+``published:{model}``       zset    queued jobs that are enqueued with Celery, by the time of enqueueing
 ``queued:{route}``          zset    all queued jobs, by the time of submission
 ``loads``                   hash    how many jobs of each Celery queue are enqueued, and how many started
 ``leases``                  zset    started jobs, by the time at which their lease expires
-``ended``                   zset    ended jobs, by the time at which retention looks at them next
+``ended``                   zset    ended jobs, by the time of their next retention check
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
 ``queued_of``               hash    how many queued jobs each owner has
 ``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
 ``sendings:{owner}:{digest}`` zset  ids reserved for the jobs of one request (`reservations.py`)
-``unheard:{id}``            string  how often the request was sent that reserved such an id
+``unheard:{id}``            string  how often the request that reserved this id was sent
 ``content:{owner}:{digest}`` hash   the latest job that made a video of this content, by kind of device
 ``states``                  hash    how many jobs there are in each state
-``counters``                hash    counters of everything that has happened, for the exporter
+``counters``                hash    counters of all events, for the exporter
 ``paces``                   hash    the throughput model of each kind of device with each model (`jobs/eta.py`)
 ``far:{model}``             hash    a sample of the far end of the queue, cached for two seconds
-``models``                  zset    models that a worker holds or a job asks for, by the last time of either
-``model_descriptions``      hash    the workers' descriptions of theirs, as JSON
-``workers``                 zset    worker processes that hold their model, by their last heartbeat
+``models``                  zset    models that a worker holds or a job requests, by the last time of either
+``model_descriptions``      hash    the workers' descriptions of their models, as JSON
+``workers``                 zset    ready worker processes, by their last heartbeat
 ``workers:{queue}``         zset    the same for one Celery queue
 ``queues``                  zset    Celery queues with workers, by the last heartbeat
 ``worker_status``           hash    their status, as JSON
 ``worker_queue``            hash    the queue that each takes jobs from
 ``worker_device``           hash    the device that each has
-``preparing``               zset    worker processes that do not hold their model yet, by their last heartbeat
+``preparing``               zset    worker processes that are still loading, by their last heartbeat
 ``preparing_status``        hash    what they are doing, as JSON
 ``heard``                   string  the last activity of any worker or maintenance round
 ``finish_tags:{model}``     hash    virtual finish times of fair queueing, by owner and priority
@@ -43,7 +43,7 @@ Keys, all under one namespace (`svd:` by default):
 ``ended_of:{owner}``        zset    an owner's failed, cancelled and expired jobs, by the time of their end
 ``discarded``               zset    jobs with damage that maintenance has yet to log, by time
 ``schema``                  string  version of this layout (`check.py`)
-``checked``                 string  a process has checked the ledger at its start, just now
+``checked``                 string  set while a process has recently checked the ledger at its start
 ``events``                  channel "id version state owner" at every change of a job
 ==========================  ======  ================================================================================
 
@@ -53,7 +53,7 @@ Fields of a job hash. Written when the job is accepted: ``state``, ``owner``, ``
 ``cached_from``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count), ``preview`` (its version),
 ``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless`` (does not count against the
 queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once reported ``phase``, ``step``,
-``steps``, ``told`` (time of that) and ``preview_name``. Of each attempt N: ``held:N`` (its holder), ``began:N``,
+``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N: ``held:N`` (its holder), ``began:N``,
 ``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``. Times: ``started``, ``ended``, ``expires``. At the end:
 ``last_token``, ``result`` or ``failure_code`` and ``failure_message``. Times are seconds since the epoch.
 
@@ -61,17 +61,17 @@ Invariants, after every script:
 
 1. A job is in exactly the sets of its state: queued in `queued` and either in both of `waiting` or in `published`, with
    the `queue` that has its id; started in `leases`, with a `token`; ended in `ended`; and in nothing else.
-2. A write of an attempt is accepted only with the job's current token. A token is made anew for every claim, so at most
+2. A write of an attempt is accepted only with the job's current token. Every claim has a new token, so at most
    one attempt can write at any time, and none after the job has ended.
 3. A job's result is written once, by the move to `finished`, and that move ends the attempt, if there is one: a job
    with a cached video is finished from the start.
 4. No lease expires while there is no activity at all, because Redis is down or frozen.
 5. A job leaves `started` for `queued` at most as often as attempts allow; released attempts are not counted.
-6. Every script can be repeated after a lost answer, and changes nothing the second time.
+6. Every script is idempotent: repeated after a lost answer, it changes nothing.
 7. A job that has ended and has a webhook has one delivery: pending, and in one of `outbox` and `posted`; or delivered
    or given up, and in neither. A pending one outlives its job.
 
-So Celery's message is a hint, not the truth: lost, it is sent again by `reap` and `dispatch`; doubled, the second claim
+So Celery's message is only a hint: `reap` and `dispatch` enqueue a lost one again, and of a duplicate the second claim
 is rejected.
 """
 

@@ -1,14 +1,14 @@
-"""Who may ask: API keys, known to us by their SHA-256 alone.
+"""API keys, stored only as SHA-256 digests.
 
 They are in Redis, in the hash `keys` beside the ledger (SHA-256 in hex → the key's record as JSON), and in the setting
-`SVD_API_KEYS` for those who would rather configure than command. A key is 256 random bits, so its plain SHA-256 gives
-nothing away and needs neither salt nor stretching. Nor does finding it need a comparison in constant time: what is
-looked up is the hash of the caller's guess, and how long that takes tells nothing of which guess would be better.
+`SVD_API_KEYS` for static configuration. A key is 256 random bits, so its plain SHA-256 reveals nothing and needs
+neither salt nor stretching. The lookup needs no constant-time comparison either: it searches for the hash of the
+caller's guess, and its duration does not help to find a better guess.
 
-Where there never was a key the service is open, if only this machine reaches it or `SVD_OPEN` allows it. Once closed it
-stays closed: a revoked key's record stays, so that revoking the last one does not open the service, and a mark in the
-data folder remembers that there were keys when Redis has lost them. Only `forget_all` opens the service again: what it
-writes to Redis takes the marks of all hosts away.
+If there has never been a key, the service is open if it is reachable from this machine only or `SVD_OPEN` allows it.
+Once closed, it stays closed: a revoked key's record is kept, so that revoking the last one does not open the service,
+and a marker file in the data folder records that there were keys in case Redis loses them. Only `forget_all` opens the
+service again: what it writes to Redis removes the marker files on all hosts.
 """
 
 import hashlib
@@ -29,26 +29,26 @@ from svd_service.ledger.client import reachable
 
 logger = logging.getLogger(__name__)
 
-#: What every key of ours begins with, so that people and scanners for leaked secrets recognise one.
+#: Prefix of every key, so that people and scanners for leaked secrets recognize one.
 PREFIX: Final = "sk-svd-"
 
-#: Seconds for which a process trusts what it was told of a key: so long may a revoked one still be heard.
+#: Seconds for which a process caches the lookup of a key: a revoked key may still be accepted for that long.
 CACHE_TTL: Final = 2.0
-#: Keys, right and wrong ones, that a process remembers at most.
+#: Maximum number of keys, valid and invalid, that a process caches.
 CACHE_SIZE: Final = 4_096
 
-#: The message for operators whose keys are gone.
+#: The message for operators if Redis has lost the keys.
 LOST: Final = (
-    "Redis has lost the API keys, so everybody is rejected. Restore Redis, make a new key (svd-service keys create "
-    "NAME), or open the service (svd-service keys forget-all)."
+    "Redis has lost the API keys, so every request is rejected. Restore Redis, create a new key (svd-service keys "
+    "create NAME), or open the service (svd-service keys forget-all)."
 )
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key as we know it. `id` names it, and owns its jobs; `priority` is the most that its jobs may ask for.
+    """The record of a key. `id` identifies it, and owns its jobs; `priority` is the maximum priority of its jobs.
 
-    `webhook_url` is where its jobs' ends are told if they do not name another place.
+    `webhook_url` is the default webhook URL of its jobs.
 
     Times are seconds since the epoch; those of a key from the settings are unknown.
     """
@@ -78,12 +78,12 @@ class Keyring:
         self._cache: dict[str, tuple[float, bool, Key | None]] = {}
 
     def identify(self, secret: str) -> Key | None:
-        """Whose `secret` this is; `None` for everybody while there are no keys at all.
+        """The key with this `secret`; `None` while there are no keys at all.
 
-        What Redis said is believed for `CACHE_TTL` seconds.
+        The answer of Redis is cached for `CACHE_TTL` seconds.
 
         Raises:
-            UnauthorizedError: there are keys, and this is none of them.
+            UnauthorizedError: there are keys, and this is not one of them.
         """
         digest = digest_of(secret)
         if key := self._configured.get(digest):
@@ -94,16 +94,16 @@ class Keyring:
         return key
 
     def is_open(self) -> bool:
-        """Whether there are no keys, so that everybody may ask."""
+        """Whether there are no keys, so that requests need no authentication."""
         closed, _ = self._look_up(digest_of(""))
         return not closed
 
     def has_lost_its_keys(self) -> bool:
-        """Whether there were keys once and Redis has none, so that nobody can use the service."""
+        """Whether there were keys but Redis has none, so that every request is rejected."""
         return not self._configured and self._mark.exists() and not self.count()
 
     def count(self) -> int:
-        """How many keys there are, revoked ones included."""
+        """The number of keys, including revoked ones."""
         with reachable():
             return len(self._configured) + int(self._redis.hlen(self._name))
 
@@ -114,7 +114,7 @@ class Keyring:
         return any(key.id == key_id and not key.revoked_at for key in self.list())
 
     def create(self, name: str, *, priority: int = 0, webhook_url: str = "") -> tuple[Key, str]:
-        """A new key, and its secret, which nobody can tell again."""
+        """Create a key; returns it and its secret, which cannot be recovered later."""
         secret = PREFIX + secrets.token_urlsafe(32)
         digest = digest_of(secret)
         key = Key(_id_of(digest), name, priority, created_at=time.time(), webhook_url=webhook_url)
@@ -125,14 +125,14 @@ class Keyring:
         return key, secret
 
     def list(self) -> list[Key]:
-        """Every key, revoked ones too: those of the settings first, then the others by age."""
+        """All keys, including revoked ones: those of the settings first, then the others by age."""
         return [
             *self._configured.values(),
             *sorted(self._read().values(), key=lambda key: (key.created_at or 0, key.id)),
         ]
 
     def revoke(self, key_id: str) -> Key:
-        """Hear the key no longer; within `CACHE_TTL` seconds no process does. Its jobs stay its own, and go on.
+        """Revoke a key, in all processes within `CACHE_TTL` seconds. It keeps its jobs, which continue.
 
         Raises:
             UnknownKeyError: no key in Redis has this id.
@@ -140,7 +140,7 @@ class Keyring:
         return self._change(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=time.time()))
 
     def set_webhook(self, key_id: str, url: str) -> Key:
-        """Tell the ends of the key's jobs at `url` from now on, `""` for nowhere; within `CACHE_TTL` seconds.
+        """Set the key's default webhook URL, `""` for none, in all processes within `CACHE_TTL` seconds.
 
         Raises:
             UnknownKeyError: no key in Redis has this id.
@@ -148,9 +148,9 @@ class Keyring:
         return self._change(key_id, lambda key: replace(key, webhook_url=url))
 
     def forget_all(self) -> int:
-        """Forget every key in Redis, and that there were any, so that the service is open again; returns their number.
+        """Delete every key in Redis and the record that there were any, which opens the service; returns their number.
 
-        What their webhooks are signed with stays: some may be under way, and a key may come back through the settings.
+        The signing secrets of their webhooks are kept: deliveries may be pending, and a key may return in the settings.
         """
         with reachable(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hlen(self._name)
@@ -161,7 +161,7 @@ class Keyring:
         return number
 
     def _change(self, key_id: str, change: Callable[[Key], Key]) -> Key:
-        """Repeated where another command was faster, so that none undoes what another did (such as to revoke)."""
+        """Change a key's record; retried after a concurrent change, so that none is lost (such as a revocation)."""
 
         def write(pipe: "redis.client.Pipeline") -> Key:
             for digest, record in cast(dict[str, str], pipe.hgetall(self._name)).items():
@@ -174,7 +174,7 @@ class Keyring:
             raise UnknownKeyError(f"there is no key {key_id} in Redis")
 
         with reachable():
-            # Its type knows nothing of `value_from_callable`.
+            # Its type hints lack `value_from_callable`.
             return cast(Key, self._redis.transaction(write, self._name, value_from_callable=True))  # type: ignore[arg-type]
 
     def _look_up(self, digest: str) -> tuple[bool, Key | None]:
@@ -197,7 +197,7 @@ class Keyring:
         return closed, key
 
     def _is_closed(self, *, keys: bool, reopened: bool) -> bool:
-        """Whether everybody needs a key. Remembers it outside of Redis, or forgets it after `forget_all`."""
+        """Whether requests need a key. Records it in the marker file, or removes that after `forget_all`."""
         if keys:
             self._remember_closed()
             return True
@@ -217,7 +217,7 @@ class Keyring:
             self._mark.parent.mkdir(parents=True, exist_ok=True)
             self._mark.touch(mode=0o600)
         except OSError as error:
-            logger.warning("cannot remember in %s that the service has keys: %s", self._mark, error)
+            logger.warning("cannot write %s, which marks that the service has keys: %s", self._mark, error)
 
     def _read(self) -> dict[str, Key]:
         with reachable():
@@ -226,36 +226,36 @@ class Keyring:
 
 
 def start_warning(keyring: Keyring, settings: Settings) -> str | None:
-    """What the log has to say at start: who may use a service without keys."""
+    """The warning to log at start if the service has no keys: who may use it."""
     try:
         if keyring.count():
             return None
         if keyring.has_lost_its_keys():
             return LOST
     except UnavailableError:
-        return None  # the next requests will see
+        return None  # reported by the next requests
     if settings.is_local:
         return None
     if settings.open:
-        return f"{settings.bind} can be reached from elsewhere, and everybody may use the service: SVD_OPEN is set"
+        return f"{settings.bind} can be reached from elsewhere, and requests need no API key: SVD_OPEN is set"
     return (
-        f"{settings.bind} can be reached from elsewhere, and there are no API keys: everybody is rejected until there "
-        "is one (svd-service keys create NAME), or SVD_OPEN=1 lets everybody in"
+        f"{settings.bind} can be reached from elsewhere, and there are no API keys: every request is rejected until "
+        "there is one (svd-service keys create NAME), or SVD_OPEN=1 allows requests without a key"
     )
 
 
 def digest_of(secret: str) -> str:
-    """SHA-256 of a key, in hex: what is kept of it."""
+    """SHA-256 of a key, in hex, as stored."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _id_of(digest: str) -> str:
-    # Of the digest, so that a key is the same owner in Redis and in the settings of any host.
+    # From the digest, so that a key is the same owner in Redis and in the settings of any host.
     return digest[:12]
 
 
 def _configured(setting: str) -> list[tuple[str, Key]]:
-    """Digest and key of each `NAME:SHA256[:PRIORITY]` of the setting, whose form `Settings` has checked."""
+    """Digest and key of each `NAME:SHA256[:PRIORITY]` in the setting, whose format `Settings` has validated."""
     found = []
     for entry in filter(None, setting.replace(" ", "").split(",")):
         name, digest, *priority = entry.split(":")

@@ -1,6 +1,6 @@
-"""Attempts at jobs as workers see them: claimed, renewed, ended.
+"""Attempts at jobs for workers: claim, renew, end.
 
-A claim is fenced by its token: every write of an attempt is rejected as stale once the claim is no longer the job's.
+A claim is fenced by its token: every write of an attempt is rejected as stale once the claim is no longer current.
 """
 
 import uuid
@@ -63,9 +63,9 @@ class Attempts:
         return [each for each in held if each.holder.instance == instance]
 
     def claim(self, job_id: str, holder: Holder, *, dead: str = "") -> Claim | None:
-        """Claim a job for one attempt; `None` when there is nothing to do (held by another, ended, deleted).
+        """Claim a job for one attempt; `None` if there is nothing to do (held by another, ended, deleted).
 
-        `dead` is the token of a claim whose holder the caller knows to be dead: it is broken before its lease expires.
+        `dead` is the token of a claim whose holder is known to be dead: it is replaced before its lease expires.
         """
         token = uuid.uuid4().hex
         verdict = self._scripts.run(

@@ -1,5 +1,5 @@
 """Checks of what Redis holds: its settings, the version of the ledger's layout, and damage (a lost or partly restored
-record, a key of the wrong type), which is repaired or named.
+record, a key of the wrong type), which is repaired or reported.
 
 A process that starts a worker or the API runs it once in the background; `svd-service ledger check` runs it on demand.
 """
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 #: Version of the keys' layout. 1 is that of the releases that did not store it, which this one reads as it is.
 SCHEMA: Final = 2
 
-#: Seconds within which only one process checks a ledger at its start, and between attempts while Redis is away.
+#: Seconds within which only one process checks a ledger at its start, and between retries while Redis is unavailable.
 ONCE_IN: Final = 300
 RETRY: Final = 5.0
 
-#: Keys, or jobs, that one round trip looks at.
+#: Number of keys, or jobs, checked in one round trip.
 BATCH: Final = 100
 
 _HASH, _ZSET, _STRING = "hash", "zset", "string"
@@ -52,7 +52,7 @@ _JOB_SETS: Final = ("waiting", "published", "queued", "leases", "ended", "ended_
 
 @dataclass
 class Findings:
-    """What a check found: `repaired` is in order again, `problems` need a person."""
+    """Findings of a check: `repaired` is fixed, `problems` need an operator."""
 
     repaired: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -79,17 +79,17 @@ def require_schema(client: "redis.Redis", settings: Settings) -> None:
 
 
 def require_layout(settings: Settings) -> None:
-    """Refuse to start on a ledger that a newer release has written, as far as Redis can be reached.
+    """Check that no newer release has written the ledger, if Redis can be reached.
 
     Raises:
-        ConfigurationError: it is one.
+        ConfigurationError: a newer release has written it.
     """
     with suppress(UnavailableError), connect(settings) as client:
         require_schema(client, settings)
 
 
 def check(client: "redis.Redis", settings: Settings) -> Findings:
-    """Look at everything, and repair what can be.
+    """Check everything, and repair what is possible.
 
     Raises:
         UnavailableError: Redis cannot be reached.
@@ -101,7 +101,7 @@ def check(client: "redis.Redis", settings: Settings) -> Findings:
         try:
             ids, sets = _check_keys(client, settings.namespace, findings)
         except redis.exceptions.NoPermissionError:
-            findings.problems.append("this Redis user may not run SCAN and TYPE: damaged keys are not looked for")
+            findings.problems.append("this Redis user may not run SCAN and TYPE: not checking for damaged keys")
             return findings
     for start in range(0, len(ids), BATCH):
         answer = scripts.run("mend", ids=ids[start : start + BATCH], record_ttl=settings.record_ttl)
@@ -112,7 +112,7 @@ def check(client: "redis.Redis", settings: Settings) -> Findings:
 
 
 def check_at_start(settings: Settings, open_client: Callable[[Settings], "redis.Redis"] = connect) -> threading.Thread:
-    """Check in the background, once Redis can be reached and unless another process did just now; log what is found."""
+    """Check in the background once Redis can be reached, unless another process just did; log the findings."""
     thread = threading.Thread(target=_check_once, args=(settings, open_client), name="ledger-check", daemon=True)
     thread.start()
     return thread
@@ -135,7 +135,7 @@ def _check_once(settings: Settings, open_client: Callable[[Settings], "redis.Red
 
 
 def log_findings(findings: Findings) -> None:
-    """Log what a check found."""
+    """Log the findings of a check."""
     for repaired in findings.repaired:
         logger.error("ledger: %s", repaired)
     for problem in findings.problems:

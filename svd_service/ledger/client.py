@@ -11,20 +11,20 @@ from redis.retry import Retry
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError, WriteRefusedError
 
-# BusyLoadingError (Redis reads its append-only file) is a ConnectionError; so is a refused or lost connection.
+# BusyLoadingError (Redis reads its append-only file) is a ConnectionError; so is a failed or lost connection.
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
 
-# It answers, but takes no writes: its memory or its disk is full, it is a replica, or its own replicas are gone. In a
-# transaction, redis-py puts the command before the error.
+# Redis answers, but accepts no writes: its memory or its disk is full, it is a replica, or its own replicas are gone.
+# In a transaction, redis-py puts the command before the error.
 _NO_WRITES: Final = (redis.OutOfMemoryError, redis.ReadOnlyError)
 _REFUSING: Final = re.compile(r"(^|caused error: )(OOM|MISCONF|NOREPLICAS) ")
 
-# A long script runs, or a replica waits for its master. EXECABORT tells only that there was such an error.
+# A long script runs, or a replica waits for its master. EXECABORT only reports that there was such an error.
 _BUSY: Final = re.compile(r"(^|caused error: )(BUSY|MASTERDOWN|EXECABORT) ")
 
 
 class reachable:  # noqa: N801  (a context manager, used as a statement)
-    """Turns Redis' connection errors into `UnavailableError`, and refused writes into `WriteRefusedError`."""
+    """Turns Redis' connection errors into `UnavailableError`, and rejected writes into `WriteRefusedError`."""
 
     def __enter__(self) -> None:
         return None

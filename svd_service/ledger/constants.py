@@ -7,15 +7,15 @@ from svd_service.jobs.job import Failure
 from svd_service.parameters import Profile
 
 #: The failure of a job whose attempts were all lost.
-WORKER_LOST: Final = Failure("worker_lost", "The worker was lost in every attempt.")
+WORKER_LOST: Final = Failure("worker_lost", "Worker lost; all attempts failed.")
 
 
 @dataclass(frozen=True)
 class Constants:
     """The constants of the scripts.
 
-    `priority_share` is by how much a step of priority multiplies the share of an owner's flow. `max_ended_per_owner`
-    bounds the records of failed, cancelled and expired jobs, which cost their owner nothing to make.
+    `priority_share` is the factor by which each priority step multiplies the share of an owner's flow.
+    `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, which cost their owner nothing.
     """
 
     profiles: tuple[str, ...] = tuple(Profile)
@@ -23,7 +23,7 @@ class Constants:
     max_ended_per_owner: int = 10_000
     worker_lost: str = WORKER_LOST.code
     worker_lost_message: str = WORKER_LOST.message
-    courier_lost_message: str = "the courier was lost"
+    delivery_lost_message: str = "worker lost during the delivery"
 
     def as_lua(self) -> str:
         """Lua's definitions of them, by their names in capitals."""

@@ -1,4 +1,4 @@
-"""Jobs as their callers see them: accepted, found, listed, cancelled, deleted."""
+"""Jobs for callers: submit, find, list, cancel, delete."""
 
 import json
 import logging
@@ -20,14 +20,14 @@ from svd_service.parameters import Profile
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which an `Idempotency-Key` is remembered.
+#: Seconds for which an `Idempotency-Key` is stored.
 IDEMPOTENCY_TTL: Final = 86_400
 
 #: `Retry-After` of a full queue in seconds: while no estimate is possible, and the maximum.
 UNKNOWN_RETRY_AFTER: Final = 30
 LONGEST_RETRY_AFTER: Final = 3_600
 
-#: Jobs that one script reads, so that a long page does not hold up Redis.
+#: Maximum number of jobs that one script reads, so that a long page does not block Redis.
 FIND_BATCH: Final = 50
 
 
@@ -97,7 +97,7 @@ class Jobs:
         )
 
     def require_room(self, owner: str, model: str, profile: Profile) -> None:
-        """Reject early what `submit` would reject now, of a job of that model and profile.
+        """Raise early the error that `submit` would raise for a full queue of that model and profile.
 
         Raises:
             QueueFullError: the queue is full, or the owner's share of it.
@@ -115,7 +115,7 @@ class Jobs:
         """The job at this moment.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with that id.
         """
         (job,) = self._find([job_id])
         if job is None:
@@ -137,14 +137,14 @@ class Jobs:
                     raise UnknownJobError(f"there is no job {after}")
                 start = cast(int, rank) + 1
             ids = cast(list[str], self._redis.zrange(key, start, start + limit, desc=newest_first))
-        # A job may be forgotten between the two reads.
+        # A job may be deleted between the two reads.
         return Page([job for job in self._find(ids[:limit]) if job is not None], len(ids) > limit)
 
     def cancel(self, job_id: str) -> State:
         """Cancel a queued job at once, request a started one's worker to stop; returns the state after that.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with that id.
         """
         state = self._scripts.run("cancel", id=job_id, record_ttl=self._settings.record_ttl)
         if not state:
@@ -158,7 +158,7 @@ class Jobs:
         in no list, and its record goes when its attempt has ended.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with that id.
         """
         answer = self._scripts.run("forget", id=job_id, insist=insist)
         if answer == 0:
@@ -195,10 +195,10 @@ class Jobs:
         return found
 
     def _queue_full(self, model: str, profile: Profile, *, of_owner: bool) -> QueueFullError:
-        """The error, with the estimated time until the next job, or the next of this owner's, will have started."""
+        """The error, with the estimated time until the next job, or the next one of this owner, starts."""
         with reachable():
             owners = self._redis.hlen(self._scripts.key("queued_of"))
-        # Other owners' jobs take their turns before this one's.
+        # Jobs of other owners start before this owner's next one.
         place = owners - 1 if of_owner else 0
         pause = self._estimates.until_start(model, place, [profile])[profile]
         retry_after = UNKNOWN_RETRY_AFTER if pause is None else min(max(1, math.ceil(pause)), LONGEST_RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""Periodic work on the ledger: enqueue jobs with Celery, requeue lost ones, apply retention."""
+"""Maintenance of the ledger: enqueue jobs with Celery, requeue lost ones, apply retention."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 #: Seconds for which an enqueued id may stay unclaimed beside an idle worker before it is enqueued again.
 REPUBLISH_AFTER: Final = 5.0
 
-#: How often in a row an id is enqueued again until its job goes to the back of the queue.
+#: Maximum number of consecutive re-enqueues of an id before its job moves to the back of the queue.
 MAX_REFUSALS: Final = 3
 
 #: Minimum seconds between two repairs of a damaged ledger by one process.
@@ -35,7 +35,7 @@ class Reaped:
 
 
 class Maintenance:
-    """The periodic work of one namespace. Any number of processes may do it side by side."""
+    """The periodic work of one namespace. Any number of processes may run it in parallel."""
 
     def __init__(self, scripts: Scripts, settings: Settings) -> None:
         self._scripts = scripts
@@ -49,7 +49,7 @@ class Maintenance:
         )
 
     def reap(self) -> Reaped:
-        """Requeue or end the jobs whose lease expired, and find the enqueued ids whose message was lost."""
+        """Requeue or end the jobs whose lease expired, and find enqueued ids whose message was lost."""
         lost, overdue, dropped = self._run(
             "reap",
             max_attempts=self._settings.max_attempts,

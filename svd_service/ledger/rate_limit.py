@@ -1,4 +1,4 @@
-"""How many requests a caller may make in a minute."""
+"""Rate limit: the number of requests that a caller may make per minute."""
 
 import math
 from typing import Final

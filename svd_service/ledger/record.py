@@ -26,10 +26,10 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import route_of
 from svd_service.jobs.submission import Submission
 
-#: What reading a damaged record raises.
+#: Exceptions raised by reading a damaged record.
 DAMAGE: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, AssertionError)
 
-#: Characters of a note that are stored: a record is kept for a week, and copied for its webhook.
+#: Maximum stored length of a note in characters: a record is kept for a week, and copied for its webhook.
 NOTE_LENGTH: Final = 1_000
 
 #: Separates the parts of a counter's name and of a route.

@@ -1,13 +1,12 @@
 """Job ids reserved for requests whose callers count how often they send them.
 
-A client that repeats a request by itself, because the answer was lost or did not come in time, means the job that it
-has asked for already. With a key of its own it could say so (`Idempotency-Key`); some clients only say how often they
-have sent the request before. So the id of its job is chosen when a request comes in, before anything else is done with
-it: sent again, it gets the same id, and submitting a job twice under one id makes one job, even if both come at once.
+A client that retries a request by itself, because the answer was lost or late, means the job that it has already
+requested. It could identify it by an `Idempotency-Key`, but some clients only count how often they have sent the
+request before. So the id of the job is chosen when a request arrives, before anything else: a retry gets the same id,
+and submitting a job twice under one id makes one job, even if both requests arrive at once.
 
-Two requests that are alike, each sent for the first time, are two jobs. Which of them a repetition means nobody can
-know for sure, so it gets one whose id nobody has asked for since (its answer may be the lost one), and no two
-repetitions get the same.
+Two equal requests, each sent for the first time, are two jobs. Which of them a retry means cannot be known for sure, so
+it gets one whose id has not been used since (its answer may be the lost one), and no two retries get the same.
 """
 
 import uuid
@@ -19,15 +18,15 @@ from svd_service.config import Settings
 from svd_service.ledger.client import reachable
 from svd_service.ledger.scripts import Scripts
 
-#: Seconds for which a request is remembered. The `openai` package waits ten minutes for an answer and then at most two
-#: until it asks again.
+#: Seconds for which a request is stored. The `openai` package waits ten minutes for an answer and then at most two
+#: until it retries.
 REMEMBER: Final = 900
 
 
 class Reservations:
     """The reserved ids of one namespace.
 
-    Every method raises `UnavailableError` when Redis cannot be reached; asking again is safe.
+    Every method raises `UnavailableError` when Redis cannot be reached; retrying is safe.
     """
 
     def __init__(self, client: "redis.Redis", settings: Settings) -> None:
@@ -42,7 +41,7 @@ class Reservations:
             )
         )
 
-    def heard(self, job_id: str) -> None:
-        """Somebody knows the job's id: its answer was not lost, and no repetition means this job."""
+    def acknowledge(self, job_id: str) -> None:
+        """Record that a caller knows the job's id: its answer was not lost, so no retry means this job."""
         with reachable():
             self._redis.delete(self._scripts.key("unheard", job_id))

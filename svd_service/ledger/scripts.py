@@ -1,10 +1,10 @@
 """The Lua scripts that change the ledger, loaded from a folder and run in one namespace.
 
-A script's first lines are comments: what it does, its arguments, its answer; then
+A script's first lines are comments: what it does, its arguments, what it returns; then
 
 - `-- include: name, …`: files of `lua/lib` that it needs (each of which may include others), and
-- `-- flags: allow-oom` or `no-writes`, for Redis: it runs also when memory is full, or where Redis takes no writes.
-  A script without flags that adds something is refused when memory is full.
+- `-- flags: allow-oom` or `no-writes`, for Redis: it also runs when memory is full, or where Redis accepts no writes.
+  Redis rejects a script without flags that adds something when memory is full.
 
 It takes one namespace as key and one JSON object as argument.
 """

@@ -1,8 +1,8 @@
-"""Links to one job's video that anybody can open for a while, without a key.
+"""Links to one job's video that work without a key for a limited time.
 
-A link carries its end and an HMAC of both; nothing of it is stored. The secret is in Redis, so that every API process
-of the namespace accepts the links of every other. A link ends with the key that owns the job: revoking a key revokes
-its links.
+A link contains its expiry time and an HMAC over job and time; nothing is stored per link. The secret is in Redis,
+so that every API process of the namespace accepts the links of every other. A link is valid only with the key that
+owns the job: revoking a key revokes its links.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ class ShareLinks:
         return hmac.digest(self._key(), f"{job_id}\n{expires}".encode(), hashlib.sha256).hex()
 
     def verify(self, job_id: str, expires: int, signature: str) -> None:
-        """Accept a link.
+        """Verify a link.
 
         Raises:
             InvalidLinkError: it was not signed here, or was changed.
-            ExpiredLinkError: its end has passed.
+            ExpiredLinkError: it has expired.
         """
         if not hmac.compare_digest(self.sign(job_id, expires).encode(), signature.encode()):
             raise InvalidLinkError("this link is not valid; ask its sender for a new one")

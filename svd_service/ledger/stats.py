@@ -1,4 +1,4 @@
-"""The figures that the exporter shows: what is in the ledger now, and counters of everything that has happened."""
+"""Figures for the exporter: what is in the ledger now, and counters of all events."""
 
 import math
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import Workers, WorkerStatus
 from svd_service.parameters import Profile
 
-#: What Redis reports as `ok` or `err`, in the words of a person.
+#: Redis' persistence states (`ok` or `err`), with a message for each error.
 PERSISTENCE: Final = {
     "aof_last_write_status": "the last write to its append-only file failed",
     "aof_last_bgrewrite_status": "the last rewrite of its append-only file failed",
@@ -27,7 +27,7 @@ PERSISTENCE: Final = {
 @dataclass(frozen=True)
 class QueueFigures:
     """The queue of one model and profile: number of jobs, age of the oldest in seconds (0 if there is none), and the
-    seconds until one more job would start, `None` where no estimate is possible.
+    seconds until another job would start, `None` where no estimate is possible.
     """
 
     length: int
@@ -40,7 +40,7 @@ class Figures:
     """Figures for metrics. Summaries are (count, sum of seconds).
 
     `causes` counts attempts without a result by outcome and cause. `queues` is keyed by model and profile.
-    `redis_memory` is the bytes that Redis uses and may use (0: no limit), `None` where it does not say.
+    `redis_memory` is the bytes that Redis uses and may use (0: no limit), `None` where it does not report it.
     """
 
     jobs: dict[str, int]
@@ -98,7 +98,7 @@ class Counters:
 
 
 def _number(text: str, otherwise: float = math.nan) -> float:
-    """The number; `otherwise` if the text is none, because it is damaged."""
+    """The number; `otherwise` if the text is damaged."""
     try:
         number = float(text)
     except ValueError:
@@ -107,7 +107,7 @@ def _number(text: str, otherwise: float = math.nan) -> float:
 
 
 class Stats:
-    """Reads the figures, and counts what no other script counts."""
+    """Reads the figures, and counts the events that no other script counts."""
 
     def __init__(self, scripts: Scripts, workers: Workers, estimates: Estimates) -> None:
         self._scripts = scripts
@@ -121,7 +121,7 @@ class Stats:
             self._redis.hincrby(self._scripts.key("counters"), f"refused{SEPARATOR}{code}", 1)
 
     def count_dropped_messages(self, number: int) -> None:
-        """Count messages that workers dropped from Celery's queues because they are none of ours."""
+        """Count foreign messages that workers dropped from Celery's queues."""
         with reachable():
             self._redis.hincrby(self._scripts.key("counters"), "messages_dropped", number)
 
@@ -163,7 +163,7 @@ class Stats:
         )
 
     def persistence_trouble(self) -> str | None:
-        """Why Redis cannot write what it holds to its disk, for a person; `None` if it can, or if the ACL hides it."""
+        """Why Redis cannot write its data to disk, for people; `None` if it can, or if the ACL hides it."""
         with reachable():
             try:
                 info = self._redis.info("persistence")

@@ -1,4 +1,4 @@
-"""Worker processes and the models that they hold, as the ledger knows them."""
+"""Worker processes and the models that they hold, as recorded in the ledger."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from svd_service.ledger.client import reachable
 from svd_service.ledger.record import DAMAGE, dump
 from svd_service.ledger.scripts import Scripts
 
-#: Seconds between two heartbeats of a worker process, and after how many without one it no longer counts.
+#: Seconds between two heartbeats of a worker process, and the heartbeat timeout.
 HEARTBEAT: Final = 2.0
 WORKER_TIMEOUT: Final = 3 * HEARTBEAT + 1
 
@@ -74,7 +74,7 @@ class Preparing:
 
 
 class Workers:
-    """Which worker processes are ready or preparing, and which models are to be had."""
+    """Which worker processes are ready or preparing, and which models are available."""
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
@@ -95,7 +95,7 @@ class Workers:
         self._scripts.run("leave", worker=worker)
 
     def prepare(self, preparing: Preparing) -> None:
-        """Record that a worker process is alive, and what keeps it from being ready."""
+        """Record that a worker process is alive, and why it is not ready yet."""
         self._scripts.run("prepare", worker=preparing.worker, status=dump(asdict(preparing)))
 
     def ready(self) -> list[WorkerStatus]:
@@ -115,7 +115,7 @@ class Workers:
         return sorted(found, key=lambda preparing: preparing.worker)
 
     def _live(self, set_: str, statuses: str) -> list[tuple[float, str]]:
-        """Time of the last heartbeat, and status, of those that have one."""
+        """Time of the last heartbeat, and status, of the workers that have one."""
         answer = self._scripts.run("workers", set=set_, statuses=statuses, worker_timeout=WORKER_TIMEOUT)
         return [(float(seen), status) for seen, status in zip(answer[1::3], answer[2::3], strict=True) if status]
 
@@ -125,20 +125,20 @@ class Workers:
             self._redis.hset(self._scripts.key("model_descriptions"), model.name, dump(model.to_dict()))
 
     def models(self) -> list[Model]:
-        """The models that workers have introduced and that are not forgotten, by name."""
+        """The models that workers have registered and that are not expired, by name."""
         with reachable():
             descriptions = self._redis.hgetall(self._scripts.key("model_descriptions"))
         return [model for _, description in sorted(descriptions.items()) if (model := _model(description))]
 
     def model(self, name: str) -> Model | None:
-        """The one of them of that name."""
+        """The registered model of that name."""
         with reachable():
             description = self._redis.hget(self._scripts.key("model_descriptions"), name)
         return _model(description) if description else None
 
 
 def _model(description: str | bytes) -> Model | None:
-    """The model; `None` where its description is damaged, until a worker introduces it again."""
+    """The model; `None` where its description is damaged, until a worker registers it again."""
     try:
         return Model.from_dict(json.loads(description))
     except DAMAGE:

@@ -102,7 +102,7 @@ def test_a_courier_that_is_killed_in_mid_delivery_and_a_redis_that_restarts_lose
         stack.stop("courier")
     assert len({heard.headers["webhook-id"] for heard in receiver.heard}) == 1
     assert len({heard.body for heard in receiver.heard}) == 1
-    assert told.attempts[0].error == "the courier was lost"
+    assert told.attempts[0].error == "worker lost during the delivery"
 
 
 def test_a_courier_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):

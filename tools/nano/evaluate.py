@@ -111,7 +111,7 @@ def measure(
 def table(rows: list[Figures]) -> str:
     """A Markdown table of the rows and their means."""
     lines = [
-        "| picture | frame 0, dB | (other picture) | (moved 8 px) | last frame, dB | (still) | pixels | flicker | s |",
+        "| image | frame 0, dB | (other image) |  (moved 8 px) | last frame, dB | (still) | pixels | flicker | s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:

@@ -184,7 +184,7 @@ def unsupported(**_: str) -> NoReturn:
 def _asked_for(video_id: str) -> Job:
     job = jobs().queries.find(video_id, owner=owner())
     with suppress(UnavailableError):  # a Redis that takes no writes still answers questions
-        reservations().heard(job.id)
+        reservations().acknowledge(job.id)
     return job
 
 

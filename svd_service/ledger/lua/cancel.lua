@@ -1,5 +1,5 @@
 -- Cancel a job: a queued one at once; a started one is flagged, and its worker stops at the next step.
--- Arguments: id, record_ttl (seconds). Answers the state after that, or false for an unknown job.
+-- Arguments: id, record_ttl (seconds). Returns the state after that, or false for an unknown job.
 -- include: record, ending
 -- flags: allow-oom
 local id = args.id

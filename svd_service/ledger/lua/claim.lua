@@ -1,7 +1,7 @@
 -- Claim a job for one attempt.
 -- Arguments: id, token (new for every claim), holder (JSON), worker (name in the holder), lease (seconds), dead (token of a
 -- claim whose holder is known to be dead, or ''), max_attempts, record_ttl (seconds).
--- Answers {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'}.
+-- Returns {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'}.
 -- include: record, attempt
 -- flags: allow-oom
 record_activity()

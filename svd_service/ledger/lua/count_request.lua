@@ -1,7 +1,7 @@
--- Count a request against a limit. The window slides: of the previous one, the part counts that the current one has not
--- passed yet. A rejected request is not counted; one that is repeated after a lost answer is counted twice.
+-- Count a request against a limit. The window slides: the previous window counts in proportion to the rest of the
+-- current one. A rejected request is not counted; one that is repeated after a lost answer is counted twice.
 -- Arguments: caller, limit (requests in a window), window (seconds).
--- Answers '0' when it is within the limit, else the seconds after which the next one will be.
+-- Returns '0' when it is within the limit, else the seconds after which the next one will be.
 -- include: base
 -- flags: allow-oom
 local limit, window = args.limit, args.window

@@ -1,15 +1,15 @@
 -- Choose the jobs whose ids are enqueued with Celery now, fairest first, so that each of its queues has as many enqueued
--- and unclaimed as it has workers. A job that came back from an attempt has waited already and exceeds that number: the
--- messages of some of the enqueued may have died with the worker that it had.
+-- and unclaimed as it has workers. A requeued job has waited already and may exceed that number:
+-- messages of other enqueued jobs may have been lost with its worker.
 -- Arguments: worker_timeout (seconds without heartbeat), record_ttl (seconds after which a model that no worker holds and
--- no job asks for is forgotten). Answers {id, queue, id, queue, …}; the caller enqueues each id there.
+-- no job requests is deleted). Returns {id, queue, id, queue, …}; the caller enqueues each id there.
 -- include: record, queue, workers
 -- flags: allow-oom
 local MAX_CHOSEN = 1000  -- in one call
 local at_work = queues_at_work(args.worker_timeout)
 
 -- The queues of a model's workers: those that take few profiles get their jobs before those that take all. A model without
--- workers has one id enqueued for the next one that comes.
+-- workers has one id enqueued for the next worker.
 local function queues_of(model)
   local found = {}
   for name, workers in pairs(at_work) do
@@ -34,7 +34,7 @@ local function queues_of(model)
   return found
 end
 
--- The first job of a line, and its tag. Damaged records are dropped, so the loop ends with the line.
+-- The first job of a line, and its tag. Damaged records are dropped, so the loop ends.
 local function first_of(line)
   for _ = 1, MAX_CHOSEN do
     local first = redis.call('ZRANGE', key('waiting:' .. line), 0, 0, 'WITHSCORES')
@@ -74,8 +74,8 @@ for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
     chosen[#chosen + 1] = best.queue.name
   end
   if redis.call('ZCARD', key('waiting:' .. model)) + redis.call('ZCARD', key('published:' .. model)) == 0 then
-    -- No job waits or is about to start, so the past no longer matters: forget who had how much. Not sooner: whoever has
-    -- one enqueued would start again at zero beside newcomers.
+    -- No job waits or is about to start, so reset the owners' shares. Not sooner: an owner with an
+    -- enqueued job would start at zero again beside new owners.
     redis.call('DEL', key('finish_tags:' .. model), key('clock:' .. model))
     if tonumber(redis.call('ZSCORE', key('models'), model)) < now - args.record_ttl then
       redis.call('ZREM', key('models'), model)

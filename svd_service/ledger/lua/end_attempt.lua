@@ -1,7 +1,7 @@
 -- End an attempt that has no result.
 -- Arguments: id, token, outcome, code and message (of the failure, or ''), max_attempts, record_ttl (seconds).
 -- Outcomes: 'failed' and 'cancelled' end the job; 'retried' and 'lost' (its holder is dead) requeue it while attempts are
--- left; 'released' requeues it (the worker shuts down), and the attempt does not count. Answers 'ok' or 'stale'.
+-- left; 'released' requeues it (the worker shuts down), and the attempt does not count. Returns 'ok' or 'stale'.
 -- include: record, attempt
 -- flags: allow-oom
 local id, outcome = args.id, args.outcome

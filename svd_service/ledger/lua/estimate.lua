@@ -1,7 +1,7 @@
--- What is known of the time that a model's queue will take (jobs/eta.py computes estimates from it). However long the queue
--- is, it costs O(log² n) at most: of the jobs further off, one in every so many is read, ever fewer.
--- Arguments: model, worker_timeout (seconds without heartbeat), places (how many of the queue matter).
--- Answers {JSON of workers and first jobs, JSON of the jobs further off, throughput models as name, value, …}.
+-- Data for estimates of a model's queue (jobs/eta.py computes them). It costs O(log² n) at most for a queue of n jobs: the
+-- jobs further back are sampled, ever more sparsely.
+-- Arguments: model, worker_timeout (seconds without heartbeat), places (number of places in the queue to cover).
+-- Returns {JSON of workers and first jobs, JSON of the jobs further back, throughput models as name, value, …}.
 -- include: base, routes
 local model = args.model
 local alive = now - args.worker_timeout
@@ -40,7 +40,7 @@ end
 local published = redis.call('ZCARD', key('published:' .. model))
 local length = published + redis.call('ZCARD', key('waiting:' .. model))
 
--- What there is to do for the job at a place, and under which profile.
+-- Work and profile of the job at a place.
 local function work_at(place)
   local line, rank = key('published:' .. model), place
   if place >= published then line, rank = key('waiting:' .. model), place - published end
@@ -62,7 +62,7 @@ local function sample_far()
   while place < length do
     local work, profile = work_at(place)
     local both = work and work .. profile
-    if work and both ~= last then  -- each stands for all up to the next
+    if work and both ~= last then  -- each stands for all jobs up to the next
       if not index_of[both] then
         works[#works + 1] = { work, profile }
         index_of[both] = #works
@@ -75,8 +75,8 @@ local function sample_far()
   return cjson.encode({ works = works, queue = entries })
 end
 
--- The sample serves every caller for a moment, unless the queue has changed its length: any number of estimates for a long
--- queue cost one. Where Redis takes no writes, it is not kept.
+-- The sample is cached briefly for all callers, unless the queue's length has changed, so that any number of estimates for
+-- a long queue cost one. Where Redis accepts no writes, it is not cached.
 local far = '{"works":[],"queue":[]}'
 if places > NEAR then
   local kept = redis.call('HMGET', key('far:' .. model), 'at', 'length', 'told')

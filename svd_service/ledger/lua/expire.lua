@@ -1,6 +1,6 @@
--- Retention: results past their time become 'expired', records past theirs are forgotten.
+-- Retention: results past their time become 'expired', records past theirs are deleted.
 -- Arguments: record_ttl (seconds to keep the record of an expired result), limit (jobs in one call).
--- Answers the ids whose artifacts are to be deleted.
+-- Returns the ids whose artifacts are to be deleted.
 -- include: record, notify, forget, ending
 -- flags: allow-oom
 local due = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, args.limit)
@@ -9,7 +9,7 @@ for _, id in ipairs(due) do
   if not state then
     discard(id)
   elseif state == 'queued' or state == 'started' then
-    is_usable(id, 'ended', 'ended')  -- only damage puts it there
+    is_usable(id, 'ended', 'ended')  -- in this set only after damage: removed
   elseif state == 'finished' and not field(id, 'deleted') then
     move(id, 'expired')
     redis.call('HDEL', job_key(id), 'result')

@@ -1,5 +1,5 @@
--- Jobs as they are at one moment. Arguments: ids.
--- Answers {the time, {record, its webhook's delivery, place} of each}: both as {name, value, …}, empty where there is none;
+-- A snapshot of jobs. Arguments: ids.
+-- Returns {the time, {record, its webhook's delivery, place} of each}: both as {name, value, …}, empty where there is none;
 -- the place in its model's queue, from 1, or 0 for a job that is not queued.
 -- include: base, routes
 -- flags: no-writes

@@ -1,6 +1,6 @@
 -- An earlier job that made the same video. Pixels depend on the kind of device too, so only videos of a kind that a live
 -- worker has count. Arguments: owner, content (digest), model, worker_timeout (seconds without heartbeat).
--- Answers its id, or ''.
+-- Returns its id, or ''.
 -- include: base, content
 -- flags: no-writes
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), now - args.worker_timeout, '+inf')) do

@@ -1,6 +1,6 @@
--- Commit a result and end the job. A cancel that came too late is void: the result exists.
+-- Commit a result and end the job. A late cancel has no effect: the result exists.
 -- Arguments: id, token, result (JSON), result_ttl (seconds), device, seconds (of each measured phase, 0 if unknown),
--- reusable (whether other jobs may copy the result), counters (name → amount to add). Answers 'ok' or 'stale'.
+-- reusable (whether other jobs may copy the result), counters (name → amount to add). Returns 'ok' or 'stale'.
 -- include: record, attempt, content, throughput
 -- flags: allow-oom
 local id = args.id

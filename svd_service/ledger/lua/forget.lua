@@ -1,7 +1,7 @@
--- Delete a job's record. Of a job that has not ended nothing is deleted, unless insisted: then a queued one is cancelled and
--- goes at once; a started one is cancelled, has no owner from now on, and goes when its attempt has ended.
+-- Delete a job's record. A job that has not ended is kept, unless `insist` is set: then a queued one is cancelled and
+-- deleted at once; a started one is cancelled, loses its owner now, and is deleted when its attempt has ended.
 -- Arguments: id, insist (boolean).
--- Answers 1 if the record is gone, 0 if there was none, -1 if the job has not ended.
+-- Returns 1 if the record is gone, 0 if there was none, -1 if the job has not ended.
 -- include: record, ending, forget
 -- flags: allow-oom
 local id = args.id

@@ -1,5 +1,5 @@
 -- A worker process holds its model and is alive. Arguments: worker (name), status (JSON), device, queue (that it takes jobs
--- from). Answers nothing.
+-- from). Returns nothing.
 -- include: routes, attempt, workers
 -- flags: allow-oom
 record_activity()

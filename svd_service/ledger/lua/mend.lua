@@ -1,5 +1,5 @@
--- Compare jobs with the sets that must hold them, and make the sets follow the records. Jobs whose record is missing or
--- damaged are dropped. Arguments: ids, record_ttl (seconds). Answers {id, what was wrong, id, what was wrong, …}.
+-- Compare jobs with the sets that must hold them, and repair the sets from the records. Jobs whose record is missing or
+-- damaged are dropped. Arguments: ids, record_ttl (seconds). Returns {id, what was wrong, id, what was wrong, …}.
 -- include: record, attempt
 -- flags: allow-oom
 local answer = {}
@@ -49,7 +49,7 @@ local function mend(id, state)
     wrong = wrong + mend_queued(id, route, model)
   elseif state == 'started' then
     wrong = wrong + leave(id, queued) + leave(id, { 'ended' })
-    -- Without a lease nobody renews it: the next round of maintenance requeues the job.
+    -- Its lease is not renewed: the next round of maintenance requeues the job.
     if not redis.call('ZSCORE', key('leases'), id) then wrong = wrong + redis.call('ZADD', key('leases'), now, id) end
   else
     wrong = wrong + leave(id, queued) + leave(id, { 'leases' })

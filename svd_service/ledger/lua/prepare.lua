@@ -1,4 +1,4 @@
--- A worker process is alive and not ready yet. Arguments: worker (name), status (JSON). Answers nothing.
+-- A worker process is alive and not ready yet. Arguments: worker (name), status (JSON). Returns nothing.
 -- include: base
 -- flags: allow-oom
 redis.call('ZADD', key('preparing'), now, args.worker)

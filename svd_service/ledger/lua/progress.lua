@@ -1,6 +1,6 @@
 -- Renew a lease and, with a phase, record the progress of the attempt.
 -- Arguments: id, token, lease (seconds), phase (or ''), step, steps, segment, segments.
--- Answers 'stale', 'cancel' (the caller must stop) or 'ok'.
+-- Returns 'stale', 'cancel' (the caller must stop) or 'ok'.
 -- include: attempt
 -- flags: allow-oom
 record_activity()

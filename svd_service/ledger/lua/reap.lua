@@ -1,7 +1,7 @@
--- Requeue or end what was lost: jobs whose lease expired, enqueued ids whose message was lost or refused.
+-- Requeue or end jobs whose lease expired, and find enqueued ids whose message was lost or rejected.
 -- Arguments: max_attempts, record_ttl (seconds), republish_after (seconds after which an enqueued id that an idle worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
--- Answers {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
+-- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
 -- include: record, attempt, workers, recount
 -- flags: allow-oom
 record_activity()
@@ -24,10 +24,10 @@ local function is_taken_elsewhere(id)
   return false
 end
 
--- While all workers of its queue are busy, an enqueued id rightly waits. While one is idle, its message was lost, or the
--- worker refused it: enqueue it again, and another job beside it. After `max_refusals` in a row it goes to the back of the
--- queue, so that it holds up no other. That a message turns up after all does no harm, since a job is claimed only once.
--- Where no worker takes from its queue any more, but one from another that would accept it, it is requeued.
+-- While all workers of its queue are busy, an enqueued id waits as intended. While one is idle, its message was lost, or
+-- the worker rejected it: enqueue it again, and another job beside it. After `max_refusals` in a row it moves to the back
+-- of the queue, so that it delays no other job. A message that arrives after all does no harm: a job is claimed only once.
+-- If no worker takes from its queue any more, but one takes from another queue that accepts it, it is requeued.
 local overdue = {}
 local function look_after(model, id)
   local queue = field(id, 'queue') or ''

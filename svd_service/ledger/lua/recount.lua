@@ -1,4 +1,4 @@
--- Make the counters anew that follow from the sets. No arguments. Answers nothing.
+-- Recompute the counters that follow from the sets. No arguments. Returns nothing.
 -- include: recount
 -- flags: allow-oom
 recount()

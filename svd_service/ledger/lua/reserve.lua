@@ -1,7 +1,7 @@
--- The id for the job of a request whose caller counts how often it was sent. A request that is sent again means the job of
--- an earlier sending whose answer was lost: the newest that was sent less often, and that no other repetition has taken.
--- Where there is none it gets the new id, as does a request that was not sent before.
--- Arguments: owner, digest (of the request), sent_before (how often), id (new), remember (seconds). Answers the id.
+-- The id for the job of a request whose caller counts how often it was sent. A retry means the job of an earlier
+-- sending whose answer was lost: the newest that was sent fewer times, and that no other retry has taken. If there is none
+-- it gets the new id, as does a request that was not sent before.
+-- Arguments: owner, digest (of the request), sent_before (how often), id (new), remember (seconds). Returns the id.
 -- include: base
 local id, before, remember = args.id, args.sent_before, args.remember
 local sendings = key('sendings:' .. args.owner .. ':' .. args.digest)
@@ -13,7 +13,7 @@ end
 local meant = id
 for _, earlier in ipairs(before > 0 and redis.call('ZREVRANGE', sendings, 0, 999) or {}) do
   local sent, taker = string.match(redis.call('GET', unheard(earlier)) or '', '^(%d+) (.*)$')
-  if taker == id then return earlier end  -- this script was run before, and its answer lost
+  if taker == id then return earlier end  -- this script ran before, and its answer was lost
   if sent and tonumber(sent) < before and meant == id then meant = earlier end
 end
 

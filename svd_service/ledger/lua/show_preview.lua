@@ -1,5 +1,5 @@
--- An attempt has a new preview. Repeated, it notifies twice of the same preview, which costs a look.
--- Arguments: id, token, name (of its artifact). Answers 'stale' or 'ok'.
+-- Record a new preview of an attempt. Repeated, it notifies twice of the same preview, which costs one lookup.
+-- Arguments: id, token, name (of its artifact). Returns 'stale' or 'ok'.
 -- include: attempt
 -- flags: allow-oom
 local id = args.id

@@ -1,8 +1,9 @@
 -- Accept a job. Repeating it with one id changes nothing.
--- Arguments: id, owner, priority, fields (of the job hash, name → value), max_queued, max_queued_of_owner (an owner other
--- than '': that is everybody), result_ttl (seconds); idempotency_key (or ''), fingerprint, idempotency_ttl (seconds);
+-- Arguments: id, owner, priority, fields (of the job hash, name → value), max_queued, max_queued_of_owner (except for
+-- owner '', which all callers without a key share), result_ttl (seconds); idempotency_key (or ''), fingerprint,
+-- idempotency_ttl (seconds);
 -- looked_up (whether the content cache was consulted), cached (nothing, or id of the earlier job, result as JSON, device).
--- Answers {'created' | 'repeated' | 'conflict' | 'full' | 'owner_full', id}.
+-- Returns {'created' | 'repeated' | 'conflict' | 'full' | 'owner_full', id}.
 -- include: routes, queue, notify, ending, content
 local id, owner, cached = args.id, args.owner, args.cached
 if redis.call('EXISTS', job_key(id)) == 1 then return { 'repeated', id } end
@@ -10,13 +11,13 @@ if redis.call('EXISTS', job_key(id)) == 1 then return { 'repeated', id } end
 local idempotency = key('idempotency:' .. owner .. ':' .. args.idempotency_key)
 if args.idempotency_key ~= '' then
   local earlier = redis.call('HMGET', idempotency, 'id', 'fingerprint')
-  -- A job that was deleted since leaves its key free again.
+  -- A job that was deleted in the meantime frees its key.
   if earlier[1] and redis.call('EXISTS', job_key(earlier[1])) == 1 and not field(earlier[1], 'deleted') then
     return { earlier[2] == args.fingerprint and 'repeated' or 'conflict', earlier[1] }
   end
 end
 
--- The lookup was a moment ago: by now the earlier job may be deleted or past its time.
+-- Since the lookup, the earlier job may have been deleted or may have expired.
 local has_copy = cached and is_reusable(cached.id, owner)
 if not has_copy then
   local function number(hash, name) return tonumber(redis.call('HGET', key(hash), name) or '0') or 0 end
@@ -45,7 +46,7 @@ redis.call('ZADD', key('models'), now, model)
 count('created')
 
 if has_copy then
-  -- It never waits: no caller sees it other than finished.
+  -- It is never queued: callers see it as finished only.
   set(id, 'cached_from', cached.id, 'result', cached.result, 'expires', as_text(now + args.result_ttl))
   remember_content(id, cached.device, args.result_ttl)
   end_job(id, 'finished', args.result_ttl)
@@ -53,8 +54,8 @@ if has_copy then
 end
 
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): an owner's next job is tagged where its last one ended, but not
--- before the present, so that a thousand jobs of one owner stand behind the first of another. Each priority is a flow
--- of its own, so that an urgent job need not stand behind the same owner's others; a step up has four times the share.
+-- before the present, so that a thousand jobs of one owner queue behind the first of another. Each priority is a flow
+-- of its own, so that an urgent job does not queue behind the same owner's others; a step up has four times the share.
 local flow = owner .. '|' .. args.priority
 local finish_tags = key('finish_tags:' .. model)
 local tag = math.max(clock(model), tonumber(redis.call('HGET', finish_tags, flow) or '0') or 0)

@@ -1,5 +1,5 @@
 -- The live worker processes of one set. Arguments: set (`workers` are ready), statuses (the hash of their status),
--- worker_timeout (seconds without heartbeat). Answers {name, last heartbeat, status as JSON or '', …}.
+-- worker_timeout (seconds without heartbeat). Returns {name, last heartbeat, status as JSON or '', …}.
 -- include: base
 -- flags: no-writes
 local answer = {}

@@ -14,7 +14,7 @@ local function requeue_lost(id)
     return
   end
   -- Its webhook worker is dead.
-  close_try(id, 'lost', '', COURIER_LOST_MESSAGE)
+  close_try(id, 'lost', '', DELIVERY_LOST_MESSAGE)
   -- Give up only if the attempt began after the deadline: time without a webhook worker does not count.
   if tonumber(of_delivery(id, 'began:' .. number)) > tonumber(of_delivery(id, 'began:1')) + args.give_up then
     end_delivery(id, 'given_up')

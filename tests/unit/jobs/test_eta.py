@@ -149,7 +149,7 @@ def test_a_job_that_stands_for_many_is_shared_by_those_who_take_it():
 # With the ledger
 
 
-def test_a_start_is_foretold_by_the_workers_of_which_something_is_known():
+def test_a_start_is_estimated_from_workers_with_known_throughput():
     known = estimator([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first stands for two
     assert known.until_start(3, Profile.EXACT) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
     assert replace(known, runners=[]).until_start(3, Profile.EXACT) is None

@@ -32,9 +32,9 @@ def test_no_two_repetitions_get_the_same_id(reservations):
 
 def test_a_repetition_means_no_job_that_somebody_has_asked_for(reservations):
     lost, heard = reservations.reserve("r", 0), reservations.reserve("r", 0)
-    reservations.heard(heard)
+    reservations.acknowledge(heard)
     assert reservations.reserve("r", 1) == lost
-    reservations.heard(lost)
+    reservations.acknowledge(lost)
     assert reservations.reserve("r", 1) not in {lost, heard}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tools.lint_lua import FOLDERS, lint
 
-HEAD = "-- Do it. Arguments: id. Answers nothing.\n-- include: base\n"
+HEAD = "-- Do it. Arguments: id. Returns nothing.\n-- include: base\n"
 
 
 @pytest.mark.parametrize(

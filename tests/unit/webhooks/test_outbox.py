@@ -124,7 +124,10 @@ def test_a_delivery_in_hand_is_nobody_elses_until_its_time_is_over(ledger, outbo
     pass_time(6)
     assert outbox.post() == ["a"]
     second = outbox.claim("a")
-    assert (second.number, ledger.jobs.find("a").webhook.attempts[0].error) == (2, "the courier was lost")
+    assert (second.number, ledger.jobs.find("a").webhook.attempts[0].error) == (
+        2,
+        "worker lost during the delivery",
+    )
     for tell in (lambda: outbox.deliver(first, 200), lambda: outbox.fail(first, 500, "", pause=0)):
         with pytest.raises(StaleAttemptError):
             tell()

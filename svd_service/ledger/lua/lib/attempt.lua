@@ -1,10 +1,10 @@
--- Attempts: whose claim it is, how one ends, and how long leases last.
+-- Attempts: the current claim, the end of an attempt, and leases.
 -- include: base, routes, queue, notify, loads, ending
 
 -- Whether `token` is the job's current claim.
 local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
 
--- `cause` says why there is no result, where something is to blame for that.
+-- `cause` is why there is no result, if there is a known cause.
 local function close_attempt(id, outcome, cause)
   local number = field(id, 'attempt')
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
@@ -17,7 +17,7 @@ local function close_attempt(id, outcome, cause)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
 end
 
--- An attempt is over without a result: cancel what was to be cancelled, requeue what may be repeated, else fail.
+-- End an attempt without a result: cancel the job if requested, requeue it while attempts are left, else fail it.
 local function requeue_or_end(id, max_attempts, code, message, keep)
   if field(id, 'cancel') then
     end_job(id, 'cancelled', keep)
@@ -31,8 +31,8 @@ local function requeue_or_end(id, max_attempts, code, message, keep)
   end
 end
 
--- Workers and maintenance run a script at least every two seconds. A longer pause means that none of them could: Redis was
--- down or frozen, or all of them were. What exceeds it counts for no lease. Run this before a lease is judged.
+-- Workers and maintenance run a script at least every two seconds. A longer pause means that Redis or all of them were
+-- down or frozen; the excess counts for no lease. Run this before checking leases.
 local MAX_PAUSE = 3
 local function record_activity()
   local last = redis.call('GET', key('heard'))

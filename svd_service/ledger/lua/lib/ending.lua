@@ -1,7 +1,7 @@
--- The ways in which a job ends.
+-- How jobs end.
 -- include: base, queue, notify, delivery
 
--- Records of failed, cancelled and expired jobs cost their owner nothing to make: beyond MAX_ENDED_PER_OWNER the oldest
+-- An owner can create records of failed, cancelled and expired jobs at no cost: beyond MAX_ENDED_PER_OWNER the oldest
 -- are deleted. A few at a time, so that no call takes long.
 local function bound_records(id, owner)
   local records = key('ended_of:' .. owner)
@@ -18,12 +18,12 @@ local function bound_records(id, owner)
   end
 end
 
--- `keep`: seconds until retention looks at the job.
+-- `keep`: seconds until the job's retention check.
 local function end_job(id, state, keep)
   leave_queue(id)
   move(id, state)
   set(id, 'ended', now_text)
-  if field(id, 'deleted') then keep = 0 end  -- it has no owner any more: retention takes it in its next round
+  if field(id, 'deleted') then keep = 0 end  -- no owner any more: deleted in the next retention round
   redis.call('ZADD', key('ended'), now + keep, id)
   if state ~= 'finished' then bound_records(id, field(id, 'owner')) end
   count('ended|' .. state)

@@ -1,8 +1,8 @@
--- The end of a job's record.
+-- Deletion of a job's record.
 -- include: base, notify, delivery
 
--- Listeners get a last version, since there is nothing left to look up. A webhook that is still to be delivered outlives
--- the record.
+-- Listeners are sent a last version, since there is nothing left to look up. A pending webhook delivery outlives the
+-- record.
 local function forget(id)
   local owner = field(id, 'owner')
   notify(id)

@@ -1,7 +1,7 @@
--- Changes of a job that callers see.
+-- Notification of visible changes of a job.
 -- include: base
 
--- Every visible change increments the job's version and is published as "id version state owner".
+-- Every visible change increments the job's version and notifies listeners with "id version state owner".
 local function notify(id)
   local version = redis.call('HINCRBY', job_key(id), 'version', 1)
   local job = redis.call('HMGET', job_key(id), 'state', 'owner')

@@ -4,7 +4,7 @@
 -- Virtual time of a model's queue.
 local function clock(model) return tonumber(redis.call('GET', key('clock:' .. model)) or '0') or 0 end
 
--- Among the waiting, the one with the lowest tag is next.
+-- The waiting job with the lowest tag is next.
 local function wait(id, tag)
   local route, model = route_of(id)
   redis.call('ZADD', key('waiting:' .. model), tag, id)
@@ -17,7 +17,7 @@ local function stop_waiting(id)
   redis.call('ZREM', key('waiting:' .. route), id)
 end
 
--- A tag behind all that wait now.
+-- A tag behind all waiting jobs.
 local function last_tag(model)
   local last = redis.call('ZRANGE', key('waiting:' .. model), -1, -1, 'WITHSCORES')
   return math.max(clock(model), last[2] and tonumber(last[2]) + 1 or 0)
@@ -31,7 +31,7 @@ local function publish(id, queue)
   add_load('published', queue, 1)
 end
 
--- A published job whose message was refused no longer counts against its queue's room, so that others are enqueued.
+-- An enqueued job whose message was rejected no longer counts against its queue's room, so that others are enqueued.
 local function free_slot(id, queue)
   if redis.call('HSETNX', job_key(id), 'slotless', 1) == 1 then add_load('published', queue, -1) end
 end

@@ -15,7 +15,7 @@ local function sound_state(id)
   return found[1]
 end
 
--- Count damage, and have the next round of maintenance log the id and make the counters anew.
+-- Count damage, and let the next round of maintenance log the id and recompute the counters.
 local function report_damage(kind, id)
   count('damaged|' .. kind)
   if redis.call('ZCARD', key('discarded')) < 100 then redis.call('ZADD', key('discarded'), now, id) end
@@ -42,7 +42,7 @@ local function discard(id)
   report_damage('job', id)
 end
 
--- The state of a job; false if there is none, or none with a sound record (any more).
+-- The state of a job; false if there is none, or its record is damaged.
 local function known_state(id)
   local state = sound_state(id)
   if state then return state end
@@ -50,8 +50,8 @@ local function known_state(id)
   return false
 end
 
--- Whether the job is sound and in `state`. A damaged one is discarded, and one in another state removed from the set
--- `found_in`, where it must not be.
+-- Whether the job's record is intact and in `state`. A damaged one is discarded, and one in another state removed from the
+-- set `found_in`, where it must not be.
 local function is_usable(id, state, found_in)
   local actual = sound_state(id)
   if actual == state then return true end

@@ -1,7 +1,7 @@
--- Counters that follow from the sets, made anew after damage.
+-- Counters that follow from the sets, recomputed after damage.
 -- include: base
 
--- `queued_of`, `loads` and `states`. Skipped where there are so many jobs that it would hold up Redis.
+-- `queued_of`, `loads` and `states`. Skipped for so many jobs that it would block Redis.
 local MAX_COUNTED = 20000
 
 local function members(name)

@@ -1,4 +1,4 @@
--- Which workers may take a job. routing.py has the words: a route is "model|profile", a queue "model|profile,profile" or
+-- Which workers may take a job. As in routing.py, a route is "model|profile", a queue "model|profile,profile" or
 -- "model|" for all profiles.
 -- include: base
 

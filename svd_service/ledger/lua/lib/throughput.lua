@@ -1,10 +1,10 @@
--- The throughput model of a device (jobs/eta.py says how it is used): what finished attempts add to it.
+-- The throughput model of a device (used in jobs/eta.py), updated by finished attempts.
 -- include: base
 
--- How much of the earlier jobs still counts after one more: about ten jobs are remembered.
+-- Decay of the earlier jobs' weight with each new one: about ten jobs count.
 local MEMORY = 0.9
 
--- A line through the logarithms of sizes and seconds, with one more point (West 1979, with weights that fade).
+-- A line through the logarithms of sizes and seconds, with one more point (West 1979, with decaying weights).
 local function with_point(line, size, seconds)
   local x, y = math.log(size), math.log(seconds)
   local weight, mean_x, mean_y, squares, products = unpack(line)
@@ -21,7 +21,7 @@ local function with_every_phase(known, missing)
   return known
 end
 
--- The last phase is what the measured ones leave of the time since the claim.
+-- The last phase is the time since the claim minus the measured phases.
 local function learn(id, device, seconds)
   local work = with_every_phase(decoded(field(id, 'work'), {}), { 1, 0 })
   local began = tonumber(field(id, 'began:' .. field(id, 'attempt')) or '')
