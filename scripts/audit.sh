@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Look the locked versions up in the database of known vulnerabilities.
+# Check the locked versions against the database of known vulnerabilities.
 #
-# usage: scripts/audit.sh      exit status 1 if a version has a known vulnerability; 0, with a warning, if nothing could be asked
+# usage: scripts/audit.sh      exit status 1 if a version has a known vulnerability; 0, with a warning, if no database was reachable
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
@@ -12,12 +12,12 @@ trap 'rm -rf "$scratch"' EXIT
 "$(find_python)" -m venv "$scratch/venv"
 "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check pip-audit
 status=0
-# --strict: a package that could not be looked up is an error, and not a package without vulnerabilities.
+# --strict: a package that could not be looked up is an error, not a package without vulnerabilities.
 "$scratch/venv/bin/pip-audit" --strict --disable-pip --require-hashes --requirement requirements/test.txt \
   >"$scratch/out" 2>&1 || status=$?
 cat "$scratch/out"
 if [ "$status" != 0 ] && grep -qiE 'could not be audited|connection|resolve|timed out|proxy|unreachable|403|max retries' "$scratch/out"; then
-  say "WARNING: no vulnerability database could be reached; nothing was audited."
+  say "WARNING: cannot reach a vulnerability database; nothing was audited."
   exit 0
 fi
 exit "$status"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the images of docker/ with docker, podman or buildah, whichever is there: svd-service-api, svd-service-worker.
+# Build the images of docker/ with docker, podman or buildah, whichever is installed: svd-service-api, svd-service-worker.
 #
-# usage: scripts/build_images.sh [--smoke] [api] [worker] [-- THE BUILDER'S OWN ARGUMENTS]
-#   --smoke    afterwards run a job through the stack from the images (tools/images/smoke.py), and tell their sizes
-# Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); REDIS_IMAGE, what the smoke run takes (default: that of
+# usage: scripts/build_images.sh [--smoke] [api] [worker] [-- BUILDER ARGUMENTS]
+#   --smoke    afterwards run a job through the stack from the images (tools/images/smoke.py), and print their sizes
+# Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); REDIS_IMAGE, for the smoke run (default: that of
 # compose.yaml); CONTAINER_TOOL, to choose the builder.
 #
-# On a network with certificates or package sources of its own they are lent to the build, and stay out of the images:
+# On a network with its own certificates or package sources, mount them for the build; they are not kept in the images:
 #   scripts/build_images.sh -- -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/pip.conf:/etc/pip.conf:ro    (podman, buildah)
-# Where no registry can be reached, base_image.sh makes a base of Debian's packages.
+# Without a reachable registry, base_image.sh creates a base image from Debian packages.
 set -euo pipefail
 
 case ${1:-} in
@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
       shift
       break
       ;;
-    *) die "There is no image $1: api, worker." ;;
+    *) die "Unknown image $1; expected api or worker." ;;
   esac
   shift
 done
@@ -42,7 +42,7 @@ arguments=("$@")
 [ -z "${PYTHON_IMAGE:-}" ] || arguments+=(--build-arg "PYTHON_IMAGE=$PYTHON_IMAGE")
 case $tool in
   docker) build=(docker build) ;;
-  # Docker's format, since that of OCI has no health check.
+  # Docker's format, since OCI's has no health check.
   *) build=("$tool" build --format docker) ;;
 esac
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that can be said of the code without running it; the same for people, pre-commit and CI.
+# Run the static checks; the same for developers, pre-commit and CI.
 #
-# usage: scripts/check.sh [--fix]      --fix: what ruff can put right, it does
+# usage: scripts/check.sh [--fix]      --fix: apply ruff's fixes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -d .venv/bin ]; then
@@ -10,13 +10,13 @@ fi
 
 failed=()
 check() {
-  local name=$1 said
+  local name=$1 output
   shift
   printf '%-8s' "$name" >&2
-  if said=$("$@" 2>&1); then
+  if output=$("$@" 2>&1); then
     printf 'ok\n' >&2
   else
-    printf 'FAILED: %s\n%s\n' "$*" "$said" >&2
+    printf 'FAILED: %s\n%s\n' "$*" "$output" >&2
     failed+=("$name")
   fi
 }

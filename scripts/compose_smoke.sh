@@ -4,12 +4,12 @@
 #
 # usage: scripts/compose_smoke.sh [--from COMMIT] [--screenshots FOLDER] [--only STEP,…]
 #   --from COMMIT        upgrade from this commit (default: the one before); `none` leaves the upgrade out
-#   --screenshots FOLDER pages of Prometheus and Flower, if there is a chromium
+#   --screenshots FOLDER pages of Prometheus and Flower, if Chromium is installed
 #   --only STEP,…        only these steps (tools/images/compose_smoke.py names them)
 #
-# Takes the Docker engine that runs here. Without one, as root, it starts an engine in a folder of its own and stops it
-# afterwards (Debian: apt-get install docker.io iptables debootstrap). Where no registry of images can be reached, base
-# images are made of Debian packages, with a stand-in for Grafana. Ports 8000, 5555, 9090 and 3000 must be free.
+# Uses the running Docker engine. Without one, as root, it starts an engine in its own folder and stops it
+# afterwards (Debian: apt-get install docker.io iptables debootstrap). Without a reachable registry, base
+# images are created from Debian packages, with a stand-in for Grafana. Ports 8000, 5555, 9090 and 3000 must be free.
 set -euo pipefail
 
 case ${1:-} in
@@ -26,7 +26,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 engine=$(mktemp -d "${TMPDIR:-/tmp}/svd-engine.XXXXXX")
 readonly engine
 trap 'stop_engine "$engine"' EXIT
-command -v docker >/dev/null || die "There is no docker here."
+command -v docker >/dev/null || die "docker is not installed."
 docker info >/dev/null 2>&1 || start_engine "$engine"
 find_compose "$engine"
 make_images

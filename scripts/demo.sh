@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A video of your picture, from nothing: makes .venv if there is none, installs, starts the whole service on free ports
-# with its data in a temporary folder, sends the picture over HTTP, saves the video, and stops everything again.
+# Generate a video of an image, from a fresh checkout: create .venv if it is missing, install, start the whole service on
+# free ports with its data in a temporary folder, submit the image over HTTP, save the video, and stop everything again.
 #
-# usage: scripts/demo.sh [PICTURE [OUT.mp4]]      default: scripts/sample.jpg and out.mp4
+# usage: scripts/demo.sh [IMAGE [OUT.mp4]]      default: scripts/sample.jpg and out.mp4
 set -euo pipefail
 
 case ${1:-} in
@@ -14,16 +14,16 @@ esac
 
 absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$PWD/$1" ;; esac; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-picture=$(absolute "${1:-$here/scripts/sample.jpg}")
+image=$(absolute "${1:-$here/scripts/sample.jpg}")
 out=$(absolute "${2:-out.mp4}")
 cd "$here"
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
 
-[ -f "$picture" ] || die "There is no picture $picture."
-[ -r "$picture" ] || die "The picture $picture cannot be read."
-[ ! -d "$out" ] || die "$out is a folder; name a file for the video."
-[ -d "$(dirname "$out")" ] || die "There is no folder $(dirname "$out") for the video."
+[ -f "$image" ] || die "Image not found: $image"
+[ -r "$image" ] || die "Cannot read the image $image"
+[ ! -d "$out" ] || die "$out is a folder; specify a file for the video."
+[ -d "$(dirname "$out")" ] || die "Folder not found: $(dirname "$out")"
 
 ensure_environment local
 
@@ -34,7 +34,7 @@ stop() {
   trap - EXIT
   say "Stopping …"
   [ -z "$client" ] || kill "$client" 2>/dev/null || true
-  # A second signal, if the first does not do within a few seconds: nothing here is worth waiting for.
+  # Send a second signal if the first has no effect within a few seconds: there is nothing worth waiting for.
   for _ in 1 2; do
     ! running || kill -TERM "$service" 2>/dev/null || true
     for _ in $(seq 30); do
@@ -58,7 +58,7 @@ PYTHON
 )
 address=http://127.0.0.1:$port
 
-# A Redis of its own: whatever the environment or .env names is not the demonstration's to use.
+# Start a separate Redis: the demo must not use the one in the environment or .env.
 # The nano model unless another is named: SVD-XT, the default with a GPU, is a download of 5 GB behind a licence.
 SVD_MODEL=${SVD_MODEL:-$here/svd_service/models/nano} \
   REDIS_URL='' REDIS_HOST='' SVD_DATA_DIR=$folder SVD_BIND=127.0.0.1:$port SVD_EXPORTER_BIND=127.0.0.1:$metrics \
@@ -74,10 +74,10 @@ until grep -q '^Ready' "$folder/up.log"; do
 done
 sed -n 's/^  model  */Model: /p' "$folder/up.log" >&2
 if [ -z "${SVD_MODEL:-}" ] && command -v nvidia-smi >/dev/null; then
-  say "The demo takes the nano model that comes with it; svd-service up uses SVD-XT on this machine's GPU."
+  say "The demo uses the bundled nano model; svd-service up uses SVD-XT on this machine's GPU."
 fi
 
-# In the background, so that this shell hears Ctrl-C at once.
-.venv/bin/svd-service generate "$picture" --out "$out" --server "$address" &
+# In the background, so that this shell handles Ctrl-C at once.
+.venv/bin/svd-service generate "$image" --out "$out" --server "$address" &
 client=$!
-wait "$client" || die "There is no video."
+wait "$client" || die "Generation failed; there is no video."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build a release into dist/: wheel and source archive, bill of materials, release notes. Publishes nothing.
+# Build a release into dist/: wheel and source archive, bill of materials, release notes. Uploads nothing.
 #
 # usage: scripts/release.sh VERSION      fails unless VERSION is that of the code and CHANGELOG.md has a section for it
 set -euo pipefail

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Create the environment, install, run the static checks and the tests.
 #
-# usage: scripts/test.sh [--thorough]            everything; --thorough adds the long proofs (chaos, fuzzing, state machines)
+# usage: scripts/test.sh [--thorough]            everything; --thorough adds the long tests (chaos, fuzzing, state machines)
 #        scripts/test.sh --checks                the static checks alone
-#        scripts/test.sh PYTEST'S ARGUMENTS      just these tests, without checks and coverage
+#        scripts/test.sh PYTEST ARGUMENTS        only these tests, without checks and coverage
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
@@ -22,12 +22,12 @@ case ${1:-} in
 esac
 scripts/check.sh
 
-# Unit tests keep a core busy; whole services mostly wait, for steps, leases and each other. So the two run side by side,
+# Unit tests keep a core busy; tests of whole services mostly wait, for steps, leases and each other. So both run at once,
 # the unit tests in one process on one core and with lower priority. Their output comes last.
 unit=(tests/unit tests/contracts)
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
-# Coverage is required of the rooms that decide what becomes of a job.
+# Coverage is required for the packages that determine the outcome of a job.
 OMP_NUM_THREADS=1 nice -n 5 .venv/bin/python -m pytest "${unit[@]}" "${marked[@]}" -p no:cacheprovider \
   --cov=svd_service.jobs --cov=svd_service.ledger --cov=svd_service.api --cov-fail-under=90 >"$output" 2>&1 &
 unit_tests=$!

@@ -1,4 +1,4 @@
-"""Progress of jobs: a bar each on a terminal, a line for each change elsewhere."""
+"""Display of jobs' progress: a bar for each on a terminal, else a line for each change."""
 
 import time
 from types import TracebackType
@@ -10,12 +10,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from svd_service.client.errors import ClientError, UnauthorizedError, UnreachableError
 from svd_service.client.status import JobStatus
 
-#: Without a terminal, seconds between two lines of a job that only went on within its phase.
+#: Without a terminal, seconds between two lines of a job within one phase.
 _LINE_EVERY = 5.0
 
 
 def describe(job: JobStatus) -> str:
-    """Where the job stands, in a few words: `queued, number 2`, `sampling 3/25, 40 s left`, `failed: …`."""
+    """Describe the job's state in a few words: `queued, number 2`, `sampling 3/25, 40 s left`, `failed: …`."""
     left = "" if job.eta_seconds is None else f", {_duration(job.eta_seconds)} left"
     if job.state == "queued" and job.position:
         return ("queued, next" if job.position == 1 else f"queued, number {job.position}") + left
@@ -27,16 +27,16 @@ def describe(job: JobStatus) -> str:
 
 
 def explained(error: ClientError) -> str:
-    """The message for an error, with what to do about it where that is known."""
+    """Return the message for an error, with a remedy if one is known."""
     if isinstance(error, UnreachableError):
         return f"Cannot connect to {error}\nIs the service running? `svd-service up` starts it."
     if isinstance(error, UnauthorizedError):
-        return f"{error}: give yours with --api-key or SVD_API_KEY"
+        return f"{error}: set --api-key or SVD_API_KEY"
     return str(error)
 
 
 def _duration(seconds: float) -> str:
-    """A duration, rounded: `40 s`, `3 min`, `2 h 5 min`."""
+    """Format a duration, rounded: `40 s`, `3 min`, `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -71,7 +71,7 @@ class Bars:
         self._tasks = [self._progress.add_task(name, total=1.0, words="waiting to be sent") for name in names]
 
     def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
-        """Move the image's bar; one that ended stands still."""
+        """Update the image's bar; stop it if the job ended."""
         task = self._tasks[index]
         self._progress.update(task, completed=fraction, words=words)
         if ended:
@@ -88,7 +88,7 @@ class Bars:
 
 
 class Lines:
-    """A line for each change, where there is no terminal; steps of one phase only now and then."""
+    """A line for each change, without a terminal; steps within one phase are limited."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
         self._console = console
@@ -96,7 +96,7 @@ class Lines:
         self._last: dict[int, tuple[str, float]] = {}
 
     def show(self, index: int, fraction: float, words: str, *, ended: bool = False) -> None:
-        """Write a line if it holds something new."""
+        """Write a line if the state changed."""
         shown, when = self._last.get(index, ("", 0.0))
         same_phase = shown.partition(" ")[0] == words.partition(" ")[0]
         if words == shown or (same_phase and not ended and time.monotonic() - when < _LINE_EVERY):

@@ -1,4 +1,4 @@
-"""`svd-service doctor`: what is wrong with this machine, and what to do about it, on one screen."""
+"""`svd-service doctor`: problems of this machine and their remedies, on one screen."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ XT_DOWNLOAD: Final = 5 * 10**9
 LEAST_GPU: Final = 6_100_000_000
 LEAST_MEMORY: Final = 2 * 10**9
 
-#: Asks torch in a process of its own: importing it takes seconds, and a broken build must not break the report.
+#: Queries torch in a separate process: importing it takes seconds, and a broken build must not break the report.
 _TORCH: Final = """
 import json, torch
 devices = []
@@ -53,7 +53,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: what was found and, unless it is fine, what to do."""
+    """The result of one check: what was found and, unless it is ok, the remedy."""
 
     check: str
     verdict: Verdict
@@ -79,7 +79,7 @@ def run(console: Console) -> int:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """All findings, in the order in which they matter."""
+    """Yield all findings, the most important first."""
     settings = with_running_redis(settings)
     yield _python()
     yield _packages()

@@ -1,7 +1,7 @@
 """`svd-service flower`: Flower on `SVD_FLOWER_BIND`, always with a password.
 
 Flower's own commands can cancel jobs and stop workers, and its `--basic-auth` would show the password in the list of
-processes. Here address and password come from the settings, and the password reaches Flower in its environment.
+processes. Here address and password come from the settings, and the password is passed in the environment.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.config import ConfigurationError, Settings
 
-#: Flower's own variables that already protect it: a password, or OAuth.
+#: Flower's own variables that already enable authentication: a password, or OAuth.
 _PROTECTED: Final = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")
 
 
@@ -28,13 +28,13 @@ def main() -> NoReturn:
     except (ConfigurationError, StackError) as error:
         print(f"svd-service flower: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
-    environment = _environment(settings, os.environ)  # noqa: TID251 - handed on
+    environment = _environment(settings, os.environ)  # noqa: TID251 - passed on
     os.execve(command[0], command, environment)  # noqa: S606 - no shell
 
 
 def _command(settings: Settings) -> list[str]:
     host, port = address_of("SVD_FLOWER_BIND", settings.flower_bind)
-    # -P: the current folder is not a place to import from.
+    # -P: do not import from the current folder.
     celery = [sys.executable, "-P", "-m", "celery", "-A", "svd_service.celery_app"]
     return [*celery, "flower", f"--address={host}", f"--port={port}"]
 

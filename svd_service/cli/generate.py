@@ -1,4 +1,4 @@
-"""The command line's command that makes videos: `generate`.
+"""The command `svd-service generate`, which generates videos.
 
 Results go to standard output, progress and errors to standard error.
 """
@@ -39,20 +39,20 @@ def generate(
         Format | None,
         typer.Option("--format", help="File format of the video. Default: what OUT ends in, else mp4."),
     ] = None,
-    open_videos: Annotated[bool, typer.Option("--open", help="Open each video when all are there.")] = False,
+    open_videos: Annotated[bool, typer.Option("--open", help="Open the videos when all are finished.")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
     **parameters: Unpack[Parameters],
 ) -> None:
-    """Make a video of each IMAGE. Options that are left out are the model's choice. Ctrl-C cancels the jobs."""
+    """Generate a video of each IMAGE. Omitted options have the model's defaults. Ctrl-C cancels the jobs."""
     targets = _targets(images, out, kind and str(kind))
     image_jobs = [ImageJob(image, *target) for image, target in zip(images, targets, strict=True)]
     parameters["formats"] = sorted({image_job.kind for image_job in image_jobs} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0
     with Client(server, api_key) as client:
-        # A service that is not there is reported at once, rather than after the client's patience.
+        # Report an unreachable service at once, not after the client's retries.
         _warn(terminal, client.health())
         try:
             with display_on(terminal, [image_job.image.name for image_job in image_jobs]) as display:
@@ -94,7 +94,7 @@ def _run(client: Client, image_jobs: list[ImageJob], parameters: Parameters, dis
 
 
 def _warn(terminal: Console, health: dict[str, Any]) -> None:
-    """Explain why it may take longer than expected."""
+    """Print a warning if the service is not healthy or no worker is ready."""
     if health["status"] != "ok":
         _complain(terminal, f"The service is {health['status']}: {health.get('message') or 'no reason given'}")
     elif health.get("workers_ready") == 0:
@@ -102,7 +102,7 @@ def _warn(terminal: Console, health: dict[str, Any]) -> None:
 
 
 def _cancel(client: Client, image_jobs: list[ImageJob], terminal: Console) -> None:
-    """Cancel the jobs that have not ended; another Ctrl-C leaves the rest as they are."""
+    """Cancel the jobs that have not ended; another Ctrl-C leaves the rest running."""
     _complain(terminal, "Cancelling; press Ctrl-C again to leave the jobs running.")
     with suppress(KeyboardInterrupt, ClientError):
         for image_job in image_jobs:
@@ -110,7 +110,7 @@ def _cancel(client: Client, image_jobs: list[ImageJob], terminal: Console) -> No
 
 
 def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None:
-    """Print each error, and how to get the videos of jobs that go on."""
+    """Print each error, and how to get the videos of jobs that continue."""
     for image_job in image_jobs:
         if image_job.error:
             _complain(terminal, f"{image_job.image}: {image_job.error}")

@@ -1,4 +1,4 @@
-"""One image and its job, as `svd-service generate` handles it for each of its images."""
+"""One image and its job, as `svd-service generate` processes it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from svd_service.parameters import Parameters
 class ImageJob:
     """An image, the file for its video and that file's format `kind`, and the state of its job.
 
-    An error of this image or its job ends it with an `error`. What concerns every image raises: a service that
-    cannot be reached, a missing key, an invalid parameter.
+    An error of this image or its job is stored in `error`. Errors that concern every image are raised: an unreachable
+    service, a missing key, an invalid parameter.
     """
 
     image: Path
@@ -41,7 +41,7 @@ class ImageJob:
 
     @property
     def words(self) -> str:
-        """Where it stands. The reason of an error is in `error` alone, so that it is printed once."""
+        """Description of its state. The reason of an error is only in `error`, so that it is printed once."""
         if self.error is not None:
             return self.job.state if self.job else "rejected"
         return describe(self.job) if self.job else "waiting to be sent"
@@ -81,7 +81,7 @@ class ImageJob:
         self._end("cancelled" if self.job.state != "finished" else "finished, but not downloaded")
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the dictionary that `--json` prints."""
         return {
             "image": str(self.image),
             "video": str(self.target) if self.done and self.error is None else None,

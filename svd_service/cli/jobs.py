@@ -45,7 +45,7 @@ def list_jobs(
         typer.echo(json.dumps([job.raw for job in found]))
         return
     table = Table(box=None)
-    table.add_column("job", no_wrap=True, min_width=36)  # all of an id, or it is of no use
+    table.add_column("job", no_wrap=True, min_width=36)  # never truncated: an id is useful only in full
     table.add_column("created", no_wrap=True, min_width=20)
     table.add_column("state", no_wrap=True, overflow="ellipsis")
     for job in found:
@@ -68,7 +68,7 @@ def download(
     """Download the video of a finished job."""
     target, form = target_for(job_id, out, kind and str(kind))
     with Client(server, api_key) as client:
-        client.health()  # a service that is not there is reported at once
+        client.health()  # reports an unreachable service at once
         if wait:
             with display_on(Console(stderr=True), [job_id]) as display:
                 _follow(client, [job_id], _showing(display))
@@ -85,7 +85,7 @@ def download(
 
 def delete(
     job_ids: JobIds,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
 ) -> None:
@@ -109,7 +109,7 @@ def delete(
 
 def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Cancel jobs: a queued one at once, a started one at its next step. One that has ended stays as it is."""
-    told, failed = [], False
+    cancelled, failed = [], False
     with Client(server, api_key, patience=0) as client:
         for job_id in job_ids:
             try:
@@ -118,18 +118,18 @@ def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = N
                 typer.echo(f"{job_id}: {error}", err=True)
                 failed = True
                 continue
-            told.append(job.raw)
+            cancelled.append(job.raw)
             if not as_json:
                 typer.echo(f"{job_id}: {describe(job) if job.ended else 'being cancelled'}")
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(cancelled))
     raise typer.Exit(int(failed))
 
 
 def watch(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Follow jobs until they have ended; with --json, every change is a line. Ctrl-C leaves them alone."""
     with Client(server, api_key) as client:
-        client.health()  # a service that is not there is reported at once
+        client.health()  # reports an unreachable service at once
         if as_json:
             ended = _follow(client, job_ids, lambda _, job: typer.echo(json.dumps(job.raw)))
         else:
@@ -171,18 +171,18 @@ def _follow(
 
 
 def moment(value: object) -> str:
-    """A time of the service's (ISO 8601) as local time with its zone; empty where there is none."""
+    """Format a time of the service (ISO 8601) as local time with its zone; empty if there is none."""
     return datetime.fromisoformat(str(value)).astimezone().strftime("%Y-%m-%d %H:%M %Z") if value else ""
 
 
 def _pair(key: str, value: object) -> str:
-    if isinstance(value, list):  # the result's files, and the formats that were asked for
+    if isinstance(value, list):  # the result's files, and the requested formats
         value = " ".join(str(one["format"] if isinstance(one, dict) else one) for one in value) or "–"
     return f"{key} {value}"
 
 
 def _table(job: JobStatus) -> Table:
-    """A job's status, one field a row."""
+    """Build a table of a job's status, one field per row."""
     table = Table(show_header=False, box=None)
     table.add_row("job", job.id)
     table.add_row("state", Text(describe(job)))
@@ -192,6 +192,6 @@ def _table(job: JobStatus) -> Table:
             table.add_row(name.removesuffix("_at"), Text(moment(value) if name.endswith("_at") else str(value)))
     for name in ("model", "parameters", "result"):
         if job.raw.get(name):
-            told = ", ".join(_pair(key, value) for key, value in job.raw[name].items() if value is not None)
-            table.add_row(name, Text(told))
+            text = ", ".join(_pair(key, value) for key, value in job.raw[name].items() if value is not None)
+            table.add_row(name, Text(text))
     return table

@@ -29,7 +29,7 @@ _TIME: Final = "%Y-%m-%d %H:%M"
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name of its holder, for display only.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the key's holder, for display only.", show_default=False)],
     priority: Annotated[
         int, typer.Option(min=0, max=MAX_PRIORITY, help="Highest priority of its jobs; higher is sooner.")
     ] = 0,
@@ -67,22 +67,26 @@ def show() -> None:
     if keys:
         Console(highlight=False, markup=False).print(table)
     else:
-        open_to = "everybody who can reach the service" if settings.is_local or settings.open else "nobody"
-        typer.echo(f"There are no keys: {open_to} may use it.")
+        access = (
+            "every caller who can reach the service may use it"
+            if settings.is_local or settings.open
+            else "every request is rejected"
+        )
+        typer.echo(f"There are no keys: {access}.")
 
 
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)]) -> None:
-    """Revoke a key and its share links. Its jobs go on, but can no longer be seen."""
+    """Revoke a key and its share links. Its jobs continue, but can no longer be read."""
     key = _keyring(_settings()).revoke(key_id)
     typer.echo(f"Revoked: {_words(key)}. It takes effect within {CACHE_TTL:.0f} seconds.")
 
 
 @app.command()
 def forget_all(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
-    """Delete every key in Redis: everybody who can reach the service may use it again."""
+    """Delete every key in Redis: then every caller who can reach the service may use it."""
     if not yes:
-        typer.confirm("Everybody who can reach the service may use it then. Delete all keys?", abort=True)
+        typer.confirm("Every caller who can reach the service may use it then. Delete all keys?", abort=True)
     typer.echo(f"Deleted {_keyring(_settings()).forget_all()} keys.")
 
 
@@ -115,7 +119,7 @@ def secret(
     typer.echo(newest)
     if rotate and others:
         hours = OVERLAP / 3600
-        typer.echo(f"The old secret signs as well for {hours:.0f} hours, so that receivers can be updated.", err=True)
+        typer.echo(f"The old secret also signs for {hours:.0f} hours, so that receivers can be updated.", err=True)
 
 
 def _settings() -> Settings:
@@ -131,7 +135,7 @@ def _secrets(settings: Settings) -> WebhookSecrets:
 
 
 def run(arguments: list[str]) -> None:
-    """Run the commands; an expected error is one sentence and status 1.
+    """Run the commands; an expected error prints one sentence and exits with status 1.
 
     Raises:
         SystemExit: always, as commands do.

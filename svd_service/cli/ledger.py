@@ -1,4 +1,4 @@
-"""`svd-service check-ledger`: what is damaged in Redis, and what was done about it."""
+"""`svd-service check-ledger`: find and repair damage in Redis."""
 
 import typer
 
@@ -11,7 +11,7 @@ from svd_service.ledger.client import connect
 
 
 def run() -> int:
-    """Check, and print what was found; returns 1 if something needs a person."""
+    """Check, and print the findings; returns 1 if one requires manual repair."""
     try:
         configuration: Settings = with_running_redis(settings())
         with connect(configuration, timeout=10.0) as client:

@@ -19,8 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # no boxes: they break paths and addresses in the middle
-    help="Makes short videos from images: Stable Video Diffusion as a service.",
+    rich_markup_mode=None,  # no boxes: they would wrap paths and addresses
+    help="Generate short videos from images: Stable Video Diffusion as a service.",
 )
 app.command()(generate.generate)
 app.command()(jobs.status)
@@ -44,7 +44,7 @@ def program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Make short videos from images: Stable Video Diffusion as a service."""
+    """Generate short videos from images: Stable Video Diffusion as a service."""
 
 
 @app.command()
@@ -52,7 +52,7 @@ def up(
     flower: Annotated[bool, typer.Option("--flower", help="Start Flower as well.")] = False,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the HTTP API.")] = None,
 ) -> None:
-    """Start everything on this machine: Redis, the worker, the courier, the HTTP API and the exporter."""
+    """Start everything on this machine: Redis, the worker, the webhook worker, the HTTP API and the exporter."""
     try:
         from svd_service.cli import up as stack  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -62,7 +62,7 @@ def up(
 
 @app.command()
 def doctor() -> None:
-    """Check this machine and the settings: what is missing, and what to do."""
+    """Check this machine and the settings; print problems and their remedies."""
     try:
         from svd_service.cli import doctor as checks  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -72,7 +72,7 @@ def doctor() -> None:
 
 @app.command("check-ledger")
 def check_ledger() -> None:
-    """Check the jobs in Redis, repair what is damaged, and name what needs a person."""
+    """Check the jobs in Redis, repair damage, and list what requires manual repair."""
     try:
         from svd_service.cli import ledger as checks  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -92,7 +92,7 @@ def exporter() -> None:
 
 @app.command()
 def flower() -> None:
-    """Start Flower on SVD_FLOWER_BIND; user and password are those of SVD_FLOWER_BASIC_AUTH, else new ones."""
+    """Start Flower on SVD_FLOWER_BIND, with SVD_FLOWER_BASIC_AUTH or else a new password."""
     try:
         from svd_service.cli import flower as program  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -113,7 +113,7 @@ def keys(context: typer.Context) -> None:
 def main() -> None:
     """Entry point: an error of the client is printed as one sentence, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        # In a locale without UTF-8 a message must not end the program, nor what it still has to stop.
+        # In a locale without UTF-8, printing a message must not fail and abort the cleanup.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:

@@ -16,7 +16,7 @@ from svd_service.client.client import Client
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
-    help="Show the models that the service offers; fetch weights ahead of the first start.",
+    help="Show the models that the service offers; download weights before the first start.",
 )
 
 
@@ -44,11 +44,11 @@ def show(
 def pull(
     model: Annotated[str, typer.Argument(metavar="[MODEL]", help="Hub id. Default: SVD_MODEL.")] = "",
 ) -> None:
-    """Download a model's weights into this machine's cache, with progress, so that a worker's first start is short."""
+    """Download a model's weights into this machine's cache, so that a worker's first start is short."""
     missing = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"This needs {', '.join(missing)}, not installed: pip install 'svd-service[local]'")
-    # A process of its own: this one must not import torch, as the client installs without it.
+    # In a separate process: this one must not import torch, as the client installs without it.
     command = [sys.executable, "-m", "svd_service.video.pull", *([model] if model else [])]
     raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - our own module
 

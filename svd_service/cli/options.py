@@ -1,4 +1,4 @@
-"""Options that several of the command line's commands have."""
+"""Command line options that several commands share."""
 
 from collections.abc import Callable, Collection
 from inspect import Parameter as SignatureParameter
@@ -16,9 +16,9 @@ Server = Annotated[
 ]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="SVD_API_KEY", metavar="KEY", help="Your key, where the service wants one."),
+    typer.Option("--api-key", envvar="SVD_API_KEY", metavar="KEY", help="API key, if the service requires one."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
 
@@ -26,17 +26,17 @@ JobIds = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False
 def takes_parameters(
     *, without: Collection[str] = (), after: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give the decorated command an option for each parameter of the table, behind the option `after`.
+    """Add an option for each parameter of the table to the decorated command, after the option `after`.
 
-    The command gets the values as keywords, `None` where an option is left out. The service checks them, since their
-    limits are the model's.
+    The command gets the values as keywords, `None` for an omitted option. The service validates them, since their
+    limits depend on the model.
     """
     options = [_option(row) for row in TABLE.values() if row.name not in without]
 
     def extend(command: Callable[..., None]) -> Callable[..., None]:
         own = [each for each in signature(command).parameters.values() if each.kind is not each.VAR_KEYWORD]
         place = [each.name for each in own].index(after) + 1
-        # Typer reads the signature. All is passed by keyword, so that options without defaults need no order.
+        # Typer reads the signature. Everything is keyword-only, so that options without defaults need no order.
         named = [each.replace(kind=each.KEYWORD_ONLY) for each in (*own[:place], *options, *own[place:])]
         command.__signature__ = Signature(named)  # type: ignore[attr-defined]
         return command

@@ -11,10 +11,10 @@ _OUT: Final = "--out"
 
 
 def target_for(name: str, out: Path, kind: str | None) -> tuple[Path, str]:
-    """The file for the one video called `name`, and its format.
+    """Return the file for the video called `name`, and its format.
 
     Raises:
-        typer.BadParameter: the folder does not exist, or the ending is not that of the format.
+        typer.BadParameter: the folder does not exist, or the file extension does not match the format.
     """
     if out.is_dir():
         kind = kind or FORMATS[0]
@@ -25,7 +25,7 @@ def target_for(name: str, out: Path, kind: str | None) -> tuple[Path, str]:
 
 
 def targets_in(names: list[str], out: Path, kind: str | None) -> list[tuple[Path, str]]:
-    """A file in the folder `out`, which is made, for each of several videos; two of one name get different ones.
+    """Return a file for each of several videos in the folder `out`, which is created; equal names get different files.
 
     Raises:
         typer.BadParameter: `out` is a file.

@@ -1,4 +1,4 @@
-"""The Python client and the command line. Imports nothing of the server, so that it installs without it.
+"""The Python client. Imports nothing of the server, so that it installs without it.
 
 from svd_service.client import Client
 

@@ -1,4 +1,4 @@
-"""The service over HTTP, from Python: submit an image, follow its job, download the video."""
+"""Python client for the HTTP API: submit an image, follow its job, download the video."""
 
 import contextlib
 import ipaddress
@@ -38,11 +38,11 @@ FORMATS: Final = tuple(map(str, Format))
 
 
 class Client:
-    """The service at `base_url`.
+    """A client of the service at `base_url`.
 
     While the service cannot be reached, or answers 502, 503 or 504, requests are retried for `patience` seconds, since
     it may be restarting. After 429 (too many requests) they are retried as well, except for submissions. A submission
-    has its own `Idempotency-Key`, so that it makes one job however often it is sent.
+    has its own `Idempotency-Key`, so that it creates one job however often it is sent.
 
     Args:
         base_url: such as `http://127.0.0.1:8000`; `127.0.0.1:8000` is the same.
@@ -59,7 +59,7 @@ class Client:
         headers = {"User-Agent": f"svd-service/{__version__}"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        # A proxy from the environment is of no use on the way to this very machine.
+        # A proxy from the environment cannot be used to reach this machine.
         self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
 
     def submit(self, picture: str | PathLike[str] | bytes, **parameters: Unpack[Parameters]) -> JobStatus:
@@ -69,19 +69,19 @@ class Client:
             OSError: the file cannot be read.
             RefusedError: the image or a parameter is invalid.
             LimitedError: too many jobs are queued, or requests too frequent; submissions are not retried then.
-            UnreachableError, UnavailableError: for longer than the client's patience; the job may have been made.
+            UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
         file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
         form = {key: _text(value) for key, value in parameters.items() if value is not None}
         once = {"Idempotency-Key": str(uuid.uuid4())}
-        # Not after 429: while the queue is full, the image is not to be sent again and again.
+        # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
         answer = self._retry(
             lambda: self._send("POST", "/generate", data=form, files={"image": file}, headers=once), _AWAY
         )
         return JobStatus.of(answer.json())
 
     def status(self, job_id: str) -> JobStatus:
-        """The job's status.
+        """Return the job's status.
 
         Raises:
             UnknownJobError: there is no such job.
@@ -115,9 +115,9 @@ class Client:
             time.sleep(pause)
 
     def watch(self, job_id: str) -> Iterator[JobStatus]:
-        """The job's status now and at every change, until it has ended.
+        """Yield the job's status now and at every change, until it has ended.
 
-        It is pushed by the service (server-sent events); where that fails, for example behind a proxy, it is polled.
+        The service pushes it (server-sent events); if that fails, for example behind a proxy, the client polls.
 
         Raises:
             UnknownJobError: there is no such job, or it was deleted meanwhile.
@@ -149,7 +149,7 @@ class Client:
         return job if job.ended else self.delete(job_id) or job
 
     def delete(self, job_id: str) -> JobStatus | None:
-        """Cancel the job, or delete it and its video for good if it has ended; then there is no status any more.
+        """Cancel the job, or delete it and its video if it has ended; then it returns `None`.
 
         Raises:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
@@ -158,7 +158,7 @@ class Client:
         return None if answer.status_code == 204 else JobStatus.of(answer.json())
 
     def jobs(self, limit: int | None = None) -> Iterator[JobStatus]:
-        """Your jobs, newest first, at most `limit` of them.
+        """Yield the caller's jobs, newest first, at most `limit` of them.
 
         Raises:
             UnreachableError, UnavailableError: as `status` does.
@@ -175,15 +175,15 @@ class Client:
             path = page["next"]
 
     def download(self, job_id: str, path: str | PathLike[str], *, kind: str | None = None) -> Path:
-        """Write the job's video to `path`; what is there before is replaced once the whole video has come.
+        """Download the job's video to `path`; an existing file is replaced when the download is complete.
 
-        `kind` is `mp4` or one of the job's `formats`; by default what the path ends in, if that is
+        `kind` is `mp4` or one of the job's `formats`; by default the path's extension, if that is
         one of them, else `mp4`.
 
         Raises:
             MissingFormatError: the job was not submitted with this format.
             NotReadyError: the job has no video (yet).
-            ExpiredError: the video is past its time.
+            ExpiredError: the video has expired.
             OSError: the file cannot be written.
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
@@ -199,7 +199,7 @@ class Client:
         return target
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that the service offers, the default first: name, description, defaults, bounds, profiles.
+        """Return the models that the service offers, the default first: name, description, defaults, bounds, profiles.
 
         Raises:
             UnreachableError, UnavailableError: as `status` does.
@@ -208,11 +208,11 @@ class Client:
         return found
 
     def health(self) -> dict[str, Any]:
-        """The service's health, whatever it is. Not retried.
+        """Return the service's health, even if it is unhealthy. Not retried.
 
         Raises:
             UnreachableError: the service cannot be reached.
-            AnswerError: something else answers.
+            AnswerError: another server answers.
         """
         answer = self._request("GET", "/health")
         with contextlib.suppress(ValueError):
@@ -255,7 +255,7 @@ class Client:
             yield from read_events(answer.iter_lines())
 
     def _stream_to(self, part: Path, path: str) -> httpx2.Response:
-        # The service may send us to its store. The key does not go there.
+        # The service may redirect to its store. The API key is not sent there.
         reading = self._http.stream("GET", self.base_url + path, follow_redirects=True)
         with self._named_errors(), reading as answer:
             if not answer.is_success:
@@ -276,7 +276,7 @@ class Client:
     def _retry(
         self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = _AWAY | {429}
     ) -> httpx2.Response:
-        """The answer to `request`, which is repeated while the service is away or answers one of `statuses`."""
+        """Return the response to `request`, retried while the service is unreachable or answers one of `statuses`."""
         retry = Retry(
             (UnreachableError, AnswerError),
             self._patience,
@@ -296,13 +296,13 @@ def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's name stands for; `mp4` if it stands for none."""
+    """Return the format of a file's extension; `mp4` if it has none."""
     ending = path.suffix.lower().removeprefix(".")
     return ending if ending in FORMATS else FORMATS[0]
 
 
 def _text(value: object) -> str:
-    """A parameter as a form's field."""
+    """Return a parameter as a form field."""
     return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
 
 

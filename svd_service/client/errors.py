@@ -1,18 +1,18 @@
-"""What can go wrong between a caller and the service, as one tree.
+"""The errors of the client, as one tree.
 
 ClientError
 ├── UnreachableError       cannot connect to that address
 ├── AnswerError            the service answered, with an error
-│   ├── RefusedError       the submission is at fault (400, 413, 415, 422 …); `parameter` may name the culprit
-│   ├── UnauthorizedError  no API key was shown, or not a valid one (401)
-│   ├── LimitedError       too many requests, or too many jobs that wait (429)
+│   ├── RefusedError       the submission is invalid (400, 413, 415, 422 …); `parameter` may name the reason
+│   ├── UnauthorizedError  no API key, or an invalid one (401)
+│   ├── LimitedError       too many requests, or too many queued jobs (429)
 │   ├── UnknownJobError    no such job (404)
 │   ├── MissingFormatError the job was not submitted with this format (404)
-│   ├── NotReadyError      the job has no result to give (409)
-│   ├── ExpiredError       the result is past its time and gone (410)
-│   └── UnavailableError   the service cannot work right now (5xx); try again later
+│   ├── NotReadyError      the job has no result (409)
+│   ├── ExpiredError       the result has expired (410)
+│   └── UnavailableError   the service is unavailable (5xx); retry later
 ├── JobEndedError          the job ended without a video
-└── WaitTimeoutError       the job had not ended when the caller's patience did; it goes on
+└── WaitTimeoutError       the job did not end within the timeout; it continues
 """
 
 from typing import Any, Self
@@ -27,7 +27,7 @@ class ClientError(Exception):
 
 
 class UnreachableError(ClientError):
-    """Nobody answers at that address."""
+    """Cannot connect to that address."""
 
 
 class AnswerError(ClientError):
@@ -35,9 +35,9 @@ class AnswerError(ClientError):
 
     Attributes:
         status_code: HTTP status.
-        code: the service's stable, machine-readable code, or "" where something between us answered instead.
-        parameter: name of the parameter at fault, if one is.
-        job_state: state of the job, where the error is about one (409 and 410).
+        code: the service's stable, machine-readable code, or "" if a proxy answered instead.
+        parameter: name of the invalid parameter, if any.
+        job_state: state of the job, if the error is about one (409 and 410).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class AnswerError(ClientError):
 
     @classmethod
     def of(cls, answer: httpx2.Response) -> Self:
-        """The error in `answer`; its body must have been read."""
+        """Return the error in `answer`; its body must have been read."""
         body = _error_of(answer)
         message = str(body.get("message") or f"{answer.status_code} {answer.reason_phrase}".strip())
         return cls(
@@ -69,15 +69,15 @@ class AnswerError(ClientError):
 
 
 class RefusedError(AnswerError):
-    """The submission is at fault."""
+    """The submission is invalid."""
 
 
 class UnauthorizedError(AnswerError):
-    """No API key was shown, or not a valid one."""
+    """The request has no API key, or an invalid one."""
 
 
 class LimitedError(AnswerError):
-    """Too many requests, or too many jobs that wait; the client has tried as long as it may."""
+    """Too many requests, or too many queued jobs, until the client's retries ended."""
 
 
 class UnknownJobError(AnswerError):
@@ -93,11 +93,11 @@ class NotReadyError(AnswerError):
 
 
 class ExpiredError(AnswerError):
-    """The result is past its time and gone."""
+    """The result has expired."""
 
 
 class UnavailableError(AnswerError):
-    """The service cannot work right now."""
+    """The service is unavailable."""
 
 
 class JobEndedError(ClientError):
@@ -109,7 +109,7 @@ class JobEndedError(ClientError):
 
 
 class WaitTimeoutError(ClientError):
-    """The job had not ended in time. `job` is its last status; it goes on without us."""
+    """The job did not end within the timeout. `job` is its last status; it continues."""
 
     def __init__(self, job: JobStatus) -> None:
         super().__init__(f"job {job.id} is still {job.state}")
@@ -127,7 +127,7 @@ _BY_CODE: dict[str, type[AnswerError]] = {"format_not_made": MissingFormatError}
 
 
 def error_of(answer: httpx2.Response) -> AnswerError:
-    """The right member of the tree for an answer that is no success."""
+    """Return the error for an unsuccessful response."""
     code = str(_error_of(answer).get("code", ""))
     kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code)
     if kind is None:
@@ -136,7 +136,7 @@ def error_of(answer: httpx2.Response) -> AnswerError:
 
 
 def _error_of(answer: httpx2.Response) -> dict[str, Any]:
-    """`error` of the service's error shape, with the job's state beside it; empty if the body is anybody else's."""
+    """`error` of the service's error shape, with the job's state; empty if the body has another shape."""
     try:
         body = answer.json()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Server-sent events, as they are read from a stream of lines (the WHATWG's HTML standard, 9.2)."""
+"""Parser of server-sent events from a stream of lines (the WHATWG's HTML standard, 9.2)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Event:
 
 
 def read_events(lines: Iterable[str]) -> Iterator[Event]:
-    """The events in `lines`; comments and what we need not know (`retry`) are passed over."""
+    """Yield the events in `lines`; comments and unused fields (`retry`) are skipped."""
     name, data, last_id = "message", list[str](), ""
     for line in lines:
         key, _, value = line.partition(":")

@@ -4,13 +4,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-#: States in which nothing more will happen.
+#: Final states.
 ENDED: Final = frozenset({"finished", "failed", "cancelled", "expired"})
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the job's present attempt has come: `step` of `steps` in `phase`, `fraction` (0 to 1) of the whole."""
+    """Progress of the job's current attempt: `step` of `steps` in `phase`, `fraction` (0 to 1) of the whole."""
 
     phase: str
     step: int
@@ -28,9 +28,9 @@ class JobStatus:
         progress: of a started job.
         position: of a queued job; the next one to be started is first (1).
         eta_seconds: estimated seconds until it ends, if the service has an estimate.
-        attempt: number of the present or last attempt; 0 before the first.
+        attempt: number of the current or last attempt; 0 before the first.
         error_message: why a job failed.
-        raw: the service's whole answer, including fields that are newer than this client.
+        raw: the service's complete response, including fields that are newer than this client.
     """
 
     id: str
@@ -44,7 +44,7 @@ class JobStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the state is final."""
         return self.state in ENDED
 
     @property
@@ -67,7 +67,7 @@ class JobStatus:
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Self:
-        """The job in the service's answer to a submission or a status request."""
+        """Parse the service's response to a submission or a status request."""
         progress = raw.get("progress")
         return cls(
             id=raw["task_id"],

@@ -1,8 +1,8 @@
-"""`svd-service up`: every part of the service on one machine, started, watched and stopped together.
+"""`svd-service up`: start, supervise and stop every part of the service on one machine.
 
-processes.py defines the parts, process.py runs one of them, supervision.py starts it again when it has ended by itself,
-stack.py does so for all of them, preflight.py rejects what cannot work. Logs and our own Redis' data lie in the data
-folder; jobs outlive a restart.
+processes.py defines the parts, process.py runs one of them, supervision.py restarts it when it has ended by itself,
+stack.py does so for all of them, preflight.py checks the requirements. The data folder holds the logs and the
+data of the Redis that `up` starts, so jobs survive a restart.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _UMASK: Final = 0o077
 
 
 def up(*, flower: bool = False, port: int | None = None) -> int:
-    """Start everything, and return when it has ended: the exit status.
+    """Start everything, and wait until it has ended; returns the exit status.
 
     0: it was stopped (Ctrl-C, SIGTERM, SIGHUP). 1: a part crashed before all were ready. 2: it could not be started.
     """
@@ -50,6 +50,6 @@ def up(*, flower: bool = False, port: int | None = None) -> int:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for temporary files, deleted at the end with its content. Its path is short, as sockets in it need."""
+    """Create a folder for temporary files, deleted on exit. Its path is short, as required for sockets."""
     with tempfile.TemporaryDirectory(prefix="svd-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""The first API key, for a service that other machines reach."""
+"""The first API key of a service that other machines can reach."""
 
 from svd_service.config import Settings
 from svd_service.ledger.api_keys import Keyring
@@ -7,7 +7,7 @@ from svd_service.parameters import MAX_PRIORITY
 
 
 def make_first_key(settings: Settings) -> str | None:
-    """Make a key if other machines reach the service and it has none; its secret, or `None`."""
+    """Create a key if other machines can reach the service and it has none; returns its secret, or `None`."""
     with connect(settings) as client:
         keyring = Keyring(client, settings)
         if settings.is_local or settings.open or keyring.count() or keyring.has_lost_its_keys():

@@ -1,4 +1,4 @@
-"""What is looked at before anything starts, so that what cannot work is refused with a sentence."""
+"""Checks before anything starts, so that a missing requirement is reported in one sentence."""
 
 import contextlib
 import fcntl
@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 
 from svd_service.config import Settings
 
-#: What the parts import, and no part of ours brings.
+#: Third-party packages that the parts import.
 _PACKAGES: Final = ("celery", "gunicorn", "flask", "redis", "torch", "diffusers", "av")
 
 
 class StackError(Exception):
-    """The stack cannot be started; the message says why and what to do."""
+    """The stack cannot be started; the message names the reason and the remedy."""
 
 
 def require_packages(*, flower: bool) -> None:
-    """Refuse when a package is missing, rather than let each part fail with a traceback.
+    """Check for missing packages, rather than let each part fail with a traceback.
 
     Raises:
         StackError: naming the packages and how to install them.
@@ -33,10 +33,10 @@ def require_packages(*, flower: bool) -> None:
 
 
 def private(data_dir: Path) -> None:
-    """Make the data folder if it is missing, and take it from other users: it holds images, videos, logs and secrets.
+    """Create the data folder, accessible to this user only: it holds images, videos, logs and secrets.
 
     Raises:
-        StackError: it cannot be made, or it is another user's.
+        StackError: it cannot be created, or belongs to another user.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,10 +48,10 @@ def private(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for as long as the block lasts. The lock ends with the process, however it ends.
+    """Lock the data folder while the block runs. The lock ends with the process, however it ends.
 
     Raises:
-        StackError: another `up` holds it, or the folder cannot be written.
+        StackError: another `up` has locked it, or the folder cannot be written.
     """
     path = data_dir / "up.lock"
     try:
@@ -65,8 +65,8 @@ def only_one(data_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise StackError(
-                f"another one runs on {data_dir} already (process {lock.read().strip() or 'unknown'}): stop it, or set "
-                "SVD_DATA_DIR to another folder"
+                f"{data_dir} is used by another `svd-service up` (process {lock.read().strip() or 'unknown'}): stop it "
+                "or set SVD_DATA_DIR to another folder"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -75,10 +75,10 @@ def only_one(data_dir: Path) -> Iterator[None]:
 
 
 def require_free(settings: Settings, *, flower: bool) -> None:
-    """Refuse when somebody listens where a part of ours is to.
+    """Check that the addresses of the parts are free.
 
     Raises:
-        StackError: naming the address and the setting that changes it.
+        StackError: an address is in use; the message names the setting that changes it.
     """
     wanted = {"SVD_BIND": settings.bind, "SVD_EXPORTER_BIND": settings.exporter_bind}
     if flower:
@@ -94,14 +94,16 @@ def require_free(settings: Settings, *, flower: bool) -> None:
                 listener.bind(address)
         except OSError as error:
             other = "choose another with --port or SVD_BIND" if variable == "SVD_BIND" else f"set {variable}"
-            raise StackError(f"{bind} cannot be used ({error.strerror}): stop what runs there, or {other}") from None
+            raise StackError(
+                f"{bind} cannot be used ({error.strerror}): stop the program that uses it, or {other}"
+            ) from None
 
 
 def address_of(variable: str, bind: str) -> tuple[str, int]:
-    """Host and port of `bind`.
+    """Return host and port of `bind`.
 
     Raises:
-        StackError: it is something else; `variable` is named.
+        StackError: it is not host:port; the message names `variable`.
     """
     with contextlib.suppress(ValueError):
         parts = urlsplit(f"//{bind}")

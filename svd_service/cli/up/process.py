@@ -1,4 +1,4 @@
-"""One part of the stack: a process in a session of its own, with a log file, that dies when we do."""
+"""One part of the stack: a process in its own session, with a log file, that is killed when `up` dies."""
 
 import contextlib
 import ctypes
@@ -18,21 +18,21 @@ from svd_service.worker.shutdown import LOAD_ERROR
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-#: Bytes of a log beyond which it begins anew.
+#: Bytes of a log above which it is rotated.
 LOG_SIZE: Final = 10_000_000
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is to be started.
+    """A process to be started.
 
     Attributes:
-        name: also its log file's.
+        name: name of the part and its log file.
         command: program and arguments.
-        environment: all of it.
-        where: its address, for a person.
-        grace: seconds that it gets to end when it is asked to.
-        folder: where it runs; default: the data folder, where nobody's `wsgi.py` or `celeryconfig.py` hides ours.
+        environment: its complete environment.
+        where: its address, for display.
+        grace: seconds that it has to end after SIGTERM.
+        folder: its working directory; default: the data folder, which has no other `wsgi.py` or `celeryconfig.py`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Part:
 
 
 class Running:
-    """A part that was started. Its log begins anew, as it does when it grows long; the one before is `NAME.log.1`."""
+    """A part that was started. Its log is rotated at the start and when full; the previous one is `NAME.log.1`."""
 
     def __init__(self, part: Part, data_dir: Path) -> None:
         self.name = part.name
@@ -54,7 +54,7 @@ class Running:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-        with self.log.open("ab") as log:  # whoever appends goes on at the new end of a file that was cut
+        with self.log.open("ab") as log:  # in append mode, writes continue at the new end of a truncated file
             self._process = subprocess.Popen(
                 part.command,
                 env=dict(part.environment),
@@ -68,12 +68,12 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Of the process, its group and its session."""
+        """Id of the process, its group and its session."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     @property
@@ -85,33 +85,33 @@ class Running:
         return signal.Signals(-code).name if code < 0 else str(code)
 
     def cut_log(self) -> None:
-        """Let a log that has grown long begin anew. The process keeps its file, so it is the file that is emptied."""
-        with contextlib.suppress(FileNotFoundError):  # somebody tidied up
+        """Rotate a log that is full. The process keeps its file open, so the file is copied and truncated."""
+        with contextlib.suppress(FileNotFoundError):  # the log was deleted
             if self.log.stat().st_size > LOG_SIZE:
-                with contextlib.suppress(OSError):  # on a full disk, emptying it is all the more urgent
+                with contextlib.suppress(OSError):  # on a full disk, truncate it nevertheless
                     shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
                 os.truncate(self.log, 0)
 
     def ask_to_end(self) -> None:
-        """SIGTERM to the process itself, which ends its own children."""
+        """Send SIGTERM to the process, which ends its own children."""
         if not self.ended:
             self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL to the process and all that it started."""
+        """Send SIGKILL to the process and its process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def load_error(self) -> str:
-        """Why the worker could not load its model, as its log gives it; empty if that is not why it ended."""
+        """Return from the log why the worker could not load its model; empty if it ended for another reason."""
         lines = self.last_words(200).splitlines()
         reasons = [line.partition(LOAD_ERROR)[2] for line in lines if LOAD_ERROR in line]
-        # Behind the message stands its context: (worker=…).
+        # The message is followed by its context: (worker=…).
         return reasons[-1].rpartition(" (worker=")[0] or reasons[-1] if reasons else ""
 
     def last_words(self, lines: int = 20) -> str:
-        """The last lines of the log."""
+        """Return the last lines of the log."""
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 200 * lines))
             text = log.read().decode(errors="replace")
@@ -119,14 +119,14 @@ class Running:
 
 
 def dying_with_us() -> Callable[[], None] | None:
-    """What a child does between fork and exec so that SIGKILL for us is SIGKILL for it as well (Linux only)."""
+    """Return a function for between fork and exec that has the kernel kill the child when `up` dies (Linux only)."""
     if _LIBC is None:
         return None
     libc, parent = _LIBC, os.getpid()
 
     def tie() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # we died before the child got here
+        if os.getppid() != parent:  # the parent died before this point
             os._exit(1)
 
     return tie

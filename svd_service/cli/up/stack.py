@@ -1,7 +1,7 @@
-"""All parts of one machine, from their start to their end.
+"""Start, supervision and shutdown of all parts on one machine.
 
-Each part is a process in a session of its own, so that a terminal's Ctrl-C reaches `up` alone and the parts are stopped
-in their right order.
+Each part is a process in its own session, so that a terminal's Ctrl-C reaches only `up`, which stops the parts in the
+right order.
 """
 
 import contextlib
@@ -28,16 +28,16 @@ from svd_service.jobs.model import Model
 from svd_service.ledger.client import connect
 from svd_service.worker.shutdown import LOAD_FAILED
 
-#: Seconds between two looks at the parts.
+#: Seconds between two checks of the parts.
 _TICK: Final = 0.1
-#: Seconds after which a model that is still being loaded is mentioned.
+#: Seconds after which a message reports that the model is still loading.
 _PATIENCE: Final = 20.0
-#: Seconds that a Redis may take to read its data and answer.
+#: Maximum seconds for Redis to load its data and answer.
 _REDIS_START: Final = 60.0
 
 
 class CrashError(Exception):
-    """A part ended by itself before all were ready: its model, settings or environment are wrong."""
+    """A part ended by itself before all were ready: its model, settings or environment are invalid."""
 
     def __init__(self, part: Running) -> None:
         super().__init__(part.name)
@@ -45,7 +45,7 @@ class CrashError(Exception):
 
 
 class Stack:
-    """The parts of one machine, from their start to their end."""
+    """The parts of the service on one machine."""
 
     def __init__(self, settings: Settings, model: Model, scratch: Path, console: Console, stop: Stop) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class Stack:
         self._ready = False
 
     def run(self, *, flower: bool) -> int:
-        """Start, watch and stop everything; the exit status."""
+        """Start, supervise and stop everything; returns the exit status."""
         try:
             self._start(flower=flower)
             self._wait_until_ready()
@@ -83,9 +83,11 @@ class Stack:
             self._launch(part)
         self._show()
         if first_key:
-            self._say(f"Other machines reach {self._settings.bind}, so the service requires a key. The first one:")
+            self._say(
+                f"Other machines can reach {self._settings.bind}, so the service requires an API key. The first one:"
+            )
             self._say(f"  {first_key}")
-            self._say("Keep it: it is not shown again. SVD_OPEN=1 serves everybody without keys instead.")
+            self._say("Store it: it is not shown again. SVD_OPEN=1 allows requests without keys instead.")
 
     def _launch(self, part: Part) -> None:
         self._parts.append(Supervised(part, self._settings.data_dir))
@@ -101,7 +103,7 @@ class Stack:
                     self._tick()
                     if time.monotonic() > deadline:
                         raise StackError(
-                            f"the Redis at {processes.without_password(self._settings.redis)} does not answer: {error}"
+                            f"cannot connect to Redis at {processes.without_password(self._settings.redis)}: {error}"
                         ) from None
 
     def _wait_until_ready(self) -> None:
@@ -115,7 +117,7 @@ class Stack:
                     return
                 if not shown and time.time() - began > _PATIENCE:
                     shown = True
-                    self._say(f"The worker is still loading {self._model.name}; its log says how far it is.")
+                    self._say(f"The worker is still loading {self._model.name}; see its log for the progress.")
                 self._tick()
 
     def _tick(self) -> None:
@@ -132,7 +134,7 @@ class Stack:
             return
         self._say(f"{part.name} ended by itself (status {part.status}). The end of its log:", style="red")
         self._say(part.last_words())
-        self._say(f"All of its log: {part.log}")
+        self._say(f"The complete log: {part.log}")
 
     def _end(self) -> None:
         if self._parts:
@@ -152,16 +154,18 @@ class Stack:
                     part.kill()
             if not shown and waited > 1:
                 shown = True
-                self._say(f"Waiting for {', '.join(part.name for part in left)}; Ctrl-C once more does not wait.")
+                self._say(
+                    f"Waiting for {', '.join(part.name for part in left)}; press Ctrl-C again to kill the processes."
+                )
             time.sleep(_TICK)
         for part in stage:
-            part.kill()  # what it may have left behind
+            part.kill()  # its remaining child processes
 
     def _show(self) -> None:
         trained = "" if self._model.trained else "  (its weights are untrained: the videos are noise)"
         rows = [("model", f"{self._model.name}{trained}")]
         if not any(part.name == "redis" for part in self._parts):
-            rows.append(("redis", f"{processes.without_password(self._settings.redis)}  (not ours)"))
+            rows.append(("redis", f"{processes.without_password(self._settings.redis)}  (external)"))
         rows += [(each.part.name, each.part.where) for each in self._parts]
         rows.append(("logs", str(self._settings.data_dir / "logs")))
         self._say(f"svd-service {__version__}")
@@ -169,12 +173,12 @@ class Stack:
             self._say(f"  {name:<9} {words}")
 
     def _say(self, text: str, style: str = "") -> None:
-        with contextlib.suppress(OSError):  # our own output may go to a file on a full disk
+        with contextlib.suppress(OSError):  # the output may be a file on a full disk
             self._console.print(Text(text, style=style))
 
 
 def _is_ready(client: Client, since: float) -> bool:
-    """Whether a worker of ours is ready: Redis may still remember one that died with an earlier `up`."""
+    """Return whether a worker of this `up` is ready: Redis may still list one that died with an earlier `up`."""
     try:
         workers = client.health().get("workers", [])
     except ClientError:
@@ -183,7 +187,7 @@ def _is_ready(client: Client, since: float) -> bool:
 
 
 def _in_order(running: Iterable[Running]) -> list[list[Running]]:
-    """Who is stopped together, first to last: whoever takes jobs, whoever does them, where they are kept."""
+    """Return the shutdown stages, first to last: API and tools, workers, Redis."""
     stages: dict[int, list[Running]] = {}
     for part in running:
         stages.setdefault({"worker": 1, "courier": 1, "redis": 2}.get(part.name, 0), []).append(part)

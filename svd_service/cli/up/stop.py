@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class Stop:
-    """Whether `up` should end: Ctrl-C, SIGTERM, or a closed terminal. The same signal once more means: at once."""
+    """Records the signals that end `up`: SIGINT (Ctrl-C), SIGTERM, SIGHUP. The same signal again means: at once."""
 
     def __init__(self) -> None:
         self._received: list[int] = []

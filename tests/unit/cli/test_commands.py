@@ -163,7 +163,7 @@ def test_a_service_that_asks_for_a_key_is_asked_once(service: StandIn, cat: Path
     service.answer("POST /generate", refusal(401, "unauthorized", "an API key is needed"))
     result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")
     assert result.exit_code == 1
-    assert result.stderr.endswith("an API key is needed: give yours with --api-key or SVD_API_KEY\n")
+    assert result.stderr.endswith("an API key is needed: set --api-key or SVD_API_KEY\n")
     assert service.count("POST /generate") == 1
 
 
