@@ -4,7 +4,7 @@
 API, Redis, an S3 server and two workers are a host each, on a bridge; jobs flow over HTTP. First a worker's cable is
 pulled in mid-job, then Redis', then the store's. The workers' model is a stand-in whose steps sleep. Nothing is left of
 it afterwards, however it ends: namespaces, bridge and cables live as long as a process is in them. Exit status 1 if an
-accepted job got lost or was published twice, or a host did not come back; 2 if the service could not be started; 3 if
+accepted job was lost or committed twice, or a host did not come back; 2 if the service could not be started; 3 if
 this machine or user cannot make network namespaces.
 """
 
@@ -20,12 +20,12 @@ from tools.chaos.ending import conclude
 from tools.chaos.hosts import NoNetworksError, enter, hosts
 from tools.chaos.links import passed, run, table
 
-#: Says that we are in a namespace of our own.
+#: Marks a process that runs in its own namespace.
 INSIDE = "SVD_CHAOS_INSIDE"
 
 
 def main() -> int:
-    """Run as the command line says; the exit status."""
+    """Run with the command line's options; returns the exit status."""
     options = _options()
     if INSIDE not in os.environ:
         _go_inside()
@@ -42,7 +42,7 @@ def main() -> int:
 
 def _go_inside() -> NoReturn:
     """The same once more, in a network namespace of its own."""
-    # Nobody in there reaches a proxy of this machine's.
+    # Inside the namespace, this machine's proxy is not reachable.
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     try:
         command = enter((sys.executable, "-m", "tools.chaos_hosts", *sys.argv[1:]))

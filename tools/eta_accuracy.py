@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How good `eta_seconds` is: jobs of three sizes through a service's workers, and what was foretold against what came.
+"""Accuracy of `eta_seconds`: run jobs of three sizes on a service, and compare the estimates with the actual times.
 
 usage: python -m tools.eta_accuracy PICTURE [--server URL] [--jobs 50] [--every 1.0]
 
-All jobs are sent at once, to a service that nobody else uses; for its bar it has two workers. From the moment at which
-ten have finished, each look at a job that has not is a forecast. Prints the median absolute error, as a share of the
-time that was really left.
+All jobs are sent at once, to a service without other callers; the target is for two workers. Once ten have finished,
+each status of an unfinished job is one estimate. Prints the median absolute error, as a share of the time that was
+actually left.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def look(client: Client, ids: list[str], every: float) -> tuple[list[tuple[str, float, float]], dict[str, float]]:
-    """(job, when, seconds foretold) from the tenth finished job on; and when each job ended."""
+    """(job, when, seconds estimated) from the tenth finished job on; and when each job ended."""
     forecasts: list[tuple[str, float, float]] = []
     ends: dict[str, float] = {}
     while len(ends) < len(ids):

@@ -140,7 +140,7 @@ def _send(base: str, seed: int, count: int, answers: "collections.Counter[int]",
 
 
 class Watch(threading.Thread):
-    """Asks `/health` ten times a second, and looks at the memory of the API's processes."""
+    """Polls `/health` ten times a second, and measures the memory of the API's processes."""
 
     def __init__(self, base: str, root: int) -> None:
         super().__init__(daemon=True)
@@ -214,7 +214,7 @@ def service(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def main() -> None:
-    """Send, and tell what came back."""
+    """Send, and return the answer."""
     parser = argparse.ArgumentParser(description="Send mutated inputs to an API, and look at its answers.")
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -3,7 +3,7 @@
 
 usage: python -m tools.stream_load PICTURE [--server URL] [--streams 1000] [--jobs 20] [--health-every 0.1]
 
-Sends the same jobs twice, to a service on this machine that nobody else uses: first with nobody listening, then with
+Sends the same jobs twice, to a service on this machine without other callers: first without listeners, then with
 the streams spread over them. Meanwhile another process asks for /health; the 95th percentiles are compared. Every
 stream has to tell the states from how the job stood on, to rise in versions, and to end with the last one. The
 service must take so many streams: `SVD_API_STREAMS` and `SVD_STREAMS_PER_KEY` for each of its
@@ -105,7 +105,7 @@ async def follow(service: Service, stream: Stream, opening: asyncio.Semaphore) -
 
 
 def ask_for_health(server: str, every: float, stop: "Event", answers: "Queue[list[tuple[float, float]]]") -> None:
-    """In a process of its own, whose time is nobody else's: when /health was asked for, and how long it took."""
+    """In a separate process, so that nothing delays it: when /health was requested, and how long it took."""
     took = []
     with httpx2.Client(base_url=server, trust_env=False, timeout=60) as http:
         while not stop.is_set():

@@ -153,7 +153,7 @@ def submit(service: UseCases) -> str:
 
 
 def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> dict[str, float]:
-    """So many workers without anything to do but to tell the ledger of it, for so many seconds."""
+    """Idle workers that only send heartbeats to the ledger, for so many seconds."""
     with serving(folder, SVD_MAX_QUEUED="1000000") as (stack, service):
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
@@ -371,7 +371,7 @@ def show(outcome: Outcome) -> bool:
 
 
 def size(outcome: Outcome) -> None:
-    """At how many workers one Redis would be full, by how long a job takes and how often its status is asked for."""
+    """At how many workers one Redis would be full, by how long a job takes and how often its status is requested."""
     most = max(each.workers for each in outcome.rounds)
     a_job = statistics.median(each.cpu for each in outcome.rounds if each.workers == most)
     (few, (started, least)), (many, (_, greatest)) = sorted(outcome.status_cpu.items())

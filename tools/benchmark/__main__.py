@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How fast all of this is, on your machine: three benchmarks. Each prints tables and writes everything as JSON.
+"""Three benchmarks of the service on your machine. Each prints tables and writes everything as JSON.
 
 usage: python -m tools.benchmark calls    the service over HTTP against bare calls of the pipeline, in turns
        python -m tools.benchmark device   the model on a device: phases, share of the limit, memory, each optimization
        python -m tools.benchmark costs    submit, status and place in the queue with 10, 1,000 and 100,000 queued jobs
 
-`--help` behind each says what it can be told. The exit status is 0 when it ran; 1 when a bar does not hold and
-`--bars` was said; 2 when what was made cannot be right (not finite, constant, other frames): believe no figure then.
+`--help` after each lists its options. The exit status is 0 when it ran; 1 when a target is missed and `--bars` is set;
+2 when the output is invalid (not finite, constant, other frames), and so are all figures.
 docs/performance.md has results.
 """
 
@@ -29,7 +29,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, os.environ.get("
 
 
 def main() -> int:
-    """Run the one that was asked for."""
+    """Run the requested benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="calls|device|costs")
     rooms: dict[str, Any] = {}

@@ -8,7 +8,7 @@ The calls:
 
 - `documented`: `load_image`, the pipeline, `export_to_video`.
 - `resized`: the same with the line that diffusers' example has in between, `image.resize((width, height))`.
-- `best`: what a programmer would write who knows all of this: the picture decoded no finer than needed, cropped and
+- `best`: what a programmer would write who knows all of this: the image decoded no finer than needed, cropped and
   made small first, the chunk of frames to decode at once chosen by trying, frames rounded by torch, and PyAV with the
   service's own encoder settings, in a thread.
 """
@@ -61,7 +61,7 @@ def documented(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: i
 
 
 def resized(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: int) -> None:
-    """The same with the example's `resize`, which takes no heed of the picture's shape."""
+    """The same with the example's `resize`, which ignores the image's aspect ratio."""
     image = load_image(str(photo)).resize((wanted.width, wanted.height))
     frames = pipe(image, **_arguments(wanted), decode_chunk_size=chunk or DOCUMENTED_CHUNK).frames[0]
     export_to_video(frames, str(video), fps=wanted.fps)

@@ -43,7 +43,7 @@ ALIKE: Final = {"same chunk": 45.0, "other chunk": 20.0}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What this benchmark can be told."""
+    """The options of this benchmark."""
     parser.add_argument("--photo", type=Path, help="default: a made-up one of 12 megapixels")
     parser.add_argument("--against", nargs="+", choices=BARE, default=BARE, help="the bare calls to make (all)")
     parser.add_argument("--pairs", type=int, default=20, help="rounds of bare calls and service (20)")
@@ -144,7 +144,7 @@ class _Comparison:
         return ended - began, told
 
     def _ended(self, job_id: str) -> JobStatus:
-        """The job when it has finished, as soon as that is told."""
+        """The job when it has finished, as soon as that is reported."""
         *_, last = self._client.watch(job_id)
         if last.state != "finished":
             raise BenchmarkError(f"a job {last.state}: {last.error_message}")
@@ -162,7 +162,7 @@ class _Comparison:
         return min(tries, key=lambda chunk: min(tries[chunk]))
 
     def _compare_frames(self, bare: _Bare, chunk: int, service_chunk: int) -> None:
-        """Everybody's video is of the same frames, so nobody was fast by doing something else."""
+        """Check that all videos have the same frames, so that none was fast by doing something else."""
         bare("best", self._picture, self._video("same"), service_chunk)
         bare("best", self._picture, self._video("other"), chunk)
         ours = frames(self._video("service"))
@@ -241,7 +241,7 @@ class _Comparison:
 
 
 def idle(jobs: list[dict[str, Any]]) -> dict[str, float]:
-    """What the ledger's times and the phases' seconds say of jobs that ran one after the other on one worker.
+    """Figures from the ledger's times and the phases' seconds of jobs that ran one after the other on one worker.
 
     Idle is all that is not the model's work (preparing, sampling, decoding) from the first claim to the last end, so
     the time for the last video's end counts as well as that between two jobs.
@@ -295,7 +295,7 @@ def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def check(video: NDArray[Any], name: str) -> None:
-    """Refuse what no model makes that works: values that are no numbers, and pictures of one colour.
+    """Reject invalid output: values that are not finite, and frames of one color.
 
     Raises:
         BenchmarkError: it is such a video.

@@ -39,7 +39,7 @@ from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, 
 MOST: Final = 1.2
 BYTES: Final = 2048
 
-#: What the queued jobs ask for, by chance: a queue whose jobs are all alike would be easier to estimate.
+#: What the queued jobs request, at random: a queue whose jobs are all alike would be easier to estimate.
 KINDS: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"num_inference_steps": 10},
@@ -47,13 +47,13 @@ KINDS: Final[tuple[dict[str, Any], ...]] = (
     {"num_frames": 25, "seed": 1},
 )
 
-#: Which requests the bars are about; those of the ledger alone are what is left without HTTP and pictures.
+#: The requests that have targets; those of the ledger alone exclude HTTP and images.
 BARRED: Final = ("submit", "status", "position")
 
-#: Processes that ask, when it is about requests a second.
+#: Client processes for measuring requests per second.
 ASKERS: Final = 2
 
-#: The worker that is said to be there, so that times are foretold: a stand-in, which takes nothing.
+#: A registered stand-in worker that takes no jobs, so that there are estimates.
 _STAND_IN: Final = WorkerStatus(
     worker="stand-in/0",
     device="stand-in",
@@ -67,7 +67,7 @@ _STAND_IN: Final = WorkerStatus(
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What this benchmark can be told."""
+    """The options of this benchmark."""
     parser.add_argument("--levels", type=int, nargs="+", default=[10, 1_000, 100_000], help="jobs that wait")
     parser.add_argument("--rounds", type=int, default=200, help="of each request, at each level in turns (200)")
     parser.add_argument("--seconds", type=float, default=5.0, help="for which status is asked without a pause (5)")
@@ -103,7 +103,7 @@ class Queue:
     bytes_a_job: float = 0.0
 
     def fill(self) -> None:
-        """Submit the jobs, as the API does but for the pictures, and have one finished, so that the pace is known."""
+        """Submit the jobs, as the API does but without images, and finish one, so that there is a throughput model."""
         began = time.monotonic()
         chance = random.Random(3)  # noqa: S311 - the same queue every time
         kinds = [Request(**kind).resolve(self.model, photo.SIZE) for kind in KINDS]
@@ -137,19 +137,19 @@ class Queue:
         self.ledger.workers.heartbeat(_STAND_IN)
 
     def submit(self) -> str:
-        """POST a small picture."""
+        """POST a small image."""
         answer = self.http.post("/generate", files={"image": ("picture", self.picture)})
         if answer.status_code != 202:
             raise BenchmarkError(f"a submission was answered with {answer.status_code}: {answer.text}")
         return str(answer.json()["task_id"])
 
     def status(self, job_id: str, place: int | None = None) -> None:
-        """GET a job's status, which tells its place in the queue."""
+        """GET a job's status, which has its place in the queue."""
         told = self.http.get(f"/status/{job_id}").json()
         if told["status"] != "queued" or not told["position"] or told["eta_seconds"] is None:
             raise BenchmarkError(f"a queued job's status is {told}")
         if place is not None and told["position"] != place:
-            raise BenchmarkError(f"the job in place {place} was told to be in place {told['position']}")
+            raise BenchmarkError(f"the job in place {place} was reported in place {told['position']}")
 
     def withdraw(self, job_id: str) -> None:
         """The queue is as long as before."""
@@ -180,7 +180,7 @@ def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[floa
         return answer
 
     def one(queue: Queue) -> None:
-        # The first is with Celery, so that it is not told by the waiting; it is next.
+        # The first is enqueued with Celery, so it is not among the waiting; it is next.
         timed("status", queue, lambda: queue.status(queue.ids[0], 1))
         anywhere = chance.randrange(queue.length)
         timed("position", queue, lambda: queue.status(queue.ids[anywhere], anywhere + 1))
@@ -200,7 +200,7 @@ def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[floa
 
 
 def _rate(queue: Queue, seconds: float) -> dict[str, Any]:
-    """Requests a second, of those who ask for the status of jobs anywhere in the queue and do nothing else."""
+    """Status requests per second, for jobs anywhere in the queue."""
     queue.beat()
     with multiprocessing.get_context("spawn").Pool(ASKERS) as pool:
         ids = queue.ids[:: max(1, queue.length // 50)]
@@ -319,7 +319,7 @@ def _queue(folder: Path, url: str, length: int) -> Iterator[Queue]:
 
 
 def _picture() -> bytes:
-    """A small picture: what it takes to decode a large one is not the queue's business."""
+    """A small image: the cost of decoding a large one does not belong to the queue."""
     buffer = io.BytesIO()
     with Image.open(photo.SOURCE) as source:
         source.resize((256, 144)).save(buffer, "JPEG")

@@ -44,7 +44,7 @@ PRODUCTS: Final = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What this benchmark can be told."""
+    """The options of this benchmark."""
     parser.add_argument("--architecture", choices=tuple(architectures.ARCHITECTURES), default="svd-xt")
     parser.add_argument("--random-weights", action="store_true", help="of that architecture, instead of a model's")
     parser.add_argument("--model", help="without --random-weights: a hub id or a folder")
@@ -179,11 +179,11 @@ class _Measurement:
         generator, vae = self._generator(case.optimizations, case.plan)
         built = time.perf_counter()
         with looked_at(vae, case.name):
-            render(generator, picture, parameters, video, _nobody)
+            render(generator, picture, parameters, video, _ignore)
         warm = time.perf_counter()
         if self._place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._place)
-        renderings = [render(generator, picture, parameters, video, _nobody) for _ in range(self._said.repeats)]
+        renderings = [render(generator, picture, parameters, video, _ignore) for _ in range(self._said.repeats)]
         told = self._told(case, generator.optimizations, parameters, renderings)
         check(frames(video), case.name)
         return {**told, "build_seconds": round(built - began, 3), "first_seconds": round(warm - built, 3)}
@@ -329,5 +329,5 @@ def _device(place: torch.device) -> str:
     return torch.cuda.get_device_name(place) if place.type == "cuda" else "the CPU"
 
 
-def _nobody(_: Progress) -> None:
-    """Nobody wants to know how far it is."""
+def _ignore(_: Progress) -> None:
+    """Ignore progress."""

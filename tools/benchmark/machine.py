@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-#: Libraries whose versions have a say in how long something takes.
+#: Libraries whose versions influence the times.
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "celery", "redis", "gunicorn", "flask")
 
 

@@ -49,7 +49,7 @@ def running(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """A port that is currently free."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class BenchmarkError(Exception):
-    """Something that was measured must not be believed: the message says what and why."""
+    """A measurement is invalid: the message has what and why."""
 
 
 def summary(values: Sequence[float]) -> dict[str, float | int]:

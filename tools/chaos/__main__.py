@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Submit jobs to a real service on loopback while its processes are killed, frozen and cut off; count what got lost.
+"""Submit jobs to a real service on loopback while its processes are killed, frozen and disconnected; count lost jobs.
 
-Starts a Redis with an append-only file, the API and two workers with a toy model, in a temporary folder; ends only what
-it started. The same seed gives the same faults at the same times. Exit status 1 if an accepted job got lost or was
-published twice, 2 if the service could not be started.
+Starts a Redis with an append-only file, the API and two workers with a toy model, in a temporary folder; ends only the
+processes that it started. The same seed gives the same faults at the same times. Exit status 1 if an accepted job was
+lost or committed twice, 2 if the service could not be started.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tools.harness.local import ROOT
 
 
 def main() -> int:
-    """Run as the command line says; the exit status."""
+    """Run with the command line's options; returns the exit status."""
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with everything cleaned up
     folder = Path(tempfile.mkdtemp(prefix="svd-chaos-"))

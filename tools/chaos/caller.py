@@ -45,7 +45,7 @@ class Sighting:
         self.reopened = self.reopened or (self.ended and status["status"] not in {self.last["status"], "expired"})
         self.last = status
         if status["result"] is not None:
-            # Which attempt it is of tells apart two results with the same bytes, as the same seed makes them.
+            # The attempt distinguishes two results with the same bytes, which the same seed gives.
             shown = f"{status['result']['sha256']} by attempt {status['provenance']['attempt']}"
             if shown not in self.results:
                 self.results.append(shown)
@@ -100,7 +100,7 @@ class Caller(threading.Thread):
             time.sleep(0.1)
 
     def look(self, *, everywhere: bool = False) -> None:
-        """Ask for the status of the jobs under way, or of all."""
+        """Request the status of the unfinished jobs, or of all."""
         for job_id in list(self.seen) if everywhere else self.under_way:
             sighting = self.seen[job_id]
             try:

@@ -44,7 +44,7 @@ _BRIDGE: Final = "switch"
 
 
 class NoNetworksError(Exception):
-    """This machine, or this user, cannot make network namespaces; the message says what failed."""
+    """This machine, or this user, cannot make network namespaces; the message has the cause."""
 
 
 def enter(command: Sequence[str]) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class Hosts(Stack):
         for host, address in HOSTS.items():
             for folder in ("data", "tmp"):
                 (self.folder / host / folder).mkdir(parents=True)
-            # A process that does nothing holds the namespace. It says when it is in it.
+            # An idle process holds the namespace. It reports when it is inside.
             holder = subprocess.Popen(
                 _mortal("unshare", "--net", "sh", "-c", "echo; exec sleep infinity"),
                 stdin=subprocess.DEVNULL,
@@ -135,7 +135,7 @@ class Hosts(Stack):
             _run(*inside, "link", "set", "eth0", "up")
 
     def cut(self, host: str) -> None:
-        """Pull the host's cable: what is sent to it or by it goes nowhere, and nobody is told."""
+        """Disconnect the host: packets to and from it are dropped without any error."""
         _ip("link", "set", host, "down")
 
     def mend(self, host: str) -> None:
@@ -173,7 +173,7 @@ class Hosts(Stack):
 
     def remove_all(self) -> None:
         """End everything; the namespaces, the bridge and the cables go with the last process."""
-        # Who is cut off could not say goodbye, and we would wait for it.
+        # A disconnected host could not shut down cleanly, and we would wait for it.
         for host in self.network:
             with suppress(AssertionError):
                 self.mend(host)
@@ -207,7 +207,7 @@ class Hosts(Stack):
         return bool(health["status"] == "ok" and health["workers_ready"] == len(WORKERS))
 
     def files(self) -> list[str]:
-        """Pictures and videos on any host's own disk, which should be none once nobody works."""
+        """Images and videos on any host's own disk; there should be none when no job runs."""
         found = [path for host in HOSTS for path in (self.folder / host / "data").rglob("*") if path.is_file()]
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
 

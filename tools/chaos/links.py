@@ -44,7 +44,7 @@ def run(
     hosts: Hosts, *, jobs: int, seed: int, seconds: float, lease: float, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Submit jobs, `jobs` at least and until the last fault is over, and pull the cables of a worker, of Redis and of
-    the store for so many seconds each, one after the other. What came of it, as JSON can hold it; `say` hears of it.
+    the store for so many seconds each, one after the other. Returns JSON values; `say` is called with progress.
     """
     outcome, cuts = Outcome(seed, seconds), list[Cut]()
     caller = Caller(hosts.url, hosts.use_cases(), jobs=10**9, seed=seed, window=WINDOW)
@@ -191,7 +191,7 @@ def _seconds(value: float | None) -> str:
 
 
 def passed(figures: dict[str, Any]) -> bool:
-    """Whether nothing was lost, published twice or made twice, every host came back, and each kept to its own disk."""
+    """Whether no job was lost, committed or created twice, every host came back, and each kept to its own disk."""
     return (
         not figures["lost"]
         and not figures["published_twice"]

@@ -47,7 +47,7 @@ class RedisFaults:
         self._cures: dict[str, tuple[float, Callable[[], object]]] = {}
 
     def demote(self, seconds: float) -> bool:
-        """Make it a replica of nobody, and a master again after `seconds`."""
+        """Make it a replica of an unreachable master, and a master again after `seconds`."""
         return self._strike(
             "demote",
             seconds,

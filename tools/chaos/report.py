@@ -52,7 +52,7 @@ def published_twice(outcome: Outcome) -> dict[str, str]:
     """The jobs that had more than one result, or whose end was not one.
 
     Seen from outside: a second result, or an end that was taken back. In the record: two attempts that finished. And
-    by the ledger's own counter, whether more results were published than jobs have one.
+    by the ledger's own counter, whether more results were committed than jobs have one.
     """
     twice: dict[str, str] = {}
     for job_id, sighting in outcome.seen.items():
@@ -72,8 +72,8 @@ def published_twice(outcome: Outcome) -> dict[str, str]:
 def recovery(outcome: Outcome) -> dict[str, dict[str, Any]]:
     """By kind of fault: attempts that it hit, how many came through, and seconds until the others' jobs ran again.
 
-    An attempt that several faults hit counts for the last one that hit its worker. Two times are told: from the fault
-    to the restart, and how much of it there was a worker that could have taken the job (`…_ready`): with two workers
+    An attempt that several faults hit counts for the last one that hit its worker. Two times are reported: from the
+    fault to the restart, and how much of it there was a worker able to take the job (`…_ready`): with two workers
     hit one after the other, most of the former is the loading of models.
     """
     struck: dict[tuple[str, int], Hit] = {}
@@ -160,5 +160,5 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def passed(figures: dict[str, Any]) -> bool:
-    """Whether the promise was kept: nothing lost, nothing twice, and no job more than was asked for."""
+    """Whether the run passed: nothing lost, nothing committed twice, and no more jobs than requested."""
     return not figures["lost"] and not figures["published_twice"] and figures["created"] == figures["accepted"]

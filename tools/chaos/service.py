@@ -104,7 +104,7 @@ class Service:
         return True
 
     def children(self) -> list[WorkerStatus]:
-        """The processes that hold the model, as far as Redis can tell."""
+        """The processes that hold the model, as far as Redis is available."""
         try:
             return [child for child in self.ledger.workers.ready() if self._is_ours(child.pid)]
         except UnavailableError:
@@ -212,7 +212,7 @@ class Service:
 
 
 def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: str) -> list[tuple[str, int]]:
-    """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`, if Redis can tell."""
+    """Which jobs, and which attempts of them, run on workers whose names begin with `worker`; none without Redis."""
     try:
         jobs = [ledger.jobs.find(str(job_id)) for job_id in client.zrange(f"{namespace}:leases", 0, -1)]
     except (UnavailableError, redis.RedisError):
@@ -225,7 +225,7 @@ def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: st
 
 
 def _members(group: int) -> list[int]:
-    """The living processes of a process group, where `/proc` tells."""
+    """The living processes of a process group, where there is `/proc`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

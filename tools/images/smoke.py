@@ -381,7 +381,7 @@ def archive_size(*command: str) -> int:
 
 
 def free_ports(number: int) -> list[int]:
-    """TCP ports of loopback that nobody listens on."""
+    """Free TCP ports of loopback."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [int(listener.getsockname()[1]) for listener in listeners]
