@@ -66,7 +66,10 @@ def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: by
     assert job["status"] == "finished", job["error"]
     chosen = job["provenance"]["parameters"]
     also = {"seed": chosen["seed"], "fit": "crop", "profile": "exact", "formats": []}
-    assert chosen == model["defaults"] | also == job["parameters"]
+    defaults = model["defaults"]
+    clip = {"interpolate": 1, "playback_fps": defaults["fps"], "segments": 1, "loop": "none"}
+    size = {"output_width": defaults["width"], "output_height": defaults["height"]}
+    assert chosen == defaults | also | clip | size == job["parameters"]
 
 
 def test_same_seed_same_bytes(stack: Stack, photo: bytes, finished: dict):

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from svd_service.config import Settings
+from svd_service.errors import InvalidOutputError
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, Request
@@ -87,7 +88,10 @@ def run(said: Namespace, result: dict[str, Any]) -> bool:
     place = torch.device("cpu") if said.device == "cpu" else torch.device("cuda", int(said.device))
     result["machine"] = {**machine.describe(), "device": _device(place)}
     print(f"{machine.in_words(result['machine'])}; {result['machine']['device']}")
-    return _Measurement(said, result, place).run()
+    try:
+        return _Measurement(said, result, place).run()
+    except InvalidOutputError as error:
+        raise BenchmarkError(f"there are values that are not finite: {error}") from None
 
 
 class _Measurement:
