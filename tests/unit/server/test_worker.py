@@ -142,7 +142,10 @@ def test_a_body_must_keep_up_the_minimum_rate(connect):
         client.sendall(b"x" * 300)
         time.sleep(0.2)
     client.sendall(b"x" * 2_000)
-    assert b"/ 5000 " in client.recv(1_000)
+    answer = b""
+    while b"/ 5000 " not in answer and (part := client.recv(1_000)):  # head and body may come one after the other
+        answer += part
+    assert b"/ 5000 " in answer
     assert time.monotonic() - began > 1.5
     slow = connect(head(b"POST", b"/", b"Content-Length: 5000") + b"x" * 100)
     assert everything(slow).startswith(b"HTTP/1.1 408 ")
