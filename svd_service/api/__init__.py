@@ -32,7 +32,7 @@ FORM_OVERHEAD = 500_000
 def create_app(configuration: Settings | None = None) -> Flask:
     """The WSGI application for `configuration`, by default that of the environment and `.env`.
 
-    Redis need not be there yet: `/health` says so until it is.
+    Redis need not run yet: `/health` is `unavailable` until it does.
 
     Raises:
         ConfigurationError: a setting cannot be used.

@@ -29,7 +29,7 @@ REJECTED: Final = {
     "time_limit": "set SVD_JOB_TIMEOUT and restart the worker",
 }
 
-#: Revokes the tasks of the given ids, and says what became of them.
+#: Revokes the tasks of the given ids, and returns the outcomes.
 Revoke = Callable[[Sequence[str]], str]
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events: a job, or all jobs of an owner, told as they change.
+"""Server-sent events: the changes of a job, or of all jobs of an owner.
 
 One thread of each process listens to the ledger's channel, reads each changed job once, however many watch it, and puts
 it into the mailbox of each stream. A mailbox holds no more than the latest of each job, so a slow reader loses
@@ -25,14 +25,14 @@ from svd_service.ledger.client import connect
 
 logger = logging.getLogger(__name__)
 
-#: Least seconds between two events of one job. The last one is never left out, and that a job has ended is told at
-#: once: somebody waits for the video.
+#: Minimum seconds between two events of one job. The last one is never skipped, and the end of a job is sent at once:
+#: someone waits for the video.
 THROTTLE: Final = 0.2
 
 #: Seconds between two looks of the listener at whether it is still wanted.
 TICK: Final = 0.5
 
-#: Seconds without a sign of life after which the subscription is taken for lost. It is asked for one in half of that.
+#: Seconds without a message after which the subscription counts as lost. After half of that, it is pinged.
 SILENCE: Final = 10.0
 
 #: Most jobs of an owner that a stream begins with, newest first.
@@ -164,7 +164,7 @@ class Hub:
         return [self.event(job) for job in reversed(self._queries.page(owner=owner, limit=SNAPSHOT)[0])]
 
     def _run(self) -> None:
-        """Listen, again and again, until nobody wants to know."""
+        """Listen, reconnecting if necessary, until there are no streams."""
         try:
             while True:
                 try:
@@ -179,7 +179,7 @@ class Hub:
             self._leave()
 
     def _leave(self) -> None:
-        """If a bug ended this thread, nobody may wait for what it will not tell: readers come back to another."""
+        """If a bug ended this thread, close all streams: their readers reconnect to another process."""
         with self._lock:
             if self._thread is threading.current_thread():
                 self._thread = None
@@ -208,12 +208,12 @@ class Hub:
                 changes, ear = _Changes(), _Ear(channel)
                 wanted = time.monotonic() + TICK
                 while True:
-                    for kind, said in ear.messages(min(TICK, changes.due_in())):
+                    for kind, message in ear.messages(min(TICK, changes.due_in())):
                         if kind == "subscribe":
                             # From now on nothing is missed; what was until now, is looked up.
                             self._tell_everything()
                         elif kind == "message":
-                            changes.note(said)
+                            changes.note(message)
                     self._tell(changes.due())
                     if time.monotonic() >= wanted:
                         wanted = time.monotonic() + TICK
@@ -253,15 +253,15 @@ class Hub:
 
 
 class _Changes:
-    """Which jobs have changed and are to be told of, each at most once within `THROTTLE` until it has ended."""
+    """Jobs that have changed and are to be sent, each at most once per `THROTTLE` until it has ended."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._told: dict[str, float] = {}
 
-    def note(self, said: str) -> None:
+    def note(self, message: str) -> None:
         """A message of the channel: "id version state owner"."""
-        job_id, _, state, owner = said.split(" ", 3)
+        job_id, _, state, owner = message.split(" ", 3)
         self._owners[job_id] = owner
         if state in _ENDED:
             self._told.pop(job_id, None)
@@ -300,7 +300,7 @@ class _Ear:
             yield str(message["type"]), str(message["data"])
         now = time.monotonic()
         if now > self._heard + SILENCE:
-            raise redis.ConnectionError("nothing is heard of Redis")
+            raise redis.ConnectionError("Redis does not respond")
         if now > max(self._heard, self._asked) + SILENCE / 2:
             self._asked = now
             self._channel.ping()

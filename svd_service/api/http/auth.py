@@ -1,6 +1,6 @@
 """Who comes in, and how often: before a route runs, its caller's key and rate are looked at.
 
-A route is open to everybody only if its description says `public` (openapi.py). Every other address asks for a key as
+A route is open to everybody only if its description is `public` (openapi.py). Every other path requires a key as
 soon as there are any, those that do not exist included. Errors raised here get the dialect's shape from
 errors.py, as all others do.
 """

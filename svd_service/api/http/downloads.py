@@ -46,7 +46,8 @@ def send_result(opened: OpenResult, *, may_redirect: bool = True) -> Response:
 def _can_follow() -> bool:
     """Whether the caller gets anywhere with a link, which is for GET alone.
 
-    A script of a page may read another origin's answers only if that one says so, which a bucket does not by itself.
+    A page's script may read another origin's responses only if that origin allows it, which a bucket does not by
+    default.
     """
     return request.method == "GET" and request.headers.get("Sec-Fetch-Mode") not in {"cors", "same-origin"}
 

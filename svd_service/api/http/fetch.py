@@ -1,4 +1,4 @@
-"""Images by URL, from public addresses only: outbound.py says how. Redirects are judged, bytes bounded."""
+"""Images by URL, from public addresses only: see outbound.py. Redirects are checked, the size is limited."""
 
 import http.client
 import threading
@@ -45,7 +45,7 @@ def fetch(
         why = str(error)
     # ValueError: ports, host names and headers that are none.
     except (OSError, http.client.HTTPException, ValueError):
-        why = "it does not answer as it should"
+        why = "invalid response or no connection"
     raise InvalidParameterError(parameter, f"{parameter}: the URL cannot be fetched: {why}")
 
 
@@ -64,12 +64,12 @@ class _Download:
             if location is None:
                 return content
             url = urljoin(url, location)
-        raise RefusedURLError("it redirects too often")
+        raise RefusedURLError("too many redirects")
 
     def _get(self, exchange: Exchange, url: SplitResult) -> tuple[bytes, str | None]:
         """The content, or where to look instead."""
         if url.username is not None:
-            raise RefusedURLError("it is no http(s) URL of a host")
+            raise RefusedURLError("not an http(s) URL with a host")
         with closing(exchange.connection(url)) as connection:
             connection.request("GET", target_of(url), headers={"Accept": "image/*", "Accept-Encoding": "identity"})
             with closing(connection.getresponse()) as response:

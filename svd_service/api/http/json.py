@@ -20,7 +20,7 @@ class MsgspecJSON(JSONProvider):
         return msgspec.json.encode(obj).decode()
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
-        """What the JSON text `s` says; raises ValueError where it says nothing, or has too many values."""
+        """The value of the JSON text `s`; raises ValueError if it is invalid or has too many values."""
         text = s.encode() if isinstance(s, str) else s
         if sum(map(text.count, _SEPARATORS)) > MAX_VALUES:
             raise ValueError("JSON of too many values")

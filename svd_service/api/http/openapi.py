@@ -34,7 +34,7 @@ EVENT_STREAM: Final = ("text/event-stream",)
 ANYWHERE: Final[Mapping[int, str]] = {
     401: "The API key is missing or invalid.",
     403: "The service has no keys, and another site's page or an unknown host name is behind the request.",
-    429: "Too many requests, or too many queued jobs. `Retry-After` says when to retry.",
+    429: "Too many requests, or too many queued jobs. Retry after `Retry-After` seconds.",
     503: "Redis or the artifact store cannot be reached. Nothing is lost; retry.",
 }
 _HEADERS: Final = {

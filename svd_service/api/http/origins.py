@@ -17,7 +17,7 @@ from flask import Flask, Response, request
 from svd_service.config import Settings
 from svd_service.errors import ForbiddenError
 
-#: What a browser says of requests that the user or a page of ours caused.
+#: `Sec-Fetch-Site` of requests that the user or our own page caused.
 _OWN: Final = {"same-origin", "none"}
 
 #: What a page of another origin may read of an answer beyond its body.
@@ -45,7 +45,7 @@ class Origins:
         """Reject the present request if another site's page may have caused it.
 
         Raises:
-            ForbiddenError: it has; the message says which setting allows it.
+            ForbiddenError: it has; the message names the setting that allows it.
         """
         if not self.is_host(request.host):
             raise ForbiddenError(
@@ -63,7 +63,7 @@ class Origins:
             )
 
     def is_host(self, host: str) -> bool:
-        """Whether the service goes by this name. An address is always one: nobody can point it elsewhere."""
+        """Whether the service goes by this name. An address always is: it cannot be rebound."""
         name = host_of(host)
         return (
             name in self._hosts
@@ -80,7 +80,7 @@ class Origins:
         return bool(origin) and ("*" in self._pages or origin in self._pages)
 
     def origin(self) -> str:
-        """The origin of the page that caused the request, as far as the browser says; else `""`."""
+        """The origin of the page that caused the request, if the browser sends it; else `""`."""
         if origin := request.headers.get("Origin", ""):
             return origin
         parts = urlsplit(request.headers.get("Referer", ""))
@@ -109,8 +109,8 @@ def install(app: Flask, settings: Settings) -> Origins:
 
     @app.before_request
     def preflight() -> Response | None:
-        asked = request.headers.get("Access-Control-Request-Method")
-        if request.method != "OPTIONS" or not asked:
+        requested_method = request.headers.get("Access-Control-Request-Method")
+        if request.method != "OPTIONS" or not requested_method:
             return None
         response = Response(status=204)
         response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, DELETE"

@@ -21,5 +21,5 @@ class Problem:
     job_status: str = ""
 
 
-#: How a dialect says it. The caller sets the status.
+#: Builds a dialect's response for a problem. The caller sets the status.
 Shape = Callable[[Problem], Response]

@@ -70,8 +70,8 @@ def _span_of(environ: "WSGIEnvironment") -> tracing.Span:
     method = str(environ["REQUEST_METHOD"])
     if not tracing.is_on() or (method in _ASKING and "HTTP_TRACEPARENT" not in environ):
         return tracing.Span()
-    told = {name: str(environ.get(f"HTTP_{name.upper()}", "")) for name in ("traceparent", "tracestate")}
-    parent = {name: value for name, value in told.items() if value}
+    headers = {name: str(environ.get(f"HTTP_{name.upper()}", "")) for name in ("traceparent", "tracestate")}
+    parent = {name: value for name, value in headers.items() if value}
     about = {"http.request.method": method, "url.path": str(environ.get("PATH_INFO", ""))}
     return tracing.begin(method, parent, kind="SERVER", attributes=about)
 

@@ -316,11 +316,11 @@ def _error(job: Job) -> VideoError | None:
 
 
 def _warnings(job: Job) -> list[str]:
-    asked, used = job.notes.get(MODEL), job.model["name"]
-    unserved = f"The model {asked!r} is not served here: the video is made by {used}."
+    requested, used = job.notes.get(MODEL), job.model["name"]
+    unserved = f"The model {requested!r} is not served here: the video is made by {used}."
     return [
         *(text for name, text in NO_EFFECT.items() if name in job.notes),
-        *([unserved] if asked and asked != used else []),
+        *([unserved] if requested and requested != used else []),
     ]
 
 

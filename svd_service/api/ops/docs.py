@@ -1,4 +1,6 @@
-"""What the service says of itself: `/openapi.json` for machines, `/docs` (Swagger UI, from this package) for people."""
+"""The service's documentation of itself: `/openapi.json` for machines, `/docs` (Swagger UI, from this package) for
+people.
+"""
 
 from typing import Any, Final
 

@@ -44,7 +44,7 @@ def install(app: Flask) -> None:
     @describe(
         "service",
         {
-            200: Answer("Redis answers; `reasons` says what else is wrong.", HealthView),
+            200: Answer("Redis can be reached; `reasons` lists other faults.", HealthView),
             503: Answer("Redis cannot be reached.", HealthView),
         },
         public=True,

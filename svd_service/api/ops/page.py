@@ -35,6 +35,6 @@ def page() -> Response:
 
 @blueprint.after_request
 def protect(response: Response) -> Response:
-    """Let nobody put anything into the page, and the browser ask each time whether what it has is still the newest."""
+    """Headers that forbid foreign content on the page and make the browser revalidate it each time."""
     response.headers.update(HEADERS)
     return response

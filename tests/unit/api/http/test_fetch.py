@@ -103,7 +103,7 @@ def test_what_is_at_a_permitted_address_comes(server: _Server) -> None:
     ],
 )  # fmt: skip
 def test_loopback_is_refused_however_it_is_written(server: _Server, url: str) -> None:
-    with pytest.raises(InvalidParameterError, match=r"not on the public Internet|does not answer"):
+    with pytest.raises(InvalidParameterError, match=r"not on the public Internet|no connection"):
         fetch(url.format(port=server.server_port), parameter="image", max_bytes=10_000)
     assert server.asked == []
 
@@ -111,11 +111,12 @@ def test_loopback_is_refused_however_it_is_written(server: _Server, url: str) ->
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/elsewhere", "public"), ("/file", "no http"), ("/loop", "too often"), ("/gone", "404"),
-        ("http://user:pass@127.0.0.1/", "no http"), ("http://127.0.0.1:x/", "not answer"), ("http:///x", "no http"),
-        ("http://127.0.0.1:1/", "not answer"), ("http://no-such-host.invalid/", "not answer"),
-        ("ftp://127.0.0.1/", "no h"),
-        ("http://127.0.0.1/\r\nX: y", "not answer"), (f"http://{'x' * 70}.invalid/", "not answer"),
+        ("/elsewhere", "public"), ("/file", "not an http"), ("/loop", "too many redirects"), ("/gone", "404"),
+        ("http://user:pass@127.0.0.1/", "not an http"), ("http://127.0.0.1:x/", "no connection"),
+        ("http:///x", "not an http"),
+        ("http://127.0.0.1:1/", "no connection"), ("http://no-such-host.invalid/", "no connection"),
+        ("ftp://127.0.0.1/", "not an http"),
+        ("http://127.0.0.1/\r\nX: y", "no connection"), (f"http://{'x' * 70}.invalid/", "no connection"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_had_is_a_parameter_at_fault(server: _Server, path: str, words: str) -> None:
@@ -172,7 +173,7 @@ def test_bytes_are_bounded(server: _Server) -> None:
 
 def test_time_is_bounded_though_bytes_keep_coming(server: _Server) -> None:
     began = time.monotonic()
-    with pytest.raises(InvalidParameterError, match="too long"):
+    with pytest.raises(InvalidParameterError, match="timed out"):
         get(server, "/drip", deadline=1.0)
     assert time.monotonic() - began < 30
 

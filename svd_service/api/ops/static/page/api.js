@@ -46,8 +46,8 @@ export async function ask(path, options = {}, as = key) {
     throw new ApiError(0, "unreachable", "The service does not answer.");
   }
   if (response.ok) return response;
-  const said = await response.json().catch(() => ({}));
-  const { code = `http_${response.status}`, message = response.statusText, parameter } = said.error ?? {};
+  const body = await response.json().catch(() => ({}));
+  const { code = `http_${response.status}`, message = response.statusText, parameter } = body.error ?? {};
   throw new ApiError(response.status, code, message, {
     parameter,
     retryAfter: Number(response.headers.get("Retry-After")) || null,
@@ -101,8 +101,8 @@ export async function generate(picture, fields) {
   const headers = { "Idempotency-Key": randomWord() };
   const form = new FormData();
   form.append("image", picture, picture.name || "picture");
-  const said = { ...fields, formats: Object.keys(FORMATS) };
-  for (const [name, value] of Object.entries(said)) form.append(name, value);
+  const values = { ...fields, formats: Object.keys(FORMATS) };
+  for (const [name, value] of Object.entries(values)) form.append(name, value);
   for (let attempt = 1; ; attempt++) {
     try {
       return await json("generate", { method: "POST", body: form, headers });

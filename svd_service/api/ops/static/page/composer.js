@@ -307,7 +307,7 @@ export class Composer {
           await this.#make(one, one.settings ?? this.#shared);
         } catch (error) {
           if (!isOfThePicture(error)) throw error;
-          // One bad picture does not hold up the others; it stays, to be seen with what is said of it.
+          // One bad picture does not hold up the others; it stays, with its message.
           if (!faults.length) this.#select(one);
           faults.push(several ? `${one.name}: ${fault(error)}` : fault(error));
         }
@@ -343,7 +343,7 @@ export class Composer {
     this.#drop(one);
   }
 
-  /** Submit a record's picture with these settings; the job is then told of. */
+  /** Submit a record's picture with these settings; the job is then reported. */
   async send(record, settings) {
     const job = await generate(record.picture, { ...settings, ...record.fields });
     await this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });

@@ -2,7 +2,7 @@
 
 import { announce, element } from "./dom.js";
 
-/** Larger files than this are sent smaller, in bytes: nobody waits for pixels that no video shows. */
+/** Larger files than this are sent smaller, in bytes: no upload of pixels that no video shows. */
 const LARGE = 10_000_000;
 
 /** The part of a picture (in its own pixels) that a video of `target` shows. `place`: {x, y, zoom}, x and y in 0..1. */

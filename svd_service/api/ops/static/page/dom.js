@@ -1,4 +1,4 @@
-// Building pieces of the page. Text is only ever set as text, so nothing that a file or the service says becomes markup.
+// Building pieces of the page. Text is only ever set as text, so nothing from a file or the service becomes markup.
 
 export const $ = (id) => document.getElementById(id);
 

@@ -32,5 +32,5 @@ export function tile(one, current, { edit, remove }) {
 /** The tile behind the drafts, which adds more. */
 export const addTile = () => element("li", {}, element("label", { class: "tile add", htmlFor: "files" }, "+ Add"));
 
-/** Whether a refusal is about this one picture, and says nothing of others. */
+/** Whether a rejection is about this one picture and not about others. */
 export const isOfThePicture = (error) => [413, 415].includes(error.status) || (error.status === 422 && !error.parameter);

@@ -1,4 +1,4 @@
-// How jobs stand, as it changes: pushed by the service where it can, asked for at intervals where it cannot.
+// The status of jobs: pushed by the service if possible, else polled.
 
 import { ApiError, ask, pause, status } from "./api.js";
 
@@ -6,12 +6,12 @@ import { ApiError, ask, pause, status } from "./api.js";
 const ALONE = 1_000;
 const BESIDE_STREAM = 5_000;
 
-/** Milliseconds until a stream that was refused is asked for again. */
+/** Milliseconds until a rejected stream is requested again. */
 const REFUSED = 30_000;
 
 /**
  * Watches jobs until they have ended. `changed(job)`, `gone(id)`, `reached(error)` with null when all is well, and `locked()`
- * when the service wants a key, or another one: nothing is asked then until `clear`.
+ * when the service wants a key, or another one: nothing is requested then until `clear`.
  */
 export class Feed {
   #open = new Set();
@@ -97,10 +97,10 @@ export class Feed {
   }
 
   #hear({ type, data }) {
-    const said = JSON.parse(data);
-    if (!this.#open.has(said.task_id)) return;
-    if (type === "deleted") this.gone(said.task_id);
-    else this.changed(said);
+    const job = JSON.parse(data);
+    if (!this.#open.has(job.task_id)) return;
+    if (type === "deleted") this.gone(job.task_id);
+    else this.changed(job);
   }
 }
 

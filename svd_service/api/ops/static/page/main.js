@@ -1,4 +1,4 @@
-// The page: puts the composer, the gallery and the feed together, and says how the service is.
+// The page: puts the composer, the gallery and the feed together, and shows the service's state.
 
 import { ApiError, currentKey, health, jobs, models, pause, remove, status } from "./api.js";
 import { hasEnded } from "./card.js";
@@ -18,7 +18,7 @@ const feed = new Feed({
   changed: (job) => changed(job),
   gone: (id) => removed(id),
   reached(error) {
-    // The health check says why; a remaining time that no longer changes would only mislead.
+    // The health check has the reason; a remaining time that no longer changes would only mislead.
     if (error) gallery.stall("Waiting for the service …");
   },
   locked() {
@@ -145,7 +145,7 @@ async function clearSpent() {
   }
 }
 
-/** A video's time may be over while the page is open: then its card says so. */
+/** A video's time may be over while the page is open: then its card shows it. */
 async function watchExpiry() {
   for (;;) {
     await pause(15_000);

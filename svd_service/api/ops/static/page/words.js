@@ -1,4 +1,4 @@
-// What the page says about jobs, times and faults.
+// The page's texts about jobs, times and faults.
 
 export function duration(seconds) {
   if (seconds < 5) return "5 seconds";
