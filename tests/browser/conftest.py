@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Error, expect, sync_playwright
 
 from svd_service.config import Settings
 from svd_service.ledger import Ledger, open_ledger
+from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
 from tests.browser.visit import Visit
 from tools.harness.local import CI
@@ -87,6 +88,8 @@ def ledger(desk: Stack) -> Iterator[Ledger]:
     desk.redis.flushall()
     settings = Settings.from_mapping(desk.environment)
     client = connect(settings)
+    Keyring(client, settings).forget_all()  # a service that had keys stays closed otherwise
+    desk.wait(lambda: desk.http.get("/jobs").status_code == 200, 20)
     yield open_ledger(client, settings)
     client.close()
 
