@@ -42,6 +42,7 @@ SELDOM = {
     "incr": "the limit of requests",
     "zincrby": "leases, after Redis was away",
     "zscore": "a claim that another holds",
+    "zscan": "svd-service check-ledger",
     "zrevrank": "further pages of jobs",
     "zrevrange": "pages of jobs",
 }

@@ -43,7 +43,7 @@ def test_the_service_runs_from_the_wheel_in_an_empty_folder(python: Path, tmp_pa
         "SVD_EXPORTER_BIND": f"127.0.0.1:{free_port()}",
     }
     log = (tmp_path / "up.log").open("wb")
-    command = [python, "-m", "svd_service", "up", "--port", str(port)]
+    command = [str(python), "-m", "svd_service", "up", "--port", str(port)]
     up = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
@@ -62,7 +62,17 @@ def test_the_service_runs_from_the_wheel_in_an_empty_folder(python: Path, tmp_pa
         assert str(ROOT) not in where.stdout
         for path in ("/", "/page/main.js", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/metrics"):
             assert httpx2.get(f"{url}{path}").status_code == 200, path
-        made = [python, "-m", "svd_service", "generate", IMAGES / "chelsea.jpg", "-o", "out.mp4", "--server", url]
+        made = [
+            str(python),
+            "-m",
+            "svd_service",
+            "generate",
+            str(IMAGES / "chelsea.jpg"),
+            "-o",
+            "out.mp4",
+            "--server",
+            url,
+        ]
         subprocess.run(made, cwd=tmp_path, env=environment, check=True, timeout=200, capture_output=True)
         assert (tmp_path / "out.mp4").read_bytes()[4:8] == b"ftyp"
     finally:
