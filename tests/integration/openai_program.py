@@ -59,7 +59,7 @@ def run(url: str, path: str) -> dict[str, Any]:
         "unknown_delete": error_of(lambda: videos.delete(unknown)),
         "not_ready": not_ready,
         "deleted": error_of(lambda: videos.retrieve(waiting.id)),
-        "size": error_of(lambda: videos.create(prompt="x", input_reference=picture, size="1280x720")),
+        "size": error_of(lambda: videos.create(prompt="x", input_reference=picture, size="99999x720")),
         "seed": error_of(lambda: videos.create(prompt="x", input_reference=picture, extra_body={"seed": -1})),
         "no_image": error_of(lambda: videos.create(prompt="x", input_reference=b"no picture")),
     }
