@@ -104,7 +104,7 @@ def test_pictures_go_in_as_files_bytes_and_data_urls(done):
     assert "sora-2" in of_file["warnings"][1]
     assert of_bytes["parameters"]["seed"] == 5
     assert done["retrieved"]["id"] == of_file["id"]
-    assert done["models"] == ["tiny"]
+    assert done["models"] == ["tiny", "sora-2", "sora-2-pro"]
 
 
 def test_a_video_is_polled_until_it_is_there(done):
