@@ -5,6 +5,7 @@
 Redis would report an undefined name only when the line runs.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
@@ -144,6 +145,7 @@ def lint(path: Path, folder: Path) -> list[str]:
 
 def main() -> int:
     """Print what is wrong; returns 1 if anything is."""
+    argparse.ArgumentParser(prog="python -m tools.lint_lua", description="Check the Lua scripts.").parse_args()
     found = []
     for folder in FOLDERS:
         for path in sorted(folder.glob("*.lua")):
