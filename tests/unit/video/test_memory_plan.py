@@ -73,8 +73,8 @@ def test_loading_looks_at_what_is_free_and_says_what_it_takes(
     with caplog.at_level("INFO", "svd_service"):
         plan = loader._plan(Pipeline.from_pretrained(tiny), Model.of(settings), torch.device("cuda", 0), settings)
     assert plan.name == name
-    assert f"memory: {name} (SVD_MEMORY={setting})" in caplog.text
-    assert ("more than there is" in caplog.text) == (free < 1)
+    assert f"memory plan: {name} (SVD_MEMORY={setting})" in caplog.text
+    assert ("more memory than is free" in caplog.text) == (free < 1)
 
 
 def test_on_a_cpu_the_setting_means_nothing_and_that_is_said(
@@ -82,4 +82,4 @@ def test_on_a_cpu_the_setting_means_nothing_and_that_is_said(
 ) -> None:
     generator: Any = load_model(tiny, SVD_MEMORY="least")
     assert generator.plan == HOST
-    assert "SVD_MEMORY=least is about the memory of CUDA devices" in caplog.text
+    assert "SVD_MEMORY=least has no effect: it applies to CUDA devices only" in caplog.text
