@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,25 @@ def workerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.start_api()
     yield stack
     stack.stop_all()
+
+
+@pytest.fixture(scope="module")
+def _running_short_lease_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3", "SVD_WEBHOOK_PRIVATE": "true"})
+    stack.start_redis()
+    stack.start_api()
+    yield stack
+    stack.stop_all()
+
+
+@pytest.fixture
+def short_lease_stack(_running_short_lease_stack: Stack) -> Iterator[Stack]:
+    """A service without workers, with a lease of 3 s; after each test only Redis and the API are left, and no job."""
+    stack = _running_short_lease_stack
+    yield stack
+    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
+        stack.stop(name, signal.SIGKILL)
+    stack.redis.flushall()
 
 
 @pytest.fixture(scope="session")

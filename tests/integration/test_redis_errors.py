@@ -4,7 +4,6 @@ The model is a stand-in, the rest is real.
 """
 
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,22 +24,9 @@ THREE_SECONDS = ONE_STEP | {"num_inference_steps": 30}
 TROUBLE = 4
 
 
-@pytest.fixture(scope="module")
-def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3", "SVD_WEBHOOK_PRIVATE": "true"})
-    stack.start_redis()
-    stack.start_api()
-    yield stack
-    stack.stop_all()
-
-
 @pytest.fixture
-def stack(running_stack: Stack) -> Iterator[Stack]:
-    stack = running_stack
-    yield stack
-    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
-        stack.stop(name, signal.SIGKILL)
-    stack.redis.flushall()
+def stack(short_lease_stack: Stack) -> Stack:
+    return short_lease_stack
 
 
 @contextmanager

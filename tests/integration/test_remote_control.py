@@ -3,7 +3,6 @@
 Each command is given as `celery control` and Flower's buttons give it, over Redis to every worker.
 """
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,22 +21,9 @@ FOUR_SECONDS = ONE_STEP | {"num_inference_steps": 40}
 QUEUE = "svd.nano"
 
 
-@pytest.fixture(scope="module")
-def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3", "SVD_WEBHOOK_PRIVATE": "true"})
-    stack.start_redis()
-    stack.start_api()
-    yield stack
-    stack.stop_all()
-
-
 @pytest.fixture
-def stack(running_stack: Stack) -> Iterator[Stack]:
-    stack = running_stack
-    yield stack
-    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
-        stack.stop(name, signal.SIGKILL)
-    stack.redis.flushall()
+def stack(short_lease_stack: Stack) -> Stack:
+    return short_lease_stack
 
 
 @pytest.fixture
