@@ -3,7 +3,7 @@
 # base, this machine's certificate authorities, its PIP_… variables, and folders. None of it gets into what is built.
 #
 # usage: tools/images/build_image.sh NAME BASE [FOLDER…]
-#   tools/images/build_image.sh localhost/build python:3.11-slim-bookworm /opt/wheels
+#   tools/images/build_image.sh localhost/build python:3.11-slim-bookworm ./wheels
 # then: BUILD_IMAGE=localhost/build docker compose up --build, or scripts/build_images.sh
 # Variables: CERTIFICATES (/etc/ssl/certs/ca-certificates.crt), CONTAINER_TOOL.
 set -euo pipefail

@@ -56,9 +56,9 @@ find_compose() { # find_compose FOLDER: Compose 2.24.4 or newer; on Debian from 
     cd "$folder" || exit
     apt-get "${options[@]}" -qq update
     apt-get "${options[@]}" -qq download docker-compose docker-buildx
-    for package in ./*.deb; do dpkg -x "$package" root; done
+    for package in ./*.deb; do dpkg -x "$package" unpacked; done
   ) >&2
-  cp "$folder"/root/usr/libexec/docker/cli-plugins/* "$folder/config/cli-plugins/"
+  cp "$folder"/unpacked/usr/libexec/docker/cli-plugins/* "$folder/config/cli-plugins/"
   export DOCKER_CONFIG=$folder/config
 }
 
