@@ -37,7 +37,9 @@ class Visit:
         self.strangers: list[str] = []
         self.page: Page = self.context.new_page()
         self.page.on("request", lambda request: self._note(request.url))
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on(
+            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
+        )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto("/")
 
@@ -48,15 +50,15 @@ class Visit:
             self.page.emulate_media(color_scheme=scheme)
             self.page.wait_for_timeout(250)  # colours change with a transition
             found = Axe().run(self.page).response["violations"]
-            told = [(v["id"], v["help"], [node["html"] for node in v["nodes"]]) for v in found]
-            assert not found, f"{name}, {scheme}: {json.dumps(told, indent=1)}"
+            violations = [(v["id"], v["help"], [node["html"] for node in v["nodes"]]) for v in found]
+            assert not found, f"{name}, {scheme}: {json.dumps(violations, indent=1)}"
         self.page.screenshot(path=self._shots / f"{self.kind}-{name}.png", full_page=True)
 
     def close(self) -> None:
         """End the visit; what it should not have done fails the test."""
         self.context.close()
         assert not self.strangers, "the page asked another host"
-        rest = [said for said in self.complaints if not any(part in said for part in self.expected)]
+        rest = [text for text in self.complaints if not any(part in text for part in self.expected)]
         assert not rest, f"the console says: {rest}"
 
     def _note(self, url: str) -> None:

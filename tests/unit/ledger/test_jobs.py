@@ -190,7 +190,7 @@ def test_a_lease_does_not_run_while_nobody_is_heard(ledger, client, clock):
     submit(ledger)
     claim = ledger.attempts.claim("a", HOLDER)
     clock.advance(60)
-    client.set("svd:heard", float(client.get("svd:heard")) - 60)  # nor was anybody else
+    client.set("svd:heard", float(client.get("svd:heard")) - 60)  # nor was any other process
     assert ledger.maintenance.reap() == Reaped([], {})
     clock.advance(6)
     assert ledger.maintenance.reap() == Reaped([], {})

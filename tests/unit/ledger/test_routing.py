@@ -109,7 +109,7 @@ def test_an_id_whose_queue_nobody_listens_to_any_more_goes_to_another(ledger, re
     assert ledger.maintenance.dispatch() == {"a": DRAFTS}
     fall_silent(redis_client, "drafts/0")
     let_time_pass(redis_client)
-    assert ledger.maintenance.reap() == Reaped([], {})  # nobody else is there, and it may come back
+    assert ledger.maintenance.reap() == Reaped([], {})  # no other worker is there, and it may come back
     join(ledger, "exact/0", "exact")
     assert ledger.maintenance.reap() == Reaped([], {})
     join(ledger, "all/0")

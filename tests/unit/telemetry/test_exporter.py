@@ -254,7 +254,7 @@ def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
     settings = make_settings(REDIS_URL=redis_url)
     ledger = open_ledger(connect(settings), settings)
     ledger.workers.heartbeat(replace(WORKER, device="cpu", model="tiny"))
-    assert ledger.stats.figures().queues["tiny", "exact"].predicted_wait is None  # nobody knows how long a job takes
+    assert ledger.stats.figures().queues["tiny", "exact"].predicted_wait is None  # the time a job takes is unknown
     finish_one_job(ledger)
     for number in range(3):
         ledger.jobs.submit(

@@ -1,4 +1,4 @@
-"""Forms and JSON as clients really write them, and as nobody should."""
+"""Forms and JSON as clients really write them, and as they should not."""
 
 import base64
 import io

@@ -136,7 +136,7 @@ def test_a_dialect_may_take_json_and_a_query(settings):
     @app.post("/say/<int:number>")
     @describe(
         "another",
-        {201: Answer("Said.", Body)},
+        {201: Answer("The body.", Body)},
         body={openapi.JSON: Body},
         query=Query,
         headers={"X-Loud": "Loudly."},
