@@ -82,6 +82,8 @@ def scan(content: bytes) -> Scanned:
             return head.followed_by(pixels)
         if marker not in _STANDALONE:
             end = max(at + int.from_bytes(content[at : at + 2], "big"), at + 2)
+            if end > len(content):
+                raise BrokenImageError("the JPEG ends before its pixels")
             head.add(content, begin, at, end)
             at = end
     raise ImageTooLargeError(f"the JPEG has more than {_MAX_SEGMENTS:,} segments before its pixels")

@@ -1,0 +1,49 @@
+"""The scanners by themselves, without decoders: what they leave has the same pixels, and nothing confuses them."""
+
+import io
+import random
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svd_service.errors import RefusedError
+from svd_service.jobs.images.scan import scan
+from tests.unit.jobs.images.image_files import PHOTO, damaged, specimens
+
+SPECIMENS = specimens(PHOTO.resize((60, 40)))
+
+
+def pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def stills() -> list[tuple[bytes, bytes]]:
+    """Files that are accepted, and what is left of them."""
+    found = []
+    for data in SPECIMENS:
+        with suppress(RefusedError):
+            found.append((data, scan(data).content))
+    return found
+
+
+def test_what_a_scan_leaves_has_the_same_pixels_and_is_left_alone_by_a_second_scan() -> None:
+    compared = 0
+    for data, left in stills():
+        assert scan(left).content == left
+        with suppress(OSError):  # formats that Pillow reads with a plugin only
+            before = pixels(data)
+            assert np.array_equal(pixels(left), before)
+            compared += 1
+    assert compared >= 12
+
+
+@pytest.mark.parametrize("number", range(len(SPECIMENS)))
+def test_a_file_that_is_cut_off_or_damaged_anywhere_is_scanned_or_rejected(number: int) -> None:
+    data, chance = SPECIMENS[number], random.Random(number)
+    cut = [data[:end] for end in {*range(min(len(data), 200)), *chance.sample(range(len(data)), 100)}]
+    for content in (*cut, *(damaged(data, chance) for _ in range(200))):
+        with suppress(RefusedError):
+            assert len(scan(content).content) <= 2 * len(content) + 1_000
