@@ -38,14 +38,20 @@ _NO_FILES: Final = {errno.EMFILE, errno.ENFILE}
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
+class _QueuedTooLongError(Exception):
+    """A complete request has waited too long for a thread."""
+
+
 class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     """A worker whose threads never wait for a client to send. A subclass sets `limits`.
 
-    Requests with a body have `uploads` separate threads, so that they never block other requests.
+    Requests with a body have `uploads` separate threads, so that they never block other requests. A complete one waits
+    at most `upload_wait` seconds for a thread: a burst is answered in order, a backlog that grows is rejected.
     """
 
     limits = Limits()
     uploads = 16
+    upload_wait = 20.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -100,15 +106,20 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Connection) -> None:
         """Give a complete request to a thread."""
-        pool = self._upload_threads if conn.has_body else self.tpool
-        answered = pool.submit(self.handle, conn)
+        if conn.has_body:
+            answered = self._upload_threads.submit(self._handle_upload, conn, time.monotonic() + self.upload_wait)
+        else:
+            answered = self.tpool.submit(self.handle, conn)
         answered.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
 
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """Wait for the connection's next request, or close it, after a thread has answered the one before."""
-        keep = not fs.cancelled() and fs.exception() is None and fs.result()
+        error = None if fs.cancelled() else fs.exception()
+        keep = not fs.cancelled() and error is None and fs.result()
         conn.await_request()
-        if not keep:
+        if isinstance(error, _QueuedTooLongError):
+            self._reject(conn, HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads are waiting")
+        elif not keep:
             self._linger(conn)
         elif not conn.silent:
             self._collect(conn, conn.look_for_head)
@@ -137,6 +148,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
                 self._reject(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads are in progress")
         for connection in [each for each, until in self._lingering.items() if now > until]:
             self._close(connection)
+
+    def _handle_upload(self, conn: Connection, deadline: float) -> Any:
+        if time.monotonic() > deadline:
+            raise _QueuedTooLongError
+        return self.handle(conn)
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Return whether the connection can be reused: its request has arrived, read by the application or not."""

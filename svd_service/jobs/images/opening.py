@@ -95,5 +95,4 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def _pool_of(settings: Settings) -> Pool:
-    # Half of the threads are left for other requests.
-    return pool(settings.image_decoders, max(1, settings.api_threads // 2 - settings.image_decoders))
+    return pool(settings.image_decoders)

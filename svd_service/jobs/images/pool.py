@@ -1,7 +1,7 @@
 """Decoder processes of this process: a few, started when they are first needed and kept.
 
 The kernel ends a decoder that exceeds its limits, this module one that hangs; the next image gets a new one.
-Uploads wait a few seconds for a free decoder, and not too many of them, so that other requests find threads.
+Uploads wait a few seconds for a free decoder. How many wait is bounded by the threads for uploads.
 """
 
 import atexit
@@ -186,15 +186,15 @@ class Decoder:
 
 
 class Pool:
-    """`size` decoders; at most `waiting` uploads more wait for one."""
+    """`size` decoders; an upload waits at most `wait` seconds for one."""
 
-    def __init__(self, size: int, waiting: int) -> None:
+    def __init__(self, size: int, wait: float = _WAIT) -> None:
+        self._wait = wait
         self._decoders = [Decoder() for _ in range(size)]
         # The most recently used decoder is reused first, so that the others need not be started.
         self._free: queue.LifoQueue[Decoder] = queue.LifoQueue()
         for decoder in self._decoders:
             self._free.put(decoder)
-        self._room = threading.BoundedSemaphore(size + waiting)
         self.large = threading.Lock()
 
     def start(self) -> None:
@@ -212,15 +212,11 @@ class Pool:
         Raises:
             UnavailableError: all are busy, and stay so.
         """
-        busy = UnavailableError("all image decoders are busy; retry in a few seconds")
-        if not self._room.acquire(blocking=False):
-            raise busy
         with contextlib.ExitStack() as stack:
-            stack.callback(self._room.release)
             try:
-                decoder = self._free.get(timeout=_WAIT)
+                decoder = self._free.get(timeout=self._wait)
             except queue.Empty:
-                raise busy from None
+                raise UnavailableError("all image decoders are busy; retry in a few seconds") from None
             stack.callback(self._free.put, decoder)
             stack.callback(decoder.release)
             try:
@@ -234,14 +230,14 @@ class Pool:
             decoder.close()
 
 
-def pool(size: int, waiting: int) -> Pool:
+def pool(size: int) -> Pool:
     """The pool of this process; after a fork, the child has its own."""
-    return _pool(os.getpid(), size, waiting)
+    return _pool(os.getpid(), size)
 
 
 @functools.cache
-def _pool(_: int, size: int, waiting: int) -> Pool:
-    made = Pool(size, waiting)
+def _pool(_: int, size: int) -> Pool:
+    made = Pool(size)
     atexit.register(_close, made, os.getpid())
     return made
 

@@ -24,6 +24,7 @@ from svd_service.server.worker import BufferingWorker
 class Worker(BufferingWorker):
     limits = Limits(timeout=1.0, min_rate=1_000, head=20_000, body=1_000_000, spool=3_000_000)
     uploads = 2
+    upload_wait = 1.0
 
 worker_class, threads, worker_connections, keepalive = Worker, 4, 60, 1
 graceful_timeout, control_socket_disable, forwarder_headers = 3, True, ""
@@ -115,6 +116,15 @@ def test_slow_clients_of_every_kind_hold_up_nobody(port, connect):
         for _ in range(45):
             connect(kind)
         assert is_quick(port)
+
+
+def test_an_upload_that_waits_too_long_for_a_thread_is_answered_with_503(connect):
+    request = head(b"POST", b"/slow", b"Content-Length: 3", b"Connection: close")
+    answers = [everything(client) for client in [connect(request + b"1.5") for _ in range(4)]]
+    assert sorted(answer.split()[1] for answer in answers) == [b"200", b"200", b"503", b"503"]
+    rejected = next(answer for answer in answers if b" 503 " in answer)
+    assert b"\r\nRetry-After: 5\r\n" in rejected
+    assert b"too many uploads are waiting" in rejected
 
 
 def test_a_silent_connection_is_closed_and_a_half_sent_request_answered_with_408(connect):

@@ -70,7 +70,8 @@ def test_a_hostile_file_is_answered_soon_and_in_little_memory(name: str, data: b
     before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(RefusedError):
         opened(data, 50_000_000).fitted(64, 48, pad=False)
-    assert time.process_time() - before < 1.5
+    # Without the limits it takes minutes. Most of the few tenths of a second that it takes are for measuring coverage.
+    assert time.process_time() - before < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 250_000  # kB
 
 
@@ -181,7 +182,7 @@ with opening.open_image(sys.stdin.buffer.read(), settings) as image:
 
 
 def test_while_all_decoders_are_busy_an_upload_is_turned_away() -> None:
-    few = pool.Pool(1, 0)
+    few = pool.Pool(1, wait=0.05)
     try:
         with few.decoder(), pytest.raises(UnavailableError, match="busy"), few.decoder():
             pass
@@ -192,7 +193,7 @@ def test_while_all_decoders_are_busy_an_upload_is_turned_away() -> None:
 
 
 def test_an_upload_waits_for_a_decoder() -> None:
-    few, order = pool.Pool(1, 1), []
+    few, order = pool.Pool(1), []
     try:
 
         def wait() -> None:
