@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from tools.harness.stack import Stack
 
@@ -37,9 +37,7 @@ class Visit:
         self.strangers: list[str] = []
         self.page: Page = self.context.new_page()
         self.page.on("request", lambda request: self._note(request.url))
-        self.page.on(
-            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
-        )
+        self.page.on("console", self._listen)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto("/")
 
@@ -60,6 +58,12 @@ class Visit:
         assert not self.strangers, "the page asked another host"
         rest = [text for text in self.complaints if not any(part in text for part in self.expected)]
         assert not rest, f"the console says: {rest}"
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        url = message.location.get("url", "")
+        # A preview is deleted when its job ends, which may be just before the page asks for it.
+        if message.type == "error" and not ("404" in message.text and url.endswith("/preview")):
+            self.complaints.append(f"{message.text} ({url})")
 
     def _note(self, url: str) -> None:
         if not re.match(rf"{re.escape(self._origin)}/|blob:|data:", url):
