@@ -31,8 +31,8 @@ class Enqueuer:
     def __init__(self, settings: Settings, *, timeout: float = 1.0, task: str = GENERATE) -> None:
         self._app = Celery("svd_service.enqueuer", config_source="svd_service.celeryconfig", set_as_current=False)
         self._app.conf.update(
-            broker_url=settings.broker,
-            broker_use_ssl=settings.redis_tls,
+            broker_url=settings.redis_address.broker,
+            broker_use_ssl=settings.redis_address.tls,
             result_backend="disabled://",
             broker_transport_options={
                 **self._app.conf.broker_transport_options,

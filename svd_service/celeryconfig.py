@@ -12,10 +12,10 @@ from svd_service.ledger.client import broker_options as _broker_options
 _s = _settings()
 _register_transports()
 
-broker_url = _s.broker
-result_backend = _s.broker
+broker_url = _s.redis_address.broker
+result_backend = _s.redis_address.broker
 # Certificates are checked as the ledger's connections check them.
-broker_use_ssl = redis_backend_use_ssl = _s.redis_tls
+broker_use_ssl = redis_backend_use_ssl = _s.redis_address.tls
 imports = ("svd_service.worker.tasks",)
 task_default_queue = _s.namespace
 

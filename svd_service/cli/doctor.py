@@ -19,7 +19,8 @@ from rich.table import Table
 from svd_service import __version__
 from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.processes import redis_program, with_running_redis, without_password
-from svd_service.config import ConfigurationError, Settings, hub_variables
+from svd_service.config import ConfigurationError, Settings
+from svd_service.environment.sources import hub_variables
 from svd_service.errors import UnavailableError
 from svd_service.ledger.client import connect, reachable
 

@@ -59,13 +59,13 @@ def open_client(settings: Settings, **options: Any) -> "redis.Redis":
     With Sentinels configured, each new connection asks them for the master's address; the first answer is used.
     """
     if not settings.sentinels:
-        return redis.Redis.from_url(settings.redis, **options, **(settings.redis_tls or {}))
+        return redis.Redis.from_url(settings.redis, **options, **(settings.redis_address.tls or {}))
     # Half, so that one unresponsive Sentinel leaves time for the next.
     asking = sentinel_options(settings, timeout=options["socket_timeout"] / 2)
     manager: Any = sentinel.Sentinel  # which is untyped
     found = manager(settings.sentinels, sentinel_kwargs=asking)
     master: redis.Redis = found.master_for(
-        settings.sentinel_master, **options, **_account(settings.redis), **_tls(settings)
+        settings.redis_address.sentinel_master, **options, **_account(settings.redis), **_tls(settings)
     )
     return master
 
@@ -88,7 +88,10 @@ def broker_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
     """Kombu's transport options: what Celery needs to reach the same Redis beyond its URL."""
     if not settings.sentinels:
         return {}
-    return {"master_name": settings.sentinel_master, "sentinel_kwargs": sentinel_options(settings, timeout=timeout)}
+    return {
+        "master_name": settings.redis_address.sentinel_master,
+        "sentinel_kwargs": sentinel_options(settings, timeout=timeout),
+    }
 
 
 def _account(url: str) -> dict[str, Any]:
@@ -98,4 +101,4 @@ def _account(url: str) -> dict[str, Any]:
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
-    return {} if settings.redis_tls is None else {"ssl": True, **settings.redis_tls}
+    return {} if settings.redis_address.tls is None else {"ssl": True, **settings.redis_address.tls}

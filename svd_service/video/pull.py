@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 
-from svd_service.config import ConfigurationError, Settings, hub_variables
+from svd_service.config import ConfigurationError, Settings
+from svd_service.environment.sources import hub_variables
 
 
 def main(arguments: list[str]) -> int:

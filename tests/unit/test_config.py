@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from svd_service.config import ConfigurationError, Settings, cuda_devices
+from svd_service.config import ConfigurationError, Settings
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_redis_url_wins_over_host_and_port():
 
 
 def test_tls_is_spoken_where_the_url_says_so_and_certificates_are_always_checked(tmp_path):
-    assert Settings.from_mapping({"REDIS_URL": "redis://h:1/0"}).redis_tls is None
-    assert Settings.from_mapping({"REDIS_URL": "rediss://h:1/0"}).redis_tls == {"ssl_cert_reqs": "required"}
+    assert Settings.from_mapping({"REDIS_URL": "redis://h:1/0"}).redis_address.tls is None
+    assert Settings.from_mapping({"REDIS_URL": "rediss://h:1/0"}).redis_address.tls == {"ssl_cert_reqs": "required"}
     names = {"REDIS_CA_FILE": "ssl_ca_certs", "REDIS_CERT_FILE": "ssl_certfile", "REDIS_KEY_FILE": "ssl_keyfile"}
     files = {variable: str(tmp_path / variable) for variable in names}
-    tls = Settings.from_mapping({"REDIS_URL": "rediss://h:1/0", **files}).redis_tls
+    tls = Settings.from_mapping({"REDIS_URL": "rediss://h:1/0", **files}).redis_address.tls
     assert tls == {"ssl_cert_reqs": "required", **{names[variable]: path for variable, path in files.items()}}
 
 
@@ -94,14 +94,16 @@ def test_with_sentinels_the_host_is_the_name_of_the_master():
         {"REDIS_URL": "rediss://svd:p%40ss@MyMaster/3", "REDIS_SENTINELS": "a:26379, b.example.org:1"}
     )
     assert settings.sentinels == (("a", 26379), ("b.example.org", 1))
-    assert settings.sentinel_master == "MyMaster"
-    assert settings.broker == "sentinel://svd:p%40ss@a:26379/3;sentinel://svd:p%40ss@b.example.org:1/3"
-    assert settings.redis_tls == {"ssl_cert_reqs": "required"}
+    assert settings.redis_address.sentinel_master == "MyMaster"
+    assert settings.redis_address.broker == "sentinel://svd:p%40ss@a:26379/3;sentinel://svd:p%40ss@b.example.org:1/3"
+    assert settings.redis_address.tls == {"ssl_cert_reqs": "required"}
 
 
 def test_without_sentinels_celery_has_the_same_url():
-    assert Settings.from_mapping({"REDIS_URL": "rediss://u:p@h:1/2"}).broker == "rediss://u:p@h:1/2"
-    assert Settings.from_mapping({"REDIS_URL": "unix:///tmp/r.sock"}).broker == "redis+socket:///tmp/r.sock"
+    assert Settings.from_mapping({"REDIS_URL": "rediss://u:p@h:1/2"}).redis_address.broker == "rediss://u:p@h:1/2"
+    assert (
+        Settings.from_mapping({"REDIS_URL": "unix:///tmp/r.sock"}).redis_address.broker == "redis+socket:///tmp/r.sock"
+    )
 
 
 def test_an_empty_value_is_no_value():
@@ -114,42 +116,6 @@ def test_devices_are_a_list_and_choose_the_model():
     assert settings.worker_devices == ("0", "1")
     assert settings.model_source == "stabilityai/stable-video-diffusion-img2vid-xt"
     assert Path(Settings.from_mapping({"SVD_DEVICES": "cpu"}).model_source).name == "nano"
-
-
-@pytest.fixture
-def three_cards(monkeypatch: pytest.MonkeyPatch):
-    # A container that was given the host's second, third and sixth.
-    monkeypatch.setattr("glob.glob", lambda pattern: [pattern.replace("[0-9]*", number) for number in "125"])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    cuda_devices.cache_clear()
-    yield
-    cuda_devices.cache_clear()
-
-
-@pytest.mark.usefixtures("three_cards")
-@pytest.mark.parametrize(
-    ("visible", "devices"),
-    [
-        (None, ("0", "1", "2")),
-        ("2", ("2",)),
-        ("2, 0", ("2", "0")),
-        ("0,7,1", ("0",)),
-        ("GPU-8932f937", ("GPU-8932f937",)),
-        ("", ("cpu",)),
-        ("-1", ("cpu",)),
-    ],
-)
-def test_of_the_cards_that_are_here_those_are_used_that_cuda_is_to_see(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, devices: tuple[str, ...]
-):
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    settings = Settings.from_mapping({})
-    assert settings.worker_devices == devices
-    # A worker's process narrows it to its own, and still knows of the others.
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices[-1])
-    assert settings.worker_devices == devices
-    assert Settings.from_mapping({"SVD_DEVICES": "1"}).worker_devices == ("1",)
 
 
 def test_settings_do_not_change():

@@ -1,8 +1,10 @@
 """What the documents say is true: every setting, route and metric is there, and none that does not exist."""
 
+import ast
+import inspect
+import itertools
 import re
 import textwrap
-import typing
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ from msgspec import structs
 
 from svd_service.api import create_app
 from svd_service.api.http.openapi import is_file, path_of
-from svd_service.config import Settings
+from svd_service.config import Defaults, Settings
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
@@ -18,14 +20,25 @@ from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 ROOT = Path(__file__).parents[2]
 
 
+def descriptions() -> dict[str, str]:
+    """The description of every setting: the string below it in `Defaults`."""
+    body = ast.parse(inspect.getsource(Defaults)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for setting, below in itertools.pairwise(body.body):
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name):
+            assert isinstance(below, ast.Expr), f"{setting.target.id} has no description below it"
+            found[setting.target.id] = " ".join(ast.literal_eval(below.value).split())
+    return found
+
+
 def described() -> list[tuple[str, str, str]]:
     """Variable, default (empty if it is nothing that could be written) and description of every setting."""
-    hints = typing.get_type_hints(Settings, include_extras=True)
+    texts = descriptions()
     rows = []
     for field in structs.fields(Settings):
-        description = next(meta.description for meta in hints[field.name].__metadata__ if meta.description)
         default = "data" if field.default is msgspec.NODEFAULT else field.default
-        rows.append((field.encode_name, "" if default is None else str(default), description))
+        rows.append((field.encode_name, "" if default is None else str(default), texts[field.name]))
     return rows
 
 

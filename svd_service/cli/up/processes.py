@@ -15,7 +15,8 @@ import msgspec
 from svd_service.cli.up import registry
 from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.process import Part
-from svd_service.config import Settings, hub_variables
+from svd_service.config import Settings
+from svd_service.environment.sources import hub_variables
 
 #: `-P`: do not import from the current folder.
 _PYTHON: Final = (sys.executable, "-P", "-m")

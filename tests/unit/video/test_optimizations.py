@@ -11,8 +11,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import AlphaBlender
 from PIL import Image
 
-from svd_service import config
 from svd_service.config import ConfigurationError, Settings
+from svd_service.environment.types import OPTIMIZATIONS
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
@@ -257,7 +257,7 @@ def test_the_setting_begins_with_what_pays_on_the_device_and_adds_and_takes_away
 
 
 def test_the_settings_know_every_lever_by_name() -> None:
-    assert tuple(Optimization) == config.OPTIMIZATIONS
+    assert tuple(Optimization) == OPTIMIZATIONS
     setting = f"none, {', -'.join(Optimization)}"
     assert Settings.from_mapping({"SVD_OPTIMIZATIONS": setting}).optimizations == setting
 

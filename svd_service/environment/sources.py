@@ -1,0 +1,51 @@
+"""Where the values of settings come from: `.env`, the environment and files of secrets."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from svd_service.environment import ConfigurationError
+from svd_service.environment.conversion import is_set
+
+
+def variables() -> dict[str, str | None]:
+    """The environment's variables and, for missing ones, those of `.env` in the current folder.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
+    """
+    return {**_from_dotenv(), **os.environ}
+
+
+def secret_files(folder: Path, names: Iterable[str], values: Mapping[str, object]) -> dict[str, str]:
+    """The secrets of `names` that are not among `values` and have a file in `folder`.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    found = {}
+    for name in sorted(names):
+        path = folder / name
+        if not is_set(values, name) and path.is_file():
+            try:
+                found[name] = path.read_text(encoding="utf-8-sig").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"{path}: cannot read the secret: {error}") from None
+    return found
+
+
+def hub_variables() -> dict[str, str]:
+    """The variables of the Hugging Face hub's client (`HF_TOKEN`, `HF_HOME`, …) that `.env` in this folder sets."""
+    return {name: value for name, value in dotenv_values(".env").items() if name.startswith("HF_") and value}
+
+
+def _from_dotenv() -> dict[str, str | None]:
+    """The variables in `.env`, which may begin with a byte order mark, as some editors write it."""
+    try:
+        return dotenv_values(".env", encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{Path('.env').resolve()}: not UTF-8; save the file in that encoding") from None
+    except OSError as error:
+        raise ConfigurationError(f"{Path('.env').resolve()}: {error.strerror}") from None
