@@ -8,8 +8,9 @@ from itertools import islice
 
 import pytest
 
+from tools.benchmark.report import quantile
 from tools.chaos.caller import Sighting
-from tools.chaos.report import lost, passed, published_twice, quantile, recovery, report, table
+from tools.chaos.report import lost, passed, published_twice, recovery, report, table
 from tools.chaos.run import Hit, Outcome
 from tools.chaos.schedule import KINDS, schedule
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Three benchmarks of the service on your machine. Each prints tables and writes everything as JSON.
+"""Four benchmarks of the service on your machine. Each prints tables and writes everything as JSON.
 
 usage: python -m tools.benchmark calls    the service over HTTP against bare calls of the pipeline, in turns
        python -m tools.benchmark device   the model on a device: phases, share of the limit, memory, each optimization
        python -m tools.benchmark costs    submit, status and place in the queue with 10, 1,000 and 100,000 queued jobs
+       python -m tools.benchmark hostile  submit and status beside uploads that are expensive to parse
 
 `--help` after each lists its options. The exit status is 0 when it ran; 1 when a target is missed and `--bars` is set;
 2 when the output is invalid (not finite, constant, other frames), and so are all figures.
@@ -31,9 +32,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, os.environ.get("
 def main() -> int:
     """Run the requested benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="calls|device|costs")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="calls|device|costs|hostile")
     rooms: dict[str, Any] = {}
-    for kind in ("calls", "device", "costs"):
+    for kind in ("calls", "device", "costs", "hostile"):
         if kind not in sys.argv[1:2]:
             kinds.add_parser(kind)  # only the one that is wanted is loaded: torch takes seconds
             continue

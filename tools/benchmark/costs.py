@@ -79,8 +79,8 @@ def run(said: Namespace, result: dict[str, Any]) -> bool:
     print(machine.in_words(result["machine"]))
     with tempfile.TemporaryDirectory(prefix="svd-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        url = stack.enter_context(_redis(folder))
-        queues = [stack.enter_context(_queue(folder, url, length)) for length in sorted(said.levels)]
+        url = stack.enter_context(run_redis(folder))
+        queues = [stack.enter_context(run_api(folder, url, length)) for length in sorted(said.levels)]
         for queue in queues:
             queue.fill()
         result["bytes_a_job"] = {str(queue.length): round(queue.bytes_a_job) for queue in queues}
@@ -262,7 +262,7 @@ def _tell(
 
 
 @contextmanager
-def _redis(folder: Path) -> Iterator[str]:
+def run_redis(folder: Path) -> Iterator[str]:
     """The URL of a Redis with the service's own settings, that ends with the block."""
     port = free_port()
     options = ("--bind", "127.0.0.1", "--port", str(port), "--appendonly", "yes", "--save", "")
@@ -279,7 +279,7 @@ def _redis(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _queue(folder: Path, url: str, length: int) -> Iterator[Queue]:
+def run_api(folder: Path, url: str, length: int) -> Iterator[Queue]:
     """An empty queue and its API; both end with the block."""
     namespace, port = f"queue-{length}", free_port()
     variables = {

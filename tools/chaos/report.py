@@ -1,12 +1,11 @@
 """What a run showed, as a verdict, a table and JSON."""
 
 from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime
 from itertools import pairwise
-from math import ceil
 from typing import Any
 
+from tools.benchmark.report import quantile
 from tools.chaos.run import Hit, Outcome
 
 
@@ -36,6 +35,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "load_seconds": outcome.load_seconds,
         "orphaned_files": len(outcome.orphans),
         "remarks": outcome.remarks,
+        "hostile_uploads": dict(sorted(outcome.hostile_uploads.items())),
     }
 
 
@@ -116,17 +116,15 @@ def _quantiles(values: list[float], suffix: str) -> dict[str, float]:
     return {f"{name}{suffix}": round(value, 2) for name, value in found.items()}
 
 
-def quantile(values: Iterable[float], share: float) -> float:
-    """The least of the values that at least `share` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, ceil(share * len(ordered)) - 1)]
-
-
 def table(figures: dict[str, Any]) -> str:
     """The report for people."""
     faults = ", ".join(f"{number} {kind}" for kind, number in figures["faults"].items())
     attempts = ", ".join(f"{number} jobs with {attempts}" for attempts, number in figures["attempts"].items())
     failed = ", ".join(f"{code} {number}" for code, number in figures["failed"].items()) or 0
+    statuses: Counter[str] = Counter()
+    for answer, number in figures["hostile_uploads"].items():
+        statuses[answer.rpartition(": ")[2]] += number
+    uploads = ", ".join(f"{number} answered with {status}" for status, number in sorted(statuses.items())) or 0
     rows = [
         ("seed", figures["seed"]),
         ("seconds", figures["seconds"]),
@@ -137,6 +135,7 @@ def table(figures: dict[str, Any]) -> str:
         ("cancelled", figures["cancelled"]),
         ("deleted", figures["deleted"]),
         ("attempts", attempts),
+        ("hostile uploads", uploads),
         ("LOST", len(figures["lost"])),
         ("PUBLISHED TWICE", len(figures["published_twice"])),
         ("orphaned files", f"{figures['orphaned_files']} (the sweep's)"),

@@ -10,6 +10,7 @@ from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import WorkerStatus
+from tools.chaos.bad_callers import BadCallers
 from tools.chaos.caller import Caller, Sighting
 from tools.chaos.schedule import Fault, schedule
 from tools.chaos.service import WORKERS, Service
@@ -54,6 +55,7 @@ class Outcome:
     load_seconds: float = 0.0
     orphans: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    hostile_uploads: Counter[str] = field(default_factory=Counter)
 
 
 def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Sequence[str], limit: float) -> Outcome:
@@ -65,28 +67,43 @@ def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Seque
     service.start()
     outcome.load_seconds = max(child.load_seconds for child in service.children())
     caller = Caller(service.stack.url, service.use_cases(), jobs=jobs, seed=seed)
+    bad_callers = BadCallers(service.stack.url)
     began = time.monotonic()
     caller.start()
     try:
-        _strike_while_submitting(service, caller, outcome, schedule(seed, interval, kinds), began, limit)
+        _strike_while_submitting(
+            Targets(service, caller, bad_callers), outcome, schedule(seed, interval, kinds), began, limit
+        )
         caller.enough()
         _wait_for_ends(service, caller, outcome)
     finally:
         caller.give_up()
     caller.join()
+    bad_callers.join()
+    outcome.hostile_uploads = bad_callers.answers
     outcome.wall = time.monotonic() - began
     service.stack.wait(lambda: service.stack.http.get("/health").status_code == 200, 30)
     take_stock(service, caller, outcome)
     return outcome
 
 
-def _strike_while_submitting(service, caller, outcome, faults, began, limit) -> None:
+@dataclass(frozen=True)
+class Targets:
+    """What faults act on, and those who cause some."""
+
+    service: Service
+    caller: Caller
+    bad_callers: BadCallers
+
+
+def _strike_while_submitting(targets: Targets, outcome, faults, began, limit) -> None:
+    service, caller = targets.service, targets.caller
     due = next(faults)
     while caller.submitting and caller.is_alive() and time.monotonic() < began + limit:
         service.heal()
         _sample(service, outcome)
         if time.monotonic() >= began + due.at:
-            _strike(service, caller, due, outcome)
+            _strike(targets, due, outcome)
             due = next(faults)
         time.sleep(TICK)
 
@@ -106,12 +123,14 @@ def _sample(service: Service, outcome: Outcome) -> None:
         outcome.ready.append((time.time(), service.ready()))
 
 
-def _strike(service: Service, caller: Caller, fault: Fault, outcome: Outcome) -> None:
+def _strike(targets: Targets, fault: Fault, outcome: Outcome) -> None:
+    service, caller = targets.service, targets.caller
     what = fault.kind.partition("-")[0]
     children = service.children()
     child = children[int(fault.pick * len(children))] if children else None
     worker = WORKERS[int(fault.pick * len(WORKERS))]
-    place = {"child": child.worker if child else None, "worker": f"{worker}@", "host": f"{worker}@", "job": None}
+    place = {"child": child.worker if child else None, "worker": f"{worker}@", "host": f"{worker}@"}
+    place |= dict.fromkeys(("job", "slow", "hostile"))
     running_on = place.get(what, "")
     running = service.running_on(running_on) if running_on is not None else []
     at = time.time()
@@ -119,6 +138,10 @@ def _strike(service: Service, caller: Caller, fault: Fault, outcome: Outcome) ->
         struck = child is not None and _strike_child(service, fault, child)
     elif what == "job":
         struck = _strike_job(service, caller, fault)
+    elif fault.kind == "slow-clients":
+        struck = targets.bad_callers.be_slow(fault.seconds)
+    elif fault.kind == "hostile-image":
+        struck = targets.bad_callers.upload(fault.pick)
     elif what in {"connections", "garbage"} or fault.kind in {"redis-demote", "redis-misconf"}:
         struck = _strike_redis(service, fault)
     else:

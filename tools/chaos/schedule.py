@@ -25,6 +25,8 @@ KINDS: Final[dict[str, tuple[float, float, float]]] = {
     "garbage": (1, 0, 0),  # messages in Celery's queue that are none of ours
     "job-revoke": (1, 0, 0),  # Celery's revoke of a job under way
     "job-terminate": (0.6, 0, 0),  # the same, with SIGKILL to its process
+    "slow-clients": (1, 2, 10),  # connections that send half a request and wait
+    "hostile-image": (2, 0, 0),  # an upload that would take a parser minutes
     "job-delete": (0.6, 0, 0),  # DEL of the record of a waiting job
 }
 

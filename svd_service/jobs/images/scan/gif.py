@@ -8,8 +8,10 @@ from typing import Final
 from svd_service.errors import AnimatedImageError, ImageTooLargeError
 from svd_service.jobs.images.scan.result import Scanned, truncated
 
-#: Sub-blocks of a file: the largest upload has 80,000 of the usual 255 bytes.
+#: Sub-blocks of a file: the largest upload has 80,000 of the usual 255 bytes. Extensions: one image needs a control,
+#: and has some comments and application data.
 _MAX_BLOCKS: Final = 400_000
+_MAX_EXTENSIONS: Final = 10_000
 
 _EXTENSION, _IMAGE = 0x21, 0x2C
 _CONTROL: Final = 0xF9
@@ -45,9 +47,13 @@ def scan(content: bytes) -> Scanned:
         raise truncated()
     walk = _Walk(content)
     head, control, image = content[: walk.at], b"", b""
+    extensions = 0
     while walk.at + 1 < len(content):
         begin, kind = walk.at, content[walk.at]
         if kind == _EXTENSION:
+            extensions += 1
+            if extensions > _MAX_EXTENSIONS:
+                raise ImageTooLargeError(f"the GIF has more than {_MAX_EXTENSIONS:,} extensions")
             walk.at += 2
             walk.sub_blocks()
             if content[begin + 1] == _CONTROL and not image:

@@ -6,7 +6,7 @@ EXIF is made unreadable: orientation is a box of its own (`irot`, `imir`), and E
 import struct
 from typing import Final
 
-from svd_service.errors import NotAnImageError
+from svd_service.errors import ImageTooLargeError, NotAnImageError
 from svd_service.jobs.images import color
 from svd_service.jobs.images.scan.result import Scanned, truncated
 
@@ -17,6 +17,9 @@ _RAW: Final = b"crx "
 #: Brands of a file that are looked at, and bytes from its beginning that hold its description.
 _MAX_BRANDS: Final = 32
 _DESCRIPTION: Final = 1_000_000
+
+#: Boxes at the top of a file; images have fewer than ten, and decoders look at each.
+_MAX_BOXES: Final = 1_000
 
 #: A `colr` box of coded values: primaries, transfer, matrix; what follows is the range of YUV, which decoders apply.
 _CODED_COLOR: Final = b"colrnclx"
@@ -32,12 +35,25 @@ def scan(content: bytes) -> Scanned:
         raise NotAnImageError("this is a video or audio file, or an image of a format that is not supported")
     if len(content) < 32:
         raise truncated()
+    _require_few_boxes(content)
     description = content[:_DESCRIPTION]
     return Scanned(
         "AVIF" if brands & _AVIF else "HEIF",
         description.replace(b"Exif", b"free") + content[_DESCRIPTION:],
         profiles=_profiles(description),
     )
+
+
+def _require_few_boxes(content: bytes) -> None:
+    at = 0
+    for _ in range(_MAX_BOXES):
+        size = int.from_bytes(content[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(content[at + 8 : at + 16], "big")
+        at += size
+        if size < 8 or at >= len(content):  # the last box, or what the decoder rejects
+            return
+    raise ImageTooLargeError(f"the image has more than {_MAX_BOXES:,} boxes")
 
 
 def _profiles(description: bytes) -> tuple[bytes, ...]:

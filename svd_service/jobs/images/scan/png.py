@@ -17,7 +17,7 @@ from svd_service.jobs.images.scan.result import MAX_PROFILE, Scanned, truncated
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 #: Chunks of a file. Encoders write IDATs of 4 KB and more: 5,000 in the largest upload.
-_MAX_CHUNKS: Final = 65_536
+_MAX_CHUNKS: Final = 32_768
 
 #: Chunks that affect pixels; the first of each kind counts.
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE"})

@@ -16,6 +16,9 @@ from svd_service.jobs.images.scan.result import MAX_PROFILE, Scanned, truncated
 #: bytes and more for each.
 _MAX_PARTS: Final = 70_000
 
+#: Tags of a directory: there are some 500 kinds in all standards and cameras together.
+_MAX_TAGS: Final = 4_096
+
 #: Values of any other tag that stays: a palette of 16 bits has the most.
 _MAX_VALUES: Final = 3 * 65_536
 
@@ -81,8 +84,8 @@ class _Tiff:
         head, inline = struct.calcsize(f"={self._entry}"), struct.calcsize(f"={self._offset}")
         if count * (head + inline) > len(self.content) - at:
             raise truncated()
-        if count > 65_535:
-            raise ImageTooLargeError("the TIFF has too many tags")
+        if count > _MAX_TAGS:
+            raise ImageTooLargeError(f"the TIFF has more than {_MAX_TAGS:,} tags")
         entries: dict[int, _Entry] = {}
         for _ in range(count):
             tag, kind, values = struct.unpack_from(self.order + self._entry, self.content, at)

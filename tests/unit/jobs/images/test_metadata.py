@@ -23,6 +23,7 @@ from tests.unit.jobs.images.image_files import (
     rgb_profile,
     stored,
 )
+from tools.harness.hostile_images import segments
 
 SMALL = PHOTO.resize((160, 120))
 Chunk = tuple[bytes, bytes]
@@ -83,10 +84,6 @@ def test_a_wrong_check_sum_of_the_header_is_an_error() -> None:
 def test_a_png_that_is_cut_off_behind_its_pixels_is_read() -> None:
     data = stored(SMALL, "png")
     assert difference(fitted(data[:-12]), fitted(data)) == 0
-
-
-def segments(marker: int, payload: bytes, count: int) -> bytes:
-    return (bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload) * count
 
 
 @pytest.mark.parametrize(

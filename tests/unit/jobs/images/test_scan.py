@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_service.errors import RefusedError
+from svd_service.errors import ImageTooLargeError, RefusedError
 from svd_service.jobs.images.scan import scan
 from tests.unit.jobs.images.image_files import PHOTO, damaged, specimens
+from tools.harness.hostile_images import hostile_images
 
 SPECIMENS = specimens(PHOTO.resize((60, 40)))
 
@@ -47,3 +48,23 @@ def test_a_file_that_is_cut_off_or_damaged_anywhere_is_scanned_or_rejected(numbe
     for content in (*cut, *(damaged(data, chance) for _ in range(200))):
         with suppress(RefusedError):
             assert len(scan(content).content) <= 2 * len(content) + 1_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jpeg of exif",
+        "jpeg of passes",
+        "png of chunks",
+        "gif of comments",
+        "gif of blocks",
+        "webp of chunks",
+        "tiff of tiles",
+        "tiff of tags",
+        "avif of items",
+        "heic of items",
+    ],
+)
+def test_a_file_of_too_many_parts_is_rejected_before_it_is_decoded(name: str) -> None:
+    with pytest.raises(ImageTooLargeError, match="more than"):
+        scan(dict(hostile_images(PHOTO.resize((64, 48))))[name])
