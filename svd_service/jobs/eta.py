@@ -142,7 +142,7 @@ class Estimator:
     def of(cls, model: str, near: Mapping[str, Any], far: Mapping[str, Any] | None = None) -> Self:
         """Read the answer of `estimate.lua` for `model`: `near` and, if needed, the far end of the queue."""
         far = far or {"works": [], "queue": []}
-        keyed = {tuple(key.split("|")): lines for key, lines in dict(near["paces"]).items()}
+        keyed = {tuple(key.split("|")): lines for key, lines in dict(near["throughput"]).items()}
         throughput = {device: ThroughputModel.of(lines) for (name, device), lines in keyed.items() if name == model}
         runners = [_runner(**runner) for runner in near["runners"]]
         works = [(_work(work), profile) for work, profile in far["works"]]

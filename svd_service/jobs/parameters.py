@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final, Self, Unpack
 
 from svd_service.errors import ImageSizeError, InvalidParameterError
@@ -83,9 +83,20 @@ class Parameters:
         """The values as JSON has them."""
         return asdict(self)
 
+    def to_record(self) -> dict[str, Any]:
+        """The values as the ledger stores them: without optional ones at their default.
+
+        A worker of an older release fails a job with a parameter that it does not know. During an upgrade it can still
+        run every job that uses no new parameter.
+        """
+        values = self.to_dict()
+        required = {name: value for name, value in values.items() if name in _REQUIRED}
+        defaults = Parameters.from_dict(required).to_dict()
+        return required | {name: value for name, value in values.items() if value != defaults[name]}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict` and of `to_record`."""
         profile = Profile(values.get("profile", Profile.EXACT))
         formats = tuple(Format(name) for name in values.get("formats", ()))
         loop = Loop(values.get("loop", Loop.NONE))
@@ -214,6 +225,7 @@ def _playback(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _FIELDS: Final = frozenset(Parameters.__dataclass_fields__)
+_REQUIRED: Final = frozenset(each.name for each in fields(Parameters) if each.default is MISSING)
 
 
 def _check(values: dict[str, Any], model: Model) -> None:

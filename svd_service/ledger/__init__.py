@@ -19,8 +19,8 @@ Keys, all under one namespace (`svd:` by default):
 ``content:{owner}:{digest}`` hash   the latest job that made a video of this content, by kind of device
 ``states``                  hash    how many jobs there are in each state
 ``counters``                hash    counters of all events, for the exporter
-``paces``                   hash    the throughput model of each kind of device with each model (`jobs/eta.py`)
-``far:{model}``             hash    a sample of the far end of the queue, cached for two seconds
+``throughput``              hash    the throughput model of each kind of device with each model (`jobs/eta.py`)
+``queue_sample:{model}``    hash    a sample of the far end of the queue, cached for two seconds
 ``models``                  zset    models that a worker holds or a job requests, by the last time of either
 ``model_descriptions``      hash    the workers' descriptions of their models, as JSON
 ``workers``                 zset    ready worker processes, by their last heartbeat
@@ -48,7 +48,7 @@ Keys, all under one namespace (`svd:` by default):
 ==========================  ======  ================================================================================
 
 Fields of a job hash. Written when the job is accepted: ``state``, ``owner``, ``created``, ``version``, ``priority``,
-``route`` (model and profile), ``parameters``, ``model``, ``work`` (size of each phase, for the throughput model) and
+``route`` (model and profile), ``parameters``, ``model``, ``workload`` (size of each phase, for estimates) and
 ``input`` (name of the fitted image), and where there is any ``notes``, ``trace``, ``content``, ``webhook`` and
 ``cached_from``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count), ``preview`` (its version),
 ``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless`` (does not count against the

@@ -37,8 +37,8 @@ _HASH, _ZSET, _STRING = "hash", "zset", "string"
 TYPES: Final = {
     **dict.fromkeys(("waiting", "published", "queued", "leases", "ended", "ended_of", "owner", "sendings"), _ZSET),
     **dict.fromkeys(("models", "workers", "queues", "preparing", "outbox", "posted", "discarded"), _ZSET),
-    **dict.fromkeys(("job", "loads", "queued_of", "idempotency", "content", "states", "counters", "paces"), _HASH),
-    **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "far"), _HASH),
+    **dict.fromkeys(("job", "loads", "queued_of", "idempotency", "content", "states", "counters", "throughput"), _HASH),
+    **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
     **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys"), _HASH),
     **dict.fromkeys(("unheard", "heard", "clock", "rate", "schema", "checked"), _STRING),
 }
@@ -67,7 +67,8 @@ def require_schema(client: "redis.Redis", settings: Settings) -> None:
     """
     name = f"{settings.namespace}:schema"
     with reachable():
-        client.set(name, SCHEMA, nx=True)
+        if client.set(name, SCHEMA, nx=True):
+            _copy_throughput(client, settings.namespace)
         found = str(client.get(name))
         if found == "1":
             client.set(name, SCHEMA)
@@ -76,6 +77,12 @@ def require_schema(client: "redis.Redis", settings: Settings) -> None:
             f"the ledger in Redis has layout {found}; this release reads up to {SCHEMA}. Start the release that wrote "
             f"it, or set SVD_NAMESPACE to begin an empty ledger"
         )
+
+
+def _copy_throughput(client: "redis.Redis", namespace: str) -> None:
+    """Take over the throughput models of layout 1, whose scripts cannot read these: hence the new name."""
+    if known := client.hgetall(f"{namespace}:paces"):
+        client.hset(f"{namespace}:throughput", mapping=dict(known.items()))
 
 
 def require_layout(settings: Settings) -> None:

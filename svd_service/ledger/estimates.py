@@ -38,13 +38,13 @@ class Estimates:
         return {profile: _until_start(estimator, place, profile) for profile in profiles}
 
     def _of_queue(self, model: str, places: int) -> Estimator:
-        near, far, paces = self._scripts.run("estimate", model=model, worker_timeout=WORKER_TIMEOUT, places=places)
-        return _estimator(model, {**json.loads(near), "paces": paired(paces)}, json.loads(far))
+        near, far, throughput = self._scripts.run("estimate", model=model, worker_timeout=WORKER_TIMEOUT, places=places)
+        return _estimator(model, {**json.loads(near), "throughput": paired(throughput)}, json.loads(far))
 
     def _of_started(self, model: str) -> Estimator:
         with reachable():
-            paces = self._redis.hgetall(self._scripts.key("paces"))
-        return _estimator(model, {"paces": paces, "runners": [], "queue": []})
+            throughput = self._redis.hgetall(self._scripts.key("throughput"))
+        return _estimator(model, {"throughput": throughput, "runners": [], "queue": []})
 
 
 def _until_start(estimator: Estimator, place: int, profile: str) -> float | None:

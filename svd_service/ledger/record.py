@@ -46,10 +46,10 @@ def fields_of(submission: Submission) -> dict[str, str]:
     }
     return {
         "route": route_of(submission.model_name, submission.parameters.profile),
-        "parameters": dump(submission.parameters.to_dict()),
+        "parameters": dump(submission.parameters.to_record()),
         "model": dump(submission.model),
         "input": submission.input,
-        "work": dump(work_of(submission.parameters)),
+        "workload": dump(work_of(submission.parameters)),
         **{name: value for name, value in optional.items() if value},
     }
 

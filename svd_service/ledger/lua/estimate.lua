@@ -9,12 +9,12 @@ local alive = now - args.worker_timeout
 local function busy_workers()
   local busy = {}
   for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
-    local job = redis.pcall('HMGET', job_key(id), 'worker', 'work', 'claimed', 'told', 'phase', 'step', 'steps', 'segment',
-      'segments')
-    local claimed = tonumber(job[3] or '')
-    if job[1] and job[2] and claimed then
+    local job = redis.pcall('HMGET', job_key(id), 'worker', 'workload', 'claimed', 'told', 'phase', 'step', 'steps',
+      'segment', 'segments', 'work')
+    local claimed, work = tonumber(job[3] or ''), job[2] or job[10]
+    if job[1] and work and claimed then
       busy[job[1]] = {
-        work = job[2], elapsed = now - claimed, silence = now - (tonumber(job[4] or '') or claimed),
+        work = work, elapsed = now - claimed, silence = now - (tonumber(job[4] or '') or claimed),
         progress = job[5] and { job[5], job[6] or '0', job[7] or '0', job[8] or '1', job[9] or '1' } or nil,
       }
     end
@@ -45,8 +45,9 @@ local function work_at(place)
   local line, rank = key('published:' .. model), place
   if place >= published then line, rank = key('waiting:' .. model), place - published end
   local id = redis.call('ZRANGE', line, rank, rank)[1]
-  local job = id and redis.pcall('HMGET', job_key(id), 'work', 'route') or {}
-  if job[1] then return job[1], select(2, parts_of(job[2] or '|')) or '' end
+  local job = id and redis.pcall('HMGET', job_key(id), 'workload', 'route', 'work') or {}
+  local work = job[1] or job[3]
+  if work then return work, select(2, parts_of(job[2] or '|')) or '' end
 end
 
 local NEAR, CACHED = 8, 2
@@ -79,14 +80,14 @@ end
 -- a long queue cost one. Where Redis accepts no writes, it is not cached.
 local far = '{"works":[],"queue":[]}'
 if places > NEAR then
-  local kept = redis.call('HMGET', key('far:' .. model), 'at', 'length', 'told')
+  local kept = redis.call('HMGET', key('queue_sample:' .. model), 'at', 'length', 'told')
   local at, then_length = tonumber(kept[1] or ''), tonumber(kept[2] or '')
   if at and then_length and kept[3] and math.abs(now - at) < CACHED and math.abs(length - then_length) * 16 <= length then
     far = kept[3]
   else
     far = sample_far()
-    redis.pcall('HSET', key('far:' .. model), 'at', now_text, 'length', length, 'told', far)
-    redis.pcall('EXPIRE', key('far:' .. model), CACHED)
+    redis.pcall('HSET', key('queue_sample:' .. model), 'at', now_text, 'length', length, 'told', far)
+    redis.pcall('EXPIRE', key('queue_sample:' .. model), CACHED)
   end
 end
-return { cjson.encode({ runners = runners(), queue = queue }), far, redis.call('HGETALL', key('paces')) }
+return { cjson.encode({ runners = runners(), queue = queue }), far, redis.call('HGETALL', key('throughput')) }

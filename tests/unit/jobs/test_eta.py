@@ -75,7 +75,7 @@ def test_segments_repeat_the_work_of_one_and_interpolation_is_work_of_its_own():
 def test_what_an_older_version_learned_or_queued_is_understood():
     old = "[[1,1,1,0,0],[1,2,2,0,0],[1,3,3,0,0],[1,4,4,0,0]]"
     assert [line and line.mean_size for line in ThroughputModel.of(old).lines] == [1, 2, 3, None, 4]
-    told = {"paces": {}, "runners": [], "queue": [[0, "[[1,1],[2,5],[3,1],[4,1]]", "exact"]]}
+    told = {"throughput": {}, "runners": [], "queue": [[0, "[[1,1],[2,5],[3,1],[4,1]]", "exact"]]}
     ((_, work, _),) = Estimator.of("tiny", told).queue
     assert [times for _, times in work] == [1, 5, 1, 0, 1]
 
@@ -321,7 +321,7 @@ def test_the_far_end_of_a_queue_is_looked_at_once_for_all_who_ask(ledger: Ledger
     def asked(place: int) -> dict[Any, Any]:
         """What is remembered of the far end after somebody asked for this place."""
         assert foretold(ledger, f"job-{place - 1}").eta_seconds == pytest.approx(place * own, rel=0.01)
-        return dict(redis_client.hgetall("svd:far:tiny"))
+        return dict(redis_client.hgetall("svd:queue_sample:tiny"))
 
     for number in range(64):
         submit(ledger, f"job-{number}")

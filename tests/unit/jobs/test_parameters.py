@@ -89,6 +89,14 @@ def test_parameters_come_back_from_json_as_they_went():
     assert Parameters.from_dict(json.loads(json.dumps(parameters.to_dict()))) == parameters
 
 
+def test_a_record_omits_optional_parameters_at_their_default_so_that_older_workers_can_read_it():
+    for request in (Request(seed=3), Request(seed=3, interpolate=2, formats=(Format.GIF,)), Request(output_width=512)):
+        parameters = request.resolve(MODEL, LANDSCAPE)
+        assert Parameters.from_dict(json.loads(json.dumps(parameters.to_record()))) == parameters
+    assert {"interpolate", "playback_fps", "loop"}.isdisjoint(Request(fps=9).resolve(MODEL, LANDSCAPE).to_record())
+    assert Request(interpolate=2).resolve(MODEL, LANDSCAPE).to_record()["interpolate"] == 2
+
+
 def test_a_folder_describes_its_model(tmp_path, make_settings):
     (tmp_path / "model_index.json").write_text("{}")
     described = {"name": "mine", "trained": False, "defaults": {"width": 512}, "bounds": {"width": [64, 512]}}

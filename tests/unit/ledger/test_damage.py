@@ -217,6 +217,7 @@ def test_a_ledger_of_the_release_before_is_read_as_it_is(redis_client, settings)
         else:
             redis_client.set(key, value)
     require_schema(redis_client, settings)
+    assert redis_client.hgetall("svd:throughput") == redis_client.hgetall("svd:paces") != {}
     assert check(redis_client, settings).repaired == []
     ledger = open_ledger(redis_client, settings)
     states = {job.id: job.state for job in ledger.jobs.page("me").jobs}

@@ -23,17 +23,17 @@ end
 
 -- The last phase is the time since the claim minus the measured phases.
 local function learn(id, device, seconds)
-  local work = with_every_phase(decoded(field(id, 'work'), {}), { 1, 0 })
+  local work = with_every_phase(decoded(field(id, 'workload') or field(id, 'work'), {}), { 1, 0 })
   local began = tonumber(field(id, 'began:' .. field(id, 'attempt')) or '')
   if #work == 0 or not began then return end
   local left = now - began
   for _, one in ipairs(seconds) do left = left - one end
   seconds[#work] = math.max(left, 0.001)
   local name = (decoded(field(id, 'model'), {}).name or '') .. '|' .. device
-  local lines = with_every_phase(decoded(redis.call('HGET', key('paces'), name), {}), {})
+  local lines = with_every_phase(decoded(redis.call('HGET', key('throughput'), name), {}), {})
   for i, part in ipairs(work) do
     lines[i] = type(lines[i]) == 'table' and lines[i] or {}
     if (seconds[i] or 0) > 0 and part[2] > 0 then lines[i] = with_point(lines[i], part[1], seconds[i] / part[2]) end
   end
-  redis.call('HSET', key('paces'), name, cjson.encode(lines))
+  redis.call('HSET', key('throughput'), name, cjson.encode(lines))
 end
