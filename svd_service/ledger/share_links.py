@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from typing import Final, cast
+from typing import Final
 
 import redis
 
@@ -29,7 +29,6 @@ class ShareLinks:
     def __init__(self, client: "redis.Redis", settings: Settings) -> None:
         self._redis = client
         self._name = f"{settings.namespace}:share_secret"
-        self._secret = b""
 
     def sign(self, job_id: str, expires: int) -> str:
         """The signature, in hex, of a link to the job that ends at `expires` (seconds since the epoch)."""
@@ -48,9 +47,10 @@ class ShareLinks:
             raise ExpiredLinkError("this link has expired; ask its sender for a new one")
 
     def _key(self) -> bytes:
-        if not self._secret:
-            made = secrets.token_hex(_SECRET_BYTES)
-            with reachable():
-                self._redis.set(self._name, made, nx=True)
-                self._secret = bytes.fromhex(cast(str, self._redis.get(self._name)))
-        return self._secret
+        # Read each time: after a restart of Redis without its data, processes would keep different secrets.
+        with reachable():
+            secret = self._redis.get(self._name)
+            if secret is None:
+                self._redis.set(self._name, secrets.token_hex(_SECRET_BYTES), nx=True)
+                secret = self._redis.get(self._name)
+        return str(secret).encode()
