@@ -20,7 +20,13 @@ from socket import SHUT_WR, socket
 from typing import Any, Final
 
 from gunicorn.errors import ConfigError
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from svd_service.server.connection import Connection
@@ -36,6 +42,15 @@ _DISCARDED: Final = 262_144
 
 _NO_FILES: Final = {errno.EMFILE, errno.ENFILE}
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+
+
+#: Answers to requests that cannot be parsed; to all others, 400.
+_STATUSES: Final = {
+    LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+}
 
 
 class _QueuedTooLongError(Exception):
@@ -163,8 +178,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         try:
             complete = receive()
         except ParseException as error:
-            self.handle_error(None, connection.sock, connection.client, error)
-            self._linger(connection)
+            # gunicorn's own answers are HTML, without `nosniff`.
+            reason = str(error)[:200]
+            self.log.warning("Invalid request: %s", reason)
+            status = _STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
+            self._reject(connection, status, f"the request is not valid HTTP: {reason}")
         except OSError as error:
             if error.errno in _NO_ROOM:
                 self._reject(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the server has no disk space for the upload")

@@ -1,5 +1,6 @@
 """A real gunicorn with our worker, an application of a few lines, and clients on raw sockets."""
 
+import json
 import select
 import signal
 import socket
@@ -211,13 +212,20 @@ def test_a_client_that_expects_it_is_told_to_continue_once(connect):
         (head(b"POST", b"/", b"Content-Length: x"), 400),
         (b"GET / HTTP/1.1\nHost: x\n\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 30_000, 431),
+        (b"GET /" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (head(b"POST", b"/", b"Transfer-Encoding: nonsense"), 501),
+        (head(b"POST", b"/", b"Content-Length: 1", b"Expect: tea"), 417),
         (b"\x16\x03\x01 hello\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_request_is_refused_at_once(connect, request_bytes, status):
+def test_what_is_no_request_is_rejected_at_once_in_json(connect, request_bytes, status):
     began = time.monotonic()
-    assert everything(connect(request_bytes)).startswith(b"HTTP/1.1 %d " % status)
+    answer = everything(connect(request_bytes))
     assert time.monotonic() - began < 0.9
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"X-Content-Type-Options: nosniff" in head
+    assert "not valid HTTP" in json.loads(body)["error"]["message"]
 
 
 def test_a_body_beyond_the_limit_reaches_the_application_before_it_has_come(connect):
