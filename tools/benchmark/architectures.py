@@ -23,7 +23,7 @@ class Architecture:
 
 
 #: The scheduler of the published models.
-_SCHEDULER: Final = {
+SCHEDULER: Final = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -86,7 +86,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 def build(architecture: Architecture, place: torch.device, precision: torch.dtype) -> Pipeline:
     """A pipeline of random weights, always the same ones on a kind of device, made where they are to be."""
     # Not there: its tables are for the host, which makes NumPy's arrays of them.
-    scheduler = EulerDiscreteScheduler(**_SCHEDULER)
+    scheduler = EulerDiscreteScheduler(**SCHEDULER)
     before = torch.get_default_dtype()
     with torch.random.fork_rng(), place:
         torch.manual_seed(0)
