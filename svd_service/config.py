@@ -149,7 +149,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     content_cache: bool = False
     """Copy the video of an earlier identical job of the same key, for jobs with an explicit seed."""
     fetch_urls: bool = False
-    """Accept images by http(s) URL in OpenAI's dialect; downloaded from public addresses only."""
+    """Accept images by http(s) URL; downloaded from public addresses only."""
 
     # Jobs
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
@@ -223,9 +223,13 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     api_threads: Annotated[int, Meta(ge=2)] = 16
     """Threads of each process for requests with a body, and as many for all others."""
     api_streams: Annotated[int, Meta(ge=0)] = 32
-    """Maximum number of open event streams of each process; each has an additional thread."""
+    """Maximum number of open event streams and waiting submissions (`Prefer: wait`) of each process; each has an
+    additional thread."""
     streams_per_key: Annotated[int, Meta(ge=1)] = 16
-    """Maximum number of open event streams of a key, or of an address without keys, in each process."""
+    """Maximum number of open event streams and waiting submissions of a key, or of an address without keys, in each
+    process."""
+    max_wait: Annotated[int, Meta(ge=0, le=3_600)] = 300
+    """Maximum number of seconds for which a submission with `Prefer: wait` waits for its video; 0: never."""
     client_timeout: Annotated[float, Meta(gt=0, le=600)] = 10
     """Seconds for the head of a request to arrive, and for its body and the reading of the response before
     `SVD_CLIENT_MIN_RATE` applies."""

@@ -22,6 +22,7 @@ JobError
 ├── ForbiddenError              the request's origin or host is not allowed
 ├── LimitedError                rejected for now: retry later
 │   ├── QueueFullError          too many jobs are queued
+│   ├── LateError               the job would probably not end before its deadline
 │   └── RateLimitedError        too many requests
 ├── UnknownKeyError             no such API key
 ├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
@@ -178,6 +179,12 @@ class QueueFullError(LimitedError):
     """Too many jobs are queued, in total or of the caller; nothing was stored."""
 
     code = "queue_full"
+
+
+class LateError(LimitedError):
+    """The job would probably not end before its deadline; nothing was stored."""
+
+    code = "deadline_unreachable"
 
 
 class RateLimitedError(LimitedError):

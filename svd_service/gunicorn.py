@@ -43,6 +43,7 @@ class Worker(BufferingWorker):
         spool=max(1_000_000_000, 16 * _settings.max_upload_bytes),
     )
     uploads = _settings.api_threads
+    waits = _settings.api_streams
 
 
 worker_class = Worker

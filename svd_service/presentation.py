@@ -187,6 +187,9 @@ class JobView(Struct, kw_only=True):
     started_at: datetime | None
     ended_at: datetime | None
     expires_at: datetime | None
+    deadline_at: Annotated[
+        datetime | None, Meta(description="When the job fails if it has not ended (`Cancel-After`); null: never.")
+    ]
     cancel_requested: Annotated[bool, Meta(description="Whether the worker stops at its next step.")]
     cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
     cached_from: Annotated[str | None, Meta(description="The job whose video was copied; it may be deleted.")]
@@ -215,6 +218,7 @@ class JobView(Struct, kw_only=True):
             started_at=_moment(job.started_at),
             ended_at=_moment(job.ended_at),
             expires_at=_moment(job.expires_at),
+            deadline_at=_moment(job.deadline_at),
             cancel_requested=job.cancel_requested,
             cached=job.cached_from is not None,
             cached_from=job.cached_from,

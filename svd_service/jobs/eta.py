@@ -154,7 +154,7 @@ class Estimator:
         if job.state is State.STARTED:
             return self._started(job)
         if job.state is State.QUEUED and job.position is not None:
-            return replace(job, eta_seconds=_rounded(self._until_end(job, job.position - 1)))
+            return replace(job, eta_seconds=_rounded(self.until_end(job.position - 1, job.parameters)))
         return job
 
     def _started(self, job: Job) -> Job:
@@ -172,12 +172,13 @@ class Estimator:
         first = self._first_free(place, profile)
         return first[0] if first else None
 
-    def _until_end(self, job: Job, place: int) -> float | None:
-        first = self._first_free(place, job.parameters.profile)
+    def until_end(self, place: int, parameters: Parameters) -> float | None:
+        """Seconds until a queued job at `place` (from 0) ends; `None`: unknown."""
+        first = self._first_free(place, parameters.profile)
         if first is None:
             return None
         since, device = first
-        return since + self._seconds(work_of(job.parameters), device)
+        return since + self._seconds(work_of(parameters), device)
 
     def _first_free(self, place: int, profile: str) -> tuple[float, str] | None:
         """Simulate the queue before `place`: the first free worker takes the next job of its profiles. Returns in how

@@ -140,6 +140,10 @@ class Failure:
     message: str
 
 
+#: The failure of a job whose deadline (`Cancel-After`) passed.
+DEADLINE_EXCEEDED: Final = Failure("deadline_exceeded", "The job did not end before its deadline (Cancel-After).")
+
+
 @dataclass(frozen=True)
 class Preview:
     """The latest preview of a started job: `artifact` is its name in the store, `version` grows with each preview."""
@@ -237,7 +241,8 @@ class Job:
 
     `eta_seconds` is the estimated remaining time, `None` where no estimate is possible. `notes` are stored for the
     caller. `trace` links its spans to the trace of its request. A `deleted` job has no owner: its worker has yet to
-    stop. `cached_from` is the job whose video this one has a copy of.
+    stop. A queued job fails at `deadline_at`, a started one at its next step after it. `cached_from` is the job whose
+    video this one has a copy of.
     """
 
     id: str
@@ -251,6 +256,7 @@ class Job:
     started_at: float | None = None
     ended_at: float | None = None
     expires_at: float | None = None
+    deadline_at: float | None = None
     cancel_requested: bool = False
     deleted: bool = False
     notes: dict[str, str] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from svd_service.errors import InvalidParameterError, UnknownJobError
-from svd_service.jobs.job import Job, State
+from svd_service.jobs.job import DEADLINE_EXCEEDED, Job, State
 from svd_service.jobs.model import Model
 from svd_service.telemetry import logs
 
@@ -34,7 +34,7 @@ class Queries:
             job = self._ledger.jobs.find(job_id)
             if job.owner == owner and not job.deleted:
                 (job,) = self._ledger.estimates.estimate([job])
-                return _expired_if_due(job)
+                return _as_due(job)
         raise UnknownJobError(f"there is no job {job_id}")
 
     def page(
@@ -46,7 +46,7 @@ class Queries:
             UnknownJobError: `after` is no job of this owner.
         """
         page = self._ledger.jobs.page(owner, after=after, limit=limit, newest_first=newest_first)
-        return [_expired_if_due(job) for job in self._ledger.estimates.estimate(page.jobs)], page.more
+        return [_as_due(job) for job in self._ledger.estimates.estimate(page.jobs)], page.more
 
     def models(self) -> list[Model]:
         """The service's own model, then the others that workers hold or held recently, by name."""
@@ -76,8 +76,12 @@ def _is_job_id(text: str) -> bool:
         return False
 
 
-def _expired_if_due(job: Job) -> Job:
-    """The job, shown as expired from its expiry time on, even if maintenance has not deleted the result yet."""
+def _as_due(job: Job) -> Job:
+    """The job as it is by its times, even if maintenance has not run: a finished one has expired from its expiry time
+    on, a queued one has failed from its deadline on.
+    """
+    if job.state is State.QUEUED and job.deadline_at is not None and job.deadline_at <= job.observed_at:
+        return replace(job, state=State.FAILED, failure=DEADLINE_EXCEEDED, position=None, eta_seconds=None)
     if job.state is State.FINISHED and job.expires_at is not None and job.expires_at <= job.observed_at:
         return replace(job, state=State.EXPIRED, result=None)
     return job

@@ -22,7 +22,9 @@ class Submission:
     `notes` are returned with the job and do not influence the video. `trace` is the W3C trace context of the request.
     `fingerprint` is a digest of the request, compared when `idempotency_key` is used again. `content` is a digest of
     everything the video depends on except the device. `looked_up`: whether the content cache was consulted;
-    `cached` is what it found. `webhook` is the URL that is notified when the job ends.
+    `cached` is what it found. `webhook` is the URL that is notified when the job ends. `cancel_after` is the number of
+    seconds from acceptance to the job's deadline. A job that is `late` (it would probably not end before) is rejected,
+    unless it repeats an earlier one or has a cached video.
     """
 
     job_id: str
@@ -39,6 +41,8 @@ class Submission:
     looked_up: bool = False
     cached: CachedVideo | None = None
     webhook: str = ""
+    cancel_after: float | None = None
+    late: bool = False
 
     @property
     def model_name(self) -> str:

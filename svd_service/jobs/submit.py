@@ -34,7 +34,9 @@ class Order:
     """The video that a caller requests, and how its job is handled.
 
     `notes` are returned with the job and do not influence the video. `webhook` is the URL that is notified when the job
-    ends; the caller has checked it. `job_id` is an id reserved for this request: if that job exists, it is the answer.
+    ends; the caller has checked it. The job fails `cancel_after` seconds after its acceptance unless it has ended; if
+    `strict`, it is rejected when it would probably not end before. `job_id` is an id reserved for this request: if that
+    job exists, it is the answer.
     """
 
     request: Request
@@ -44,6 +46,8 @@ class Order:
     priority: int = 0
     webhook: str = ""
     job_id: str | None = None
+    cancel_after: float | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Submit:
             RefusedError: the image or a parameter is invalid, or there is no such model.
             IdempotencyConflictError: the idempotency key was used before, for another request.
             QueueFullError: too many jobs are queued, or too many of this owner.
+            LateError: the order is strict, and its job would probably not end before its deadline.
             UnavailableError: the ledger or the store cannot be reached. The job may exist nevertheless; submitting
                 again with the same idempotency key is safe.
         """
@@ -177,7 +182,16 @@ class Submit:
             looked_up=self._cache.may_have(order.request),
             cached=cached,
             webhook=order.webhook,
+            cancel_after=order.cancel_after,
+            late=cached is None and self._is_late(draft),
         )
+
+    def _is_late(self, draft: _Draft) -> bool:
+        order = draft.order
+        if not order.strict or order.cancel_after is None:
+            return False
+        seconds = self._ledger.estimates.until_end(order.owner, draft.model.name, draft.parameters)
+        return seconds is not None and seconds > order.cancel_after
 
     def _is_done(self, accepted: str, draft: _Draft, cached: CachedVideo) -> bool:
         """Whether the copy is the job's result; deletes what is not needed: the image, or else the copy."""

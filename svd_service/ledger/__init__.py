@@ -10,6 +10,7 @@ Keys, all under one namespace (`svd:` by default):
 ``queued:{route}``          zset    all queued jobs, by the time of submission
 ``loads``                   hash    how many jobs of each Celery queue are enqueued, and how many started
 ``leases``                  zset    started jobs, by the time at which their lease expires
+``deadlines``               zset    queued and started jobs with a deadline that is not past, by the deadline
 ``ended``                   zset    ended jobs, by the time of their next retention check
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
 ``queued_of``               hash    how many queued jobs each owner has
@@ -50,17 +51,19 @@ Keys, all under one namespace (`svd:` by default):
 Fields of a job hash. Written when the job is accepted: ``state``, ``owner``, ``created``, ``version``, ``priority``,
 ``route`` (model and profile), ``parameters``, ``model``, ``workload`` (size of each phase, for estimates) and
 ``input`` (name of the fitted image), and where there is any ``notes``, ``trace``, ``content``, ``webhook`` and
-``cached_from``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count), ``preview`` (its version),
-``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless`` (does not count against the
-queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once reported ``phase``, ``step``,
-``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N: ``held:N`` (its holder), ``began:N``,
-``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``. Times: ``started``, ``ended``, ``expires``. At the end:
-``last_token``, ``result`` or ``failure_code`` and ``failure_message``. Times are seconds since the epoch.
+``cached_from``, and with a deadline ``deadline``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count),
+``preview`` (its version), ``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless``
+(does not count against the queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once
+reported ``phase``, ``step``, ``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N:
+``held:N`` (its holder), ``began:N``, ``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``. Times: ``started``,
+``ended``, ``expires``. At the end: ``last_token``, ``result`` or ``failure_code`` and ``failure_message``. Times are
+seconds since the epoch.
 
 Invariants, after every script:
 
 1. A job is in exactly the sets of its state: queued in `queued` and either in both of `waiting` or in `published`, with
-   the `queue` that has its id; started in `leases`, with a `token`; ended in `ended`; and in nothing else.
+   the `queue` that has its id; started in `leases`, with a `token`; ended in `ended`; and in nothing else. Before it
+   has ended it is also in `deadlines` if it has a `deadline`, until that is past.
 2. A write of an attempt is accepted only with the job's current token. Every claim has a new token, so at most
    one attempt can write at any time, and none after the job has ended.
 3. A job's result is written once, by the move to `finished`, and that move ends the attempt, if there is one: a job

@@ -6,6 +6,7 @@ A claim is fenced by its token: every write of an attempt is rejected as stale o
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, cast
 
 from svd_service.config import Settings
@@ -23,6 +24,13 @@ class HeldClaim:
 
     claim: Claim
     holder: Holder
+
+
+class Stop(StrEnum):
+    """Why a worker must stop its attempt."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
 
 
 class Attempts:
@@ -81,8 +89,8 @@ class Attempts:
         )
         return Claim(job_id, token, verdict[1]) if verdict[0] == "claimed" else None
 
-    def report(self, claim: Claim, progress: Progress | None = None) -> bool:
-        """Renew the claim's lease and record progress, if any; returns whether the job is to be cancelled.
+    def report(self, claim: Claim, progress: Progress | None = None) -> Stop | None:
+        """Renew the claim's lease and record progress, if any; returns why the attempt must stop, if it must.
 
         Raises:
             StaleAttemptError: the claim is no longer the job's.
@@ -98,7 +106,7 @@ class Attempts:
             segment=shown.segment,
             segments=shown.segments,
         )
-        return bool(answer == "cancel")
+        return None if answer == "ok" else Stop(answer)
 
     def show_preview(self, claim: Claim, name: str) -> None:
         """Record that the artifact `name` has a new preview of the attempt; it counts until the attempt ends.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from svd_service.jobs.job import Failure
+from svd_service.jobs.job import DEADLINE_EXCEEDED, Failure
 from svd_service.parameters import Profile
 
 #: The failure of a job whose attempts were all lost.
@@ -23,6 +23,8 @@ class Constants:
     max_ended_per_owner: int = 10_000
     worker_lost: str = WORKER_LOST.code
     worker_lost_message: str = WORKER_LOST.message
+    deadline_exceeded: str = DEADLINE_EXCEEDED.code
+    deadline_exceeded_message: str = DEADLINE_EXCEEDED.message
     delivery_lost_message: str = "worker lost during the delivery"
 
     def as_lua(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from svd_service.jobs.eta import Estimator
 from svd_service.jobs.job import Job
+from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.client import reachable
 from svd_service.ledger.record import DAMAGE, paired
 from svd_service.ledger.scripts import Scripts
@@ -36,6 +37,25 @@ class Estimates:
         """Seconds until a job of each profile at `place` (from 0) of the model's queue would start; `None`: unknown."""
         estimator = self._of_queue(model, place)
         return {profile: _until_start(estimator, place, profile) for profile in profiles}
+
+    def until_end(self, owner: str, model: str, parameters: Parameters) -> float | None:
+        """Seconds until a job that `owner` submits now would end; `None`: unknown.
+
+        Its place in the queue is estimated, without priorities: owners are served in turns.
+        """
+        key = self._scripts.key
+        with reachable(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(key("waiting", model))
+            pipe.zcard(key("published", model))
+            pipe.hlen(key("queued_of"))
+            pipe.hget(key("queued_of"), owner)
+            waiting, published, owners, own = (int(answer or 0) for answer in pipe.execute())
+        others = owners - (1 if own else 0)
+        place = min(waiting + published, own + (own + 1) * others)
+        try:
+            return self._of_queue(model, place).until_end(place, parameters)
+        except DAMAGE:
+            return None
 
     def _of_queue(self, model: str, places: int) -> Estimator:
         near, far, throughput = self._scripts.run("estimate", model=model, worker_timeout=WORKER_TIMEOUT, places=places)

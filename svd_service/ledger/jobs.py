@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from svd_service.config import Settings
-from svd_service.errors import IdempotencyConflictError, QueueFullError, UnknownJobError
+from svd_service.errors import IdempotencyConflictError, LateError, QueueFullError, UnknownJobError
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.ledger.client import reachable
@@ -65,6 +65,7 @@ class Jobs:
         Raises:
             IdempotencyConflictError: that key was used for another request (one with another fingerprint).
             QueueFullError: the queue is full, or the owner's share of it.
+            LateError: it is `late`.
         """
         verdict, accepted = self._scripts.run(
             "submit",
@@ -80,12 +81,16 @@ class Jobs:
             idempotency_ttl=IDEMPOTENCY_TTL,
             looked_up=submission.looked_up,
             cached=_cached(submission.cached) if submission.cached else None,
+            cancel_after=submission.cancel_after,
+            late=submission.late,
         )
         if verdict == "conflict":
             raise IdempotencyConflictError("this Idempotency-Key was used for a different request")
         if verdict in {"full", "owner_full"}:
             profile = submission.parameters.profile
             raise self._queue_full(submission.model_name, profile, of_owner=verdict == "owner_full")
+        if verdict == "late":
+            raise LateError("the job would probably not end before its deadline (Cancel-After)", UNKNOWN_RETRY_AFTER)
         return str(accepted)
 
     def find_same(self, owner: str, content: str, model: str) -> str:

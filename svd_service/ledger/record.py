@@ -98,6 +98,7 @@ def job_of(
         started_at=moment("started"),
         ended_at=moment("ended"),
         expires_at=moment("expires"),
+        deadline_at=moment("deadline"),
         cancel_requested="cancel" in fields,
         deleted="deleted" in fields,
         notes=json.loads(fields.get("notes", "{}")),

@@ -5,6 +5,7 @@ kilobytes are kept in a temporary file.
 """
 
 import errno
+import re
 import tempfile
 import threading
 import time
@@ -26,6 +27,9 @@ _READ: Final = 262_144
 _IN_MEMORY: Final = 65_536
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: The header with a request's preferences, as gunicorn's parser writes it, and the one that delays the answer.
+_PREFER: Final = "PREFER"
+_WAIT: Final = re.compile(r"\bwait\s*=", re.IGNORECASE)
 _HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -71,6 +75,11 @@ class Parser(RequestParser):  # type: ignore[misc]
     def parse_head(self) -> Request:
         """Parse the head in the inbox; returns the request."""
         self._parsed = super().__next__()
+        return self._parsed
+
+    @property
+    def parsed(self) -> Request:
+        """The request whose head was parsed last, until it is handled."""
         return self._parsed
 
     def __next__(self) -> Request:
@@ -128,6 +137,19 @@ class Connection(TConn):  # type: ignore[misc]
         if self.has_body:
             return self._began + self._limits.seconds(self.spooled)
         return self._began + self._limits.timeout
+
+    @property
+    def prefers_to_wait(self) -> bool:
+        """Whether the request that has arrived asks for an answer that waits (`Prefer: wait=60`, RFC 7240)."""
+        headers = self.parser.parsed.headers
+        return any(name == _PREFER and _WAIT.search(value) for name, value in headers)
+
+    def ignore_wait(self) -> None:
+        """Rename that preference, so that the application does not see it."""
+        request = self.parser.parsed
+        request.headers = [
+            (name, _WAIT.sub("ignored=", value) if name == _PREFER else value) for name, value in request.headers
+        ]
 
     def receive(self) -> bool:
         """Read what has arrived; returns whether the request can be handled now.

@@ -62,10 +62,14 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     Requests with a body have `uploads` separate threads, so that they never block other requests. A complete one waits
     at most `upload_wait` seconds for a thread: a burst is answered in order, a backlog that grows is rejected.
+
+    Of those whose answer waits for something (`Prefer: wait=60`), `waits` have threads of their own. Beyond that, the
+    preference is hidden from the application, which then answers at once.
     """
 
     limits = Limits()
     uploads = 16
+    waits = 16
     upload_wait = 20.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -74,7 +78,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._heads: dict[Connection, None] = {}
         self._bodies: dict[Connection, None] = {}
         self._lingering: dict[Connection, float] = {}
-        self._spooled = 0
+        self._waiting: set[Connection] = set()
         self._swept = 0.0
         # Maximum number of threads that wait for clients to read their responses.
         self._slots = threading.Semaphore(max(1, self.cfg.threads // 2))
@@ -89,12 +93,14 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Start the threads for requests with a body in addition to the others."""
         self._upload_threads = futures.ThreadPoolExecutor(self.uploads)
+        self._waiting_threads = futures.ThreadPoolExecutor(max(1, self.waits))
         super().init_process()
 
     def run(self) -> None:
         """Serve until the server stops this worker."""
         super().run()
         self._upload_threads.shutdown(wait=False)
+        self._waiting_threads.shutdown(wait=False)
 
     def accept(self, listener: socket) -> None:
         """Accept a connection, and collect its first request."""
@@ -121,7 +127,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Connection) -> None:
         """Give a complete request to a thread."""
-        if conn.has_body:
+        if conn.has_body and conn.prefers_to_wait and len(self._waiting) < self.waits:
+            self._waiting.add(conn)
+            answered = self._waiting_threads.submit(self.handle, conn)
+        elif conn.has_body:
+            conn.ignore_wait()
             answered = self._upload_threads.submit(self._handle_upload, conn, time.monotonic() + self.upload_wait)
         else:
             answered = self.tpool.submit(self.handle, conn)
@@ -129,6 +139,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """Wait for the connection's next request, or close it, after a thread has answered the one before."""
+        self._waiting.discard(conn)
         error = None if fs.cancelled() else fs.exception()
         keep = not fs.cancelled() and error is None and fs.result()
         conn.await_request()

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.errors import InvalidOutputError, JobError, StaleAttemptError, UnavailableError
 from svd_service.jobs.job import (
+    DEADLINE_EXCEEDED,
     RESULT_FILES,
     AttemptOutcome,
     Claim,
@@ -29,6 +30,7 @@ from svd_service.jobs.job import (
 from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger import Ledger
+from svd_service.ledger.attempts import Stop
 from svd_service.parameters import Format
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
@@ -74,6 +76,15 @@ class TimeLimitError(JobError):
 
     def __init__(self) -> None:
         super().__init__("The attempt took longer than the time limit of a job.")
+
+
+class DeadlineError(JobError):
+    """The job's deadline passed while this attempt ran."""
+
+    code = DEADLINE_EXCEEDED.code
+
+    def __init__(self) -> None:
+        super().__init__(DEADLINE_EXCEEDED.message)
 
 
 class DeviceLostError(JobError):
@@ -132,7 +143,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     try:
         job = ledger.jobs.find(claim.job_id)
         logs.add(key_id=job.owner)
-        with AttemptSpans(job, (CancelRequested, ReleaseRequested, StaleAttemptError)) as spans:
+        with AttemptSpans(job, (CancelRequested, DeadlineError, ReleaseRequested, StaleAttemptError)) as spans:
             _generate(claim, job, slot, spans)
         outcome = "finished"
     except StaleAttemptError:
@@ -145,6 +156,10 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         # Let another worker start it.
         slot.jobs.dispatch()
         return "released"
+    except DeadlineError as error:
+        failure = Failure(error.code, str(error))
+        _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
+        outcome = "failed"
     except UnavailableError as error:
         return _repeat(claim, slot, Failure(error.code, f"Storage could not be reached in any attempt: {error}"))
     except Exception as error:
@@ -285,6 +300,7 @@ class Reporter:
         CancelRequested: the job was cancelled.
         ReleaseRequested: the worker shuts down, and its drain timeout is over.
         StaleAttemptError: the claim is no longer the job's.
+        DeadlineError: the job's own deadline is past.
         TimeLimitError: the deadline is past.
     """
 
@@ -319,14 +335,16 @@ class Reporter:
             self._phase = progress.phase
             self._on_phase(progress.phase)
         try:
-            cancelled = self._ledger.attempts.report(self._claim, progress)
+            stop = self._ledger.attempts.report(self._claim, progress)
         except UnavailableError as error:
             # Redis may be back before the job ends; only the end of the attempt must reach it.
             logger.warning("job %s: progress is not reported: %s", self._claim.job_id, error)
             self._next = time.monotonic() + REPORT_PAUSE
             return
         self._next = time.monotonic() + REPORT_INTERVAL
-        if cancelled:
+        if stop is Stop.DEADLINE:
+            raise DeadlineError
+        if stop is not None:
             raise CancelRequested("The job was cancelled.")
 
 

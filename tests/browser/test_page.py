@@ -11,6 +11,7 @@ from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
 from svd_service.jobs.job_files import preview_name
 from svd_service.jobs.model import Defaults, Model
 from svd_service.ledger import Ledger
+from svd_service.ledger.attempts import Stop
 from svd_service.parameters import BOUNDS
 from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send
 from tools.harness.stack import Stack
@@ -250,7 +251,7 @@ def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit
     expect(shown).to_have_attribute("data-status", "started")
     shown.get_by_role("button", name="Cancel").click()
     expect(shown.locator(".standing")).to_contain_text("Stopping")
-    assert ledger.attempts.report(held) is True
+    assert ledger.attempts.report(held) is Stop.CANCEL
     ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
     expect(shown.locator(".standing")).to_have_text("Cancelled")
 

@@ -142,3 +142,19 @@ def test_open_streams_do_not_hold_up_the_end_of_the_api(make_stack):
         assert list(lines) == [""]  # the end of the stream, not a broken connection
     stack.processes["api"].wait(timeout=60)
     assert time.monotonic() - began < 15
+
+
+def test_curl_with_a_preference_to_wait_gets_the_video_itself(stack: Stack):
+    files, data = {"image": ("picture", small_picture())}, {name: str(value) for name, value in FAST.items()}
+    answer = stack.http.post("/generate", files=files, data=data, headers={"Prefer": "wait=60"}, timeout=70)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "video/mp4"), answer.text
+    assert answer.headers["Preference-Applied"] == "wait=60"
+    assert answer.content == stack.http.get(answer.headers["Content-Location"]).content
+    slow = {name: str(value) for name, value in SLOW.items()}
+    late = stack.http.post(
+        "/generate", files=files, data=slow, headers={"Prefer": "wait=1", "Cancel-After": "3"}, timeout=70
+    )
+    assert (late.status_code, late.headers["Preference-Applied"]) == (202, "wait=1")
+    job = stack.wait_for(late.json()["task_id"], "failed")
+    assert job["error"]["code"] == "deadline_exceeded"
+    assert job["started_at"] is not None

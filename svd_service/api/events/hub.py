@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,10 +71,13 @@ class TooManyStreamsOfCallerError(LimitedError):
 
 
 class Mailbox:
-    """What one stream has yet to tell: the latest of each job, in order of arrival; for `lifetime` seconds."""
+    """What one reader has yet to get: the latest event of each job, in order of arrival; for `lifetime` seconds.
 
-    def __init__(self, lifetime: float, *, job_id: str = "", owner: str = "", caller: str = "") -> None:
-        self.job_id = job_id
+    It is filled with events of `job_ids`, or of all jobs of `owner` if there are none.
+    """
+
+    def __init__(self, lifetime: float, *, job_ids: Iterable[str] = (), owner: str = "", caller: str = "") -> None:
+        self.job_ids = frozenset(job_ids)
         self.owner = owner
         self.caller = caller
         self._end = time.monotonic() + lifetime
@@ -128,14 +131,14 @@ class Hub:
         """End every stream as soon as `stopping()`: whoever serves us waits for them before it ends."""
         self._stopping = stopping
 
-    def open(self, *, job_id: str = "", owner: str = "", caller: str = "") -> Mailbox:
+    def open(self, *, job_ids: Iterable[str] = (), owner: str = "", caller: str = "") -> Mailbox:
         """A mailbox that is filled until it is `shut`.
 
         Raises:
             TooManyStreamsError: there are as many as there may be.
             TooManyStreamsOfCallerError: `caller` has as many as one may have.
         """
-        box = Mailbox(self._lifetime, job_id=job_id, owner=owner, caller=caller)
+        box = Mailbox(self._lifetime, job_ids=job_ids, owner=owner, caller=caller)
         with self._lock:
             if sum(other.caller == caller for other in self._mailboxes) >= self._per_caller:
                 raise TooManyStreamsOfCallerError(
@@ -225,14 +228,14 @@ class Hub:
     def _tell(self, changed: dict[str, str]) -> None:
         """Put each of the jobs (by id, with their owners) into the mailboxes that watch it."""
         boxes = self._watching()
-        watched = {box.job_id for box in boxes if box.job_id}
-        owners = {box.owner for box in boxes if not box.job_id}
+        watched = {job_id for box in boxes for job_id in box.job_ids}
+        owners = {box.owner for box in boxes if not box.job_ids}
         for job_id, owner in changed.items():
             if job_id not in watched and owner not in owners:
                 continue
             event = self._look(job_id, owner)
             for box in boxes:
-                if box.job_id == job_id or (not box.job_id and box.owner == owner):
+                if job_id in box.job_ids or (not box.job_ids and box.owner == owner):
                     box.put(event)
 
     def _look(self, job_id: str, owner: str) -> Event:
@@ -243,11 +246,11 @@ class Hub:
 
     def _tell_everything(self) -> None:
         boxes = self._watching()
-        self._tell({box.job_id: box.owner for box in boxes if box.job_id})
-        for owner in {box.owner for box in boxes if not box.job_id}:
+        self._tell({job_id: box.owner for box in boxes for job_id in box.job_ids})
+        for owner in {box.owner for box in boxes if not box.job_ids}:
             newest = self.newest(owner)
             for box in boxes:
-                if not box.job_id and box.owner == owner:
+                if not box.job_ids and box.owner == owner:
                     for event in newest:
                         box.put(event)
 

@@ -31,7 +31,7 @@ def stream_job(hub: Hub, queries: Queries, job_id: str, *, owner: str, seen: int
         UnknownJobError: there is no job with that id, or it belongs to another owner.
         TooManyStreamsError: the process or the caller has the maximum number of streams.
     """
-    box = hub.open(job_id=job_id, owner=owner, caller=_caller(owner))
+    box = hub.open(job_ids=(job_id,), owner=owner, caller=caller_of(owner))
 
     def look() -> list[Event]:
         return [hub.event(queries.find(job_id, owner=owner))]
@@ -54,7 +54,7 @@ def stream_owner(hub: Hub, *, owner: str) -> Response:
         TooManyStreamsError: the process or the caller has the maximum number of streams.
         UnavailableError: Redis cannot be reached.
     """
-    box = hub.open(owner=owner, caller=_caller(owner))
+    box = hub.open(owner=owner, caller=caller_of(owner))
     try:
         newest = hub.newest(owner)
     except BaseException:
@@ -63,7 +63,8 @@ def stream_owner(hub: Hub, *, owner: str) -> Response:
     return _response(hub, box, _owner_events(box, newest))
 
 
-def _caller(owner: str) -> str:
+def caller_of(owner: str) -> str:
+    """Who the maximum number of open streams applies to: the key, or without one the address."""
     return f"key {owner}" if owner else f"address {caller_network()}"
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 import msgspec
 from flask import request
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import BadRequest
 
 from svd_service.errors import InvalidParameterError
 from svd_service.parameters import TABLE
@@ -54,6 +55,18 @@ def form_fields() -> dict[str, object]:
         if len(values) > 1 or (values and name not in fields):
             fields[name] = values
     return fields | dict(request.files.items())
+
+
+def json_fields() -> dict[str, object]:
+    """The present request's JSON object; `null` is no field.
+
+    Raises:
+        BadRequest: the body is no JSON object.
+    """
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise BadRequest("the request's body must be a JSON object")
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def parse_query(schema: type[T]) -> T:

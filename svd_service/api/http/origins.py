@@ -22,8 +22,8 @@ _OWN: Final = {"same-origin", "none"}
 
 #: What a page of another origin may read of an answer beyond its body.
 EXPOSED: Final = (
-    "Content-Disposition, Content-Range, ETag, Location, Preference-Applied, Retry-After, X-Request-ID, "
-    "finish-reason, openai-poll-after-ms, seed"
+    "Content-Disposition, Content-Location, Content-Range, ETag, Location, Preference-Applied, Retry-After, "
+    "X-Request-ID, finish-reason, openai-poll-after-ms, seed"
 )
 
 #: Seconds for which a browser may keep the answer to a preflight request.

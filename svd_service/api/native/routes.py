@@ -1,7 +1,6 @@
-"""The native dialect's routes: each parses, calls one use case and presents."""
+"""The native dialect's routes to jobs and results: each parses, calls one use case and presents."""
 
 from collections.abc import Callable
-from typing import BinaryIO, cast
 
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
@@ -9,72 +8,30 @@ from msgspec import Struct
 
 from svd_service.api.events import stream
 from svd_service.api.http import downloads, forms
-from svd_service.api.http.context import hub, jobs, owner, priority, webhook
-from svd_service.api.http.errors import retry_after
-from svd_service.api.http.openapi import EVENT_STREAM, FILE, FORM, Answer, View, describe
-from svd_service.api.http.options import video_request
+from svd_service.api.http.context import hub, jobs, owner
+from svd_service.api.http.openapi import EVENT_STREAM, FILE, Answer, View, describe
 from svd_service.api.http.paths import public_path
+from svd_service.api.native.answers import job_view
 from svd_service.api.native.schema import (
     ErrorView,
     EventView,
-    GenerateForm,
     JobList,
     ListQuery,
     ResultQuery,
 )
-from svd_service.errors import MissingImageError
-from svd_service.jobs.job import Job, Still
+from svd_service.jobs.job import Still
 from svd_service.jobs.parameters import MEDIA_TYPES
-from svd_service.jobs.submit import Order
 from svd_service.parameters import Format
 from svd_service.presentation import JobView
 
 blueprint = Blueprint("native", __name__)
 
 _UNKNOWN = {404: "There is no such job, or it belongs to another key."}
-_COME_AGAIN = {"Retry-After": "Estimated seconds until the job ends."}
 _EVENTS = {
     200: Answer(
         "The events, for as long as the caller listens and there is something to come.", EventView, EVENT_STREAM
     )
 }
-
-
-@blueprint.post("/generate")
-@describe(
-    "native",
-    {202: Answer("The job, queued.", JobView, headers={"Location": "URL of its status.", **_COME_AGAIN})},
-    error=ErrorView,
-    errors={
-        400: "The request has no image.",
-        413: "The image has too many bytes or pixels.",
-        415: "The file is not an image of a supported format.",
-        422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
-    },
-    body={FORM: GenerateForm},
-    headers={"Idempotency-Key": "The same request, sent again with the same key, gets the same job."},
-)
-def generate() -> ResponseReturnValue:
-    """Make a video from an image.
-
-    With an `Idempotency-Key` header the same request, sent again, gets the same job.
-    """
-    if "image" not in request.files:
-        raise MissingImageError("send the image as a file in the form field 'image'")
-    form = forms.parse(GenerateForm)
-    parameters = form.parameters()
-    job = jobs().submit(
-        cast(BinaryIO, form.image.stream),
-        Order(
-            video_request(parameters, model=parameters.get("model")),
-            owner=owner(),
-            idempotency_key=request.headers.get("Idempotency-Key", ""),
-            priority=priority(parameters),
-            webhook=webhook(parameters),
-        ),
-    )
-    headers = {"Location": public_path(f"/status/{job.id}"), "Retry-After": retry_after(job.eta_seconds)}
-    return jsonify(_view(job)), 202, headers
 
 
 @blueprint.get("/jobs")
@@ -91,7 +48,9 @@ def page() -> Response:
     found, more = jobs().queries.page(owner=owner(), **query.page())
     following = f"/jobs?after={found[-1].id}&limit={query.limit}&order={query.order}" if more and found else ""
     return jsonify(
-        JobList(jobs=[_view(job) for job in found], has_more=more, next=public_path(following) if following else None)
+        JobList(
+            jobs=[job_view(job) for job in found], has_more=more, next=public_path(following) if following else None
+        )
     )
 
 
@@ -115,7 +74,7 @@ def delete(task_id: str) -> ResponseReturnValue:
     job = jobs().removal.cancel_or_delete(task_id, owner=owner())
     if job is None:
         return "", 204
-    return jsonify(_view(job)), 200 if job.state.ended else 202
+    return jsonify(job_view(job)), 200 if job.state.ended else 202
 
 
 @blueprint.get("/events")
@@ -162,7 +121,7 @@ def preview(task_id: str) -> Response:
 @describe("native", {200: Answer("The job.", JobView)}, error=ErrorView, errors=_UNKNOWN)
 def status(task_id: str) -> Response:
     """The status of a job."""
-    return jsonify(_view(jobs().queries.find(task_id, owner=owner())))
+    return jsonify(job_view(jobs().queries.find(task_id, owner=owner())))
 
 
 def _describe_result(
@@ -205,10 +164,6 @@ def result(task_id: str) -> Response:
 def result_file(task_id: str, **path: str) -> Response:
     """The same with the format as the path's ending."""
     return _sent(task_id, Format(path["format"]))
-
-
-def _view(job: Job) -> JobView:
-    return JobView.of(job, public_path(""))
 
 
 def _sent(task_id: str, kind: Format) -> Response:

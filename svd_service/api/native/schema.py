@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from svd_service.api.http.forms import UploadedFile
 from svd_service.api.http.options import ParameterForm, takes_parameters
 from svd_service.jobs.model import Model
 from svd_service.parameters import Format
@@ -15,7 +14,22 @@ from svd_service.presentation import JobView, ModelView
 class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     """An image, and the parameters of its video, all of them optional."""
 
-    image: Annotated[UploadedFile, Meta(description="The image: JPEG, PNG, WebP and others; not animated.")]
+    image: Annotated[
+        Any,
+        Meta(
+            description="The image: JPEG, PNG, WebP and others; not animated. A file, or a data URL.",
+            extra_json_schema={"type": "string", "format": "binary"},
+        ),
+    ] = UNSET
+
+
+class GenerateBody(GenerateForm, kw_only=True, forbid_unknown_fields=True):
+    """The same as a JSON object, which has no files."""
+
+    image: Annotated[
+        str | UnsetType,
+        Meta(description="The image: a data URL. An http(s) URL where the service fetches them (`SVD_FETCH_URLS`)."),
+    ] = UNSET
 
 
 class ResultQuery(Struct, kw_only=True):

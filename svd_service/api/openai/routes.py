@@ -5,12 +5,12 @@ from typing import Any, Final, NoReturn
 
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest, NotFound
+from werkzeug.exceptions import NotFound
 
-from svd_service.api.http import downloads, forms
+from svd_service.api.http import downloads, forms, reference
 from svd_service.api.http.context import jobs, owner, priority, reservations, webhook
 from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe, unpublished
-from svd_service.api.openai import reference, repetition
+from svd_service.api.openai import repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
     DeletedVideo,
@@ -35,11 +35,9 @@ blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 POLL_AFTER: Final = 1_000
 POLL_BOUNDS: Final = (500, 10_000)
 
-#: Another name of `input_reference`, which some clients use.
+#: The field with the image, and another name of it, which some clients use.
+IMAGE: Final = "input_reference"
 ALIAS: Final = "image_reference"
-
-#: Bytes allowed beside the image, for the other fields of a request; a prompt may have 32,000 characters.
-OVERHEAD: Final = 262_144
 
 _UNKNOWN: Final = {404: "There is no such job, or it belongs to another key."}
 _JOB: Final = {
@@ -70,13 +68,13 @@ _JOB: Final = {
 )
 def create() -> ResponseReturnValue:
     """Make a video from the image `input_reference`."""
-    _let_data_urls_in()
+    reference.accept_data_urls()
     fields = _fields()
     form = forms.convert(VideoBody if request.is_json else VideoForm, fields)
     job_id = repetition.reserved_id(fields)  # before an image is fetched, so that no retry overtakes the first attempt
     parameters = form.parameters()
     job = jobs().submit(
-        reference.read(form.input_reference),
+        reference.read(form.input_reference, IMAGE),
         Order(
             form.request_to(_model(form), strict=jobs().settings.openai_strict),
             owner=owner(),
@@ -213,31 +211,18 @@ def _model_names() -> list[str]:
     return list(dict.fromkeys([*(model.name for model in jobs().queries.models()), *filter(None, aliases)]))
 
 
-def _let_data_urls_in() -> None:
-    """Base64 makes four characters of three bytes."""
-    most = jobs().settings.max_upload_bytes * 4 // 3 + OVERHEAD
-    request.max_content_length = request.max_form_memory_size = most
-
-
 def _fields() -> dict[str, Any]:
     """The fields of a form or of a JSON object, under their names in `VideoForm`."""
-    fields = _json_fields() if request.is_json else _form_fields()
+    fields: dict[str, Any] = forms.json_fields() if request.is_json else _form_fields()
     if (value := fields.pop(ALIAS, None)) is not None:
-        fields.setdefault(reference.FIELD, value)
+        fields.setdefault(IMAGE, value)
     return fields
-
-
-def _json_fields() -> dict[str, Any]:
-    body = request.get_json(silent=True)
-    if not isinstance(body, dict):
-        raise BadRequest("the request's body must be a JSON object")
-    return {name: value for name, value in body.items() if value is not None}
 
 
 def _form_fields() -> dict[str, Any]:
     """Those of a form, which writes `{image_url: …}` as `input_reference[image_url]` and an empty object as `{}`."""
     fields: dict[str, Any] = forms.form_fields()
-    for name in (reference.FIELD, ALIAS):
+    for name in (IMAGE, ALIAS):
         for part in ("image_url", "file_id"):
             if (value := fields.pop(f"{name}[{part}]", None)) is not None:
                 fields.setdefault(name, {part: value})

@@ -3,7 +3,7 @@
 -- include: record, ending
 -- flags: allow-oom
 local id = args.id
-local state = known_state(id)
+local state = fail_if_late(id, known_state(id), args.record_ttl)
 if state == 'queued' then
   end_job(id, 'cancelled', args.record_ttl)
 elseif state == 'started' and not field(id, 'cancel') then

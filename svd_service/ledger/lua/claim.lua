@@ -19,7 +19,7 @@ if state == 'started' then
   requeue_or_end(id, args.max_attempts, WORKER_LOST, WORKER_LOST_MESSAGE, args.record_ttl)
   state = field(id, 'state')
 end
-if state ~= 'queued' then return { 'ended' } end
+if fail_if_late(id, state, args.record_ttl) ~= 'queued' then return { 'ended' } end
 
 leave_queue(id)
 local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)

@@ -5,7 +5,7 @@
 -- include: record, ending, forget
 -- flags: allow-oom
 local id = args.id
-local state = known_state(id)
+local state = fail_if_late(id, known_state(id), 0)
 if not state then return 0 end
 if state == 'started' then
   if args.insist and not field(id, 'deleted') then

@@ -61,6 +61,10 @@ local function mend(id, state)
       if not redis.call('ZSCORE', key('posted'), id) then wrong = wrong + redis.call('ZADD', key('outbox'), now, id) end
     end
   end
+  local deadline = tonumber(field(id, 'deadline') or '')
+  if deadline and deadline > now and (state == 'queued' or state == 'started') then
+    wrong = wrong + redis.call('ZADD', key('deadlines'), deadline, id)
+  end
   local owned = key('owner:' .. field(id, 'owner'))
   if not field(id, 'deleted') and not redis.call('ZSCORE', owned, id) then
     wrong = wrong + redis.call('ZADD', owned, field(id, 'created'), id)

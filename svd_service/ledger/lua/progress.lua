@@ -1,6 +1,6 @@
 -- Renew a lease and, with a phase, record the progress of the attempt.
 -- Arguments: id, token, lease (seconds), phase (or ''), step, steps, segment, segments.
--- Returns 'stale', 'cancel' (the caller must stop) or 'ok'.
+-- Returns 'stale', 'ok', or why the caller must stop: 'cancel' or 'deadline'.
 -- include: attempt
 -- flags: allow-oom
 record_activity()
@@ -18,4 +18,4 @@ if args.phase ~= '' and #changes > 0 then
   set(id, 'told', now_text)
   notify(id)
 end
-return job[3] and 'cancel' or 'ok'
+return job[3] and 'cancel' or is_late(id) and 'deadline' or 'ok'

@@ -1,4 +1,4 @@
--- Requeue or end jobs whose lease expired, and find enqueued ids whose message was lost or rejected.
+-- Requeue or end jobs whose lease expired, fail queued ones past their deadline, and find enqueued ids whose message was lost or rejected.
 -- Arguments: max_attempts, record_ttl (seconds), republish_after (seconds after which an enqueued id that an idle worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
 -- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
@@ -13,6 +13,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
     requeue_or_end(id, args.max_attempts, WORKER_LOST, WORKER_LOST_MESSAGE, args.record_ttl)
     lost[#lost + 1] = id
   end
+end
+
+-- A started job past its deadline is stopped by its worker (progress.lua), or fails when it would be requeued.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('deadlines'), '-inf', now, 'LIMIT', 0, 100)) do
+  fail_if_late(id, known_state(id), args.record_ttl)
+  redis.call('ZREM', key('deadlines'), id)
 end
 
 local at_work = queues_at_work(args.worker_timeout)

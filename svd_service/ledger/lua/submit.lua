@@ -2,8 +2,9 @@
 -- Arguments: id, owner, priority, fields (of the job hash, name → value), max_queued, max_queued_of_owner (except for
 -- owner '', which all callers without a key share), result_ttl (seconds); idempotency_key (or ''), fingerprint,
 -- idempotency_ttl (seconds);
+-- cancel_after (seconds from now to its deadline, if it has one), late (whether it is rejected because of that);
 -- looked_up (whether the content cache was consulted), cached (nothing, or id of the earlier job, result as JSON, device).
--- Returns {'created' | 'repeated' | 'conflict' | 'full' | 'owner_full', id}.
+-- Returns {'created' | 'repeated' | 'conflict' | 'full' | 'owner_full' | 'late', id}.
 -- include: routes, queue, notify, ending, content
 local id, owner, cached = args.id, args.owner, args.cached
 if redis.call('EXISTS', job_key(id)) == 1 then return { 'repeated', id } end
@@ -23,6 +24,7 @@ if not has_copy then
   local function number(hash, name) return tonumber(redis.call('HGET', key(hash), name) or '0') or 0 end
   if number('states', 'queued') >= args.max_queued then return { 'full', id } end
   if owner ~= '' and number('queued_of', owner) >= args.max_queued_of_owner then return { 'owner_full', id } end
+  if args.late then return { 'late', id } end
 end
 if args.looked_up then count('cache|' .. (has_copy and 'hit' or 'miss')) end
 
@@ -62,5 +64,9 @@ local tag = math.max(clock(model), tonumber(redis.call('HGET', finish_tags, flow
 redis.call('HSET', finish_tags, flow, tag + PRIORITY_SHARE ^ -args.priority)
 
 enter_queue(id, tag)
+if args.cancel_after then
+  set(id, 'deadline', as_text(now + args.cancel_after))
+  redis.call('ZADD', key('deadlines'), now + args.cancel_after, id)
+end
 notify(id)
 return { 'created', id }

@@ -258,7 +258,7 @@ def test_an_unknown_id_is_404(http, path, job_id):
     ("fields", "status", "code", "parameter"),
     [
         ({}, 400, "missing_image", None),
-        ({"image": "text, not a file"}, 400, "missing_image", None),
+        ({"image": "text, not a file"}, 422, "invalid_parameter", "image"),
         ({"image": (io.BytesIO(b""), "x.jpg")}, 415, "not_an_image", None),
         ({"image": (io.BytesIO(b"%PDF-1.7"), "x.jpg")}, 415, "not_an_image", None),
     ],
@@ -331,9 +331,9 @@ def test_what_a_question_may_be_is_said_too(http):
     ]
 
 
-def test_a_request_that_is_too_large_is_refused(http, app, jobs, photo):
-    app.config["MAX_CONTENT_LENGTH"] = 1000
-    answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")})
+def test_a_request_that_is_too_large_is_refused(http, jobs, change_settings):
+    change_settings(max_upload_bytes=1000)
+    answer = http.post("/generate", data={"image": (io.BytesIO(bytes(400_000)), "cat.jpg")})
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "image_too_large")
     assert jobs.ledger.stats.figures().refused == {"image_too_large": 1}
 

@@ -17,7 +17,7 @@ from svd_service.errors import (
 )
 from svd_service.jobs.job import MOVES, AttemptOutcome, Failure, Holder, Phase, Progress, State
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.attempts import HeldClaim
+from svd_service.ledger.attempts import HeldClaim, Stop
 from svd_service.ledger.client import connect
 from svd_service.ledger.constants import Constants
 from svd_service.ledger.jobs import UNKNOWN_RETRY_AFTER, Page, Wanted
@@ -132,7 +132,7 @@ def test_a_claim_is_granted_once(ledger):
 def test_progress_is_told_and_a_new_attempt_begins_without_it(ledger, clock):
     submit(ledger)
     claim = ledger.attempts.claim("a", HOLDER)
-    assert ledger.attempts.report(claim, Progress(Phase.SAMPLING, 2, 4)) is False
+    assert ledger.attempts.report(claim, Progress(Phase.SAMPLING, 2, 4)) is None
     assert ledger.jobs.find("a").progress == Progress(Phase.SAMPLING, 2, 4)
     clock.advance(11)
     ledger.maintenance.reap()
@@ -194,7 +194,7 @@ def test_a_lease_does_not_run_while_nobody_is_heard(ledger, client, clock):
     assert ledger.maintenance.reap() == Reaped([], {})
     clock.advance(6)
     assert ledger.maintenance.reap() == Reaped([], {})
-    assert ledger.attempts.report(claim) is False
+    assert ledger.attempts.report(claim) is None
     clock.advance(11)
     assert ledger.maintenance.reap() == Reaped(["a"], {})
 
@@ -268,7 +268,7 @@ def test_a_started_job_is_cancelled_by_its_worker(ledger):
     claim = ledger.attempts.claim("a", HOLDER)
     assert ledger.jobs.cancel("a") is State.STARTED
     assert ledger.jobs.find("a").cancel_requested
-    assert ledger.attempts.report(claim) is True
+    assert ledger.attempts.report(claim) is Stop.CANCEL
     ledger.attempts.end_attempt(claim, AttemptOutcome.CANCELLED)
     assert ledger.jobs.find("a").state is State.CANCELLED
 
@@ -756,3 +756,49 @@ def test_records_of_an_owners_failed_and_cancelled_jobs_are_bounded(client, make
 def test_long_notes_are_cut_where_they_are_stored(ledger):
     submit(ledger, notes={"prompt": "x" * 32_000, "model": "sora"})
     assert ledger.jobs.find("a").notes == {"prompt": "x" * (NOTE_LENGTH - 1) + "…", "model": "sora"}
+
+
+def test_a_queued_job_past_its_deadline_fails_in_the_next_round(ledger, clock, redis_client):
+    submit(ledger, "a", cancel_after=60, webhook="https://example.com/")
+    submit(ledger, "b", cancel_after=7200)
+    ledger.maintenance.reap()
+    assert ledger.jobs.find("a").state is State.QUEUED
+    redis_client.hset("svd:job:a", "deadline", 1)
+    redis_client.zadd("svd:deadlines", {"a": 1})
+    ledger.maintenance.reap()
+    job = ledger.jobs.find("a")
+    assert (job.state, job.failure.code) == (State.FAILED, "deadline_exceeded")
+    assert redis_client.zrange("svd:deadlines", 0, -1) == ["b"]
+    assert redis_client.zrange("svd:outbox", 0, -1) == ["a"]
+    assert redis_client.hget("svd:states", "queued") == "1"
+
+
+def test_the_worker_of_a_job_past_its_deadline_must_stop(ledger, redis_client):
+    submit(ledger, "a", cancel_after=60)
+    claim = ledger.attempts.claim("a", HOLDER)
+    assert ledger.attempts.report(claim) is None
+    redis_client.hset("svd:job:a", "deadline", 1)
+    assert ledger.attempts.report(claim) is Stop.DEADLINE
+    ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, Failure("unavailable", "Why."))
+    assert ledger.jobs.find("a").failure.code == "deadline_exceeded"
+
+
+def test_a_job_past_its_deadline_is_not_claimed(ledger, redis_client):
+    submit(ledger, "a", cancel_after=60)
+    redis_client.hset("svd:job:a", "deadline", 1)
+    assert ledger.attempts.claim("a", HOLDER) is None
+    assert ledger.jobs.find("a").state is State.FAILED
+
+
+def test_an_estimate_for_a_new_job_counts_the_owners_that_are_served_before(ledger, monkeypatch):
+    places = []
+    estimator = type("Estimator", (), {"until_end": lambda _, place, parameters: places.append(place)})()
+    monkeypatch.setattr(type(ledger.estimates), "_of_queue", lambda *_: estimator)
+    ledger.estimates.until_end("me", "tiny", PARAMETERS)
+    for number in range(6):
+        submit(ledger, f"other-{number}", owner="other")
+    ledger.estimates.until_end("me", "tiny", PARAMETERS)
+    submit(ledger, "mine", owner="me")
+    ledger.estimates.until_end("me", "tiny", PARAMETERS)
+    ledger.estimates.until_end("other", "tiny", PARAMETERS)
+    assert places == [0, 1, 3, 7]

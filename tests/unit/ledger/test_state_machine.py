@@ -26,6 +26,7 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import celery_queue
 from svd_service.jobs.submission import Submission
 from svd_service.ledger import open_ledger
+from svd_service.ledger.attempts import Stop
 from svd_service.ledger.maintenance import REPUBLISH_AFTER, Reaped
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT, WorkerStatus
@@ -68,6 +69,8 @@ class ModelJob:
     result: Result | None = None
     due: bool = False
     webhook: bool = False
+    deadline: bool = False
+    late: bool = False
     model: str = "tiny"
     profile: Profile = Profile.EXACT
 
@@ -123,6 +126,7 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
             "key": KEYS,
             "fingerprint": "fffg",
             "webhook": (False, True),
+            "deadline": (False, True),
             "route": ROUTES,
             "runs": (1, 1, 2),
         },
@@ -151,6 +155,7 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
         5,
         {"what": ("a lease", "a lease", "publication", "desertion", "silence", "retention", "a webhook")},
     ),
+    "a_deadline_passes": (1, {}),
     "a_worker_keeps_house": (6, {"what": ("dispatch", "reap", "expire"), "runs": (1, 1, 2)}),
 }
 
@@ -206,8 +211,8 @@ class LedgerMachine(RuleBasedStateMachine):
         hypothesis.note(f"{name} {arguments}")
         getattr(self, name)(chance, **arguments)
 
-    def a_caller_submits(self, chance, owner, key, fingerprint, webhook, route, runs):
-        self._accept(owner, key, fingerprint, runs, webhook=webhook, route=route)
+    def a_caller_submits(self, chance, owner, key, fingerprint, webhook, deadline, route, runs):
+        self._accept(owner, key, fingerprint, runs, webhook=webhook, deadline=deadline, route=route)
 
     def a_caller_asks(self, chance, what, runs):
         if what == "positions":
@@ -259,6 +264,10 @@ class LedgerMachine(RuleBasedStateMachine):
             heard = [each for each in self.tries if self._holds(each)]
             self._settle_delivery(chance.choice(heard * 3 + self.tries), what, runs)
 
+    def a_deadline_passes(self, chance):
+        for job_id in _some(chance, [job_id for job_id in self.jobs if self.jobs[job_id].deadline]):
+            self._pass_deadline(job_id)
+
     def time_passes_for(self, chance, what):
         started, ended = self._of_state(State.STARTED), self._ended()
         if what == "a lease":
@@ -292,6 +301,7 @@ class LedgerMachine(RuleBasedStateMachine):
         runs: int,
         *,
         webhook: bool = False,
+        deadline: bool = False,
         route: tuple[str, Profile] = ROUTES[0],
     ) -> None:
         job_id = f"job-{self.made:03}"
@@ -301,14 +311,16 @@ class LedgerMachine(RuleBasedStateMachine):
         with self._repeated(runs):
             if earlier and earlier[1] != fingerprint:
                 with pytest.raises(IdempotencyConflictError):
-                    self._submit(job_id, owner, key, fingerprint, route, webhook=webhook)
+                    self._submit(job_id, owner, key, fingerprint, route, webhook=webhook, deadline=deadline)
                 return
-            accepted = self._submit(job_id, owner, key, fingerprint, route, webhook=webhook)
+            accepted = self._submit(job_id, owner, key, fingerprint, route, webhook=webhook, deadline=deadline)
         if earlier:
             assert accepted == earlier[0]
             return
         assert accepted == job_id
-        self.jobs[job_id] = ModelJob(owner, self.made, webhook=webhook, model=route[0], profile=route[1])
+        self.jobs[job_id] = ModelJob(
+            owner, self.made, webhook=webhook, deadline=deadline, model=route[0], profile=route[1]
+        )
         self.ever.append(job_id)
         self.made += 1
         self.counted["created"] += 1
@@ -316,11 +328,20 @@ class LedgerMachine(RuleBasedStateMachine):
             self.keys[owner, key] = (job_id, fingerprint)
 
     def _submit(
-        self, job_id: str, owner: str, key: str, fingerprint: str, route: tuple[str, Profile], *, webhook: bool
+        self,
+        job_id: str,
+        owner: str,
+        key: str,
+        fingerprint: str,
+        route: tuple[str, Profile],
+        *,
+        webhook: bool,
+        deadline: bool,
     ) -> str:
         # Each has a host of its own, so that none waits for another.
         url = f"https://{job_id}/" if webhook else ""
         more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint, "webhook": url}
+        more["cancel_after"] = LONG if deadline else None
         parameters = replace(PARAMETERS, profile=route[1])
         model = {"name": route[0]}
         return self.ledger.jobs.submit(
@@ -335,7 +356,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 return
             job = self.jobs[job_id]
             if job.state is State.QUEUED:
-                self._end(job, State.CANCELLED)
+                self._fail_late(job) if job.late else self._end(job, State.CANCELLED)
             job.cancel = job.cancel or job.state is State.STARTED
             assert self.ledger.jobs.cancel(job_id) is job.state
 
@@ -344,6 +365,8 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(UnknownJobError):
                 self.ledger.jobs.forget(job_id)
             return
+        if self.jobs[job_id].state is State.QUEUED and self.jobs[job_id].late:
+            self._fail_late(self.jobs[job_id])
         assert self.ledger.jobs.forget(job_id) is self.jobs[job_id].state.ended
         if self.jobs[job_id].state.ended:
             self._forget(job_id)
@@ -386,6 +409,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self._lose(job)
         with self._repeated(runs):
             claim = self.ledger.attempts.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead)
+        if job is not None and job.state is State.QUEUED and job.late:
+            self._fail_late(job)
         if job is None or job.state is not State.QUEUED:
             assert claim is None
             return
@@ -404,7 +429,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 with pytest.raises(StaleAttemptError):
                     self.ledger.attempts.report(claim, progress)
                 return
-            assert self.ledger.attempts.report(claim, progress) is job.cancel
+            assert self.ledger.attempts.report(claim, progress) is (
+                Stop.CANCEL if job.cancel else Stop.DEADLINE if job.late else None
+            )
         job.lapsed = False
 
     def _publish(self, claim: Claim, runs: int) -> None:
@@ -583,6 +610,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self._shift("leases", job_id, -3 * LONG)
         self.jobs[job_id].lapsed = True
 
+    def _pass_deadline(self, job_id: str) -> None:
+        self.client.hset(f"svd:job:{job_id}", "deadline", 1)
+        self._shift("deadlines", job_id, -10 * LONG)
+        self.jobs[job_id].late = True
+
     def _be_silent(self) -> None:
         """Nobody is heard for a long time."""
         for job_id in self._members("leases"):
@@ -606,11 +638,17 @@ class LedgerMachine(RuleBasedStateMachine):
             for job_id in self.client.zrangebyscore(f"svd:published:{model}", "-inf", seconds)
         }
         at_work = self._at_work()
-        republished = {job_id for job_id in overdue if at_work[queue_of[job_id]] > started[queue_of[job_id]]}
+        republished = {
+            job_id
+            for job_id in overdue
+            if not self.jobs[job_id].late and at_work[queue_of[job_id]] > started[queue_of[job_id]]
+        }
         deserted = {
             job_id
             for job_id in overdue
-            if queue_of[job_id] not in at_work and any(_takes(queue, self.jobs[job_id]) for queue in at_work)
+            if not self.jobs[job_id].late
+            and queue_of[job_id] not in at_work
+            and any(_takes(queue, self.jobs[job_id]) for queue in at_work)
         }
         for job_id in self.jobs:  # how often is too often is not this test's business
             self.client.hdel(f"svd:job:{job_id}", "refusals")
@@ -621,6 +659,9 @@ class LedgerMachine(RuleBasedStateMachine):
             del self.queues[worker]
         for job_id in lapsed:
             self._lose(self.jobs[job_id])
+        for job in [self.jobs[job_id] for job_id in self._of_state(State.QUEUED)]:
+            if job.late:
+                self._fail_late(job)
         if runs > 1:
             assert answered == Reaped([], {})
         else:
@@ -663,6 +704,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def _repeat_or_end(self, job: ModelJob, code: str) -> None:
         if job.cancel:
             self._end(job, State.CANCELLED)
+        elif job.late:
+            self._fail_late(job)
         elif job.tries >= MAX_ATTEMPTS:
             self._fail(job, code)
         else:
@@ -672,6 +715,9 @@ class LedgerMachine(RuleBasedStateMachine):
         job.failure = code
         self.counted[f"failed|{code}"] += 1
         self._end(job, State.FAILED)
+
+    def _fail_late(self, job: ModelJob) -> None:
+        self._fail(job, "deadline_exceeded")
 
     def _end(self, job: ModelJob, state: State) -> None:
         job.state = state
@@ -750,6 +796,9 @@ class LedgerMachine(RuleBasedStateMachine):
         sets = {name: self._members(name) for name in ("leases", "ended")}
         assert sets["leases"] == set(self._of_state(State.STARTED))
         assert sets["ended"] == set(self._ended())
+        timed = {i for i, job in self.jobs.items() if job.deadline and not job.state.ended}
+        late = {i for i in timed if self.jobs[i].late}
+        assert timed - late <= self._members("deadlines") <= timed
         for owner in OWNERS:
             assert self._members(f"owner:{owner}") == {i for i, job in self.jobs.items() if job.owner == owner}
 
@@ -895,5 +944,6 @@ def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_
     assert taken["steps"] >= EXAMPLES * STEPS * 0.7
     assert all(taken[f"webhook_tries|{outcome}"] for outcome in ("delivered", "failed")), taken
     assert taken["refused"], taken
+    assert taken["failed|deadline_exceeded"], taken
     rare = ("webhook_tries|lost", "deserted", "republished")
     assert all(taken[name] for name in rare) or not THOROUGH, taken

@@ -25,6 +25,7 @@ from svd_service.server.worker import BufferingWorker
 class Worker(BufferingWorker):
     limits = Limits(timeout=1.0, min_rate=1_000, head=20_000, body=1_000_000, spool=3_000_000)
     uploads = 2
+    waits = 2
     upload_wait = 1.0
 
 worker_class, threads, worker_connections, keepalive = Worker, 4, 60, 1
@@ -43,6 +44,11 @@ def application(environ, start_response):
         body = b""
     else:
         body = environ["wsgi.input"].read()
+    preferred = environ.get("HTTP_PREFER", "")
+    if preferred.startswith("wait="):
+        time.sleep(2)
+    if path == "/preferred":
+        body = preferred.encode()
     if path == "/slow":
         time.sleep(float(body))
     answer = b"%s %d %s" % (path.encode(), len(body), body[:20])
@@ -251,6 +257,22 @@ def test_uploads_that_are_worked_on_leave_threads_to_the_others(port, connect):
     for _ in range(6):
         connect(head(b"POST", b"/slow", b"Content-Length: 1") + b"1")
     assert is_quick(port)
+
+
+def test_requests_that_wait_leave_threads_to_other_uploads_and_are_bounded(connect):
+    post = [b"Content-Length: 1", b"Connection: close"]
+    began = time.monotonic()
+    waiting = [connect(head(b"POST", b"/preferred", *post, b"Prefer: wait=9, strict") + b"x") for _ in range(4)]
+    time.sleep(0.3)
+    uploads = [connect(head(b"POST", b"/upload", *post) + b"x") for _ in range(4)]
+    assert all(everything(client).startswith(b"HTTP/1.1 200 ") for client in uploads)
+    answers = sorted(everything(client).rpartition(b"/preferred ")[2] for client in waiting[2:])
+    assert answers == [b"17 ignored=9, strict"] * 2
+    assert time.monotonic() - began < 1.8
+    assert all(everything(client).endswith(b"14 wait=9, strict") for client in waiting[:2])
+    assert time.monotonic() - began >= 2
+    again = connect(head(b"POST", b"/preferred", *post, b"Prefer: wait=9") + b"x")
+    assert everything(again).endswith(b" wait=9")
 
 
 def test_clients_that_do_not_read_leave_threads_to_the_others(port, connect):

@@ -20,7 +20,7 @@ from svd_service.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from svd_service.jobs.job import Job, Phase, Progress, State, Still
+from svd_service.jobs.job import DEADLINE_EXCEEDED, Job, Phase, Progress, State, Still
 from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import Format
 from svd_service.video import Rendering
@@ -176,6 +176,16 @@ def test_a_cancelled_job_stops_at_its_next_step(slot, job):
 
     assert run_job(job.id, replace(slot, render=render)) == "cancelled"
     assert slot.jobs.queries.find(job.id).state is State.CANCELLED
+    assert left(slot) == []
+
+
+def test_a_job_past_its_deadline_stops_at_its_next_step(slot, job, redis_client):
+    def render(picture, parameters, path, on_progress, **further):
+        redis_client.hset(f"svd:job:{job.id}", "deadline", 1)
+        return rendering(picture, parameters, path, on_progress, **further)
+
+    assert run_job(job.id, replace(slot, render=render)) == "failed"
+    assert slot.jobs.queries.find(job.id).failure == DEADLINE_EXCEEDED
     assert left(slot) == []
 
 

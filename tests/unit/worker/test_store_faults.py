@@ -16,6 +16,7 @@ from svd_service.bootstrap import use_cases
 from svd_service.jobs import maintenance
 from svd_service.jobs.job import Job, Phase, Progress, Still
 from svd_service.jobs.job_files import file_name
+from svd_service.ledger.attempts import Stop
 from svd_service.parameters import Format
 from svd_service.video import Rendering
 from svd_service.worker import attempt as run
@@ -284,7 +285,7 @@ def test_while_the_store_is_away_a_job_can_be_cancelled(
     slot = away(slot, 1_000_000, monkeypatch)
     report = slot.jobs.ledger.attempts.report
 
-    def cancel_first(*arguments: Any) -> bool:
+    def cancel_first(*arguments: Any) -> Stop | None:
         slot.jobs.ledger.jobs.cancel(job_id)
         return report(*arguments)
 

@@ -21,6 +21,8 @@ end
 local function requeue_or_end(id, max_attempts, code, message, keep)
   if field(id, 'cancel') then
     end_job(id, 'cancelled', keep)
+  elseif is_late(id) then
+    fail_job(id, DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, keep)
   elseif tonumber(field(id, 'tries')) >= max_attempts then
     fail_job(id, code, message, keep)
   else

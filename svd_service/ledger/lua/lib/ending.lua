@@ -21,6 +21,7 @@ end
 -- `keep`: seconds until the job's retention check.
 local function end_job(id, state, keep)
   leave_queue(id)
+  redis.call('ZREM', key('deadlines'), id)
   move(id, state)
   set(id, 'ended', now_text)
   if field(id, 'deleted') then keep = 0 end  -- no owner any more: deleted in the next retention round
@@ -35,4 +36,17 @@ local function fail_job(id, code, message, keep)
   set(id, 'failure_code', code, 'failure_message', message)
   count('failed|' .. code)
   end_job(id, 'failed', keep)
+end
+
+-- Whether the job's deadline is past.
+local function is_late(id)
+  local deadline = tonumber(field(id, 'deadline') or '')
+  return deadline ~= nil and deadline <= now
+end
+
+-- Fail a queued job whose deadline is past; returns the job's state.
+local function fail_if_late(id, state, keep)
+  if state ~= 'queued' or not is_late(id) then return state end
+  fail_job(id, DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, keep)
+  return 'failed'
 end

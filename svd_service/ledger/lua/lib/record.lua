@@ -33,6 +33,7 @@ local function discard(id)
   end
   redis.call('ZREM', key('leases'), id)
   redis.call('ZREM', key('ended'), id)
+  redis.call('ZREM', key('deadlines'), id)
   local owner = redis.pcall('HGET', job_key(id), 'owner')
   if type(owner) == 'string' then
     redis.call('ZREM', key('owner:' .. owner), id)

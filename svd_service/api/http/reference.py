@@ -1,4 +1,4 @@
-"""The image that a caller refers to: a file of the form, a data URL, or an http(s) URL."""
+"""The image of a request: a file of the form, a data URL, or an http(s) URL. `field` is its name in the dialect."""
 
 import base64
 import binascii
@@ -6,6 +6,8 @@ import io
 import re
 from typing import BinaryIO, Final, cast
 from urllib.parse import unquote_to_bytes
+
+from flask import request
 
 from svd_service.api.http.context import jobs
 from svd_service.api.http.forms import UploadedFile
@@ -22,15 +24,22 @@ _LETTERS: Final = bytes.maketrans(b"-_", b"+/")
 #: Percent escapes of a data URL. Each takes 0.3 µs and for a while 70 bytes; Base64 needs next to none.
 _MAX_ESCAPES: Final = 1_000_000
 
-FIELD: Final = "input_reference"
+#: Bytes allowed beside the image, for the other fields of a request; a prompt may have 32,000 characters.
+_OVERHEAD: Final = 262_144
 
 
-def read(reference: object) -> BinaryIO:
-    """The bytes of the image that `reference` stands for.
+def accept_data_urls() -> None:
+    """Raise the size limit of the current request: Base64 makes four characters of three bytes."""
+    most = jobs().settings.max_upload_bytes * 4 // 3 + _OVERHEAD
+    request.max_content_length = request.max_form_memory_size = most
+
+
+def read(reference: object, field: str) -> BinaryIO:
+    """The bytes of the image in `reference`: an uploaded file, a data URL, an http(s) URL, or `{"image_url": …}`.
 
     Raises:
-        MissingImageError: it is nothing.
-        InvalidParameterError: it is nothing that is taken here, or cannot be read.
+        MissingImageError: it is empty.
+        InvalidParameterError: it is of another kind, or cannot be read.
         ImageTooLargeError: the image behind an http(s) URL is too large.
     """
     if isinstance(reference, UploadedFile):
@@ -38,15 +47,15 @@ def read(reference: object) -> BinaryIO:
     if isinstance(reference, dict):
         reference = reference.get("image_url", reference)
     if isinstance(reference, str) and (data := _DATA_URL.match(reference)):
-        return io.BytesIO(_decoded(reference[data.end() :], base64_coded=data.group(1) is not None))
+        return io.BytesIO(_decoded(reference[data.end() :], field, base64_coded=data.group(1) is not None))
     if isinstance(reference, str) and reference.lower().startswith(("http:", "https:")):
-        return io.BytesIO(_fetched(reference))
+        return io.BytesIO(_fetched(reference, field))
     if reference:
-        raise InvalidParameterError(FIELD, f"{FIELD} must be a file, or an image_url that is a data URL")
-    raise MissingImageError(f"Stable Video Diffusion makes videos from images: send one as {FIELD}")
+        raise InvalidParameterError(field, f"{field} must be a file, a data URL, or an object with such an image_url")
+    raise MissingImageError(f"Stable Video Diffusion makes videos from images: send one as {field}")
 
 
-def _decoded(text: str, *, base64_coded: bool) -> bytes:
+def _decoded(text: str, field: str, *, base64_coded: bool) -> bytes:
     # Some write the plus and the slash of Base64 as URLs must. A fragment is no part of the data.
     content = _percent_decoded(text.partition("#")[0])
     if not base64_coded:
@@ -55,7 +64,7 @@ def _decoded(text: str, *, base64_coded: bool) -> bytes:
     try:
         return base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except binascii.Error:
-        raise InvalidParameterError(FIELD, f"{FIELD}: the data URL is not valid Base64") from None
+        raise InvalidParameterError(field, f"{field}: the data URL is not valid Base64") from None
 
 
 def _percent_decoded(text: str) -> bytes:
@@ -66,11 +75,11 @@ def _percent_decoded(text: str) -> bytes:
     return unquote_to_bytes(content) if escapes else content
 
 
-def _fetched(url: str) -> bytes:
+def _fetched(url: str, field: str) -> bytes:
     settings = jobs().settings
     if not settings.fetch_urls:
-        raise InvalidParameterError(FIELD, f"{FIELD}: URLs are not fetched here; send the image or a data URL")
+        raise InvalidParameterError(field, f"{field}: URLs are not fetched here; send the image or a data URL")
     # Only where it is used: with TLS it would be a part of the time that this process takes to start.
     from svd_service.api.http.fetch import fetch  # noqa: PLC0415
 
-    return fetch(url, parameter=FIELD, max_bytes=settings.max_upload_bytes)
+    return fetch(url, parameter=field, max_bytes=settings.max_upload_bytes)
