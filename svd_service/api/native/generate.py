@@ -15,7 +15,7 @@ from svd_service.api.http.options import video_request
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.answers import job_view
 from svd_service.api.native.schema import ErrorView, GenerateBody, GenerateForm
-from svd_service.errors import UnavailableError
+from svd_service.errors import MissingImageError, UnavailableError
 from svd_service.jobs.job import Job
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.submit import Order
@@ -24,6 +24,7 @@ from svd_service.presentation import JobView, result_path
 
 blueprint = Blueprint("generate", __name__)
 
+_IMAGE: Final = "image"
 _MP4: Final = MEDIA_TYPES[Format.MP4]
 _LOCATION: Final = {"Location": "URL of its status."}
 _APPLIED: Final = {preferences.APPLIED: "`wait=N`, if the answer waited."}
@@ -68,10 +69,10 @@ def generate() -> ResponseReturnValue:
     With an `Idempotency-Key` header the same request, sent again, gets the same job.
     """
     reference.accept_data_urls()
-    form = forms.convert(GenerateBody, forms.json_fields()) if request.is_json else forms.parse(GenerateForm)
+    form = _form()
     parameters = form.parameters()
     job = jobs().submit(
-        reference.read(form.image, "image"),
+        reference.read(form.image, _IMAGE),
         Order(
             video_request(parameters, model=parameters.get("model")),
             owner=owner(),
@@ -83,6 +84,13 @@ def generate() -> ResponseReturnValue:
         ),
     )
     return _answer(job)
+
+
+def _form() -> GenerateForm:
+    fields = forms.json_fields() if request.is_json else forms.form_fields()
+    if not fields.get(_IMAGE):
+        raise MissingImageError(f"send the image as a file or a data URL in the field {_IMAGE!r}")
+    return forms.convert(GenerateBody if request.is_json else GenerateForm, fields)
 
 
 def _answer(job: Job) -> ResponseReturnValue:

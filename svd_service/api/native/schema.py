@@ -20,16 +20,16 @@ class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
             description="The image: JPEG, PNG, WebP and others; not animated. A file, or a data URL.",
             extra_json_schema={"type": "string", "format": "binary"},
         ),
-    ] = UNSET
+    ]
 
 
 class GenerateBody(GenerateForm, kw_only=True, forbid_unknown_fields=True):
     """The same as a JSON object, which has no files."""
 
     image: Annotated[
-        str | UnsetType,
+        str,
         Meta(description="The image: a data URL. An http(s) URL where the service fetches them (`SVD_FETCH_URLS`)."),
-    ] = UNSET
+    ]
 
 
 class ResultQuery(Struct, kw_only=True):
