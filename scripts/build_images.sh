@@ -11,12 +11,9 @@
 # Without a reachable registry, base_image.sh creates a base image from Debian packages.
 set -euo pipefail
 
-case ${1:-} in
-  -h | --help)
-    sed -n '2,12s/^# \{0,1\}//p' "$0"
-    exit
-    ;;
-esac
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+show_usage "${1:-}"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/images/container_tool.sh

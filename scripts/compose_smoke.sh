@@ -12,12 +12,9 @@
 # images are created from Debian packages, with a stand-in for Grafana. Ports 8000, 5555, 9090 and 3000 must be free.
 set -euo pipefail
 
-case ${1:-} in
-  -h | --help)
-    sed -n '2,12s/^# \{0,1\}//p' "$0"
-    exit
-    ;;
-esac
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+show_usage "${1:-}"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/images/engine.sh

@@ -5,12 +5,9 @@
 # usage: scripts/demo.sh [IMAGE [OUT.mp4]]      default: scripts/sample.jpg and out.mp4
 set -euo pipefail
 
-case ${1:-} in
-  -h | --help)
-    sed -n '2,5s/^# \{0,1\}//p' "$0"
-    exit
-    ;;
-esac
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+show_usage "${1:-}"
 
 absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$PWD/$1" ;; esac; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -3,14 +3,17 @@
 #
 # usage: scripts/release.sh VERSION      fails unless VERSION is that of the code and CHANGELOG.md has a section for it
 set -euo pipefail
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+[ $# = 1 ] || {
+  usage >&2
+  exit 2
+}
+show_usage "$1"
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
-
-[ $# = 1 ] || {
-  sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
-  exit 2
-}
 version=$1
 code=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' svd_service/__init__.py)
 [ "$code" = "$version" ] || die "svd_service/__init__.py has version $code, not $version."

@@ -29,7 +29,7 @@ from svd_service.ledger.share_links import ShareLinks
 from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
-    from svd_service.webhooks.delivery import Courier
+    from svd_service.webhooks.delivery import Deliverer
     from svd_service.webhooks.dispatch import Poster
 
 #: Seconds within which Redis must answer: while a caller waits, and in the background.
@@ -137,13 +137,13 @@ def webhook_secrets(settings: Settings) -> WebhookSecrets:
 
 
 @functools.cache
-def courier(settings: Settings) -> "Courier":
-    """Return this process' courier, which delivers webhooks."""
-    from svd_service.webhooks.delivery import Courier  # noqa: PLC0415
+def deliverer(settings: Settings) -> "Deliverer":
+    """Return this process' deliverer, which delivers webhooks."""
+    from svd_service.webhooks.delivery import Deliverer  # noqa: PLC0415
     from svd_service.webhooks.outbox import Outbox  # noqa: PLC0415
 
     client = connect(settings, timeout=BACKGROUND_TIMEOUT)
-    return Courier(Outbox(client, settings), WebhookSecrets(client, settings), settings)
+    return Deliverer(Outbox(client, settings), WebhookSecrets(client, settings), settings)
 
 
 def poster(settings: Settings) -> "Poster":

@@ -187,7 +187,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """Origins (`https://app.example.com`) whose pages may use the service from a browser (CORS), separated by
     commas; `*` for any. Default: only the service's own page."""
     root_path: PathPrefix = ""
-    """Path prefix under which a proxy publishes the service: `/video`. `X-Forwarded-Prefix` of
+    """Path prefix under which a proxy serves it: `/video`. `X-Forwarded-Prefix` of
     `SVD_TRUSTED_PROXIES` does the same."""
     trusted_proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     """Number of proxies in front of the HTTP API whose `X-Forwarded-For`, `X-Forwarded-Proto` and

@@ -41,7 +41,7 @@ class JobError(Exception):
 class RefusedError(JobError):
     """The submission is invalid; nothing was stored."""
 
-    code = "refused"
+    code = "rejected"
 
 
 class InvalidParameterError(RefusedError):

@@ -245,7 +245,7 @@ def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
                 for step in range(STEPS):
                     ledger.attempts.report(claim, Progress(Phase.SAMPLING, step + 1, STEPS))
                 ledger.attempts.report(claim, Progress(Phase.DECODING))
-                ledger.attempts.report(claim, Progress(Phase.PUBLISHING))
+                ledger.attempts.report(claim, Progress(Phase.UPLOADING))
                 ledger.attempts.finish(claim, result, device="simulated", seconds={Phase.SAMPLING: 1.0}, steps=STEPS)
         except UnavailableError as error:
             say(f"{name}: {error}")

@@ -19,7 +19,7 @@ from svd_service.artifacts.base import (
     checked,
     once,
 )
-from svd_service.artifacts.staging import DISK_TROUBLE, TRIES, Staging, files, make_folder, sync
+from svd_service.artifacts.staging import ATTEMPTS, DISK_TROUBLE, Staging, files, make_folder, sync
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 
@@ -113,7 +113,7 @@ def _translated(trouble: frozenset[int] | None = None, missing: str | None = Non
 
 def _in_folder(folder: Path, act: Callable[[], object]) -> None:
     """Create `folder` if necessary, act, and flush the result to the disk."""
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(ATTEMPTS)):
         make_folder(folder)
         try:
             act()

@@ -15,7 +15,7 @@ from svd_service.artifacts.base import is_name
 DISK_TROUBLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
 
 #: Number of attempts to create a folder that another process may delete as empty before it is used.
-TRIES: Final = 100
+ATTEMPTS: Final = 100
 
 
 class Staging:
@@ -71,7 +71,7 @@ def files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def make_folder(folder: Path) -> None:
     """Create `folder` with its parents, so that it survives a power failure."""
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(ATTEMPTS)):
         try:
             missing = [path for path in (folder, *folder.parents) if not path.exists()]
             for path in reversed(missing):

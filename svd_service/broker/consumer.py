@@ -60,5 +60,5 @@ class CountingConsumer(Consumer):
 
 
 def _pause_after(error: Exception) -> None:
-    if not isinstance(error, OSError):  # a connection that is refused or lost; Celery pauses before the next one
+    if not isinstance(error, OSError):  # a connection that failed or was lost; Celery pauses before the next one
         time.sleep(PAUSE)

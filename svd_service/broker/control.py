@@ -1,7 +1,7 @@
 """Celery's remote control (`celery control`, Flower's buttons), kept from parting ways with the ledger.
 
-The ledger decides which jobs are given to which queue, by what each worker has announced. A worker that gets more or
-fewer processes, another queue or a rate limit by remote control would no longer be what it announced, and jobs would
+The ledger decides which jobs are given to which queue, by what each worker has registered. A worker that gets more or
+fewer processes, another queue or a rate limit by remote control would no longer be what it registered, and jobs would
 wait for it forever. Such commands are rejected, with the setting or signal to use instead.
 """
 

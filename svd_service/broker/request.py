@@ -1,7 +1,7 @@
 """Celery's view of a message in a worker's parent, without the ways in which Celery discards one by itself.
 
-Whether a job is still to be run the ledger knows, and whether a webhook is still to be delivered the outbox. A message
-that Celery discards although they want it is published again, and discarded again.
+The ledger decides whether a job is still to be run, the outbox whether a webhook is still to be delivered. A message of
+such a job that Celery discarded would be enqueued again, and discarded again.
 """
 
 from typing import Any

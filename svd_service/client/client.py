@@ -1,15 +1,17 @@
 """Python client for the HTTP API: submit an image, follow its job, download the video."""
 
 import contextlib
+import functools
 import ipaddress
 import json
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -35,6 +37,25 @@ _POLL_EVERY: Final = 1.0
 
 #: File formats of a video: always the first, the others where the parameter `formats` names them.
 FORMATS: Final = tuple(map(str, Format))
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def _renamed(old: str, new: str) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
+    """Make a method accept the keyword `old` for its argument `new`, with a warning."""
+
+    def decorate(method: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+        @functools.wraps(method)
+        def renamed(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+            if old in kwargs:
+                warnings.warn(f"the argument {old} is deprecated: use {new}", DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return method(*args, **kwargs)
+
+        return renamed
+
+    return decorate
 
 
 class Client:
@@ -62,7 +83,8 @@ class Client:
         # A proxy from the environment cannot be used to reach this machine.
         self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
 
-    def submit(self, picture: str | PathLike[str] | bytes, **parameters: Unpack[Parameters]) -> JobStatus:
+    @_renamed("picture", "image")  # for one release
+    def submit(self, image: str | PathLike[str] | bytes, **parameters: Unpack[Parameters]) -> JobStatus:
         """Send an image (a path, or a file's bytes); returns its job.
 
         Raises:
@@ -71,7 +93,7 @@ class Client:
             LimitedError: too many jobs are queued, or requests too frequent; submissions are not retried then.
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
-        file = ("picture", picture) if isinstance(picture, bytes) else (Path(picture).name, Path(picture).read_bytes())
+        file = ("image", image) if isinstance(image, bytes) else (Path(image).name, Path(image).read_bytes())
         form = {key: _text(value) for key, value in parameters.items() if value is not None}
         once = {"Idempotency-Key": str(uuid.uuid4())}
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.

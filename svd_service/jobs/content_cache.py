@@ -43,7 +43,7 @@ class ContentCache:
         if not self._settings.content_cache:
             return ""
         content = {
-            "picture": hashlib.sha256(image).hexdigest(),
+            "image": hashlib.sha256(image).hexdigest(),
             "parameters": parameters.to_dict(),
             "model": {"source": model.source, **model.summary()},
             "optimizations": self._settings.optimizations,

@@ -43,7 +43,7 @@ class Phase(StrEnum):
     SAMPLING = "sampling"
     DECODING = "decoding"
     INTERPOLATING = "interpolating"
-    PUBLISHING = "publishing"
+    UPLOADING = "publishing"  # the value that clients know
 
 
 #: Assumed share of each phase in an attempt's time, for the overall progress, until finished jobs on the same kind of
@@ -53,7 +53,7 @@ PHASE_WEIGHTS: Final[dict[Phase, float]] = {
     Phase.SAMPLING: 0.76,
     Phase.DECODING: 0.18,
     Phase.INTERPOLATING: 0.0,
-    Phase.PUBLISHING: 0.02,
+    Phase.UPLOADING: 0.02,
 }
 
 
@@ -77,8 +77,8 @@ class Progress:
     def fraction(self) -> float:
         """Share of the whole attempt that is done, 0 to 1."""
         within = self.step / self.steps if self.steps else 0.0
-        last = self.weights[Phase.PUBLISHING]
-        if self.phase is Phase.PUBLISHING:
+        last = self.weights[Phase.UPLOADING]
+        if self.phase is Phase.UPLOADING:
             return round(1 - last * (1 - within), 4)
         phases = list(self.weights)
         before = sum(self.weights[phase] for phase in phases[: phases.index(self.phase)])

@@ -109,7 +109,7 @@ class Submit:
     def count_rejected(self, error: RefusedError | QueueFullError) -> None:
         """Count a rejected submission for the exporter, if Redis can be reached."""
         with suppress(UnavailableError):
-            self._ledger.stats.count_refused(error.code)
+            self._ledger.stats.count_rejected(error.code)
 
     def _existing(self, order: Order) -> Job | None:
         if order.job_id is not None:

@@ -61,7 +61,7 @@ seconds since the epoch.
 
 Invariants, after every script:
 
-1. A job is in exactly the sets of its state: queued in `queued` and either in both of `waiting` or in `published`, with
+1. A job is in exactly the sets of its state: queued in `queued` and either in both of `waiting` or enqueued, with
    the `queue` that has its id; started in `leases`, with a `token`; ended in `ended`; and in nothing else. Before it
    has ended it is also in `deadlines` if it has a `deadline`, until that is past.
 2. A write of an attempt is accepted only with the job's current token. Every claim has a new token, so at most

@@ -17,6 +17,7 @@ import redis
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnavailableError
 from svd_service.ledger.client import connect, reachable
+from svd_service.ledger.constants import ENQUEUED, LAST_ACTIVITY
 from svd_service.ledger.scripts import Scripts
 
 logger = logging.getLogger(__name__)
@@ -36,20 +37,20 @@ _HASH, _ZSET, _STRING = "hash", "zset", "string"
 #: The type of each key of `svd_service/ledger/__init__.py`, by the first part of its name.
 TYPES: Final = {
     **dict.fromkeys(
-        ("waiting", "published", "queued", "leases", "ended", "ended_of", "owner", "sendings", "deadlines"), _ZSET
+        ("waiting", ENQUEUED, "queued", "leases", "ended", "ended_of", "owner", "sendings", "deadlines"), _ZSET
     ),
     **dict.fromkeys(("models", "workers", "queues", "preparing", "outbox", "posted", "discarded"), _ZSET),
     **dict.fromkeys(("job", "loads", "queued_of", "idempotency", "content", "states", "counters", "throughput"), _HASH),
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
     **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys"), _HASH),
-    **dict.fromkeys(("unheard", "heard", "clock", "rate", "schema", "checked"), _STRING),
+    **dict.fromkeys(("unheard", LAST_ACTIVITY, "clock", "rate", "schema", "checked"), _STRING),
 }
 
 #: Keys that are never deleted, whatever is in them: without API keys the service would be open.
 _PRECIOUS: Final = frozenset({"keys", "webhook_secrets"})
 
 #: Sets whose members are jobs.
-_JOB_SETS: Final = ("waiting", "published", "queued", "leases", "ended", "ended_of", "owner", "deadlines")
+_JOB_SETS: Final = ("waiting", ENQUEUED, "queued", "leases", "ended", "ended_of", "owner", "deadlines")
 
 
 @dataclass

@@ -77,7 +77,7 @@ def sentinel_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout,
         "socket_timeout": timeout,
         "socket_keepalive": True,
-        # By default redis-py retries one that is down four times, with pauses, before it tries the next.
+        # By default redis-py retries one that is down four times, with pauses, before it connects to the next.
         "retry": Retry(NoBackoff(), 0),
         **({"username": user, "password": password} if user else {}),
         **_tls(settings),

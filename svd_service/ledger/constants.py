@@ -9,12 +9,23 @@ from svd_service.parameters import Profile
 #: The failure of a job whose attempts were all lost.
 WORKER_LOST: Final = Failure("worker_lost", "Worker lost; all attempts failed.")
 
+#: Names in Redis (keys, a field, a counter) that are older than the words for what they hold. With other names, this
+#: release and the one before could not share a Redis.
+ENQUEUED: Final = "published"
+LAST_ACTIVITY: Final = "heard"
+REPORTED: Final = "told"
+REJECTED: Final = "refused"
+ATTEMPTS: Final = "tries"
+UNCLAIMED: Final = "refusals"
+
 
 @dataclass(frozen=True)
 class Constants:
     """The constants of the scripts.
 
     `priority_share` is the factor by which each priority step multiplies the share of an owner's flow.
+    `enqueued` and `last_activity` are names of keys; `reported`, `attempts` and `unclaimed` are fields of
+    hashes (`ledger/__init__.py`).
     `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, which cost their owner nothing.
     """
 
@@ -25,6 +36,11 @@ class Constants:
     worker_lost_message: str = WORKER_LOST.message
     deadline_exceeded: str = DEADLINE_EXCEEDED.code
     deadline_exceeded_message: str = DEADLINE_EXCEEDED.message
+    enqueued: str = ENQUEUED
+    last_activity: str = LAST_ACTIVITY
+    reported: str = REPORTED
+    attempts: str = ATTEMPTS
+    unclaimed: str = UNCLAIMED
     delivery_lost_message: str = "worker lost during the delivery"
 
     def as_lua(self) -> str:

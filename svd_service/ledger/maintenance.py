@@ -17,7 +17,7 @@ from svd_service.ledger.workers import WORKER_TIMEOUT
 logger = logging.getLogger(__name__)
 
 #: Seconds for which an enqueued id may stay unclaimed beside an idle worker before it is enqueued again.
-REPUBLISH_AFTER: Final = 5.0
+ENQUEUE_AGAIN_AFTER: Final = 5.0
 
 #: Maximum number of consecutive re-enqueues of an id before its job moves to the back of the queue.
 MAX_REFUSALS: Final = 3
@@ -54,7 +54,7 @@ class Maintenance:
             "reap",
             max_attempts=self._settings.max_attempts,
             record_ttl=self._settings.record_ttl,
-            republish_after=REPUBLISH_AFTER,
+            enqueue_again_after=ENQUEUE_AGAIN_AFTER,
             worker_timeout=WORKER_TIMEOUT,
             max_refusals=MAX_REFUSALS,
         )

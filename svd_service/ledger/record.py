@@ -25,6 +25,7 @@ from svd_service.jobs.job import (
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import route_of
 from svd_service.jobs.submission import Submission
+from svd_service.ledger.constants import ATTEMPTS, REPORTED
 
 #: Exceptions raised by reading a damaged record.
 DAMAGE: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, AssertionError)
@@ -130,14 +131,14 @@ def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:
             status_code=int(code) if (code := delivery.get(f"code:{number}")) else None,
             error=delivery.get(f"error:{number}") or None,
         )
-        for number in range(1, int(delivery["tries"]) + 1)
+        for number in range(1, int(delivery[ATTEMPTS]) + 1)
     )
     next_attempt_at = float(delivery["next"]) if "next" in delivery else None
     return Webhook(url, WebhookState(delivery["state"]), attempts, next_attempt_at)
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:
-    at = float(fields.get("told", 0.0))
+    at = float(fields.get(REPORTED, 0.0))
     step, steps, segment, segments = (int(fields.get(name, 1)) for name in ("step", "steps", "segment", "segments"))
     return Progress(Phase(fields["phase"]), step, steps, segment, segments, at=at)
 

@@ -29,9 +29,9 @@ class Reservations:
     Every method raises `UnavailableError` when Redis cannot be reached; retrying is safe.
     """
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: "redis.Redis", settings: Settings, scripts: Scripts | None = None) -> None:
         self._redis = client
-        self._scripts = Scripts(client, settings.namespace)
+        self._scripts = scripts or Scripts(client, settings.namespace)
 
     def reserve(self, digest: str, sent_before: int, *, owner: str = "") -> str:
         """The id for the job of the request that has this `digest` and was sent so many times before."""

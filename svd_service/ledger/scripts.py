@@ -11,6 +11,7 @@ It takes one namespace as key and one JSON object as argument.
 
 import json
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -31,15 +32,23 @@ class Scripts:
 
     Every method raises `UnavailableError` when Redis cannot be reached or does not answer in time. The script may then
     have run or not; running it again with the same arguments is safe.
+
+    `clock` gives the time in seconds since the epoch; by default it is Redis' own.
     """
 
     def __init__(
-        self, client: "redis.Redis", namespace: str, folder: Path = LUA, constants: Constants | None = None
+        self,
+        client: "redis.Redis",
+        namespace: str,
+        folder: Path = LUA,
+        constants: Constants | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.redis = client
         self.namespace = namespace
         self._folder = folder
         self._constants = constants or Constants()
+        self._clock = clock
         self._loaded: dict[str, Any] = {}
 
     def run(self, name: str, /, **arguments: object) -> Any:
@@ -48,8 +57,18 @@ class Scripts:
         if script is None:
             script = self._loaded[name] = self.redis.register_script(source(name, self._folder, self._constants))
         given = {key: value for key, value in arguments.items() if value is not None}
+        if self._clock is not None:
+            given["now"] = self._clock()
         with reachable():
             return script(keys=[self.namespace], args=[json.dumps(given, ensure_ascii=False, separators=(",", ":"))])
+
+    def now(self) -> float:
+        """The time of the scripts, in seconds since the epoch."""
+        if self._clock is not None:
+            return self._clock()
+        with reachable():
+            seconds, microseconds = self.redis.time()
+        return float(seconds) + microseconds / 1e6
 
     def key(self, *parts: str) -> str:
         """The name of a key of this namespace."""

@@ -10,6 +10,7 @@ import redis
 from svd_service.jobs.job import State
 from svd_service.jobs.routing import route_of
 from svd_service.ledger.client import reachable
+from svd_service.ledger.constants import REJECTED
 from svd_service.ledger.estimates import Estimates
 from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts
@@ -45,7 +46,7 @@ class Figures:
 
     jobs: dict[str, int]
     created: int
-    refused: dict[str, int]
+    rejected: dict[str, int]
     ended: dict[str, int]
     failed: dict[str, int]
     attempts: dict[str, int]
@@ -115,10 +116,10 @@ class Stats:
         self._workers = workers
         self._estimates = estimates
 
-    def count_refused(self, code: str) -> None:
+    def count_rejected(self, code: str) -> None:
         """Count a rejected submission."""
         with reachable():
-            self._redis.hincrby(self._scripts.key("counters"), f"refused{SEPARATOR}{code}", 1)
+            self._redis.hincrby(self._scripts.key("counters"), f"{REJECTED}{SEPARATOR}{code}", 1)
 
     def count_dropped_messages(self, number: int) -> None:
         """Count foreign messages that workers dropped from Celery's queues."""
@@ -135,14 +136,13 @@ class Stats:
             for name in ("outbox", "posted"):
                 pipe.zcard(key(name))
                 pipe.zrange(key(name), 0, 0, withscores=True)
-            pipe.time()
-            states, record, models, waiting, due, posted, back, (seconds, microseconds) = pipe.execute()
-        now = seconds + microseconds / 1e6
+            states, record, models, waiting, due, posted, back = pipe.execute()
+        now = self._scripts.now()
         counters = Counters(record)
         return Figures(
             jobs={state: int(_number(states.get(state, "0"), 0.0)) for state in State},
             created=counters.total("created"),
-            refused=counters.by_label("refused"),
+            rejected=counters.by_label(REJECTED),
             ended=counters.by_label("ended"),
             failed=counters.by_label("failed"),
             attempts=counters.by_label("attempts"),

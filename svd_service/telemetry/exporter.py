@@ -203,7 +203,7 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
         "svd_jobs_refused",
         "Submissions rejected, by reason; nothing was stored.",
         "reason",
-        _from_zero((*(kind.code for kind in RefusedError.__subclasses__()), QueueFullError.code), figures.refused),
+        _from_zero((*(kind.code for kind in RefusedError.__subclasses__()), QueueFullError.code), figures.rejected),
     )
     yield _counter("svd_jobs_ended", "Jobs ended, by final state.", "state", _from_zero(END_STATES, figures.ended))
     yield _counter("svd_jobs_failed", "Jobs failed, by reason.", "reason", figures.failed)

@@ -91,7 +91,7 @@ class Span:
         self._span = span
         self._ended = span is None
 
-    def tell(self, attributes: Mapping[str, str | int | float]) -> None:
+    def set(self, attributes: Mapping[str, str | int | float]) -> None:
         """Set attributes."""
         if not self._ended:
             self._span.set_attributes(attributes)

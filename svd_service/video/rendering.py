@@ -66,7 +66,7 @@ def render(
 
     The same frames go into the `further` files, each of its format. `on_progress` is called for each segment with
     PREPARING, with SAMPLING before the first and after each step, with DECODING before the first frame and after each
-    chunk, in frames, and with INTERPOLATING around each generated frame; and with PUBLISHING when only the files are to
+    chunk, in frames, and with INTERPOLATING around each generated frame; and with UPLOADING when only the files are to
     be closed. An exception that it raises stops the work at once and is passed on unchanged; the paths then hold no
     video, and the generator can be used again. `on_preview` is called about once a second, while the video is sampled,
     with a function that makes a preview (WebP); the files are the same without it.
@@ -101,7 +101,7 @@ def render(
                         writer.put(shown)
                     stills.put(shown)
             stopwatch.turn(ENCODING)
-            on_progress(Progress(Phase.PUBLISHING))
+            on_progress(Progress(Phase.UPLOADING))
             for writer in writers:
                 writer.end()
             # While the encoders finish.

@@ -1,6 +1,6 @@
 """The webhook worker: a Celery worker that delivers webhooks and imports nothing of the model, so it is light.
 
-    celery -A svd_service.webhooks.app worker -n courier@%h
+    celery -A svd_service.webhooks.app worker -n webhooks@%h
 
 It consumes its own queue with threads, since it mostly waits for receivers. delivery.py is one delivery attempt
 without Celery, dispatch.py enqueues the deliveries that are due.
@@ -38,7 +38,7 @@ app.conf.update(
 @app.task(name=DELIVER, bind=True, Request="svd_service.broker.request:DeliveryRequest")
 def deliver(self: Any) -> None:
     """Attempt the delivery of the message whose id is this task's."""
-    bootstrap.courier(settings()).deliver(job_id_of(self.request.id))
+    bootstrap.deliverer(settings()).deliver(job_id_of(self.request.id))
 
 
 @setup_logging.connect

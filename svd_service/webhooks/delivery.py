@@ -55,7 +55,7 @@ class Outcome:
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
-class Courier:
+class Deliverer:
     """Delivers webhooks from the outbox. Thread-safe."""
 
     def __init__(self, outbox: Outbox, secrets: WebhookSecrets, settings: Settings) -> None:

@@ -200,8 +200,8 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
         rendering = slot.render(image, job.parameters, path, report, further=paths, on_preview=previews)
-        report(Progress(Phase.PUBLISHING))
-        retry.begin(Phase.PUBLISHING)
+        report(Progress(Phase.UPLOADING))
+        retry.begin(Phase.UPLOADING)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
         thumbnail, spritesheet = (file_name(name, still) for still in (Still.THUMBNAIL, Still.SPRITESHEET))
         retry(lambda: artifacts.put(thumbnail, rendering.thumbnail))
@@ -326,7 +326,7 @@ class Reporter:
         if now > self._deadline:
             raise TimeLimitError
         # The upload takes less time than another worker would need to start again.
-        if self._drain.is_over and progress.phase is not Phase.PUBLISHING:
+        if self._drain.is_over and progress.phase is not Phase.UPLOADING:
             raise ReleaseRequested("The worker shuts down.")
         # A phase may take minutes without a step, so its beginning is always reported.
         if now < self._next and progress.phase is self._phase:

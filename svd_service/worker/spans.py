@@ -48,7 +48,7 @@ class AttemptSpans:
             return
         self._kind = phase
         self._phase.end()
-        if phase is Phase.PUBLISHING:
+        if phase is Phase.UPLOADING:
             self._generation.end()
             self._phase = tracing.begin("publish", self._parent, attributes={"svd.job.id": self._job.id})
         else:
@@ -60,7 +60,7 @@ class AttemptSpans:
         description = "" if error is None or isinstance(error, self._harmless) else f"{type(error).__name__}: {error}"
         for span in (self._phase, self._generation):
             if error is not None:
-                span.tell({"error.type": type(error).__name__})
+                span.set({"error.type": type(error).__name__})
             span.end(error=description)
 
     def _begin(self, attempt: Attempt, at: float | None = None) -> tracing.Span:

@@ -10,7 +10,7 @@ import pytest
 
 from tools.benchmark.report import quantile
 from tools.chaos.caller import Sighting
-from tools.chaos.report import lost, passed, published_twice, recovery, report, table
+from tools.chaos.report import committed_twice, lost, passed, recovery, report, table
 from tools.chaos.run import Hit, Outcome
 from tools.chaos.schedule import KINDS, schedule
 
@@ -46,13 +46,13 @@ def outcome_of(*sightings: Sighting, **more: object) -> Outcome:
 @pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(900)
-def test_a_minute_of_chaos_loses_nothing_and_publishes_nothing_twice(tmp_path):
+def test_a_minute_of_chaos_loses_nothing_and_commits_nothing_twice(tmp_path):
     figures_file = tmp_path / "figures.json"
     options = ("--jobs", "400", "--seed", "7", "--fault-interval", "2", "--limit", "50", "--json", figures_file)
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
-    assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])
+    assert (figures["lost"], figures["committed_twice"], figures["refused"]) == ({}, {}, [])
     ends = figures["finished"] + figures["cancelled"] + figures["deleted"] + sum(figures["failed"].values())
     assert figures["accepted"] == ends
     assert figures["finished"] > 0
@@ -95,12 +95,12 @@ def test_a_job_that_failed_because_it_was_hit_too_often_is_not_lost():
 )
 def test_a_second_result_is_noticed(answers):
     outcome = outcome_of(seen({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}), seen(*answers))
-    assert list(published_twice(outcome)) == ["1"]
+    assert list(committed_twice(outcome)) == ["1"]
     assert not passed(report(outcome))
 
 
 def test_more_results_than_finished_jobs_are_noticed():
-    assert published_twice(outcome_of(seen({"state": "finished", "sha": "a"}), counted_finished=2)) != {}
+    assert committed_twice(outcome_of(seen({"state": "finished", "sha": "a"}), counted_finished=2)) != {}
 
 
 def test_the_time_to_the_restart_counts_for_the_fault_that_hit_the_worker():

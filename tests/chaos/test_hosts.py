@@ -49,13 +49,13 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(600)
-def test_pulled_cables_lose_nothing_and_publish_nothing_twice(networks: None, tmp_path: Path) -> None:
+def test_pulled_cables_lose_nothing_and_commit_nothing_twice(networks: None, tmp_path: Path) -> None:
     figures_file = tmp_path / "figures.json"
     options = ("--jobs", "10", "--cut", "6", "--lease", "3", "--json", figures_file)
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, env=environment(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
-    assert (figures["lost"], figures["published_twice"], figures["refused"]) == ({}, {}, [])
+    assert (figures["lost"], figures["committed_twice"], figures["refused"]) == ({}, {}, [])
     assert figures["finished"] > 0
     assert [cut["host"] for cut in figures["cuts"]] == ["worker1", "redis", "store"]
     # The worker was in the middle of a job.

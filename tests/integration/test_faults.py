@@ -147,13 +147,13 @@ def test_the_job_of_a_killed_worker_is_begun_elsewhere_when_its_lease_has_lapsed
 
 
 @pytest.mark.parametrize(
-    ("republish_after", "patience"),
+    ("enqueue_again_after", "patience"),
     [(5, 60), pytest.param(1e6, 12, marks=pytest.mark.xfail(reason="in neither the queue nor `unacked`: it is lost"))],
 )
 def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
-    stack: Stack, photo: bytes, republish_after: float, patience: float
+    stack: Stack, photo: bytes, enqueue_again_after: float, patience: float
 ):
-    switched = {"constants": {"svd_service.ledger.maintenance:REPUBLISH_AFTER": republish_after}}
+    switched = {"constants": {"svd_service.ledger.maintenance:ENQUEUE_AGAIN_AFTER": enqueue_again_after}}
     frozen = ready(stack, "frozen", **switched)
     for _ in range(20):
         os.killpg(frozen.pid, signal.SIGSTOP)

@@ -100,9 +100,9 @@ FAULTS = [demoted, full_disk, busy, without_replicas, out_of_memory, without_per
 def test_workers_outlast_a_redis_that_answers_with_errors(
     stack: Stack, photo: bytes, fault: Callable[[Stack], AbstractContextManager[str]]
 ):
-    worker, courier = stack.start_stand_in(), stack.start_courier()
+    worker, webhooks = stack.start_stand_in(), stack.start_webhook_worker()
     stack.wait(lambda: len(stack.workers()) == 1, 60)
-    stack.wait(lambda: " ready." in (stack.folder / "courier.log").read_text(), 60)
+    stack.wait(lambda: " ready." in (stack.folder / "webhooks.log").read_text(), 60)
     with receiving() as receiver:
         jobs = [stack.submit(photo, webhook_url=receiver.url, **fields) for fields in (THREE_SECONDS, ONE_STEP)]
         stack.wait_until_started(jobs[0])
@@ -112,7 +112,7 @@ def test_workers_outlast_a_redis_that_answers_with_errors(
             stack.wait_for(job_id, "finished")
         assert stack.wait_for(stack.submit(photo, **ONE_STEP), "finished")["attempt"] == 1
         stack.wait(lambda: len({heard.headers["webhook-id"] for heard in receiver.heard}) == len(jobs), 60)
-    assert (worker.poll(), courier.poll()) == (None, None)
+    assert (worker.poll(), webhooks.poll()) == (None, None)
     assert error in (stack.folder / "worker.log").read_text()
 
 
@@ -126,9 +126,9 @@ def test_a_worker_that_starts_while_redis_takes_no_writes_waits_for_it(stack: St
 
 
 def test_garbage_in_a_queue_is_dropped_and_counted(stack: Stack, photo: bytes):
-    worker, courier = stack.start_stand_in(), stack.start_courier()
+    worker, webhooks = stack.start_stand_in(), stack.start_webhook_worker()
     stack.wait(lambda: len(stack.workers()) == 1, 60)
-    stack.wait(lambda: " ready." in (stack.folder / "courier.log").read_text(), 60)
+    stack.wait(lambda: " ready." in (stack.folder / "webhooks.log").read_text(), 60)
     garbage = [b"no JSON", b"\xff\xfe", b"[]", b"{}", b'{"properties": {"delivery_tag": "x", "delivery_info": {}}}']
     for queue in ("svd.nano", "svd-webhooks"):
         for each in garbage:
@@ -144,7 +144,7 @@ def test_garbage_in_a_queue_is_dropped_and_counted(stack: Stack, photo: bytes):
                 producer.publish(b"gASu", queue, content_type=content_type, content_encoding="binary", headers=headers)
     assert stack.wait_for(stack.submit(photo, **ONE_STEP), "finished")["attempt"] == 1
     stack.wait(lambda: dropped(stack) == 20, 20)
-    assert (worker.poll(), courier.poll()) == (None, None)
+    assert (worker.poll(), webhooks.poll()) == (None, None)
     assert stack.redis.hlen("unacked") == 0
 
 

@@ -194,10 +194,10 @@ def test_shutdown_drains_the_worker(stack: Stack, photo: bytes, celery: Celery):
 
 
 def test_a_revoked_webhook_is_delivered(stack: Stack, photo: bytes, celery: Celery):
-    stack.start_courier()
+    stack.start_webhook_worker()
     ready(stack)
     with receiving() as receiver:
-        stack.wait(lambda: " ready." in (stack.folder / "courier.log").read_text(), 60)
+        stack.wait(lambda: " ready." in (stack.folder / "webhooks.log").read_text(), 60)
         job_id = stack.submit(photo, webhook_url=receiver.url, **FOUR_SECONDS)
         celery.control.revoke(f"msg_{job_id}")
         stack.wait_for(job_id, "finished")

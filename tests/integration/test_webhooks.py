@@ -1,4 +1,4 @@
-"""Webhooks that no death of anybody loses: a real Redis, real couriers, a receiver that comes and goes."""
+"""Webhooks that no death of anybody loses: a real Redis, real webhook workers, a receiver that comes and goes."""
 
 import signal
 import threading
@@ -19,7 +19,7 @@ from tools.harness.local import free_port
 from tools.harness.receiver import receiving
 from tools.harness.stack import Stack
 
-#: Tries follow one another as fast as the couriers' rounds.
+#: Delivery attempts follow one another as fast as the rounds of maintenance.
 VARIABLES = {"SVD_WEBHOOK_PRIVATE": "true", "SVD_WEBHOOK_BACKOFF": "0.01", "SVD_WEBHOOK_TIMEOUT": "2"}
 
 
@@ -40,10 +40,10 @@ def ledger(stack: Stack, make_settings: Callable[..., Settings]) -> Iterator[Led
 
 
 @pytest.fixture
-def courier(stack: Stack) -> Iterator[None]:
-    stack.start_courier()
+def webhook_worker(stack: Stack) -> Iterator[None]:
+    stack.start_webhook_worker()
     yield
-    stack.stop("courier")
+    stack.stop("webhooks")
 
 
 def end(ledger: Ledger, job_id: str, url: str) -> None:
@@ -62,7 +62,7 @@ def until_delivered(stack: Stack, ledger: Ledger, job_id: str) -> Told:
     return webhook(ledger, job_id)
 
 
-def test_a_receiver_that_is_down_for_five_tries_gets_the_event_once_it_is_up(stack, ledger, make_settings, courier):
+def test_a_receiver_that_is_down_for_five_attempts_gets_the_event_later(stack, ledger, make_settings, webhook_worker):
     port = free_port()
     end(ledger, "late", f"http://127.0.0.1:{port}/hook")
     # One that has begun and not ended yet may still meet the receiver.
@@ -80,7 +80,7 @@ def test_a_receiver_that_is_down_for_five_tries_gets_the_event_once_it_is_up(sta
     assert (event["data"]["task_id"], event["data"]["status"]) == ("late", "cancelled")
 
 
-def test_a_courier_that_is_killed_in_mid_delivery_and_a_redis_that_restarts_lose_nothing(stack, ledger):
+def test_a_webhook_worker_that_is_killed_in_mid_delivery_and_a_redis_that_restarts_lose_nothing(stack, ledger):
     killed = threading.Event()
 
     def answer_too_late() -> int:
@@ -88,24 +88,24 @@ def test_a_courier_that_is_killed_in_mid_delivery_and_a_redis_that_restarts_lose
         return 204
 
     with receiving(answer_too_late, 204) as receiver:
-        stack.start_courier(SVD_WEBHOOK_TIMEOUT="60")
+        stack.start_webhook_worker(SVD_WEBHOOK_TIMEOUT="60")
         end(ledger, "held", receiver.url)
         stack.wait(lambda: receiver.heard, 60)
-        stack.stop("courier", signal.SIGKILL)
+        stack.stop("webhooks", signal.SIGKILL)
         killed.set()
         stack.redis.zadd("svd:posted", {"held": 0})  # the minute and a bit that its claim still had are over
         stack.stop("redis")
         stack.start_redis()
         assert webhook(ledger, "held").state is WebhookState.PENDING
-        stack.start_courier()
+        stack.start_webhook_worker()
         told = until_delivered(stack, ledger, "held")
-        stack.stop("courier")
+        stack.stop("webhooks")
     assert len({heard.headers["webhook-id"] for heard in receiver.heard}) == 1
     assert len({heard.body for heard in receiver.heard}) == 1
     assert told.attempts[0].error == "worker lost during the delivery"
 
 
-def test_a_courier_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
+def test_a_webhook_worker_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
     asked = threading.Event()
 
     def answer_when_asked_to_end() -> int:
@@ -113,14 +113,14 @@ def test_a_courier_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
         return 200
 
     with receiving(answer_when_asked_to_end) as receiver:
-        process = stack.start_courier(SVD_WEBHOOK_TIMEOUT="60")
+        process = stack.start_webhook_worker(SVD_WEBHOOK_TIMEOUT="60")
         end(ledger, "stopped", receiver.url)
         stack.wait(lambda: receiver.heard, 60)
         process.send_signal(signal.SIGTERM)
-        log = Path(stack.folder / "courier.log")
+        log = Path(stack.folder / "webhooks.log")
         stack.wait(lambda: "Warm shutdown" in log.read_text(), 60)
         asked.set()
-        assert stack.processes.pop("courier").wait(60) == 0
+        assert stack.processes.pop("webhooks").wait(60) == 0
     told = webhook(ledger, "stopped")
     assert told.state is WebhookState.DELIVERED
     assert len(told.attempts) == len(receiver.heard) == 1

@@ -131,7 +131,7 @@ def test_monitoring_is_a_profile_and_the_rest_is_not(services: dict[str, Service
         "redis",
         "api",
         "worker",
-        "courier",
+        "webhooks",
         "flower",
     }
 
@@ -243,7 +243,7 @@ def test_only_those_who_need_redis_can_reach_it(compose: dict[str, Any], service
     assert compose["networks"]["ledger"]["internal"] is True
     assert services["redis"]["networks"] == ["ledger"]
     on_it = {name for name, service in services.items() if "ledger" in service["networks"]}
-    assert on_it == {"redis", "api", "worker", "courier", "flower", "exporter"}
+    assert on_it == {"redis", "api", "worker", "webhooks", "flower", "exporter"}
 
 
 def test_no_service_runs_as_root_or_can_become_it(services: dict[str, Service]) -> None:
@@ -301,11 +301,11 @@ def test_the_worker_gets_the_gpus_and_time_to_finish_a_job(services: dict[str, S
     assert services["worker"]["init"] is True
 
 
-def test_the_courier_reaches_receivers_and_has_time_for_their_answer(services: dict[str, Service]) -> None:
-    courier = services["courier"]
-    assert "outside" in courier["networks"]
-    assert int(courier["stop_grace_period"].removesuffix("s")) > Settings().webhook_timeout
-    assert courier["image"] == services["api"]["image"]
+def test_the_webhook_worker_reaches_receivers_and_has_time_for_their_answer(services: dict[str, Service]) -> None:
+    webhooks = services["webhooks"]
+    assert "outside" in webhooks["networks"]
+    assert int(webhooks["stop_grace_period"].removesuffix("s")) > Settings().webhook_timeout
+    assert webhooks["image"] == services["api"]["image"]
 
 
 def test_every_setting_can_be_set_in_containers(services: dict[str, Service]) -> None:
@@ -313,11 +313,11 @@ def test_every_setting_can_be_set_in_containers(services: dict[str, Service]) ->
     ours = {name for name in settings if name.startswith(("REDIS_", "SVD_", "VIDEO_"))}
     assert ours - set(services["api"]["environment"]) == NOT_PASSED_ON
     assert ours - set(services["worker"]["environment"]) == NOT_PASSED_ON
-    assert ours - set(services["courier"]["environment"]) == NOT_PASSED_ON
+    assert ours - set(services["webhooks"]["environment"]) == NOT_PASSED_ON
     others = {name for name in set(services["worker"]["environment"]) - ours if not name.startswith("OTEL_")}
     assert others == {"HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE"} | PROXIES
     assert set(services["api"]["environment"]) >= PROXIES
-    assert set(services["courier"]["environment"]) >= PROXIES
+    assert set(services["webhooks"]["environment"]) >= PROXIES
 
 
 def test_health_checks_use_no_proxy(services: dict[str, Service]) -> None:
@@ -346,7 +346,7 @@ def test_no_password_has_a_default(services: dict[str, Service]) -> None:
     assert [name for name in grafana if "PASSWORD" in name] == ["GF_SECURITY_ADMIN_PASSWORD__FILE"]
     secrets = "${SVD_SECRETS_VOLUME:-secrets}:/run/secrets:ro"
     readers = {name for name, service in services.items() if secrets in service.get("volumes", ())}
-    assert readers == {"api", "worker", "courier", "flower", "grafana"}
+    assert readers == {"api", "worker", "webhooks", "flower", "grafana"}
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)

@@ -112,7 +112,7 @@ def test_kustomize_makes_a_deployment_and_its_scaling_for_each_type_of_gpu(built
             kubernetes_validate.validate(document, VERSION, strict=True)
     deployments = {each["metadata"]["name"]: each for each in built if each["kind"] == "Deployment"}
     types = {path.parent.name for path in KUBERNETES.glob("workers/*/kustomization.yaml")}
-    assert set(deployments) == {"api", "courier", "exporter", "flower", *(f"worker-{each}" for each in types)}
+    assert set(deployments) == {"api", "webhooks", "exporter", "flower", *(f"worker-{each}" for each in types)}
     scaled = [each["spec"]["scaleTargetRef"]["name"] for each in built if each["kind"] == "ScaledObject"]
     assert sorted(scaled) == sorted(["api", *(f"worker-{each}" for each in types)])
     chosen = [
@@ -233,7 +233,7 @@ def test_only_those_who_need_redis_can_reach_it() -> None:
         for name, workload in WORKLOADS.items()
         if workload["spec"]["template"]["metadata"]["labels"].get("svd-service/ledger") == "true"
     }
-    assert asking == labelled == {"api", "courier", "exporter", "flower", "worker"}
+    assert asking == labelled == {"api", "webhooks", "exporter", "flower", "worker"}
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
     assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     (rule,) = policies["redis"]["ingress"]
@@ -345,8 +345,8 @@ def test_the_units_start_what_compose_starts() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     commands = {path.stem: read(path)["Service"]["ExecStart"].split()[1:] for path in SERVICES}
     assert commands["svd-exporter"] == compose["services"]["exporter"]["command"][1:]
-    courier = [word.replace("%%", "%") for word in commands["svd-courier"]]
-    assert courier == compose["services"]["courier"]["command"][1:] == container("courier")["command"][1:]
+    webhooks = [word.replace("%%", "%") for word in commands["svd-webhooks"]]
+    assert webhooks == compose["services"]["webhooks"]["command"][1:] == container("webhooks")["command"][1:]
     assert commands["svd-flower"] == compose["services"]["flower"]["command"][1:] == container("flower")["command"][1:]
     for name in ("api", "worker"):
         image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()

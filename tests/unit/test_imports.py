@@ -38,7 +38,7 @@ def test_the_parent_of_the_worker_processes_brings_no_torch():
     assert not brought_by("import svd_service.worker.tasks") & {"torch", "diffusers", "transformers"}
 
 
-def test_the_courier_is_light():
+def test_the_webhook_worker_imports_no_heavy_package():
     assert not brought_by("import svd_service.webhooks.app") & (HEAVY | {"flask", "PIL", "werkzeug"})
 
 

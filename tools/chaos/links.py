@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tools.chaos.caller import Caller
 from tools.chaos.hosts import Hosts
-from tools.chaos.report import lost, published_twice
+from tools.chaos.report import committed_twice, lost
 from tools.chaos.run import PATIENCE, TICK, Outcome, take_stock
 
 #: Seconds after which what has not come back counts as not back.
@@ -114,7 +114,7 @@ def _figures(outcome: Outcome, cuts: list[Cut], lease: float, files: list[str]) 
         "cancelled": sum(job["status"] == "cancelled" for job in jobs),
         "failed": [job["error"]["code"] for job in jobs if job["status"] == "failed"],
         "lost": lost(outcome),
-        "published_twice": published_twice(outcome),
+        "committed_twice": committed_twice(outcome),
         "files_on_hosts": files,
         "remarks": outcome.remarks,
         "orphaned_objects": len(outcome.orphans),
@@ -157,11 +157,11 @@ def table(figures: dict[str, Any]) -> str:
         ("failed", ", ".join(figures["failed"]) or 0),
         ("cancelled", figures["cancelled"]),
         ("LOST", len(figures["lost"])),
-        ("PUBLISHED TWICE", len(figures["published_twice"])),
+        ("COMMITTED TWICE", len(figures["committed_twice"])),
         ("files on hosts", f"{len(figures['files_on_hosts'])} (pictures and videos on any host's own disk)"),
         ("orphaned objects", f"{figures['orphaned_objects']} (the sweep's)"),
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
-        *(("published twice", f"{job_id}: {how}") for job_id, how in figures["published_twice"].items()),
+        *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
         *(("refused", text) for text in figures["refused"]),
         *(("remark", text) for text in figures["remarks"]),
     ]
@@ -194,7 +194,7 @@ def passed(figures: dict[str, Any]) -> bool:
     """Whether no job was lost, committed or created twice, every host came back, and each kept to its own disk."""
     return (
         not figures["lost"]
-        and not figures["published_twice"]
+        and not figures["committed_twice"]
         and figures["created"] == figures["accepted"]
         and not figures["files_on_hosts"]
         and all(cut["whole"] is not None for cut in figures["cuts"])

@@ -29,7 +29,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "cancelled": ends["cancelled"],
         "deleted": sum(sighting.deleted for sighting in seen.values()),
         "lost": lost(outcome),
-        "published_twice": published_twice(outcome),
+        "committed_twice": committed_twice(outcome),
         "attempts": dict(sorted(Counter(len(s.last.get("attempts", ())) for s in seen.values()).items())),
         "recovery": recovery(outcome),
         "load_seconds": outcome.load_seconds,
@@ -48,7 +48,7 @@ def lost(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def published_twice(outcome: Outcome) -> dict[str, str]:
+def committed_twice(outcome: Outcome) -> dict[str, str]:
     """The jobs that had more than one result, or whose end was not one.
 
     Seen from outside: a second result, or an end that was taken back. In the record: two attempts that finished. And
@@ -137,10 +137,10 @@ def table(figures: dict[str, Any]) -> str:
         ("attempts", attempts),
         ("hostile uploads", uploads),
         ("LOST", len(figures["lost"])),
-        ("PUBLISHED TWICE", len(figures["published_twice"])),
+        ("COMMITTED TWICE", len(figures["committed_twice"])),
         ("orphaned files", f"{figures['orphaned_files']} (the sweep's)"),
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
-        *(("published twice", f"{job_id}: {how}") for job_id, how in figures["published_twice"].items()),
+        *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
         *(("refused", text) for text in figures["refused"]),
         *(("remark", text) for text in figures["remarks"]),
     ]
@@ -160,4 +160,4 @@ def table(figures: dict[str, Any]) -> str:
 
 def passed(figures: dict[str, Any]) -> bool:
     """Whether the run passed: nothing lost, nothing committed twice, and no more jobs than requested."""
-    return not figures["lost"] and not figures["published_twice"] and figures["created"] == figures["accepted"]
+    return not figures["lost"] and not figures["committed_twice"] and figures["created"] == figures["accepted"]

@@ -83,8 +83,8 @@ class Stack:
         options = ("-n", f"{name}@%h", "--loglevel", "INFO", "--without-mingle")
         return self.start(name, *celery, *options, **variables)
 
-    def start_courier(self, name: str = "courier", **variables: str) -> "subprocess.Popen[bytes]":
-        """Start a courier; it is not there yet when this returns."""
+    def start_webhook_worker(self, name: str = "webhooks", **variables: str) -> "subprocess.Popen[bytes]":
+        """Start a webhook worker; it is not ready yet when this returns."""
         celery = (sys.executable, "-m", "celery", "-A", "svd_service.webhooks.app", "worker")
         options = ("-n", f"{name}@%h", "--loglevel", "INFO", "--without-mingle")
         return self.start(name, *celery, *options, **variables)

@@ -8,12 +8,9 @@
 # Variables: CERTIFICATES (/etc/ssl/certs/ca-certificates.crt), CONTAINER_TOOL.
 set -euo pipefail
 
-case ${1:---help} in
-  -h | --help)
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
-    exit
-    ;;
-esac
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/usage.sh"
+show_usage "${1:---help}"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tools/images/container_tool.sh

@@ -35,7 +35,7 @@ from tools.images.compose_stack import (
 )
 
 #: What runs in the profile `monitoring`, beside `prepare`.
-CONTAINERS: Final = ("redis", "api", "worker", "courier", "flower", "exporter", "prometheus", "grafana")
+CONTAINERS: Final = ("redis", "api", "worker", "webhooks", "flower", "exporter", "prometheus", "grafana")
 ENDED: Final = {"finished", "failed", "cancelled", "expired"}
 #: Bytes that the API's image may add to its base, and those of the CPU worker's image in all.
 MOST_ADDED, MOST_WORKER = 150e6, 1.5e9
@@ -158,9 +158,9 @@ class Smoke:
         twice = [end["task_id"] for end in ends if finished_attempts(end) != 1]
         counted = re.search(r'^svd_jobs_ended_total\{state="finished"\} (\S+)', text_of(f"{API}/metrics"), re.MULTILINE)
         results = int(float(counted[1])) if counted else 0
-        require(not lost and not twice, f"lost {lost}, published twice {twice}")
+        require(not lost and not twice, f"lost {lost}, committed twice {twice}")
         require(results == len(ends), f"{results} results for {len(ends)} jobs")
-        return f"{len(ends)} jobs: lost 0, published twice 0 ({results} results by the ledger's counter)"
+        return f"{len(ends)} jobs: lost 0, committed twice 0 ({results} results by the ledger's counter)"
 
     def scale(self) -> str:
         """Two workers on a CPU share the jobs."""

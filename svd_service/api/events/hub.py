@@ -128,7 +128,7 @@ class Hub:
         self._stopping: Callable[[], bool] = lambda: False
 
     def close_when(self, stopping: Callable[[], bool]) -> None:
-        """End every stream as soon as `stopping()`: whoever serves us waits for them before it ends."""
+        """End every stream as soon as `stopping()`, since gunicorn waits for them before it ends."""
         self._stopping = stopping
 
     def open(self, *, job_ids: Iterable[str] = (), owner: str = "", caller: str = "") -> Mailbox:
@@ -159,7 +159,7 @@ class Hub:
             self._mailboxes.discard(box)
 
     def event(self, job: Job) -> Event:
-        """The event that tells of `job`."""
+        """The event with the state of `job`."""
         return Event(job.id, job.version, job.state.ended, self._present(job))
 
     def newest(self, owner: str) -> list[Event]:
@@ -260,27 +260,27 @@ class _Changes:
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
-        self._told: dict[str, float] = {}
+        self._sent: dict[str, float] = {}
 
     def note(self, message: str) -> None:
         """A message of the channel: "id version state owner"."""
         job_id, _, state, owner = message.split(" ", 3)
         self._owners[job_id] = owner
         if state in _ENDED:
-            self._told.pop(job_id, None)
+            self._sent.pop(job_id, None)
 
     def due_in(self) -> float:
         """Seconds until a job is due."""
         now = time.monotonic()
-        return max(0.0, min((self._told.get(job, -math.inf) + THROTTLE - now for job in self._owners), default=TICK))
+        return max(0.0, min((self._sent.get(job, -math.inf) + THROTTLE - now for job in self._owners), default=TICK))
 
     def due(self) -> dict[str, str]:
-        """The jobs that are due, with their owners; the caller tells of them now."""
+        """The jobs that are due, with their owners; the caller sends their events now."""
         now = time.monotonic()
-        due = {job: owner for job, owner in self._owners.items() if now >= self._told.get(job, -math.inf) + THROTTLE}
+        due = {job: owner for job, owner in self._owners.items() if now >= self._sent.get(job, -math.inf) + THROTTLE}
         for job in due:
             del self._owners[job]
-        self._told = {job: when for job, when in self._told.items() if now < when + THROTTLE} | dict.fromkeys(due, now)
+        self._sent = {job: when for job, when in self._sent.items() if now < when + THROTTLE} | dict.fromkeys(due, now)
         return due
 
 
@@ -289,7 +289,7 @@ class _Ear:
 
     def __init__(self, channel: "redis.client.PubSub") -> None:
         self._channel = channel
-        self._heard = self._asked = time.monotonic()
+        self._received = self._pinged = time.monotonic()
 
     def messages(self, wait: float) -> Iterator[tuple[str, str]]:
         """What comes within `wait` seconds, and all that is behind it: kind and content.
@@ -299,11 +299,11 @@ class _Ear:
         """
         while message := self._channel.get_message(timeout=wait):
             wait = 0.0
-            self._heard = time.monotonic()
+            self._received = time.monotonic()
             yield str(message["type"]), str(message["data"])
         now = time.monotonic()
-        if now > self._heard + SILENCE:
+        if now > self._received + SILENCE:
             raise redis.ConnectionError("Redis does not respond")
-        if now > max(self._heard, self._asked) + SILENCE / 2:
-            self._asked = now
+        if now > max(self._received, self._pinged) + SILENCE / 2:
+            self._pinged = now
             self._channel.ping()

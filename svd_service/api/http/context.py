@@ -57,7 +57,7 @@ def owner() -> str:
 
 
 def priority(parameters: Parameters) -> int:
-    """The priority that the request asks for.
+    """The requested priority.
 
     Raises:
         InvalidParameterError: it is above the maximum of the caller's key.

@@ -7,6 +7,7 @@ from werkzeug.wsgi import FileWrapper
 
 from svd_service.api.http import ranges
 from svd_service.api.http.context import jobs
+from svd_service.api.http.openapi import Answer
 from svd_service.jobs.job import ResultFile, Still
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.results import OpenResult
@@ -17,6 +18,18 @@ KINDS: Final[dict[ResultFile, tuple[str, str]]] = {
     **{kind: (media_type, f".{kind}") for kind, media_type in MEDIA_TYPES.items()},
     Still.THUMBNAIL: ("image/webp", ".webp"),
     Still.SPRITESHEET: ("image/jpeg", ".jpg"),
+}
+
+#: The answers to a download beside the file itself, and its errors, for the OpenAPI document.
+NOT_MODIFIED: Final = {304: Answer("The caller has the current version.")}
+ANSWERS: Final = {
+    **NOT_MODIFIED,
+    307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
+}
+ERRORS: Final = {
+    410: "The video has expired.",
+    412: "A condition of the request is not met.",
+    416: "The range begins beyond the end.",
 }
 
 #: Media types of all files.

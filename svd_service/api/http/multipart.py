@@ -1,7 +1,7 @@
 """Forms as they come in: a file may be large, nothing else may.
 
 werkzeug decodes multipart; what its parts become, and how large they may be, is decided here. A part is a file if it
-has a file name, in whatever encoding, or if its field is one for images and it is no text: some clients send images
+has a file name, in any encoding, or if its field is one for images and it is no text: some clients send images
 without a name.
 """
 

@@ -30,7 +30,7 @@ JSON: Final = "application/json"
 #: The media type of server-sent events.
 EVENT_STREAM: Final = ("text/event-stream",)
 
-#: What every route that asks for a key may answer, whatever it does.
+#: Errors of every route that requires a key.
 ANYWHERE: Final[Mapping[int, str]] = {
     401: "The API key is missing or invalid.",
     403: "The service has no keys, and another site's page or an unknown host name is behind the request.",
@@ -51,8 +51,8 @@ _WEBHOOK: Final = "job.ended"
 #: The groups of routes in the order in which people look for them, and what each of them is.
 TAGS: Final[Mapping[str, str]] = {
     "native": "The service's own API.",
-    "openai": "OpenAI's Videos API, as its clients speak it.",
-    "stability": "Stability AI's image-to-video API, as its clients speak it.",
+    "openai": "OpenAI's Videos API, as its clients use it.",
+    "stability": "Stability AI's image-to-video API, as its clients use it.",
     "service": "For people, operators and their tools.",
     "webhooks": "Requests that the service sends.",
 }
@@ -84,7 +84,7 @@ class Operation:
     query: type[msgspec.Struct] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
-    published: bool = True
+    listed: bool = True
 
 
 #: The requests to webhooks (docs/webhooks.md), and the responses to them.
@@ -138,9 +138,9 @@ def describe(
     return mark
 
 
-def unpublished(view: View) -> View:
+def unlisted(view: View) -> View:
     """Leave a described view out of the document, since clients have no use for one that only answers 400."""
-    view.operation = replace(view.operation, published=False)  # type: ignore[attr-defined]
+    view.operation = replace(view.operation, listed=False)  # type: ignore[attr-defined]
     return view
 
 
@@ -155,7 +155,7 @@ def is_file(endpoint: str | None) -> bool:
 
 
 def is_public(app: Flask, endpoint: str | None) -> bool:
-    """Whether everybody may ask for this: files of our own, and what is described as public."""
+    """Whether the endpoint requires no key: static files, and what is described as public."""
     operation = operation_of(app, endpoint)
     return is_file(endpoint) or (operation is not None and operation.public)
 
@@ -207,7 +207,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
 def _described(app: Flask) -> Iterator[tuple[Rule, str, Operation, Callable[..., Any]]]:
     for rule in app.url_map.iter_rules():
         operation = operation_of(app, rule.endpoint)
-        if operation is not None and operation.published:
+        if operation is not None and operation.listed:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 yield rule, method.lower(), operation, app.view_functions[rule.endpoint]
 

@@ -10,7 +10,7 @@ from flask import Response
 class Problem:
     """What went wrong: the HTTP `status`, a stable `code`, a sentence.
 
-    `parameter` is the one at fault, and `job_status` the native word for the state of the job that the error is about;
+    `parameter` is the invalid one, and `job_status` the native word for the state of the job that the error is about;
     both are empty where there is none.
     """
 

@@ -12,7 +12,7 @@ _BYTES: Final = "bytes="
 def effective(method: str, header: str | None, size: int) -> str:
     """The one range of a file of `size` bytes to send, as a `Range` header; `""` for all of it.
 
-    A header that is not understood is ignored, as are several ranges (14.2), and those of other methods than GET. One
+    An invalid header is ignored, as are several ranges (14.2), and those of other methods than GET. One
     beyond the end stays as it is: it is answered with 416.
     """
     if method != "GET" or not header or not header.lower().startswith(_BYTES):

@@ -18,8 +18,8 @@ HEADER: Final = "X-Request-ID"
 #: Names that are taken over. Others could pass for more than a name in a log.
 _NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-#: Methods that only ask. Whoever waits for a job asks often: that is traced only where the caller traces, too.
-_ASKING: Final = {"GET", "HEAD", "OPTIONS"}
+#: Methods that only read. Clients poll while a job runs: these requests are traced only where the caller traces, too.
+_READING: Final = {"GET", "HEAD", "OPTIONS"}
 
 
 #: The methods of HTTP (RFC 9110 and PATCH). All others are called `OTHER`, and allowed nowhere.
@@ -66,9 +66,9 @@ def _with_nosniff(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _span_of(environ: "WSGIEnvironment") -> tracing.Span:
-    """The request's span. It ends when the answer begins: what a stream tells later is not the request's time."""
+    """The request's span. It ends when the answer begins: what a stream sends later is not the request's time."""
     method = str(environ["REQUEST_METHOD"])
-    if not tracing.is_on() or (method in _ASKING and "HTTP_TRACEPARENT" not in environ):
+    if not tracing.is_on() or (method in _READING and "HTTP_TRACEPARENT" not in environ):
         return tracing.Span()
     headers = {name: str(environ.get(f"HTTP_{name.upper()}", "")) for name in ("traceparent", "tracestate")}
     parent = {name: value for name, value in headers.items() if value}
@@ -86,6 +86,6 @@ def _describe(span: tracing.Span, environ: "WSGIEnvironment", status: int) -> No
         about["http.route"] = rule.rule
     if job_id := environ.get(logs.WSGI_FIELDS, {}).get("job_id"):
         about["svd.job.id"] = job_id
-    span.tell(about)
+    span.set(about)
     if status >= 500:
         span.end(error=f"status {status}")

@@ -97,16 +97,14 @@ def share(task_id: str) -> ResponseReturnValue:
     "native",
     {
         200: Answer("The video.", FILE, tuple(MEDIA_TYPES.values())),
-        304: Answer("The caller has it already."),
-        307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
+        **downloads.ANSWERS,
     },
     error=ErrorView,
     errors={
         403: "The link is not valid, or its key was revoked.",
         404: "The job was deleted, or has no such format.",
+        **downloads.ERRORS,
         410: "The link or the video has expired.",
-        412: "A condition of the request does not hold.",
-        416: "The range lies beyond the end.",
         422: "The link is incomplete.",
         503: "Redis or the artifact store cannot be reached.",
     },

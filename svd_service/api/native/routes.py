@@ -133,16 +133,13 @@ def _describe_result(
         "native",
         {
             200: Answer(f"The {what}.", FILE, media_types, etag),
-            304: Answer("The caller has it already."),
-            307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
+            **downloads.ANSWERS,
         },
         error=ErrorView,
         errors={
             404: unknown,
             409: "The job has no video: it has not ended, failed or was cancelled; see `status`.",
-            410: "The video has expired.",
-            412: "A condition of the request is not met.",
-            416: "The range lies beyond the end.",
+            **downloads.ERRORS,
             **({422: "There is no such format."} if query else {}),
         },
         query=query,

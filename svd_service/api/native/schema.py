@@ -139,7 +139,7 @@ class HealthView(Struct, omit_defaults=True):
 
 
 class ErrorDetail(Struct, omit_defaults=True):
-    """What went wrong: a stable `code`, a sentence, and the `parameter` at fault if there is one."""
+    """What went wrong: a stable `code`, a sentence, and the invalid `parameter` if there is one."""
 
     code: str
     message: str

@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from svd_service.api.http import downloads, forms, reference
 from svd_service.api.http.context import jobs, owner, priority, reservations, webhook
-from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe, unpublished
+from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe, unlisted
 from svd_service.api.openai import repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
@@ -44,7 +44,7 @@ _JOB: Final = {
     200: Answer(
         "The job.",
         VideoView,
-        headers={"openai-poll-after-ms": "Unless it has ended: when to ask again, in milliseconds."},
+        headers={"openai-poll-after-ms": "Unless it has ended: when to poll again, in milliseconds."},
     )
 }
 
@@ -125,16 +125,13 @@ def delete(video_id: str) -> Response:
     "openai",
     {
         200: Answer("The file.", FILE, downloads.ALL_MEDIA_TYPES),
-        304: Answer("The client has the current version."),
-        307: Answer("The store has it, for a while, at `Location`; only if the service is set to answer so."),
+        **downloads.ANSWERS,
     },
     error=OpenAIError,
     errors={
         404: "There is no such job, it belongs to another key, or it was not submitted with this format.",
         409: "There is no video: the job has not ended, or ended without one.",
-        410: "The video has expired.",
-        412: "A condition of the request is not met.",
-        416: "The range begins behind the end.",
+        **downloads.ERRORS,
         422: "There is no such variant.",
     },
     query=ContentQuery,
@@ -170,7 +167,7 @@ def retrieve_model(model: str) -> Response:
 @blueprint.route("/videos/characters", methods=["GET", "POST", "DELETE"])
 @blueprint.get("/videos/characters/<character_id>")
 @blueprint.post("/videos/<video_id>/remix")
-@unpublished
+@unlisted
 @describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."})
 def unsupported(**_: str) -> NoReturn:
     """Operations that Stable Video Diffusion does not support: it takes neither text nor video."""

@@ -1,4 +1,4 @@
-"""What operators and their tools ask for: health, metrics, the model."""
+"""What operators and their tools request: health, metrics, the model."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ from svd_service.presentation import ModelView
 from svd_service.telemetry.disk import disk_trouble
 from svd_service.telemetry.exporter import registry_of
 
-#: The two formats that Prometheus asks for.
+#: The two formats that Prometheus requests.
 METRICS_TYPES: Final = ("text/plain", "application/openmetrics-text")
 
 #: Seconds between two questions to the store of artifacts: a request to a bucket may cost something.
@@ -88,7 +88,7 @@ class _GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]
 
 
 class StoreWatch:
-    """Whether the store of artifacts answers. Asked at most every `STORE_LOOK` seconds, by one caller at a time."""
+    """Whether the store of artifacts answers. Checked at most every `STORE_LOOK` seconds, by one caller at a time."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store

@@ -11,7 +11,7 @@ from svd_service.api.http.openapi import Answer, describe
 
 blueprint = Blueprint("pages", __name__, static_folder="static/page", static_url_path="/page")
 
-#: Our own scripts and styles alone. `blob:` is for pictures that were just chosen and videos fetched with a key.
+#: Our own scripts and styles alone. `blob:` is for images that were just chosen and videos fetched with a key.
 POLICY: Final = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"

@@ -70,16 +70,14 @@ def generate_alpha() -> Response:
     {
         200: Answer("The video.", FILE, _MEDIA_TYPES, _RESULT, {"application/json": GenerationResult}),
         202: Answer("The generation is in progress.", PendingGeneration, headers=_REQUEST),
-        304: Answer("The client has the current version."),
+        **downloads.NOT_MODIFIED,
     },
     error=StabilityError,
     errors={
         404: "There is no such generation, it belongs to another key, or it was not submitted with this format.",
         406: "The video does not come in a kind that is accepted.",
         409: "There is no video: the generation failed or was cancelled.",
-        410: "The video has expired.",
-        412: "A condition of the request is not met.",
-        416: "The range begins behind the end.",
+        **downloads.ERRORS,
         422: "There is no such format.",
     },
     query=GenerationQuery,
@@ -87,7 +85,7 @@ def generate_alpha() -> Response:
 def result(generation_id: str) -> ResponseReturnValue:
     """The video; 202 while there is none yet.
 
-    `Accept` chooses: `video/*`, the default, is the MP4, and `application/json` the same as Base64. `format` asks for
+    `Accept` chooses: `video/*`, the default, is the MP4, and `application/json` the same as Base64. `format` selects
     another file of the same video.
     """
     kind = forms.parse_query(GenerationQuery).format
@@ -124,9 +122,9 @@ def _submitted(schema: type[GenerationForm]) -> Response:
 
 
 def _wants_json(media_type: str) -> bool:
-    """Whether the caller wants JSON rather than the video itself, which also who takes both gets."""
+    """Whether the caller prefers JSON to the video itself; the video if it accepts both equally."""
     accepted = request.accept_mimetypes
-    # Who asks for a GIF by its name, and for a video as all do, wants the GIF.
+    # A caller that accepts a GIF by its name, and any video, gets the GIF.
     kinds = {media_type} if media_type == "video/mp4" else {media_type, "video/mp4"}
     video = max(accepted.quality(kind) for kind in kinds) if accepted else 1
     json = accepted.quality("application/json") if accepted else 1

@@ -30,7 +30,7 @@ class GenerationForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     motion_bucket_id: Motion = 127
 
     def request(self) -> Request:
-        """The video that the caller asks for.
+        """The requested video.
 
         A `cfg_scale` below 1 counts as 1, which is no guidance. The first frame has the model's minimum guidance, as in
         SVD itself.
@@ -60,7 +60,7 @@ class GenerationQuery(Struct, kw_only=True):
 
 
 class Generation(Struct):
-    """The id to ask for the result with."""
+    """The id with which to request the result."""
 
     id: Annotated[str, Meta(min_length=64, max_length=64)]
 

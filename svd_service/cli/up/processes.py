@@ -134,8 +134,8 @@ def ours(settings: Settings, scratch: Path, *, flower: bool) -> list[Part]:
             grace=settings.drain_timeout + 30,  # to finish the running job; else for a step and the release
         ),
         Part(
-            "courier",
-            (*_PYTHON, "celery", "-A", "svd_service.webhooks.app", "worker", "-n", "courier@%h"),
+            "webhooks",
+            (*_PYTHON, "celery", "-A", "svd_service.webhooks.app", "worker", "-n", "webhooks@%h"),
             environment,
             where="delivers webhooks",
             grace=settings.webhook_timeout + 5,  # to finish the delivery attempts in progress

@@ -190,5 +190,5 @@ def _in_order(running: Iterable[Running]) -> list[list[Running]]:
     """Return the shutdown stages, first to last: API and tools, workers, Redis."""
     stages: dict[int, list[Running]] = {}
     for part in running:
-        stages.setdefault({"worker": 1, "courier": 1, "redis": 2}.get(part.name, 0), []).append(part)
+        stages.setdefault({"worker": 1, "webhooks": 1, "redis": 2}.get(part.name, 0), []).append(part)
     return [stages[stage] for stage in sorted(stages)]

@@ -50,7 +50,7 @@ class OpenImage:
         """The answer; if the decoder ends without a limit of its own, that of another one."""
         for last in (False, True):
             try:
-                return self._decoder.ask(**request)
+                return self._decoder.request(**request)
             except DecoderEndedError as error:
                 if last or error.is_limit:
                     raise error.rejection() from error
@@ -60,7 +60,7 @@ class OpenImage:
 
     def _reopen(self, ended: DecoderEndedError) -> None:
         try:
-            self._decoder.ask(**self._opening)
+            self._decoder.request(**self._opening)
         except DecoderEndedError:
             raise ended.rejection() from ended
 

@@ -48,7 +48,7 @@ main()
 
 #: Signals that end a process at its limits of processor time.
 _TOO_LONG: Final = frozenset({-signal.SIGPROF, -signal.SIGXCPU, -signal.SIGVTALRM})
-#: What the kernel sends when the machine is out of memory, and operators to what they want to end.
+#: Signals of the kernel when the machine is out of memory, and of operators.
 _FROM_OUTSIDE: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM, 0})
 
 
@@ -100,7 +100,7 @@ class Decoder:
         self._channel = ours
         return ours
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def request(self, **request: Any) -> dict[str, Any]:
         """The answer to a request of `process`.
 
         Raises:

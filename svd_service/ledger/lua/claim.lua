@@ -23,7 +23,7 @@ if fail_if_late(id, state, args.record_ttl) ~= 'queued' then return { 'ended' } 
 
 leave_queue(id)
 local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
-redis.call('HINCRBY', job_key(id), 'tries', 1)
+redis.call('HINCRBY', job_key(id), ATTEMPTS, 1)
 queue = queue or select(2, route_of(id)) .. '|'
 add_load('started', queue, 1)
 set(id, 'queue', queue, 'token', args.token, 'worker', args.worker, 'claimed', now_text,

@@ -15,7 +15,7 @@ local function queues_of(model)
   for name, workers in pairs(at_work) do
     local of, profiles = parts_of(name)
     if of == model then
-      local queue = { name = name, room = workers - load_of('published', name), lines = {}, width = math.huge }
+      local queue = { name = name, room = workers - load_of(ENQUEUED, name), lines = {}, width = math.huge }
       for profile in string.gmatch(profiles, '[^,]+') do
         queue.lines[#queue.lines + 1] = model .. '|' .. profile
         queue.width = #queue.lines
@@ -25,7 +25,7 @@ local function queues_of(model)
     end
   end
   if #found == 0 then
-    found[1] = { name = model .. '|', room = 1 - load_of('published', model .. '|'), lines = { model } }
+    found[1] = { name = model .. '|', room = 1 - load_of(ENQUEUED, model .. '|'), lines = { model } }
   end
   table.sort(found, function(a, b)
     if a.width ~= b.width then return a.width < b.width end
@@ -67,13 +67,13 @@ for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
     local best = next_of(queues)
     if not best then break end
     redis.call('ZREM', key('waiting:' .. best.line), best.id)  -- its own route may be another, if damaged
-    publish(best.id, best.queue.name)
+    enqueue(best.id, best.queue.name)
     best.queue.room = best.queue.room - 1
     redis.call('SET', key('clock:' .. model), math.max(clock(model), best.tag))
     chosen[#chosen + 1] = best.id
     chosen[#chosen + 1] = best.queue.name
   end
-  if redis.call('ZCARD', key('waiting:' .. model)) + redis.call('ZCARD', key('published:' .. model)) == 0 then
+  if redis.call('ZCARD', key('waiting:' .. model)) + redis.call('ZCARD', key(ENQUEUED .. ':' .. model)) == 0 then
     -- No job waits or is about to start, so reset the owners' shares. Not sooner: an owner with an
     -- enqueued job would start at zero again beside new owners.
     redis.call('DEL', key('finish_tags:' .. model), key('clock:' .. model))

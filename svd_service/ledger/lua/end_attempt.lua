@@ -14,7 +14,7 @@ if outcome == 'failed' then
 elseif outcome == 'cancelled' then
   end_job(id, 'cancelled', args.record_ttl)
 else
-  if outcome == 'released' then redis.call('HINCRBY', job_key(id), 'tries', -1) end
+  if outcome == 'released' then redis.call('HINCRBY', job_key(id), ATTEMPTS, -1) end
   requeue_or_end(id, args.max_attempts, args.code, args.message, args.record_ttl)
 end
 return 'ok'

@@ -9,7 +9,7 @@ local alive = now - args.worker_timeout
 local function busy_workers()
   local busy = {}
   for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, 255)) do
-    local job = redis.pcall('HMGET', job_key(id), 'worker', 'workload', 'claimed', 'told', 'phase', 'step', 'steps',
+    local job = redis.pcall('HMGET', job_key(id), 'worker', 'workload', 'claimed', REPORTED, 'phase', 'step', 'steps',
       'segment', 'segments', 'work')
     local claimed, work = tonumber(job[3] or ''), job[2] or job[10]
     if job[1] and work and claimed then
@@ -37,13 +37,13 @@ local function runners()
   return found
 end
 
-local published = redis.call('ZCARD', key('published:' .. model))
-local length = published + redis.call('ZCARD', key('waiting:' .. model))
+local enqueued = redis.call('ZCARD', key(ENQUEUED .. ':' .. model))
+local length = enqueued + redis.call('ZCARD', key('waiting:' .. model))
 
 -- Work and profile of the job at a place.
 local function work_at(place)
-  local line, rank = key('published:' .. model), place
-  if place >= published then line, rank = key('waiting:' .. model), place - published end
+  local line, rank = key(ENQUEUED .. ':' .. model), place
+  if place >= enqueued then line, rank = key('waiting:' .. model), place - enqueued end
   local id = redis.call('ZRANGE', line, rank, rank)[1]
   local job = id and redis.pcall('HMGET', job_key(id), 'workload', 'route', 'work') or {}
   local work = job[1] or job[3]
@@ -80,13 +80,13 @@ end
 -- a long queue cost one. Where Redis accepts no writes, it is not cached.
 local far = '{"works":[],"queue":[]}'
 if places > NEAR then
-  local kept = redis.call('HMGET', key('queue_sample:' .. model), 'at', 'length', 'told')
+  local kept = redis.call('HMGET', key('queue_sample:' .. model), 'at', 'length', 'estimate')
   local at, then_length = tonumber(kept[1] or ''), tonumber(kept[2] or '')
   if at and then_length and kept[3] and math.abs(now - at) < CACHED and math.abs(length - then_length) * 16 <= length then
     far = kept[3]
   else
     far = sample_far()
-    redis.pcall('HSET', key('queue_sample:' .. model), 'at', now_text, 'length', length, 'told', far)
+    redis.pcall('HSET', key('queue_sample:' .. model), 'at', now_text, 'length', length, 'estimate', far)
     redis.pcall('EXPIRE', key('queue_sample:' .. model), CACHED)
   end
 end

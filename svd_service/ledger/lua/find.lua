@@ -13,10 +13,10 @@ for i, id in ipairs(args.ids) do
   local record, place = hash(job_key(id)), 0
   if #record > 0 and field(id, 'state') == 'queued' then
     local _, model = route_of(id)
-    local rank = redis.call('ZRANK', key('published:' .. (model or '')), id)
+    local rank = redis.call('ZRANK', key(ENQUEUED .. ':' .. (model or '')), id)
     if not rank then
       local waiting = redis.call('ZRANK', key('waiting:' .. (model or '')), id) or 0
-      rank = redis.call('ZCARD', key('published:' .. (model or ''))) + waiting
+      rank = redis.call('ZCARD', key(ENQUEUED .. ':' .. (model or ''))) + waiting
     end
     place = rank + 1
   end

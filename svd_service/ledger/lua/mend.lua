@@ -18,13 +18,13 @@ end
 
 local function mend_queued(id, route, model)
   local wrong = leave(id, { 'leases', 'ended' })
-  local published = redis.call('ZSCORE', key('published:' .. model), id)
+  local enqueued = redis.call('ZSCORE', key(ENQUEUED .. ':' .. model), id)
   local waits = redis.call('ZSCORE', key('waiting:' .. model), id)
   local waits_in_route = redis.call('ZSCORE', key('waiting:' .. route), id)
-  if published and field(id, 'queue') then
+  if enqueued and field(id, 'queue') then
     wrong = wrong + leave(id, { 'waiting:' .. model, 'waiting:' .. route })
-  elseif published or not waits or not waits_in_route then
-    redis.call('ZREM', key('published:' .. model), id)
+  elseif enqueued or not waits or not waits_in_route then
+    redis.call('ZREM', key(ENQUEUED .. ':' .. model), id)
     wait(id, tonumber(waits or waits_in_route or clock(model)))
     wrong = wrong + 1
   end
@@ -44,7 +44,7 @@ local function mend(id, state)
     redis.call('HDEL', job_key(id), 'token', 'queue')
     state, wrong = 'queued', 1
   end
-  local queued = { 'waiting:' .. model, 'waiting:' .. route, 'published:' .. model, 'queued:' .. route }
+  local queued = { 'waiting:' .. model, 'waiting:' .. route, ENQUEUED .. ':' .. model, 'queued:' .. route }
   if state == 'queued' then
     wrong = wrong + mend_queued(id, route, model)
   elseif state == 'started' then

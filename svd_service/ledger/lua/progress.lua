@@ -15,7 +15,7 @@ for i, name in ipairs(names) do
 end
 if args.phase ~= '' and #changes > 0 then
   for _, name in ipairs(changes) do set(id, name, args[name]) end
-  set(id, 'told', now_text)
+  set(id, REPORTED, now_text)
   notify(id)
 end
 return job[3] and 'cancel' or is_late(id) and 'deadline' or 'ok'

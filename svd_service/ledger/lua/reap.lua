@@ -1,5 +1,5 @@
 -- Requeue or end jobs whose lease expired, fail queued ones past their deadline, and find enqueued ids whose message was lost or rejected.
--- Arguments: max_attempts, record_ttl (seconds), republish_after (seconds after which an enqueued id that an idle worker
+-- Arguments: max_attempts, record_ttl (seconds), enqueue_again_after (seconds after which an enqueued id that an idle worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
 -- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
 -- include: record, attempt, workers, recount
@@ -38,28 +38,28 @@ local overdue = {}
 local function look_after(model, id)
   local queue = field(id, 'queue') or ''
   if (at_work[queue] or 0) > load_of('started', queue) then
-    if redis.call('HINCRBY', job_key(id), 'refusals', 1) > args.max_refusals then
-      unpublish(id)
+    if redis.call('HINCRBY', job_key(id), UNCLAIMED, 1) > args.max_refusals then
+      withdraw(id)
       wait(id, last_tag(model))
-      redis.call('HDEL', job_key(id), 'refusals')
+      redis.call('HDEL', job_key(id), UNCLAIMED)
       count('refused_by_celery')
     else
       free_slot(id, queue)
-      redis.call('ZADD', key('published:' .. model), now, id)
+      redis.call('ZADD', key(ENQUEUED .. ':' .. model), now, id)
       overdue[#overdue + 1] = id
       overdue[#overdue + 1] = queue
     end
   elseif not at_work[queue] and is_taken_elsewhere(id) then
-    unpublish(id)
+    withdraw(id)
     wait(id, clock(model) - 1)
   end
 end
 
 for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
-  local published = 'published:' .. model
-  local waiting_since = now - args.republish_after
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key(published), '-inf', waiting_since, 'LIMIT', 0, 1000)) do
-    if is_usable(id, 'queued', published) then look_after(model, id) end
+  local enqueued = ENQUEUED .. ':' .. model
+  local waiting_since = now - args.enqueue_again_after
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key(enqueued), '-inf', waiting_since, 'LIMIT', 0, 1000)) do
+    if is_usable(id, 'queued', enqueued) then look_after(model, id) end
   end
 end
 

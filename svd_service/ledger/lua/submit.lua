@@ -33,7 +33,7 @@ if args.idempotency_key ~= '' then
   redis.call('EXPIRE', idempotency, args.idempotency_ttl)
 end
 
-set(id, 'state', 'queued', 'owner', owner, 'created', now_text, 'attempt', 0, 'tries', 0, 'version', 0,
+set(id, 'state', 'queued', 'owner', owner, 'created', now_text, 'attempt', 0, ATTEMPTS, 0, 'version', 0,
   'priority', args.priority)
 local fields = {}
 for name, value in pairs(args.fields) do

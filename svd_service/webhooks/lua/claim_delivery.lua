@@ -14,9 +14,9 @@ if holder ~= token then
   if holder or (due and tonumber(due) > now) then return {} end
   redis.call('ZREM', key('outbox'), id)
   redis.call('ZADD', key('posted'), now + args.seconds, id)
-  local number = redis.call('HINCRBY', delivery_key(id), 'tries', 1)
+  local number = redis.call('HINCRBY', delivery_key(id), ATTEMPTS, 1)
   redis.call('HSET', delivery_key(id), 'token', token, 'began:' .. number, now_text)
   redis.call('HDEL', delivery_key(id), 'next')
 end
 local delivery = redis.call('HMGET', delivery_key(id), 'url', 'type', 'owner', 'job')
-return { tonumber(of_delivery(id, 'tries')), delivery[1], delivery[2], delivery[3], delivery[4] }
+return { tonumber(of_delivery(id, ATTEMPTS)), delivery[1], delivery[2], delivery[3], delivery[4] }

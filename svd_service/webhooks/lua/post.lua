@@ -8,7 +8,7 @@
 local LOOK = 1000  -- maximum number of due deliveries that one call examines
 
 local function requeue_lost(id)
-  local number = of_delivery(id, 'tries')
+  local number = of_delivery(id, ATTEMPTS)
   if not of_delivery(id, 'token') then
     retry(id, 0)
     return

@@ -298,7 +298,7 @@ def test_a_parameter_at_fault_is_named(http, data_dir, jobs, name, value):
     assert answer.json["error"]["parameter"] == name
     assert name in answer.json["error"]["message"]
     assert stored(data_dir) == []
-    assert jobs.ledger.stats.figures().refused == {"invalid_parameter": 1}
+    assert jobs.ledger.stats.figures().rejected == {"invalid_parameter": 1}
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_request_that_is_too_large_is_refused(http, jobs, change_settings):
     change_settings(max_upload_bytes=1000)
     answer = http.post("/generate", data={"image": (io.BytesIO(bytes(400_000)), "cat.jpg")})
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "image_too_large")
-    assert jobs.ledger.stats.figures().refused == {"image_too_large": 1}
+    assert jobs.ledger.stats.figures().rejected == {"image_too_large": 1}
 
 
 def test_an_idempotency_key_gives_the_same_job(http, photo, data_dir):

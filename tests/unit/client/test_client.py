@@ -53,9 +53,16 @@ def test_an_address_without_a_scheme_will_do(service: StandIn) -> None:
         assert client.status(JOB).state == "queued"
 
 
-def test_a_picture_may_be_bytes(client: Client, service: StandIn) -> None:
+def test_an_image_may_be_bytes(client: Client, service: StandIn) -> None:
     service.answer("POST /generate", told("queued"))
     client.submit(b"a dog")
+    assert b"a dog" in service.asked[-1].body
+
+
+def test_the_old_name_of_the_image_works_with_a_warning(client: Client, service: StandIn) -> None:
+    service.answer("POST /generate", told("queued"))
+    with pytest.warns(DeprecationWarning, match="use image"):
+        client.submit(picture=b"a dog")  # type: ignore[call-arg]
     assert b"a dog" in service.asked[-1].body
 
 

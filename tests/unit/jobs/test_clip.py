@@ -160,7 +160,7 @@ def test_progress_over_segments_and_phases_never_goes_back():
         for phase in list(Phase)[:-1]
         for step in range(5)
     ]
-    fractions += [Progress(Phase.PUBLISHING, 0, 0, 1, 1, weights).fraction]
+    fractions += [Progress(Phase.UPLOADING, 0, 0, 1, 1, weights).fraction]
     assert fractions == sorted(fractions)
     assert fractions[0] == 0
     assert fractions[-1] == pytest.approx(0.95)

@@ -30,7 +30,7 @@ SETTINGS = hypothesis.settings(
 
 
 def run_everything(ledger: Ledger, outbox: Outbox, job_ids: list[str]) -> None:
-    """What workers, couriers and callers do within a second, but for what they do with one job."""
+    """What workers, webhook workers and callers do within a second, but for what they do with one job."""
     ledger.workers.heartbeat(WORKER)
     ledger.maintenance.reap()
     ledger.maintenance.dispatch()
@@ -72,7 +72,7 @@ def furnish(ledger: Ledger, outbox: Outbox) -> list[str]:
     assert claim
     ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, 4))
     for job_id in ("finished", "expired"):
-        finish(ledger, ledger.attempts.claim(job_id, HOLDER))  # type: ignore[arg-type]
+        finish(ledger, ledger.attempts.claim(job_id, HOLDER))
     failed = ledger.attempts.claim("failed", HOLDER)
     assert failed
     ledger.attempts.end_attempt(failed, AttemptOutcome.FAILED, Failure("x", "y"))

@@ -33,7 +33,7 @@ FIGURES = Figures(
     jobs={"queued": 2, "finished": 5, "failed": 2, "expired": 1},
     created=11,
     messages_dropped=5,
-    refused={"not_an_image": 1},
+    rejected={"not_an_image": 1},
     ended={"finished": 6, "failed": 2},
     failed={"out_of_memory": 1, "lost": 1},
     attempts={"started": 12, "finished": 6, "lost": 4},
@@ -203,7 +203,7 @@ def test_what_the_real_ledger_counted_outlives_every_process(
     settings = make_settings(REDIS_URL=redis_url)
     ledger = open_ledger(connect(settings), settings)
     finish_one_job(ledger)
-    ledger.stats.count_refused("broken_image")
+    ledger.stats.count_rejected("broken_image")
     shown = samples(exposed(open_ledger(connect(settings), settings).stats))
     assert shown["svd_jobs[finished]"] == shown["svd_jobs_ended_total[finished]"] == 1
     assert shown["svd_jobs_created_total"] == shown["svd_jobs_refused_total[broken_image]"] == 1

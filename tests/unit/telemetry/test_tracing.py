@@ -222,7 +222,7 @@ from svd_service.config import Settings
 tracing.configure(Settings(), "svd-api")
 span = tracing.begin("one", {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
 with tracing.present(span):
-    span.tell({"a": 1})
+    span.set({"a": 1})
     span.rename("two")
     print(tracing.carrier(), span.carrier(), repr(span.trace_id))
 span.end()

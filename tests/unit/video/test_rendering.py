@@ -75,7 +75,7 @@ def test_progress_begins_with_preparing_and_ends_with_the_last_frame(
     render(generator, picture, ask(), tmp_path / "video", said.append)
     assert said[0] == Progress(Phase.PREPARING)
     assert Progress(Phase.SAMPLING, 2, 2) in said
-    assert said[-2:] == [Progress(Phase.DECODING, 3, 3), Progress(Phase.PUBLISHING)]
+    assert said[-2:] == [Progress(Phase.DECODING, 3, 3), Progress(Phase.UPLOADING)]
     fractions = [progress.fraction for progress in said]
     assert fractions == sorted(fractions)
 

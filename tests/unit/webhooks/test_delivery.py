@@ -14,7 +14,7 @@ from svd_service.jobs.job import WebhookState
 from svd_service.ledger.client import connect
 from svd_service.presentation import JobView
 from svd_service.webhooks import delivery as under_test
-from svd_service.webhooks.delivery import Courier, Outcome, send
+from svd_service.webhooks.delivery import Deliverer, Outcome, send
 from svd_service.webhooks.outbox import Outbox
 from svd_service.webhooks.signing import WebhookSecrets
 from tests.unit.ledger.samples import HOLDER, finish, submit
@@ -32,8 +32,8 @@ def settings(make_settings, redis_url):
 
 
 @pytest.fixture
-def courier(redis_client, outbox, settings):
-    return Courier(outbox, WebhookSecrets(redis_client, settings), settings)
+def deliverer(redis_client, outbox, settings):
+    return Deliverer(outbox, WebhookSecrets(redis_client, settings), settings)
 
 
 @pytest.fixture
@@ -163,29 +163,29 @@ def end(ledger, url, job_id="a"):
     ledger.jobs.cancel(job_id)
 
 
-def test_a_courier_delivers_what_is_due_once(ledger, courier):
+def test_a_deliverer_delivers_what_is_due_once(ledger, deliverer):
     with receiving() as receiver:
         end(ledger, receiver.url)
-        courier.deliver("a")
-        courier.deliver("a")
-        courier.deliver("nothing")
+        deliverer.deliver("a")
+        deliverer.deliver("a")
+        deliverer.deliver("nothing")
     assert len(receiver.heard) == 1
     assert ledger.jobs.find("a").webhook.state is WebhookState.DELIVERED
 
 
-def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, courier):
+def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, deliverer):
     with receiving(500, 410) as receiver:
         end(ledger, receiver.url, "a")
         end(ledger, receiver.url, "b")
-        courier.deliver("a")
-        courier.deliver("b")
+        deliverer.deliver("a")
+        deliverer.deliver("b")
     put_off, gone = (ledger.jobs.find(job_id).webhook for job_id in "ab")
     assert (put_off.state, put_off.attempts[0].status_code) == (WebhookState.PENDING, 500)
     assert put_off.next_attempt_at
     assert (gone.state, gone.attempts[0].status_code) == (WebhookState.GIVEN_UP, 410)
 
 
-def test_the_outcome_is_told_again_while_redis_is_away(ledger, courier, outbox, monkeypatch):
+def test_the_outcome_is_told_again_while_redis_is_away(ledger, deliverer, outbox, monkeypatch):
     monkeypatch.setattr(under_test, "SETTLE_PAUSE", 0.0)
     told = outbox.deliver
     answers = iter([UnavailableError("away"), UnavailableError("away")])
@@ -198,18 +198,18 @@ def test_the_outcome_is_told_again_while_redis_is_away(ledger, courier, outbox, 
     monkeypatch.setattr(outbox, "deliver", deliver)
     with receiving() as receiver:
         end(ledger, receiver.url)
-        courier.deliver("a")
+        deliverer.deliver("a")
     assert ledger.jobs.find("a").webhook.state is WebhookState.DELIVERED
 
 
 def test_without_redis_nothing_is_raised(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     client = connect(away)
-    Courier(Outbox(client, away), WebhookSecrets(client, away), away).deliver("a")
+    Deliverer(Outbox(client, away), WebhookSecrets(client, away), away).deliver("a")
     bootstrap.poster(away).round()
 
 
-def test_a_round_gives_the_messages_of_what_is_due_to_the_couriers_queue(ledger, settings, redis_client):
+def test_a_round_gives_the_messages_of_what_is_due_to_the_deliverers_queue(ledger, settings, redis_client):
     end(ledger, "https://example.com/")
     poster = bootstrap.poster(settings)
     poster.round()

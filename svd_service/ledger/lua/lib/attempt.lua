@@ -11,7 +11,7 @@ local function close_attempt(id, outcome, cause)
   local queue = field(id, 'queue')
   if queue then add_load('started', queue, -1) end
   redis.call('HDEL', job_key(id), 'token', 'queue', 'worker', 'claimed', 'phase', 'step', 'steps', 'segment', 'segments',
-    'told', 'preview_name')
+    REPORTED, 'preview_name')
   redis.call('ZREM', key('leases'), id)
   count('attempts|' .. outcome)
   if cause and cause ~= '' then count('causes|' .. outcome .. '|' .. cause) end
@@ -23,7 +23,7 @@ local function requeue_or_end(id, max_attempts, code, message, keep)
     end_job(id, 'cancelled', keep)
   elseif is_late(id) then
     fail_job(id, DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, keep)
-  elseif tonumber(field(id, 'tries')) >= max_attempts then
+  elseif tonumber(field(id, ATTEMPTS)) >= max_attempts then
     fail_job(id, code, message, keep)
   else
     move(id, 'queued')
@@ -37,8 +37,8 @@ end
 -- down or frozen; the excess counts for no lease. Run this before checking leases.
 local MAX_PAUSE = 3
 local function record_activity()
-  local last = redis.call('GET', key('heard'))
-  redis.call('SET', key('heard'), now_text)
+  local last = redis.call('GET', key(LAST_ACTIVITY))
+  redis.call('SET', key(LAST_ACTIVITY), now_text)
   local missed = now - (tonumber(last or '') or now) - MAX_PAUSE
   if missed <= 0 then return end
   for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('ZINCRBY', key('leases'), missed, id) end

@@ -4,9 +4,9 @@
 local namespace = KEYS[1]
 local args = cjson.decode(ARGV[1])
 
--- Redis' own clock, in seconds, so that no host's clock decides about a lease.
+-- Redis' own clock, in seconds, so that no host's clock decides about a lease. An argument `now` replaces it.
 local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local now = args.now or tonumber(time[1]) + tonumber(time[2]) / 1000000
 
 -- Lua's own tostring keeps 14 digits, too few for microseconds since 1970.
 local function as_text(seconds) return string.format('%.6f', seconds) end

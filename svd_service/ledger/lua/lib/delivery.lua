@@ -10,7 +10,7 @@ local function write_delivery(id, state)
   if not url then return end
   local host = string.lower(string.gsub(string.match(url, '^%a+://([^/?#]*)') or '', '^.*@', ''))
   redis.call('HSET', delivery_key(id), 'state', 'pending', 'type', 'job.' .. state, 'url', url, 'host', host,
-    'owner', field(id, 'owner'), 'created', now_text, 'next', now_text, 'tries', 0,
+    'owner', field(id, 'owner'), 'created', now_text, 'next', now_text, ATTEMPTS, 0,
     'job', cjson.encode(redis.call('HGETALL', job_key(id))))
   redis.call('ZADD', key('outbox'), now, id)
 end

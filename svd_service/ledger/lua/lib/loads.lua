@@ -1,4 +1,4 @@
--- How many jobs of each Celery queue are enqueued (`published`) or `started`.
+-- How many jobs of each Celery queue are enqueued or started.
 -- include: base
 
 local function add_load(kind, queue, by)

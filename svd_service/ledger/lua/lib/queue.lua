@@ -1,4 +1,4 @@
--- Queued jobs: waiting in the ledger by fair-queueing tag, or enqueued with Celery (`published`).
+-- Queued jobs: waiting in the ledger by fair-queueing tag, or enqueued with Celery.
 -- include: base, routes, loads
 
 -- Virtual time of a model's queue.
@@ -23,24 +23,24 @@ local function last_tag(model)
   return math.max(clock(model), last[2] and tonumber(last[2]) + 1 or 0)
 end
 
-local function publish(id, queue)
+local function enqueue(id, queue)
   local _, model = route_of(id)
   stop_waiting(id)
-  redis.call('ZADD', key('published:' .. model), now, id)
+  redis.call('ZADD', key(ENQUEUED .. ':' .. model), now, id)
   set(id, 'queue', queue)
-  add_load('published', queue, 1)
+  add_load(ENQUEUED, queue, 1)
 end
 
 -- An enqueued job whose message was rejected no longer counts against its queue's room, so that others are enqueued.
 local function free_slot(id, queue)
-  if redis.call('HSETNX', job_key(id), 'slotless', 1) == 1 then add_load('published', queue, -1) end
+  if redis.call('HSETNX', job_key(id), 'slotless', 1) == 1 then add_load(ENQUEUED, queue, -1) end
 end
 
-local function unpublish(id)
+local function withdraw(id)
   local _, model = route_of(id)
-  if redis.call('ZREM', key('published:' .. model), id) == 1 then
+  if redis.call('ZREM', key(ENQUEUED .. ':' .. model), id) == 1 then
     local queue = field(id, 'queue')
-    if queue and not field(id, 'slotless') then add_load('published', queue, -1) end
+    if queue and not field(id, 'slotless') then add_load(ENQUEUED, queue, -1) end
     redis.call('HDEL', job_key(id), 'queue', 'slotless')
   end
 end
@@ -53,8 +53,8 @@ end
 
 local function leave_queue(id)
   stop_waiting(id)
-  unpublish(id)
-  redis.call('HDEL', job_key(id), 'refusals')
+  withdraw(id)
+  redis.call('HDEL', job_key(id), UNCLAIMED)
   if redis.call('ZREM', key('queued:' .. route_of(id)), id) == 1 then
     local owner = field(id, 'owner')
     if redis.call('HINCRBY', key('queued_of'), owner, -1) < 1 then redis.call('HDEL', key('queued_of'), owner) end

@@ -5,7 +5,7 @@ local STATES = { queued = true, started = true, finished = true, failed = true, 
 
 -- The state of a job whose record every script can work with; nil if it is missing or damaged.
 local function sound_state(id)
-  local found = redis.pcall('HMGET', job_key(id), 'state', 'owner', 'route', 'created', 'version', 'attempt', 'tries',
+  local found = redis.pcall('HMGET', job_key(id), 'state', 'owner', 'route', 'created', 'version', 'attempt', ATTEMPTS,
     'parameters', 'model', 'input')
   if found.err or not (found[1] and found[2] and found[3] and found[4] and found[5] and found[6] and found[7]
     and found[8] and found[9] and found[10]) then return nil end
@@ -25,7 +25,7 @@ end
 local function discard(id)
   for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
     redis.call('ZREM', key('waiting:' .. model), id)
-    redis.call('ZREM', key('published:' .. model), id)
+    redis.call('ZREM', key(ENQUEUED .. ':' .. model), id)
     for _, profile in ipairs(PROFILES) do
       redis.call('ZREM', key('waiting:' .. model .. '|' .. profile), id)
       redis.call('ZREM', key('queued:' .. model .. '|' .. profile), id)

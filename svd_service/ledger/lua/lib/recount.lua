@@ -24,8 +24,8 @@ local function recount()
         add(states, 'queued', 1)
       end
     end
-    for _, id in ipairs(members('published:' .. model)) do
-      if not field(id, 'slotless') then add(loads, 'published|' .. (field(id, 'queue') or ''), 1) end
+    for _, id in ipairs(members(ENQUEUED .. ':' .. model)) do
+      if not field(id, 'slotless') then add(loads, ENQUEUED .. '|' .. (field(id, 'queue') or ''), 1) end
     end
   end
   for _, id in ipairs(members('leases')) do

@@ -3,7 +3,7 @@
 
 -- Return whether a delivery is valid. One that is missing or damaged is dropped.
 local function is_delivery(id)
-  local found = redis.pcall('HMGET', delivery_key(id), 'state', 'url', 'type', 'owner', 'job', 'tries')
+  local found = redis.pcall('HMGET', delivery_key(id), 'state', 'url', 'type', 'owner', 'job', ATTEMPTS)
   local sound = not found.err and found[1] == 'pending' and found[2] and found[3] and found[4]
     and type(decoded(found[5], {})[1]) == 'string' and string.match(found[6] or '', '^%d%d?%d?%d?%d?$')
   if sound and found[6] ~= '0' then
@@ -20,7 +20,7 @@ local function is_delivery(id)
 end
 
 local function close_try(id, outcome, code, message)
-  local number = of_delivery(id, 'tries')
+  local number = of_delivery(id, ATTEMPTS)
   redis.call('HSET', delivery_key(id), 'code:' .. number, code, 'error:' .. number, message)
   redis.call('HDEL', delivery_key(id), 'token')
   count('webhook_tries|' .. outcome)

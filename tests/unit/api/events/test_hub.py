@@ -76,7 +76,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_that_a_job_has_ended_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(events, "THROTTLE", 1e9)
     changes = events._Changes()
-    changes._told["job"] = time.monotonic()
+    changes._sent["job"] = time.monotonic()
     changes.note("job 3 started ann")
     assert changes.due_in() > 1e6
     assert changes.due() == {}
@@ -176,7 +176,7 @@ def test_another_owners_jobs_are_not_told_of(http, stream, jobs, submit, monkeyp
     assert reader.event()["data"]["task_id"] == theirs
 
 
-def test_that_a_job_was_deleted_is_told(http, stream, submit, redis_client):
+def test_that_a_job_was_deleted_is_sent(http, stream, submit, redis_client):
     job_id = submit()
     reader = stream("/events")
     reader.event()
@@ -259,7 +259,7 @@ def test_a_bug_of_the_listener_ends_the_streams_and_not_the_next_ones(app, strea
     assert again.event()["data"]["status"] == "started"
 
 
-def test_what_was_lost_while_the_subscription_was_broken_is_told(stream, jobs, submit, claim, redis_client):
+def test_what_was_lost_while_the_subscription_was_broken_is_sent(stream, jobs, submit, claim, redis_client):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events")
     reader.event()

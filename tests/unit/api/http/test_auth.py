@@ -253,7 +253,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_again(redis_url, make_setting
         assert (full.status_code, full.json["error"]["code"], full.headers["Retry-After"]) == (429, "queue_full", "30")
     assert post(**{"Idempotency-Key": "first"}).json["task_id"] == first.json["task_id"]
     jobs = http.application.extensions["web"].jobs
-    assert jobs.ledger.stats.figures().refused == {"queue_full": 2}
+    assert jobs.ledger.stats.figures().rejected == {"queue_full": 2}
     assert len(list(jobs.artifacts.names())) == 2
 
 

@@ -58,6 +58,6 @@ SwaggerUIBundle({
     named();
     new MutationObserver(named).observe(window.document.body, { childList: true, subtree: true });
   },
-  // No other host is asked for anything.
+  // The page sends no request to another host.
   validatorUrl: null,
 });

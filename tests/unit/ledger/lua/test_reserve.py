@@ -1,25 +1,29 @@
 import pytest
 import redis
 
-from svd_service.errors import UnavailableError
+from svd_service.errors import (
+    UnavailableError,
+)
 from svd_service.ledger.reservations import REMEMBER, Reservations
+
+pytestmark = pytest.mark.enable_socket
 
 
 @pytest.fixture
-def reservations(redis_client, make_settings, redis_url):
-    return Reservations(redis_client, make_settings(REDIS_URL=redis_url))
+def reservations(redis_client, settings, scripts):
+    return Reservations(redis_client, settings, scripts)
 
 
-def test_two_requests_that_are_alike_get_two_ids(reservations):
+def test_two_equal_requests_get_two_ids(reservations):
     assert reservations.reserve("r", 0) != reservations.reserve("r", 0)
 
 
-def test_a_repetition_gets_the_id_of_what_it_repeats(reservations):
+def test_a_repeated_request_gets_the_id_of_the_first(reservations):
     first = reservations.reserve("r", 0)
     assert [reservations.reserve("r", times) for times in (1, 2, 3)] == [first] * 3
 
 
-def test_a_repetition_of_what_never_came_gets_an_id_that_the_next_one_gets_too(reservations):
+def test_a_repetition_of_a_lost_request_gets_the_id_that_the_next_one_gets(reservations):
     assert reservations.reserve("r", 1) == reservations.reserve("r", 2)
 
 
@@ -30,12 +34,12 @@ def test_no_two_repetitions_get_the_same_id(reservations):
     assert len({reservations.reserve("r", 2) for _ in range(5)} & at_once) == 4
 
 
-def test_a_repetition_means_no_job_that_somebody_has_asked_for(reservations):
-    lost, heard = reservations.reserve("r", 0), reservations.reserve("r", 0)
-    reservations.acknowledge(heard)
+def test_a_repetition_never_gets_the_id_of_an_acknowledged_job(reservations):
+    lost, known = reservations.reserve("r", 0), reservations.reserve("r", 0)
+    reservations.acknowledge(known)
     assert reservations.reserve("r", 1) == lost
     reservations.acknowledge(lost)
-    assert reservations.reserve("r", 1) not in {lost, heard}
+    assert reservations.reserve("r", 1) not in {lost, known}
 
 
 def test_another_request_or_owner_gets_another_id(reservations):
@@ -44,16 +48,16 @@ def test_another_request_or_owner_gets_another_id(reservations):
     assert reservations.reserve("r", 1, owner="bob") != first
 
 
-def test_asking_again_after_a_lost_answer_changes_nothing(reservations, monkeypatch):
+def test_the_script_repeated_after_a_lost_answer_changes_nothing(reservations, monkeypatch):
     monkeypatch.setattr("uuid.uuid4", iter(["a", "a", "b", "c", "d", "c"]).__next__)
     assert [reservations.reserve("r", 0) for _ in range(2)] == ["a", "a"]
     assert reservations.reserve("r", 0) == "b"
-    assert reservations.reserve("r", 1) == "b"  # asked as "c"
+    assert reservations.reserve("r", 1) == "b"  # sent as "c"
     assert reservations.reserve("r", 0) == "d"
-    assert reservations.reserve("r", 1) == "b"  # asked as "c" again, though "d" is newer by now
+    assert reservations.reserve("r", 1) == "b"  # sent as "c" again, though "d" is newer by now
 
 
-def test_nothing_is_remembered_for_ever(reservations, redis_client):
+def test_every_key_expires(reservations, redis_client):
     reservations.reserve("r", 0)
     reservations.reserve("r", 1)
     names = redis_client.keys()
@@ -61,10 +65,10 @@ def test_nothing_is_remembered_for_ever(reservations, redis_client):
     assert all(0 < redis_client.ttl(name) <= REMEMBER for name in names)
 
 
-def test_requests_of_long_ago_are_forgotten_one_by_one(reservations, redis_client):
+def test_old_requests_are_deleted_one_by_one(reservations, redis_client, clock):
     first = reservations.reserve("r", 0)
     (sendings,) = redis_client.keys("*:sendings:*")
-    redis_client.zincrby(sendings, -REMEMBER - 1, first)
+    clock.advance(REMEMBER + 1)
     assert reservations.reserve("r", 1) != first
     assert redis_client.zrank(sendings, first) is None
 

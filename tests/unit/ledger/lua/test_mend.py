@@ -1,0 +1,61 @@
+import pytest
+
+from svd_service.jobs.job import State
+from tests.unit.ledger.samples import HOLDER, finish, submit
+
+pytestmark = pytest.mark.enable_socket
+
+REPAIRED = "its sets did not follow its record; repaired"
+
+
+@pytest.fixture
+def mend(scripts):
+    return lambda *ids: scripts.run("mend", ids=ids, record_ttl=60)
+
+
+def test_an_intact_job_is_left_alone(ledger, mend):
+    submit(ledger)
+    assert mend("a") == []
+
+
+def test_a_queued_job_that_is_in_no_set_waits_again(ledger, mend, redis_client):
+    submit(ledger)
+    for name in ("waiting:tiny", "waiting:tiny|exact", "queued:tiny|exact"):
+        redis_client.zrem(f"svd:{name}", "a")
+    assert mend("a") == ["a", REPAIRED]
+    assert mend("a") == []
+    assert list(ledger.maintenance.dispatch()) == ["a"]
+
+
+def test_a_started_job_without_a_lease_is_requeued_by_the_next_round(ledger, mend, redis_client):
+    submit(ledger)
+    ledger.attempts.claim("a", HOLDER)
+    redis_client.zrem("svd:leases", "a")
+    assert mend("a") == ["a", REPAIRED]
+    assert ledger.maintenance.reap().lost == ["a"]
+
+
+def test_a_started_job_without_a_token_is_queued(ledger, mend, redis_client):
+    submit(ledger)
+    ledger.attempts.claim("a", HOLDER)
+    redis_client.hdel("svd:job:a", "token")
+    assert mend("a") == ["a", REPAIRED]
+    assert ledger.jobs.find("a").state is State.QUEUED
+
+
+def test_an_ended_job_is_removed_from_the_sets_of_others_and_expires(ledger, mend, redis_client, clock):
+    submit(ledger)
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
+    redis_client.zrem("svd:ended", "a")
+    redis_client.zadd("svd:leases", {"a": clock.now})
+    assert mend("a") == ["a", REPAIRED]
+    assert redis_client.zscore("svd:leases", "a") is None
+    clock.advance(61)
+    assert ledger.maintenance.expire() == ["a"]
+
+
+def test_a_job_without_a_record_is_dropped(ledger, mend, redis_client):
+    submit(ledger, owner="one")
+    redis_client.delete("svd:job:a")
+    assert mend("a") == ["a", "its record is missing or damaged; dropped"]
+    assert ledger.maintenance.dispatch() == {}

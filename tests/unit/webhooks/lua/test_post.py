@@ -1,0 +1,86 @@
+import pytest
+
+from svd_service.jobs.job import WebhookState
+from svd_service.webhooks.outbox import DEFER, MARGIN, ROOM, ROOM_OF_HOST, ROOM_OF_OWNER
+from tests.unit.ledger.samples import cancelled, claimed, webhook_state
+
+pytestmark = pytest.mark.enable_socket
+
+SLOW = {
+    "state": "pending", "url": "https://slow.example/", "type": "job.cancelled", "host": "slow.example",
+    "owner": "one", "tries": "0", "job": '["state","cancelled"]',
+}  # fmt: skip
+
+
+def test_a_delivery_is_enqueued_once_and_again_when_its_message_is_lost(ledger, outbox, clock):
+    cancelled(ledger)
+    assert outbox.post() == ["a"]
+    assert outbox.post() == []
+    clock.advance(60)
+    assert outbox.post() == ["a"]
+
+
+def test_a_delivery_that_kills_each_worker_is_retried_ever_more_seldom(ledger, outbox, clock, settings):
+    cancelled(ledger)
+    claimed(outbox)
+    for pause in (0, 5, 15, 45):
+        clock.advance(settings.webhook_timeout + MARGIN + 1)
+        assert outbox.post() == (["a"] if pause == 0 else [])
+        if pause:
+            clock.advance(pause - 2)
+            assert outbox.post() == []
+            clock.advance(3)
+            assert outbox.post() == ["a"]
+        assert outbox.claim("a")
+
+
+def test_a_delivery_whose_workers_die_is_requeued(ledger, outbox, clock):
+    cancelled(ledger)
+    claimed(outbox)
+    clock.advance(2_000)  # nobody was there; that is not the receiver's fault
+    assert outbox.post() == ["a"]
+    assert outbox.claim("a").number == 2
+    clock.advance(100)
+    assert outbox.post() == []
+    assert webhook_state(ledger) is WebhookState.GIVEN_UP
+
+
+def test_a_slow_host_delays_only_its_own_deliveries(ledger, outbox, clock):
+    for number in range(ROOM_OF_HOST + 10):
+        cancelled(ledger, f"slow-{number:02}", f"https://me:{number}@slow.example/{number}")
+    cancelled(ledger, "other", "https://other.example/", owner="another")
+    posted = outbox.post()
+    assert len(posted) == ROOM_OF_HOST + 1
+    assert "other" in posted
+    assert outbox.post() == []
+    outbox.deliver(outbox.claim("slow-00"), 200)
+    clock.advance(DEFER)
+    assert outbox.post() == [f"slow-{ROOM_OF_HOST:02}"]
+
+
+def test_an_owner_with_many_slow_hosts_delays_no_other(ledger, outbox, clock):
+    for number in range(40):
+        cancelled(ledger, f"slow-{number:02}", f"https://slow-{number}.example/", owner="one")
+    cancelled(ledger, "other", owner="another")
+    posted = outbox.post()
+    assert len(posted) == ROOM_OF_OWNER + 1
+    assert "other" in posted
+    outbox.fail(outbox.claim("slow-00"), None, "timed out", pause=500)
+    clock.advance(DEFER)
+    assert len(outbox.post()) == 1
+
+
+def test_due_deliveries_without_room_do_not_hide_others(ledger, outbox, redis_client):
+    for number in range(1_100):
+        redis_client.hset(f"svd:delivery:slow-{number}", mapping=SLOW)
+        redis_client.zadd("svd:outbox", {f"slow-{number}": number})
+    cancelled(ledger, "other", owner="another")
+    outbox.post()
+    assert "other" in outbox.post()
+
+
+def test_no_more_deliveries_are_enqueued_than_there_is_room_for(ledger, outbox):
+    for number in range(ROOM + 5):
+        cancelled(ledger, f"{number}", f"https://host-{number}.example/", owner=f"owner-{number}")
+    assert len(outbox.post()) == ROOM
+    assert outbox.post() == []
