@@ -35,6 +35,8 @@ def load(
     """
     began = time.monotonic()
     place = _place(device)
+    if place != CPU:
+        _require_usable(place, device)
     torch.set_num_threads(_threads(settings))
     weights = find(model, half=place != CPU)
     precision = torch.float32 if place == CPU else torch.float16
@@ -66,6 +68,50 @@ def _place(device: str) -> torch.device:
             f"(nvidia-smi) and that torch is a CUDA build, or set SVD_DEVICES=cpu."
         )
     return torch.device("cuda", index)
+
+
+def _require_usable(place: torch.device, device: str) -> None:
+    """Reject a device that torch lists but cannot compute with: it would fail in every job instead.
+
+    `device_count` asks the driver's management library, which knows devices that CUDA itself does not get to run.
+    """
+    try:
+        torch.cuda.init()
+        capability = torch.cuda.get_device_capability(place)
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelLoadError(
+            f"CUDA does not start on device {device}: {reason}. If the driver is older than CUDA {torch.version.cuda}, "
+            f"for which torch {torch.__version__} is built, update it (nvidia-smi shows both). If it worked before, "
+            f"look for Xid errors in the kernel's log (dmesg), and reset the device or restart the host."
+        ) from error
+    architectures = torch.cuda.get_arch_list()
+    if not _runs(capability, architectures):
+        raise ModelLoadError(
+            f"CUDA device {device} has compute capability {capability[0]}.{capability[1]}, and torch "
+            f"{torch.__version__} is built for {', '.join(architectures)}. Install a build of torch for that device "
+            f"(https://pytorch.org/get-started), or set SVD_DEVICES to others."
+        )
+
+
+def _runs(capability: tuple[int, int], architectures: Collection[str]) -> bool:
+    """Whether a build for `architectures` (`sm_90`, `compute_90`) has code for a device of that compute capability.
+
+    Machine code (`sm`) runs on devices of the same major version, from its own minor version on; intermediate code
+    (`compute`) on every newer device. A suffix (`sm_90a`) means that very version.
+    """
+    for kind, _, version in (each.partition("_") for each in architectures):
+        digits = version.rstrip("abcdefghijklmnopqrstuvwxyz")
+        built = (int(digits[:-1]), int(digits[-1]))
+        if digits != version:
+            fits = built == capability
+        elif kind == "sm":
+            fits = built[0] == capability[0] and built <= capability
+        else:
+            fits = built <= capability
+        if fits:
+            return True
+    return not architectures
 
 
 def _threads(settings: Settings) -> int:

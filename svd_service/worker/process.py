@@ -137,6 +137,9 @@ def _pin(device: str) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device  # noqa: TID251
     # nvidia-smi's order. By default CUDA begins with the card that it considers the fastest.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # noqa: TID251
+    if device != "cpu" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # noqa: TID251 - the name before torch 2.9
+        # Videos of different sizes leave holes in fixed segments, until a video that fitted once runs out of memory.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # noqa: TID251
     if device == "cpu":
         # By default OpenMP's threads spin while they wait for each other, which is slower when other processes are
         # busy: on two busy cores the nano model took 70 to 84 s per video with spinning, and 9 to 41 s with sleeping.

@@ -49,7 +49,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result: dict[str, Any] = {"benchmark": said.kind, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     try:
-        with kept(said.json or Path(f"benchmark-{said.kind}.json"), result):
+        said.json = said.json or Path(f"benchmark-{said.kind}.json")
+        with kept(said.json, result):
             held = rooms[said.kind].run(said, result)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)

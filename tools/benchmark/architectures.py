@@ -85,24 +85,37 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 
 def build(architecture: Architecture, place: torch.device, precision: torch.dtype) -> Pipeline:
     """A pipeline of random weights, always the same ones on a kind of device, made where they are to be."""
-    # Not there: its tables are for the host, which makes NumPy's arrays of them.
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
-    before = torch.get_default_dtype()
     with torch.random.fork_rng(), place:
         torch.manual_seed(0)
-        torch.set_default_dtype(precision)
-        try:
-            pipe = Pipeline(
-                vae=_vae(architecture),
-                image_encoder=_made(lambda: CLIPVisionModelWithProjection(_clip(architecture))),
-                unet=_made(lambda: UNetSpatioTemporalConditionModel(**architecture.unet)),
-                scheduler=scheduler,
-                feature_extractor=CLIPImageProcessor(crop_size=224, size={"shortest_edge": 224}),
-            )
-        finally:
-            torch.set_default_dtype(before)
-    pipe.set_progress_bar_config(disable=True)
+        parts = models(architecture, precision)
+    pipe = pipeline(parts)
     pipe.to(place, precision)
+    return pipe
+
+
+def models(architecture: Architecture, precision: torch.dtype) -> dict[str, Any]:
+    """The parts that have weights, by their names, on the current device."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(precision)
+    try:
+        return {
+            "vae": _vae(architecture),
+            "image_encoder": _made(lambda: CLIPVisionModelWithProjection(_clip(architecture))),
+            "unet": _made(lambda: UNetSpatioTemporalConditionModel(**architecture.unet)),
+        }
+    finally:
+        torch.set_default_dtype(before)
+
+
+def pipeline(parts: dict[str, Any]) -> Pipeline:
+    """A pipeline of those parts."""
+    pipe = Pipeline(
+        **parts,
+        # Its tables are for the host, which makes NumPy's arrays of them.
+        scheduler=EulerDiscreteScheduler(**SCHEDULER),
+        feature_extractor=CLIPImageProcessor(crop_size=224, size={"shortest_edge": 224}),
+    )
+    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 

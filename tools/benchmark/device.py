@@ -28,7 +28,7 @@ from svd_service.video.memory_plan import FAST, HOST, MEMORY_PLANS, MemoryPlan
 from svd_service.video.optimizations import AUTO, Optimization
 from tools.benchmark import architectures, machine, photo
 from tools.benchmark.calls import check, frames
-from tools.benchmark.report import BenchmarkError, bar, show, show_bars, summary
+from tools.benchmark.report import BenchmarkError, bar, save, show, show_bars, summary
 
 #: TFLOP of SVD-XT's parts at 25 frames of 1024x576 with guidance, counted on the meta device from its configuration: a
 #: step, and the rest. Preparing is the VAE's encoder and CLIP.
@@ -53,6 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--photo", type=Path, help="default: a made-up one")
     parser.add_argument("--repeats", type=int, default=3, help="measured videos of each case, after one to warm up (3)")
     parser.add_argument("--cases", nargs="*", help="only the cases whose names have one of these words")
+    parser.add_argument("--seconds", type=float, help="begin no case that would end later")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the video")
 
 
@@ -80,7 +81,8 @@ def cases(kind: str) -> list[Case]:
         Case(f"{plan.name} memory", usual, plan=plan) for plan in MEMORY_PLANS if plan is not FAST and kind == "cuda"
     ]
     ends = [Case("as it comes, again", usual)]
-    return [Case("plain", frozenset()), Case("as it comes", usual), *inverted, *profiles, *plans, *ends]
+    # The most telling first: the time may not suffice for all of them.
+    return [Case("as it comes", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *ends]
 
 
 def run(said: Namespace, result: dict[str, Any]) -> bool:
@@ -100,6 +102,8 @@ class _Measurement:
         self._result = result
         self._place = place
         self._precision = torch.float32 if place.type == "cpu" else torch.float16
+        self._deadline = time.monotonic() + (said.seconds or float("inf"))
+        self._longest = 0.0  # seconds of a case
         if said.random_weights:
             self._model = architectures.ARCHITECTURES[said.architecture].model
         elif said.model:
@@ -117,14 +121,24 @@ class _Measurement:
             parameters = self._parameters(Profile.EXACT)
             self._result["parameters"] = parameters.to_dict()
             self._result["tflop"] = self._count(parameters, folder)
-            self._result["cases"] = {}
-            for case in cases(self._place.type):
-                if not self._said.cases or any(word in case.name for word in self._said.cases):
-                    told = self._measure(case, folder)
-                    self._result["cases"][case.name] = told
-                    print(f"  {case.name}: {told['seconds']['median']:.3f} s", flush=True)
+            words = self._said.cases or [""]
+            planned = [case for case in cases(self._place.type) if any(word in case.name for word in words)]
+            self._result["planned"], self._result["cases"] = [case.name for case in planned], {}
+            for case in planned:
+                self._measure_in_time(case, folder)
         self._show()
         return self._judge()
+
+    def _measure_in_time(self, case: Case, folder: Path) -> None:
+        """Measure, unless the time is over; what was measured is on the disk at once, however the process ends."""
+        began = time.monotonic()
+        if began + self._longest > self._deadline:
+            return
+        told = self._measure(case, folder)
+        self._longest = max(self._longest, time.monotonic() - began)
+        self._result["cases"][case.name] = told
+        save(self._said.json, self._result)
+        print(f"  {case.name}: {told['seconds']['median']:.3f} s", flush=True)
 
     def _parameters(self, profile: Profile) -> Parameters:
         said: dict[str, Any] = {name: int(value) for name, value in (word.split("=", 1) for word in self._said.set)}

@@ -52,14 +52,19 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table, in Markdown, so that it can stand in a document as it is."""
+    """Print a table with its title."""
+    print(f"\n{title}\n\n{table(head, rows)}\n", flush=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown, so that it can stand in a document as it is."""
     cells = [[_text(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    print(f"\n{title}\n\n" + "\n".join(lines) + "\n", flush=True)
+    return "\n".join(lines)
 
 
 def _text(cell: object) -> str:
@@ -77,9 +82,16 @@ def kept(path: Path, result: dict[str, Any]) -> Iterator[None]:
         result["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        save(path, result)
         print(f"All of it: {path}")
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Write `result` as JSON to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def bar(name: str, value: float, limit: float) -> dict[str, Any]:

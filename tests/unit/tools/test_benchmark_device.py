@@ -57,7 +57,7 @@ def test_every_lever_is_switched_and_every_profile_run():
 def test_the_device_benchmark_tells_phases_shares_and_memory(benchmark, tmp_path: Path):
     assert benchmark(*TINY, "--cases", "plain", "draft", "lerp") == 0
     told = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert list(told["cases"]) == ["plain", "as it comes, with lerp", "draft profile"]
+    assert list(told["cases"]) == ["plain", "draft profile", "as it comes, with lerp"]
     for case in told["cases"].values():
         assert set(case["phases"]) == {"preparing", "sampling", "decoding", "encoding"}
         assert case["seconds"]["median"] > 0
@@ -128,3 +128,25 @@ def test_a_model_that_makes_no_picture_is_no_result(
     monkeypatch.setattr(architectures, "build", broken)
     assert benchmark(*TINY, "--cases", "again") == 2
     assert reason in capsys.readouterr().err
+
+
+def test_what_is_measured_is_on_the_disk_before_the_next_case_begins(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    seen = []
+    build = architectures.build
+
+    def watched(*args):
+        path = tmp_path / "benchmark-device.json"
+        seen.append(list(json.loads(path.read_text())["cases"]) if path.exists() else None)
+        return build(*args)
+
+    monkeypatch.setattr(architectures, "build", watched)
+    assert benchmark(*TINY, "--cases", "plain", "draft") == 0
+    assert seen == [None, None, ["plain"]]  # for the count, and for each case
+
+
+def test_no_case_begins_that_would_end_too_late(benchmark, tmp_path: Path):
+    assert benchmark(*TINY, "--cases", "plain", "draft", "--seconds", "0.001") == 0
+    told = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert (told["cases"], told["planned"]) == ({}, ["plain", "draft profile"])

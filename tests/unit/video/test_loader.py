@@ -17,6 +17,7 @@ from svd_service.config import CPU_MODEL
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
+from svd_service.video import loader
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator, ModelLoadError, _place
 from svd_service.video.pipeline import Pipeline
@@ -313,6 +314,60 @@ def test_without_the_cuda_device_that_was_asked_for_the_operator_is_told_how_to_
 ) -> None:
     with pytest.raises(ModelLoadError, match=r"no CUDA device 1.*SVD_DEVICES=cpu"):
         load_model(tiny, device="1")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with one CUDA device, by name only; tests replace more of it."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90", "compute_90"])
+    return monkeypatch
+
+
+def test_a_driver_that_is_too_old_is_named_when_the_model_is_loaded(
+    tiny: Path, load_model: LoadModel, cuda: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nUpdate it.")
+
+    cuda.setattr(torch.cuda, "init", fail)
+    with pytest.raises(ModelLoadError, match=r"driver on your system is too old \(found version 11040\)\..*nvidia-smi"):
+        load_model(tiny, device="0")
+
+
+def test_a_device_that_the_build_of_torch_has_no_code_for_is_named_when_the_model_is_loaded(
+    tiny: Path, load_model: LoadModel, cuda: pytest.MonkeyPatch
+) -> None:
+    cuda.setattr(torch.cuda, "get_device_capability", lambda place: (6, 1))
+    with pytest.raises(ModelLoadError, match=r"compute capability 6\.1, and torch .* is built for sm_80, sm_90"):
+        load_model(tiny, device="0")
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 6), ["sm_80", "sm_90"], True),  # machine code of the same major version
+        ((8, 0), ["sm_86"], False),  # of a newer minor version
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled by the driver
+        ((9, 0), ["sm_90a"], True),
+        ((10, 0), ["sm_90a", "sm_100"], True),
+        ((12, 1), ["sm_120a"], False),
+        ((6, 1), ["compute_70"], False),
+        ((9, 0), [], True),  # unknown
+    ],
+)
+def test_a_build_of_torch_runs_on_a_device_if_it_has_code_for_it(
+    capability: tuple[int, int], architectures: list[str], runs: bool
+) -> None:
+    assert loader._runs(capability, architectures) is runs
+
+
+def test_cudnn_measures_no_algorithms_anew_for_each_size_of_video(generator: Generator) -> None:
+    assert not torch.backends.cudnn.benchmark
 
 
 def truncate(folder: Path) -> None:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,40 @@ def test_what_inductor_and_triton_compile_is_kept_with_the_data_and_not_in_a_hom
 def test_who_wants_it_kept_elsewhere_is_heard(tmp_path: Path) -> None:
     process._keep_compiled(tmp_path)
     assert [os.environ[name] for name in CACHES] == [f"/elsewhere/{name}" for name in CACHES]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A process's environment in which nothing of CUDA is set, in place of this one's."""
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+    return environment
+
+
+def test_the_memory_of_a_cuda_device_does_not_fragment_between_videos_of_different_sizes(
+    environment: dict[str, str],
+) -> None:
+    process._pin("0")
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0"
+    assert environment["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_operators_own_allocator_settings_stay(environment: dict[str, str], name: str) -> None:
+    environment[name] = "max_split_size_mb:128"
+    process._pin("0")
+    assert {key: value for key, value in environment.items() if "ALLOC" in key} == {name: "max_split_size_mb:128"}
+
+
+def test_a_slice_of_a_device_is_pinned_by_its_name(environment: dict[str, str]) -> None:
+    process._pin("MIG-6a1d3f0e-0000-5000-8000-000000000001")
+    assert environment["CUDA_VISIBLE_DEVICES"] == "MIG-6a1d3f0e-0000-5000-8000-000000000001"
+
+
+def test_the_parent_of_a_cuda_devices_processes_imports_no_torch_since_cuda_does_not_survive_a_fork() -> None:
+    program = (
+        "import sys; from svd_service.worker import process; process._import_libraries(); print('torch' in sys.modules)"
+    )
+    environment = {"PATH": os.environ["PATH"], "SVD_DEVICES": "0,1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
