@@ -72,7 +72,7 @@ class Day:
     def __init__(self, chosen: argparse.Namespace) -> None:
         self._chosen = chosen
         self._began = time.monotonic()
-        self._limit = 60 * chosen.minutes - ENDING
+        self._limit: float = 60 * chosen.minutes - ENDING
         self._result: dict[str, Any] = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "minutes": chosen.minutes,
