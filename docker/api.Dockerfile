@@ -1,37 +1,27 @@
 # The HTTP API, webhook delivery, Flower and the exporter: everything but the model, so no torch. Build from the
 # repository's root:
 #   docker build -f docker/api.Dockerfile -t svd-service-api .
-# PYTHON_IMAGE is any image with Python 3.11 or newer and its venv module as `python3`. BUILD_IMAGE is used for
+# PYTHON_IMAGE is any image with Python 3.11 or newer and its venv module as `python3`; releases name it by digest
+# (python:3.11-slim-bookworm@sha256:…). BUILD_IMAGE is used for
 # installing alone: the same, with whatever the build needs on your network (certificates, pip's settings), none of which
 # gets into the image (tools/images/build_image.sh makes one).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
-# The packages depend on these tables of pyproject.toml alone: a change of the linters' settings fetches nothing.
-FROM ${BUILD_IMAGE} AS packages
-WORKDIR /packages
-COPY pyproject.toml full.toml
-RUN awk '/^\[/ { keep = /^\[(build-system|project|tool\.setuptools)/ } keep' full.toml > pyproject.toml
-
 FROM ${BUILD_IMAGE} AS build
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
-# The dependencies are a layer of their own, made from their list alone, so that a change of the code fetches nothing.
-# A folder of its own, too: setuptools would take the empty modules made here for the newer ones.
-WORKDIR /dependencies
-COPY --from=packages /packages/pyproject.toml ./
-# The versions are in pyproject.toml:
-# hadolint ignore=DL3013
-RUN mkdir svd_service \
-    && echo '__version__ = "0"' > svd_service/__init__.py \
-    && touch README.md LICENSE \
-    && pip install --no-cache-dir '.[api,jxl,monitoring,s3,otel]'
+# The dependencies, in the versions of the lock, are a layer of their own: a change of the code downloads nothing.
+WORKDIR /requirements
+COPY requirements ./
+RUN pip install --no-cache-dir --no-deps --require-hashes \
+    -r api.txt -r jxl.txt -r monitoring.txt -r s3.txt -r otel.txt
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
 # pip and setuptools are of no use in the image, nor are packages' tests, Pygments' lexers (nothing here highlights code)
 # and the small model's weights: its other files describe it.
-RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+RUN pip install --no-cache-dir --no-deps . \
     && pip uninstall --yes pip setuptools \
     && find /opt/venv -type d \( -name tests -o -path '*/tornado/test' \) -prune -exec rm -r {} + \
     && find /opt/venv -path '*/pygments/lexers/*' -type f ! -name '__init__*' ! -name '_mapping*' ! -name 'python*' -delete \

@@ -2,33 +2,24 @@
 #   docker build -f docker/worker.Dockerfile -t svd-service-worker .
 # torch's wheel brings the CUDA libraries; the host needs the NVIDIA driver and its container toolkit. For a CPU:
 #   --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu --build-arg COMPILER=
-# PYTHON_IMAGE is any image of Debian or Ubuntu with Python 3.11 or newer and its venv module as `python3`. BUILD_IMAGE is
-# used for installing alone: the same, with whatever the build needs on your network (certificates, pip's settings), none
+# PYTHON_IMAGE is any image of Debian or Ubuntu with Python 3.11 or newer and its venv module as `python3`; releases name
+# it by digest (python:3.11-slim-bookworm@sha256:…). BUILD_IMAGE is used for installing alone: the same, with whatever the build needs on your network (certificates, pip's settings), none
 # of which gets into the image (tools/images/build_image.sh makes one).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
-
-# The packages depend on these tables of pyproject.toml alone: a change of the linters' settings fetches nothing.
-FROM ${BUILD_IMAGE} AS packages
-WORKDIR /packages
-COPY pyproject.toml full.toml
-RUN awk '/^\[/ { keep = /^\[(build-system|project|tool\.setuptools)/ } keep' full.toml > pyproject.toml
 
 FROM ${BUILD_IMAGE} AS build
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # The index of another build of torch. pip prefers that build (2.13.0+cpu) to PyPI's (2.13.0).
 ARG TORCH_INDEX_URL=
-# The dependencies are a layer of their own, made from their list alone: a change of the code fetches no gigabytes.
-# A folder of its own, too: setuptools would take the empty modules made here for the newer ones.
-WORKDIR /dependencies
-COPY --from=packages /packages/pyproject.toml ./
-# The versions are in pyproject.toml:
-# hadolint ignore=DL3013
-RUN mkdir svd_service \
-    && echo '__version__ = "0"' > svd_service/__init__.py \
-    && touch README.md LICENSE \
-    && pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} '.[worker,s3,otel]'
+# The dependencies, in the versions of the lock, are a layer of their own: a change of the code downloads no gigabytes.
+# torch has no hash there, since its build depends on the device.
+WORKDIR /requirements
+COPY requirements ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r worker.txt -r s3.txt -r otel.txt \
+    && pip install --no-cache-dir --constraint torch.txt \
+        ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} torch
 # torch.compile needs a C++ compiler and torch's headers when the worker runs. It is on by default on GPUs alone.
 # 180 MB are tests of the packages and programs for torch's own development.
 ARG COMPILER=yes
@@ -43,7 +34,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
 # pip is of no use in the image; setuptools stays, torch may want it. Without a compiler the image has the bytecode of what
 # a worker imports alone, and not of all models of transformers and diffusers (170 MB).
-RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+RUN pip install --no-cache-dir --no-deps . \
     && { [ -n "$COMPILER" ] || python -c 'import svd_service.worker.tasks, svd_service.video.loader, celery.bin.worker'; } \
     && pip uninstall --yes pip
 

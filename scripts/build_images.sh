@@ -2,8 +2,8 @@
 # Build the images of docker/ with docker, podman or buildah, whichever is installed: svd-service-api, svd-service-worker.
 #
 # usage: scripts/build_images.sh [--smoke] [api] [worker] [-- BUILDER ARGUMENTS]
-#   --smoke    afterwards run a job through the stack from the images (tools/images/smoke.py), and print their sizes
-# Variables: PYTHON_IMAGE, the base (default: the Dockerfiles'); REDIS_IMAGE, for the smoke run (default: that of
+#   --smoke    afterwards compare the images' packages with the lock, run a job through them and print their sizes
+# Variables: PYTHON_IMAGE, the base, by tag or digest (default: the Dockerfiles'); REDIS_IMAGE, for the smoke run (default: that of
 # compose.yaml); CONTAINER_TOOL, to choose the builder.
 #
 # On a network with its own certificates or package sources, mount them for the build; they are not kept in the images:
@@ -50,5 +50,5 @@ done
 
 if [ -n "$smoke" ]; then
   base=${PYTHON_IMAGE:-$(sed -n 's/^ARG PYTHON_IMAGE=//p' docker/api.Dockerfile)}
-  exec python3 tools/images/smoke.py --base "$base" ${REDIS_IMAGE:+--redis "$REDIS_IMAGE"}
+  exec python3 -m tools.images.smoke --base "$base" ${REDIS_IMAGE:+--redis "$REDIS_IMAGE"}
 fi

@@ -11,29 +11,38 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ensure_environment test
 marked=(-m 'not thorough')
+coverage=()
 case ${1:-} in
   '') ;;
   --checks) exec scripts/check.sh ;;
   --thorough)
     [ $# = 1 ] || die "--thorough takes no further arguments."
     marked=()
+    # Coverage is required for the packages that determine the outcome of a job. Tracing them takes 60 % more processor
+    # time on Python 3.11.
+    coverage=(--cov=svd_service.jobs --cov=svd_service.ledger --cov=svd_service.api --cov-fail-under=90)
     ;;
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
 scripts/check.sh
 
-# Unit tests keep a core busy; tests of whole services mostly wait, for steps, leases and each other. So both run at once,
-# the unit tests in one process on one core and with lower priority. Their output comes last.
-unit=(tests/unit tests/contracts)
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
-# Coverage is required for the packages that determine the outcome of a job.
-OMP_NUM_THREADS=1 nice -n 5 .venv/bin/python -m pytest "${unit[@]}" "${marked[@]}" -p no:cacheprovider \
-  --cov=svd_service.jobs --cov=svd_service.ledger --cov=svd_service.api --cov-fail-under=90 >"$output" 2>&1 &
-unit_tests=$!
-
+# Unit tests keep a core busy; tests of whole services mostly wait, for steps, leases and each other. So three processes run
+# at once: the unit tests on one core and with lower priority, the services, and the browser with the chaos runs.
+declare -A lanes
+lane() { # lane NAME PRIORITY PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
+  local name=$1 priority=$2
+  shift 2
+  nice -n "$priority" .venv/bin/python -m pytest "$@" "${marked[@]}" -p no:cacheprovider >"$outputs/$name" 2>&1 &
+  lanes[$name]=$!
+}
+outputs=$(mktemp -d)
+trap 'rm -rf "$outputs"' EXIT
 status=0
-.venv/bin/python -m pytest "${unit[@]/#/--ignore=}" "${marked[@]}" || status=$?
-wait "$unit_tests" || status=$?
-cat "$output"
+OMP_NUM_THREADS=1 lane unit 5 tests/unit tests/contracts "${coverage[@]}"
+lane browser 0 tests/browser tests/chaos
+.venv/bin/python -m pytest tests/integration "${marked[@]}" || status=$?
+for name in browser unit; do
+  wait "${lanes[$name]}" || status=$?
+  cat "$outputs/$name"
+done
 exit "$status"

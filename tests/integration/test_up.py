@@ -20,6 +20,7 @@ from svd_service.client import Client, ClientError
 from tests.samples import IMAGES
 from tools.harness.local import free_port
 from tools.harness.receiver import receiving
+from tools.harness.stack import FAULTS
 
 SERVICE = (sys.executable, "-m", "svd_service")
 PICTURE = IMAGES / "chelsea.jpg"
@@ -109,6 +110,16 @@ def up(place: Up) -> Iterator[Up]:
     place.stop()
 
 
+@pytest.fixture
+def quick(up: Up) -> Iterator[Up]:
+    """The same with a stand-in for the model, which loads at once: the first test has the real one."""
+    stand_in = {"PYTHONPATH": str(FAULTS), "TEST_FAULTS": '{"stand_in": 0.1}'}
+    up.environment |= stand_in
+    yield up
+    for name in stand_in:
+        del up.environment[name]
+
+
 def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path: Path) -> None:
     process = up.start_and_wait("--flower")
     out = tmp_path / "out.mp4"
@@ -130,18 +141,18 @@ def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path
     assert list(up.scratch.iterdir()) == []
 
 
-def test_jobs_and_their_webhooks_outlive_the_death_of_up(up: Up, tmp_path: Path) -> None:
-    process = up.start_and_wait()
+def test_jobs_and_their_webhooks_outlive_the_death_of_up(quick: Up, tmp_path: Path) -> None:
+    process = quick.start_and_wait()
     with receiving() as receiver:
-        with Client(up.url) as client:
+        with Client(quick.url) as client:
             jobs = [client.submit(PICTURE, seed=seed, webhook_url=receiver.url) for seed in range(2)]
             wait_for(lambda: client.status(jobs[0].id).state != "queued", 90)
         process.kill()
         process.wait()
-        wait_for(lambda: up.left() == {}, 60)
+        wait_for(lambda: quick.left() == {}, 60)
 
-        process = up.start_and_wait()
-        with Client(up.url) as client:
+        process = quick.start_and_wait()
+        with Client(quick.url) as client:
             for job in jobs:
                 client.wait(job.id, timeout=90)
                 assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
@@ -150,21 +161,21 @@ def test_jobs_and_their_webhooks_outlive_the_death_of_up(up: Up, tmp_path: Path)
     assert told == {job.id: "job.finished" for job in jobs}
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
-    assert up.left() == {}
+    assert quick.left() == {}
 
 
-def test_a_part_that_crashes_is_started_again_and_jobs_go_on(up: Up, tmp_path: Path) -> None:
-    process = up.start_and_wait()
-    worker = next(pid for pid, command in sorted(up.left().items()) if "svd_service.celery_app" in command)
+def test_a_part_that_crashes_is_started_again_and_jobs_go_on(quick: Up, tmp_path: Path) -> None:
+    process = quick.start_and_wait()
+    worker = next(pid for pid, command in sorted(quick.left().items()) if "svd_service.celery_app" in command)
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: "worker ended by itself (status SIGKILL): restarting" in up.said, 30)
-    with Client(up.url) as client:
+    wait_for(lambda: "worker ended by itself (status SIGKILL): restarting" in quick.said, 30)
+    with Client(quick.url) as client:
         job = client.submit(PICTURE)
         client.wait(job.id, timeout=90)
         assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
-    assert up.left() == {}
+    assert quick.left() == {}
 
 
 @pytest.fixture
@@ -182,9 +193,9 @@ def small_disk(place: Up) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, up: Up, tmp_path: Path) -> None:
-    process = up.start_and_wait()
-    with Client(up.url) as client:
+def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, quick: Up, tmp_path: Path) -> None:
+    process = quick.start_and_wait()
+    with Client(quick.url) as client:
         client.wait(client.submit(PICTURE, seed=1).id, timeout=90)
         assert client.health()["status"] == "ok"
         filler = small_disk / "filler"
@@ -196,7 +207,7 @@ def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, up: Up, t
             client.submit(PICTURE, seed=2)
         wait_for(lambda: client.health()["status"] == "degraded", 30)
         time.sleep(10)
-        assert process.poll() is None, up.said
+        assert process.poll() is None, quick.said
         filler.unlink()
         wait_for(lambda: client.health()["status"] == "ok" and client.health()["workers"], 90)
         job = client.submit(PICTURE, seed=3)
@@ -206,9 +217,9 @@ def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, up: Up, t
     assert process.wait(timeout=60) == 0
 
 
-def test_another_user_can_read_nothing(up: Up) -> None:
-    process = up.start_and_wait()
-    data = up.folder / "data"
+def test_another_user_can_read_nothing(quick: Up) -> None:
+    process = quick.start_and_wait()
+    data = quick.folder / "data"
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     readable = [path for path in data.rglob("*") if path.stat().st_mode & 0o077]
     assert [path for path in readable if path.is_file()] == []
@@ -216,12 +227,12 @@ def test_another_user_can_read_nothing(up: Up) -> None:
     without_password = urlsplit(url)._replace(netloc=f"127.0.0.1:{urlsplit(url).port}").geturl()
     with redis.Redis.from_url(without_password) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.keys()
-    environment = up.environment | {"REDIS_URL": url}
+    environment = quick.environment | {"REDIS_URL": url}
     for command in (
         (*SERVICE, "keys", "list"),
         (sys.executable, *["-m", "celery", "-A", "svd_service.celery_app", "status"]),
     ):
-        done = subprocess.run(command, env=environment, cwd=up.scratch, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, cwd=quick.scratch, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0

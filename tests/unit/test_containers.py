@@ -353,7 +353,6 @@ def test_no_password_has_a_default(services: dict[str, Service]) -> None:
 def test_an_image_is_small_in_rights_and_has_a_base_of_ones_choice(dockerfile: Path) -> None:
     lines = dockerfile.read_text().splitlines()
     assert [line for line in lines if line.startswith("FROM")] == [
-        "FROM ${BUILD_IMAGE} AS packages",
         "FROM ${BUILD_IMAGE} AS build",
         "FROM ${PYTHON_IMAGE}",
     ]

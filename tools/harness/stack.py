@@ -121,8 +121,8 @@ class Stack:
         self.wait_for_workers(1)
 
     def wait_for_workers(self, number: int) -> None:
-        """Wait until so many worker processes are ready."""
-        self.wait(lambda: self.http.get("/health").json()["workers_ready"] >= number, 90)
+        """Wait until so many worker processes are ready. Importing torch and diffusers takes 10 s of processor time."""
+        self.wait(lambda: self.http.get("/health").json()["workers_ready"] >= number, 180)
 
     def wait(self, condition: Any, seconds: float) -> Any:
         """Wait until `condition()` is true; what it raises meanwhile counts as false."""

@@ -4,7 +4,7 @@
 Each container runs as compose.yaml has it: not as root, on a root filesystem that cannot be written, without
 capabilities. What is to hold of the images is checked, and their sizes are told. Needs Python's own library alone.
 
-usage: tools/images/smoke.py --base PYTHON_IMAGE [--api IMAGE] [--worker IMAGE] [--redis IMAGE] [--picture FILE]
+usage: python3 -m tools.images.smoke --base PYTHON_IMAGE [--api IMAGE] [--worker IMAGE] [--redis IMAGE] [--picture FILE]
 
 docker or podman run the containers. buildah cannot run one with a read-only root, so with it (as root) each is a chroot
 into the mounted image with the same restrictions.
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.images.locked import ROOT, compare
 
 #: The images' user, and what the API image may add to its base, in bytes.
 USER = "10001"
@@ -240,13 +240,17 @@ def main() -> int:
 
 def check(containers: Containers, api: str, worker: str) -> None:
     """What is to hold of the images before anything runs."""
-    for image in (api, worker):
+    for name, image in (("api", api), ("worker", worker)):
         who = containers.run(image, "id", "-u").stdout.strip()
         require(who == USER, f"{image} runs as user {who}")
         written = containers.run(
             image, "sh", "-c", "for f in / /app /opt/venv /etc; do touch $f/x && exit; done; exit 9"
         )
         require(written.returncode == 9, f"{image} cannot write to its root")
+        number, differing = compare(name, lambda *words, image=image: containers.run(image, *words).stdout)
+        require(
+            differing == [], f"{image} has the {number} packages of the lock{''.join(f'; {one}' for one in differing)}"
+        )
     found = containers.run(
         api, "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))"
     ).stdout.strip()
