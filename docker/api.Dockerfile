@@ -15,7 +15,7 @@ ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /requirements
 COPY requirements ./
 RUN pip install --no-cache-dir --no-deps --require-hashes \
-    -r api.txt -r jxl.txt -r monitoring.txt -r s3.txt -r otel.txt
+    -r api.txt -r c2pa.txt -r jxl.txt -r monitoring.txt -r s3.txt -r otel.txt
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service

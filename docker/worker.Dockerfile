@@ -17,7 +17,7 @@ ARG TORCH_INDEX_URL=
 # torch has no hash there, since its build depends on the device.
 WORKDIR /requirements
 COPY requirements ./
-RUN pip install --no-cache-dir --no-deps --require-hashes -r worker.txt -r s3.txt -r otel.txt \
+RUN pip install --no-cache-dir --no-deps --require-hashes -r worker.txt -r c2pa.txt -r s3.txt -r otel.txt \
     && pip install --no-cache-dir --constraint torch.txt \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} torch
 # torch.compile needs a C++ compiler and torch's headers when the worker runs. It is on by default on GPUs alone.

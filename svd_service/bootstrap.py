@@ -26,6 +26,7 @@ from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
+from svd_service.ledger.signers import Signers
 from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ def keyring(settings: Settings) -> Keyring:
 def webhook_secrets(settings: Settings) -> WebhookSecrets:
     """Return the secrets that sign webhooks."""
     return WebhookSecrets(connect(settings), settings)
+
+
+def signers(settings: Settings) -> Signers:
+    """Return the keys and certificates of Content Credentials."""
+    return Signers(connect(settings, timeout=BACKGROUND_TIMEOUT), settings)
 
 
 @functools.cache

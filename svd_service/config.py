@@ -39,6 +39,7 @@ from svd_service.environment.types import (
     Region,
     Seconds,
     Secret,
+    ServiceURL,
     Size,
     StorePlace,
     WebhookSecrets,
@@ -150,6 +151,18 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """Copy the video of an earlier identical job of the same key, for jobs with an explicit seed."""
     fetch_urls: bool = False
     """Accept images by http(s) URL; downloaded from public addresses only."""
+
+    # Content Credentials
+    c2pa: Literal["on", "off"] = "on"
+    """Sign every file with Content Credentials (C2PA), which mark it as generated. Needs the extra `c2pa`; without it,
+    the worker logs a warning."""
+    c2pa_cert_file: Path | None = None
+    """Certificates that sign, as PEM, the signer's first. Default: a self-signed chain, generated once per
+    installation (the signer is unknown to others)."""
+    c2pa_key_file: Path | None = None
+    """Private key of the signer's certificate, as PEM."""
+    c2pa_timestamp_url: ServiceURL | None = None
+    """Time-stamp authority (RFC 3161) for signatures. Default: no time stamps."""
 
     # Jobs
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
@@ -292,6 +305,8 @@ class Settings(Defaults, frozen=True, kw_only=True):
                     named[variable(field)] = values[old]
         settings = conversion.convert(cls, named)
         settings.redis_address.check(has_url=settings.redis_url is not None)
+        if (settings.c2pa_cert_file is None) != (settings.c2pa_key_file is None):
+            raise ConfigurationError("SVD_C2PA_CERT_FILE and SVD_C2PA_KEY_FILE belong together: set both or neither")
         return settings
 
     @classmethod

@@ -41,6 +41,7 @@ Keys, all under one namespace (`svd:` by default):
 ``delivery:{id}``           hash    a job's webhook delivery (`svd_service/webhooks/outbox.py`)
 ``webhook_secrets``         hash    signing secrets by owner (`svd_service/webhooks/signing.py`)
 ``keys``                    hash    API keys (`api_keys.py`)
+``signers``                 hash    key and certificates of Content Credentials (`signers.py`)
 ``ended_of:{owner}``        zset    an owner's failed, cancelled and expired jobs, by the time of their end
 ``discarded``               zset    jobs with damage that maintenance has yet to log, by time
 ``schema``                  string  version of this layout (`check.py`)

@@ -42,12 +42,12 @@ TYPES: Final = {
     **dict.fromkeys(("models", "workers", "queues", "preparing", "outbox", "posted", "discarded"), _ZSET),
     **dict.fromkeys(("job", "loads", "queued_of", "idempotency", "content", "states", "counters", "throughput"), _HASH),
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
-    **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys"), _HASH),
+    **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys", "signers"), _HASH),
     **dict.fromkeys(("unheard", LAST_ACTIVITY, "clock", "rate", "schema", "checked"), _STRING),
 }
 
 #: Keys that are never deleted, whatever is in them: without API keys the service would be open.
-_PRECIOUS: Final = frozenset({"keys", "webhook_secrets"})
+_PRECIOUS: Final = frozenset({"keys", "webhook_secrets", "signers"})
 
 #: Sets whose members are jobs.
 _JOB_SETS: Final = ("waiting", ENQUEUED, "queued", "leases", "ended", "ended_of", "owner", "deadlines")

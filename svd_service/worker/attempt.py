@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,6 +32,7 @@ from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger import Ledger
 from svd_service.ledger.attempts import Stop
+from svd_service.marking.signer import SigningError
 from svd_service.parameters import Format
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
@@ -191,7 +193,8 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     image = _read_input(job, slot, retry)
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
-        previews = Previews(claim, ledger, artifacts) if slot.settings.previews else None
+        sign = partial(slot.marking.sign_still, job)
+        previews = Previews(claim, ledger, artifacts, sign) if slot.settings.previews else None
         if previews is not None:
             staged.enter_context(previews)
         path, *others = (
@@ -202,12 +205,19 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         rendering = slot.render(image, job.parameters, path, report, further=paths, on_preview=previews)
         report(Progress(Phase.UPLOADING))
         retry.begin(Phase.UPLOADING)
+        unsigned = _file(path).sha256
+        slot.marking.sign_files([(Format.MP4, path), *paths.items()], job)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
-        thumbnail, spritesheet = (file_name(name, still) for still in (Still.THUMBNAIL, Still.SPRITESHEET))
-        retry(lambda: artifacts.put(thumbnail, rendering.thumbnail))
-        retry(lambda: artifacts.put(spritesheet, rendering.spritesheet))
+        for still, content in ((Still.THUMBNAIL, rendering.thumbnail), (Still.SPRITESHEET, rendering.spritesheet)):
+            retry(partial(artifacts.put, file_name(name, still), sign(content, still)))
     try:
-        provenance = {**rendering.provenance, "attempt": claim.attempt, "worker": asdict(slot.holder)["worker"]}
+        provenance = {
+            **rendering.provenance,
+            "attempt": claim.attempt,
+            "worker": asdict(slot.holder)["worker"],
+            # Each signature differs: this digest is the same for the same frames.
+            "content_credentials": {"state": slot.marking.state, "unsigned_sha256": unsigned},
+        }
         shape = rendering.width, rendering.height, rendering.frames
         result = Result(name, video.bytes, video.sha256, *shape, provenance, further)
         _patiently(
@@ -372,7 +382,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _failure(error: Exception) -> Failure:
-    if isinstance(error, TimeLimitError | BrokenInputError | InvalidOutputError):
+    if isinstance(error, TimeLimitError | BrokenInputError | InvalidOutputError | SigningError):
         return Failure(error.code, str(error))
     if _is_out_of_memory(error):
         return Failure("out_of_memory", "The device ran out of memory; ask for fewer frames or a smaller size.")

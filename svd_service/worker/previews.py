@@ -22,10 +22,13 @@ class Previews:
     """Context manager that uploads an attempt's latest preview in its own thread, and deletes it on exit.
 
     Called with a function that makes a preview. When previews arrive faster than they are uploaded, only the latest
-    is uploaded. A preview that fails does not affect the attempt.
+    is uploaded. A preview that fails does not affect the attempt. `sign` returns the signed version of a preview.
     """
 
-    def __init__(self, claim: Claim, ledger: Ledger, artifacts: ArtifactStore) -> None:
+    def __init__(
+        self, claim: Claim, ledger: Ledger, artifacts: ArtifactStore, sign: Callable[[bytes], bytes] = lambda data: data
+    ) -> None:
+        self._sign = sign
         self._claim = claim
         self._ledger = ledger
         self._artifacts = artifacts
@@ -59,7 +62,7 @@ class Previews:
     def _run(self) -> None:
         try:
             while (make := self._next()) is not None:
-                self._artifacts.put(self._name, make())
+                self._artifacts.put(self._name, self._sign(make()))
                 self._ledger.attempts.show_preview(self._claim, self._name)
         except (UnavailableError, StaleAttemptError) as error:
             logger.info("job %s: no more previews: %s", self._claim.job_id, error)

@@ -26,6 +26,7 @@ from svd_service.retry import Retry
 from svd_service.telemetry import logs, tracing
 from svd_service.worker import malloc, shutdown
 from svd_service.worker.lease import Lease
+from svd_service.worker.marking import UNMARKED, Marking, open_marking
 from svd_service.worker.retention import Retention
 from svd_service.worker.shared_memory import DRAIN, LOADS, Drain
 from svd_service.worker.startup import Preparation
@@ -44,7 +45,8 @@ LOAD_PAUSE: Final = 60.0
 
 @dataclass(frozen=True)
 class Slot:
-    """State of one worker process: its identity, the loaded model, the use cases, and the thread that renews leases.
+    """State of one worker process: its identity, the loaded model, the use cases, the thread that renews leases, and
+    how files are marked.
 
     `render` writes the video of an image (RGB, of the parameters' size) to a path: see `video.render`.
     """
@@ -55,6 +57,7 @@ class Slot:
     lease: Lease
     settings: Settings
     drain: Drain = DRAIN
+    marking: Marking = UNMARKED
 
 
 class _Process:
@@ -99,6 +102,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         preparation.doing("warming up")
         generator.warm_up()
     load_seconds = time.monotonic() - began
+    marking = open_marking(configuration, bootstrap.signers(configuration))
     if device == "cpu":
         malloc.keep()
     holder = Holder(worker, generator.device, INSTANCE, os.getpid())
@@ -113,12 +117,13 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
         load_seconds=round(load_seconds, 3),
         memory=generator.plan.name,
         profiles=configuration.worker_profiles,
+        content_credentials=marking.state,
     )
     _until_redis_answers(lambda: service.ledger.workers.introduce(service.model))
     lease = Lease(service.ledger, status, configuration.lease, DRAIN, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
-    return Slot(holder, partial(render, generator), service, lease, configuration)
+    return Slot(holder, partial(render, generator), service, lease, configuration, marking=marking)
 
 
 def _until_redis_answers(operation: Callable[[], None]) -> None:

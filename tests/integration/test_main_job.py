@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 import av
+import c2pa
 import httpx2
 import pytest
 from PIL import Image
@@ -50,6 +51,21 @@ def test_a_picture_becomes_a_video(stack: Stack, finished: dict):
     assert video.content.index(b"moov") < video.content.index(b"mdat")
 
 
+def test_the_files_of_a_job_have_content_credentials(stack: Stack, photo: bytes):
+    kinds = ("webp", "gif", "zip")
+    job = stack.wait_for(stack.submit(photo, formats=",".join(kinds), **FAST), "finished", "failed")
+    assert job["status"] == "finished", job["error"]
+    content = {kind: stack.http.get(f"/results/{job['task_id']}.{kind}").content for kind in ("mp4", *kinds)}
+    stills = {"webp": "thumbnail", "jpg": "spritesheet"}
+    for kind, name in stills.items():
+        url = f"/v1/videos/{job['task_id']}/content?variant={name}"
+        content[f"{name}.{kind}"] = stack.http.get(url).content
+    for name, file in content.items():
+        with c2pa.Reader(name.rpartition(".")[2], io.BytesIO(file)) as reader:
+            assert (name, reader.get_validation_state()) == (name, "Valid")
+    assert stack.http.get("/health").json()["content_credentials"] == "signed, signer unknown"
+
+
 def test_the_status_tells_the_whole_story(finished: dict):
     assert finished["parameters"] | FAST == finished["parameters"]
     assert finished["parameters"]["seed"] == 7
@@ -75,7 +91,10 @@ def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: by
 def test_same_seed_same_bytes(stack: Stack, photo: bytes, finished: dict):
     again = stack.wait_for(stack.submit(photo, seed=7, **FAST), "finished")
     other = stack.wait_for(stack.submit(photo, seed=8, **FAST), "finished")
-    assert again["result"]["sha256"] == finished["result"]["sha256"] != other["result"]["sha256"]
+    unsigned = [job["provenance"]["content_credentials"]["unsigned_sha256"] for job in (again, finished, other)]
+    assert unsigned[0] == unsigned[1] != unsigned[2]
+    # A signature has a time and an id of its own.
+    assert again["result"]["sha256"] != finished["result"]["sha256"]
 
 
 def test_a_result_answers_ranges_and_conditions(stack: Stack, finished: dict):

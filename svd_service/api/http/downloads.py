@@ -9,6 +9,7 @@ from svd_service.api.http import ranges
 from svd_service.api.http.context import jobs
 from svd_service.api.http.openapi import Answer
 from svd_service.jobs.job import ResultFile, Still
+from svd_service.jobs.marks import TYPES
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.jobs.results import OpenResult
 from svd_service.parameters import Format
@@ -16,8 +17,8 @@ from svd_service.parameters import Format
 #: Media type and file ending of each file of a result.
 KINDS: Final[dict[ResultFile, tuple[str, str]]] = {
     **{kind: (media_type, f".{kind}") for kind, media_type in MEDIA_TYPES.items()},
-    Still.THUMBNAIL: ("image/webp", ".webp"),
-    Still.SPRITESHEET: ("image/jpeg", ".jpg"),
+    Still.THUMBNAIL: (TYPES[Still.THUMBNAIL], ".webp"),
+    Still.SPRITESHEET: (TYPES[Still.SPRITESHEET], ".jpg"),
 }
 
 #: The answers to a download beside the file itself, and its errors, for the OpenAPI document.

@@ -100,7 +100,8 @@ class ModelsView(Struct):
 
 class WorkerView(Struct):
     """A worker process that holds its model. `ready_since` in seconds since the epoch; `memory` is how its device's is
-    used (`SVD_MEMORY`), `host` on a CPU; `profiles` are those whose jobs it takes, none: all.
+    used (`SVD_MEMORY`), `host` on a CPU; `profiles` are those whose jobs it takes, none: all; `content_credentials`
+    says whether it signs, and in whose name.
     """
 
     worker: str
@@ -110,6 +111,7 @@ class WorkerView(Struct):
     ready_since: float
     memory: str
     profiles: list[str] = []
+    content_credentials: str = ""
 
 
 class PreparingView(Struct):
@@ -134,6 +136,13 @@ class HealthView(Struct, omit_defaults=True):
     workers_preparing: list[PreparingView] = []
     model: ModelView | None = None
     artifacts: bool | None = None
+    content_credentials: Annotated[
+        str | None,
+        Meta(
+            description="How the ready workers mark videos: `signed, signer unknown` (a self-signed certificate), "
+            "`signed by NAME`, `off` or `not installed`; null while no worker is ready."
+        ),
+    ] = None
     message: str | None = None
     reasons: list[str] = []
 

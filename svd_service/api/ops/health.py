@@ -145,12 +145,15 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
         redis=True,
         workers_ready=len(workers),
         workers=[
-            WorkerView(w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles))
+            WorkerView(
+                w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles), w.content_credentials
+            )
             for w in workers
         ],
         workers_preparing=[PreparingView(**vars(each)) for each in preparing],
         model=model,
         artifacts=trouble is None,
+        content_credentials="; ".join(sorted({w.content_credentials for w in workers} - {""})) or None,
     )
     return jsonify(_explained(view, reasons, details=shows_details))
 

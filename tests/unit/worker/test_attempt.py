@@ -40,7 +40,8 @@ def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
     opened = slot.jobs.results.open(job.id)
     with opened.file:
         assert opened.file.read() == VIDEO
-    assert opened.result.provenance == {"seed": 1, "attempt": 1, "worker": "host/0"}
+    credentials = {"state": "off", "unsigned_sha256": hashlib.sha256(VIDEO).hexdigest()}
+    assert opened.result.provenance == {"seed": 1, "attempt": 1, "worker": "host/0", "content_credentials": credentials}
     for kind, content in ((Still.THUMBNAIL, b"one"), (Still.SPRITESHEET, b"all")):
         opened = slot.jobs.results.open(job.id, kind=kind)
         with opened.file:

@@ -1,0 +1,168 @@
+"""Signs files with Content Credentials."""
+
+import importlib.util
+import io
+import json
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from svd_service import __version__
+from svd_service.errors import JobError
+from svd_service.marking.chain import Chain
+
+if TYPE_CHECKING:
+    import c2pa
+
+logger = logging.getLogger(__name__)
+
+#: IPTC's term for media that a trained model generated.
+GENERATED: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+#: Label of our own assertion, which names the job.
+JOB: Final = "org.svd-service.job"
+
+#: The library must neither contact other hosts nor embed a thumbnail. Verifying after signing would double the time.
+SETTINGS: Final[dict[str, Any]] = {
+    "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
+    "builder": {"thumbnail": {"enabled": False}},
+}
+
+
+class SigningError(JobError):
+    """A file could not be signed."""
+
+    code = "signing_failed"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a signature states: the job, and the name and revision of the model. No prompt and no parameter."""
+
+    job_id: str
+    model: str
+    revision: str | None = None
+
+    def manifest(self, at: datetime) -> dict[str, Any]:
+        """The manifest of a file that was generated at `at`, as C2PA's library takes it."""
+        agent = {"name": self.model, **({"version": self.revision} if self.revision else {})}
+        action = {
+            "action": "c2pa.created",
+            "when": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "digitalSourceType": GENERATED,
+            "softwareAgent": agent,
+        }
+        return {
+            "claim_generator_info": [{"name": "svd-service", "version": __version__}],
+            "title": self.job_id,
+            "assertions": [
+                {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
+                {"label": JOB, "data": {"id": self.job_id}},
+            ],
+        }
+
+
+def is_installed() -> bool:
+    """Whether the packages of the extra `c2pa` are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("c2pa", "cryptography"))
+
+
+class Signer:
+    """Signs with `chain`. `timestamp_url` is the time-stamp authority that is asked, if any.
+
+    The library must not be loaded before a fork. Safe for use by several threads.
+    """
+
+    def __init__(self, chain: Chain, timestamp_url: str | None = None) -> None:
+        self.chain = chain
+        self._timestamp_url = timestamp_url
+
+    def sign_file(self, path: Path, media_type: str, claims: Claims) -> None:
+        """Replace the file at `path` by its signed version; if that fails, it is unchanged.
+
+        Raises:
+            OSError: the signed file cannot be written.
+            SigningError: the file is not of `media_type`, or the chain cannot be used.
+        """
+        # A valid name of a staged file, so that the sweep deletes it if this process is killed.
+        new = path.with_name(f"{uuid.uuid4().hex}{path.suffix}")
+        try:
+            with path.open("rb") as source, _Target(new) as target:
+                self._sign(source, target, media_type, claims)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+    def sign(self, data: bytes, media_type: str, claims: Claims) -> bytes:
+        """The signed version of `data`.
+
+        Raises:
+            SigningError: as in `sign_file`.
+        """
+        target = io.BytesIO()
+        self._sign(io.BytesIO(data), target, media_type, claims)
+        return target.getvalue()
+
+    def _sign(self, source: BinaryIO, target: "BinaryIO | _Target", media_type: str, claims: Claims) -> None:
+        import c2pa  # noqa: PLC0415
+
+        try:
+            try:
+                self._sign_once(source, target, media_type, claims, self._timestamp_url)
+            except c2pa.C2paError as error:
+                if self._timestamp_url is None or (isinstance(target, _Target) and target.failure):
+                    raise
+                logger.warning("signed without a time stamp: %s: %s", self._timestamp_url, error)
+                source.seek(0)
+                target.seek(0)
+                target.truncate()
+                self._sign_once(source, target, media_type, claims, None)
+        except c2pa.C2paError as error:
+            if isinstance(target, _Target) and target.failure is not None:
+                raise target.failure from None
+            raise SigningError(f"Content Credentials could not be added to {media_type}: {error}") from error
+
+    def _sign_once(
+        self, source: BinaryIO, target: Any, media_type: str, claims: Claims, timestamp_url: str | None
+    ) -> None:
+        import c2pa  # noqa: PLC0415
+
+        chain = self.chain
+        information = c2pa.C2paSignerInfo(chain.algorithm, chain.certificates, chain.key, timestamp_url)
+        with (
+            context() as settings,
+            c2pa.Signer.from_info(information) as signer,
+            c2pa.Builder(json.dumps(claims.manifest(datetime.now(UTC))), settings) as builder,
+        ):
+            builder.sign(signer, media_type, source, target)
+
+
+class _Target(io.FileIO):
+    """A new file. `failure` is the error of a failed write, which the library replaces by one of its own."""
+
+    failure: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "x+")
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`: a raw file writes only a part of it on a full disk, without an error."""
+        try:
+            view = memoryview(data)
+            done = 0
+            while done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self.failure = error
+            raise
+        return done
+
+
+def context(**further: Any) -> "c2pa.Context":
+    """The library's settings: ours, and `further` ones of other sections."""
+    import c2pa  # noqa: PLC0415
+
+    return c2pa.Context(c2pa.Settings.from_dict({**SETTINGS, **further}))
