@@ -20,13 +20,15 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.queries import Queries
 from svd_service.jobs.removal import Removal
 from svd_service.jobs.results import Results
-from svd_service.jobs.submit import Submit
+from svd_service.jobs.submit import Moderate, Submit
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
 from svd_service.ledger.signers import Signers
+from svd_service.moderation.moderation import Moderation, open_moderation
+from svd_service.moderation.verdict import Picture, Stage
 from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class UseCases:
     submit: Submit
     removal: Removal
     maintenance: Maintenance
+    moderation: Moderation
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,13 @@ def web(settings: Settings) -> Web:
     """
     client = connect(settings, timeout=CALLER_TIMEOUT)
     return Web(
-        use_cases(open_ledger(client, settings), store_of(settings), settings, _enqueue(settings, CALLER_TIMEOUT)),
+        use_cases(
+            open_ledger(client, settings),
+            store_of(settings),
+            settings,
+            _enqueue(settings, CALLER_TIMEOUT),
+            WebhookSecrets(client, settings),
+        ),
         Keyring(client, settings),
         Reservations(client, settings),
         ShareLinks(client, settings),
@@ -89,14 +98,21 @@ def worker(settings: Settings) -> UseCases:
     return use_cases(ledger(settings, timeout=BACKGROUND_TIMEOUT), store_of(settings), settings, enqueue)
 
 
-def use_cases(ledger: Ledger, artifacts: ArtifactStore, settings: Settings, enqueue: Enqueue) -> UseCases:
-    """Build the use cases on a ledger and a store.
+def use_cases(
+    ledger: Ledger,
+    artifacts: ArtifactStore,
+    settings: Settings,
+    enqueue: Enqueue,
+    secrets: WebhookSecrets | None = None,
+) -> UseCases:
+    """Build the use cases on a ledger and a store; `secrets` sign what is sent to the moderation hook.
 
     Raises:
         ConfigurationError: the model cannot be used.
     """
     model = Model.of(settings)
     dispatch, queries = Dispatch(ledger, enqueue), Queries(ledger, model)
+    moderation = open_moderation(settings, secrets or webhook_secrets(settings), ledger.stats)
     cache = ContentCache(queries, ledger, artifacts, settings)
     return UseCases(
         settings=settings,
@@ -106,10 +122,18 @@ def use_cases(ledger: Ledger, artifacts: ArtifactStore, settings: Settings, enqu
         dispatch=dispatch,
         queries=queries,
         results=Results(queries, artifacts, settings),
-        submit=Submit(ledger, artifacts, queries, cache, dispatch, settings),
+        submit=Submit(ledger, artifacts, queries, cache, dispatch, settings, _image_moderation(moderation)),
         removal=Removal(queries, ledger, artifacts, dispatch),
         maintenance=Maintenance(ledger, artifacts, dispatch, settings),
+        moderation=moderation,
     )
+
+
+def _image_moderation(moderation: Moderation) -> Moderate:
+    def check(image: bytes, job_id: str, owner: str) -> None:
+        moderation.check(Stage.IMAGE, [Picture.of(image, "image/png")], job_id=job_id, owner=owner)
+
+    return check
 
 
 def ledger(settings: Settings, *, timeout: float = CALLER_TIMEOUT) -> Ledger:

@@ -22,6 +22,7 @@ from svd_service.environment.types import (
     Address,
     Addresses,
     AddressOrSocket,
+    CommandLine,
     Credentials,
     Devices,
     Folder,
@@ -163,6 +164,19 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """Private key of the signer's certificate, as PEM."""
     c2pa_timestamp_url: ServiceURL | None = None
     """Time-stamp authority (RFC 3161) for signatures. Default: no time stamps."""
+
+    # Moderation
+    moderation_url: ServiceURL | None = None
+    """Hook that allows or rejects each image: a signed POST (docs/moderation.md). Default: nothing is moderated."""
+    moderation_command: CommandLine = ""
+    """The same as a command: JSON on its standard input, the verdict on its standard output."""
+    moderation_results: bool = False
+    """Also moderate three frames of each video before it becomes visible; there are no previews then."""
+    moderation_timeout: Annotated[float, Meta(gt=0, le=120)] = 10
+    """Time limit of a verdict in seconds."""
+    moderation_on_error: Literal["closed", "open"] = "closed"
+    """Policy while the hook gives no verdict: `closed` rejects submissions (503) and retries results; `open` allows
+    everything."""
 
     # Jobs
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
@@ -307,6 +321,10 @@ class Settings(Defaults, frozen=True, kw_only=True):
         settings.redis_address.check(has_url=settings.redis_url is not None)
         if (settings.c2pa_cert_file is None) != (settings.c2pa_key_file is None):
             raise ConfigurationError("SVD_C2PA_CERT_FILE and SVD_C2PA_KEY_FILE belong together: set both or neither")
+        if settings.moderation_url is not None and settings.moderation_command:
+            raise ConfigurationError(
+                "SVD_MODERATION_URL and SVD_MODERATION_COMMAND exclude each other: set one of them"
+            )
         return settings
 
     @classmethod

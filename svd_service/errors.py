@@ -9,10 +9,12 @@ JobError
 │   ├── BrokenImageError      an image, but truncated or damaged
 │   ├── AnimatedImageError    an image with several frames
 │   ├── ImageSizeError        not one of the sizes that the API accepts
-│   └── ImageTooLargeError    too many bytes or too many pixels
+│   ├── ImageTooLargeError    too many bytes or too many pixels
+│   └── ContentFilteredError  the moderation hook rejects the image (or, in a worker, the video)
 ├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
 ├── UnknownJobError             no such job (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
+│   └── FilteredResultError   the moderation hook rejected the video
 ├── MissingFormatError          the job was not submitted with this format
 ├── NoPreviewError              the job has no preview (yet, or any more)
 ├── ExpiredError                the result has expired
@@ -28,7 +30,8 @@ JobError
 ├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
 ├── StaleAttemptError           this attempt no longer holds the job (or its webhook); all its writes are rejected
 └── UnavailableError            the ledger or the artifacts cannot be reached
-    └── WriteRefusedError       Redis accepts no writes; nothing was changed
+    ├── WriteRefusedError       Redis accepts no writes; nothing was changed
+    └── ModerationUnavailableError  the moderation hook gives no verdict
 """
 
 
@@ -96,6 +99,12 @@ class ImageTooLargeError(RefusedError):
     code = "image_too_large"
 
 
+class ContentFilteredError(RefusedError):
+    """The moderation hook rejects the image or the video. The message has its reason."""
+
+    code = "content_filtered"
+
+
 class IdempotencyConflictError(JobError):
     """An `Idempotency-Key` was used before, for another request."""
 
@@ -117,6 +126,12 @@ class NotReadyError(JobError):
         super().__init__(message)
         self.state = state
         self.eta_seconds = eta_seconds
+
+
+class FilteredResultError(NotReadyError):
+    """The job has no result: the moderation hook rejected the video."""
+
+    code = ContentFilteredError.code
 
 
 class MissingFormatError(JobError):
@@ -219,6 +234,15 @@ class UnavailableError(JobError):
 
 class WriteRefusedError(UnavailableError):
     """Redis answers, but accepts no writes now (memory or disk full, a replica): nothing was changed."""
+
+
+class ModerationUnavailableError(UnavailableError):
+    """The moderation hook gives no verdict, and the policy for that is `closed`."""
+
+    code = "moderation_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("the content could not be moderated right now; nothing was stored; retry in a few seconds")
 
 
 class InvalidOutputError(JobError):

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -64,3 +65,11 @@ def redis_url(value: str) -> str | None:
 def folder(value: Path) -> str | None:
     """A folder, or a path at which one can be made."""
     return "not a folder" if value.exists() and not value.is_dir() else None
+
+
+def command(value: str) -> str | None:
+    """A command whose quotes are closed."""
+    try:
+        return None if shlex.split(value) else "expected a command"
+    except ValueError as error:
+        return f"cannot be split into words: {error}"

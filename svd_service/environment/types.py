@@ -55,6 +55,7 @@ AddressOrSocket = Annotated[str, Check(functools.partial(checks.address, sockets
 Addresses = Annotated[str, Meta(pattern=r"^([^\s,:@/]+:\d{1,5}( *, *[^\s,:@/]+:\d{1,5})*)?$"), Check(checks.ports)]
 HTTPURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+/?$"), Check(checks.ports)]
 ServiceURL = Annotated[str, Meta(pattern=r"^https?://[^/?#\s@]+(/[^\s#]*)?$"), Check(checks.ports)]
+CommandLine = Annotated[str, Check(checks.command)]
 RedisURL = Annotated[str, Meta(pattern="^(redis|rediss|unix)://"), Check(checks.redis_url)]
 PathPrefix = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*$")]
 HostNames = Annotated[str, Meta(pattern=r"^( *(\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*) *(,|$))*$")]

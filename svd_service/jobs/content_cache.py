@@ -48,6 +48,8 @@ class ContentCache:
             "model": {"source": model.source, **model.summary()},
             "optimizations": self._settings.optimizations,
             "version": __version__,
+            # A video that was not moderated is no copy for one that is to be.
+            **({"moderated": True} if self._settings.moderation_results else {}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.config import Settings
-from svd_service.errors import ExpiredError, MissingFormatError, NoPreviewError, NotReadyError
+from svd_service.errors import ExpiredError, FilteredResultError, MissingFormatError, NoPreviewError, NotReadyError
 from svd_service.jobs.job import Job, Result, ResultFile, State
 from svd_service.jobs.job_files import file_name
 from svd_service.jobs.queries import Queries
@@ -41,7 +41,8 @@ class Results:
         Raises:
             UnknownJobError: there is no such job, or it belongs to another owner.
             MissingFormatError: the job was not submitted with this format.
-            NotReadyError: the job has not finished, or ended without a result.
+            NotReadyError: the job has not finished, or ended without a result (`FilteredResultError`: the moderation
+                hook rejected it).
             ExpiredError: the result has expired.
         """
         job = self._queries.find(job_id, owner=owner)
@@ -50,7 +51,7 @@ class Results:
         if isinstance(kind, Format):
             _require_format(job, kind)
         if job.result is None:
-            raise NotReadyError(job.state, _why_not_ready(job), job.eta_seconds)
+            raise _not_ready(job)
         name = file_name(job.result.artifact, kind)
         known = job.result.files.get(kind) if isinstance(kind, Format) else None
         try:
@@ -89,6 +90,12 @@ def _require_format(job: Job, kind: Format) -> None:
         raise MissingFormatError(
             f"the video comes as {', '.join(made)}; for {kind}, set the field formats when you submit the job"
         )
+
+
+def _not_ready(job: Job) -> NotReadyError:
+    filtered = job.failure is not None and job.failure.code == FilteredResultError.code
+    kind = FilteredResultError if filtered else NotReadyError
+    return kind(job.state, _why_not_ready(job), job.eta_seconds)
 
 
 def _why_not_ready(job: Job) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from svd_service.ledger import Ledger
 
 logger = logging.getLogger(__name__)
+
+
+#: Raises `ContentFilteredError` or `ModerationUnavailableError` unless the image (PNG) of a job and owner is allowed.
+Moderate = Callable[[bytes, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ class Submit:
         cache: ContentCache,
         dispatch: Dispatch,
         settings: Settings,
+        moderate: Moderate = lambda *_: None,
     ) -> None:
+        self._moderate = moderate
         self._ledger = ledger
         self._artifacts = artifacts
         self._queries = queries
@@ -91,6 +97,7 @@ class Submit:
         Raises:
             RefusedError: the image or a parameter is invalid, or there is no such model.
             IdempotencyConflictError: the idempotency key was used before, for another request.
+            ContentFilteredError: the moderation hook rejects the image.
             QueueFullError: too many jobs are queued, or too many of this owner.
             LateError: the order is strict, and its job would probably not end before its deadline.
             UnavailableError: the ledger or the store cannot be reached. The job may exist nevertheless; submitting
@@ -99,6 +106,7 @@ class Submit:
         if (existing := self._existing(order)) is not None:
             return existing
         draft = self._prepare(upload, order)
+        self._moderate(draft.image, draft.job_id, order.owner)
         cached = self._reuse(draft)
         accepted = self._accept(draft, cached)
         if cached is not None and self._is_done(accepted, draft, cached):

@@ -64,6 +64,7 @@ class Figures:
     webhook_overdue: float = 0.0
     damaged: dict[str, int] = field(default_factory=dict)
     refused_by_celery: int = 0
+    moderation: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Counters:
@@ -121,6 +122,11 @@ class Stats:
         with reachable():
             self._redis.hincrby(self._scripts.key("counters"), f"{REJECTED}{SEPARATOR}{code}", 1)
 
+    def count_verdict(self, stage: str, verdict: str) -> None:
+        """Count a verdict of the moderation hook: `allow`, `reject` or `error`, on an `image` or a `video`."""
+        with reachable():
+            self._redis.hincrby(self._scripts.key("counters"), SEPARATOR.join(("moderation", stage, verdict)), 1)
+
     def count_dropped_messages(self, number: int) -> None:
         """Count foreign messages that workers dropped from Celery's queues."""
         with reachable():
@@ -158,6 +164,7 @@ class Stats:
             webhook_tries=counters.by_label("webhook_tries"),
             damaged=counters.by_label("damaged"),
             refused_by_celery=counters.total("refused_by_celery"),
+            moderation=counters.by_two_labels("moderation"),
             webhooks_pending=waiting + posted,
             webhook_overdue=max(0.0, *(now - at for _, at in [*due, *back])) if due or back else 0.0,
         )

@@ -30,6 +30,10 @@ from svd_service.telemetry import logs
 
 logger = logging.getLogger(__name__)
 
+#: Stages and verdicts of moderation.
+_VERDICTS: Final = tuple((stage, verdict) for stage in ("image", "video") for verdict in ("allow", "reject", "error"))
+
+
 #: Label values that are shown from the start, at 0: a counter that appears with its first event hides that event from
 #: `rate` and `increase`.
 END_STATES: Final = (State.FINISHED, State.FAILED, State.CANCELLED)
@@ -238,6 +242,14 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
     for labels, count in sorted((dict.fromkeys(CAUSES, 0) | figures.causes).items()):
         causes.add_metric(labels, count)
     yield causes
+    verdicts = CounterMetricFamily(
+        "svd_moderation_verdicts",
+        "Verdicts of the moderation hook on images and videos; error: it gave none.",
+        labels=("stage", "verdict"),
+    )
+    for labels, count in sorted((dict.fromkeys(_VERDICTS, 0) | figures.moderation).items()):
+        verdicts.add_metric(labels, count)
+    yield verdicts
     yield CounterMetricFamily(
         "svd_messages_dropped",
         "Messages in Celery's queues that this service did not send; dropped.",

@@ -40,7 +40,8 @@ class Rendering:
     trained), `device`, `precision`, `versions`, `memory` (the `decode_chunk_size` in effect, and the OOM fallbacks
     used: see `oom_fallback`) and `seconds`. The file's `comment` tag holds the same without `seconds`, which
     always differ, with `memory` as it was at the first frame, and without `formats`: the MP4 is the same whatever other
-    formats are made. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of many.
+    formats are made. `thumbnail` is a WebP of one frame, `spritesheet` a JPEG of many,
+    `samples` are three frames unscaled.
     """
 
     width: int
@@ -50,6 +51,7 @@ class Rendering:
     provenance: dict[str, Any]
     thumbnail: bytes
     spritesheet: bytes
+    samples: tuple[Image.Image, ...] = ()
 
 
 def render(
@@ -108,7 +110,7 @@ def render(
             thumbnail, spritesheet = stills.thumbnail(), stills.spritesheet()
     seconds = stopwatch.stop()
     provenance = {**origin, "memory": segments.memory, "seconds": seconds}
-    return Rendering(*size, clip.frames, seconds, provenance, thumbnail, spritesheet)
+    return Rendering(*size, clip.frames, seconds, provenance, thumbnail, spritesheet, tuple(stills.samples))
 
 
 class _Stopwatch:

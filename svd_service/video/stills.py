@@ -20,11 +20,16 @@ QUALITY: Final = 85
 
 
 class Stills:
-    """Collects stills from the `frames` frames of a video of `width` x `height` pixels."""
+    """Collects stills from the `frames` frames of a video of `width` x `height` pixels.
+
+    `samples` are its first, middle and last frame, unscaled.
+    """
 
     def __init__(self, width: int, height: int, frames: int) -> None:
         self._frames = frames
         self._next = 0
+        self._sampled = {0, frames // 2, frames - 1}
+        self.samples: list[Image.Image] = []
         self._every = math.ceil(frames / MAX_TILES)
         tiles = math.ceil(frames / self._every)
         self._columns = math.ceil(math.sqrt(tiles))
@@ -37,6 +42,8 @@ class Stills:
     def put(self, frame: NDArray[np.uint8]) -> None:
         """Take the next frame: RGB, 8 bits, shape (height, width, 3)."""
         image = Image.fromarray(frame)
+        if self._next in self._sampled:
+            self.samples.append(image)
         number, skipped = divmod(self._next, self._every)
         if not skipped:
             row, column = divmod(number, self._columns)

@@ -13,7 +13,14 @@ from typing import Any, Final, TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
-from svd_service.errors import InvalidOutputError, JobError, StaleAttemptError, UnavailableError
+from svd_service.errors import (
+    ContentFilteredError,
+    InvalidOutputError,
+    JobError,
+    ModerationUnavailableError,
+    StaleAttemptError,
+    UnavailableError,
+)
 from svd_service.jobs.job import (
     DEADLINE_EXCEEDED,
     RESULT_FILES,
@@ -36,6 +43,7 @@ from svd_service.marking.signer import SigningError
 from svd_service.parameters import Format
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
+from svd_service.worker.moderating import moderate
 from svd_service.worker.previews import Previews
 from svd_service.worker.process import Slot, is_gone
 from svd_service.worker.shared_memory import Drain
@@ -163,7 +171,8 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
         outcome = "failed"
     except UnavailableError as error:
-        return _repeat(claim, slot, Failure(error.code, f"Storage could not be reached in any attempt: {error}"))
+        part = "The moderation hook" if isinstance(error, ModerationUnavailableError) else "Storage"
+        return _repeat(claim, slot, Failure(error.code, f"{part} could not be reached in any attempt: {error}"))
     except Exception as error:
         logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
         if _is_device_lost(error):
@@ -194,7 +203,9 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
         sign = partial(slot.marking.sign_still, job)
-        previews = Previews(claim, ledger, artifacts, sign) if slot.settings.previews else None
+        # What is to be moderated must not be visible before.
+        shown = slot.settings.previews and not slot.jobs.moderation.sees_results
+        previews = Previews(claim, ledger, artifacts, sign) if shown else None
         if previews is not None:
             staged.enter_context(previews)
         path, *others = (
@@ -205,6 +216,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         rendering = slot.render(image, job.parameters, path, report, further=paths, on_preview=previews)
         report(Progress(Phase.UPLOADING))
         retry.begin(Phase.UPLOADING)
+        moderate(rendering, job, slot.jobs.moderation, retry)
         unsigned = _file(path).sha256
         slot.marking.sign_files([(Format.MP4, path), *paths.items()], job)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
@@ -259,10 +271,11 @@ def _as_requested(provenance: dict[str, Any], parameters: Parameters) -> bool:
 
 
 class StoreRetry:
-    """Retries operations on the store while it is unavailable, for `STORE_PATIENCE` after the first failure of a phase.
+    """Retries operations while the store or the moderation hook is unavailable, for `STORE_PATIENCE` after the first
+    failure of a phase.
 
     Raises, when called:
-        ArtifactsUnavailableError: the last failure, when the time is over.
+        ArtifactsUnavailableError, ModerationUnavailableError: the last failure, when the time is over.
         CancelRequested, ReleaseRequested, StaleAttemptError, TimeLimitError: as `Reporter` does; in every phase.
     """
 
@@ -279,7 +292,7 @@ class StoreRetry:
     def __call__(self, operation: Callable[[], T]) -> T:
         """Run `operation` with retries; returns its result."""
         retry = Retry(
-            ArtifactsUnavailableError,
+            (ArtifactsUnavailableError, ModerationUnavailableError),
             first_pause=STORE_PAUSE,
             longest_pause=STORE_PAUSE,
             before_pause=self._check,
@@ -296,7 +309,7 @@ class StoreRetry:
         # Even a finished video is abandoned: the worker's supervisor does not wait for the store.
         if self._drain.is_over:
             raise ReleaseRequested("The worker is shutting down.")
-        logger.warning("the store is retried in %.0f s: %s", pause, error)
+        logger.warning("retry in %.0f s: %s", pause, error)
 
 
 class Reporter:
@@ -381,8 +394,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError"
 
 
+#: Errors whose own message is for the caller.
+_EXPLAINED: Final = (TimeLimitError, BrokenInputError, InvalidOutputError, SigningError, ContentFilteredError)
+
+
 def _failure(error: Exception) -> Failure:
-    if isinstance(error, TimeLimitError | BrokenInputError | InvalidOutputError | SigningError):
+    if isinstance(error, _EXPLAINED):
         return Failure(error.code, str(error))
     if _is_out_of_memory(error):
         return Failure("out_of_memory", "The device ran out of memory; ask for fewer frames or a smaller size.")

@@ -97,7 +97,10 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
     """`problem` in the shape of the current request's dialect."""
     first_part = request.path.split("/", 2)[1]
     shape: Shape = current_app.extensions["error_shapes"].get(first_part, native)
-    return shape(problem), problem.status, dict(headers or {})
+    response = shape(problem)
+    # A dialect may have a status of its own for an error.
+    status = problem.status if response.status_code == 200 else response.status_code
+    return response, status, dict(headers or {})
 
 
 def _present(error: errors.JobError) -> ResponseReturnValue:

@@ -21,5 +21,5 @@ class Problem:
     job_status: str = ""
 
 
-#: Builds a dialect's response for a problem. The caller sets the status.
+#: Builds a dialect's response for a problem. The caller sets the status, unless the response has another one than 200.
 Shape = Callable[[Problem], Response]

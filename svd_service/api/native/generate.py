@@ -53,7 +53,8 @@ _APPLIED: Final = {preferences.APPLIED: "`wait=N`, if the answer waited."}
         409: "With `Prefer: wait=N`: the job failed or was cancelled; see `Location`.",
         413: "The image has too many bytes or pixels.",
         415: "The file is not an image of a supported format.",
-        422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
+        422: "The image is broken, animated or rejected by moderation, a parameter is invalid, or the "
+        "`Idempotency-Key` was used before.",
     },
     body={FORM: GenerateForm, JSON: GenerateBody},
     headers={

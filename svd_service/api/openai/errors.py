@@ -5,7 +5,8 @@ from typing import Final
 from flask import Response, jsonify
 
 from svd_service.api.http.problem import Problem
-from svd_service.api.openai.schema import OpenAIError, OpenAIErrorDetail
+from svd_service.api.openai.schema import BLOCKED, OpenAIError, OpenAIErrorDetail
+from svd_service.errors import ContentFilteredError
 
 #: The `type` of an error by its status; below 500, all others are the request's fault.
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -13,5 +14,10 @@ _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 
 def shape(problem: Problem) -> Response:
     """`problem` in OpenAI's words."""
+    if problem.code == ContentFilteredError.code:
+        detail = OpenAIErrorDetail(problem.message, "invalid_request_error", problem.parameter or None, BLOCKED)
+        response = jsonify(OpenAIError(detail))
+        response.status_code = 400
+        return response
     kind = "server_error" if problem.status >= 500 else _TYPES.get(problem.status, "invalid_request_error")
     return jsonify(OpenAIError(OpenAIErrorDetail(problem.message, kind, problem.parameter or None, problem.code)))

@@ -55,7 +55,7 @@ _JOB: Final = {
     _JOB,
     error=OpenAIError,
     errors={
-        400: "The request has no image, or its body is invalid.",
+        400: "The request has no image, its body is invalid, or moderation rejects the image.",
         413: "The image has too many bytes or pixels.",
         415: "The file is not an image of a supported format.",
         422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
@@ -129,6 +129,7 @@ def delete(video_id: str) -> Response:
     },
     error=OpenAIError,
     errors={
+        400: "Moderation rejected the video.",
         404: "There is no such job, it belongs to another key, or it was not submitted with this format.",
         409: "There is no video: the job has not ended, or ended without one.",
         **downloads.ERRORS,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
-from svd_service.errors import InvalidParameterError
+from svd_service.errors import ContentFilteredError, InvalidParameterError
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
@@ -28,6 +28,9 @@ STATUSES: Final[dict[State, Status]] = {
     State.FAILED: "failed",
     State.CANCELLED: "failed",
 }
+
+#: OpenAI's code for what its moderation rejects.
+BLOCKED: Final = "moderation_blocked"
 
 #: The names under which a job's notes hold values that do not influence the video.
 PROMPT: Final = "prompt"
@@ -312,7 +315,10 @@ class OpenAIError(Struct):
 def _error(job: Job) -> VideoError | None:
     if job.state is State.CANCELLED:
         return VideoError("cancelled", "The job was cancelled.")
-    return VideoError(job.failure.code, job.failure.message) if job.failure else None
+    if job.failure is None:
+        return None
+    code = BLOCKED if job.failure.code == ContentFilteredError.code else job.failure.code
+    return VideoError(code, job.failure.message)
 
 
 def _warnings(job: Job) -> list[str]:

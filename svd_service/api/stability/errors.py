@@ -7,7 +7,8 @@ from flask import Response, jsonify
 
 from svd_service.api.http.problem import Problem
 from svd_service.api.http.request_ids import request_id
-from svd_service.api.stability.schema import StabilityError
+from svd_service.api.stability.schema import FILTERED, FilteredGeneration, StabilityError
+from svd_service.errors import ContentFilteredError
 
 #: Names of Stability's own; all others are called as HTTP calls them.
 _NAMES: Final = {
@@ -20,5 +21,10 @@ _NAMES: Final = {
 
 def shape(problem: Problem) -> Response:
     """`problem` in Stability's words."""
+    if problem.code == ContentFilteredError.code:
+        response = jsonify(FilteredGeneration(request_id(), errors=[problem.message]))
+        response.status_code = 403
+        response.headers["finish-reason"] = FILTERED
+        return response
     name = _NAMES.get(problem.status) or HTTPStatus(problem.status).phrase.lower().replace(" ", "_")
     return jsonify(StabilityError(request_id(), name, [problem.message]))

@@ -31,7 +31,7 @@ blueprint = Blueprint("stability", __name__)
 _REQUEST: Final = {"x-request-id": "That which the request came with, else made up; the `id` of an error."}
 _RESULT: Final = {
     **_REQUEST,
-    "finish-reason": "`SUCCESS`: nothing is filtered here.",
+    "finish-reason": "`SUCCESS`; `CONTENT_FILTERED` with the 403.",
     "seed": "The one in effect.",
 }
 _MEDIA_TYPES: Final = tuple(MEDIA_TYPES.values())
@@ -42,6 +42,7 @@ _REFUSED: Final = {
     400: "The request has no image, or its size is not supported.",
     413: "The image has too many bytes.",
     415: "The file is not an image of a supported format.",
+    403: "Moderation rejects the image.",
     422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
 }
 _HEADERS: Final = {"Idempotency-Key": "The same request, sent again with the same key, gets the same generation."}
@@ -74,6 +75,7 @@ def generate_alpha() -> Response:
     },
     error=StabilityError,
     errors={
+        403: "Moderation rejected the video.",
         404: "There is no such generation, it belongs to another key, or it was not submitted with this format.",
         406: "The video does not come in a kind that is accepted.",
         409: "There is no video: the generation failed or was cancelled.",

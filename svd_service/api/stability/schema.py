@@ -12,6 +12,9 @@ from svd_service.parameters import Format
 #: Image sizes that Stability's API accepts: width and height in pixels.
 SIZES: Final = ((1024, 576), (576, 1024), (768, 768))
 
+#: Stability's reason for the end of a generation that its moderation rejects.
+FILTERED: Final = "CONTENT_FILTERED"
+
 Image = Annotated[UploadedFile, Meta(description="The image: JPEG or PNG of 1024x576, 576x1024 or 768x768 pixels.")]
 Seed = Annotated[int, Meta(ge=0, le=4_294_967_294, description="Same seed, same video; 0: random.")]
 Scale = Annotated[
@@ -73,11 +76,20 @@ class PendingGeneration(Struct):
 
 
 class GenerationResult(Struct):
-    """The video as Base64. Nothing is filtered here, so that `finish_reason` is always the same."""
+    """The video as Base64. A video that moderation rejects is an error (403), so `finish_reason` is always this."""
 
     video: str
     seed: int
     finish_reason: Literal["SUCCESS"] = "SUCCESS"
+
+
+class FilteredGeneration(Struct):
+    """The error of an image or a video that moderation rejects."""
+
+    id: str
+    name: Literal["content_moderation"] = "content_moderation"
+    errors: list[str] = []
+    finish_reason: Literal["CONTENT_FILTERED"] = FILTERED
 
 
 class StabilityError(Struct):

@@ -106,6 +106,9 @@ if "TEST_FAULTS" in os.environ:
         _right = time.time
         time.time = lambda: _right() + _skew
 
+    if "stand_in" in _faults:
+        os.environ["SVD_C2PA"] = "off"  # its video is none that can be signed
+
     from celery.signals import celeryd_init, worker_process_init
 
     # Before ours, which connect later.

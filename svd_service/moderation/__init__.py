@@ -1,0 +1,1 @@
+"""The moderation hook: an operator's own service or command that allows or rejects images and videos."""

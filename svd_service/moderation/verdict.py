@@ -1,0 +1,69 @@
+"""What a hook is asked, and its answer."""
+
+import base64
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+#: Maximum characters of a reason that a caller is shown.
+_REASON: Final = 300
+
+_NO_REASON: Final = "the content is not allowed here"
+
+
+class Stage(StrEnum):
+    """What a hook looks at."""
+
+    IMAGE = "image"  # the fitted image of a submission
+    VIDEO = "video"  # the first, the middle and the last frame of a result
+
+
+class HookError(Exception):
+    """The hook gave no verdict; the message says why."""
+
+
+class Picture(Struct, frozen=True):
+    """An image in Base64."""
+
+    media_type: str
+    data: str
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> "Picture":
+        """The image `content`."""
+        return cls(media_type, base64.b64encode(content).decode())
+
+
+class Question(Struct, frozen=True):
+    """The body of a request to a hook. `owner` is the id of the caller's API key, empty without keys."""
+
+    type: str
+    job_id: str
+    owner: str
+    images: Sequence[Picture]
+
+
+class Answer(Struct, frozen=True):
+    """The answer of a hook; other fields are ignored."""
+
+    verdict: Literal["allow", "reject"]
+    reason: Annotated[str, Meta(max_length=10_000)] = ""
+
+
+def parse(answer: bytes) -> str | None:
+    """The reason of a rejection; `None` if the content is allowed.
+
+    Raises:
+        HookError: this is no verdict.
+    """
+    try:
+        found = msgspec.json.decode(answer, type=Answer)
+    except msgspec.DecodeError as error:
+        raise HookError(f"invalid answer: {error}") from None
+    if found.verdict == "allow":
+        return None
+    printable = "".join(character for character in found.reason if character.isprintable()).strip()
+    return printable[:_REASON] or _NO_REASON

@@ -1,0 +1,172 @@
+"""The two kinds of hooks: what they get, and every way in which one gives no verdict."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import standardwebhooks
+
+from svd_service.moderation.hooks import CommandHook, HTTPHook
+from svd_service.moderation.verdict import HookError, Picture, Question, parse
+from svd_service.webhooks.signing import WebhookSecrets
+
+QUESTION = Question("moderation.image", "a-job", "a-key", [Picture.of(b"pixels", "image/png")])
+SECRET = "whsec_" + "QUJD" * 8
+
+
+class Secrets(WebhookSecrets):
+    def __init__(self) -> None:
+        pass
+
+    def of(self, owner: str) -> list[str]:
+        assert owner == ""
+        return [SECRET]
+
+
+class Service(ThreadingHTTPServer):
+    """A hook that answers with `status` and `body` after `delay` seconds."""
+
+    status, body, delay = 200, b'{"verdict": "allow"}', 0.0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.received: list[tuple[dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/moderate?x=1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        assert self.path == "/moderate?x=1"
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((dict(self.headers), body))
+        time.sleep(self.server.delay)
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def ask(service):
+    return HTTPHook(service.url, Secrets(), 1.0)
+
+
+@pytest.mark.enable_socket
+def test_a_request_is_signed_as_webhooks_are_and_has_the_image(ask, service):
+    assert parse(ask(QUESTION)) is None
+    ((headers, body),) = service.received
+    standardwebhooks.Webhook(SECRET).verify(body, {name.lower(): value for name, value in headers.items()})
+    assert json.loads(body) == {
+        "type": "moderation.image",
+        "job_id": "a-job",
+        "owner": "a-key",
+        "images": [{"media_type": "image/png", "data": "cGl4ZWxz"}],
+    }
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("status", [204, 301, 404, 500])
+def test_another_status_than_200_is_no_verdict(ask, service, status):
+    service.status = status
+    with pytest.raises(HookError, match=str(status)):
+        ask(QUESTION)
+
+
+@pytest.mark.enable_socket
+def test_a_slow_hook_is_no_verdict_in_time(service):
+    service.delay = 2
+    began = time.monotonic()
+    with pytest.raises(HookError, match="timed out"):
+        HTTPHook(service.url, Secrets(), 0.3)(QUESTION)
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.enable_socket
+def test_a_hook_that_is_down_gives_no_verdict():
+    with pytest.raises(HookError, match="refused"):
+        HTTPHook("http://127.0.0.1:9/", Secrets(), 1.0)(QUESTION)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"yes", b"{}", b'{"verdict": "maybe"}', b'{"verdict": true}', b'["allow"]', b'{"verdict": "allow"', b"\xff"],
+)
+def test_an_answer_that_is_no_verdict_is_an_error(answer):
+    with pytest.raises(HookError, match="invalid answer"):
+        parse(answer)
+
+
+def test_a_rejection_has_a_reason_that_can_be_shown():
+    assert parse(b'{"verdict": "reject", "reason": "a face", "score": 0.9}') == "a face"
+    assert parse(b'{"verdict": "reject"}') == "the content is not allowed here"
+    assert parse(json.dumps({"verdict": "reject", "reason": "a\n\x1b[31m" + "b" * 999}).encode()) == "a[31m" + "b" * 295
+    assert parse(b'{"verdict": "allow", "reason": "nothing"}') is None
+
+
+def command(program: str, timeout: float = 20.0) -> CommandHook:
+    return CommandHook(f"{sys.executable} -S -c '{program}'", timeout)
+
+
+def test_a_command_gets_the_image_on_its_input_and_no_secret(monkeypatch):
+    monkeypatch.setenv("SVD_WEBHOOK_SECRET", SECRET)
+    program = """
+import json, os, sys
+asked = json.load(sys.stdin)
+assert not any(name.startswith("SVD_") for name in os.environ)
+print(json.dumps({"verdict": "reject", "reason": asked["type"] + " " + asked["images"][0]["data"]}))
+"""
+    assert parse(command(program)(QUESTION)) == "moderation.image cGl4ZWxz"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("raise SystemExit(3)", "status 3"), ("import os; os.abort()", "status -6")],
+)
+def test_a_command_that_fails_gives_no_verdict(program, reason):
+    with pytest.raises(HookError, match=reason):
+        command(program)(QUESTION)
+
+
+def test_a_command_that_does_not_read_its_input_may_answer():
+    large = Question("moderation.image", "a-job", "", [Picture.of(bytes(1_000_000), "image/png")])
+    assert parse(command('print("{\\"verdict\\": \\"allow\\"}")')(large)) is None
+
+
+def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
+    left = tmp_path / "left"
+    program = (
+        "import subprocess, sys, time; "
+        f'subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(3); open(\\"{left}\\", \\"w\\")"]); '
+        "time.sleep(60)"
+    )
+    began = time.monotonic()
+    with pytest.raises(HookError, match="timed out"):
+        command(program, timeout=1.5)(QUESTION)
+    assert time.monotonic() - began < 20
+    time.sleep(4)
+    assert not left.exists()
+
+
+def test_a_command_that_does_not_exist_gives_no_verdict():
+    with pytest.raises(HookError, match="cannot be run: No such file"):
+        CommandHook("/nowhere/moderate", 1.0)(QUESTION)

@@ -1,0 +1,117 @@
+"""Results under moderation: nothing of a rejected video is ever visible."""
+
+import base64
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from svd_service import bootstrap
+from svd_service.errors import NoPreviewError, NotReadyError
+from svd_service.jobs.job import State, Still
+from svd_service.moderation.verdict import HookError
+from svd_service.parameters import Format
+from svd_service.worker import attempt
+from svd_service.worker.attempt import run_job
+from tests.unit.worker.samples import rendering, submitted
+
+REJECTING = b'{"verdict": "reject", "reason": "a face"}'
+ALLOWING = b'{"verdict": "allow"}'
+
+
+@pytest.fixture(name="slot")
+def _slot(slot, make_settings, redis_url):
+    settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="stand-in", SVD_MODERATION_RESULTS="true")
+    jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda *_: None)
+    jobs.moderation._hook = lambda question: ALLOWING
+
+    def render(picture, parameters, path, report, *, on_preview=None, **more):
+        assert on_preview is None, "a preview would be visible before the verdict"
+        made = rendering(picture, parameters, path, report, **more)
+        return replace(made, samples=tuple(Image.new("RGB", (64, 64), name) for name in ("red", "lime", "blue")))
+
+    return replace(slot, jobs=jobs, settings=settings, render=render)
+
+
+def test_a_rejected_video_is_never_visible(slot):
+    job = submitted(slot.jobs)
+    questions = []
+
+    def ask(question):
+        questions.append(question)
+        # At the moment of the question only the caller's image is in the store, and no route has anything.
+        assert [name.partition("/")[0] for name, _ in slot.jobs.artifacts.names()] == ["inputs"]
+        for kind in (Format.MP4, *Still):
+            with pytest.raises(NotReadyError):
+                slot.jobs.results.open(job.id, kind=kind)
+        with pytest.raises(NoPreviewError):
+            slot.jobs.results.read_preview(job.id)
+        return REJECTING
+
+    slot.jobs.moderation._hook = ask
+    assert run_job(job.id, slot) == "failed"
+    ended = slot.jobs.queries.find(job.id)
+    assert (ended.state, ended.failure.code) == (State.FAILED, "content_filtered")
+    assert ended.failure.message == "rejected by moderation: a face"
+    assert list(slot.jobs.artifacts.names()) == []
+    (question,) = questions
+    assert (question.type, question.job_id) == ("moderation.video", job.id)
+    with_color = [
+        Image.open(io.BytesIO(base64.b64decode(each.data))).resize((1, 1)).tobytes() for each in question.images
+    ]
+    assert [color.index(max(color)) for color in with_color] == [0, 1, 2]
+    assert slot.jobs.ledger.stats.figures().moderation[("video", "reject")] == 1
+
+
+def test_an_allowed_video_is_published(slot):
+    job = submitted(slot.jobs)
+    assert run_job(job.id, slot) == "finished"
+    assert slot.jobs.ledger.stats.figures().moderation[("video", "allow")] == 1
+
+
+def test_a_result_waits_for_a_hook_that_comes_back(slot, monkeypatch):
+    monkeypatch.setattr(attempt, "STORE_PAUSE", 0.05)
+    job = submitted(slot.jobs)
+    answers = [HookError("down"), b"nonsense", ALLOWING]
+
+    def ask(question):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    slot.jobs.moderation._hook = ask
+    assert run_job(job.id, slot) == "finished"
+    assert answers == []
+
+
+def test_without_a_verdict_the_job_is_retried_and_then_fails(slot, monkeypatch):
+    monkeypatch.setattr(attempt, "STORE_PAUSE", 0.01)
+    monkeypatch.setattr(attempt, "STORE_PATIENCE", 0.03)
+    job = submitted(slot.jobs)
+
+    def ask(question):
+        raise HookError("down")
+
+    slot.jobs.moderation._hook = ask
+    for _ in range(slot.settings.max_attempts):
+        assert run_job(job.id, slot) == "retried"
+    ended = slot.jobs.queries.find(job.id)
+    assert (ended.state, ended.failure.code) == (State.FAILED, "moderation_unavailable")
+    assert [name for name, _ in slot.jobs.artifacts.names() if name.startswith("results")] == []
+
+
+def test_results_are_not_moderated_unless_the_setting_says_so(slot, make_settings, redis_url):
+    settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="stand-in")
+    jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda *_: None)
+    questions = []
+
+    def ask(question):
+        questions.append(question.type)
+        return ALLOWING
+
+    jobs.moderation._hook = ask
+    job = submitted(jobs)
+    assert run_job(job.id, replace(slot, jobs=jobs, settings=settings, render=rendering)) == "finished"
+    assert questions == ["moderation.image"]
