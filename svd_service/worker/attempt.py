@@ -43,6 +43,7 @@ from svd_service.marking.signer import SigningError
 from svd_service.parameters import Format
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
+from svd_service.worker.device_errors import is_device_lost, is_out_of_memory
 from svd_service.worker.moderating import moderate
 from svd_service.worker.previews import Previews
 from svd_service.worker.process import Slot, is_gone
@@ -175,7 +176,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         return _repeat(claim, slot, Failure(error.code, f"{part} could not be reached in any attempt: {error}"))
     except Exception as error:
         logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
-        if _is_device_lost(error):
+        if is_device_lost(error):
             failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
             _repeat(claim, slot, failure)
             raise DeviceLostError(str(error)) from error
@@ -378,22 +379,6 @@ def _patiently(settle: Callable[[], None], patience: float = SETTLE_PATIENCE) ->
     Retry(UnavailableError, patience, before_pause=log)(settle)
 
 
-# torch's errors are identified by name, since only `video` may import torch.
-
-
-def _is_device_lost(error: Exception) -> bool:
-    """Return whether CUDA failed permanently: its errors leave the process' context unusable (CUDA's guide)."""
-    if _is_out_of_memory(error):
-        return False
-    return type(error).__name__ == "AcceleratorError" or (
-        isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"
-
-
 #: Errors whose own message is for the caller.
 _EXPLAINED: Final = (TimeLimitError, BrokenInputError, InvalidOutputError, SigningError, ContentFilteredError)
 
@@ -401,7 +386,7 @@ _EXPLAINED: Final = (TimeLimitError, BrokenInputError, InvalidOutputError, Signi
 def _failure(error: Exception) -> Failure:
     if isinstance(error, _EXPLAINED):
         return Failure(error.code, str(error))
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Failure("out_of_memory", "The device ran out of memory; ask for fewer frames or a smaller size.")
     return Failure("generation_failed", f"Generation failed: {type(error).__name__}: {error}")
 

@@ -92,7 +92,7 @@ def test_a_rejected_image_is_an_error_of_the_dialect_and_leaves_nothing(moderate
     assert (question.type, question.images[0].media_type) == ("moderation.image", "image/png")
     figures = jobs.ledger.stats.figures()
     assert verdicts(jobs) == {("image", "reject"): 1}
-    assert figures.refused["content_filtered"] == 1
+    assert figures.rejected["content_filtered"] == 1
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
