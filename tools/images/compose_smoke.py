@@ -33,6 +33,7 @@ from tools.images.compose_stack import (
     text_of,
     wait,
 )
+from tools.images.locked import compare
 
 #: What runs in the profile `monitoring`, beside `prepare`.
 CONTAINERS: Final = ("redis", "api", "worker", "webhooks", "flower", "exporter", "prometheus", "grafana")
@@ -55,6 +56,7 @@ class Smoke:
         """Each step by name."""
         return {
             "first": self.first_start,
+            "locked": self.locked,
             "curl": self.readme,
             "logins": self.logins,
             "logs": self.logs_rotate,
@@ -73,6 +75,16 @@ class Smoke:
         took = self._stack.up("--build")
         wait(lambda: all(self._stack.healthy(each) for each in CONTAINERS), 180, "not every container is healthy")
         return f"worker ready after {took:.0f} s with builds, all {len(CONTAINERS)} containers healthy"
+
+    def locked(self) -> str:
+        """The images have the packages of requirements/, in its versions."""
+        numbers = []
+        for name, image in (("api", "svd-service-api"), ("worker", "svd-service-worker:cpu")):
+            run = ("docker", "run", "--rm", "--network", "none", "--entrypoint", "python", image)
+            number, differing = compare(name, lambda _, *words, run=run: called(*run, *words))
+            require(not differing, f"{image}: {'; '.join(differing)}")
+            numbers.append(number)
+        return f"API {numbers[0]} and CPU worker {numbers[1]} packages, each in the version of the lock"
 
     def readme(self) -> str:
         """The README's three curl lines as they stand: submit, status, result."""
