@@ -1,4 +1,4 @@
-"""Enqueueing jobs: the ledger chooses which, Celery carries their ids."""
+"""Enqueueing jobs: the ledger chooses jobs and their queues (`ledger/lua/dispatch.lua`), Celery carries the ids."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -1,9 +1,9 @@
 """Which workers may take a job: routes and queues, as named here and in the ledger's scripts.
 
 A job's *route* is its model and its profile, `model|profile`. A worker takes its jobs from a *queue*, `model|` or, if
-it takes those of some profiles only, `model|profile,profile`. A queue exists as long as a worker takes from it, and
-the ledger chooses one for each job when it enqueues the job's id with Celery, so workers can come and go without any
-registration.
+it takes those of some profiles only, `model|profile,profile`. A queue exists as long as a worker takes from it.
+When the ledger enqueues a job's id with Celery, it chooses one of these queues (`ledger/lua/dispatch.lua`), so workers
+can come and go without any registration.
 """
 
 from collections.abc import Iterable

@@ -131,7 +131,7 @@ class Submit:
         model = self._queries.require_model(request.model)
         if not order.idempotency_key and not self._cache.may_have(request):
             # Before the image costs anything. A repeated request (same key) and a cached video need no room.
-            self._ledger.jobs.require_room(order.owner, model.name, request.profile)
+            self._ledger.queue_limit.require_room(order.owner, model.name, request.profile)
         # Pillow is loaded with the first image: the web process must start fast, and workers need none of this.
         from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
 

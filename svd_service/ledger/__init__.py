@@ -88,6 +88,7 @@ from svd_service.ledger.attempts import Attempts
 from svd_service.ledger.estimates import Estimates
 from svd_service.ledger.jobs import Jobs
 from svd_service.ledger.maintenance import Maintenance
+from svd_service.ledger.queue_limit import QueueLimit
 from svd_service.ledger.rate_limit import RateLimit
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.stats import Stats
@@ -108,6 +109,7 @@ class Ledger:
     workers: Workers
     estimates: Estimates
     stats: Stats
+    queue_limit: QueueLimit
     rate_limit: RateLimit
 
 
@@ -116,12 +118,14 @@ def open_ledger(client: "redis.Redis", settings: Settings, scripts: Scripts | No
     scripts = scripts or Scripts(client, settings.namespace)
     estimates = Estimates(scripts)
     workers = Workers(scripts)
+    queue_limit = QueueLimit(scripts, settings, estimates)
     return Ledger(
-        jobs=Jobs(scripts, settings, estimates),
+        jobs=Jobs(scripts, settings, queue_limit),
         attempts=Attempts(scripts, settings),
         maintenance=Maintenance(scripts, settings),
         workers=workers,
         estimates=estimates,
         stats=Stats(scripts, workers, estimates),
+        queue_limit=queue_limit,
         rate_limit=RateLimit(scripts),
     )

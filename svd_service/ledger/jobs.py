@@ -2,30 +2,24 @@
 
 import json
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from svd_service.config import Settings
-from svd_service.errors import IdempotencyConflictError, LateError, QueueFullError, UnknownJobError
+from svd_service.errors import IdempotencyConflictError, LateError, UnknownJobError
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.ledger.client import reachable
-from svd_service.ledger.estimates import Estimates
+from svd_service.ledger.queue_limit import UNKNOWN_RETRY_AFTER, QueueLimit
 from svd_service.ledger.record import DAMAGE, dump, fields_of, job_of, paired
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT
-from svd_service.parameters import Profile
 
 logger = logging.getLogger(__name__)
 
 #: Seconds for which an `Idempotency-Key` is stored.
 IDEMPOTENCY_TTL: Final = 86_400
-
-#: `Retry-After` of a full queue in seconds: while no estimate is possible, and the maximum.
-UNKNOWN_RETRY_AFTER: Final = 30
-LONGEST_RETRY_AFTER: Final = 3_600
 
 #: Maximum number of jobs that one script reads, so that a long page does not block Redis.
 FIND_BATCH: Final = 50
@@ -51,11 +45,11 @@ class Wanted:
 class Jobs:
     """The jobs of one namespace."""
 
-    def __init__(self, scripts: Scripts, settings: Settings, estimates: Estimates) -> None:
+    def __init__(self, scripts: Scripts, settings: Settings, queue_limit: QueueLimit) -> None:
         self._scripts = scripts
         self._redis = scripts.redis
         self._settings = settings
-        self._estimates = estimates
+        self._queue_limit = queue_limit
 
     def submit(self, submission: Submission) -> str:
         """Accept a job; returns its id, or that of the job made earlier under the same idempotency key.
@@ -88,7 +82,7 @@ class Jobs:
             raise IdempotencyConflictError("this Idempotency-Key was used for a different request")
         if verdict in {"full", "owner_full"}:
             profile = submission.parameters.profile
-            raise self._queue_full(submission.model_name, profile, of_owner=verdict == "owner_full")
+            raise self._queue_limit.error(submission.model_name, profile, of_owner=verdict == "owner_full")
         if verdict == "late":
             raise LateError("the job would probably not end before its deadline (Cancel-After)", UNKNOWN_RETRY_AFTER)
         return str(accepted)
@@ -100,21 +94,6 @@ class Jobs:
         return str(
             self._scripts.run("find_same", owner=owner, content=content, model=model, worker_timeout=WORKER_TIMEOUT)
         )
-
-    def require_room(self, owner: str, model: str, profile: Profile) -> None:
-        """Raise early the error that `submit` would raise for a full queue of that model and profile.
-
-        Raises:
-            QueueFullError: the queue is full, or the owner's share of it.
-        """
-        with reachable(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(self._scripts.key("states"), State.QUEUED)
-            pipe.hget(self._scripts.key("queued_of"), owner)
-            queued, of_owner = pipe.execute()
-        if int(queued or 0) >= self._settings.max_queued:
-            raise self._queue_full(model, profile, of_owner=False)
-        if owner and int(of_owner or 0) >= self._settings.max_queued_per_key:
-            raise self._queue_full(model, profile, of_owner=True)
 
     def find(self, job_id: str) -> Job:
         """The job at this moment.
@@ -198,20 +177,6 @@ class Jobs:
             for job_id, (record, delivery, place) in zip(batch, answers, strict=True):
                 found.append(_read(job_id, paired(record), paired(delivery), place or None, float(now)))
         return found
-
-    def _queue_full(self, model: str, profile: Profile, *, of_owner: bool) -> QueueFullError:
-        """The error, with the estimated time until the next job, or the next one of this owner, starts."""
-        with reachable():
-            owners = self._redis.hlen(self._scripts.key("queued_of"))
-        # Jobs of other owners start before this owner's next one.
-        place = owners - 1 if of_owner else 0
-        pause = self._estimates.until_start(model, place, [profile])[profile]
-        retry_after = UNKNOWN_RETRY_AFTER if pause is None else min(max(1, math.ceil(pause)), LONGEST_RETRY_AFTER)
-        if of_owner:
-            limit = f"{self._settings.max_queued_per_key} jobs of yours"
-        else:
-            limit = f"{self._settings.max_queued} jobs"
-        return QueueFullError(f"queue is full ({limit}); retry after {retry_after} s", retry_after)
 
 
 def _read(job_id: str, record: dict[str, str], delivery: dict[str, str], place: int | None, now: float) -> Job | None:

@@ -1,4 +1,8 @@
-"""Formats of a video besides the MP4, written on request from the same frames as they are generated."""
+"""Formats of a video besides the MP4, written on request from the same frames as they are generated.
+
+A new format needs a member of `parameters.Format`, its media type in `jobs.parameters.MEDIA_TYPES`, and here a `Kind`
+of `encoder.py`, or a `Writer` of its own. Forms, routes, OpenAPI document, command line and client follow from these.
+"""
 
 import io
 import json

@@ -20,9 +20,10 @@ from svd_service.outbound import Exchange, RefusedURLError, TooLateError, is_pub
 from svd_service.presentation import shown_url
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
+from svd_service.webhooks.backoff import pause_after
 from svd_service.webhooks.outbox import Delivery, Outbox
 from svd_service.webhooks.payload import event_of
-from svd_service.webhooks.signing import Message, WebhookSecrets, message_id, pause_after
+from svd_service.webhooks.signing import Message, WebhookSecrets, message_id
 
 logger = logging.getLogger(__name__)
 

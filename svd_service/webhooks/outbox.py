@@ -22,7 +22,7 @@ from svd_service.errors import StaleAttemptError
 from svd_service.jobs.job import Job
 from svd_service.ledger.record import job_of
 from svd_service.ledger.scripts import Scripts
-from svd_service.webhooks.signing import BACKOFF_GROWTH, LONGEST_PAUSE
+from svd_service.webhooks.backoff import GROWTH, LONGEST_PAUSE
 
 #: Seconds after which a delivery that was enqueued with Celery and not claimed is enqueued again.
 POST_AGAIN: Final = 30.0
@@ -78,7 +78,7 @@ class Outbox:
                 defer=DEFER,
                 give_up=self._settings.webhook_give_up,
                 backoff=self._settings.webhook_backoff,
-                growth=BACKOFF_GROWTH,
+                growth=GROWTH,
                 longest=LONGEST_PAUSE,
             )
         )

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import hmac
 import json
-import random
 import re
 import secrets
 import time
@@ -33,12 +32,6 @@ _SECRET_BYTES: Final = 32
 
 #: Seconds for which a secret that was replaced also signs.
 OVERLAP: Final = 86_400.0
-
-#: Factor by which each pause exceeds the one before, up to an hour. Jitter spreads the deliveries, so that receivers do
-#: not get many messages at once.
-BACKOFF_GROWTH: Final = 3.0
-LONGEST_PAUSE: Final = 3_600.0
-_JITTER: Final = (0.75, 1.25)
 
 _URL_CHARACTERS: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -75,12 +68,6 @@ def _objection(url: str, *, private: bool) -> str:
     if address is not None and not private and not is_public(address):
         return "its host is not on the public Internet"
     return ""
-
-
-def pause_after(number: int, settings: Settings) -> float:
-    """Return the seconds to wait after delivery attempt `number` (from 1) has failed."""
-    usual = min(settings.webhook_backoff * BACKOFF_GROWTH ** min(number - 1, 20), LONGEST_PAUSE)
-    return usual * random.uniform(*_JITTER)  # noqa: S311 - nothing secret about it
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from svd_service.webhooks.signing import (
     checked_url,
     job_id_of,
     message_id,
-    pause_after,
 )
 
 pytestmark = pytest.mark.enable_socket
@@ -70,14 +69,6 @@ def test_an_address_that_is_not_public_is_refused_unless_a_setting_allows_it(hos
 )
 def test_what_may_be_secret_in_a_url_is_not_shown(url, shown):
     assert shown_url(url) == shown
-
-
-def test_the_pause_grows_by_three_to_an_hour_and_varies(settings):
-    for number, usual in enumerate((5, 15, 45, 135, 405, 1215, 3600, 3600), start=1):
-        pauses = {pause_after(number, settings) for _ in range(20)}
-        assert len(pauses) > 1
-        assert all(0.75 * usual <= pause <= 1.25 * usual for pause in pauses)
-    assert pause_after(10_000, settings) <= 4_500
 
 
 def test_a_message_has_the_id_of_its_job():

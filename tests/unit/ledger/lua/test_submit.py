@@ -9,7 +9,7 @@ from svd_service.errors import (
 )
 from svd_service.jobs.job import AttemptOutcome, State
 from svd_service.ledger import Ledger
-from svd_service.ledger.jobs import UNKNOWN_RETRY_AFTER
+from svd_service.ledger.queue_limit import UNKNOWN_RETRY_AFTER
 from svd_service.ledger.record import NOTE_LENGTH
 from svd_service.parameters import Profile
 from tests.unit.ledger.samples import HOLDER, MODEL, PARAMETERS, RESULT, pass_time, ready, submit
@@ -70,7 +70,7 @@ def full(ledger: Ledger, job_id: str, **more: Any) -> QueueFullError:
     with pytest.raises(QueueFullError) as raised:
         submit(ledger, job_id, **more)
     with pytest.raises(QueueFullError):
-        ledger.jobs.require_room(more.get("owner", ""), "tiny", Profile.EXACT)
+        ledger.queue_limit.require_room(more.get("owner", ""), "tiny", Profile.EXACT)
     with pytest.raises(UnknownJobError):
         ledger.jobs.find(job_id)
     return raised.value
@@ -85,7 +85,7 @@ def test_the_queue_has_a_limit_in_total_and_one_for_each_key(ledger_of, make_set
     full(ledger, "e", owner="three")
     assert submit(ledger, "a", owner="one") == "a"
     assert ledger.attempts.claim("a", HOLDER)
-    ledger.jobs.require_room("one", "tiny", Profile.EXACT)
+    ledger.queue_limit.require_room("one", "tiny", Profile.EXACT)
     submit(ledger, "e", owner="one")
 
 
