@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from svd_service.config import ConfigurationError, Settings
+from svd_service.jobs.license import License, license_of
 from svd_service.parameters import Profile
 
 #: Width and height in pixels.
@@ -69,7 +70,9 @@ SVD_DRAFT: Final = Sampling(10, Schedule.ALIGN_YOUR_STEPS)
 
 @dataclass(frozen=True)
 class Model:
-    """A model's description. `source` is the hub id or folder; `trained` is false for random weights."""
+    """A model's description. `source` is the hub id or folder; `trained` is false for random weights; `license` is that
+    of the weights, where it is known.
+    """
 
     name: str
     source: str
@@ -79,6 +82,7 @@ class Model:
     defaults: Defaults = field(default_factory=Defaults)
     bounds: Bounds = field(default_factory=Bounds)
     profiles: dict[str, Sampling] = field(default_factory=dict)
+    license: License | None = None
 
     def __post_init__(self) -> None:
         exact = Sampling(self.defaults.num_inference_steps)
@@ -116,7 +120,9 @@ class Model:
             for name, sampling in described.pop("profiles", {}).items()
         }
         described.setdefault("revision", settings.model_revision)
-        return cls(source=source, defaults=defaults, bounds=bounds, profiles=profiles, **described)
+        stated = described.pop("license", None)
+        licensed = License(**stated) if stated else license_of(source)
+        return cls(source=source, defaults=defaults, bounds=bounds, profiles=profiles, license=licensed, **described)
 
     def size_of_shape(self, size: Size) -> Size:
         """The size of a video in the shape of an image of `size`: the same size, if the model can make it.

@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from tools.benchmark.report import quantile
-from tools.chaos.caller import Sighting
+from tools.chaos.caller import Sighting, is_signed
 from tools.chaos.report import committed_twice, lost, passed, recovery, report, table
 from tools.chaos.run import Hit, Outcome
 from tools.chaos.schedule import KINDS, schedule
@@ -82,6 +82,15 @@ def test_a_job_that_failed_because_it_was_hit_too_often_is_not_lost():
     figures = report(outcome)
     assert passed(figures)
     assert figures["failed"] == {"worker_lost": 1}
+
+
+def test_a_video_without_a_valid_signature_is_noticed():
+    sighting = seen({"state": "finished", "sha": "a", "outcomes": ("finished",)})
+    assert passed(report(outcome_of(sighting)))
+    sighting.served, sighting.unsigned = 3, 1
+    figures = report(outcome_of(sighting))
+    assert (figures["served"], figures["served_unsigned"], passed(figures)) == (3, 1, False)
+    assert not is_signed(b"no video")
 
 
 @pytest.mark.parametrize(

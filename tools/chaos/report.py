@@ -30,6 +30,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "deleted": sum(sighting.deleted for sighting in seen.values()),
         "lost": lost(outcome),
         "committed_twice": committed_twice(outcome),
+        "served": sum(sighting.served for sighting in seen.values()),
+        "served_unsigned": sum(sighting.unsigned for sighting in seen.values()),
         "attempts": dict(sorted(Counter(len(s.last.get("attempts", ())) for s in seen.values()).items())),
         "recovery": recovery(outcome),
         "load_seconds": outcome.load_seconds,
@@ -136,6 +138,8 @@ def table(figures: dict[str, Any]) -> str:
         ("deleted", figures["deleted"]),
         ("attempts", attempts),
         ("hostile uploads", uploads),
+        ("videos served", figures["served"]),
+        ("SERVED UNSIGNED", figures["served_unsigned"]),
         ("LOST", len(figures["lost"])),
         ("COMMITTED TWICE", len(figures["committed_twice"])),
         ("orphaned files", f"{figures['orphaned_files']} (the sweep's)"),
@@ -159,5 +163,6 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def passed(figures: dict[str, Any]) -> bool:
-    """Whether the run passed: nothing lost, nothing committed twice, and no more jobs than requested."""
-    return not figures["lost"] and not figures["committed_twice"] and figures["created"] == figures["accepted"]
+    """Whether the run passed: nothing lost, committed twice or served unsigned, and no more jobs than requested."""
+    faults = figures["lost"] or figures["committed_twice"] or figures["served_unsigned"]
+    return not faults and bool(figures["created"] == figures["accepted"])

@@ -182,7 +182,8 @@ async function loadModel() {
     try {
       const all = await models();
       composer.offer(all);
-      $("about").textContent = [`Model: ${all[0].name}`, all[0].description].filter(Boolean).join(" · ");
+      const notices = [...new Set(all.map((model) => model.license?.notice))];
+      $("about").textContent = [`Model: ${all[0].name}`, all[0].description, ...notices].filter(Boolean).join(" · ");
       return true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
