@@ -28,6 +28,7 @@ JobError
 │   └── RateLimitedError        too many requests
 ├── UnknownKeyError             no such API key
 ├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
+├── BrokenInputError            the stored image or video is missing or cannot be read
 ├── StaleAttemptError           this attempt no longer holds the job (or its webhook); all its writes are rejected
 └── UnavailableError            the ledger or the artifacts cannot be reached
     ├── WriteRefusedError       Redis accepts no writes; nothing was changed
@@ -218,6 +219,12 @@ class ConfiguredSecretError(JobError):
     """The secret is a setting, which a command cannot change."""
 
     code = "configured_secret"
+
+
+class BrokenInputError(JobError):
+    """The stored image, or the video to be extended, is missing or cannot be read."""
+
+    code = "broken_input"
 
 
 class StaleAttemptError(JobError):

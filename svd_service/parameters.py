@@ -55,6 +55,13 @@ class Loop(StrEnum):
     CROSSFADE = "crossfade"  # the end is blended into the beginning
 
 
+class Delivery(StrEnum):
+    """What the result of a job that extends another one consists of."""
+
+    JOINED = "joined"  # the extended video and its continuation, as one video
+    ALONE = "alone"  # the continuation
+
+
 @dataclass(frozen=True)
 class Spec:
     """One parameter's description, limits (inclusive) and default.
@@ -97,6 +104,18 @@ class VideoParameters(TypedDict, total=False):
     loop: Annotated[
         Loop | Literal["none", "pingpong", "crossfade"] | None,
         Spec("`pingpong` (forth and back) or `crossfade` (the end into the beginning) for a loop.", default=Loop.NONE),
+    ]
+    extend: Annotated[
+        str | None,
+        Spec("Id of a finished job whose video is continued from its last frame; instead of an image.", max_length=36),
+    ]
+    extend_as: Annotated[
+        Delivery | Literal["joined", "alone"] | None,
+        Spec(
+            "Result of a job with `extend`: `joined`, the extended video and its continuation in one, or `alone`, the "
+            "continuation.",
+            default=Delivery.JOINED,
+        ),
     ]
     motion_bucket_id: Annotated[int | None, Spec("Amount of motion: more is more.", 1, 255)]
     noise_aug_strength: Annotated[float | None, Spec("Noise added to the image: more is freer.", 0.0, 1.0)]

@@ -27,8 +27,9 @@ _POLL_EVERY = 0.5  # seconds
 @takes_parameters(without=("formats", "webhook_url"), after="kind")
 def generate(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", exists=True, dir_okay=False, readable=True, show_default=False)
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE...", exists=True, dir_okay=False, readable=True, show_default=False),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -45,9 +46,16 @@ def generate(
     as_json: AsJson = False,
     **parameters: Unpack[Parameters],
 ) -> None:
-    """Generate a video of each IMAGE. Omitted options have the model's defaults. Ctrl-C cancels the jobs."""
-    targets = _targets(images, out, kind and str(kind))
-    image_jobs = [ImageJob(image, *target) for image, target in zip(images, targets, strict=True)]
+    """Generate a video of each IMAGE, or extend the video of a job. Ctrl-C cancels the jobs.
+
+    Omitted options have the model's defaults, or with --extend the values of that job.
+    """
+    extend = parameters.get("extend")
+    if bool(images) == bool(extend):
+        raise typer.BadParameter("give either IMAGE or --extend ID", param_hint="IMAGE")
+    sources: list[Path | str] = [str(extend)] if extend else [*(images or ())]
+    targets = _targets(sources, out, kind and str(kind))
+    image_jobs = [ImageJob(source, *target) for source, target in zip(sources, targets, strict=True)]
     parameters["formats"] = sorted({image_job.kind for image_job in image_jobs} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0
@@ -55,7 +63,7 @@ def generate(
         # Report an unreachable service at once, not after the client's retries.
         _warn(terminal, client.health())
         try:
-            with display_on(terminal, [image_job.image.name for image_job in image_jobs]) as display:
+            with display_on(terminal, [image_job.name for image_job in image_jobs]) as display:
                 _run(client, image_jobs, parameters, display)
         except KeyboardInterrupt:
             exit_status = 130
@@ -68,7 +76,7 @@ def generate(
         typer.echo(json.dumps([image_job.to_dict() for image_job in image_jobs]))
     else:
         for image_job in made:
-            typer.echo(f"{image_job.image} → {image_job.target}")
+            typer.echo(f"{image_job.source} → {image_job.target}")
     if open_videos:
         for image_job in made:
             typer.launch(str(image_job.target))
@@ -76,8 +84,8 @@ def generate(
     raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
 
 
-def _targets(images: list[Path], out: Path, kind: str | None) -> list[tuple[Path, str]]:
-    names = [image.stem for image in images]
+def _targets(sources: list[Path | str], out: Path, kind: str | None) -> list[tuple[Path, str]]:
+    names = [source if isinstance(source, str) else source.stem for source in sources]
     return [target_for(names[0], out, kind)] if len(names) == 1 else targets_in(names, out, kind)
 
 
@@ -113,11 +121,11 @@ def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None
     """Print each error, and how to get the videos of jobs that continue."""
     for image_job in image_jobs:
         if image_job.error:
-            _complain(terminal, f"{image_job.image}: {image_job.error}")
+            _complain(terminal, f"{image_job.source}: {image_job.error}")
         elif not image_job.done and image_job.job:
             out = shlex.quote(str(image_job.target))
             later = f"svd-service download {image_job.job.id} --wait -o {out} --server {server}"
-            _complain(terminal, f"{image_job.image}: its job is not cancelled. To get the video later: {later}")
+            _complain(terminal, f"{image_job.source}: its job is not cancelled. To get the video later: {later}")
     if any(image_job.job and not image_job.job.trained for image_job in image_jobs):
         _complain(terminal, "The service's model has untrained weights: its videos are noise.")
 

@@ -1,4 +1,4 @@
-"""One image and its job, as `svd-service generate` processes it."""
+"""One image, or one video to be extended, and its job, as `svd-service generate` processes it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,23 @@ from svd_service.parameters import Parameters
 
 @dataclass
 class ImageJob:
-    """An image, the file for its video and that file's format `kind`, and the state of its job.
+    """An image or the id of a job to be extended, the file for the video and its format `kind`, and the job's state.
 
     An error of this image or its job is stored in `error`. Errors that concern every image are raised: an unreachable
     service, a missing key, an invalid parameter.
     """
 
-    image: Path
+    source: Path | str
     target: Path
     kind: str = FORMATS[0]
     job: JobStatus | None = None
     error: str | None = None
     done: bool = False
+
+    @property
+    def name(self) -> str:
+        """Short name of the image or the job."""
+        return self.source if isinstance(self.source, str) else self.source.name
 
     @property
     def fraction(self) -> float:
@@ -47,9 +52,10 @@ class ImageJob:
         return describe(self.job) if self.job else "waiting to be sent"
 
     def submit(self, client: Client, parameters: Parameters) -> None:
-        """Send the image."""
+        """Send the image; the job to be extended is one of the parameters."""
+        image = None if isinstance(self.source, str) else self.source
         try:
-            self.job = client.submit(self.image, **parameters)
+            self.job = client.submit(image, **parameters)
         except UnauthorizedError:
             raise
         except RefusedError as error:
@@ -83,7 +89,7 @@ class ImageJob:
     def to_dict(self) -> dict[str, Any]:
         """Return the dictionary that `--json` prints."""
         return {
-            "image": str(self.image),
+            "image": None if isinstance(self.source, str) else str(self.source),
             "video": str(self.target) if self.done and self.error is None else None,
             "error": self.error,
             "job": self.job.raw if self.job else None,

@@ -84,22 +84,21 @@ class Client:
         self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
 
     @_renamed("picture", "image")  # for one release
-    def submit(self, image: str | PathLike[str] | bytes, **parameters: Unpack[Parameters]) -> JobStatus:
-        """Send an image (a path, or a file's bytes); returns its job.
+    def submit(self, image: str | PathLike[str] | bytes | None = None, **parameters: Unpack[Parameters]) -> JobStatus:
+        """Send an image (a path, or a file's bytes), or the id of a finished job as `extend`; returns the new job.
 
         Raises:
             OSError: the file cannot be read.
-            RefusedError: the image or a parameter is invalid.
+            RefusedError: the image or a parameter is invalid, or there is neither an image nor `extend`.
+            UnknownJobError, NotReadyError, ExpiredError: the job to be extended has no video.
             LimitedError: too many jobs are queued, or requests too frequent; submissions are not retried then.
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
-        file = ("image", image) if isinstance(image, bytes) else (Path(image).name, Path(image).read_bytes())
+        files = {} if image is None else {"image": _file(image)}
         form = {key: _text(value) for key, value in parameters.items() if value is not None}
         once = {"Idempotency-Key": str(uuid.uuid4())}
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
-        answer = self._retry(
-            lambda: self._send("POST", "/generate", data=form, files={"image": file}, headers=once), _AWAY
-        )
+        answer = self._retry(lambda: self._send("POST", "/generate", data=form, files=files, headers=once), _AWAY)
         return JobStatus.of(answer.json())
 
     def status(self, job_id: str) -> JobStatus:
@@ -321,6 +320,11 @@ def format_of(path: Path) -> str:
     """Return the format of a file's extension; `mp4` if it has none."""
     ending = path.suffix.lower().removeprefix(".")
     return ending if ending in FORMATS else FORMATS[0]
+
+
+def _file(image: str | PathLike[str] | bytes) -> tuple[str, bytes]:
+    """Return the name and the content of an image."""
+    return ("image", image) if isinstance(image, bytes) else (Path(image).name, Path(image).read_bytes())
 
 
 def _text(value: object) -> str:

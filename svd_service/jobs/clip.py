@@ -48,6 +48,9 @@ class Clip:
 
     Each of the `segments` has `num_frames` generated frames; all but the first drop their first frame, which is the
     last one of the previous segment. `interpolate` - 1 frames are added between each two.
+
+    If it `continues` another video, the first segment drops its first frame, too, and `before` frames of that video
+    are shown first.
     """
 
     num_frames: int
@@ -55,16 +58,18 @@ class Clip:
     interpolate: int
     playback_fps: int
     loop: Loop
+    continues: bool = False
+    before: int = 0
 
     @property
     def generated(self) -> int:
-        """Generated frames of the video."""
+        """Generated frames, with the one that another video ends with."""
         return self.segments * (self.num_frames - 1) + 1
 
     @property
     def played(self) -> int:
-        """Frames from the first generated one to the last, with those in between."""
-        return (self.generated - 1) * self.interpolate + 1
+        """Frames from the first one to the last generated one, with those in between."""
+        return self.before + (self.generated - 1) * self.interpolate + (not self.continues)
 
     @property
     def faded(self) -> int:
@@ -91,9 +96,10 @@ def resolve_clip(
 ) -> dict[str, Any]:
     """Values of the parameters that make a video of `model` last `seconds` (to within 5 %) and have exactly `size`.
 
-    `given` are the parameters that the request sets (`fps`, `num_frames`, `interpolate`, `playback_fps`, `loop`). The
-    values complement them: `num_frames`, `segments`, `fps` and `playback_fps` for `seconds`, and `width`, `height`,
-    `output_width` and `output_height` for `size` (text such as 1280x720, or width and height).
+    `given` are the parameters that the request sets (`fps`, `num_frames`, `interpolate`, `playback_fps`, `loop`). If it
+    sets `extend`, `seconds` are those of the continuation. The values complement them: `num_frames`, `segments`, `fps`
+    and `playback_fps` for `seconds`, and `width`, `height`, `output_width` and `output_height` for `size` (text such as
+    1280x720, or width and height).
 
     Raises:
         InvalidParameterError: there is no such length or size, or it contradicts what is given.
@@ -101,7 +107,7 @@ def resolve_clip(
     given = given or {}
     values: dict[str, Any] = {}
     if size is not None:
-        values.update(_size_values(model, _parsed(size), given))
+        values.update(_size_values(model, parsed_size(size), given))
     if seconds is not None:
         values.update(_length_values(model, seconds, given))
     return values
@@ -143,7 +149,12 @@ def _size_values(model: Model, size: Size, given: Mapping[str, Any]) -> dict[str
     return values
 
 
-def _parsed(size: str | Size) -> Size:
+def parsed_size(size: str | Size) -> Size:
+    """Width and height of a size such as 1280x720.
+
+    Raises:
+        InvalidParameterError: it is no size.
+    """
     if not isinstance(size, str):
         return size
     match = SIZE.fullmatch(size)
@@ -214,7 +225,7 @@ def _clips(model: Model, segments: int, given: Mapping[str, Any]) -> Iterator[Cl
     frames = [fixed] if fixed else range(model.defaults.num_frames, model.bounds.num_frames[0] - 1, -1)
     for rate in _rates(model, interpolate, given):
         for num_frames in frames:
-            yield Clip(num_frames, segments, interpolate, rate, loop)
+            yield Clip(num_frames, segments, interpolate, rate, loop, continues=bool(given.get("extend")))
 
 
 def _rates(model: Model, interpolate: int, given: Mapping[str, Any]) -> list[int]:

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import shutil
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from svd_service import __version__
 from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.config import Settings
 from svd_service.errors import UnknownJobError
+from svd_service.jobs import job_files
 from svd_service.jobs.job import Result
 from svd_service.jobs.job_files import delete_or_leave, file_name, result_name
 from svd_service.jobs.model import Model
@@ -20,9 +20,6 @@ from svd_service.jobs.submission import CachedVideo
 
 if TYPE_CHECKING:
     from svd_service.ledger import Ledger
-
-#: Chunk size in bytes for copying a file.
-COPY_BYTES: Final = 1_048_576
 
 
 class ContentCache:
@@ -38,12 +35,15 @@ class ContentCache:
         """Whether an earlier job may have made the video of `request`: without a seed, each video is different."""
         return self._settings.content_cache and "seed" in request.values
 
-    def digest(self, image: bytes, parameters: Parameters, model: Model) -> str:
-        """A digest of everything that a video depends on except the device; `""` if there is no cache."""
+    def digest(self, input: bytes, parameters: Parameters, model: Model) -> str:
+        """A digest of everything that a video depends on except the device; `""` if there is no cache.
+
+        `input` is the fitted image, or stands for the video to be extended.
+        """
         if not self._settings.content_cache:
             return ""
         content = {
-            "image": hashlib.sha256(image).hexdigest(),
+            "image": hashlib.sha256(input).hexdigest(),
             "parameters": parameters.to_dict(),
             "model": {"source": model.source, **model.summary()},
             "optimizations": self._settings.optimizations,
@@ -87,9 +87,4 @@ class ContentCache:
 
     def _copy_files(self, original: Result, copy: Result) -> None:
         for kind in original.kinds:
-            with (
-                self._artifacts.open(file_name(original.artifact, kind)) as source,
-                self._artifacts.staged(file_name(copy.artifact, kind)) as path,
-                path.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target, COPY_BYTES)
+            job_files.copy(self._artifacts, file_name(original.artifact, kind), file_name(copy.artifact, kind))

@@ -1,6 +1,7 @@
 """The artifacts of a job: their names, and their deletion."""
 
 import logging
+import shutil
 from typing import Final
 
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
@@ -13,10 +14,44 @@ logger = logging.getLogger(__name__)
 INPUTS: Final = "inputs"
 RESULTS: Final = "results"
 
+#: Chunk size in bytes for copying a file.
+COPY_BYTES: Final = 1_048_576
+
 
 def input_name(job_id: str) -> str:
     """The artifact that holds a job's fitted image."""
     return f"{INPUTS}/{job_id}.png"
+
+
+def input_video_name(job_id: str) -> str:
+    """The artifact that holds, instead of an image, the video that a job extends."""
+    return f"{INPUTS}/{job_id}.{Format.MP4}"
+
+
+def is_video(input: str) -> bool:
+    """Whether a job's input is a video, which the job extends."""
+    return input.endswith(f".{Format.MP4}")
+
+
+def delete_input(artifacts: ArtifactStore, job_id: str) -> None:
+    """Delete a job's image, or the video that it extends.
+
+    Raises:
+        ArtifactsUnavailableError: the store is unavailable.
+    """
+    for name in (input_name(job_id), input_video_name(job_id)):
+        artifacts.delete(name)
+
+
+def copy(artifacts: ArtifactStore, source: str, target: str) -> None:
+    """Copy the artifact `source` to `target`.
+
+    Raises:
+        MissingArtifactError: there is no `source`.
+        ArtifactsUnavailableError: the store is unavailable.
+    """
+    with artifacts.open(source) as file, artifacts.staged(target) as path, path.open("wb") as copied:
+        shutil.copyfileobj(file, copied, COPY_BYTES)
 
 
 def result_name(job_id: str, token: str) -> str:
@@ -38,7 +73,7 @@ def file_name(video: str, kind: ResultFile) -> str:
 
 def job_of(name: str) -> str:
     """The id of the job that an artifact belongs to."""
-    return name.split("/")[1].removesuffix(".png")
+    return name.split("/")[1].partition(".")[0]
 
 
 def delete_or_leave(artifacts: ArtifactStore, name: str) -> None:
@@ -55,6 +90,6 @@ def delete_all(artifacts: ArtifactStore, job_id: str) -> None:
     Raises:
         ArtifactsUnavailableError: the store is unavailable.
     """
-    artifacts.delete(input_name(job_id))
+    delete_input(artifacts, job_id)
     for name, _ in list(artifacts.names(f"{RESULTS}/{job_id}")):
         artifacts.delete(name)

@@ -1,14 +1,26 @@
 """The effective values of a job's parameters, derived from a request, the model and the image."""
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final, Self, Unpack
 
 from svd_service.errors import ImageSizeError, InvalidParameterError
 from svd_service.jobs.clip import TOLERANCE, Clip, Limits, resolve_clip
+from svd_service.jobs.extension import Extended
 from svd_service.jobs.model import Model, Size
-from svd_service.parameters import BOUNDS, DERIVED_FROM, MAX_SEED, TABLE, Fit, Format, Loop, Profile, VideoParameters
+from svd_service.parameters import (
+    BOUNDS,
+    DERIVED_FROM,
+    MAX_SEED,
+    TABLE,
+    Delivery,
+    Fit,
+    Format,
+    Loop,
+    Profile,
+    VideoParameters,
+)
 
 #: Media types of the formats, the MP4's first.
 MEDIA_TYPES: Final[dict[Format, str]] = {
@@ -29,7 +41,8 @@ class Parameters:
 
     `width` and `height` are generated, and scaled to `output_width` and `output_height`, which default to the same
     values. The model is conditioned on `fps`, the file plays at `playback_fps`. `fit` is `crop` or `pad`: `auto` is
-    decided when the image's shape is known. `formats` are those beside the MP4, in the order of `Format`.
+    decided when the image's shape is known. `formats` are those beside the MP4, in the order of `Format`. `extend` is
+    the job whose video is continued, of which `extended_frames` frames come first: all of them, or none.
     """
 
     seed: int
@@ -52,6 +65,9 @@ class Parameters:
     loop: Loop = Loop.NONE
     output_width: int = 0
     output_height: int = 0
+    extend: str | None = None
+    extend_as: Delivery = Delivery.JOINED
+    extended_frames: int = 0
 
     def __post_init__(self) -> None:
         # Missing in the records of older versions.
@@ -67,7 +83,15 @@ class Parameters:
     @property
     def clip(self) -> Clip:
         """The number of frames and the length of the video."""
-        return Clip(self.num_frames, self.segments, self.interpolate, self.playback_fps, self.loop)
+        return Clip(
+            self.num_frames,
+            self.segments,
+            self.interpolate,
+            self.playback_fps,
+            self.loop,
+            continues=self.extend is not None,
+            before=self.extended_frames,
+        )
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -99,8 +123,9 @@ class Parameters:
         """The inverse of `to_dict` and of `to_record`."""
         profile = Profile(values.get("profile", Profile.EXACT))
         formats = tuple(Format(name) for name in values.get("formats", ()))
-        loop = Loop(values.get("loop", Loop.NONE))
-        return cls(**{**values, "fit": Fit(values["fit"]), "profile": profile, "formats": formats, "loop": loop})
+        loop, delivery = Loop(values.get("loop", Loop.NONE)), Delivery(values.get("extend_as", Delivery.JOINED))
+        kinds = {"profile": profile, "formats": formats, "loop": loop, "extend_as": delivery}
+        return cls(**{**values, "fit": Fit(values["fit"]), **kinds})
 
 
 class Request:
@@ -123,39 +148,59 @@ class Request:
 
     @property
     def profile(self) -> Profile:
-        """The profile in effect."""
+        """The requested profile."""
         return Profile(self.values.get("profile") or Profile.EXACT)
 
-    def resolve(self, model: Model, image_size: Size, limits: Limits = NO_LIMITS) -> Parameters:
+    @property
+    def extend(self) -> str | None:
+        """The job whose video is to be continued."""
+        extend: str | None = self.values.get("extend")
+        return extend
+
+    def resolve(
+        self, model: Model, image_size: Size, limits: Limits = NO_LIMITS, extended: Extended | None = None
+    ) -> Parameters:
         """Effective parameters for an image of `image_size` (width, height in pixels, upright).
+
+        A video that continues another one, `extended`, has its parameters, unless the request sets others; the image
+        is that video's last frame.
 
         Raises:
             ImageSizeError: the image has none of the `image_sizes`.
             InvalidParameterError: a value is out of bounds, or two contradict each other.
         """
-        if self.profile not in model.profiles:
+        inherited = extended.inherited(self.values) if extended else {}
+        profile = self.values.get("profile") or inherited.get("profile") or Profile.EXACT
+        if profile not in model.profiles:
             offered = ", ".join(model.profiles)
-            raise InvalidParameterError("profile", f"profile: this model offers {offered}; got {self.profile}")
+            raise InvalidParameterError("profile", f"profile: this model offers {offered}; got {profile}")
         values = {
             **{name: row.spec.default for name, row in TABLE.items() if name in _FIELDS},
             **asdict(model.defaults),
-            "num_inference_steps": model.profiles[self.profile].num_inference_steps,
-            **self._given(model),
-            **self._seed_and_formats(),
+            "num_inference_steps": model.profiles[profile].num_inference_steps,
+            "extended_frames": 0,
+            **inherited,
+            **self._given(model, inherited),
+            **self._seed_and_formats(inherited),
         }
         values.update(self._frame(values, model, image_size))
         values.update(_output(values))
         values.update(self._guidance(values))
         values.update(_playback(values))
         _check(values, model)
+        if extended:
+            extended.check(values, self.values)
         parameters = Parameters(**values)
         self._check_limits(parameters, limits)
         return parameters
 
-    def _given(self, model: Model) -> dict[str, Any]:
+    def _given(self, model: Model, inherited: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the request, with `seconds` and `size` translated to the other parameters."""
         given: dict[str, Any] = {name: value for name, value in self.values.items() if name not in DERIVED_FROM}
-        return {**given, **resolve_clip(model, self.values.get("seconds"), self.values.get("size"), given)}
+        # A continuation has the rate and the size of the video before it, and as many frames as its length requires.
+        known = {name: inherited[name] for name in ("fps", "interpolate", "playback_fps") if name in inherited} | given
+        size = None if inherited else self.values.get("size")
+        return {**given, **resolve_clip(model, self.values.get("seconds"), size, known)}
 
     def _check_limits(self, parameters: Parameters, limits: Limits) -> None:
         length, (width, height) = parameters.clip.seconds, parameters.output_size
@@ -170,8 +215,8 @@ class Request:
                 name, f"{name}: {width}x{height} are {width * height:,} pixels; the maximum is {limits.pixels:,}"
             )
 
-    def _seed_and_formats(self) -> dict[str, Any]:
-        seed, formats = self.values.get("seed"), self.values.get("formats") or ()
+    def _seed_and_formats(self, inherited: Mapping[str, Any]) -> dict[str, Any]:
+        seed, formats = self.values.get("seed"), self.values.get("formats", inherited.get("formats")) or ()
         return {
             "seed": secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             "formats": tuple(kind for kind in Format if kind in formats and kind is not Format.MP4),
@@ -221,6 +266,7 @@ def _playback(values: dict[str, Any]) -> dict[str, Any]:
         "segments": 1 if values["segments"] is None else values["segments"],
         "playback_fps": usual if values["playback_fps"] is None else values["playback_fps"],
         "loop": Loop(values["loop"]),
+        "extend_as": Delivery(values["extend_as"]),
     }
 
 

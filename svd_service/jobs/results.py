@@ -46,18 +46,15 @@ class Results:
             ExpiredError: the result has expired.
         """
         job = self._queries.find(job_id, owner=owner)
-        if job.state is State.EXPIRED:
-            raise ExpiredError("the result has expired and was deleted")
-        if isinstance(kind, Format):
+        if isinstance(kind, Format) and job.state is not State.EXPIRED:
             _require_format(job, kind)
-        if job.result is None:
-            raise _not_ready(job)
-        name = file_name(job.result.artifact, kind)
-        known = job.result.files.get(kind) if isinstance(kind, Format) else None
+        result = require_result(job)
+        name = file_name(result.artifact, kind)
+        known = result.files.get(kind) if isinstance(kind, Format) else None
         try:
             size = known.bytes if known else self._artifacts.size(name)
-            sha256 = known.sha256 if known else job.result.sha256
-            return OpenResult(job, job.result, kind, size, sha256, self._artifacts.open(name))
+            sha256 = known.sha256 if known else result.sha256
+            return OpenResult(job, result, kind, size, sha256, self._artifacts.open(name))
         except MissingArtifactError:
             raise ExpiredError("the result is gone from the store") from None
 
@@ -82,6 +79,20 @@ class Results:
         if not self._settings.s3_redirect:
             return None
         return self._artifacts.link(file_name(opened.result.artifact, opened.kind), self._settings.s3_redirect_ttl)
+
+
+def require_result(job: Job) -> Result:
+    """The result of `job`.
+
+    Raises:
+        NotReadyError: the job has not finished, or ended without a result.
+        ExpiredError: the result has expired.
+    """
+    if job.state is State.EXPIRED:
+        raise ExpiredError("the result has expired and was deleted")
+    if job.result is None:
+        raise _not_ready(job)
+    return job.result
 
 
 def _require_format(job: Job, kind: Format) -> None:

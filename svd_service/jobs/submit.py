@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
-from svd_service.errors import QueueFullError, RefusedError, UnavailableError, UnknownJobError, WriteRefusedError
+from svd_service.errors import (
+    InvalidParameterError,
+    MissingImageError,
+    QueueFullError,
+    RefusedError,
+    UnavailableError,
+    UnknownJobError,
+    WriteRefusedError,
+)
 from svd_service.jobs.clip import Limits
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job
-from svd_service.jobs.job_files import delete_or_leave, input_name
+from svd_service.jobs.job_files import delete_or_leave, input_name, input_video_name
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, Request
 from svd_service.jobs.queries import Queries
+from svd_service.jobs.sources import Sources
 from svd_service.jobs.submission import CachedVideo, Submission
+from svd_service.parameters import TABLE
 from svd_service.telemetry import logs, tracing
 
 if TYPE_CHECKING:
@@ -56,22 +66,25 @@ class Order:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A job before acceptance: `image` is the fitted one as PNG, `content` the key of the content cache."""
+    """A job before acceptance: `store_input` stores its image, or the video to be extended, as `input`.
+
+    `image` is the fitted one as PNG, if there is one. `content` is the key of the content cache, `fingerprint` that of
+    the request.
+    """
 
     job_id: str
     order: Order
     model: Model
     parameters: Parameters
-    image: bytes
+    input: str
+    store_input: Callable[[], None]
     content: str
-
-    @property
-    def input(self) -> str:
-        return input_name(self.job_id)
+    fingerprint: str
+    image: bytes | None = None
 
 
 class Submit:
-    """Accepts an image and an order; the job is in the ledger, and queued, when the call returns."""
+    """Accepts an order, with or without an image; the job is in the ledger, and queued, when the call returns."""
 
     def __init__(
         self,
@@ -84,6 +97,7 @@ class Submit:
         moderate: Moderate = lambda *_: None,
     ) -> None:
         self._moderate = moderate
+        self._sources = Sources(queries, artifacts)
         self._ledger = ledger
         self._artifacts = artifacts
         self._queries = queries
@@ -91,11 +105,13 @@ class Submit:
         self._dispatch = dispatch
         self._settings = settings
 
-    def __call__(self, upload: BinaryIO, order: Order) -> Job:
-        """The job of the order.
+    def __call__(self, upload: BinaryIO | None, order: Order) -> Job:
+        """The job of the order: a video of the image `upload`, or one that extends another job's.
 
         Raises:
-            RefusedError: the image or a parameter is invalid, or there is no such model.
+            RefusedError: the image or a parameter is invalid, there is neither an image nor a job to be extended, or
+                there is no such model.
+            UnknownJobError, NotReadyError, ExpiredError: the job to be extended has no video.
             IdempotencyConflictError: the idempotency key was used before, for another request.
             ContentFilteredError: the moderation hook rejects the image.
             QueueFullError: too many jobs are queued, or too many of this owner.
@@ -106,7 +122,8 @@ class Submit:
         if (existing := self._existing(order)) is not None:
             return existing
         draft = self._prepare(upload, order)
-        self._moderate(draft.image, draft.job_id, order.owner)
+        if draft.image is not None:  # what is extended was moderated itself, and the new video will be
+            self._moderate(draft.image, draft.job_id, order.owner)
         cached = self._reuse(draft)
         accepted = self._accept(draft, cached)
         if cached is not None and self._is_done(accepted, draft, cached):
@@ -123,24 +140,72 @@ class Submit:
         if order.job_id is not None:
             with suppress(UnknownJobError):
                 return self._queries.find(order.job_id, owner=order.owner)
+        if order.request.extend and order.idempotency_key:
+            # By now the extended video may have expired or been deleted.
+            repeated = self._ledger.jobs.find_repeated(order.owner, order.idempotency_key, _fingerprint(order.request))
+            return self._queries.find(repeated, owner=order.owner) if repeated else None
         return None
 
-    def _prepare(self, upload: BinaryIO, order: Order) -> _Draft:
+    def _prepare(self, upload: BinaryIO | None, order: Order) -> _Draft:
         """Resolve the parameters and fit the image."""
         request = order.request
-        model = self._queries.require_model(request.model)
-        if not order.idempotency_key and not self._cache.may_have(request):
-            # Before the image costs anything. A repeated request (same key) and a cached video need no room.
-            self._ledger.queue_limit.require_room(order.owner, model.name, request.profile)
+        if request.extend:
+            return self._prepare_extension(upload, order)
+        if upload is None:
+            raise MissingImageError("an image is missing")
+        model = self._model(request.model, order)
         # Pillow is loaded with the first image: the web process must start fast, and workers need none of this.
         from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
 
-        limits = Limits(self._settings.max_seconds, self._settings.max_output_pixels)
         with open_image(upload, self._settings) as opened:
-            parameters = request.resolve(model, opened.size, limits)
+            parameters = request.resolve(model, opened.size, self._limits)
             image = encode_png(opened.fitted(parameters.width, parameters.height, parameters.fit))
-        content = self._cache.digest(image, parameters, model)
-        return _Draft(order.job_id or str(uuid.uuid4()), order, model, parameters, image, content)
+        job_id = order.job_id or str(uuid.uuid4())
+        name = input_name(job_id)
+        return _Draft(
+            job_id,
+            order,
+            model,
+            parameters,
+            name,
+            lambda: self._artifacts.put(name, image),
+            self._cache.digest(image, parameters, model),
+            _fingerprint(request, image),
+            image,
+        )
+
+    def _prepare_extension(self, upload: BinaryIO | None, order: Order) -> _Draft:
+        """Resolve the parameters from those of the job to be extended."""
+        request = order.request
+        if upload is not None:
+            raise InvalidParameterError("extend", "extend: the video continues from that job's; send no image")
+        source = self._sources.find(str(request.extend), owner=order.owner)
+        model = self._model(request.model or source.model, order)
+        parameters = request.resolve(model, source.size, self._limits, source.extended)
+        job_id = order.job_id or str(uuid.uuid4())
+        name = input_video_name(job_id)
+        return _Draft(
+            job_id,
+            order,
+            model,
+            parameters,
+            name,
+            lambda: self._sources.copy(source, name),
+            self._cache.digest(source.sha256.encode(), parameters, model),
+            _fingerprint(request),
+        )
+
+    def _model(self, name: str | None, order: Order) -> Model:
+        """The requested model, if a job that is neither repeated nor cached has room in its queue."""
+        model = self._queries.require_model(name)
+        if not order.idempotency_key and not self._cache.may_have(order.request):
+            # Before the image costs anything.
+            self._ledger.queue_limit.require_room(order.owner, model.name, order.request.profile)
+        return model
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self._settings.max_seconds, self._settings.max_output_pixels)
 
     def _reuse(self, draft: _Draft) -> CachedVideo | None:
         """A copy of the video of an earlier job with the same content, if there is one."""
@@ -151,8 +216,8 @@ class Submit:
         return self._cache.copy(draft.content, draft.model.name, job_id=draft.job_id, owner=draft.order.owner)
 
     def _accept(self, draft: _Draft, cached: CachedVideo | None) -> str:
-        """Store the image and write the job to the ledger; returns its id, or that of the job it repeats."""
-        self._artifacts.put(draft.input, draft.image)
+        """Store the input and write the job to the ledger; returns its id, or that of the job it repeats."""
+        draft.store_input()
         try:
             accepted = self._ledger.jobs.submit(self._submission(draft, cached))
         except WriteRefusedError:
@@ -184,7 +249,7 @@ class Submit:
             notes=order.notes,
             trace=tracing.carrier(),
             idempotency_key=order.idempotency_key,
-            fingerprint=_fingerprint(draft.image, order.request) if order.idempotency_key else "",
+            fingerprint=draft.fingerprint if order.idempotency_key else "",
             priority=order.priority,
             content=draft.content,
             looked_up=self._cache.may_have(order.request),
@@ -217,6 +282,8 @@ class Submit:
             self._cache.drop(cached)
 
 
-def _fingerprint(image: bytes, request: Request) -> str:
-    parameters = json.dumps({**request.values, "model": request.model}, sort_keys=True).encode()
+def _fingerprint(request: Request, image: bytes = b"") -> str:
+    defaults = {name: row.spec.default for name, row in TABLE.items() if row.spec.default is not None}
+    values = {name: value for name, value in request.values.items() if value != defaults.get(name)}
+    parameters = json.dumps({**values, "model": request.model}, sort_keys=True).encode()
     return hashlib.sha256(image + parameters).hexdigest()

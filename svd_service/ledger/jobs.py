@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 #: Seconds for which an `Idempotency-Key` is stored.
 IDEMPOTENCY_TTL: Final = 86_400
 
+CONFLICT: Final = "this Idempotency-Key was used for a different request"
+
 #: Maximum number of jobs that one script reads, so that a long page does not block Redis.
 FIND_BATCH: Final = 50
 
@@ -79,7 +81,7 @@ class Jobs:
             late=submission.late,
         )
         if verdict == "conflict":
-            raise IdempotencyConflictError("this Idempotency-Key was used for a different request")
+            raise IdempotencyConflictError(CONFLICT)
         if verdict in {"full", "owner_full"}:
             profile = submission.parameters.profile
             raise self._queue_limit.error(submission.model_name, profile, of_owner=verdict == "owner_full")
@@ -94,6 +96,23 @@ class Jobs:
         return str(
             self._scripts.run("find_same", owner=owner, content=content, model=model, worker_timeout=WORKER_TIMEOUT)
         )
+
+    def find_repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> str | None:
+        """The id of the job that was made for the request with this key, if there is one.
+
+        Raises:
+            IdempotencyConflictError: that was another request (one with another fingerprint).
+        """
+        with reachable():
+            known = self._redis.hmget(self._scripts.key("idempotency", owner, idempotency_key), "id", "fingerprint")
+            job_id, known_fingerprint = cast(list[str | None], known)
+            # A job that was deleted frees its key, as in submit.lua.
+            record = self._scripts.key("job", job_id or "")
+            if job_id is None or not self._redis.exists(record) or self._redis.hexists(record, "deleted"):
+                return None
+        if known_fingerprint != fingerprint:
+            raise IdempotencyConflictError(CONFLICT)
+        return job_id
 
     def find(self, job_id: str) -> Job:
         """The job at this moment.

@@ -58,6 +58,24 @@ def _crossfaded(frames: Frames, clip: Clip) -> Frames:
                 yield np.asarray(cv2.addWeighted(frame, 1 - share, beginning[place], share, 0), np.uint8)
 
 
+def unscaled(frame: Frame, size: tuple[int, int], fit: Fit) -> Frame:
+    """The inverse of `scaled`: `frame` at the `size` that it was generated at.
+
+    What `scaled` cut is filled with the edges' colors, so that the rest has its place; bars that it added are cut.
+    """
+    height, width = frame.shape[:2]
+    if (width, height) == size:
+        return frame
+    if fit is Fit.PAD:
+        return np.asarray(ImageOps.fit(Image.fromarray(frame), size, Image.Resampling.LANCZOS))
+    scale = min(size[0] / width, size[1] / height)
+    inner = min(size[0], round(width * scale)), min(size[1], round(height * scale))
+    shrunk = np.asarray(Image.fromarray(frame).resize(inner, Image.Resampling.LANCZOS))
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    borders = (top, size[1] - inner[1] - top), (left, size[0] - inner[0] - left), (0, 0)
+    return np.pad(shrunk, borders, mode="edge")
+
+
 def scaled(frame: Frame, size: tuple[int, int], fit: Fit) -> Frame:
     """`frame` at `size` (width, height in pixels), by Lanczos' filter.
 

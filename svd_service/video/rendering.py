@@ -56,7 +56,7 @@ class Rendering:
 
 def render(
     generator: "Generator",
-    image: Image.Image,
+    start: Image.Image | bytes,
     parameters: Parameters,
     path: Path,
     on_progress: Callable[[Progress], None],
@@ -64,7 +64,10 @@ def render(
     further: Mapping[Format, Path] | None = None,
     on_preview: Callable[[Callable[[], bytes]], None] | None = None,
 ) -> Rendering:
-    """Make the video of `image`, which is RGB and of the size to be generated, as a new MP4 at `path`.
+    """Make a video as a new MP4 at `path`.
+
+    `start` is the image that it begins with, RGB and of the size to be generated, or the MP4 of the video that it
+    extends, which has the size of the file.
 
     The same frames go into the `further` files, each of its format. `on_progress` is called for each segment with
     PREPARING, with SAMPLING before the first and after each step, with DECODING before the first frame and after each
@@ -75,6 +78,7 @@ def render(
 
     Raises:
         OSError: a file cannot be written.
+        BrokenInputError: the MP4 to be extended cannot be decoded.
         InvalidOutputError: the model computed NaN or infinity.
         torch.OutOfMemoryError: the device's memory is not sufficient; the generator can be used again.
     """
@@ -88,7 +92,7 @@ def render(
     size, clip = parameters.output_size, parameters.clip
     stills = Stills(*size, clip.frames)
     segments = Segments(generator, parameters, stopwatch, on_preview)
-    with closing(looped(segments.frames(image), clip, path.parent)) as frames:
+    with closing(looped(segments.frames(start), clip, path.parent)) as frames:
         first = next(frames)
         # By now the OOM fallbacks of sampling and of the first frames are known.
         writers = _writers({Format.MP4: path, **(further or {})}, parameters, {**origin, "memory": segments.memory})

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.parameters import Parameters
+from svd_service.video.decoder import decoded, last_frame
 from svd_service.video.interpolation import Interpolator
+from svd_service.video.playback import scaled, unscaled
 from svd_service.video.writer import Frame
 
 if TYPE_CHECKING:
@@ -46,11 +49,33 @@ class Segments:
         chunk = min(part["decode_chunk_size"] for part in parts)
         return {**parts[-1], "decode_chunk_size": chunk, "attempts": attempts}
 
-    def frames(self, image: Image.Image) -> Frames:
-        """Generate a video that begins with `image`: frames in RGB, uint8, (height, width, 3), as `Generator.generate`.
+    def frames(self, start: Image.Image | bytes) -> Frames:
+        """Generate a video that begins with an image, or extends the MP4 `start`: frames in RGB, uint8, (height, width,
+        3), as `Generator.generate`. Those that extend a video have the size of the file.
 
         A segment continues from the last frame of the one before, which is not repeated.
+
+        Raises:
+            BrokenInputError: the MP4 cannot be decoded.
         """
+        return self._generated_from(start) if isinstance(start, Image.Image) else self._extended(start)
+
+    def _extended(self, video: bytes) -> Frames:
+        """Generate the continuation of `video`, behind its own frames if those are to be shown."""
+        parameters = self._parameters
+        last = unscaled(last_frame(video), (parameters.width, parameters.height), parameters.fit)
+        # The frame itself is not shown again, but others lie between it and the next.
+        for _ in self._interpolator.put(last):
+            pass
+        with closing(self._generated_from(Image.fromarray(last))) as frames:
+            # First, since `render` writes the OOM fallbacks so far to the file with its first frame.
+            first = next(frames)
+            if parameters.extended_frames:
+                yield from decoded(video)
+            for frame in chain([first], frames):
+                yield scaled(frame, parameters.output_size, parameters.fit)
+
+    def _generated_from(self, image: Image.Image) -> Frames:
         for number in range(1, self._parameters.segments + 1):
             last: Frame | None = None
             with closing(self._segment(number, image)) as frames:
@@ -74,7 +99,7 @@ class Segments:
         with closing(
             self._model.generate(image, parameters, lambda progress: self._report(progress, number), self._on_preview)
         ) as frames:
-            if number > 1:
+            if number > 1 or parameters.extend is not None:
                 next(frames)  # the one that it continues from
             yield from frames
 

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError, MissingArtifactError
 from svd_service.errors import (
+    BrokenInputError,
     ContentFilteredError,
     InvalidOutputError,
     JobError,
@@ -35,7 +36,7 @@ from svd_service.jobs.job import (
     Result,
     Still,
 )
-from svd_service.jobs.job_files import file_name, input_name, result_name
+from svd_service.jobs.job_files import delete_input, file_name, is_video, result_name
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger import Ledger
 from svd_service.ledger.attempts import Stop
@@ -102,12 +103,6 @@ class DeviceLostError(JobError):
     """The device failed in a way that leaves this process unable to use it. The attempt is settled."""
 
     code = "device_lost"
-
-
-class BrokenInputError(JobError):
-    """The stored image is missing or cannot be read."""
-
-    code = "broken_input"
 
 
 def run_job(job_id: str, slot: Slot) -> str:
@@ -184,7 +179,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
         outcome = "failed"
     with suppress(UnavailableError):
-        slot.jobs.artifacts.delete(input_name(claim.job_id))
+        delete_input(slot.jobs.artifacts, claim.job_id)
     return outcome
 
 
@@ -200,7 +195,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     deadline = began + slot.settings.job_timeout
     report = Reporter(claim, ledger, slot.drain, deadline, on_phase=spans.phase)
     retry = StoreRetry(report, slot.drain)
-    image = _read_input(job, slot, retry)
+    start = _read_input(job, slot, retry)
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
         sign = partial(slot.marking.sign_still, job)
@@ -214,7 +209,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
-        rendering = slot.render(image, job.parameters, path, report, further=paths, on_preview=previews)
+        rendering = slot.render(start, job.parameters, path, report, further=paths, on_preview=previews)
         report(Progress(Phase.UPLOADING))
         retry.begin(Phase.UPLOADING)
         moderate(rendering, job, slot.jobs.moderation, retry)
@@ -250,18 +245,23 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         raise
 
 
-def _read_input(job: Job, slot: Slot, retry: "StoreRetry") -> Image.Image:
+def _read_input(job: Job, slot: Slot, retry: "StoreRetry") -> Image.Image | bytes:
+    """The image, or the MP4 that the job extends."""
     return retry(lambda: _open_input(job.input, slot.jobs.artifacts))
 
 
-def _open_input(name: str, artifacts: ArtifactStore) -> Image.Image:
+def _open_input(name: str, artifacts: ArtifactStore) -> Image.Image | bytes:
     try:
-        with artifacts.open(name) as file, Image.open(file, formats=["PNG"]) as image:
-            return image.convert("RGB")
+        with artifacts.open(name) as file:
+            if is_video(name):
+                return file.read()
+            with Image.open(file, formats=["PNG"]) as image:
+                return image.convert("RGB")
     except ArtifactsUnavailableError:
         raise
     except (MissingArtifactError, UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise BrokenInputError("The stored image is missing or cannot be read.") from error
+        kind = "video" if is_video(name) else "image"
+        raise BrokenInputError(f"The stored {kind} is missing or cannot be read.") from error
 
 
 def _as_requested(provenance: dict[str, Any], parameters: Parameters) -> bool:

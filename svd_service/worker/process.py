@@ -48,7 +48,8 @@ class Slot:
     """State of one worker process: its identity, the loaded model, the use cases, the thread that renews leases, and
     how files are marked.
 
-    `render` writes the video of an image (RGB, of the parameters' size) to a path: see `video.render`.
+    `render` writes the video of an image (RGB, of the parameters' size), or one that extends an MP4, to a path: see
+    `video.render`.
     """
 
     holder: Holder

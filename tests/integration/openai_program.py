@@ -63,6 +63,8 @@ def run(url: str, path: str) -> dict[str, Any]:
         "seed": error_of(lambda: videos.create(prompt="x", input_reference=picture, extra_body={"seed": -1})),
         "no_image": error_of(lambda: videos.create(prompt="x", input_reference=b"no picture")),
     }
+    # An older version of the package does not extend.
+    extended = videos.extend(prompt="on", seconds="4", video={"id": done.id}) if hasattr(videos, "extend") else None
     deleted = videos.delete(done.id)
     errors["deleted_done"] = error_of(lambda: videos.retrieve(done.id))
     created = (of_file, of_bytes, of_named, of_data_url, of_object)
@@ -80,6 +82,7 @@ def run(url: str, path: str) -> dict[str, Any]:
         "errors": errors,
         "deleted": [deleted.to_dict(), deleted_waiting],
         "models": [model.id for model in client.models.list()],
+        "extended": extended and [extended.to_dict(), videos.poll(extended.id).to_dict()],
         "left": [video.id for video in videos.list()],
     }
 

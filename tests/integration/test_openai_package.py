@@ -114,6 +114,18 @@ def test_a_video_is_polled_until_it_is_there(done):
     assert video["parameters"]["seed"] == 7
 
 
+def test_a_video_is_extended_even_if_it_is_deleted_meanwhile(done):
+    if done["version"] < "3":
+        assert done["extended"] is None
+        return
+    submitted, ended = done["extended"]
+    assert (submitted["status"], ended["status"], ended["error"]) == ("queued", "completed", None)
+    assert ended["parameters"]["extend"] == done["done"]["id"]
+    before = float(done["done"]["seconds"])
+    assert float(ended["seconds"]) == pytest.approx(before + 4, abs=0.01)
+    assert ended["duration_seconds"] == pytest.approx(before + 4, rel=0.05)
+
+
 def test_all_three_contents_come(done):
     kinds = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
     assert {name: kind for name, (kind, _) in done["contents"].items()} == kinds

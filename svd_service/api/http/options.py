@@ -16,7 +16,7 @@ class ParameterForm(Struct, kw_only=True, forbid_unknown_fields=True):
     """A form with parameters of the table; `takes_parameters` adds the fields."""
 
     def parameters(self) -> Parameters:
-        """The parameters of the request, defaults of the table included.
+        """The parameters that the request sets.
 
         Raises:
             InvalidParameterError: a list has a value that does not exist.
@@ -66,10 +66,11 @@ def _field(row: Parameter) -> tuple[Any, Any]:
         "max_length": row.spec.max_length,
     }
     applied: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-    meta = Meta(description=row.spec.description, **applied)
-    if row.spec.default is not None:
-        return Annotated[row.kind, meta], row.spec.default
-    return Annotated[row.kind, meta] | UnsetType, UNSET
+    # Not the field's own default: what a request omits may also come from the video that it extends.
+    shown = None if row.spec.default is None else {"default": row.spec.default}
+    return Annotated[
+        row.kind, Meta(description=row.spec.description, extra_json_schema=shown, **applied)
+    ] | UnsetType, UNSET
 
 
 def _list_type(row: Parameter) -> Any:

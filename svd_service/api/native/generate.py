@@ -5,6 +5,7 @@ from typing import Final
 
 from flask import Blueprint, Response, after_this_request, jsonify, request
 from flask.typing import ResponseReturnValue
+from msgspec import UNSET
 
 from svd_service.api.events.waiting import wait_for
 from svd_service.api.http import downloads, forms, preferences, reference
@@ -49,8 +50,11 @@ _APPLIED: Final = {preferences.APPLIED: "`wait=N`, if the answer waited."}
     },
     error=ErrorView,
     errors={
-        400: "The request has no image.",
-        409: "With `Prefer: wait=N`: the job failed or was cancelled; see `Location`.",
+        400: "The request has neither an image nor a job to extend.",
+        404: "The job to extend does not exist, or belongs to another key.",
+        409: "The job to extend has no video: it has not ended, failed or was cancelled. With `Prefer: wait=N` also: "
+        "this job failed or was cancelled; see `Location`.",
+        410: "The video to extend has expired.",
         413: "The image has too many bytes or pixels.",
         415: "The file is not an image of a supported format.",
         422: "The image is broken, animated or rejected by moderation, a parameter is invalid, or the "
@@ -65,7 +69,7 @@ _APPLIED: Final = {preferences.APPLIED: "`wait=N`, if the answer waited."}
     },
 )
 def generate() -> ResponseReturnValue:
-    """Make a video from an image.
+    """Make a video from an image, or extend the video of a finished job.
 
     With an `Idempotency-Key` header the same request, sent again, gets the same job.
     """
@@ -73,7 +77,7 @@ def generate() -> ResponseReturnValue:
     form = _form()
     parameters = form.parameters()
     job = jobs().submit(
-        reference.read(form.image, _IMAGE),
+        None if form.image is UNSET else reference.read(form.image, _IMAGE),
         Order(
             video_request(parameters, model=parameters.get("model")),
             owner=owner(),
@@ -89,8 +93,10 @@ def generate() -> ResponseReturnValue:
 
 def _form() -> GenerateForm:
     fields = forms.json_fields() if request.is_json else forms.form_fields()
-    if not fields.get(_IMAGE):
-        raise MissingImageError(f"send the image as a file or a data URL in the field {_IMAGE!r}")
+    if not fields.get(_IMAGE) and not fields.get("extend"):
+        raise MissingImageError(
+            f"send the image as a file or a data URL in the field {_IMAGE!r}, or a finished job's id as 'extend'"
+        )
     return forms.convert(GenerateBody if request.is_json else GenerateForm, fields)
 
 

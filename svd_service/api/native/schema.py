@@ -1,6 +1,6 @@
 """The shapes of the native dialect, in and out. They are the validation and the OpenAPI document alike."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -9,27 +9,46 @@ from svd_service.jobs.model import Model
 from svd_service.parameters import Format
 from svd_service.presentation import JobView, ModelView
 
+#: Exactly one of image and job to be extended is required: as a condition, which generators of clients pass over.
+ONE_INPUT: Final = {
+    "if": {"required": ["extend"]},
+    "then": {"not": {"required": ["image"]}},
+    "else": {"required": ["image"]},
+}
+
 
 @takes_parameters()
 class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
-    """An image, and the parameters of its video, all of them optional."""
+    """An image, or the job to `extend`, and the parameters of the video, all of them optional."""
 
-    image: Annotated[
-        Any,
-        Meta(
-            description="The image: JPEG, PNG, WebP and others; not animated. A file, or a data URL.",
-            extra_json_schema={"type": "string", "format": "binary"},
-        ),
-    ]
+    schema: ClassVar[dict[str, Any]] = ONE_INPUT
+
+    image: (
+        Annotated[
+            Any,
+            Meta(
+                description="The image: JPEG, PNG, WebP and others; not animated. A file, or a data URL. Required, "
+                "unless `extend` is sent.",
+                extra_json_schema={"type": "string", "format": "binary"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class GenerateBody(GenerateForm, kw_only=True, forbid_unknown_fields=True):
     """The same as a JSON object, which has no files."""
 
-    image: Annotated[
-        str,
-        Meta(description="The image: a data URL. An http(s) URL where the service fetches them (`SVD_FETCH_URLS`)."),
-    ]
+    image: (
+        Annotated[
+            str,
+            Meta(
+                description="The image: a data URL. An http(s) URL where the service fetches them "
+                "(`SVD_FETCH_URLS`). Required, unless `extend` is sent."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class ResultQuery(Struct, kw_only=True):

@@ -14,6 +14,7 @@ from svd_service.api.openai import repetition
 from svd_service.api.openai.schema import (
     ContentQuery,
     DeletedVideo,
+    ExtensionForm,
     ModelCard,
     ModelList,
     OpenAIError,
@@ -39,6 +40,13 @@ POLL_BOUNDS: Final = (500, 10_000)
 IMAGE: Final = "input_reference"
 ALIAS: Final = "image_reference"
 
+#: Fields that may be objects, and their parts.
+_OBJECTS: Final = {IMAGE: ("image_url", "file_id"), ALIAS: ("image_url", "file_id"), "video": ("id",)}
+
+_REPETITION: Final = {
+    "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
+    repetition.HEADER: "How often this request was sent before: if it was, it gets the job that was made then.",
+}
 _UNKNOWN: Final = {404: "There is no such job, or it belongs to another key."}
 _JOB: Final = {
     200: Answer(
@@ -61,10 +69,7 @@ _JOB: Final = {
         422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
     },
     body={FORM: VideoForm, JSON: VideoBody},
-    headers={
-        "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
-        repetition.HEADER: "How often this request was sent before: if it was, it gets the job that was made then.",
-    },
+    headers=_REPETITION,
 )
 def create() -> ResponseReturnValue:
     """Make a video from the image `input_reference`."""
@@ -79,6 +84,44 @@ def create() -> ResponseReturnValue:
             form.request_to(_model(form), strict=jobs().settings.openai_strict),
             owner=owner(),
             notes=form.notes(),
+            idempotency_key=request.headers.get("Idempotency-Key", ""),
+            priority=priority(parameters),
+            webhook=webhook(parameters),
+            job_id=job_id,
+        ),
+    )
+    return _presented(job)
+
+
+@blueprint.post("/videos/extensions")
+@describe(
+    "openai",
+    _JOB,
+    error=OpenAIError,
+    errors={
+        400: "The video is a file, or the body is invalid.",
+        404: "The job to extend does not exist, or belongs to another key.",
+        409: "The job to extend has no video: it has not ended, failed or was cancelled.",
+        410: "The video to extend has expired.",
+        422: "A parameter is invalid, or the `Idempotency-Key` was used before.",
+    },
+    body={FORM: ExtensionForm, JSON: ExtensionForm},
+    headers=_REPETITION,
+)
+def extend() -> ResponseReturnValue:
+    """Continue the video of a completed job from its last frame, as a new job; the new video has both."""
+    fields = _fields()
+    form = forms.convert(ExtensionForm, fields)
+    job_id = repetition.reserved_id(fields)
+    source = _asked_for(form.video_id())
+    model = jobs().queries.find_model(form.model) if form.model else None
+    parameters = form.parameters()
+    job = jobs().submit(
+        None,
+        Order(
+            form.request(source, model),
+            owner=owner(),
+            notes=form.notes(source),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
             priority=priority(parameters),
             webhook=webhook(parameters),
@@ -164,16 +207,17 @@ def retrieve_model(model: str) -> Response:
 
 
 @blueprint.route("/videos/edits", methods=["GET", "POST", "DELETE"])  # the others, too: these are no jobs' ids
-@blueprint.route("/videos/extensions", methods=["GET", "POST", "DELETE"])
+@blueprint.route("/videos/extensions", methods=["GET", "DELETE"])
 @blueprint.route("/videos/characters", methods=["GET", "POST", "DELETE"])
 @blueprint.get("/videos/characters/<character_id>")
 @blueprint.post("/videos/<video_id>/remix")
 @unlisted
 @describe("openai", {}, error=OpenAIError, errors={400: "Stable Video Diffusion cannot do this."})
 def unsupported(**_: str) -> NoReturn:
-    """Operations that Stable Video Diffusion does not support: it takes neither text nor video."""
+    """Operations that Stable Video Diffusion does not support."""
     raise UnsupportedError(
-        "Stable Video Diffusion makes a video of one image; it cannot edit, extend or remix videos, nor keep characters"
+        "Stable Video Diffusion makes a video of one image, and can extend it; it cannot edit or remix videos, "
+        "nor keep characters"
     )
 
 
@@ -220,8 +264,8 @@ def _fields() -> dict[str, Any]:
 def _form_fields() -> dict[str, Any]:
     """Those of a form, which writes `{image_url: …}` as `input_reference[image_url]` and an empty object as `{}`."""
     fields: dict[str, Any] = forms.form_fields()
-    for name in (IMAGE, ALIAS):
-        for part in ("image_url", "file_id"):
+    for name, parts in _OBJECTS.items():
+        for part in parts:
             if (value := fields.pop(f"{name}[{part}]", None)) is not None:
                 fields.setdefault(name, {part: value})
     if fields.get("extra_body") == "{}":

@@ -1,17 +1,20 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
 import re
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from svd_service.api.http.forms import UploadedFile
 from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
-from svd_service.errors import ContentFilteredError, InvalidParameterError
+from svd_service.errors import ContentFilteredError, InvalidParameterError, UnsupportedError
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model, Size
 from svd_service.jobs.parameters import Request
-from svd_service.parameters import Format, Parameters
+from svd_service.parameters import TABLE, Delivery, Format, Parameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
 
@@ -52,7 +55,7 @@ NO_EFFECT: Final = {
 }
 
 
-@takes_parameters()
+@takes_parameters(*(name for name in TABLE if name not in {"extend", "extend_as"}))  # see `ExtensionForm`
 class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     """An image, OpenAI's own fields, and SVD's parameters as extensions; a form or a JSON object."""
 
@@ -160,6 +163,72 @@ class VideoBody(VideoForm, kw_only=True, forbid_unknown_fields=True):
     ] = UNSET
 
 
+@takes_parameters(*(name for name in TABLE if name not in {"extend", "model"}))
+class ExtensionForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
+    """The job whose video is extended, OpenAI's own fields, and SVD's parameters as extensions.
+
+    A form or a JSON object. Parameters that are not set are those of the extended video.
+    """
+
+    video: Annotated[
+        Any,
+        Meta(
+            description="The id of a completed job: `{id}`, in a form `video[id]`. Files are not taken.",
+            extra_json_schema={
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]},
+                ]
+            },
+        ),
+    ]
+    prompt: (
+        Annotated[str, Meta(max_length=32_000, description="Recorded. SVD takes no text; the response has a warning.")]
+        | UnsetType
+    ) = UNSET
+    model: (
+        Annotated[
+            str, Meta(max_length=200, description="One of `GET /models`, or any: the model of the extended video.")
+        ]
+        | UnsetType
+    ) = UNSET
+    seconds: (
+        Annotated[float, Meta(gt=0, le=3_600, description="Length of the new part, to within 5 %.")] | UnsetType
+    ) = UNSET
+    user: Annotated[str, Meta(max_length=512, description="Accepted, without effect.")] | UnsetType = UNSET
+
+    def video_id(self) -> str:
+        """The id of the job to be extended.
+
+        Raises:
+            UnsupportedError: a file was sent.
+            InvalidParameterError: there is no id.
+        """
+        reference = self.video
+        if isinstance(reference, UploadedFile):
+            raise UnsupportedError('Only videos made here can be extended: send video={"id": …}, not a file')
+        if isinstance(reference, str) and reference.lstrip().startswith("{"):  # some clients write objects so in forms
+            with suppress(msgspec.DecodeError):
+                reference = msgspec.json.decode(reference)
+        video_id = reference.get("id") if isinstance(reference, dict) else reference
+        if not isinstance(video_id, str):
+            raise InvalidParameterError("video", 'video must be the id of a completed job, such as {"id": …}')
+        return video_id
+
+    def request(self, source: Job, model: Model | None) -> Request:
+        """The requested video, which extends that of `source`, by `model` if one is named."""
+        parameters = Parameters(**{**self.parameters(), "extend": source.id})
+        return video_request(parameters, model=model.name if model else None)
+
+    def notes(self, source: Job) -> dict[str, str]:
+        """Values that are recorded with the job and do not influence the video."""
+        values: dict[str, Any] = {PROMPT: self.prompt, MODEL: self.model, DIALECT: OPENAI}
+        if self.seconds is not UNSET:
+            alone = self.parameters().get("extend_as") == Delivery.ALONE
+            values[SECONDS] = f"{self.seconds + (0 if alone else float(seconds_of(source))):g}"
+        return {name: str(value) for name, value in values.items() if value is not UNSET}
+
+
 class VideosQuery(Struct, kw_only=True):
     """Which page of the list."""
 
@@ -203,7 +272,8 @@ class VideoError(Struct):
 
 
 class VideoView(Struct, kw_only=True):
-    """A job. Times are seconds since the epoch; `seconds` is the requested length, `size` that of the video, as text.
+    """A job. Times are seconds since the epoch; `seconds` is the requested length (of an extended video, in
+    all), `size` that of the video, as text.
 
     The fields after `remixed_from_video_id` are extensions.
     """
@@ -245,7 +315,7 @@ class VideoView(Struct, kw_only=True):
             expires_at=int(job.expires_at) if job.expires_at else None,
             error=_error(job),
             prompt=job.notes.get(PROMPT),
-            seconds=job.notes.get(SECONDS) or f"{round(used.clip.seconds, 2):g}",
+            seconds=seconds_of(job),
             duration_seconds=round(used.clip.seconds, 3),
             size="{}x{}".format(*used.output_size),
             queue_position=job.position,
@@ -310,6 +380,11 @@ class OpenAIError(Struct):
     """The one shape of an error."""
 
     error: OpenAIErrorDetail
+
+
+def seconds_of(job: Job) -> str:
+    """The requested length of the video, or else its length."""
+    return job.notes.get(SECONDS) or f"{round(job.parameters.clip.seconds, 2):g}"
 
 
 def _error(job: Job) -> VideoError | None:

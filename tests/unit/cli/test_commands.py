@@ -52,6 +52,18 @@ def test_a_folder_gets_a_video_of_the_pictures_name(willing: StandIn, cat: Path,
     assert (tmp_path / "cat.mp4").read_bytes() == b"a video"
 
 
+def test_a_job_is_extended_instead_of_a_picture(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    result = run(willing, "generate", "--extend", JOB, "--extend-as", "alone", "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"a video"
+    assert result.stdout == f"{JOB} → {tmp_path / JOB}.mp4\n"
+    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    assert body == f"extend={JOB}&extend_as=alone".encode()
+    for arguments in ([], [cat, "--extend", JOB]):
+        rejected = run(willing, "generate", *arguments, "-o", tmp_path)
+        assert (rejected.exit_code, "either IMAGE or --extend" in rejected.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("kind", ["webm", "webp", "gif", "zip"])
 def test_the_files_ending_says_what_the_video_comes_as(willing: StandIn, cat: Path, tmp_path: Path, kind: str) -> None:
     willing.answer(f"GET /results/{JOB}.{kind}", Answer(kind.encode()))

@@ -66,6 +66,12 @@ def test_the_old_name_of_the_image_works_with_a_warning(client: Client, service:
     assert b"a dog" in service.asked[-1].body
 
 
+def test_a_job_is_extended_without_an_image(client: Client, service: StandIn) -> None:
+    service.answer("POST /generate", told("queued"))
+    assert client.submit(extend=JOB, seconds=4).id == JOB
+    assert service.asked[-1].body == f"extend={JOB}&seconds=4".encode()
+
+
 def test_the_key_is_sent_as_a_bearer_token(service: StandIn) -> None:
     service.answer(f"GET /status/{JOB}", told("queued"))
     with Client(service.url, api_key="secret") as client:

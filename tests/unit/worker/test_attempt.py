@@ -21,7 +21,8 @@ from svd_service.errors import (
     UnknownJobError,
 )
 from svd_service.jobs.job import DEADLINE_EXCEEDED, Job, Phase, Progress, State, Still
-from svd_service.jobs.parameters import Parameters
+from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.submit import Order
 from svd_service.parameters import Format
 from svd_service.video import Rendering
 from svd_service.worker import attempt as run
@@ -80,6 +81,29 @@ def test_an_attempt_publishes_the_formats_that_were_asked_for(slot, many):
     assert left(slot) == ["results"] * 5
     slot.jobs.removal.cancel_or_delete(many.id)
     assert left(slot) == []
+
+
+def test_an_extension_is_made_from_the_bytes_of_the_extended_video_which_go_with_it(slot, job):
+    run_job(job.id, slot)
+    extension = slot.jobs.submit(None, Order(Request(extend=job.id)))
+    starts = []
+
+    def render(start: bytes, *arguments: Any, **more: Any) -> Rendering:
+        starts.append(start)
+        return rendering(Image.new("RGB", (256, 144)), *arguments, **more)
+
+    assert run_job(extension.id, replace(slot, render=render)) == "finished"
+    assert starts == [VIDEO]
+    assert left(slot) == ["results"] * 6
+
+
+def test_an_extension_whose_stored_video_is_gone_fails(slot, job):
+    run_job(job.id, slot)
+    extension = slot.jobs.submit(None, Order(Request(extend=job.id)))
+    slot.jobs.artifacts.delete(extension.input)
+    assert run_job(extension.id, slot) == "failed"
+    failure = slot.jobs.queries.find(extension.id).failure
+    assert (failure.code, failure.message) == ("broken_input", "The stored video is missing or cannot be read.")
 
 
 def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
