@@ -121,7 +121,7 @@ def use_cases(
         artifacts=artifacts,
         dispatch=dispatch,
         queries=queries,
-        results=Results(queries, artifacts, settings),
+        results=Results(queries, ledger.jobs, artifacts, settings),
         submit=Submit(ledger, artifacts, queries, cache, dispatch, settings, _image_moderation(moderation)),
         removal=Removal(queries, ledger, artifacts, dispatch),
         maintenance=Maintenance(ledger, artifacts, dispatch, settings),

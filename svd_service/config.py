@@ -202,6 +202,10 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """Maximum number of queued jobs (429 beyond)."""
     max_queued_per_key: Annotated[int, Meta(ge=1)] = 500
     """Maximum number of queued jobs of one key."""
+    max_pinned_per_key: Annotated[int, Meta(ge=0)] = 50
+    """Maximum number of videos that one key may keep beyond their retention; 0: none."""
+    page_lists_jobs: bool = False
+    """Without API keys, list all jobs on the page, not only those of the visitor's browser."""
     longest_wait: Seconds = 3_600
     """Age of a queued job in seconds at which Prometheus raises an alert."""
     open: bool = False

@@ -18,6 +18,7 @@ JobError
 ├── MissingFormatError          the job was not submitted with this format
 ├── NoPreviewError              the job has no preview (yet, or any more)
 ├── ExpiredError                the result has expired
+├── PinLimitError               the owner has pinned as many jobs as allowed
 ├── UnauthorizedError           the request has no API key, or an invalid one
 ├── InvalidLinkError            a share link was not signed here, or its key was revoked
 │   └── ExpiredLinkError        a share link has expired
@@ -155,6 +156,12 @@ class ExpiredError(JobError):
     """The result has expired and was deleted."""
 
     code = "expired"
+
+
+class PinLimitError(JobError):
+    """The owner has pinned as many jobs as allowed."""
+
+    code = "pin_limit"
 
 
 class UnauthorizedError(JobError):

@@ -186,7 +186,8 @@ class JobView(Struct, kw_only=True):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    expires_at: datetime | None
+    expires_at: Annotated[datetime | None, Meta(description="When the video is deleted; null if pinned.")]
+    pinned: Annotated[bool, Meta(description="Whether the video is kept until it is deleted.")]
     deadline_at: Annotated[
         datetime | None, Meta(description="When the job fails if it has not ended (`Cancel-After`); null: never.")
     ]
@@ -219,6 +220,7 @@ class JobView(Struct, kw_only=True):
             ended_at=_moment(job.ended_at),
             expires_at=_moment(job.expires_at),
             deadline_at=_moment(job.deadline_at),
+            pinned=job.pinned,
             cancel_requested=job.cancel_requested,
             cached=job.cached_from is not None,
             cached_from=job.cached_from,

@@ -242,7 +242,7 @@ class Job:
     `eta_seconds` is the estimated remaining time, `None` where no estimate is possible. `notes` are stored for the
     caller. `trace` links its spans to the trace of its request. A `deleted` job has no owner: its worker has yet to
     stop. A queued job fails at `deadline_at`, a started one at its next step after it. `cached_from` is the job whose
-    video this one has a copy of.
+    video this one has a copy of. A `pinned` job's result does not expire.
     """
 
     id: str
@@ -257,6 +257,7 @@ class Job:
     ended_at: float | None = None
     expires_at: float | None = None
     deadline_at: float | None = None
+    pinned: bool = False
     cancel_requested: bool = False
     deleted: bool = False
     notes: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The files of a job: those of its result, and its preview while it runs."""
 
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.config import Settings
@@ -10,6 +10,9 @@ from svd_service.jobs.job import Job, Result, ResultFile, State
 from svd_service.jobs.job_files import file_name
 from svd_service.jobs.queries import Queries
 from svd_service.parameters import Format
+
+if TYPE_CHECKING:
+    from svd_service.ledger.jobs import Jobs
 
 
 @dataclass
@@ -28,9 +31,10 @@ class OpenResult:
 
 
 class Results:
-    """Opens the files of an owner's jobs."""
+    """Opens and keeps the files of an owner's jobs."""
 
-    def __init__(self, queries: Queries, artifacts: ArtifactStore, settings: Settings) -> None:
+    def __init__(self, queries: Queries, jobs: "Jobs", artifacts: ArtifactStore, settings: Settings) -> None:
+        self._jobs = jobs
         self._queries = queries
         self._artifacts = artifacts
         self._settings = settings
@@ -57,6 +61,20 @@ class Results:
             return OpenResult(job, result, kind, size, sha256, self._artifacts.open(name))
         except MissingArtifactError:
             raise ExpiredError("the result is gone from the store") from None
+
+    def pin(self, job_id: str, *, on: bool, owner: str = "") -> Job:
+        """Keep a finished job's video beyond its retention, or with `on` false no longer.
+
+        Raises:
+            UnknownJobError: there is no such job, or it belongs to another owner.
+            NotReadyError: the job has not finished, or ended without a result.
+            ExpiredError: the result has expired.
+            PinLimitError: the owner has pinned as many jobs as allowed.
+        """
+        self.open(job_id, owner=owner).file.close()
+        if not self._jobs.pin(job_id, on=on):
+            raise ExpiredError("the result has expired and was deleted")
+        return self._queries.find(job_id, owner=owner)
 
     def read_preview(self, job_id: str, *, owner: str = "") -> bytes:
         """The latest preview of a started job, as WebP.

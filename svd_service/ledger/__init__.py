@@ -13,6 +13,7 @@ Keys, all under one namespace (`svd:` by default):
 ``deadlines``               zset    queued and started jobs with a deadline that is not past, by the deadline
 ``ended``                   zset    ended jobs, by the time of their next retention check
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
+``pinned:{owner}``          zset    an owner's pinned jobs, by the time of pinning
 ``queued_of``               hash    how many queued jobs each owner has
 ``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
 ``sendings:{owner}:{digest}`` zset  ids reserved for the jobs of one request (`reservations.py`)
@@ -56,9 +57,9 @@ Fields of a job hash. Written when the job is accepted: ``state``, ``owner``, ``
 ``preview`` (its version), ``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless``
 (does not count against the queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once
 reported ``phase``, ``step``, ``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N:
-``held:N`` (its holder), ``began:N``, ``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``. Times: ``started``,
-``ended``, ``expires``. At the end: ``last_token``, ``result`` or ``failure_code`` and ``failure_message``. Times are
-seconds since the epoch.
+``held:N`` (its holder), ``began:N``, ``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``, ``pinned``. Times:
+``started``, ``ended``, ``expires``. At the end: ``last_token``, ``result`` or ``failure_code`` and ``failure_message``.
+Times are seconds since the epoch.
 
 Invariants, after every script:
 

@@ -36,10 +36,9 @@ _HASH, _ZSET, _STRING = "hash", "zset", "string"
 
 #: The type of each key of `svd_service/ledger/__init__.py`, by the first part of its name.
 TYPES: Final = {
-    **dict.fromkeys(
-        ("waiting", ENQUEUED, "queued", "leases", "ended", "ended_of", "owner", "sendings", "deadlines"), _ZSET
-    ),
-    **dict.fromkeys(("models", "workers", "queues", "preparing", "outbox", "posted", "discarded"), _ZSET),
+    **dict.fromkeys(("waiting", ENQUEUED, "queued", "leases", "deadlines", "ended", "ended_of", "pinned"), _ZSET),
+    **dict.fromkeys(("owner", "sendings", "models", "workers", "queues", "preparing"), _ZSET),
+    **dict.fromkeys(("outbox", "posted", "discarded"), _ZSET),
     **dict.fromkeys(("job", "loads", "queued_of", "idempotency", "content", "states", "counters", "throughput"), _HASH),
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
     **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys", "signers"), _HASH),
@@ -50,7 +49,7 @@ TYPES: Final = {
 _PRECIOUS: Final = frozenset({"keys", "webhook_secrets", "signers"})
 
 #: Sets whose members are jobs.
-_JOB_SETS: Final = ("waiting", ENQUEUED, "queued", "leases", "ended", "ended_of", "owner", "deadlines")
+_JOB_SETS: Final = ("waiting", ENQUEUED, "queued", "leases", "deadlines", "ended", "ended_of", "pinned", "owner")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from svd_service.config import Settings
-from svd_service.errors import IdempotencyConflictError, LateError, UnknownJobError
+from svd_service.errors import IdempotencyConflictError, LateError, PinLimitError, UnknownJobError
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.ledger.client import reachable
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 IDEMPOTENCY_TTL: Final = 86_400
 
 CONFLICT: Final = "this Idempotency-Key was used for a different request"
+
+#: Minimum seconds for which a result is kept after it was unpinned, so that a slip can be undone.
+UNPIN_GRACE: Final = 600
 
 #: Maximum number of jobs that one script reads, so that a long page does not block Redis.
 FIND_BATCH: Final = 50
@@ -153,6 +156,23 @@ class Jobs:
         if not state:
             raise UnknownJobError(f"there is no job {job_id}")
         return State(state)
+
+    def pin(self, job_id: str, *, on: bool) -> bool:
+        """Exempt a finished job from retention, or with `on` false apply it again, after a grace period at least.
+
+        Returns False if the job has no result (any more).
+
+        Raises:
+            PinLimitError: its owner has pinned as many jobs as allowed.
+            UnknownJobError: there is no job with that id.
+        """
+        limit = self._settings.max_pinned_per_key
+        answer = self._scripts.run("pin", id=job_id, on=on, limit=limit, grace=UNPIN_GRACE)
+        if answer == "none":
+            raise UnknownJobError(f"there is no job {job_id}")
+        if answer == "full":
+            raise PinLimitError(f"{limit} videos are pinned already, which is the limit: unpin or delete one first")
+        return bool(answer == "ok")
 
     def forget(self, job_id: str, *, insist: bool = False) -> bool:
         """Delete the record of a job that has ended; returns False if it has not ended.

@@ -36,6 +36,7 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.NoPreviewError: 404,
     errors.NotReadyError: 409,
     errors.ExpiredError: 410,
+    errors.PinLimitError: 409,
     errors.UnauthorizedError: 401,
     errors.InvalidLinkError: 403,
     errors.ExpiredLinkError: 410,

@@ -1,4 +1,4 @@
-"""Keys and share links of the native dialect: `/key`, `/jobs/{task_id}/share`, `/shared/…`."""
+"""Keys, pins and share links of the native dialect: `/key`, `/jobs/{task_id}/pin` and `/share`, `/shared/…`."""
 
 import time
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import MAX_PRIORITY, Format
+from svd_service.presentation import JobView
 
 blueprint = Blueprint("access", __name__)
 
@@ -29,6 +30,9 @@ class KeyView(Struct):
     id: str
     name: str
     priority: Annotated[int, Meta(description="Highest priority of its jobs.")]
+    lists_jobs: Annotated[
+        bool, Meta(description="Whether the page lists all jobs of the caller (`SVD_PAGE_LISTS_JOBS`).")
+    ]
 
 
 class ShareForm(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -59,8 +63,9 @@ def check_key() -> Response:
     """Check the caller's key."""
     shown = key()
     if shown is None:
-        return jsonify(KeyView(required=False, id="", name="", priority=MAX_PRIORITY))
-    return jsonify(KeyView(required=True, id=shown.id, name=shown.name, priority=shown.priority))
+        lists = jobs().settings.page_lists_jobs
+        return jsonify(KeyView(required=False, id="", name="", priority=MAX_PRIORITY, lists_jobs=lists))
+    return jsonify(KeyView(required=True, id=shown.id, name=shown.name, priority=shown.priority, lists_jobs=True))
 
 
 @blueprint.post("/jobs/<task_id>/share")
@@ -90,6 +95,32 @@ def share(task_id: str) -> ResponseReturnValue:
         end = min(end, int(job.expires_at))
     url = f"/shared/{job.id}.mp4?expires={end}&signature={share_links().sign(job.id, end)}"
     return jsonify(ShareView(public_path(url), datetime.fromtimestamp(end, UTC))), 201
+
+
+_PIN = {
+    404: "There is no such job, or it is another key's.",
+    409: "The job has no video, or as many videos are pinned as one key may pin.",
+    410: "The video has expired.",
+}
+
+
+@blueprint.put("/jobs/<task_id>/pin")
+@describe("native", {200: Answer("The job, with `pinned` true.", JobView)}, error=ErrorView, errors=_PIN)
+def pin(task_id: str) -> Response:
+    """Keep a finished job's video until it is unpinned or deleted."""
+    return _pinned(task_id, on=True)
+
+
+@blueprint.delete("/jobs/<task_id>/pin")
+@describe("native", {200: Answer("The job, with `pinned` false.", JobView)}, error=ErrorView, errors=_PIN)
+def unpin(task_id: str) -> Response:
+    """Apply the usual retention to a video again. It is kept for at least ten more minutes."""
+    return _pinned(task_id, on=False)
+
+
+def _pinned(task_id: str, *, on: bool) -> Response:
+    job = jobs().results.pin(task_id, on=on, owner=owner())
+    return jsonify(JobView.of(job, public_path("")))
 
 
 @blueprint.get(f"/shared/<task_id>.<any({', '.join(Format)}):format>")

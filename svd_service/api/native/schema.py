@@ -111,10 +111,18 @@ class JobList(Struct, kw_only=True):
     next: str | None
 
 
+class LimitsView(Struct):
+    """Limits of the service for every model: length of a video in seconds, and its area in pixels."""
+
+    seconds: float
+    output_pixels: int
+
+
 class ModelsView(Struct):
-    """The models that are served."""
+    """The models that are served, and the service's limits."""
 
     models: list[Model]
+    limits: LimitsView
 
 
 class WorkerView(Struct):

@@ -59,7 +59,8 @@ def install(app: Flask) -> None:
     )
     def models() -> ResponseReturnValue:
         """The models that are served: their defaults, their bounds, and their profiles."""
-        return {"models": [model.shown() for model in jobs().queries.models()]}
+        limits = {"seconds": service.settings.max_seconds, "output_pixels": service.settings.max_output_pixels}
+        return {"models": [model.shown() for model in jobs().queries.models()], "limits": limits}
 
     @app.get("/metrics")
     @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, public=True)

@@ -10,6 +10,8 @@ for _, id in ipairs(due) do
     discard(id)
   elseif state == 'queued' or state == 'started' then
     is_usable(id, 'ended', 'ended')  -- in this set only after damage: removed
+  elseif field(id, 'pinned') and not field(id, 'deleted') then
+    redis.call('ZADD', key('ended'), '+inf', id)  -- its place in this set was lost and repaired
   elseif state == 'finished' and not field(id, 'deleted') then
     move(id, 'expired')
     redis.call('HDEL', job_key(id), 'result')

@@ -1,10 +1,14 @@
 """Checking a key, and links that work without one."""
 
 import io
+import math
 import time
+from datetime import datetime
 
 import pytest
 
+from svd_service.config import Settings
+from svd_service.ledger.jobs import UNPIN_GRACE
 from tests.unit.api.samples import VIDEO
 
 
@@ -33,10 +37,10 @@ def link(http, job_id, headers=None, **fields):
 
 
 def test_a_key_is_checked(http, keyring):
-    assert http.get("/key").json == {"required": False, "id": "", "name": "", "priority": 2}
+    assert http.get("/key").json == {"required": False, "id": "", "name": "", "priority": 2, "lists_jobs": False}
     key, secret = keyring.create("ann", priority=1)
     shown = http.get("/key", headers={"Authorization": f"Bearer {secret}"}).json
-    assert shown == {"required": True, "id": key.id, "name": "ann", "priority": 1}
+    assert shown == {"required": True, "id": key.id, "name": "ann", "priority": 1, "lists_jobs": True}
     assert http.get("/key", headers={"Authorization": "Bearer sk-svd-wrong"}).status_code == 401
 
 
@@ -104,3 +108,52 @@ def test_only_a_video_of_ones_own_is_shared(http, photo, ann, job_of_ann, keyrin
     bob = {"Authorization": f"Bearer {keyring.create('bob')[1]}"}
     assert http.post(f"/jobs/{job_of_ann}/share", headers=bob).status_code == 404
     assert http.post(f"/jobs/{job_of_ann}/share", data={"expires_in": 1}, headers=ann[1]).status_code == 422
+
+
+def test_a_pinned_video_outlives_its_retention_until_it_is_unpinned(http, jobs, submit, finish, redis_client):
+    job_id = submit()
+    finish(job_id)
+    pinned = http.put(f"/jobs/{job_id}/pin").json
+    assert (pinned["pinned"], pinned["expires_at"]) == (True, None)
+    assert http.put(f"/jobs/{job_id}/pin").json["pinned"] is True  # again: no change
+    redis_client.hset(f"svd:job:{job_id}", "expires", "1")
+    jobs.maintenance.expire()
+    assert http.get(f"/results/{job_id}", buffered=True).status_code == 200
+    assert http.get(f"/status/{job_id}").json["status"] == "finished"
+
+    unpinned = http.delete(f"/jobs/{job_id}/pin").json
+    assert unpinned["pinned"] is False
+    left = datetime.fromisoformat(unpinned["expires_at"]).timestamp() - time.time()
+    assert left == pytest.approx(UNPIN_GRACE, abs=30)
+    redis_client.zadd("svd:ended", {job_id: 1})
+    jobs.maintenance.expire()
+    assert http.get(f"/results/{job_id}", buffered=True).status_code == 410
+    assert http.put(f"/jobs/{job_id}/pin").status_code == 410
+
+
+def test_a_pin_survives_the_repair_of_the_set_of_ended_jobs(http, jobs, submit, finish, redis_client):
+    job_id = submit()
+    finish(job_id)
+    http.put(f"/jobs/{job_id}/pin")
+    redis_client.zadd("svd:ended", {job_id: 1})
+    jobs.maintenance.expire()
+    assert http.get(f"/status/{job_id}").json["status"] == "finished"
+    assert redis_client.zscore("svd:ended", job_id) == math.inf
+
+
+def test_a_key_pins_no_more_videos_than_the_limit(http, submit, finish, redis_client):
+    redis_client.zadd("svd:pinned:", {f"other-{number}": 1 for number in range(Settings().max_pinned_per_key - 1)})
+    first, second = submit(), submit()
+    for job_id in (first, second):
+        finish(job_id)
+    assert http.put(f"/jobs/{first}/pin").status_code == 200
+    answer = http.put(f"/jobs/{second}/pin")
+    assert (answer.status_code, answer.json["error"]["code"]) == (409, "pin_limit")
+    assert http.delete(f"/jobs/{first}").status_code == 204
+    assert http.put(f"/jobs/{second}/pin").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["put", "delete"])
+def test_what_has_no_video_cannot_be_pinned(http, submit, method):
+    assert getattr(http, method)(f"/jobs/{submit()}/pin").status_code == 409
+    assert getattr(http, method)("/jobs/00000000-0000-4000-8000-000000000000/pin").status_code == 404

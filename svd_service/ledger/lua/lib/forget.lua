@@ -10,6 +10,7 @@ local function forget(id)
   redis.call('ZREM', key('ended'), id)
   redis.call('ZREM', key('owner:' .. owner), id)
   redis.call('ZREM', key('ended_of:' .. owner), id)
+  redis.call('ZREM', key('pinned:' .. owner), id)
   redis.call('DEL', job_key(id))
   if of_delivery(id, 'state') ~= 'pending' then redis.call('DEL', delivery_key(id)) end
 end

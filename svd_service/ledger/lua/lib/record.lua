@@ -38,6 +38,7 @@ local function discard(id)
   if type(owner) == 'string' then
     redis.call('ZREM', key('owner:' .. owner), id)
     redis.call('ZREM', key('ended_of:' .. owner), id)
+    redis.call('ZREM', key('pinned:' .. owner), id)
   end
   redis.call('DEL', job_key(id))
   report_damage('job', id)
