@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def add(page: Page, *pictures: Path | FilePayload) -> None:
 
 
 def send(page: Page) -> None:
+    """Submit, and wait until all images are sent; they stay for the next try."""
     page.locator("#submit").click()
-    expect(page.locator("#drop")).to_be_visible(timeout=SECONDS)
+    expect(page.locator("#submit")).to_be_enabled(timeout=SECONDS)
+    expect(page.locator("#submit")).to_have_text(re.compile(r"^Make (another video|\d+ more videos)$"))
 
 
 def ids(page: Page) -> list[str]:

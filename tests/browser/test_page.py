@@ -52,7 +52,7 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     window.look("1-empty")
 
     add(page, CAT, ASTRONAUT)
-    window.look("2-pictures")
+    window.look("2-images")
     page.get_by_text("More settings").click()
     page.locator("#num_inference_steps").fill("30")  # so that there is time to watch, and to cancel
     window.look("3-settings")
@@ -135,12 +135,12 @@ def test_a_pointer_moves_the_frame_and_portrait_gives_a_portrait_video(desk: Sta
     assert (red > 195, blue < 60) == (True, True)
 
 
-def test_the_whole_picture_is_kept_on_black_where_that_is_asked_for(desk: Stack, ledger: Ledger, visit: Open):
+def test_the_whole_image_is_kept_on_black_where_that_is_asked_for(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     add(page, CAT)
     page.get_by_text("More settings").click()
-    page.get_by_label("Keep the whole picture").check()
+    page.get_by_label("Keep the whole image").check()
     window.look("whole")
     send(page)
     parameters = desk.status(ids(page)[0])["parameters"]
@@ -169,7 +169,7 @@ def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit
     expect(page.locator("#announcer")).to_contain_text("from the top")
     tab_to(page.locator("#motion_bucket_id"))
     page.keyboard.press("End")
-    expect(page.locator("#motion-says")).to_have_text("very lively")
+    expect(page.locator("#motion_bucket_id-says")).to_have_text("very lively")
     tab_to(page.locator("#submit"))
     page.keyboard.press("Enter")
     article = card(page, "chelsea").locator("article")
@@ -187,7 +187,7 @@ def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit
     assert desk.http.get("/jobs").json()["jobs"] == []
 
 
-def test_pictures_are_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open):
+def test_images_are_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     for kind, holder in (("paste", "clipboardData"), ("drop", "dataTransfer")):
         page.evaluate(
@@ -256,7 +256,7 @@ def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit
     expect(shown.locator(".standing")).to_have_text("Cancelled")
 
 
-def test_another_seed_is_the_same_picture_and_settings_again(desk: Stack, ledger: Ledger, visit: Open):
+def test_another_seed_is_the_same_image_and_settings_again(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, CAT)
     page.get_by_role("button", name="Another seed").click()

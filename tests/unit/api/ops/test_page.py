@@ -34,6 +34,8 @@ def test_every_file_has_the_type_that_browsers_want(http, name):
         "css": {"text/css"},
         "svg": {"image/svg+xml"},
         "html": {"text/html"},
+        "jpg": {"image/jpeg"},
+        "mp4": {"video/mp4"},
     }
     assert http.get(f"/page/{name}", buffered=True).mimetype in kinds[name.rpartition(".")[2]]
 

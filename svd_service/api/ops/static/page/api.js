@@ -1,9 +1,8 @@
 // The service's HTTP API, as the page uses it. With a key, every request carries it.
 
-const KEY = "svd-service.key";
+import { upload } from "./upload.js";
 
-/** What the page has made of each video beside the MP4, to be downloaded. */
-export const FORMATS = { webp: "WebP", gif: "GIF" };
+const KEY = "svd-service.key";
 
 /** What the service refused or failed to do. `status` is 0 where there was no answer at all. */
 export class ApiError extends Error {
@@ -37,10 +36,15 @@ export function useKey(value) {
 
 /** A response that is `ok`; raises ApiError for any other. */
 export async function ask(path, options = {}, as = key) {
-  const headers = { ...options.headers, ...(as && { Authorization: `Bearer ${as}` }) };
+  return answered(fetch(path, { ...options, headers: withKey(options.headers, as), cache: "no-store" }));
+}
+
+const withKey = (headers, as = key) => ({ ...headers, ...(as && { Authorization: `Bearer ${as}` }) });
+
+async function answered(request) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store" });
+    response = await request;
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "unreachable", "The service does not answer.");
@@ -62,13 +66,17 @@ export const checkKey = async (candidate) => (await ask("key", {}, candidate)).j
 /** A link to a video that works without the key: {url, expires_at}. */
 export const share = (id) => json(`jobs/${id}/share`, { method: "POST" });
 
-export const models = async () => (await json("models")).models;
+/** Keep a video beyond its time, or no longer; the job as it then is. */
+export const pin = (id, on) => json(`jobs/${id}/pin`, { method: on ? "PUT" : "DELETE" });
+
+/** {models, limits} */
+export const models = () => json("models");
 export const status = (id) => json(`status/${id}`);
 export const jobs = (after) => json(`jobs?limit=50${after ? `&after=${after}` : ""}`);
 export const fileUrl = (id, format = "mp4") => `results/${id}.${format}`;
 export const file = async (id, format) => (await ask(fileUrl(id, format))).blob();
 
-/** A rough look at a video that is being made; null where there is none (any more). */
+/** A preview of a video that is being made; null where there is none (any more). */
 export async function preview(id) {
   try {
     return await (await ask(`jobs/${id}/preview`)).blob();
@@ -94,18 +102,17 @@ export async function remove(id) {
 }
 
 /**
- * Submits a picture. What was sent without an answer is sent again under the same Idempotency-Key, so that it never
- * becomes two jobs.
+ * Submit an image. A request without a response is repeated under the same Idempotency-Key, so that it never becomes two
+ * jobs. `progress(share)` follows the upload; raises AbortError once `signal` is aborted.
  */
-export async function generate(picture, fields) {
-  const headers = { "Idempotency-Key": randomWord() };
+export async function generate(image, fields, { signal, progress = () => {} } = {}) {
+  const headers = withKey({ "Idempotency-Key": randomWord() });
   const form = new FormData();
-  form.append("image", picture, picture.name || "picture");
-  const values = { ...fields, formats: Object.keys(FORMATS) };
-  for (const [name, value] of Object.entries(values)) form.append(name, value);
+  form.append("image", image, image.name || "image");
+  for (const [name, value] of Object.entries(fields)) if (String(value)) form.append(name, value);
   for (let attempt = 1; ; attempt++) {
     try {
-      return await json("generate", { method: "POST", body: form, headers });
+      return await (await answered(upload("generate", form, headers, { signal, progress }))).json();
     } catch (error) {
       if (attempt === 3 || ![0, 502, 503, 504].includes(error.status)) throw error;
       await pause(1000 * (error.retryAfter ?? attempt));

@@ -26,7 +26,7 @@ export class Compare {
   #figure(card, place, count) {
     const name = `${card.name}, ${values(card.job.parameters)}`;
     const video = element("video", { muted: true, loop: true, playsInline: true, "aria-label": name });
-    const { width, height } = card.job.parameters;
+    const { output_width: width, output_height: height } = card.job.video;
     video.style.aspectRatio = width / height;
     const enlarge = element(
       "button",

@@ -1,90 +1,77 @@
-// Where a video begins: the pictures that were added, the part of each that is used, the settings, and sending them.
+// Where a video begins: the images that were added, the part of each that is used, the settings, and sending them.
 
 import { generate, randomSeed, randomWord } from "./api.js";
 import { Frame, MIDDLE, cut, thumbnail } from "./crop.js";
-import { $, announce, element, toast } from "./dom.js";
-import { addTile, draft, isOfThePicture, tile } from "./drafts.js";
+import { $, announce, element, say } from "./dom.js";
+import { addTile, draft, isOfTheImage, kept, tile, turned, warning } from "./drafts.js";
+import { chosen } from "./fields.js";
 import { Rejected } from "./intake.js";
 import { settingsIn } from "./metadata.js";
-import { fault, length, motion } from "./words.js";
+import { MAX_SEED } from "./options.js";
+import { Settings, fields, ofJob } from "./settings.js";
+import { fileSize, sizeFault, sizeFields } from "./sizes.js";
+import { variations } from "./variations.js";
+import * as ways from "./ways_in.js";
+import { fault } from "./words.js";
 
-const MAX_SEED = 4294967295;
-const SLIDERS = [
-  "motion_bucket_id",
-  "num_frames",
-  "num_inference_steps",
-  "fps",
-  "noise_aug_strength",
-  "max_guidance_scale",
-  "min_guidance_scale",
-  "decode_chunk_size",
-];
+/** Faults that are over once the service answers again. */
+const PASSING = new Set([0, 502, 503, 504]);
 
-/** Calls `submitted(job, record)` for every job, `refused(error)` for every error, and `original(id, file)` to keep a file. */
+/**
+ * Calls `submitted(job, record)` for every job and `refused(error)` for every error. `drafts` keeps what is not sent yet:
+ * {add(id, file), keep(drafts), drop(id), all()}.
+ */
 export class Composer {
   #drafts = [];
   #current = null;
-  #defaults = { width: 1024, height: 576 };
-  #models = [];
-  #profiles = {};
-  #busy = false;
   #shared = {};
+  #sending = null;
+  #passing = false;
+  #saving = 0;
 
-  constructor({ submitted, refused, original }) {
-    Object.assign(this, { submitted, refused, original });
-    this.frame = new Frame($("crop"), ({ zoom }) => ($("zoom").value = zoom));
+  constructor({ submitted, refused, drafts }) {
+    Object.assign(this, { submitted, refused, kept: drafts });
+    this.settings = new Settings({ changed: () => this.#changed() });
+    this.frame = new Frame($("crop"), ({ zoom }) => {
+      $("zoom").value = zoom;
+      this.#edited();
+      this.#warn();
+    });
     this.#listen();
   }
 
   /** Let the caller choose among the models, the service's own first. */
-  offer(models) {
-    this.#models = models;
-    $("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
-    $("model-field").hidden = models.length === 1;
-    this.#configure(models[0]);
+  offer(models, limits) {
+    const again = this.settings.offered;
+    this.settings.offer(models, limits);
+    if (again) this.settings.set(this.#shared);
+    else this.#shared = this.settings.values();
+    this.#select(this.#current);
   }
 
-  /** Take defaults and bounds from the model's description. */
-  #configure(model) {
-    $("model").value = model.name;
-    $("model-help").textContent = model.description;
-    this.#defaults = { ...model.defaults, profile: "exact" };
-    this.#profiles = model.profiles;
-    for (const option of $("profile").options) option.hidden = option.disabled = !(option.value in model.profiles);
-    for (const [name, [least, most]] of Object.entries(model.bounds)) {
-      const slider = $(name);
-      if (slider) Object.assign(slider, { min: least, max: most });
+  /** Bring back the drafts of the last visit. */
+  async restore() {
+    for (const { file, ...preset } of await this.kept.all()) {
+      try {
+        const one = await draft(file, preset);
+        if (!this.#drafts.some(({ original }) => original === one.original)) this.#drafts.push(one);
+      } catch (error) {
+        if (!(error instanceof Rejected)) throw error;
+      }
     }
-    this.set(this.#defaults);
-    const { width, height } = model.defaults;
-    $("shape").hidden = width === height;
-    this.#render();
+    if (this.#drafts.length && !this.#current) this.#select(this.#drafts[0]);
   }
 
-  /** Put settings into the form. */
-  set(settings) {
-    const model = this.#models.find(({ name }) => name === settings.model);
-    if (model && model.name !== $("model").value) this.#configure(model);
-    for (const name of SLIDERS) if (name in settings) $(name).value = settings[name];
-    $("seed").value = settings.seed ?? "";
-    if (settings.profile) $("profile").value = settings.profile;
-    this.#say();
-    this.#remember();
-  }
-
-  /** Note the form's settings: those of a draft from an earlier job are its own, all others are shared. */
-  #remember() {
-    if (this.#current?.settings) this.#current.settings = this.#settings();
-    else this.#shared = this.#settings();
-  }
-
-  /** Add files; `preset` is {settings, shape, pad, place} of an earlier job. What is not an image is named with the reason. */
+  /**
+   * Add files; `preset` is {settings, shape, pad, place, turn, original} of an earlier job. What is not an image is named with
+   * the reason.
+   */
   async add(files, preset = {}) {
     const [drafts, rejected] = [[], []];
     $("composer").setAttribute("aria-busy", "true");
     for (const file of files) {
       try {
-        const settings = /\.mp4$/i.test(file.name) ? await settingsIn(file) : null;
+        const settings = /\.(mp4|webm)$/i.test(file.name) ? await settingsIn(file) : null;
         if (settings) this.#restore(file.name, settings);
         else drafts.push(await draft(file, preset));
       } catch (error) {
@@ -94,20 +81,32 @@ export class Composer {
     }
     $("composer").removeAttribute("aria-busy");
     this.#reject(rejected);
-    if (!drafts.length) return;
+    if (drafts.length) this.#take(drafts, preset);
+  }
+
+  #take(drafts, preset) {
     this.#fault("");
     const first = this.#drafts.length === 0;
+    // What was sent makes room, and its seed is not meant for another image. One image has one draft.
+    const sent = this.#drafts.filter((one) => one.sent);
+    if (sent.length) this.#shared.seed = undefined;
+    for (const one of sent) this.#drop(one);
+    for (const one of this.#drafts) if (drafts.some(({ original }) => original === one.original)) this.#drop(one);
     this.#drafts.push(...drafts);
+    for (const one of drafts) this.kept.add(one.original, one.source.file);
     this.#select(drafts[0]);
-    announce(drafts.length === 1 ? `${drafts[0].name} was added.` : `${drafts.length} pictures were added.`);
-    if (first || preset.settings) $("crop").focus({ preventScroll: !preset.settings });
+    this.#saveNow();
+    announce(drafts.length === 1 ? `${drafts[0].name} was added.` : `${drafts.length} images were added.`);
+    if (first || preset.settings) $("crop").focus({ preventScroll: true });
     if (preset.settings) $("composer").scrollIntoView({ block: "start" });
   }
 
   /** Take the settings out of a video of this service. */
-  #restore(name, settings) {
-    this.set(settings);
-    toast(this.#drafts.length ? `The settings of ${name} are used.` : `The settings of ${name} are used. Add a picture.`);
+  #restore(name, parameters) {
+    const { settings } = ofJob(parameters);
+    this.settings.set(settings);
+    this.#changed();
+    say($("composer-said"), `The settings of ${name} are used.${this.#drafts.length ? "" : " Add an image."}`);
   }
 
   /** Name the files that were not taken, each with its reason; none: take the earlier ones away. */
@@ -118,114 +117,93 @@ export class Composer {
   }
 
   #listen() {
-    for (const id of ["files", "photo"]) {
-      $(id).addEventListener("change", (event) => {
-        this.add([...event.target.files]);
-        event.target.value = ""; // so that the same file can be chosen again
-      });
-    }
+    ways.listen({ add: (files) => this.add(files), rejected: (files) => this.#reject(files) });
     $("rejected-close").addEventListener("click", () => this.#reject([]));
-    document.addEventListener("paste", (event) => {
-      if (event.clipboardData?.files.length) this.add([...event.clipboardData.files]);
-      else if (!event.target.closest?.("input, textarea")) this.#reject([["Clipboard", "It holds no image file."]]);
-    });
-    document.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      $("composer").classList.add("over");
-    });
-    document.addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) $("composer").classList.remove("over");
-    });
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      $("composer").classList.remove("over");
-      const files = [...event.dataTransfer.files];
-      if (files.length) this.add(files);
-      else this.#reject([["Dropped item", "It is not a file. Save an image of another page first, then add the file."]]);
-    });
-    for (const name of SLIDERS) $(name).addEventListener("input", () => this.#slide(name));
-    $("model").addEventListener("change", (event) => {
-      this.#configure(this.#models.find(({ name }) => name === event.target.value));
-      announce(`The settings are those of ${event.target.value}.`);
-    });
-    $("profile").addEventListener("change", (event) => {
-      $("num_inference_steps").value = this.#profiles[event.target.value].num_inference_steps;
-      this.#say();
-      this.#remember();
-    });
-    $("seed").addEventListener("input", () => this.#checkSeed());
-    $("reseed").addEventListener("click", () => {
-      $("seed").value = randomSeed();
-      this.#checkSeed();
-      this.#remember();
-      announce(`Seed ${$("seed").value}`);
-    });
+    $("sample").addEventListener("click", () => this.#addSample());
     $("zoom").addEventListener("input", (event) => this.frame.move({ zoom: Number(event.target.value) }));
+    $("rotate").addEventListener("click", () => this.#rotate());
     $("shape").addEventListener("change", (event) => {
       Object.assign(this.#current, { shape: event.target.value, place: { ...MIDDLE } });
+      this.#edited();
       this.#render();
     });
     $("pad").addEventListener("change", (event) => {
       for (const one of this.#drafts) one.pad = event.target.checked;
       this.#render();
     });
-    $("defaults").addEventListener("click", () => {
-      this.set(this.#defaults);
-      announce("The model's own settings");
-    });
-    $("composer").addEventListener("input", () => this.#remember());
     $("variations").addEventListener("change", () => this.#render());
+    addEventListener("pagehide", () => this.#saving && this.#saveNow());
+    $("upload-cancel").addEventListener("click", () => this.#sending?.abort());
     $("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
   }
 
-  #slide(name) {
-    const [low, high] = [$("min_guidance_scale"), $("max_guidance_scale")];
-    // The start may not exceed the end: the one that was not touched goes along.
-    if (Number(low.value) > Number(high.value)) {
-      if (name === "min_guidance_scale") high.value = low.value;
-      else low.value = high.value;
-    }
-    this.#say();
+  async #addSample() {
+    const response = await fetch("page/sample.jpg");
+    await this.add([new File([await response.blob()], "sample.jpg", { type: "image/jpeg" })]);
   }
 
-  #say() {
-    for (const output of document.querySelectorAll(".more output")) output.value = $(output.htmlFor.value).value;
-    $("motion-says").value = motion(Number($("motion_bucket_id").value));
-    $("length-says").value = length(Number($("num_frames").value), Number($("fps").value));
-    $("motion_bucket_id").setAttribute("aria-valuetext", `${$("motion_bucket_id").value}, ${$("motion-says").value}`);
-    $("num_frames").setAttribute("aria-valuetext", $("length-says").value);
+  async #rotate() {
+    const one = this.#current;
+    const turn = (one.turn + 1) % 4;
+    await turned(one, turn);
+    const upright = one.image.naturalHeight > one.image.naturalWidth;
+    if (one.shape !== "square") one.shape = upright ? "portrait" : "landscape";
+    one.place = { ...MIDDLE };
+    this.#edited();
+    this.#render();
+    announce(`Turned to ${turn * 90} degrees.`);
   }
 
-  #checkSeed() {
-    const seed = $("seed").value.trim();
-    const good = /^\d*$/.test(seed) && Number(seed) <= MAX_SEED;
-    $("seed-fault").hidden = good;
-    $("seed-fault").textContent = good ? "" : `A whole number from 0 to ${MAX_SEED}, or nothing for a random one.`;
-    $("seed").setAttribute("aria-invalid", String(!good));
-    return good;
+  /** The settings are others: those of a draft from an earlier job are its own, all others are shared. */
+  #changed() {
+    if (this.#current?.settings) this.#current.settings = this.settings.values();
+    else this.#shared = this.settings.values();
+    this.#edited();
+    this.#render();
   }
 
-  /** Take away what was reported about an earlier attempt. */
-  clearFault() {
-    this.#fault("");
+  /** The draft on the stage is no longer what was sent. */
+  #edited() {
+    if (this.#current) this.#current.sent = false;
+    this.#save();
   }
 
-  #fault(text) {
+  #save(after = 300) {
+    clearTimeout(this.#saving);
+    this.#saving = setTimeout(() => this.#saveNow(), after);
+  }
+
+  #saveNow() {
+    clearTimeout(this.#saving);
+    this.#saving = 0;
+    this.kept.keep(this.#drafts.filter((one) => !one.sent).map(kept));
+  }
+
+  /** Take away what was reported about an earlier attempt; with `passing`, only what is over as the service answers. */
+  clearFault({ passing = false } = {}) {
+    if (!passing || this.#passing) this.#fault("");
+  }
+
+  #fault(text, { passing = false } = {}) {
     $("composer-fault").textContent = text;
+    this.#passing = passing;
+  }
+
+  #settingsOf(one) {
+    return one?.settings ?? this.#shared;
   }
 
   #target(one) {
-    const { width, height } = this.#defaults;
-    const [short, long] = [Math.min(width, height), Math.max(width, height)];
-    return one.shape === "portrait" ? { width: short, height: long } : { width: long, height: short };
+    const { size } = this.#settingsOf(one);
+    return fileSize(this.settings.defaults, one.shape, sizeFault(size?.includes("x") ? size : "") ? "" : size);
   }
 
   #select(one) {
     this.#current = one;
-    if (this.#models.length) this.set(one?.settings ?? this.#shared);
+    if (this.settings.offered) this.settings.set(this.#settingsOf(one));
     this.#render();
   }
 
@@ -233,22 +211,36 @@ export class Composer {
     const [any, one] = [this.#drafts.length > 0, this.#current];
     $("composer").classList.toggle("filled", any);
     $("drop").hidden = any;
+    $("example").hidden = any;
     $("editor").hidden = !any;
-    $("submit").disabled = !any || this.#busy;
-    $("submit").textContent = this.#busy
-      ? "Sending …"
-      : this.#drafts.length * this.#variations > 1
-        ? `Make ${this.#drafts.length * this.#variations} videos`
-        : "Make the video";
-    $("strip").replaceChildren(...this.#drafts.map((one) => this.#tile(one)), ...(any ? [addTile()] : []));
+    $("submit").disabled = !any || Boolean(this.#sending);
+    $("submit").textContent = this.#sending ? "Sending …" : this.#callToAction();
+    $("strip").replaceChildren(...this.#drafts.map((each) => this.#tile(each)), ...(any ? [addTile()] : []));
     if (!one) return;
+    this.settings.show(one.shape);
     this.frame.show(one, this.#target(one));
     for (const radio of $("shape").querySelectorAll("input")) radio.checked = radio.value === one.shape;
     $("pad").checked = one.pad;
     $("zoom").value = one.place.zoom;
     $("zoom").disabled = one.pad || !one.intact;
+    $("rotate").disabled = !one.intact;
     $("shape").disabled = !one.intact;
+    $("shape").hidden = this.settings.values().size.includes("x");
     $("crop-help").hidden = one.pad || !one.intact;
+    this.#warn();
+  }
+
+  #warn() {
+    const text = this.#current ? warning(this.#current, this.#target(this.#current)) : "";
+    $("image-warning").textContent = text;
+    $("image-warning").hidden = !text;
+  }
+
+  #callToAction() {
+    const many = this.#drafts.length * this.#variations;
+    const again = this.#drafts.length > 0 && this.#drafts.every(({ sent }) => sent);
+    if (many > 1) return `Make ${many} ${again ? "more " : ""}videos`;
+    return again ? "Make another video" : "Make the video";
   }
 
   #tile(one) {
@@ -264,6 +256,7 @@ export class Composer {
   #remove(one) {
     const place = this.#drafts.indexOf(one);
     this.#drop(one);
+    this.#fault("");
     announce(`${one.name} was removed.`);
     const next = this.#drafts[Math.min(place, this.#drafts.length - 1)];
     if (next) this.#focusing("tile", next);
@@ -272,80 +265,87 @@ export class Composer {
 
   #drop(one) {
     this.#drafts = this.#drafts.filter((other) => other !== one);
-    if (one.url) URL.revokeObjectURL(one.url);
+    this.kept.drop(one.original);
+    for (const url of new Set([one.url, one.source.url])) if (url) URL.revokeObjectURL(url);
     if (this.#current === one) this.#select(this.#drafts[0] ?? null);
     else this.#render();
   }
 
   get #variations() {
-    return Number($("variations").querySelector(":checked").value);
-  }
-
-  /** The settings as the form has them. */
-  #settings() {
-    const settings = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
-    const seed = $("seed").value.trim();
-    settings.profile = $("profile").value;
-    settings.model = $("model").value;
-    return seed ? { ...settings, seed: Number(seed) } : settings;
+    return Number(chosen("variations"));
   }
 
   async #submit() {
-    if (this.#busy || !this.#drafts.length) return;
-    if (!this.#checkSeed()) {
-      $("seed").focus();
-      return;
-    }
-    this.#busy = true;
+    if (this.#sending || !this.#drafts.length || !this.settings.check()) return;
+    this.#sending = new AbortController();
     this.#fault("");
     this.#render();
     const several = this.#drafts.length > 1;
     const faults = [];
+    let passing = false;
     try {
       for (const one of [...this.#drafts]) {
         try {
-          await this.#make(one, one.settings ?? this.#shared);
+          await this.#make(one, this.#settingsOf(one));
         } catch (error) {
-          if (!isOfThePicture(error)) throw error;
-          // One bad picture does not hold up the others; it stays, with its message.
+          if (!isOfTheImage(error)) throw error;
+          // One bad image does not hold up the others; it stays, with its message.
           if (!faults.length) this.#select(one);
           faults.push(several ? `${one.name}: ${fault(error)}` : fault(error));
         }
       }
     } catch (error) {
-      faults.push(fault(error));
-      this.refused(error);
+      if (error.name === "AbortError") say($("composer-said"), "The upload is cancelled. Your images are still here.");
+      else {
+        faults.push(fault(error));
+        passing = PASSING.has(error.status);
+        this.refused(error);
+      }
     } finally {
-      this.#busy = false;
-      this.#fault(faults.join("\n"));
+      this.#sending = null;
+      $("uploading").hidden = true;
+      this.#fault(faults.join("\n"), { passing });
       this.#render();
     }
   }
 
   async #make(one, settings) {
     const target = this.#target(one);
-    const picture = await cut(one, target);
     const record = {
       name: one.name,
-      picture,
+      sent: await cut(one, target),
       thumbnail: one.image ? await thumbnail(one.image, target, one.place, one.pad) : null,
       original: one.original,
-      draft: { shape: one.shape, pad: one.pad, place: { ...one.place } },
-      fields: one.intact ? { ...target, fit: one.pad ? "pad" : "crop" } : {},
+      draft: kept(one),
+      fields: {
+        ...(one.intact || settings.size ? sizeFields(this.settings.defaults, one.shape, settings.size) : {}),
+        ...(one.intact && { fit: one.pad ? "pad" : "crop" }),
+      },
     };
-    await this.original(record.original, one.file);
-    const group = randomWord();
+    await this.kept.add(one.original, one.source.file);
     const first = settings.seed ?? randomSeed();
-    for (let number = 0; number < this.#variations; number++) {
-      const seed = this.#variations > 1 ? (first + number) % (MAX_SEED + 1) : settings.seed;
-      await this.send({ ...record, group }, seed === undefined ? settings : { ...settings, seed });
-    }
-    this.#drop(one);
+    const group = randomWord();
+    const varied = variations(this.#variations, $("vary").value, { ...settings, first, most: MAX_SEED });
+    for (const each of varied) await this.send({ ...record, group }, fields({ ...settings, ...each }));
+    one.sent = true;
+    this.#save(0);
   }
 
-  /** Submit a record's picture with these settings; the job is then reported. */
-  async send(record, settings) {
-    const job = await generate(record.picture, { ...settings, ...record.fields });
+  /** Submit a record's image with these fields; the job is then reported. */
+  async send(record, values) {
+    const signal = this.#sending?.signal;
+    const progress = (share) => this.#uploaded(record, share);
+    const job = await generate(record.sent, { ...values, ...record.fields }, { signal, progress });
     await this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });
+  }
+
+  #uploaded(record, share) {
+    if (!this.#sending) return;
+    $("uploading").hidden = false;
+    $("upload-bar").value = share;
+    // What is sent completely is a job already, or becomes one: it is cancelled on its card.
+    $("upload-cancel").disabled = share === 1;
+    const percent = Math.round(100 * share);
+    $("upload-says").textContent = share < 1 ? `Uploading ${record.name}: ${percent} %` : `${record.name} is sent …`;
   }
 }

@@ -1,18 +1,18 @@
-// Which part of a picture is used: the arithmetic, the frame that a person moves, and the cut picture.
+// Which part of an image is used: the arithmetic, the frame that a person moves, and the cut image.
 
 import { announce, element } from "./dom.js";
 
-/** Larger files than this are sent smaller, in bytes: no upload of pixels that no video shows. */
+/** Larger files than this are sent smaller, in bytes: pixels that no video shows are not uploaded. */
 const LARGE = 10_000_000;
 
-/** The part of a picture (in its own pixels) that a video of `target` shows. `place`: {x, y, zoom}, x and y in 0..1. */
-export function region(picture, target, place) {
+/** The part of an image (in its own pixels) that a video of `target` shows. `place`: {x, y, zoom}, x and y in 0..1. */
+export function region(image, target, place) {
   const aspect = target.width / target.height;
-  const width = Math.min(picture.width, picture.height * aspect) / place.zoom;
+  const width = Math.min(image.width, image.height * aspect) / place.zoom;
   const height = width / aspect;
   return {
-    left: (picture.width - width) * place.x,
-    top: (picture.height - height) * place.y,
+    left: (image.width - width) * place.x,
+    top: (image.height - height) * place.y,
     width,
     height,
   };
@@ -22,7 +22,7 @@ export const MIDDLE = Object.freeze({ x: 0.5, y: 0.5, zoom: 1 });
 
 const isMiddle = (place) => Object.keys(MIDDLE).every((name) => place[name] === MIDDLE[name]);
 
-/** The picture to send: the file as it is where the service's own cut does, else the part that was chosen. */
+/** The image to send: the file as it is where the service's own cut does, else the part that was chosen. */
 export async function cut({ file, image, intact, place, pad }, target) {
   if (!intact || ((pad || isMiddle(place)) && file.size <= LARGE)) return file;
   const whole = { left: 0, top: 0, width: image.naturalWidth, height: image.naturalHeight };
@@ -30,10 +30,10 @@ export async function cut({ file, image, intact, place, pad }, target) {
   // Twice the video's size leaves the service something to sharpen from.
   const scale = Math.min(1, (2 * Math.max(target.width, target.height)) / Math.max(part.width, part.height));
   const blob = await draw(image, part, part.width * scale, part.height * scale, 0.95);
-  return new File([blob], file.name || "picture.jpg", { type: "image/jpeg" });
+  return new File([blob], file.name || "image.jpg", { type: "image/jpeg" });
 }
 
-/** A small picture of the part, for the job's card. */
+/** A small image of the part, for the job's card. */
 export function thumbnail(image, target, place, pad) {
   const whole = { left: 0, top: 0, width: image.naturalWidth, height: image.naturalHeight };
   const part = pad ? whole : region(whole, target, place);
@@ -49,12 +49,12 @@ function draw(image, part, width, height, quality) {
   context.imageSmoothingQuality = "high";
   context.drawImage(image, part.left, part.top, part.width, part.height, 0, 0, canvas.width, canvas.height);
   return new Promise((resolve, reject) => {
-    const done = (blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be cut")));
+    const done = (blob) => (blob ? resolve(blob) : reject(new Error("the image could not be cut")));
     canvas.toBlob(done, "image/jpeg", quality);
   });
 }
 
-/** The frame over a picture. It moves by pointer and by keys and tells `moved(place)`. */
+/** The frame over an image. It moves by pointer, by wheel and by keys, and calls `moved(place)`. */
 export class Frame {
   constructor(box, moved) {
     this.box = box;
@@ -62,6 +62,7 @@ export class Frame {
     this.frame = element("div", { class: "frame" });
     box.addEventListener("pointerdown", (event) => this.#grab(event));
     box.addEventListener("keydown", (event) => this.#key(event));
+    box.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
   }
 
   /** Show a draft: {image, place, pad, name} and the size of its video. */
@@ -101,6 +102,26 @@ export class Frame {
     }
     this.#place();
     this.moved(place);
+  }
+
+  /** Zoom about the pointer. Over a stage that is not in use, and beyond the limits, the wheel scrolls the page. */
+  #wheel(event) {
+    if (!this.draft?.intact || this.draft.pad || (document.activeElement !== this.box && !event.ctrlKey)) return;
+    const { place, image } = this.draft;
+    const zoom = Math.min(4, Math.max(1, place.zoom * Math.exp(-event.deltaY / 600)));
+    if (zoom === place.zoom) return;
+    event.preventDefault();
+    const whole = { width: image.naturalWidth, height: image.naturalHeight };
+    const before = region(whole, this.target, place);
+    const after = region(whole, this.target, { ...place, zoom });
+    const box = this.box.getBoundingClientRect();
+    const at = { x: ((event.clientX - box.left) / box.width) * whole.width, y: ((event.clientY - box.top) / box.height) * whole.height };
+    const shift = (point, start, size, now, room) => (room > 0 ? (point - ((point - start) * now) / size) / room : 0.5);
+    this.move({
+      zoom,
+      x: shift(at.x, before.left, before.width, after.width, whole.width - after.width),
+      y: shift(at.y, before.top, before.height, after.height, whole.height - after.height),
+    });
   }
 
   #grab(event) {

@@ -15,20 +15,20 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** Tell people who do not see the page what has changed. */
+/** Report a change to screen readers. */
 export function announce(text) {
   const announcer = $("announcer");
   // A screen reader is silent about a text that is the same as before.
   announcer.textContent = announcer.textContent === text ? `${text}\u00a0` : text;
 }
 
-let hiding = 0;
+const hiding = new WeakMap();
 
-/** A short word to those who see the page, and to those who do not. */
-export function toast(text) {
+/** Report what was done, where it was done: in a line of its own, for ten seconds. It covers nothing. */
+export function say(line, text) {
   announce(text);
-  $("toast").textContent = text;
-  $("toast").classList.add("shown");
-  clearTimeout(hiding);
-  hiding = setTimeout(() => $("toast").classList.remove("shown"), 3500);
+  line.textContent = text;
+  line.hidden = !text;
+  clearTimeout(hiding.get(line));
+  hiding.set(line, setTimeout(() => (line.hidden = true), 10_000));
 }

@@ -1,20 +1,33 @@
 // The jobs, a card each (card.js): which are shown, in which order, and what concerns several of them.
 
+import { pause, remove } from "./api.js";
 import { Card, hasEnded } from "./card.js";
-import { $ } from "./dom.js";
+import { confirmed } from "./confirm.js";
+import { $, say } from "./dom.js";
+import { fault } from "./words.js";
 
 const SPENT = new Set(["failed", "cancelled", "expired"]);
 
-/** `again(record, job, seed)`, `change(record, job)`, `removed(id)`, `refused(error)`. */
+/** `again(record, job, seed)`, `change(record, job)`, `changed(job)`, `removed(id)`, `refused(error)`, `compare(cards)`. */
 export class Gallery {
   #cards = new Map();
 
   constructor(actions) {
     this.actions = actions;
+    $("select").addEventListener("click", () => this.#selecting($("selection").hidden));
+    $("select-all").addEventListener("click", () => {
+      for (const card of this.cards) card.box.checked = true;
+      this.selected();
+    });
+    $("selected-compare").addEventListener("click", () => actions.compare(this.#picked));
+    $("selected-download").addEventListener("click", () => this.#download());
+    const words = { text: "Delete", question: "Delete for good?", name: () => `${this.#picked.length} videos` };
+    $("selected-delete").addEventListener("click", confirmed(() => this.#delete(this.#picked), words));
+    $("clear").addEventListener("click", () => this.#delete(this.#spent));
   }
 
-  has(id) {
-    return this.#cards.has(id);
+  get cards() {
+    return [...this.#cards.values()];
   }
 
   /** Show a job: a new card, or what has changed on the one there is. */
@@ -34,19 +47,25 @@ export class Gallery {
   /** Show a card's video beside those that were made of the same image at once. */
   compare(card) {
     const group = card.record?.group;
-    const others = [...this.#cards.values()].filter((each) => each === card || (group && each.record?.group === group));
-    this.actions.compare(others.sort((a, b) => a.job.parameters.seed - b.job.parameters.seed));
+    const others = this.cards.filter((each) => each === card || (group && each.record?.group === group));
+    const order = ({ job: { parameters } }) => parameters.motion_bucket_id * 2 ** 32 + parameters.seed;
+    this.actions.compare(others.sort((a, b) => order(a) - order(b)));
   }
 
-  /** The ids of jobs without a video: expired, failed and cancelled ones. */
-  get spent() {
-    return [...this.#cards.values()].filter(({ job }) => SPENT.has(job.status)).map(({ job }) => job.task_id);
+  /** Jobs without a video: expired, failed and cancelled ones. */
+  get #spent() {
+    return this.cards.filter(({ job }) => SPENT.has(job.status));
   }
 
   /** The ids of finished jobs whose video's time is over. */
   get overdue() {
     const over = ({ job }) => job.status === "finished" && job.expires_at && Date.parse(job.expires_at) <= Date.now();
-    return [...this.#cards.values()].filter(over).map(({ job }) => job.task_id);
+    return this.cards.filter(over).map(({ job }) => job.task_id);
+  }
+
+  /** Update what the cards say about time. */
+  tick() {
+    for (const card of this.cards) card.tick();
   }
 
   drop(id) {
@@ -62,15 +81,74 @@ export class Gallery {
 
   /** Say of the jobs that have not ended why nothing more is known of them. */
   stall(text) {
-    for (const card of this.#cards.values()) if (!hasEnded(card.job)) card.standing.textContent = text;
+    for (const card of this.cards) if (!hasEnded(card.job)) card.standing.textContent = text;
   }
 
   clear() {
     for (const id of [...this.#cards.keys()]) this.drop(id);
   }
 
+  /** Delete a card's job and what belongs to it. */
+  async delete(card) {
+    const id = card.job.task_id;
+    const left = await remove(id).catch((error) => {
+      if (error.status !== 404) throw error; // it is gone already
+    });
+    if (left) this.actions.changed(left);
+    else {
+      say($("gallery-said"), `${card.name} is deleted.`);
+      await this.actions.removed(id);
+    }
+  }
+
+  get #picked() {
+    return this.cards.filter(({ box }) => box.checked);
+  }
+
+  #selecting(on) {
+    $("selection").hidden = !on;
+    $("gallery").classList.toggle("selecting", on);
+    $("select").setAttribute("aria-pressed", String(on));
+    $("select").textContent = on ? "Done" : "Select";
+    for (const card of this.cards) card.box.checked = false;
+    this.selected();
+  }
+
+  /** Another card was ticked, or one less. */
+  selected() {
+    const picked = this.#picked;
+    const videos = picked.filter(({ job }) => job.status === "finished");
+    $("selected").textContent = picked.length === 1 ? "1 selected" : `${picked.length} selected`;
+    $("selected-compare").disabled = videos.length < 2 || videos.length < picked.length;
+    $("selected-download").disabled = !videos.length;
+    $("selected-delete").disabled = !picked.length;
+  }
+
+  async #download() {
+    for (const card of this.#picked.filter(({ job }) => job.status === "finished")) {
+      card.does.save();
+      await pause(300); // browsers drop downloads that begin at the same moment
+    }
+  }
+
+  async #delete(cards) {
+    let deleted = 0;
+    try {
+      for (const card of cards) {
+        await this.delete(card);
+        deleted++;
+      }
+      if (deleted > 1) say($("gallery-said"), `${deleted} are deleted.`);
+    } catch (error) {
+      say($("gallery-said"), `${deleted} of ${cards.length} are deleted. ${fault(error)}`);
+      this.actions.refused(error);
+    }
+  }
+
   #count() {
     $("empty").hidden = this.#cards.size > 0;
-    $("clear").hidden = this.spent.length < 2;
+    $("clear").hidden = this.#spent.length < 2;
+    $("select").hidden = this.#cards.size < 2 && $("selection").hidden;
+    this.selected();
   }
 }

@@ -1,6 +1,7 @@
 // The page: puts the composer, the gallery and the feed together, and shows the service's state.
 
-import { ApiError, currentKey, health, jobs, models, pause, remove, status } from "./api.js";
+import { ApiError, checkKey, currentKey, jobs, models, pause, status } from "./api.js";
+import { Attention } from "./attention.js";
 import { hasEnded } from "./card.js";
 import { Compare } from "./compare.js";
 import { Composer } from "./composer.js";
@@ -8,7 +9,8 @@ import { $ } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Gallery } from "./gallery.js";
 import { Keys } from "./keys.js";
-import { notice } from "./notices.js";
+import { watchHealth } from "./service.js";
+import { ofJob } from "./settings.js";
 import * as store from "./store.js";
 
 /** Jobs that are shown at first, and with every "Show older videos". */
@@ -32,12 +34,15 @@ const keys = new Keys({ changed: () => start() });
 const compare = new Compare({ use: change });
 const gallery = new Gallery({ changed, removed, refused, again, change, compare: (cards) => compare.open(cards) });
 
+const attention = new Attention(() => gallery.cards);
+
 const composer = new Composer({
   refused,
-  original: store.keepOriginal,
+  drafts: store.drafts,
   async submitted(job, record) {
     await store.keep(record);
     const card = gallery.show(job, record);
+    attention.update();
     if (!hasEnded(job)) feed.watch(job.task_id);
     card.article.focus({ preventScroll: true });
     card.item.scrollIntoView({ block: "nearest" });
@@ -46,12 +51,14 @@ const composer = new Composer({
 
 function changed(job) {
   gallery.show(job);
+  attention.update();
   if (hasEnded(job)) feed.forget(job.task_id);
 }
 
 async function removed(id) {
   feed.forget(id);
   gallery.drop(id);
+  attention.update();
   await store.forget(id);
 }
 
@@ -61,7 +68,7 @@ function refused(error) {
   keys.open();
 }
 
-/** The same picture and settings with another seed, or with the same where `seed` is that of the job. */
+/** The same image and settings with another seed, or with the same where `seed` is that of the job. */
 async function again(record, job, seed) {
   const { width, height, fit, ...settings } = job.parameters;
   const model = job.model.name;
@@ -71,9 +78,11 @@ async function again(record, job, seed) {
 async function change(record, job) {
   // The whole file with its crop, else what was sent.
   const original = record.original && (await store.original(record.original));
-  const file = new File([original ?? record.picture], record.name, { type: (original ?? record.picture).type });
-  const draft = original ? { ...record.draft, original: record.original } : { ...record.draft, place: undefined };
-  await composer.add([file], { ...draft, name: record.name, settings: { ...job.parameters, model: job.model.name } });
+  const kept = original ?? record.sent;
+  const file = new File([kept], record.name, { type: kept.type });
+  const draft = original ? { ...record.draft, original: record.original } : { ...record.draft, place: undefined, turn: 0 };
+  const { shape = record.draft?.shape, settings } = ofJob({ ...job.parameters, model: job.model.name });
+  await composer.add([file], { ...draft, shape, settings, name: record.name });
 }
 
 // The jobs of earlier visits
@@ -84,11 +93,20 @@ async function load() {
   feed.clear();
   gallery.clear();
   const records = await store.all();
-  older = currentKey() ? keysJobs(records) : browsersJobs(records);
+  older = currentKey() || (await listsJobs()) ? keysJobs(records) : browsersJobs(records);
   await older();
 }
 
-/** With a key: the key's jobs, wherever they were submitted. */
+/** Whether a service without keys shows all its jobs, as its operator decides. */
+async function listsJobs() {
+  try {
+    return (await checkKey("")).lists_jobs;
+  } catch {
+    return false; // it requires a key, or is away
+  }
+}
+
+/** The caller's jobs, wherever they were submitted. */
 function keysJobs(records) {
   const known = new Map(records.map((record) => [record.id, record]));
   let last = null;
@@ -133,55 +151,23 @@ function restore(job, record) {
   if (!hasEnded(job)) feed.watch(job.task_id);
 }
 
-/** Delete what left no video, all at once. */
-async function clearSpent() {
-  for (const id of gallery.spent) {
-    try {
-      await remove(id);
-    } catch (error) {
-      if (error.status !== 404) throw error;
-    }
-    await removed(id);
-  }
-}
-
 /** A video's time may be over while the page is open: then its card shows it. */
 async function watchExpiry() {
   for (;;) {
     await pause(15_000);
+    gallery.tick();
     for (const id of gallery.overdue) await status(id).then(changed, () => {});
   }
 }
 
-// How the service is
-
-async function watchHealth() {
-  for (;;) {
-    const now = await health();
-    const well = ["ok", "degraded"].includes(now.status) && now.artifacts !== false;
-    const lost =
-      now.status === "unreachable"
-        ? "The service does not answer. Trying again …"
-        : now.artifacts === false
-        ? "The service cannot reach its store of pictures and videos. Nothing is lost; it goes on as soon as that is back."
-        : "The service cannot reach its queue (Redis). Nothing is lost; it goes on as soon as the queue is back.";
-    notice("service", !well && lost, "bad");
-    const idle = now.reasons?.some((code) => ["no_worker_ready", "model_loading", "model_not_served"].includes(code));
-    notice("workers", well && idle && "No worker is ready yet. What you send waits until one is.");
-    notice(
-      "weights",
-      well && now.model?.trained === false && "This model has random weights, for tests: its videos are noise.",
-    );
-    await pause(well && now.workers_ready ? 20_000 : 3_000);
-  }
-}
+// The service
 
 /** Offer the models; false where a key is missing. */
 async function loadModel() {
   for (;;) {
     try {
-      const all = await models();
-      composer.offer(all);
+      const { models: all, limits } = await models();
+      composer.offer(all, limits);
       const notices = [...new Set(all.map((model) => model.license?.notice))];
       $("about").textContent = [`Model: ${all[0].name}`, all[0].description, ...notices].filter(Boolean).join(" · ");
       return true;
@@ -197,7 +183,18 @@ async function loadModel() {
 }
 
 $("older").addEventListener("click", () => older());
-$("clear").addEventListener("click", clearSpent);
+$("example-play").addEventListener("click", playExample);
+
+/** Play the example, or stop it. */
+function playExample() {
+  const video = $("example-video");
+  if (video.paused) video.play().catch(() => {});
+  else video.pause();
+}
+
+for (const event of ["play", "pause"]) {
+  $("example-video").addEventListener(event, ({ target }) => ($("example-play").textContent = target.paused ? "Play" : "Pause"));
+}
 
 async function start() {
   composer.clearFault();
@@ -206,6 +203,10 @@ async function start() {
 }
 
 document.documentElement.classList.toggle("touch", navigator.maxTouchPoints > 0);
-watchHealth();
+// Those who asked their system for less motion start it by themselves.
+if (!matchMedia("(prefers-reduced-motion: reduce)").matches) playExample();
+$("more").open = matchMedia("(min-width: 90rem)").matches;
+watchHealth({ recovered: () => composer.clearFault({ passing: true }) });
 watchExpiry();
+composer.restore();
 start();

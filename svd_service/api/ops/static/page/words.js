@@ -16,6 +16,10 @@ export function motion(value) {
 
 export const length = (frames, fps) => `${(frames / fps).toFixed(1)} s · ${frames} frames`;
 
+/** The length of a job's video. */
+export const lasting = ({ duration_seconds: seconds, frames, segments }) =>
+  `${seconds.toFixed(1)} s · ${frames} frames${segments > 1 ? ` · ${segments} segments` : ""}`;
+
 /** What makes a video differ from its variations. */
 export const values = ({ motion_bucket_id: motion, num_inference_steps: steps, seed }) =>
   `motion ${motion} · ${steps} steps · seed ${seed}`;
@@ -41,7 +45,7 @@ export function standing(job) {
 }
 
 /** Why a job waits once more, by the outcome of its last attempt. */
-const ENDS = { lost: "Its worker was lost", released: "Its worker was stopped" };
+const ENDS = { lost: "Its worker was lost", released: "Its worker was shut down" };
 
 function queued(job) {
   const again = job.attempt > 0 ? `${ENDS[job.attempts?.at(-1)?.outcome] ?? ENDS.lost}; starting again. ` : "";
@@ -50,16 +54,23 @@ function queued(job) {
 }
 
 function phase(progress) {
+  if (progress?.segments > 1) return `Segment ${progress.segment} of ${progress.segments}, ${within(progress).toLowerCase()}`;
+  return within(progress);
+}
+
+function within(progress) {
   const of = progress?.steps ? ` ${Math.min(progress.step + 1, progress.steps)} of ${progress.steps}` : "";
   switch (progress?.phase) {
     case "sampling":
       return `Imagining: step${of}`;
     case "decoding":
       return `Drawing: frame${of}`;
+    case "interpolating":
+      return `Adding frames in between${of && `: frame${of}`}`;
     case "publishing":
       return "Almost there";
     default:
-      return "Looking at the picture";
+      return "Looking at the image";
   }
 }
 
@@ -73,6 +84,19 @@ export function keptUntil(moment) {
   return `${day}, ${time}`;
 }
 
+/** From so many milliseconds before its end on, a video's end is pointed out. */
+const SOON = 2 * 3_600_000;
+
+/** How long a job's video is kept: {text, soon}. */
+export function expiry({ status, expires_at: until, pinned }) {
+  if (status !== "finished") return { text: "", soon: false };
+  if (pinned) return { text: "Kept until you delete it", soon: false };
+  if (!until) return { text: "", soon: false };
+  const left = Date.parse(until) - Date.now();
+  if (left > SOON) return { text: `Kept until ${keptUntil(until)}`, soon: false };
+  return { text: left > 0 ? `Deleted in ${duration(left / 1000)}: download it` : "Its time is over", soon: true };
+}
+
 const FAILED = {
   out_of_memory: "Decoding fewer frames at once helps, too.",
   time_limit: "Try fewer steps or fewer frames.",
@@ -81,25 +105,25 @@ const FAILED = {
 };
 
 /** What a person can do about a job that failed. */
-export const advice = (code) => FAILED[code] ?? "Try again; if it fails again, try another picture or other settings.";
+export const advice = (code) => FAILED[code] ?? "Try again; if it fails again, try another image or other settings.";
 
 /** What went wrong with a request, and what to do. */
 export function fault(error) {
   const sentence = error.message.charAt(0).toUpperCase() + error.message.slice(1).replace(/\.?$/, ".");
   switch (error.status) {
     case 0:
-      return "The service does not answer. Your pictures are still here: check the connection, then try again.";
+      return "The service does not answer. Your images are still here: check the connection, then try again.";
     case 401:
     case 403:
       return "The service asks for a valid API key. Enter yours, then try again.";
     case 413:
-      return `${sentence} Send a smaller picture.`;
+      return `${sentence} Send a smaller image.`;
     case 415:
       return "The service cannot read this kind of file. Save it as JPEG or PNG, then try again.";
     case 429:
       return `${sentence} ${error.retryAfter ? `Try again in ${duration(error.retryAfter)}.` : "Try again later."}`;
     case 503:
-      return "The service cannot reach its queue at the moment. Your pictures are still here: try again shortly.";
+      return "The service cannot reach its queue at the moment. Your images are still here: try again shortly.";
     default:
       return error.status >= 500 ? "The service made a mistake. Try again; its log says more." : sentence;
   }

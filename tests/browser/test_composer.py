@@ -1,0 +1,283 @@
+"""Making a video: the empty page, the settings with their names in the API, the stage, drafts, and the upload."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from svd_service.ledger import Ledger
+from tests.browser.steps import CAT, Open, add, card, drawn, ids, send
+from tests.browser.visit import Visit
+from tools.harness.stack import Stack
+
+KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
+EVERY = pytest.mark.parametrize("kind", ["desktop", "phone", "wide"])
+
+
+#: Whether the first draft in IndexedDB has this zoom.
+STORED = """(zoom) => new Promise((resolve) => {
+    const opening = indexedDB.open('svd-service');
+    opening.onsuccess = () => {
+        const all = opening.result.transaction('drafts').objectStore('drafts').getAll();
+        all.onsuccess = () => {
+            opening.result.close();
+            resolve(all.result[0]?.place.zoom === zoom);
+        };
+    };
+})"""
+
+
+def box(place: Locator) -> dict[str, float]:
+    found = place.bounding_box()
+    assert found is not None
+    return {"x": found["x"], "y": found["y"], "width": found["width"], "height": found["height"]}
+
+
+def input_of(stack: Stack, job_id: str) -> Image.Image:
+    """The image that the model is given."""
+    with Image.open(Path(stack.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png") as image:
+        return image.convert("RGB")
+
+
+def upload_slowly(window: Visit, bytes_per_second: int) -> None:
+    client = window.context.new_cdp_session(window.page)
+    client.send("Network.enable")
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
+    client.send("Network.emulateNetworkConditions", limits)
+
+
+def noise(width: int, height: int) -> bytes:
+    """A PNG that cannot be compressed."""
+    buffer = io.BytesIO()
+    Image.effect_noise((width, height), 100).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@EVERY
+def test_the_empty_page_shows_an_example_and_offers_a_sample(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    expect(page.locator("#about")).to_contain_text("nano")
+    example = page.locator("#example video")
+    # Who asked their system for less motion starts it by themselves.
+    expect(example).to_have_js_property("paused", kind == "phone")
+    page.locator("#example-play").click()
+    expect(example).to_have_js_property("paused", kind != "phone")
+    window.look("empty")
+    page.get_by_role("button", name="Try a sample").click()
+    expect(page.get_by_role("button", name="Edit sample")).to_be_visible()
+    window.look("filled")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if kind == "wide":
+        assert box(page.locator("#composer"))["width"] > 1600
+        expect(page.locator("#num_inference_steps")).to_be_visible()  # all settings at once
+
+
+@KINDS
+def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    add(page, CAT)
+    page.get_by_label("Square").check()
+    page.get_by_label("In seconds").check()
+    page.locator("#seconds").fill("4")
+    expect(page.locator("#drift")).to_be_visible()
+    page.locator("#interpolate").get_by_role("radio", name="2×").check()
+    page.get_by_text("More settings").click()
+    page.locator("#size").select_option(label="720p · 720 × 720")
+    page.locator("#loop").select_option("pingpong")
+    page.get_by_label("GIF").uncheck()
+    page.get_by_label("WebM").check()
+    window.look("settings")
+    names = set(page.locator("#settings .api:visible").all_inner_texts())
+    assert {"motion_bucket_id", "seconds", "interpolate", "size", "loop", "formats", "seed", "profile", "fit"} <= names
+    send(page)
+    job = desk.status(ids(page)[0])
+    video, parameters = job["video"], job["parameters"]
+    assert (video["output_width"], video["output_height"]) == (720, 720)
+    assert (parameters["width"], parameters["height"]) == (192, 192)
+    assert video["duration_seconds"] == pytest.approx(4, rel=0.05)
+    assert (parameters["interpolate"], parameters["loop"]) == (2, "pingpong")
+    assert parameters["formats"] == ["webm", "webp"]
+
+    # Its settings come back with it.
+    card(page, "chelsea").get_by_role("button", name="Cancel").click()
+    card(page, "chelsea").get_by_role("button", name="Change").click()
+    expect(page.get_by_label("Square")).to_be_checked()
+    expect(page.locator("#size")).to_have_value("720")
+    expect(page.locator("#loop")).to_have_value("pingpong")
+    send(page)
+    again = desk.status(ids(page)[0])
+    assert again["parameters"] == parameters
+    assert again["video"] == video
+
+
+@KINDS
+def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
+    add(page, CAT)
+    page.get_by_text("More settings").click()
+    page.locator("#size").select_option("other")
+    page.locator("#size-width").fill("321")
+    page.locator("#size-height").fill("200")
+    expect(page.locator("#size-fault")).to_contain_text("even number")
+    page.locator("#submit").click()
+    expect(page.locator("#size-width")).to_be_focused()
+    page.locator("#size-width").fill("320")
+    page.locator("#segments").fill("2")
+    expect(page.locator("#num_frames-says")).to_have_text("3.9 s · 27 frames")
+    expect(page.locator("#drift")).to_be_visible()
+    send(page)
+    video = desk.status(ids(page)[0])["video"]
+    assert (video["output_width"], video["output_height"], video["segments"]) == (320, 200, 2)
+    expect(card(page, "chelsea").locator(".detail")).to_contain_text("3.9 s · 27 frames · 2 segments")
+
+
+@KINDS
+def test_a_number_is_typed_beside_its_slider(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
+    add(page, CAT)
+    number, slider = page.get_by_label("Motion, as a number"), page.locator("#motion_bucket_id")
+    number.fill("77")
+    expect(slider).to_have_value("77")
+    slider.fill("30")
+    expect(number).to_have_value("30")
+    number.fill("900")
+    number.press("Tab")
+    expect(number).to_have_value("255")
+    send(page)
+    assert desk.status(ids(page)[0])["parameters"]["motion_bucket_id"] == 255
+
+
+@KINDS
+def test_the_button_is_reached_without_scrolling_and_nothing_covers_the_page(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
+    window = visit(desk, kind)
+    page = window.page
+    add(page, CAT)
+    page.evaluate("scrollTo(0, 0)")
+    height = page.evaluate("innerHeight")
+    submit = box(page.locator("#submit"))
+    assert 0 <= submit["y"] <= height - submit["height"]
+    send(page)
+    assert (
+        page.evaluate(
+            "[...document.body.querySelectorAll('*')].filter(e => getComputedStyle(e).position === 'fixed').length"
+        )
+        == 0
+    )
+
+
+@KINDS
+def test_images_that_will_disappoint_come_with_a_warning(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    add(page, drawn(60, 40, "red", "blue"))
+    expect(page.locator("#image-warning")).to_contain_text("will look soft")
+    window.look("tiny")
+    page.get_by_role("button", name="Remove halves").click()
+    add(page, drawn(2000, 300, "red", "blue"))
+    expect(page.locator("#image-warning")).to_contain_text("6.7 times as long as wide: 27 % of it is used")
+    page.get_by_role("button", name="Remove halves").click()
+    add(page, CAT)
+    expect(page.locator("#image-warning")).to_be_hidden()
+
+
+@KINDS
+def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
+    page = visit(desk, kind).page
+    add(page, drawn(800, 600, "red", "blue"))
+    page.get_by_role("button", name="Rotate").click()
+    expect(page.get_by_label("Portrait")).to_be_checked()
+    send(page)
+    image = input_of(desk, ids(page)[0])
+    assert image.size == (144, 256)
+    top, bottom = image.getpixel((70, 10)), image.getpixel((70, 245))
+    assert (top[0] > 195, bottom[2] > 195) == (True, True)  # type: ignore[index]
+    card(page, "halves").get_by_role("button", name="Cancel").click()
+    card(page, "halves").get_by_role("button", name="Change").click()
+    shown = page.locator("#crop img").evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert shown == [600, 800]
+    for _ in range(3):
+        page.get_by_role("button", name="Rotate").click()
+    expect(page.get_by_label("Landscape")).to_be_checked()
+
+
+def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, drawn(800, 450, "red", "blue"))
+    stage = box(page.locator("#crop"))
+    page.mouse.move(stage["x"] + stage["width"] * 0.9, stage["y"] + stage["height"] / 2)
+    page.locator("#key-open").focus()
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(200)
+    expect(page.locator("#zoom")).to_have_value("1")  # not in use: the page scrolls
+    page.locator("#crop").focus()
+    page.mouse.wheel(0, -500)
+    expect(page.locator("#zoom")).not_to_have_value("1")
+    send(page)
+    image = input_of(desk, ids(page)[0])
+    assert image.getpixel((200, 70))[2] > 195  # type: ignore[index]
+
+
+@KINDS
+def test_drafts_outlive_a_reload_and_images_stay_for_the_next_try(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
+    add(page, CAT)
+    page.locator("#zoom").fill("2")
+    desk.wait(lambda: page.evaluate(STORED, 2), 20)
+    page.reload()
+    expect(page.get_by_role("button", name="Edit chelsea")).to_be_visible()
+    expect(page.locator("#zoom")).to_have_value("2")
+    send(page)
+    expect(page.locator("#zoom")).to_have_value("2")
+    send(page)
+    first, second = (desk.status(job)["parameters"]["seed"] for job in ids(page))
+    assert first != second
+    # Another image takes the place of what was sent.
+    add(page, drawn(320, 180, "red", "blue"))
+    expect(page.get_by_role("button", name="Edit chelsea")).to_have_count(0)
+    expect(page.locator("#submit")).to_have_text("Make the video")
+
+
+@KINDS
+def test_a_slow_upload_shows_how_far_it_is_and_can_be_cancelled(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    page.locator("#files").set_input_files({"name": "noise.png", "mimeType": "image/png", "buffer": noise(1000, 562)})
+    expect(page.locator("#editor")).to_be_visible()
+    upload_slowly(window, 100_000)
+    page.locator("#submit").click()
+    expect(page.locator("#upload-says")).to_contain_text("Uploading noise")
+    expect(page.locator("#upload-bar")).not_to_have_js_property("value", 0)
+    window.look("uploading")
+    page.get_by_role("button", name="Cancel the upload").click()
+    expect(page.locator("#composer-said")).to_contain_text("Your images are still here")
+    expect(page.locator("#uploading")).to_be_hidden()
+    expect(page.locator("#composer-fault")).to_be_empty()
+    assert _cards(page) == 0
+    upload_slowly(window, -1)
+    send(page)
+    assert _cards(page) == 1
+    assert len(desk.http.get("/jobs").json()["jobs"]) == 1
+
+
+def _cards(page: Page) -> int:
+    return page.locator(".card").count()
+
+
+@KINDS
+def test_variations_differ_in_motion_where_that_is_chosen(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
+    add(page, CAT)
+    page.locator("#variations").get_by_role("radio", name="4", exact=True).check()
+    page.locator("#vary").select_option("motion")
+    send(page)
+    made = [desk.status(job)["parameters"] for job in ids(page)]
+    assert sorted(each["motion_bucket_id"] for each in made) == [40, 100, 160, 220]
+    assert len({each["seed"] for each in made}) == 1

@@ -1,0 +1,101 @@
+"""Faults, each reported once and for as long as it lasts; and progress for those who look elsewhere."""
+
+import time
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from svd_service.jobs.job import AttemptOutcome, Phase, Progress
+from svd_service.ledger import Ledger
+from svd_service.ledger.workers import Preparing
+from tests.browser.steps import CAT, Open, add, card, claim, finish, ids, send
+from tools.harness.stack import Stack
+
+KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
+
+NOTIFICATIONS = """
+    window.shown = [];
+    window.Notification = class {
+        static permission = 'granted';
+        static requestPermission = async () => 'granted';
+        constructor(title) { window.shown.push(title); }
+    };
+    Object.defineProperty(document, 'hidden', { configurable: true, get: () => window.away ?? false });
+"""
+
+
+@KINDS
+def test_a_planned_stop_is_not_called_a_lost_worker(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
+    add(page, CAT)
+    send(page)
+    standing = card(page, "chelsea").locator(".standing")
+    ledger.attempts.end_attempt(claim(ledger, page), AttemptOutcome.RELEASED)
+    expect(standing).to_contain_text("Its worker was shut down; starting again")
+    claim(ledger, page)
+    desk.redis.zadd("svd:leases", {ids(page)[0]: 1})
+    ledger.maintenance.reap()
+    expect(standing).to_contain_text("Its worker was lost; starting again")
+
+
+@KINDS
+def test_what_is_missing_for_a_job_to_start_is_named(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    expect(page.locator("#notices")).to_have_text(
+        "No worker is running, so jobs wait. What you send starts once the operator has started one."
+    )
+    ledger.workers.prepare(Preparing("host/0", "loading the model", time.time() - 120))
+    expect(page.locator("#notices")).to_contain_text("The worker is loading the model, for 2 minutes now.")
+    expect(page.locator("#notices .notice")).to_have_count(1)
+    window.look("loading")
+
+
+@KINDS
+def test_a_fault_is_one_notice_and_over_when_it_is_over(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    window.expected.append("Failed to load resource")
+    add(page, CAT)
+    send(page)
+    expect(card(page, "chelsea").locator(".standing")).to_contain_text("Next in line")
+
+    def away(route: Route) -> None:
+        route.abort()
+
+    away_paths = ("**/generate", "**/health", "**/status/*", "**/events")
+    for path in away_paths:
+        page.route(path, away)
+    page.locator("#submit").click()
+    expect(page.locator("#composer-fault")).to_contain_text("The service does not answer")
+    expect(page.locator("#notices .notice.bad")).to_have_count(1)
+    expect(card(page, "chelsea").locator(".standing")).to_have_text("Waiting for the service …")
+    window.look("away")
+    for path in away_paths:
+        page.unroute(path)
+    expect(page.locator("#notices .notice.bad")).to_have_count(0)
+    expect(page.locator("#composer-fault")).to_be_empty()
+    expect(card(page, "chelsea").locator(".standing")).to_contain_text("Next in line")
+
+
+@KINDS
+def test_the_title_shows_progress_and_a_notification_the_end(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    window.context.add_init_script(NOTIFICATIONS)
+    page.reload()
+    page.get_by_role("button", name="Notify me").click()
+    expect(page.locator("#notify")).to_have_attribute("aria-pressed", "true")
+    add(page, CAT)
+    send(page)
+    page.wait_for_function("() => document.title.startsWith('Waiting')")
+    held = claim(ledger, page)
+    ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
+    page.wait_for_function("() => /^[1-9]\\d? %/.test(document.title)")
+    ledger.attempts.end_attempt(held, AttemptOutcome.RELEASED)
+    page.evaluate("window.away = true")
+    finish(desk, page)
+    page.wait_for_function("() => document.title.startsWith('✓ 1 ready')")
+    assert page.evaluate("window.shown") == ["chelsea: Ready"]
+    page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("() => document.title === 'Image to video · svd-service'")
