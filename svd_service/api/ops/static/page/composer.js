@@ -324,7 +324,7 @@ export class Composer {
     };
     await this.kept.add(one.original, one.source.file);
     const first = settings.seed ?? randomSeed();
-    const group = randomWord();
+    const group = this.#variations > 1 ? randomWord() : null;
     const varied = variations(this.#variations, $("vary").value, { ...settings, first, most: MAX_SEED });
     for (const each of varied) await this.send({ ...record, group }, fields({ ...settings, ...each }));
     one.sent = true;
