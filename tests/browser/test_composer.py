@@ -251,7 +251,7 @@ def test_a_slow_upload_shows_how_far_it_is_and_can_be_cancelled(desk: Stack, led
     page = window.page
     page.locator("#files").set_input_files({"name": "noise.png", "mimeType": "image/png", "buffer": noise(1000, 562)})
     expect(page.locator("#editor")).to_be_visible()
-    upload_slowly(window, 100_000)
+    upload_slowly(window, 20_000)  # so that there is time to look
     page.locator("#submit").click()
     expect(page.locator("#upload-says")).to_contain_text("Uploading noise")
     expect(page.locator("#upload-bar")).not_to_have_js_property("value", 0)

@@ -19,6 +19,7 @@ NOTIFICATIONS = """
         static permission = 'granted';
         static requestPermission = async () => 'granted';
         constructor(title) { window.shown.push(title); }
+        addEventListener() {}
     };
     Object.defineProperty(document, 'hidden', { configurable: true, get: () => window.away ?? false });
 """

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
+from svd_service.jobs.job import AttemptOutcome, Phase, Progress
 from svd_service.ledger import Ledger
-from tests.browser.steps import ASTRONAUT, CAT, Open, add, card, drawn, finish, ids, one_second, send
+from tests.browser.steps import ASTRONAUT, CAT, Open, add, card, claim, drawn, finish, ids, one_second, send
 from tools.harness.stack import Stack
 
 KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
@@ -53,6 +54,16 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
     ]
     window.look("compared")
     assert len(presses) <= 9, presses
+    # They are one card, also when the page is opened again.
+    page.keyboard.press("Escape")
+    page.reload()
+    expect(page.locator("#gallery > li")).to_have_count(1)
+    expect(page.get_by_role("heading", name="4 videos of chelsea")).to_be_visible()
+    expect(page.locator(".batch > .about .standing")).to_have_text("4 ready")
+    expect(page.locator(".batch video").first).to_have_js_property("readyState", 4)
+    window.look("batch")
+    page.locator(".batch > .about").get_by_role("button", name="Compare").click()
+    expect(page.locator("#compare video")).to_have_count(4)
 
     page.locator("#compare").get_by_role("button", name="Enlarge").nth(1).click()
     expect(page.locator("#compare figure:visible")).to_have_count(1)
@@ -128,4 +139,26 @@ def test_what_left_no_video_is_cleared_at_once(desk: Stack, ledger: Ledger, visi
         expect(card(page, name)).to_have_attribute("data-status", "cancelled")
     page.get_by_role("button", name="Clear expired").click()
     expect(page.locator(".card")).to_have_count(0)
+    assert desk.http.get("/jobs").json()["jobs"] == []
+
+
+@KINDS
+def test_variations_are_cancelled_and_deleted_together(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    window = visit(desk, kind)
+    page = window.page
+    add(page, CAT)
+    page.locator("#variations").get_by_role("radio", name="2", exact=True).check()
+    send(page)
+    held = claim(ledger, page)
+    ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
+    whole = page.locator(".batch > .about")
+    expect(whole.locator(".standing")).to_have_text("0 of 2 ready")
+    expect(whole.locator("progress")).not_to_have_js_property("value", 0)
+    window.look("batch-running")
+    ledger.attempts.end_attempt(held, AttemptOutcome.RELEASED)
+    whole.get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".card[data-status=cancelled]")).to_have_count(2)
+    whole.get_by_role("button", name="Delete all").click()
+    whole.get_by_role("button", name="Delete for good").click()
+    expect(page.locator("#gallery > li")).to_have_count(0)
     assert desk.http.get("/jobs").json()["jobs"] == []

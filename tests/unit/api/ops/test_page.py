@@ -4,6 +4,7 @@ import pytest
 
 PAGE = resources.files("svd_service.api.ops") / "static" / "page"
 FILES = sorted(file.name for file in PAGE.iterdir())
+TEXTS = [name for name in FILES if name.endswith((".js", ".css", ".html", ".svg"))]
 
 
 def test_the_page_is_html_that_runs_nothing_but_its_own_scripts(http):
@@ -48,7 +49,7 @@ def test_there_is_nothing_else(http, path):
 
 
 def test_nothing_names_another_host_or_writes_markup():
-    for name in FILES:
+    for name in TEXTS:
         text = (PAGE / name).read_text()
         assert "//" not in text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), name
         assert not [word for word in ("innerHTML", "eval(", "style=", "onclick") if word in text], name

@@ -42,7 +42,7 @@ export class Attention {
     if (!this.#wanted) return;
     try {
       const shown = new Notification(`${job.name}: ${standing(job)}`, { tag: job.task_id, icon: "page/icon.svg" });
-      shown.onclick = () => window.focus();
+      shown.addEventListener("click", () => window.focus());
     } catch {
       // Some phones allow notifications to service workers only.
     }

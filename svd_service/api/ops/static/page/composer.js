@@ -324,9 +324,10 @@ export class Composer {
     };
     await this.kept.add(one.original, one.source.file);
     const first = settings.seed ?? randomSeed();
-    const group = this.#variations > 1 ? randomWord() : null;
-    const varied = variations(this.#variations, $("vary").value, { ...settings, first, most: MAX_SEED });
-    for (const each of varied) await this.send({ ...record, group }, fields({ ...settings, ...each }));
+    const together = this.#variations;
+    const group = together > 1 ? randomWord() : null;
+    const varied = variations(together, $("vary").value, { ...settings, first, most: MAX_SEED });
+    for (const each of varied) await this.send({ ...record, group, together }, fields({ ...settings, ...each }));
     one.sent = true;
     this.#save(0);
   }

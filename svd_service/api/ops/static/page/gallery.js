@@ -4,6 +4,7 @@ import { pause, remove } from "./api.js";
 import { Card, hasEnded } from "./card.js";
 import { confirmed } from "./confirm.js";
 import { $, say } from "./dom.js";
+import { Group, order } from "./group.js";
 import { fault } from "./words.js";
 
 const SPENT = new Set(["failed", "cancelled", "expired"]);
@@ -11,6 +12,7 @@ const SPENT = new Set(["failed", "cancelled", "expired"]);
 /** `again(record, job, seed)`, `change(record, job)`, `changed(job)`, `removed(id)`, `refused(error)`, `compare(cards)`. */
 export class Gallery {
   #cards = new Map();
+  #groups = new Map();
 
   constructor(actions) {
     this.actions = actions;
@@ -22,8 +24,8 @@ export class Gallery {
     $("selected-compare").addEventListener("click", () => actions.compare(this.#picked));
     $("selected-download").addEventListener("click", () => this.#download());
     const words = { text: "Delete", question: "Delete for good?", name: () => `${this.#picked.length} videos` };
-    $("selected-delete").addEventListener("click", confirmed(() => this.#delete(this.#picked), words));
-    $("clear").addEventListener("click", () => this.#delete(this.#spent));
+    $("selected-delete").addEventListener("click", confirmed(() => this.#each(this.#picked, "deleted"), words));
+    $("clear").addEventListener("click", () => this.#each(this.#spent, "deleted"));
   }
 
   get cards() {
@@ -36,19 +38,43 @@ export class Gallery {
     if (!card) {
       card = new Card(job, record, this);
       this.#cards.set(job.task_id, card);
-      if (first) $("gallery").prepend(card.item);
-      else $("gallery").append(card.item);
+      this.#place(card, first);
     }
     card.update(job);
+    this.#groupOf(card)?.update();
     this.#count();
     return card;
   }
+
+  /** Put a new card into the gallery, or into the card of its group. */
+  #place(card, first) {
+    let target = card;
+    const { group: id, together } = card.record ?? {};
+    if (together > 1) {
+      target = this.#groups.get(id);
+      const known = Boolean(target);
+      if (!known) this.#groups.set(id, (target = this.#newGroup(id, card.name)));
+      target.add(card);
+      if (known) return;
+    }
+    if (first) $("gallery").prepend(target.item);
+    else $("gallery").append(target.item);
+  }
+
+  #newGroup(id, name) {
+    return new Group(id, name, {
+      compare: (cards) => this.actions.compare(cards),
+      cancel: (cards) => this.#each(cards, "cancelled"),
+      remove: (cards) => this.#each(cards, "deleted"),
+    });
+  }
+
+  #groupOf = (card) => this.#groups.get(card.record?.group);
 
   /** Show a card's video beside those that were made of the same image at once. */
   compare(card) {
     const group = card.record?.group;
     const others = this.cards.filter((each) => each === card || (group && each.record?.group === group));
-    const order = ({ job: { parameters } }) => parameters.motion_bucket_id * 2 ** 32 + parameters.seed;
     this.actions.compare(others.sort((a, b) => order(a) - order(b)));
   }
 
@@ -71,10 +97,12 @@ export class Gallery {
   drop(id) {
     const card = this.#cards.get(id);
     if (!card) return;
+    const group = this.#groupOf(card);
     const neighbour = card.item.nextElementSibling ?? card.item.previousElementSibling;
     const focused = card.item.contains(document.activeElement);
     card.close();
     this.#cards.delete(id);
+    if (group && !group.drop(card)) this.#groups.delete(card.record.group);
     this.#count();
     if (focused) (neighbour?.querySelector("article") ?? $("gallery-title")).focus();
   }
@@ -94,8 +122,10 @@ export class Gallery {
     const left = await remove(id).catch((error) => {
       if (error.status !== 404) throw error; // it is gone already
     });
-    if (left) this.actions.changed(left);
-    else {
+    if (left) {
+      this.actions.changed(left);
+      say($("gallery-said"), `${card.name} is cancelled.`);
+    } else {
       say($("gallery-said"), `${card.name} is deleted.`);
       await this.actions.removed(id);
     }
@@ -131,16 +161,17 @@ export class Gallery {
     }
   }
 
-  async #delete(cards) {
-    let deleted = 0;
+  /** Delete all of them, or cancel those that have not ended; `what` names it. */
+  async #each(cards, what) {
+    let done = 0;
     try {
       for (const card of cards) {
         await this.delete(card);
-        deleted++;
+        done++;
       }
-      if (deleted > 1) say($("gallery-said"), `${deleted} are deleted.`);
+      if (done > 1) say($("gallery-said"), `${done} are ${what}.`);
     } catch (error) {
-      say($("gallery-said"), `${deleted} of ${cards.length} are deleted. ${fault(error)}`);
+      say($("gallery-said"), `${done} of ${cards.length} are ${what}. ${fault(error)}`);
       this.actions.refused(error);
     }
   }

@@ -72,7 +72,7 @@ function refused(error) {
 async function again(record, job, seed) {
   const { width, height, fit, ...settings } = job.parameters;
   const model = job.model.name;
-  await composer.send({ ...record, fields: { width, height, fit } }, { ...settings, model, seed });
+  await composer.send({ ...record, group: null, together: 1, fields: { width, height, fit } }, { ...settings, model, seed });
 }
 
 async function change(record, job) {

@@ -1,0 +1,69 @@
+// Variations that were submitted together, as one card: how far they are, and what is done with all of them.
+
+import { hasEnded } from "./card.js";
+import { confirmed } from "./confirm.js";
+import { element } from "./dom.js";
+
+/** The order of variations: by motion, then by seed. */
+export const order = ({ job: { parameters } }) => parameters.motion_bucket_id * 2 ** 32 + parameters.seed;
+
+export class Group {
+  #cards = new Set();
+
+  /** Calls `compare(cards)`, `cancel(cards)` and `remove(cards)`. */
+  constructor(id, name, { compare, cancel, remove }) {
+    this.name = name;
+    this.title = element("h3", { id: `group-${id}` });
+    this.standing = element("p", { class: "standing" });
+    this.progress = element("progress", { max: 1, value: 0, "aria-label": `Progress of all videos of ${name}` });
+    const button = (text, action, className = "") => {
+      const label = `${text}: all videos of ${name}`;
+      return element("button", { type: "button", class: className, "aria-label": label, on: { click: action } }, text);
+    };
+    this.compare = button("Compare", () => compare(this.cards), "primary");
+    this.cancel = button("Cancel all", () => cancel(this.cards.filter(({ job }) => !hasEnded(job))));
+    const words = { text: "Delete all", question: "Delete for good?", name: () => `all videos of ${name}` };
+    this.remove = button("Delete all", confirmed(() => remove(this.cards), words), "quiet danger confirm");
+    this.list = element("ul", { class: "members" });
+    const actions = element("div", { class: "actions" }, this.compare, this.cancel, this.remove);
+    this.item = element(
+      "li",
+      { class: "batch panel", "aria-labelledby": `group-${id}` },
+      element("div", { class: "about" }, this.title, this.standing, this.progress, actions),
+      this.list,
+    );
+  }
+
+  get cards() {
+    return [...this.#cards].sort((a, b) => order(a) - order(b));
+  }
+
+  add(card) {
+    this.#cards.add(card);
+    const next = this.cards[this.cards.indexOf(card) + 1];
+    this.list.insertBefore(card.item, next?.item ?? null);
+    this.update();
+  }
+
+  /** Take a card away; returns whether others are left. */
+  drop(card) {
+    this.#cards.delete(card);
+    this.update();
+    if (!this.#cards.size) this.item.remove();
+    return this.#cards.size > 0;
+  }
+
+  update() {
+    const jobs = this.cards.map(({ job }) => job);
+    const ready = jobs.filter(({ status }) => status === "finished").length;
+    const open = jobs.filter((job) => !hasEnded(job)).length;
+    const done = jobs.reduce((sum, job) => sum + (hasEnded(job) ? 1 : (job.progress?.fraction ?? 0)), 0);
+    this.title.textContent = `${jobs.length} ${jobs.length === 1 ? "video" : "videos"} of ${this.name}`;
+    this.standing.textContent = open ? `${ready} of ${jobs.length} ready` : `${ready} ready`;
+    this.progress.value = jobs.length ? done / jobs.length : 1;
+    this.progress.hidden = !open;
+    this.compare.disabled = ready === 0;
+    this.cancel.hidden = !open;
+    this.remove.hidden = open > 0;
+  }
+}
