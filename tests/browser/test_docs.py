@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 
 from svd_service.ledger import Ledger
 from tests.browser.steps import CAT, Open
+from tests.browser.visit import SETTLED
 from tools.harness.stack import Stack
 
 
@@ -30,7 +31,7 @@ def test_trying_generate_with_only_an_image_makes_a_job(desk: Stack, ledger: Led
     expect(page.locator("section.models.is-open .model-container .brace-open")).to_have_count(0)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_timeout(300)
+        page.evaluate(SETTLED)
         found = Axe().run(page).response["violations"]
         serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in {"critical", "serious"}]
         assert not serious, f"{scheme}: {serious}"

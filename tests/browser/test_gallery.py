@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from svd_service.ledger import Ledger
 from tests.browser.steps import ASTRONAUT, CAT, Open, add, card, finish, ids, send
+from tests.browser.visit import SETTLED
 from tools.harness.stack import Stack
 
 KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
@@ -100,7 +101,7 @@ def test_the_question_before_a_deletion_is_red_and_in_place(desk: Stack, ledger:
     delete.click()
     expect(delete).to_have_text("Delete for good?")
     assert delete.bounding_box() == before
-    page.wait_for_timeout(300)  # colours change with a transition
+    page.evaluate(SETTLED)
     red, green, blue = delete.evaluate("button => getComputedStyle(button).backgroundColor.match(/\\d+/g).map(Number)")
     assert red > 1.5 * max(green, blue), (red, green, blue, calm)
     window.look("delete-question")

@@ -24,6 +24,14 @@ VIEWPORTS: dict[str, dict[str, Any]] = {
 }
 
 
+#: Waits until the transitions of the last change (colours, for instance) are over, however slow the machine is.
+SETTLED = """() => new Promise(requestAnimationFrame)
+    .then(() => new Promise(requestAnimationFrame))
+    .then(() => Promise.allSettled(
+        document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)))
+    .then(() => null)"""
+
+
 class Visit:
     """A browser window of its own on a service's page. `expected` are parts of console errors that are meant."""
 
@@ -47,7 +55,7 @@ class Visit:
         usual = VIEWPORTS[self.kind].get("color_scheme", "light")
         for scheme in ("dark", "light") if usual == "light" else ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
-            self.page.wait_for_timeout(250)  # colours change with a transition
+            self.page.evaluate(SETTLED)
             found = Axe().run(self.page).response["violations"]
             violations = [(v["id"], v["help"], [node["html"] for node in v["nodes"]]) for v in found]
             assert not found, f"{name}, {scheme}: {json.dumps(violations, indent=1)}"

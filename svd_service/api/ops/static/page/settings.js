@@ -149,7 +149,6 @@ export class Settings {
     for (const option of $("profile").options) option.hidden = option.disabled = !(option.value in model.profiles);
     for (const [name, limits] of Object.entries(model.bounds)) if (name in SLIDERS) slide(name, undefined, limits);
     this.reset();
-    this.changed();
   }
 
   #slide(name) {
