@@ -127,7 +127,8 @@ export class Composer {
       this.#edited();
       this.#render();
     });
-    $("pad").addEventListener("change", (event) => {
+    // At once: the form, which shows the drafts as they are, is notified next.
+    $("pad").addEventListener("input", (event) => {
       for (const one of this.#drafts) one.pad = event.target.checked;
       this.#render();
     });
