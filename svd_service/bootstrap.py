@@ -28,7 +28,7 @@ from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
 from svd_service.ledger.signers import Signers
 from svd_service.moderation.moderation import Moderation, open_moderation
-from svd_service.moderation.verdict import Picture, Stage
+from svd_service.moderation.verdict import HookImage, Stage
 from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def use_cases(
 
 def _image_moderation(moderation: Moderation) -> Moderate:
     def check(image: bytes, job_id: str, owner: str) -> None:
-        moderation.check(Stage.IMAGE, [Picture.of(image, "image/png")], job_id=job_id, owner=owner)
+        moderation.check(Stage.IMAGE, [HookImage.of(image, "image/png")], job_id=job_id, owner=owner)
 
     return check
 

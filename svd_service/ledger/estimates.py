@@ -9,6 +9,7 @@ from svd_service.jobs.eta import Estimator
 from svd_service.jobs.job import Job
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.client import reachable
+from svd_service.ledger.constants import ENQUEUED
 from svd_service.ledger.record import DAMAGE, paired
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT
@@ -46,12 +47,12 @@ class Estimates:
         key = self._scripts.key
         with reachable(), self._redis.pipeline(transaction=False) as pipe:
             pipe.zcard(key("waiting", model))
-            pipe.zcard(key("published", model))
+            pipe.zcard(key(ENQUEUED, model))
             pipe.hlen(key("queued_of"))
             pipe.hget(key("queued_of"), owner)
-            waiting, published, owners, own = (int(answer or 0) for answer in pipe.execute())
+            waiting, enqueued, owners, own = (int(answer or 0) for answer in pipe.execute())
         others = owners - (1 if own else 0)
-        place = min(waiting + published, own + (own + 1) * others)
+        place = min(waiting + enqueued, own + (own + 1) * others)
         try:
             return self._of_queue(model, place).until_end(place, parameters)
         except DAMAGE:

@@ -33,7 +33,7 @@ class WorkerStatus:
     """One worker process that holds the model. Times are seconds since the epoch; `load_seconds` is a duration.
 
     `memory` names its memory plan, `device_memory` is the state of the device's own memory, where it has its own;
-    `profiles` are those whose jobs it takes (none: all); `content_credentials` says whether and as whom it signs.
+    `profiles` are those whose jobs it takes (none: all); `content_credentials`: whether and as whom it signs.
     """
 
     worker: str

@@ -32,7 +32,7 @@ _FILE: Final = Path(".c2pa") / "chain.pem"
 class Chain:
     """A private key (PEM, PKCS #8) and its certificates (PEM, the signer's first).
 
-    `is_own` is true for a self-signed chain of this installation, whose signer nobody else knows.
+    `is_own` is true for a self-signed chain of this installation, whose signer is unknown elsewhere.
     """
 
     key: bytes

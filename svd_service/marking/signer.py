@@ -71,7 +71,7 @@ def is_installed() -> bool:
 
 
 class Signer:
-    """Signs with `chain`. `timestamp_url` is the time-stamp authority that is asked, if any.
+    """Signs with `chain`. `timestamp_url` is the time-stamp authority, if any.
 
     The library must not be loaded before a fork. Safe for use by several threads.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from svd_service.config import Settings
 from svd_service.errors import ContentFilteredError, ModerationUnavailableError, UnavailableError
-from svd_service.moderation.verdict import HookError, Picture, Question, Stage, parse
+from svd_service.moderation.verdict import HookError, HookImage, Question, Stage, parse
 from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Moderation:
         self._fails_open = settings.moderation_on_error == "open"
         self.sees_results = hook is not None and settings.moderation_results
 
-    def check(self, stage: Stage, images: Sequence[Picture], *, job_id: str, owner: str) -> None:
+    def check(self, stage: Stage, images: Sequence[HookImage], *, job_id: str, owner: str) -> None:
         """Ask the hook for its verdict on the `images` of a job.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a hook is asked, and its answer."""
+"""The request to a hook, and its verdict."""
 
 import base64
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ class Stage(StrEnum):
 
 
 class HookError(Exception):
-    """The hook gave no verdict; the message says why."""
+    """The hook gave no verdict; the message has the reason."""
 
 
-class Picture(Struct, frozen=True):
+class HookImage(Struct, frozen=True):
     """An image in Base64."""
 
     media_type: str
     data: str
 
     @classmethod
-    def of(cls, content: bytes, media_type: str) -> "Picture":
+    def of(cls, content: bytes, media_type: str) -> "HookImage":
         """The image `content`."""
         return cls(media_type, base64.b64encode(content).decode())
 
@@ -43,7 +43,7 @@ class Question(Struct, frozen=True):
     type: str
     job_id: str
     owner: str
-    images: Sequence[Picture]
+    images: Sequence[HookImage]
 
 
 class Answer(Struct, frozen=True):

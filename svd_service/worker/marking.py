@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Marking:
-    """Signs the files of a worker process' results, if `signer` is given. `state` says whether and as whom."""
+    """Signs the files of a worker process' results, if `signer` is given. `state`: whether and as whom."""
 
     def __init__(self, signer: Signer | None = None, state: str = OFF) -> None:
         self._signer = signer

@@ -8,7 +8,7 @@ from PIL import Image
 
 from svd_service.jobs.job import Job
 from svd_service.moderation.moderation import Moderation
-from svd_service.moderation.verdict import Picture, Stage
+from svd_service.moderation.verdict import HookImage, Stage
 
 if TYPE_CHECKING:
     from svd_service.video import Rendering
@@ -27,8 +27,8 @@ def moderate(
         ModerationUnavailableError: there is still no verdict after all retries.
     """
     if moderation.sees_results:
-        pictures = [Picture.of(_jpeg(image), "image/jpeg") for image in rendering.samples]
-        retry(lambda: moderation.check(Stage.VIDEO, pictures, job_id=job.id, owner=job.owner))
+        images = [HookImage.of(_jpeg(image), "image/jpeg") for image in rendering.samples]
+        retry(lambda: moderation.check(Stage.VIDEO, images, job_id=job.id, owner=job.owner))
 
 
 def _jpeg(image: Image.Image) -> bytes:

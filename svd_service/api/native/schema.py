@@ -128,7 +128,7 @@ class ModelsView(Struct):
 class WorkerView(Struct):
     """A worker process that holds its model. `ready_since` in seconds since the epoch; `memory` is how its device's is
     used (`SVD_MEMORY`), `host` on a CPU; `profiles` are those whose jobs it takes, none: all; `content_credentials`
-    says whether it signs, and in whose name.
+    shows whether it signs, and in whose name.
     """
 
     worker: str

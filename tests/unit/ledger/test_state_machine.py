@@ -1,4 +1,4 @@
-"""Hypothesis plays callers, workers and couriers dead and alive, and house-keeping against the ledger in a real Redis.
+"""Hypothesis plays callers, workers, webhook workers and maintenance, alive and dead, against the ledger in Redis.
 
 After each step the invariants of `svd_service/ledger/__init__.py` are checked in the raw keys. Scripts are repeated as
 if their answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
@@ -143,7 +143,7 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
             "runs": (1, 2),
         },
     ),
-    "a_courier": (
+    "a_webhook_worker": (
         5,
         {
             "what": ("posts", "claims", "claims", "delivers", "fails", "despairs", "is told: gone"),
@@ -155,7 +155,7 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
         {"what": ("a lease", "a lease", "publication", "desertion", "silence", "retention", "a webhook")},
     ),
     "a_deadline_passes": (1, {}),
-    "a_worker_keeps_house": (6, {"what": ("dispatch", "reap", "expire"), "runs": (1, 1, 2)}),
+    "a_worker_does_maintenance": (6, {"what": ("dispatch", "reap", "expire"), "runs": (1, 1, 2)}),
 }
 
 
@@ -263,7 +263,7 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self._end_attempt(claim, what, runs)
 
-    def a_courier(self, chance, what, runs):
+    def a_webhook_worker(self, chance, what, runs):
         """One that gives out what is due, takes a delivery in hand, or settles a try, which may be stale."""
         if what == "posts":
             self._post(runs)
@@ -299,7 +299,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self._shift("ended", job_id, -10_000_000)
             self.jobs[job_id].due = True
 
-    def a_worker_keeps_house(self, chance, what, runs):
+    def a_worker_does_maintenance(self, chance, what, runs):
         {"dispatch": self._dispatch, "reap": self._reap, "expire": self._expire}[what](runs)
 
     # Callers
@@ -491,12 +491,12 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(StaleAttemptError):
                 write()
 
-    # Couriers
+    # Webhook workers
 
     def _post(self, runs: int) -> None:
         due = {job_id for job_id, each in self.deliveries.items() if each.state == "pending" and each.due}
         lost = {job_id for job_id in due if self.deliveries[job_id].token is not None}
-        # What has killed two couriers has to wait.
+        # A delivery that has killed two webhook workers waits.
         chosen = due - {job_id for job_id in lost if self.deliveries[job_id].tries > 1}
         with self._repeated(runs):
             answered = self.outbox.post()
@@ -561,7 +561,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self._shift("posted" if delivery.posted else "outbox", job_id, -3 * LONG)
             delivery.due = True
 
-    # House-keeping
+    # Maintenance
 
     def _dispatch(self, runs: int) -> None:
         published, waiting = self._members("published:*"), self._members("waiting:*")

@@ -11,10 +11,10 @@ import pytest
 import standardwebhooks
 
 from svd_service.moderation.hooks import CommandHook, HTTPHook
-from svd_service.moderation.verdict import HookError, Picture, Question, parse
+from svd_service.moderation.verdict import HookError, HookImage, Question, parse
 from svd_service.webhooks.signing import WebhookSecrets
 
-QUESTION = Question("moderation.image", "a-job", "a-key", [Picture.of(b"pixels", "image/png")])
+QUESTION = Question("moderation.image", "a-job", "a-key", [HookImage.of(b"pixels", "image/png")])
 SECRET = "whsec_" + "QUJD" * 8
 
 
@@ -148,7 +148,7 @@ def test_a_command_that_fails_gives_no_verdict(program, reason):
 
 
 def test_a_command_that_does_not_read_its_input_may_answer():
-    large = Question("moderation.image", "a-job", "", [Picture.of(bytes(1_000_000), "image/png")])
+    large = Question("moderation.image", "a-job", "", [HookImage.of(bytes(1_000_000), "image/png")])
     assert parse(command('print("{\\"verdict\\": \\"allow\\"}")')(large)) is None
 
 
