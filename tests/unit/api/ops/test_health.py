@@ -89,6 +89,7 @@ def test_health_tells_of_redis_and_the_workers(http, jobs):
             "ready_since": 1.0,
             "memory": "lean",
             "profiles": [],
+            "content_credentials": "",
         }
     ]
 
