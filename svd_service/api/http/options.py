@@ -66,8 +66,10 @@ def _field(row: Parameter) -> tuple[Any, Any]:
         "max_length": row.spec.max_length,
     }
     applied: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-    # Not the field's own default: what a request omits may also come from the video that it extends.
-    shown = None if row.spec.default is None else {"default": row.spec.default}
+    # What a request omits may also come from the video that it extends. So such a parameter has no default, which
+    # generated clients would send.
+    is_inherited = row.name in OF_THE_VIDEO or row.spec.default is None
+    shown = None if is_inherited else {"default": row.spec.default}
     return Annotated[
         row.kind, Meta(description=row.spec.description, extra_json_schema=shown, **applied)
     ] | UnsetType, UNSET
