@@ -5,7 +5,6 @@ from a mapping with `Settings.from_mapping`. `svd_service/environment/` reads th
 """
 
 import functools
-import ipaddress
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from svd_service.environment import ConfigurationError, conversion, sources
+from svd_service.environment import ConfigurationError, checks, conversion, sources
 from svd_service.environment.devices import cuda_devices
 from svd_service.environment.redis_address import RedisAddress
 from svd_service.environment.types import (
@@ -366,11 +365,7 @@ class Settings(Defaults, frozen=True, kw_only=True):
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the HTTP API: `SVD_BIND` is a loopback address or a Unix socket."""
-        host = self.bind.rpartition(":")[0].strip("[]")
-        try:
-            return self.bind.startswith(("unix:", "fd:")) or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return checks.is_local(self.bind)
 
     @property
     def worker_devices(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Checks of settings' values that a type cannot express. Each returns what is wrong, or `None`."""
 
+import ipaddress
 import math
 import re
 import shlex
@@ -73,3 +74,12 @@ def command(value: str) -> str | None:
         return None if shlex.split(value) else "expected a command"
     except ValueError as error:
         return f"cannot be split into words: {error}"
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches a server at `address`: a loopback address, or a Unix socket."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return address.startswith(("unix:", "fd:")) or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
