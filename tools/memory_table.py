@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What Stable Video Diffusion XT's parts take of a device's memory, computed: the table of svd_service/video/budget.py.
+"""What Stable Video Diffusion XT's parts take of a device's memory: the table of svd_service/video/memory_plan.py.
 
 The real architectures run on torch's meta device, where tensors have shapes and no numbers; what is counted is the most
 bytes of activations that live at one time, in half precision, with attention that keeps no matrix of scores. An

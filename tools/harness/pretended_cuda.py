@@ -1,0 +1,276 @@
+"""A CUDA device that is not there: tensors on it have a shape, a type and a device, and no numbers.
+
+Within `pretended()` code that names `cuda` runs on a machine without one. What is on the host is computed as ever (the
+scheduler's tables, the noise, the image); what is on the device is torch's `FakeTensor`, which refuses to mix devices
+as CUDA does. What the host reads from the device is zeros (`True` where it asks whether something holds). So code runs
+from end to end in its real size within seconds, and shows on which device and in which type everything is, where the
+host waits for the device, how much memory lives at once, and what happens when that is more than there is.
+"""
+
+import operator
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final, TypeVar
+from unittest import mock
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+T = TypeVar("T", bound=dict[str, Any])
+
+aten: Final = torch.ops.aten
+
+#: Operations that fill a tensor with random numbers.
+_RANDOM: Final = {aten.uniform_.default, aten.normal_.default}
+
+#: Packages whose code is named as the place where the host waits; the last frame of any of them.
+PACKAGES: Final = ("/svd_service/", "/diffusers/", "/transformers/", "/accelerate/")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something for which the host waits for the device: `kind` is `item`, `nonzero`, `to host` or `to device`."""
+
+    kind: str
+    module: str
+    function: str
+
+
+class PretendedCuda(TorchDispatchMode):
+    """The device. `room` is its memory in bytes; more raises `torch.OutOfMemoryError`.
+
+    `waits` counts what makes the host wait; moving a module's weights is left out. `peak` is the most memory that lived
+    at once, in bytes; set it to 0 to begin anew. An allocator's rounding and the libraries' workspaces are not in it.
+    """
+
+    def __init__(self, room: float = float("inf")) -> None:
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.room = room
+        self.waits: Counter[Wait] = Counter()
+        self.peak = 0
+        self.moves_weights = False
+        self._living: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._sum = 0
+
+    def on_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host without numbers, like `tensor`."""
+        with self.fake:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+    @property
+    def used(self) -> int:
+        """Bytes of the tensors that are on the device now."""
+        self._sweep()
+        return self._sum
+
+    def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation: really, if it is the host's alone."""
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+        if not any(isinstance(each, FakeTensor) for each in tensors) and (target is None or target.type == "cpu"):
+            return operation(*args, **kwargs)
+        if operation is aten._local_scalar_dense.default:
+            return self.read(tensors[0])
+        if operation in _RANDOM:
+            return args[0]
+        if operation is aten.nonzero.default:
+            self._wait("nonzero")
+            return self._made(aten.new_empty.default, (tensors[0], [1, tensors[0].dim()]), {"dtype": torch.long})
+        if operation is aten._to_copy.default and target is not None and not self.moves_weights:
+            source = tensors[0]
+            if target.type == "cpu" and source.device.type == "cuda":
+                self._wait("to host")
+                return torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype)
+            if target.type == "cuda" and source.device.type == "cpu":
+                self._wait("to device")
+        return self._made(operation, args, kwargs)
+
+    def read(self, tensor: torch.Tensor) -> Any:
+        """The number in `tensor`, for which the host waits."""
+        self._wait("item")
+        return True if tensor.dtype is torch.bool else torch.zeros((), dtype=tensor.dtype).item()
+
+    def _made(self, operation: Any, args: Any, kwargs: Any) -> Any:
+        with self.fake:
+            args, kwargs = tree_map(_without_numbers, (args, kwargs))
+            made = operation(*args, **kwargs)
+        for each in tree_leaves(made):
+            if isinstance(each, FakeTensor) and each.device.type == "cuda":
+                self._note(each)
+        return made
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        storage = StorageWeakRef(tensor.untyped_storage())
+        size = tensor.untyped_storage().nbytes()
+        before = self._living.get(storage.cdata)
+        if before is not None and not before[0].expired():
+            return
+        self._living[storage.cdata] = storage, size
+        self._sum += size - (before[1] if before is not None else 0)
+        if self._sum > min(self.peak, self.room):  # what is gone is in the sum until it matters
+            self._sweep()
+            if self._sum > self.room:
+                del self._living[storage.cdata]
+                self._sum -= size
+                raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB.")
+            self.peak = max(self.peak, self._sum)
+
+    def _sweep(self) -> None:
+        self._living = {key: one for key, one in self._living.items() if not one[0].expired()}
+        self._sum = sum(size for _, size in self._living.values())
+
+    def _wait(self, kind: str) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not any(name in frame.f_code.co_filename for name in PACKAGES):
+            frame = frame.f_back
+        where = ("", "") if frame is None else (frame.f_globals["__name__"], frame.f_code.co_name)
+        self.waits[Wait(kind, *where)] += 1
+
+
+def _without_numbers(value: Any) -> Any:
+    """A tensor of the host as one without numbers, so that nothing is computed with them in advance."""
+    if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
+
+
+@contextmanager
+def pretended(room: float = float("inf")) -> Iterator[PretendedCuda]:
+    """Within the block, a machine has one CUDA device of `room` bytes."""
+    device = PretendedCuda(room)
+    with ExitStack() as stack:
+        # Also called by what torch does within an operation, where functions are not looked at.
+        replaced = [(FakeTensor, "contiguous", _contiguous), (torch.nn.Module, "_apply", _moved(device))]
+        for target, name, value in (*_of_torch(device), *replaced):
+            stack.enter_context(mock.patch.object(target, name, value, create=True))
+        stack.enter_context(_Methods(device))
+        yield stack.enter_context(device)
+
+
+def without_numbers(device: PretendedCuda, make: Callable[[], T]) -> T:
+    """The dictionary of modules that `make` returns, on the host and without numbers."""
+    with torch.device("meta"):
+        modules = make()
+    for module in modules.values():
+        module._apply(device.on_host)
+    return modules
+
+
+def _of_torch(device: PretendedCuda) -> list[tuple[Any, str, Any]]:
+    cuda = torch.cuda
+    return [
+        # Called by torch whenever a tensor is made on a CUDA device for the first time.
+        (cuda, "_lazy_init", lambda: None),
+        (cuda, "is_available", lambda: True),
+        (cuda, "device_count", lambda: 1),
+        (cuda, "get_device_name", lambda *_: "pretended"),
+        (cuda, "synchronize", lambda *_: None),
+        (cuda, "empty_cache", lambda: None),
+        (cuda, "current_stream", lambda *_: None),
+        (cuda, "Event", mock.Mock),
+        (cuda, "mem_get_info", lambda *_: (int(min(device.room, 1e12)) - device.used, int(min(device.room, 1e12)))),
+        (cuda, "memory_reserved", lambda *_: device.used),
+    ]
+
+
+class _Methods(TorchFunctionMode):
+    """Methods that torch implements with a guard for the device, which a build without CUDA does not have."""
+
+    def __init__(self, device: PretendedCuda) -> None:
+        super().__init__()
+        # Some of them are called where torch has put our dispatch aside.
+        self._reads = {
+            torch.Tensor.item: device.read,
+            torch.Tensor.__bool__: lambda tensor: bool(device.read(tensor)),
+            torch.Tensor.__float__: lambda tensor: float(device.read(tensor)),
+            torch.Tensor.__int__: lambda tensor: int(device.read(tensor)),
+            torch.Tensor.__index__: lambda tensor: operator.index(device.read(tensor)),
+        }
+
+    def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call it, or what replaces it for a tensor without numbers."""
+        if function in self._reads and isinstance(args[0], FakeTensor):
+            return self._reads[function](args[0])
+        if function is torch.Tensor.to:
+            function = _to
+        elif function in _REPLACED and isinstance(args[0], FakeTensor):
+            function = _REPLACED[function]
+        return function(*args, **(kwargs or {}))
+
+
+def _item_of(tensor: Any, key: Any) -> Any:
+    keys = key if isinstance(key, tuple) else (key,)
+    named = sum(each is not None and each is not Ellipsis for each in keys)
+    dimension = 0
+    for each in keys:
+        if each is None:
+            tensor, dimension = tensor.unsqueeze(dimension), dimension + 1
+        elif each is Ellipsis:
+            dimension += tensor.dim() - named
+        elif isinstance(each, slice):
+            tensor = aten.slice.Tensor(tensor, dimension, each.start, each.stop, each.step or 1)
+            dimension += 1
+        else:
+            tensor = tensor.select(dimension, int(each))
+        named -= each is not None and each is not Ellipsis
+    return tensor
+
+
+def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if args and isinstance(args[0], torch.Tensor):
+        args = (args[0].device, args[0].dtype, *args[1:])
+    parse: Any = torch._C._nn._parse_to  # its stub leaves out that each part may be `None`
+    named = {name: value for name, value in kwargs.items() if name != "copy"}
+    device, dtype, _, memory_format = parse(*args, **named)
+    if device is None or device.type == "cpu":
+        return torch.Tensor.to(tensor, *args, **kwargs)
+    device = torch.device(device.type, device.index or 0)
+    if device == tensor.device and dtype in (None, tensor.dtype) and memory_format is None:
+        return tensor
+    moved: torch.Tensor = aten._to_copy.default(tensor, dtype=dtype, device=device, memory_format=memory_format)
+    return moved
+
+
+def _contiguous(tensor: Any, memory_format: torch.memory_format = torch.contiguous_format) -> Any:
+    if tensor.is_contiguous(memory_format=memory_format):
+        return tensor
+    return aten.clone.default(tensor, memory_format=memory_format)
+
+
+_REPLACED: Final = {
+    torch.Tensor.__getitem__: _item_of,
+    torch.Tensor.cpu: lambda tensor: aten._to_copy.default(tensor, device=torch.device("cpu")),
+    torch.Tensor.copy_: aten.copy_.default,
+    torch.Tensor.nonzero: aten.nonzero.default,
+}
+
+
+def _moved(device: PretendedCuda) -> Callable[..., Any]:
+    """A module's `_apply`, which cannot exchange the contents of tensors without numbers: it exchanges the tensors."""
+
+    def apply(module: Any, move: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        outer, device.moves_weights = device.moves_weights, True
+        try:
+            for child in module.children() if recurse else ():
+                apply(child, move)
+            for name, weight in module._parameters.items():
+                if weight is not None:
+                    module._parameters[name] = torch.nn.Parameter(move(weight), requires_grad=False)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = move(buffer)
+        finally:
+            device.moves_weights = outer
+        return module
+
+    return apply
