@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings
+from svd_service.jobs.administration import Administration
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch, Enqueue
 from svd_service.jobs.maintenance import Maintenance
@@ -55,6 +56,7 @@ class UseCases:
     removal: Removal
     maintenance: Maintenance
     moderation: Moderation
+    administration: Administration
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def use_cases(
     dispatch, queries = Dispatch(ledger, enqueue), Queries(ledger, model)
     moderation = open_moderation(settings, secrets or webhook_secrets(settings), ledger.stats)
     cache = ContentCache(queries, ledger, artifacts, settings)
+    removal = Removal(queries, ledger, artifacts, dispatch)
     return UseCases(
         settings=settings,
         model=model,
@@ -123,9 +126,10 @@ def use_cases(
         queries=queries,
         results=Results(queries, ledger.jobs, artifacts, settings),
         submit=Submit(ledger, artifacts, queries, cache, dispatch, settings, _image_moderation(moderation)),
-        removal=Removal(queries, ledger, artifacts, dispatch),
+        removal=removal,
         maintenance=Maintenance(ledger, artifacts, dispatch, settings),
         moderation=moderation,
+        administration=Administration(ledger, artifacts, removal, dispatch),
     )
 
 

@@ -147,6 +147,8 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """Retention of results in seconds."""
     record_ttl: Seconds = 604_800
     """Retention of a job's record in seconds, after its result is deleted (410, then 404)."""
+    keep_inputs: Annotated[float, Meta(ge=0)] = 0.0
+    """Retention of a failed job's image in seconds, so that an operator can retry the job; 0: it is deleted at once."""
     content_cache: bool = False
     """Copy the video of an earlier identical job of the same key, for jobs with an explicit seed."""
     fetch_urls: bool = False

@@ -23,9 +23,14 @@ JobError
 ├── InvalidLinkError            a share link was not signed here, or its key was revoked
 │   └── ExpiredLinkError        a share link has expired
 ├── ForbiddenError              the request's origin or host is not allowed
+├── MissingScopeError           the request requires an API key with another scope
+├── NotRetryableError           the job did not fail, or its image is no longer stored
+├── NotAllowedError             the key must not use this model or profile
+├── PausedError                 an operator has paused the intake; nothing was stored
 ├── LimitedError                rejected for now: retry later
 │   ├── QueueFullError          too many jobs are queued
 │   ├── LateError               the job would probably not end before its deadline
+│   ├── QuotaExceededError      the key's quota is used up
 │   └── RateLimitedError        too many requests
 ├── UnknownKeyError             no such API key
 ├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
@@ -188,6 +193,34 @@ class ForbiddenError(JobError):
     code = "forbidden"
 
 
+class MissingScopeError(JobError):
+    """The request requires an API key with a scope that the caller's does not have."""
+
+    code = "missing_scope"
+
+
+class NotRetryableError(JobError):
+    """The job cannot be retried: it did not fail, or its image is no longer stored."""
+
+    code = "not_retryable"
+
+
+class NotAllowedError(JobError):
+    """The caller's key must not use the value of `parameter`, its model or profile."""
+
+    code = "not_allowed"
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class PausedError(JobError):
+    """An operator has paused the intake of this model's jobs; nothing was stored."""
+
+    code = "paused"
+
+
 class LimitedError(JobError):
     """Rejected for now. `retry_after` is the number of seconds after which to retry."""
 
@@ -208,6 +241,12 @@ class LateError(LimitedError):
     """The job would probably not end before its deadline; nothing was stored."""
 
     code = "deadline_unreachable"
+
+
+class QuotaExceededError(LimitedError):
+    """A quota of the caller's key is used up, and nothing was stored. The message names the quota and its renewal."""
+
+    code = "quota_exceeded"
 
 
 class RateLimitedError(LimitedError):

@@ -52,6 +52,9 @@ class AttemptView(Struct):
     started_at: datetime
     ended_at: datetime | None
     outcome: str | None
+    device_seconds: Annotated[
+        float | None, Meta(description="Device time that counts as usage; null while the attempt runs.")
+    ]
 
     @classmethod
     def of(cls, attempt: Attempt) -> Self:
@@ -63,6 +66,7 @@ class AttemptView(Struct):
             _moment(attempt.started_at),
             _moment(attempt.ended_at),
             attempt.outcome,
+            attempt.device_seconds,
         )
 
 

@@ -6,17 +6,19 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from svd_service import bootstrap
+from svd_service.api.admin import overview
+from svd_service.api.admin import routes as admin
 from svd_service.api.events.hub import Hub
 from svd_service.api.http import auth, errors, origins
 from svd_service.api.http.json import MsgspecJSON
 from svd_service.api.http.multipart import Request
 from svd_service.api.http.paths import RootPath
 from svd_service.api.http.request_ids import Trail
-from svd_service.api.native import access, generate
+from svd_service.api.native import access, generate, usage
 from svd_service.api.native import routes as native
 from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
-from svd_service.api.ops import docs, health, page
+from svd_service.api.ops import docs, health, operator_page, page
 from svd_service.api.stability import errors as stability_errors
 from svd_service.api.stability import routes as stability
 from svd_service.config import Settings, settings
@@ -62,8 +64,9 @@ def create_app(configuration: Settings | None = None) -> Flask:
     )
     health.install(app)  # first: its clock is to run for what is turned away, too
     auth.install(app, wired.keyring, origins.install(app, configuration), configuration)
-    for dialect in (native, generate, access, openai, stability):
+    for dialect in (native, generate, access, usage, admin, overview, openai, stability):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(page.blueprint)
+    app.register_blueprint(operator_page.blueprint)
     return app

@@ -242,6 +242,19 @@ class Client:
                 return health
         raise error_of(answer) if answer.is_error else AnswerError("this is not svd-service", answer.status_code)
 
+    def call(self, method: str, path: str, **form: object) -> Any:
+        """Send a request to a route that has no method here, such as the operators'; returns its JSON, or `None`.
+
+        `form` is the query of a GET; fields that are `None` or empty are left out.
+
+        Raises:
+            ClientError: the service cannot be reached, or answers an error.
+        """
+        given = {name: str(value) for name, value in form.items() if value is not None and value != ""}
+        content: dict[str, Any] = {"params": given} if method == "GET" else {"data": given}
+        answer = self._retry(lambda: self._send(method, path, **content))
+        return answer.json() if answer.content else None
+
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
         self._http.close()

@@ -122,7 +122,10 @@ class AttemptOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt in a job's history. `outcome` is absent while it runs; times are seconds since the epoch."""
+    """One attempt in a job's history. `outcome` is absent while it runs; times are seconds since the epoch.
+
+    `device_seconds` is the device time that counts as usage, `None` while it runs.
+    """
 
     number: int
     worker: str
@@ -130,6 +133,7 @@ class Attempt:
     started_at: float
     ended_at: float | None = None
     outcome: str | None = None
+    device_seconds: float | None = None
 
 
 @dataclass(frozen=True)

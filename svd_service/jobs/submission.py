@@ -1,7 +1,7 @@
 """The data that the ledger needs to accept a job."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from svd_service.jobs.job import Result
 from svd_service.jobs.parameters import Parameters
@@ -24,7 +24,7 @@ class Submission:
     everything the video depends on except the device. `looked_up`: whether the content cache was consulted;
     `cached` is what it found. `webhook` is the URL that is notified when the job ends. `cancel_after` is the number of
     seconds from acceptance to the job's deadline. A job that is `late` (it would probably not end before) is rejected,
-    unless it repeats an earlier one or has a cached video.
+    unless it repeats an earlier one or has a cached video. `quotas` are those of the owner's key.
     """
 
     job_id: str
@@ -43,6 +43,7 @@ class Submission:
     webhook: str = ""
     cancel_after: float | None = None
     late: bool = False
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def model_name(self) -> str:

@@ -13,13 +13,13 @@ from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
 from svd_service.errors import (
     InvalidParameterError,
+    JobError,
     MissingImageError,
-    QueueFullError,
-    RefusedError,
     UnavailableError,
     UnknownJobError,
     WriteRefusedError,
 )
+from svd_service.jobs.allowance import Allowance
 from svd_service.jobs.clip import Limits
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch
@@ -48,9 +48,9 @@ class Order:
     """The video that a caller requests, and how its job is handled.
 
     `notes` are returned with the job and do not influence the video. `webhook` is the URL that is notified when the job
-    ends; the caller has checked it. The job fails `cancel_after` seconds after its acceptance unless it has ended; if
-    `strict`, it is rejected when it would probably not end before. `job_id` is an id reserved for this request: if that
-    job exists, it is the answer.
+    ends; the caller has checked it. `allowance` is that of the owner's key. The job fails `cancel_after` seconds after
+    its acceptance unless it has ended; if `strict`, it is rejected when it would probably not end before. `job_id` is
+    an id reserved for this request: if that job exists, it is the answer.
     """
 
     request: Request
@@ -59,6 +59,7 @@ class Order:
     idempotency_key: str = ""
     priority: int = 0
     webhook: str = ""
+    allowance: Allowance = field(default_factory=Allowance)
     job_id: str | None = None
     cancel_after: float | None = None
     strict: bool = False
@@ -114,7 +115,10 @@ class Submit:
             UnknownJobError, NotReadyError, ExpiredError: the job to be extended has no video.
             IdempotencyConflictError: the idempotency key was used before, for another request.
             ContentFilteredError: the moderation hook rejects the image.
+            NotAllowedError: the owner's key must not use this model or profile.
             QueueFullError: too many jobs are queued, or too many of this owner.
+            QuotaExceededError: a quota of the owner's key is used up.
+            PausedError: an operator has paused the intake.
             LateError: the order is strict, and its job would probably not end before its deadline.
             UnavailableError: the ledger or the store cannot be reached. The job may exist nevertheless; submitting
                 again with the same idempotency key is safe.
@@ -131,7 +135,7 @@ class Submit:
         self._dispatch()
         return self._queries.find(accepted, owner=order.owner)
 
-    def count_rejected(self, error: RefusedError | QueueFullError) -> None:
+    def count_rejected(self, error: JobError) -> None:
         """Count a rejected submission for the exporter, if Redis can be reached."""
         with suppress(UnavailableError):
             self._ledger.stats.count_rejected(error.code)
@@ -198,9 +202,11 @@ class Submit:
     def _model(self, name: str | None, order: Order) -> Model:
         """The requested model, if a job that is neither repeated nor cached has room in its queue."""
         model = self._queries.require_model(name)
+        order.allowance.require(model.name, order.request.profile)
         if not order.idempotency_key and not self._cache.may_have(order.request):
             # Before the image costs anything.
             self._ledger.queue_limit.require_room(order.owner, model.name, order.request.profile)
+            self._ledger.jobs.require_quota(order.owner, order.allowance.quotas)
         return model
 
     @property
@@ -257,6 +263,7 @@ class Submit:
             webhook=order.webhook,
             cancel_after=order.cancel_after,
             late=cached is None and self._is_late(draft),
+            quotas=order.allowance.quotas,
         )
 
     def _is_late(self, draft: _Draft) -> bool:

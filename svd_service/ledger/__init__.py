@@ -14,6 +14,7 @@ Keys, all under one namespace (`svd:` by default):
 ``ended``                   zset    ended jobs, by the time of their next retention check
 ``owner:{owner}``           zset    an owner's jobs, by the time of submission
 ``pinned:{owner}``          zset    an owner's pinned jobs, by the time of pinning
+``jobs``                    zset    all jobs, by the time of submission
 ``queued_of``               hash    how many queued jobs each owner has
 ``idempotency:{owner}:{k}`` hash    the job that was made under an `Idempotency-Key`
 ``sendings:{owner}:{digest}`` zset  ids reserved for the jobs of one request (`reservations.py`)
@@ -23,6 +24,13 @@ Keys, all under one namespace (`svd:` by default):
 ``counters``                hash    counters of all events, for the exporter
 ``throughput``              hash    the throughput model of each kind of device with each model (`jobs/eta.py`)
 ``queue_sample:{model}``    hash    a sample of the far end of the queue, cached for two seconds
+``usage:{owner}:{day}``     hash    an owner's usage on a day (number since 1970), by model and metric (`usage.py`)
+``usage_totals``            hash    usage since the beginning by owner and metric, for the exporter
+``usage_owners``            set     owners that have totals of their own
+``history:{period}``        hash    ends, failures and queue age of ten minutes (number since 1970), for two days
+``paused``                  hash    operators' pauses of intake and dispatch (`controls.py`)
+``held_back``               hash    worker processes that an operator drained or quarantined
+``audit``                   list    the latest acts of operators, as JSON
 ``models``                  zset    models that a worker holds or a job requests, by the last time of either
 ``model_descriptions``      hash    the workers' descriptions of their models, as JSON
 ``workers``                 zset    ready worker processes, by their last heartbeat
@@ -51,15 +59,15 @@ Keys, all under one namespace (`svd:` by default):
 ==========================  ======  ================================================================================
 
 Fields of a job hash. Written when the job is accepted: ``state``, ``owner``, ``created``, ``version``, ``priority``,
-``route`` (model and profile), ``parameters``, ``model``, ``workload`` (size of each phase, for estimates) and
-``input`` (name of the fitted image), and where there is any ``notes``, ``trace``, ``content``, ``webhook`` and
-``cached_from``, and with a deadline ``deadline``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count),
-``preview`` (its version), ``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless``
-(does not count against the queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once
-reported ``phase``, ``step``, ``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N:
-``held:N`` (its holder), ``began:N``, ``ended:N``, ``outcome:N``. Flags: ``cancel``, ``deleted``, ``pinned``. Times:
-``started``, ``ended``, ``expires``. At the end: ``last_token``, ``result`` or ``failure_code`` and ``failure_message``.
-Times are seconds since the epoch.
+``route`` (model and profile), ``parameters``, ``model``, ``workload`` (size of each phase, for estimates) and ``input``
+(name of the fitted image), and where there is any ``notes``, ``trace``, ``content``, ``webhook`` and ``cached_from``,
+and with a deadline ``deadline``. Counters: ``attempt`` (claims ever), ``tries`` (attempts that count), ``preview`` (its
+version), ``refusals`` (messages that a worker did not claim). While enqueued: ``queue``, ``slotless`` (does not count
+against the queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once reported ``phase``,
+``step``, ``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N: ``held:N`` (its holder),
+``began:N``, ``ended:N``, ``outcome:N``, ``used:N`` (device time in milliseconds). Flags: ``cancel``, ``deleted``,
+``pinned``. Times: ``started``, ``ended``, ``expires``. At the end: ``last_token``, ``result`` or ``failure_code`` and
+``failure_message``. Times are seconds since the epoch.
 
 Invariants, after every script:
 
@@ -75,6 +83,8 @@ Invariants, after every script:
 6. Every script is idempotent: repeated after a lost answer, it changes nothing.
 7. A job that has ended and has a webhook has one delivery: pending, and in one of `outbox` and `posted`; or delivered
    or given up, and in neither. A pending one outlives its job.
+8. The sums of `usage` are those of the jobs: each job is counted when it is accepted and when it ends, and the time
+   of each attempt when the attempt ends, by the same script.
 
 So Celery's message is only a hint: `reap` and `dispatch` enqueue a lost one again, and of a duplicate the second claim
 is rejected.
@@ -86,6 +96,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.ledger.attempts import Attempts
+from svd_service.ledger.controls import Controls
 from svd_service.ledger.estimates import Estimates
 from svd_service.ledger.jobs import Jobs
 from svd_service.ledger.maintenance import Maintenance
@@ -93,6 +104,7 @@ from svd_service.ledger.queue_limit import QueueLimit
 from svd_service.ledger.rate_limit import RateLimit
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.stats import Stats
+from svd_service.ledger.usage import UsageRecords
 from svd_service.ledger.workers import Workers
 
 
@@ -112,6 +124,8 @@ class Ledger:
     stats: Stats
     queue_limit: QueueLimit
     rate_limit: RateLimit
+    usage: UsageRecords
+    controls: Controls
 
 
 def open_ledger(client: "redis.Redis", settings: Settings, scripts: Scripts | None = None) -> Ledger:
@@ -120,13 +134,16 @@ def open_ledger(client: "redis.Redis", settings: Settings, scripts: Scripts | No
     estimates = Estimates(scripts)
     workers = Workers(scripts)
     queue_limit = QueueLimit(scripts, settings, estimates)
+    usage = UsageRecords(scripts)
     return Ledger(
         jobs=Jobs(scripts, settings, queue_limit),
         attempts=Attempts(scripts, settings),
         maintenance=Maintenance(scripts, settings),
         workers=workers,
         estimates=estimates,
-        stats=Stats(scripts, workers, estimates),
+        stats=Stats(scripts, workers, estimates, usage),
         queue_limit=queue_limit,
         rate_limit=RateLimit(scripts),
+        usage=usage,
+        controls=Controls(scripts),
     )

@@ -18,19 +18,23 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Final, cast
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Self, cast
 
 import redis
 
 from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
+from svd_service.jobs.allowance import Allowance
 from svd_service.ledger.client import reachable
 
 logger = logging.getLogger(__name__)
 
 #: Prefix of every key, so that people and scanners for leaked secrets recognize one.
 PREFIX: Final = "sk-svd-"
+
+#: The scope of operators' keys.
+ADMIN: Final = "admin"
 
 #: Seconds for which a process caches the lookup of a key: a revoked key may still be accepted for that long.
 CACHE_TTL: Final = 2.0
@@ -46,9 +50,11 @@ LOST: Final = (
 
 @dataclass(frozen=True)
 class Key:
-    """The record of a key. `id` identifies it, and owns its jobs; `priority` is the maximum priority of its jobs.
+    """The record of a key. `id` identifies it; `priority` is the maximum priority of its jobs.
 
-    `webhook_url` is the default webhook URL of its jobs.
+    `webhook_url` is the default webhook URL of its jobs. `allowance` limits their number and kind. `expires_at` is when
+    the key becomes invalid, if it does. `tenant` owns its jobs, by default the key itself. `scopes` are its further
+    permissions.
 
     Times are seconds since the epoch; those of a key from the settings are unknown.
     """
@@ -59,6 +65,33 @@ class Key:
     created_at: float | None = None
     revoked_at: float | None = None
     webhook_url: str = ""
+    allowance: Allowance = field(default_factory=Allowance)
+    expires_at: float | None = None
+    tenant: str = ""
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """The owner of its jobs."""
+        return self.tenant or self.id
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return not self.revoked_at and not self.has_expired
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= time.time()
+
+    @classmethod
+    def from_json(cls, record: str) -> Self:
+        """The key in a record. Fields of a newer version are ignored."""
+        known = {each.name for each in fields(cls)}
+        values = {name: value for name, value in json.loads(record).items() if name in known}
+        allowance = Allowance.from_dict(values.get("allowance", {}))
+        return cls(**{**values, "allowance": allowance, "scopes": tuple(values.get("scopes", ()))})
 
 
 class Keyring:
@@ -83,7 +116,7 @@ class Keyring:
         The answer of Redis is cached for `CACHE_TTL` seconds.
 
         Raises:
-            UnauthorizedError: there are keys, and this is not one of them.
+            UnauthorizedError: there are keys, and this is not one of them, or it has expired.
         """
         digest = digest_of(secret)
         if key := self._configured.get(digest):
@@ -91,6 +124,8 @@ class Keyring:
         closed, key = self._look_up(digest)
         if closed and key is None:
             raise UnauthorizedError("this API key is not valid" if secret else "an API key is required")
+        if key is not None and key.has_expired:
+            raise UnauthorizedError(f"this API key expired on {time.strftime('%Y-%m-%d', time.gmtime(key.expires_at))}")
         return key
 
     def is_open(self) -> bool:
@@ -107,17 +142,19 @@ class Keyring:
         with reachable():
             return len(self._configured) + int(self._redis.hlen(self._name))
 
-    def is_current(self, key_id: str) -> bool:
-        """Whether the key of this id is valid; for `""`, the owner of jobs without a key, whether there are no keys."""
-        if not key_id:
+    def is_current(self, owner: str) -> bool:
+        """Whether the owner of this id has a valid key; for `""`, the owner of jobs without a key, whether there are no
+        keys.
+        """
+        if not owner:
             return self.is_open()
-        return any(key.id == key_id and not key.revoked_at for key in self.list())
+        return any(key.owner == owner and key.is_valid for key in self.list())
 
-    def create(self, name: str, *, priority: int = 0, webhook_url: str = "") -> tuple[Key, str]:
-        """Create a key; returns it and its secret, which cannot be recovered later."""
+    def create(self, name: str, **more: Any) -> tuple[Key, str]:
+        """Create a key, with `more` fields of `Key`; returns it and its secret, which cannot be recovered later."""
         secret = PREFIX + secrets.token_urlsafe(32)
         digest = digest_of(secret)
-        key = Key(_id_of(digest), name, priority, created_at=time.time(), webhook_url=webhook_url)
+        key = Key(_id_of(digest), name, created_at=time.time(), **more)
         with reachable():
             self._redis.hset(self._name, digest, json.dumps(asdict(key)))
             self._redis.delete(self._reopened)
@@ -137,7 +174,7 @@ class Keyring:
         Raises:
             UnknownKeyError: no key in Redis has this id.
         """
-        return self._change(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=time.time()))
+        return self.change(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=time.time()))
 
     def set_webhook(self, key_id: str, url: str) -> Key:
         """Set the key's default webhook URL, `""` for none, in all processes within `CACHE_TTL` seconds.
@@ -145,7 +182,7 @@ class Keyring:
         Raises:
             UnknownKeyError: no key in Redis has this id.
         """
-        return self._change(key_id, lambda key: replace(key, webhook_url=url))
+        return self.change(key_id, lambda key: replace(key, webhook_url=url))
 
     def forget_all(self) -> int:
         """Delete every key in Redis and the record that there were any, which opens the service; returns their number.
@@ -160,12 +197,18 @@ class Keyring:
         self._mark.unlink(missing_ok=True)
         return number
 
-    def _change(self, key_id: str, change: Callable[[Key], Key]) -> Key:
-        """Change a key's record; retried after a concurrent change, so that none is lost (such as a revocation)."""
+    def change(self, key_id: str, change: Callable[[Key], Key]) -> Key:
+        """Change a key, in all processes within `CACHE_TTL` seconds.
+
+        `change` is called again after a concurrent change, so that none is lost (such as a revocation).
+
+        Raises:
+            UnknownKeyError: no key in Redis has this id.
+        """
 
         def write(pipe: "redis.client.Pipeline") -> Key:
             for digest, record in cast(dict[str, str], pipe.hgetall(self._name)).items():
-                key = Key(**json.loads(record))
+                key = Key.from_json(record)
                 if key.id == key_id:
                     changed = change(key)
                     pipe.multi()
@@ -189,7 +232,7 @@ class Keyring:
             pipe.exists(self._reopened)
             number, record, reopened = pipe.execute()
         closed = self._is_closed(keys=bool(number or self._configured), reopened=bool(reopened))
-        found = Key(**json.loads(record)) if record else None
+        found = Key.from_json(record) if record else None
         key = None if found is None or found.revoked_at else found
         if len(self._cache) >= CACHE_SIZE:
             self._cache.clear()
@@ -222,7 +265,7 @@ class Keyring:
     def _read(self) -> dict[str, Key]:
         with reachable():
             records = cast(dict[str, str], self._redis.hgetall(self._name))
-        return {digest: Key(**json.loads(record)) for digest, record in records.items()}
+        return {digest: Key.from_json(record) for digest, record in records.items()}
 
 
 def start_warning(keyring: Keyring, settings: Settings) -> str | None:

@@ -139,6 +139,8 @@ class Attempts:
             result_ttl=self._settings.result_ttl,
             device=device,
             seconds=[seconds.get(phase, 0) for phase in list(Phase)[:-1]],
+            frames=result.frames,
+            bytes=sum(file.bytes for file in result.files.values()),
             reusable=reusable,
             counters=_counters(device, seconds, steps),
         )

@@ -32,7 +32,7 @@ RETRY: Final = 5.0
 #: Number of keys, or jobs, checked in one round trip.
 BATCH: Final = 100
 
-_HASH, _ZSET, _STRING = "hash", "zset", "string"
+_HASH, _ZSET, _STRING, _SET = "hash", "zset", "string", "set"
 
 #: The type of each key of `svd_service/ledger/__init__.py`, by the first part of its name.
 TYPES: Final = {
@@ -43,13 +43,19 @@ TYPES: Final = {
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
     **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys", "signers"), _HASH),
     **dict.fromkeys(("unheard", LAST_ACTIVITY, "clock", "rate", "schema", "checked"), _STRING),
+    **dict.fromkeys(("usage", "usage_totals", "history", "paused", "held_back"), _HASH),
+    "usage_owners": _SET,
+    "jobs": _ZSET,
+    "audit": "list",
 }
 
 #: Keys that are never deleted, whatever is in them: without API keys the service would be open.
 _PRECIOUS: Final = frozenset({"keys", "webhook_secrets", "signers"})
 
 #: Sets whose members are jobs.
-_JOB_SETS: Final = ("waiting", ENQUEUED, "queued", "leases", "deadlines", "ended", "ended_of", "pinned", "owner")
+_JOB_SETS: Final = (
+    *("waiting", ENQUEUED, "queued", "leases", "deadlines", "ended", "ended_of", "pinned", "owner", "jobs"),
+)
 
 
 @dataclass

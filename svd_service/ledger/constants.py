@@ -27,6 +27,7 @@ class Constants:
     `enqueued` and `last_activity` are names of keys; `reported`, `attempts` and `unclaimed` are fields of
     hashes (`ledger/__init__.py`).
     `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, which cost their owner nothing.
+    `usage_days` is for how many days usage is kept, `max_usage_owners` the number of owners with totals of their own.
     """
 
     profiles: tuple[str, ...] = tuple(Profile)
@@ -41,6 +42,8 @@ class Constants:
     reported: str = REPORTED
     attempts: str = ATTEMPTS
     unclaimed: str = UNCLAIMED
+    usage_days: int = 400
+    max_usage_owners: int = 100
     delivery_lost_message: str = "worker lost during the delivery"
 
     def as_lua(self) -> str:

@@ -2,16 +2,26 @@
 
 import json
 import logging
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from svd_service.config import Settings
-from svd_service.errors import IdempotencyConflictError, LateError, PinLimitError, UnknownJobError
+from svd_service.errors import (
+    IdempotencyConflictError,
+    LateError,
+    PinLimitError,
+    QuotaExceededError,
+    UnknownJobError,
+)
+from svd_service.jobs.allowance import exceeded
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.ledger.client import reachable
-from svd_service.ledger.queue_limit import UNKNOWN_RETRY_AFTER, QueueLimit
+from svd_service.ledger.queue_limit import UNKNOWN_RETRY_AFTER, QueueLimit, paused_error
 from svd_service.ledger.record import DAMAGE, dump, fields_of, job_of, paired
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT
@@ -65,6 +75,8 @@ class Jobs:
             IdempotencyConflictError: that key was used for another request (one with another fingerprint).
             QueueFullError: the queue is full, or the owner's share of it.
             LateError: it is `late`.
+            QuotaExceededError: a quota of the owner's key is used up.
+            PausedError: an operator has paused the intake.
         """
         verdict, accepted = self._scripts.run(
             "submit",
@@ -74,6 +86,7 @@ class Jobs:
             fields=fields_of(submission),
             max_queued=self._settings.max_queued,
             max_queued_of_owner=self._settings.max_queued_per_key,
+            quotas=dict(submission.quotas) or None,
             result_ttl=self._settings.result_ttl,
             idempotency_key=submission.idempotency_key,
             fingerprint=submission.fingerprint,
@@ -85,6 +98,10 @@ class Jobs:
         )
         if verdict == "conflict":
             raise IdempotencyConflictError(CONFLICT)
+        if verdict == "paused":
+            raise paused_error(str(accepted))
+        if verdict == "quota":
+            raise self._quota_exceeded(accepted, submission.quotas)
         if verdict in {"full", "owner_full"}:
             profile = submission.parameters.profile
             raise self._queue_limit.error(submission.model_name, profile, of_owner=verdict == "owner_full")
@@ -117,6 +134,15 @@ class Jobs:
             raise IdempotencyConflictError(CONFLICT)
         return job_id
 
+    def require_quota(self, owner: str, quotas: Mapping[str, int]) -> None:
+        """Raise early the error that `submit` would raise for a quota.
+
+        Raises:
+            QuotaExceededError: a quota of the owner's key is used up.
+        """
+        if quotas and (found := self._scripts.run("quota", owner=owner, quotas=dict(quotas))):
+            raise self._quota_exceeded(found, quotas)
+
     def find(self, job_id: str) -> Job:
         """The job at this moment.
 
@@ -127,6 +153,25 @@ class Jobs:
         if job is None:
             raise UnknownJobError(f"there is no job {job_id}")
         return job
+
+    def latest(self, owner: str | None, *, start: int, number: int) -> list[Job | None]:
+        """`number` jobs of an owner, or of all for `None`, the newest first, from place `start`; `None` for damage."""
+        key = self._scripts.key("jobs") if owner is None else self._scripts.key("owner", owner)
+        with reachable():
+            return self._find(cast(list[str], self._redis.zrange(key, start, start + number - 1, desc=True)))
+
+    def running(self) -> dict[str, Job]:
+        """The started jobs, at most 1,000, by the worker process that runs each."""
+        with reachable():
+            ids = cast(list[str], self._redis.zrange(self._scripts.key("leases"), 0, 999))
+        found = (job for job in self._find(ids) if job is not None and job.attempts)
+        return {job.attempts[-1].worker: job for job in found if job.state is State.STARTED}
+
+    def place(self, owner: str | None, job_id: str) -> int | None:
+        """The place of a job among those of an owner, or among all, the newest first; `None` if it is not there."""
+        key = self._scripts.key("jobs") if owner is None else self._scripts.key("owner", owner)
+        with reachable():
+            return cast(int | None, self._redis.zrevrank(key, job_id))
 
     def page(self, owner: str, *, after: str | None = None, limit: int = 20, newest_first: bool = True) -> Page:
         """A page of an owner's jobs by the time of submission, starting behind job `after`.
@@ -193,15 +238,19 @@ class Jobs:
         ids = list(job_ids)
         with reachable(), self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                pipe.hmget(self._scripts.key("job", job_id), "state", "input", "token", "result")
+                pipe.hmget(self._scripts.key("job", job_id), "state", "ended", "input", "token", "result")
             return {
                 job_id: Wanted(
-                    input=input if state in {State.QUEUED, State.STARTED} else None,
+                    input=input if state in {State.QUEUED, State.STARTED} or self._keeps_input(state, ended) else None,
                     token=token,
                     result=json.loads(result)["artifact"] if result else None,
                 )
-                for job_id, (state, input, token, result) in zip(ids, pipe.execute(), strict=True)
+                for job_id, (state, ended, input, token, result) in zip(ids, pipe.execute(), strict=True)
             }
+
+    def _keeps_input(self, state: str | None, ended: str | None) -> bool:
+        """Whether the image of a job in this state is kept, so that it can be retried."""
+        return state == State.FAILED and time.time() < float(ended or 0) + self._settings.keep_inputs
 
     def ping(self) -> None:
         """Check that Redis answers."""
@@ -216,6 +265,16 @@ class Jobs:
             for job_id, (record, delivery, place) in zip(batch, answers, strict=True):
                 found.append(_read(job_id, paired(record), paired(delivery), place or None, float(now)))
         return found
+
+    def _quota_exceeded(self, found: list[str], quotas: Mapping[str, int]) -> QuotaExceededError:
+        quota, renewed, started = found
+        if renewed:
+            return exceeded(quota, quotas[quota], math.ceil(float(renewed)))
+        eta = None
+        if started:
+            with suppress(UnknownJobError):
+                eta = self._queue_limit.seconds_left(self.find(started))
+        return exceeded(quota, quotas[quota], UNKNOWN_RETRY_AFTER if eta is None else max(1, math.ceil(eta)))
 
 
 def _read(job_id: str, record: dict[str, str], delivery: dict[str, str], place: int | None, now: float) -> Job | None:

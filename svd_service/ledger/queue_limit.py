@@ -1,13 +1,15 @@
 """Queue limit: the maximum number of queued jobs in total and of one owner, and `Retry-After` of a full queue."""
 
+import json
 import math
 from typing import Final
 
 from svd_service.config import Settings
-from svd_service.errors import QueueFullError
-from svd_service.jobs.job import State
+from svd_service.errors import PausedError, QueueFullError
+from svd_service.jobs.job import Job, State
 from svd_service.ledger.client import reachable
 from svd_service.ledger.estimates import Estimates
+from svd_service.ledger.record import DAMAGE, SEPARATOR
 from svd_service.ledger.scripts import Scripts
 from svd_service.parameters import Profile
 
@@ -30,15 +32,23 @@ class QueueLimit:
 
         Raises:
             QueueFullError: the queue is full, or the owner's share of it.
+            PausedError: an operator has paused the intake.
         """
         with reachable(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hget(self._scripts.key("states"), State.QUEUED)
             pipe.hget(self._scripts.key("queued_of"), owner)
-            queued, of_owner = pipe.execute()
+            pipe.hmget(self._scripts.key("paused"), f"intake{SEPARATOR}{model}", f"intake{SEPARATOR}")
+            queued, of_owner, pauses = pipe.execute()
+        if pause := next(filter(None, pauses), None):
+            raise paused_error(pause)
         if int(queued or 0) >= self._settings.max_queued:
             raise self.error(model, profile, of_owner=False)
         if owner and int(of_owner or 0) >= self._settings.max_queued_per_key:
             raise self.error(model, profile, of_owner=True)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """The estimated seconds until a job ends; `None` without an estimate."""
+        return self._estimates.estimate([job])[0].eta_seconds
 
     def error(self, model: str, profile: Profile, *, of_owner: bool) -> QueueFullError:
         """The error, with the estimated seconds until the next job, or the next one of this owner, starts."""
@@ -53,3 +63,13 @@ class QueueLimit:
         else:
             limit = f"{self._settings.max_queued} jobs"
         return QueueFullError(f"queue is full ({limit}); retry after {retry_after} s", retry_after)
+
+
+def paused_error(record: str) -> PausedError:
+    """The error for a pause of the intake, with the operator's reason."""
+    try:
+        reason = str(json.loads(record)["reason"])
+    except DAMAGE:
+        reason = ""
+    because = f" ({reason})" if reason else ""
+    return PausedError(f"new jobs are not accepted at the moment{because}; jobs in the queue are kept")

@@ -146,7 +146,7 @@ def _progress(fields: Mapping[str, str]) -> Progress:
 
 def _attempt(number: int, fields: Mapping[str, str]) -> Attempt:
     holder = holder_of(fields[f"held:{number}"])
-    ended = fields.get(f"ended:{number}")
+    ended, used = fields.get(f"ended:{number}"), fields.get(f"used:{number}")
     return Attempt(
         number=number,
         worker=holder.worker,
@@ -154,4 +154,5 @@ def _attempt(number: int, fields: Mapping[str, str]) -> Attempt:
         started_at=float(fields[f"began:{number}"]),
         ended_at=float(ended) if ended else None,
         outcome=fields.get(f"outcome:{number}"),
+        device_seconds=int(used) / 1000 if used else None,
     )

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import redis
 
 from svd_service.jobs.job import State
 from svd_service.jobs.routing import route_of
+from svd_service.jobs.usage import Usage
 from svd_service.ledger.client import reachable
 from svd_service.ledger.constants import REJECTED
 from svd_service.ledger.estimates import Estimates
 from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts
+from svd_service.ledger.usage import UsageRecords
 from svd_service.ledger.workers import Workers, WorkerStatus
 from svd_service.parameters import Profile
 
@@ -42,6 +44,7 @@ class Figures:
 
     `causes` counts attempts without a result by outcome and cause. `queues` is keyed by model and profile.
     `redis_memory` is the bytes that Redis uses and may use (0: no limit), `None` where it does not report it.
+    `usage` is that of each key since the beginning.
     """
 
     jobs: dict[str, int]
@@ -65,6 +68,7 @@ class Figures:
     damaged: dict[str, int] = field(default_factory=dict)
     refused_by_celery: int = 0
     moderation: dict[tuple[str, str], int] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)
 
 
 class Counters:
@@ -111,7 +115,8 @@ def _number(text: str, otherwise: float = math.nan) -> float:
 class Stats:
     """Reads the figures, and counts the events that no other script counts."""
 
-    def __init__(self, scripts: Scripts, workers: Workers, estimates: Estimates) -> None:
+    def __init__(self, scripts: Scripts, workers: Workers, estimates: Estimates, usage: UsageRecords) -> None:
+        self._usage = usage
         self._scripts = scripts
         self._redis = scripts.redis
         self._workers = workers
@@ -165,9 +170,23 @@ class Stats:
             damaged=counters.by_label("damaged"),
             refused_by_celery=counters.total("refused_by_celery"),
             moderation=counters.by_two_labels("moderation"),
+            usage=self._usage.totals(),
             webhooks_pending=waiting + posted,
             webhook_overdue=max(0.0, *(now - at for _, at in [*due, *back])) if due or back else 0.0,
         )
+
+    def queued_by_owner(self, limit: int = 100) -> dict[str, int]:
+        """Number of queued jobs by owner, the greatest first; of at most `limit` owners."""
+        with reachable():
+            record = cast(dict[str, str], self._redis.hgetall(self._scripts.key("queued_of")))
+        numbers = {owner: int(_number(number, 0.0)) for owner, number in record.items()}
+        return dict(sorted(numbers.items(), key=lambda item: -item[1])[:limit])
+
+    def step_seconds(self) -> dict[str, float]:
+        """The mean seconds of a denoising step since the beginning, by device."""
+        with reachable():
+            counters = Counters(cast(dict[str, str], self._redis.hgetall(self._scripts.key("counters"))))
+        return {names[0]: total / count for names, (count, total) in counters.summaries("step", 1).items() if count}
 
     def persistence_trouble(self) -> str | None:
         """Why Redis cannot write its data to disk, for people; `None` if it can, or if the ACL hides it."""

@@ -22,8 +22,16 @@ from prometheus_client.registry import Collector
 from svd_service import bootstrap
 from svd_service.config import ConfigurationError, Settings
 from svd_service.config import settings as settings_of_this_process
-from svd_service.errors import QueueFullError, RefusedError, UnavailableError
+from svd_service.errors import (
+    NotAllowedError,
+    PausedError,
+    QueueFullError,
+    QuotaExceededError,
+    RefusedError,
+    UnavailableError,
+)
 from svd_service.jobs.job import State
+from svd_service.jobs.usage import Usage
 from svd_service.ledger.stats import Figures
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs
@@ -41,7 +49,10 @@ WEBHOOK_OUTCOMES: Final = ("delivered", "given_up")
 WEBHOOK_ATTEMPTS: Final = ("delivered", "failed", "lost")
 OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
 CAUSES: Final = (("lost", "worker_lost"),)
-
+REASONS: Final = (
+    *(kind.code for kind in RefusedError.__subclasses__()),
+    *(QueueFullError.code, QuotaExceededError.code, NotAllowedError.code, PausedError.code),
+)
 
 DAMAGED: Final = ("job", "set", "delivery", "repaired")
 LOOKUPS: Final = ("hit", "miss")
@@ -77,6 +88,7 @@ class LedgerCollector(Collector):
         yield from _queue(figures)
         yield from _durations(figures)
         yield from _webhooks(figures)
+        yield from _usage(figures.usage)
         yield from _workers(figures.workers)
         yield from _redis(figures.redis_memory)
 
@@ -89,6 +101,7 @@ class LedgerCollector(Collector):
             _queue(nothing),
             _durations(nothing),
             _webhooks(nothing),
+            _usage({}),
             _workers([]),
             _redis(None),
         ):
@@ -207,7 +220,7 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
         "svd_jobs_refused",
         "Submissions rejected, by reason; nothing was stored.",
         "reason",
-        _from_zero((*(kind.code for kind in RefusedError.__subclasses__()), QueueFullError.code), figures.rejected),
+        _from_zero(REASONS, figures.rejected),
     )
     yield _counter("svd_jobs_ended", "Jobs ended, by final state.", "state", _from_zero(END_STATES, figures.ended))
     yield _counter("svd_jobs_failed", "Jobs failed, by reason.", "reason", figures.failed)
@@ -309,6 +322,26 @@ def _webhooks(figures: Figures) -> Iterator[Metric]:
         "outcome",
         _from_zero(WEBHOOK_ATTEMPTS, figures.webhook_tries),
     )
+
+
+def _usage(usage: Mapping[str, Usage]) -> Iterator[Metric]:
+    jobs, seconds, frames, bytes_ = (
+        CounterMetricFamily(name, documentation, labels=labels)
+        for name, documentation, labels in (
+            ("svd_usage_jobs", "Jobs of a key, by end; `submitted` counts all.", ("key", "state")),
+            ("svd_usage_device_seconds", "Device time of a key's attempts: `charged` or `failed`.", ("key", "kind")),
+            ("svd_usage_frames", "Frames of a key's videos.", ("key",)),
+            ("svd_usage_bytes", "Bytes of a key's videos.", ("key",)),
+        )
+    )
+    for key, amounts in sorted(usage.items()):
+        for state in ("submitted", "cached", *END_STATES):
+            jobs.add_metric((key, state), getattr(amounts, state))
+        seconds.add_metric((key, "charged"), amounts.device_seconds)
+        seconds.add_metric((key, "failed"), amounts.failed_device_seconds)
+        frames.add_metric((key,), amounts.frames)
+        bytes_.add_metric((key,), amounts.bytes)
+    yield from (jobs, seconds, frames, bytes_)
 
 
 def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:

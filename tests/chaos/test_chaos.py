@@ -53,6 +53,8 @@ def test_a_minute_of_chaos_loses_nothing_and_commits_nothing_twice(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
     assert (figures["lost"], figures["committed_twice"], figures["refused"]) == ({}, {}, [])
+    assert figures["usage_errors"] == {}
+    assert figures["usage"]["submitted"] == figures["accepted"]
     ends = figures["finished"] + figures["cancelled"] + figures["deleted"] + sum(figures["failed"].values())
     assert figures["accepted"] == ends
     assert figures["finished"] > 0

@@ -1,6 +1,6 @@
 """What a run showed, as a verdict, a table and JSON."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -38,6 +38,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "orphaned_files": len(outcome.orphans),
         "remarks": outcome.remarks,
         "hostile_uploads": dict(sorted(outcome.hostile_uploads.items())),
+        "usage": outcome.usage,
+        "usage_errors": usage_errors(outcome),
     }
 
 
@@ -47,6 +49,34 @@ def lost(outcome: Outcome) -> dict[str, str]:
         job_id: "unknown" if sighting.unknown else str(sighting.last.get("status"))
         for job_id, sighting in outcome.seen.items()
         if (sighting.unknown and not sighting.deleted) or not sighting.ended
+    }
+
+
+def usage_errors(outcome: Outcome) -> dict[str, str]:
+    """The amounts of the recorded usage that are not the sums over the jobs.
+
+    They cannot be compared if a record was deleted or a job has not ended.
+    """
+    if not outcome.usage or any(sighting.deleted or not sighting.ended for sighting in outcome.seen.values()):
+        return {}
+    sums: dict[str, float] = defaultdict(float)
+    for sighting in outcome.seen.values():
+        job = sighting.last
+        sums["submitted"] += 1
+        sums[job["status"]] += 1
+        if job["result"] is not None:
+            sums["frames"] += job["result"]["frames"]
+            sums["bytes"] += sum(file["bytes"] for file in job["result"]["files"])
+        for attempt in job["attempts"]:
+            charged = attempt["outcome"] in {"finished", "cancelled"}
+            name = "device_seconds" if charged else "failed_device_seconds"
+            sums[name] += round(1000 * attempt["device_seconds"])
+    for name in ("device_seconds", "failed_device_seconds"):
+        sums[name] /= 1000
+    return {
+        name: f"recorded {amount}, the jobs have {sums[name]}"
+        for name, amount in outcome.usage.items()
+        if amount != sums[name]
     }
 
 
@@ -142,8 +172,10 @@ def table(figures: dict[str, Any]) -> str:
         ("SERVED UNSIGNED", figures["served_unsigned"]),
         ("LOST", len(figures["lost"])),
         ("COMMITTED TWICE", len(figures["committed_twice"])),
+        ("usage", f"{'WRONG' if figures['usage_errors'] else 'the sum of the jobs'}: {figures['usage']}"),
         ("orphaned files", f"{figures['orphaned_files']} (the sweep's)"),
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
+        *(("usage", f"{name}: {how}") for name, how in figures["usage_errors"].items()),
         *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
         *(("refused", text) for text in figures["refused"]),
         *(("remark", text) for text in figures["remarks"]),
@@ -163,6 +195,8 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def passed(figures: dict[str, Any]) -> bool:
-    """Whether the run passed: nothing lost, committed twice or served unsigned, and no more jobs than requested."""
-    faults = figures["lost"] or figures["committed_twice"] or figures["served_unsigned"]
+    """Whether the run passed: nothing lost, committed twice or served unsigned, usage as it should be, and no more jobs
+    than requested.
+    """
+    faults = figures["lost"] or figures["committed_twice"] or figures["served_unsigned"] or figures["usage_errors"]
     return not faults and bool(figures["created"] == figures["accepted"])

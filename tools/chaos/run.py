@@ -3,11 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
+from svd_service.jobs.usage import total
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import WorkerStatus
 from tools.chaos.bad_callers import BadCallers
@@ -54,6 +56,7 @@ class Outcome:
     counted_finished: int = 0
     load_seconds: float = 0.0
     orphans: list[str] = field(default_factory=list)
+    usage: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     hostile_uploads: Counter[str] = field(default_factory=Counter)
 
@@ -205,6 +208,8 @@ def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
     outcome.seen, outcome.refused, outcome.repeats = caller.seen, caller.refused, caller.repeats
     figures = service.ledger.stats.figures()
     outcome.created, outcome.counted_finished = figures.created, figures.ended.get("finished", 0)
+    today = datetime.now(UTC).date()
+    outcome.usage = asdict(total(service.ledger.usage.of("", today - timedelta(1), today)))
     wanted = set()
     for job_id in caller.seen:
         job = service.ledger.jobs.find(job_id) if not caller.seen[job_id].unknown else None

@@ -14,7 +14,7 @@ from svd_service.api.http import openapi
 from svd_service.api.http.context import jobs, keyring
 from svd_service.api.http.origins import Origins
 from svd_service.config import Settings
-from svd_service.errors import UnauthorizedError, UnavailableError
+from svd_service.errors import MissingScopeError, UnauthorizedError, UnavailableError
 from svd_service.ledger.api_keys import PREFIX, Key, Keyring
 from svd_service.telemetry import logs
 
@@ -26,6 +26,7 @@ def install(app: Flask, keys: Keyring, origins: Origins, settings: Settings) -> 
     def admit() -> None:
         if openapi.is_public(current_app, request.endpoint):
             return
+        operation = openapi.operation_of(current_app, request.endpoint)
         try:
             g.key = keys.identify(_presented(request.headers.get("Authorization", "")))
         except UnauthorizedError:
@@ -37,6 +38,15 @@ def install(app: Flask, keys: Keyring, origins: Origins, settings: Settings) -> 
         else:
             logs.add(key_id=g.key.id)
         _count(settings.rate_limit, g.key)
+        if operation is not None and operation.scope:
+            _require_scope(operation.scope, g.key)
+
+
+def _require_scope(scope: str, key: Key | None) -> None:
+    """Check the scopes of the caller's key. Without keys on the service nobody has a scope."""
+    if key is None or scope not in key.scopes:
+        how = f"svd-service keys create NAME --{scope}"
+        raise MissingScopeError(f"this requires an API key with the scope {scope} ({how})")
 
 
 def _count(limit: int, key: Key | None) -> None:

@@ -6,6 +6,7 @@ from flask import current_app, g
 
 from svd_service.bootstrap import UseCases, Web
 from svd_service.errors import InvalidParameterError
+from svd_service.jobs.allowance import Allowance
 from svd_service.ledger.api_keys import Key, Keyring
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
@@ -53,7 +54,13 @@ def key() -> Key | None:
 def owner() -> str:
     """Whose jobs this request is about; `""` where the service knows no keys."""
     shown = key()
-    return shown.id if shown else ""
+    return shown.owner if shown else ""
+
+
+def allowance() -> Allowance:
+    """What the caller's key may use; without keys, everything."""
+    shown = key()
+    return shown.allowance if shown else Allowance()
 
 
 def priority(parameters: Parameters) -> int:

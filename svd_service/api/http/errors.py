@@ -41,6 +41,11 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.InvalidLinkError: 403,
     errors.ExpiredLinkError: 410,
     errors.ForbiddenError: 403,
+    errors.NotAllowedError: 403,
+    errors.MissingScopeError: 403,
+    errors.NotRetryableError: 409,
+    errors.UnknownKeyError: 404,
+    errors.PausedError: 503,
     errors.LimitedError: 429,
     errors.UnavailableError: 503,
 }
@@ -65,6 +70,8 @@ def headers_of(error: errors.JobError) -> dict[str, str]:
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, errors.NotReadyError):
         return come_again(error)
+    if isinstance(error, errors.PausedError):
+        return {"Retry-After": "60"}
     return {"Retry-After": "2"} if status_of(error) == 503 else {}
 
 
@@ -88,7 +95,8 @@ def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
     app.extensions["error_shapes"] = dict(shapes)
     app.register_error_handler(errors.JobError, _present)
     app.register_error_handler(errors.RefusedError, _refuse)
-    app.register_error_handler(errors.QueueFullError, _refuse)
+    for kind in (errors.QueueFullError, errors.QuotaExceededError, errors.NotAllowedError, errors.PausedError):
+        app.register_error_handler(kind, _refuse)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
     app.register_error_handler(HTTPException, _present_http)
     app.register_error_handler(OSError, _no_room)
@@ -119,7 +127,7 @@ def _present(error: errors.JobError) -> ResponseReturnValue:
     return answer(problem, headers_of(error))
 
 
-def _refuse(error: errors.RefusedError | errors.QueueFullError) -> ResponseReturnValue:
+def _refuse(error: errors.JobError) -> ResponseReturnValue:
     if request.method == "POST":  # a submission, not a question
         jobs().submit.count_rejected(error)
     return _present(error)

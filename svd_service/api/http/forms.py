@@ -84,7 +84,7 @@ def convert(schema: type[T], fields: Mapping[str, object]) -> T:
     Raises:
         InvalidParameterError: a field is unknown, missing or out of bounds; the error names it.
     """
-    known = schema.__struct_fields__
+    known = schema.__struct_encode_fields__
     if schema.__struct_config__.forbid_unknown_fields and (unknown := next(iter(fields.keys() - {*known}), None)):
         raise _unknown(unknown, known)
     plain = {name: _plain(name, value, _kinds_of(schema)[name]) for name, value in fields.items() if name in known}
@@ -137,7 +137,7 @@ def _kinds_of(schema: type[msgspec.Struct]) -> dict[str, frozenset[object]]:
         else:
             yield kind
 
-    return {field.name: frozenset(leaves(field.type)) for field in msgspec.structs.fields(schema)}
+    return {field.encode_name: frozenset(leaves(field.type)) for field in msgspec.structs.fields(schema)}
 
 
 def _named(schema: type[T], fields: Mapping[str, object], error: msgspec.ValidationError) -> InvalidParameterError:
@@ -149,6 +149,8 @@ def _named(schema: type[T], fields: Mapping[str, object], error: msgspec.Validat
         return InvalidParameterError(name, f"{name} is missing")
     if reason.startswith(_NOT_ONE_OF):
         wanted = "one of " + ", ".join(_values_of(schema, name))
+    elif reason.startswith("Invalid RFC3339"):
+        wanted = "a date such as 2026-01-31"
     else:
         wanted = reason.removeprefix("Expected ").partition(", got")[0]
         wanted = re.sub("`[a-z]+`", lambda kind: _KINDS.get(kind[0], kind[0]), wanted)
@@ -157,7 +159,7 @@ def _named(schema: type[T], fields: Mapping[str, object], error: msgspec.Validat
 
 def _values_of(schema: type[T], name: str) -> list[str]:
     """The values that there are for a field that takes an enum's or a literal's."""
-    (kind,) = (each.type for each in msgspec.structs.fields(schema) if each.name == name)
+    (kind,) = (each.type for each in msgspec.structs.fields(schema) if each.encode_name == name)
     while get_args(kind) and not isinstance(get_args(kind)[0], str):
         kind = get_args(kind)[0]  # what an annotation or a union is about
     return [str(value) for value in get_args(kind) or kind]

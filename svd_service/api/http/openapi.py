@@ -33,8 +33,8 @@ EVENT_STREAM: Final = ("text/event-stream",)
 #: Errors of every route that requires a key.
 ANYWHERE: Final[Mapping[int, str]] = {
     401: "The API key is missing or invalid.",
-    403: "The service has no keys, and another site's page or an unknown host name is behind the request.",
-    429: "Too many requests, or too many queued jobs. Retry after `Retry-After` seconds.",
+    403: "The key must not do this. Without keys: another site's page or an unknown host name is behind the request.",
+    429: "Too many requests or queued jobs, or a quota of the key is used up. Retry after `Retry-After` seconds.",
     503: "Redis or the artifact store cannot be reached. Nothing is lost; retry.",
 }
 _HEADERS: Final = {
@@ -51,6 +51,7 @@ _WEBHOOK: Final = "job.ended"
 #: The groups of routes in the order in which people look for them, and what each of them is.
 TAGS: Final[Mapping[str, str]] = {
     "native": "The service's own API.",
+    "admin": "For operators: all keys' jobs, pauses, workers and keys. Requires an API key with the scope `admin`.",
     "openai": "OpenAI's Videos API, as its clients use it.",
     "stability": "Stability AI's image-to-video API, as its clients use it.",
     "service": "For people, operators and their tools.",
@@ -85,6 +86,7 @@ class Operation:
     headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
     listed: bool = True
+    scope: str = ""
 
 
 #: The requests to webhooks (docs/webhooks.md), and the responses to them.
@@ -114,6 +116,7 @@ def describe(
     query: type[msgspec.Struct] | None = None,
     headers: Mapping[str, str] | None = None,
     public: bool = False,
+    scope: str = "",
 ) -> Callable[[View], View]:
     """Describe the decorated view; goes between the route and the function.
 
@@ -126,10 +129,11 @@ def describe(
         query: schema of the query string.
         headers: descriptions of request headers, by name.
         public: whether it needs no API key and has no rate limit.
+        scope: the scope that the API key must have.
     """
     wrong = {**({} if public else ANYWHERE), **(errors or {})}
     failures = {status: Answer(words, error, headers=_HEADERS.get(status, {})) for status, words in wrong.items()}
-    operation = Operation(tag, {**answers, **failures}, body or {}, query, headers or {}, public)
+    operation = Operation(tag, {**answers, **failures}, body or {}, query, headers or {}, public, scope=scope)
 
     def mark(view: View) -> View:
         view.operation = operation  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from svd_service.api.http.openapi import FILE, FORM, Answer, describe
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
+from svd_service.jobs.allowance import Allowance
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import MAX_PRIORITY, Format
 from svd_service.presentation import JobView
@@ -33,6 +34,9 @@ class KeyView(Struct):
     lists_jobs: Annotated[
         bool, Meta(description="Whether the page lists all jobs of the caller (`SVD_PAGE_LISTS_JOBS`).")
     ]
+    expires_at: datetime | None = None
+    limits: Annotated[Allowance, Meta(description="Quotas (0: none), models and profiles (empty: all).")] = Allowance()
+    scopes: list[str] = []
 
 
 class ShareForm(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +69,19 @@ def check_key() -> Response:
     if shown is None:
         lists = jobs().settings.page_lists_jobs
         return jsonify(KeyView(required=False, id="", name="", priority=MAX_PRIORITY, lists_jobs=lists))
-    return jsonify(KeyView(required=True, id=shown.id, name=shown.name, priority=shown.priority, lists_jobs=True))
+    expires_at = None if shown.expires_at is None else datetime.fromtimestamp(shown.expires_at, UTC)
+    return jsonify(
+        KeyView(
+            required=True,
+            id=shown.id,
+            name=shown.name,
+            priority=shown.priority,
+            lists_jobs=True,
+            expires_at=expires_at,
+            limits=shown.allowance,
+            scopes=list(shown.scopes),
+        )
+    )
 
 
 @blueprint.post("/jobs/<task_id>/share")

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from svd_service.api.events.waiting import wait_for
 from svd_service.api.http import downloads, forms, preferences, reference
-from svd_service.api.http.context import hub, jobs, owner, priority, webhook
+from svd_service.api.http.context import allowance, hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
 from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe
 from svd_service.api.http.options import video_request
@@ -81,6 +81,7 @@ def generate() -> ResponseReturnValue:
         Order(
             video_request(parameters, model=parameters.get("model")),
             owner=owner(),
+            allowance=allowance(),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
             priority=priority(parameters),
             webhook=webhook(parameters),

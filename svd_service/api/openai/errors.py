@@ -6,10 +6,14 @@ from flask import Response, jsonify
 
 from svd_service.api.http.problem import Problem
 from svd_service.api.openai.schema import BLOCKED, OpenAIError, OpenAIErrorDetail
-from svd_service.errors import ContentFilteredError
+from svd_service.errors import ContentFilteredError, QuotaExceededError
 
 #: The `type` of an error by its status; below 500, all others are the request's fault.
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+#: OpenAI's own name, as `type` and `code`, of an error of ours.
+_NAMES: Final = {QuotaExceededError.code: "insufficient_quota"}
 
 
 def shape(problem: Problem) -> Response:
@@ -20,4 +24,8 @@ def shape(problem: Problem) -> Response:
         response.status_code = 400
         return response
     kind = "server_error" if problem.status >= 500 else _TYPES.get(problem.status, "invalid_request_error")
-    return jsonify(OpenAIError(OpenAIErrorDetail(problem.message, kind, problem.parameter or None, problem.code)))
+    message, code = problem.message, problem.code
+    if code in _NAMES:
+        kind = code = _NAMES[code]
+        message = f"You exceeded your current quota: {message}"
+    return jsonify(OpenAIError(OpenAIErrorDetail(message, kind, problem.parameter or None, code)))

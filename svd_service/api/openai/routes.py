@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from svd_service.api.http import downloads, forms, reference
-from svd_service.api.http.context import jobs, owner, priority, reservations, webhook
+from svd_service.api.http.context import allowance, jobs, owner, priority, reservations, webhook
 from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe, unlisted
 from svd_service.api.openai import repetition
 from svd_service.api.openai.schema import (
@@ -83,6 +83,7 @@ def create() -> ResponseReturnValue:
         Order(
             form.request_to(_model(form), strict=jobs().settings.openai_strict),
             owner=owner(),
+            allowance=allowance(),
             notes=form.notes(),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
             priority=priority(parameters),

@@ -22,6 +22,7 @@ from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.bootstrap import UseCases, fresh_ledger
 from svd_service.errors import UnavailableError
 from svd_service.ledger.api_keys import LOST
+from svd_service.ledger.controls import Note, Pausable, node_of
 from svd_service.presentation import ModelView
 from svd_service.telemetry.disk import disk_trouble
 from svd_service.telemetry.exporter import registry_of
@@ -126,6 +127,7 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
         with fresh_ledger(service.settings) as ledger:
             workers, preparing = ledger.workers.ready(), ledger.workers.preparing()
             unsaved = ledger.stats.persistence_trouble()
+            pauses, held_back = ledger.controls.pauses(), ledger.controls.held_back()
         keys_lost = keyring().has_lost_its_keys()
     except UnavailableError as error:
         away = [Reason("redis_unavailable", "Redis cannot be reached", str(error))]
@@ -133,6 +135,8 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
         return jsonify(_explained(view, away, details=shows_details)), 503
     trouble, model = store.trouble(), ModelView(**service.model.summary())
     reasons = _workers_reasons(model.name, {worker.model for worker in workers}, preparing=bool(preparing))
+    reasons += [_pause_reason(what, of_model, note) for what, of_model, note in pauses]
+    at_work = [w for w in workers if w.worker not in held_back and node_of(w.worker) not in held_back]
     if full := disk_trouble(service.settings.data_dir):
         reasons.insert(0, Reason("disk_almost_full", "the disk of the data folder is almost full", full))
     if unsaved:
@@ -144,12 +148,12 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
     view = HealthView(
         "degraded" if reasons else "ok",
         redis=True,
-        workers_ready=len(workers),
+        workers_ready=len(at_work),
         workers=[
             WorkerView(
                 w.worker, w.device, w.model, w.trained, w.ready_since, w.memory, list(w.profiles), w.content_credentials
             )
-            for w in workers
+            for w in at_work
         ],
         workers_preparing=[PreparingView(**vars(each)) for each in preparing],
         model=model,
@@ -157,6 +161,16 @@ def _health(service: UseCases, store: StoreWatch) -> ResponseReturnValue:
         content_credentials="; ".join(sorted({w.content_credentials for w in workers} - {""})) or None,
     )
     return jsonify(_explained(view, reasons, details=shows_details))
+
+
+def _pause_reason(what: Pausable, model: str, note: Note) -> Reason:
+    of_model = f" of {model}" if model else ""
+    message = {
+        Pausable.INTAKE: f"new jobs{of_model} are not accepted",
+        Pausable.DISPATCH: f"queued jobs{of_model} do not start",
+    }[what]
+    because = f" ({note.reason})" if note.reason else ""
+    return Reason(f"{what}_paused", f"{message}: an operator has paused the service{because}")
 
 
 def _explained(view: HealthView, reasons: Sequence[Reason], *, details: bool) -> HealthView:

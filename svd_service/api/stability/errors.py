@@ -8,7 +8,7 @@ from flask import Response, jsonify
 from svd_service.api.http.problem import Problem
 from svd_service.api.http.request_ids import request_id
 from svd_service.api.stability.schema import FILTERED, FilteredGeneration, StabilityError
-from svd_service.errors import ContentFilteredError
+from svd_service.errors import ContentFilteredError, QuotaExceededError
 
 #: Names of Stability's own; all others are called as HTTP calls them.
 _NAMES: Final = {
@@ -26,5 +26,8 @@ def shape(problem: Problem) -> Response:
         response.status_code = 403
         response.headers["finish-reason"] = FILTERED
         return response
+    if problem.code == QuotaExceededError.code:
+        message = f"You lack sufficient credits to make this request: {problem.message}"
+        return jsonify(StabilityError(request_id(), "insufficient_credits", [message]))
     name = _NAMES.get(problem.status) or HTTPStatus(problem.status).phrase.lower().replace(" ", "_")
     return jsonify(StabilityError(request_id(), name, [problem.message]))

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotAcceptable
 
 from svd_service.api.http import downloads, forms
-from svd_service.api.http.context import jobs, owner, webhook
+from svd_service.api.http.context import allowance, jobs, owner, webhook
 from svd_service.api.http.openapi import FILE, FORM, Answer, describe
 from svd_service.api.stability import ids
 from svd_service.api.stability.schema import (
@@ -114,6 +114,7 @@ def _submitted(schema: type[GenerationForm]) -> Response:
         Order(
             form.request(),
             owner=owner(),
+            allowance=allowance(),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
             webhook=webhook(form.parameters()),
         ),

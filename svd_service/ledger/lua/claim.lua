@@ -1,8 +1,9 @@
 -- Claim a job for one attempt.
 -- Arguments: id, token (new for every claim), holder (JSON), worker (name in the holder), lease (seconds), dead (token of a
 -- claim whose holder is known to be dead, or ''), max_attempts, record_ttl (seconds).
--- Returns {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'}.
--- include: record, attempt
+-- Returns {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'} | {'paused'} |
+-- {'held back'}.
+-- include: record, attempt, paused
 -- flags: allow-oom
 record_activity()
 local id = args.id
@@ -20,6 +21,16 @@ if state == 'started' then
   state = field(id, 'state')
 end
 if fail_if_late(id, state, args.record_ttl) ~= 'queued' then return { 'ended' } end
+local _, model = route_of(id)
+local held_back = is_held_back(args.worker)
+if held_back or pause_of('dispatch', model) then
+  -- Its message is used up: it waits in the ledger again, first of all.
+  if redis.call('ZSCORE', key(ENQUEUED .. ':' .. model), id) then
+    withdraw(id)
+    wait(id, clock(model) - 1)
+  end
+  return { held_back and 'held back' or 'paused' }
+end
 
 leave_queue(id)
 local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)

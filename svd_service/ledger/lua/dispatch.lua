@@ -3,7 +3,7 @@
 -- messages of other enqueued jobs may have been lost with its worker.
 -- Arguments: worker_timeout (seconds without heartbeat), record_ttl (seconds after which a model that no worker holds and
 -- no job requests is deleted). Returns {id, queue, id, queue, …}; the caller enqueues each id there.
--- include: record, queue, workers
+-- include: record, queue, workers, paused
 -- flags: allow-oom
 local MAX_CHOSEN = 1000  -- in one call
 local at_work = queues_at_work(args.worker_timeout)
@@ -62,7 +62,7 @@ end
 
 local chosen = {}
 for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
-  local queues = queues_of(model)
+  local queues = pause_of('dispatch', model) and {} or queues_of(model)
   for _ = 1, MAX_CHOSEN do
     local best = next_of(queues)
     if not best then break end

@@ -65,6 +65,7 @@ local function mend(id, state)
   if deadline and deadline > now and (state == 'queued' or state == 'started') then
     wrong = wrong + redis.call('ZADD', key('deadlines'), deadline, id)
   end
+  if not redis.call('ZSCORE', key('jobs'), id) then redis.call('ZADD', key('jobs'), field(id, 'created'), id) end
   local owned = key('owner:' .. field(id, 'owner'))
   if not field(id, 'deleted') and not redis.call('ZSCORE', owned, id) then
     wrong = wrong + redis.call('ZADD', owned, field(id, 'created'), id)

@@ -2,7 +2,7 @@
 -- Arguments: max_attempts, record_ttl (seconds), enqueue_again_after (seconds after which an enqueued id that an idle worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
 -- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
--- include: record, attempt, workers, recount
+-- include: record, attempt, workers, recount, history
 -- flags: allow-oom
 record_activity()
 forget_workers()
@@ -62,6 +62,15 @@ for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
     if is_usable(id, 'queued', enqueued) then look_after(model, id) end
   end
 end
+
+local oldest = now
+for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
+  for _, profile in ipairs(PROFILES) do
+    local first = redis.call('ZRANGE', key('queued:' .. model .. '|' .. profile), 0, 0, 'WITHSCORES')
+    oldest = math.min(oldest, tonumber(first[2] or '') or now)
+  end
+end
+record_queue_age(now - oldest)
 
 local dropped = redis.call('ZRANGE', key('discarded'), 0, -1)
 if #dropped > 0 then

@@ -1,11 +1,12 @@
 -- Accept a job. Repeating it with one id changes nothing.
 -- Arguments: id, owner, priority, fields (of the job hash, name → value), max_queued, max_queued_of_owner (except for
--- owner '', which all callers without a key share), result_ttl (seconds); idempotency_key (or ''), fingerprint,
--- idempotency_ttl (seconds);
+-- owner '', which all callers without a key share), quotas (of the owner, name → limit), result_ttl (seconds);
+-- idempotency_key (or ''), fingerprint, idempotency_ttl (seconds);
 -- cancel_after (seconds from now to its deadline, if it has one), late (whether it is rejected because of that);
 -- looked_up (whether the content cache was consulted), cached (nothing, or id of the earlier job, result as JSON, device).
--- Returns {'created' | 'repeated' | 'conflict' | 'full' | 'owner_full' | 'late', id}.
--- include: routes, queue, notify, ending, content
+-- Returns {'created' | 'repeated' | 'conflict' | 'full' | 'owner_full' | 'late', id}, {'quota', what exceeded_quota
+-- returns} or {'paused', the pause}.
+-- include: routes, queue, notify, ending, content, usage, quota, paused
 local id, owner, cached = args.id, args.owner, args.cached
 if redis.call('EXISTS', job_key(id)) == 1 then return { 'repeated', id } end
 
@@ -18,8 +19,13 @@ if args.idempotency_key ~= '' then
   end
 end
 
+local pause = pause_of('intake', (parts_of(args.fields.route)))
+if pause then return { 'paused', pause } end
+
 -- Since the lookup, the earlier job may have been deleted or may have expired.
 local has_copy = cached and is_reusable(cached.id, owner)
+local exceeded = args.quotas and exceeded_quota(owner, args.quotas, has_copy)
+if exceeded then return { 'quota', exceeded } end
 if not has_copy then
   local function number(hash, name) return tonumber(redis.call('HGET', key(hash), name) or '0') or 0 end
   if number('states', 'queued') >= args.max_queued then return { 'full', id } end
@@ -43,14 +49,17 @@ end
 set(id, unpack(fields))
 redis.call('HINCRBY', key('states'), 'queued', 1)
 redis.call('ZADD', key('owner:' .. owner), now, id)
+redis.call('ZADD', key('jobs'), now, id)
 local _, model = route_of(id)
 redis.call('ZADD', key('models'), now, model)
 count('created')
+add_usage(id, 'submitted', 1)
 
 if has_copy then
   -- It is never queued: callers see it as finished only.
   set(id, 'cached_from', cached.id, 'result', cached.result, 'expires', as_text(now + args.result_ttl))
   remember_content(id, cached.device, args.result_ttl)
+  add_usage(id, 'cached', 1)
   end_job(id, 'finished', args.result_ttl)
   return { 'created', id }
 end

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from svd_service.cli import keys
 from svd_service.cli.up import processes, registry
 from svd_service.cli.up.preflight import only_one
 from svd_service.config import Settings
-from svd_service.ledger.api_keys import Keyring, start_warning
+from svd_service.jobs.allowance import Allowance
+from svd_service.ledger import open_ledger
+from svd_service.ledger.api_keys import Key, Keyring, start_warning
 from svd_service.webhooks.signing import WebhookSecrets
+from tests.unit.ledger.samples import HOLDER, finish, submit
 
 pytestmark = pytest.mark.enable_socket
 
@@ -71,10 +75,55 @@ def test_webhooks_of_a_key_have_a_place_and_a_secret_that_can_be_changed(run, re
     assert WebhookSecrets(redis_client, settings).of(ann.id) == [rotated.splitlines()[0], secret[0]]
 
 
+def test_usage_is_shown_by_key_and_by_day(run, redis_client, settings):
+    secret = re.search(r"sk-svd-\S+", run("create", "ann"))
+    assert secret
+    ann = Keyring(redis_client, settings).identify(secret[0])
+    assert ann
+    ledger = open_ledger(redis_client, settings)
+    submit(ledger, owner=ann.id)
+    claim = ledger.attempts.claim("a", HOLDER)
+    assert claim
+    finish(ledger, claim)
+    lines = run("usage", "--csv").splitlines()
+    assert lines[0].startswith("key,submitted,finished,")
+    assert f"{ann.id} (ann),1,1,0,0,0,3.0,0.0,8,1000" in lines
+    assert f"{datetime.now(UTC).date()},1,1,0" in run("usage", ann.id, "--csv")
+    assert "tiny,1,1,0" in run("usage", ann.id, "--csv", "--group", "model")
+    assert "1000" in run("usage", ann.id)
+    assert run("usage", ann.id, "--csv", "--to", "2026-01-01").splitlines()[1:] == []
+    with pytest.raises(SystemExit):
+        keys.run(["usage", ann.id, "--from", "2020-01-01"])
+
+
+def test_limits_of_a_key_are_set_changed_and_removed(run, redis_client, settings):
+    run("create", "ann", "--jobs-per-day", "3", "--profile", "draft", "--expires", "2099-12-31")
+    keyring = Keyring(redis_client, settings)
+    (ann,) = keyring.list()
+    assert ann.allowance == Allowance(jobs_per_day=3, profiles=("draft",))
+    assert ann.expires_at == datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+    said = run("limit", ann.id, "--seconds-per-day", "90.5", "--concurrent", "2", "--model", "a", "--model", "b")
+    assert "3 jobs/day, 90.5 s/day, 2 jobs at a time, a b, draft" in said
+    assert "3 jobs/day" in run("list")
+    run("limit", ann.id, "--jobs-per-day", "0", "--profile", "all", "--expires", "never")
+    (ann,) = keyring.list()
+    assert ann.allowance == Allowance(device_seconds_per_day=90.5, concurrent_jobs=2, models=("a", "b"))
+    assert ann.expires_at is None
+    with pytest.raises(SystemExit):
+        keys.run(["limit", ann.id, "--expires", "soon"])
+
+
+def test_the_record_of_a_key_of_another_release_can_be_read():
+    assert Key.from_json('{"id": "1", "name": "ann", "priority": 1}') == Key("1", "ann", 1)
+    newer = '{"id": "1", "name": "ann", "color": "red", "allowance": {"jobs_per_day": 2, "words": 3}}'
+    assert Key.from_json(newer) == Key("1", "ann", allowance=Allowance(jobs_per_day=2))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["revoke", "nothing"], "there is no key nothing"),
+        (["usage", "nothing"], "there is no key nothing"),
         (["webhook", "nothing"], "there is no key nothing"),
         (["secret", "nothing"], "there is no key nothing"),
         (["create", "ann", "--webhook", "http://localhost/"], "public Internet"),

@@ -18,6 +18,7 @@ from svd_service.errors import UnavailableError
 from svd_service.jobs.job import AttemptOutcome, Failure, Holder, Result
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.submission import Submission
+from svd_service.jobs.usage import Usage
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.stats import Figures, QueueFigures, Stats
@@ -47,6 +48,7 @@ FIGURES = Figures(
     webhook_tries={"delivered": 4, "failed": 9},
     webhooks_pending=3,
     webhook_overdue=1.5,
+    usage={"1f0c": Usage(submitted=3, failed=1, device_seconds=12.5, failed_device_seconds=2, frames=50, bytes=1_000)},
 )
 PARAMETERS = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
 
@@ -124,6 +126,12 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_device_memory_used_bytes[cuda:0][host-a/0]": 70,
         "svd_device_memory_reserved_bytes[cuda:0][host-a/0]": 60,
         "svd_redis_memory_used_bytes": 1_000,
+        "svd_usage_jobs_total[1f0c][submitted]": 3,
+        "svd_usage_jobs_total[1f0c][failed]": 1,
+        "svd_usage_device_seconds_total[1f0c][charged]": 12.5,
+        "svd_usage_device_seconds_total[1f0c][failed]": 2,
+        "svd_usage_frames_total[1f0c]": 50,
+        "svd_usage_bytes_total[1f0c]": 1_000,
         "svd_redis_memory_max_bytes": 4_000,
     }
     assert {name: shown.get(name) for name in expected} == expected

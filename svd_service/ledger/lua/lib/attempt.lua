@@ -1,12 +1,13 @@
 -- Attempts: the current claim, the end of an attempt, and leases.
--- include: base, routes, queue, notify, loads, ending
+-- include: base, routes, queue, notify, loads, ending, usage
 
 -- Whether `token` is the job's current claim.
 local function holds(id, token) return field(id, 'state') == 'started' and field(id, 'token') == token end
 
--- `cause` is why there is no result, if there is a known cause.
-local function close_attempt(id, outcome, cause)
+-- `cause` is why there is no result, if there is a known cause; `measured` the device time of a result, in seconds.
+local function close_attempt(id, outcome, cause, measured)
   local number = field(id, 'attempt')
+  add_device_time(id, outcome, measured)
   set(id, 'ended:' .. number, now_text, 'outcome:' .. number, outcome)
   local queue = field(id, 'queue')
   if queue then add_load('started', queue, -1) end

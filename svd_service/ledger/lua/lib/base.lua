@@ -18,10 +18,12 @@ local function field(id, name) return redis.call('HGET', job_key(id), name) end
 local function set(id, ...) redis.call('HSET', job_key(id), ...) end
 
 -- A counter that is damaged starts again from zero.
-local function count(name, by)
-  local counted = redis.pcall('HINCRBY', key('counters'), name, by or 1)
-  if type(counted) == 'table' and counted.err then redis.call('HDEL', key('counters'), name) end
+local function increment(hash, name, by)
+  local counted = redis.pcall('HINCRBY', hash, name, by)
+  if type(counted) == 'table' and counted.err then redis.call('HDEL', hash, name) end
 end
+
+local function count(name, by) increment(key('counters'), name, by or 1) end
 
 -- The value of JSON; `otherwise` if it is damaged or of another type.
 local function decoded(json, otherwise)

@@ -1,5 +1,5 @@
 -- How jobs end.
--- include: base, queue, notify, delivery
+-- include: base, queue, notify, delivery, usage, history
 
 -- An owner can create records of failed, cancelled and expired jobs at no cost: beyond MAX_ENDED_PER_OWNER the oldest
 -- are deleted. A few at a time, so that no call takes long.
@@ -28,6 +28,8 @@ local function end_job(id, state, keep)
   redis.call('ZADD', key('ended'), now + keep, id)
   if state ~= 'finished' then bound_records(id, field(id, 'owner')) end
   count('ended|' .. state)
+  add_usage(id, state, 1)
+  add_to_history(state)
   notify(id)
   write_delivery(id, state)
 end
@@ -35,6 +37,7 @@ end
 local function fail_job(id, code, message, keep)
   set(id, 'failure_code', code, 'failure_message', message)
   count('failed|' .. code)
+  add_to_history('failed|' .. code)
   end_job(id, 'failed', keep)
 end
 

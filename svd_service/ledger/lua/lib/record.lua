@@ -31,6 +31,7 @@ local function discard(id)
       redis.call('ZREM', key('queued:' .. model .. '|' .. profile), id)
     end
   end
+  redis.call('ZREM', key('jobs'), id)
   redis.call('ZREM', key('leases'), id)
   redis.call('ZREM', key('ended'), id)
   redis.call('ZREM', key('deadlines'), id)

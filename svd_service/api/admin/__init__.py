@@ -1,0 +1,1 @@
+"""The operators' dialect, `/admin/…`: every route requires an API key with the scope `admin`."""

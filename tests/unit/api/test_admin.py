@@ -1,0 +1,226 @@
+"""The operators' routes, and who may use them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from svd_service.api.http import openapi
+from svd_service.jobs.job import AttemptOutcome, Failure
+from svd_service.ledger.api_keys import ADMIN, Keyring
+from svd_service.ledger.workers import WorkerStatus
+from tests.unit.api.samples import HOLDER, png
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.fixture
+def keyring(app: Flask) -> Keyring:
+    found = app.extensions["web"].keyring
+    assert isinstance(found, Keyring)
+    return found
+
+
+@pytest.fixture
+def ask(http: FlaskClient, keyring: Keyring) -> Callable[..., TestResponse]:
+    """Sends an operator's request."""
+    _, secret = keyring.create("olga", scopes=(ADMIN,))
+
+    def send(method: str, path: str, **form: object) -> TestResponse:
+        content: dict[str, Any] = {"query_string" if method == "GET" else "data": form} if form else {}
+        return http.open(path, method=method, headers={"Authorization": f"Bearer {secret}"}, **content)
+
+    return send
+
+
+@pytest.fixture
+def post(http: FlaskClient, keyring: Keyring, ask: Callable[..., TestResponse]) -> Callable[..., TestResponse]:
+    """Submits a job with the key of a person who is no operator."""
+    _, secret = keyring.create("ann")
+
+    def send(path: str = "/generate", **fields: object) -> TestResponse:
+        return http.post(
+            path, data={"image": (png((64, 64)), "red.png"), **fields}, headers={"Authorization": f"Bearer {secret}"}
+        )
+
+    return send
+
+
+@pytest.fixture
+def submit_for_ann(post: Callable[..., TestResponse]) -> Callable[[], str]:
+    return lambda: str(post().get_json()["task_id"])
+
+
+def admin_rules(app: Flask) -> list[tuple[str, str]]:
+    return [
+        (method, rule.rule.replace("<task_id>", "00000000-0000-4000-8000-000000000000"))
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/admin/") and not openapi.is_public(app, rule.endpoint)
+        for method in sorted((rule.methods or set()) - {"OPTIONS"})
+    ]
+
+
+def test_no_route_of_operators_answers_without_a_key_of_theirs(app, http, keyring):
+    rules = admin_rules(app)
+    assert len(rules) > 15
+    for method, path in rules:  # the service has no keys and is open
+        assert http.open(path, method=method).status_code == 403, path
+    _, plain = keyring.create("ann")
+    keyring._cache.clear()
+    for method, path in rules:
+        assert http.open(path, method=method).status_code == 401, path
+        answer = http.open(path, method=method, headers={"Authorization": f"Bearer {plain}"})
+        assert answer.status_code == 403, path
+        assert method == "HEAD" or answer.json["error"]["code"] == "missing_scope"
+
+
+def test_every_route_below_admin_requires_the_scope_and_no_other_does(app):
+    for rule in app.url_map.iter_rules():
+        operation = openapi.operation_of(app, rule.endpoint)
+        if operation is not None and not operation.public:
+            assert (operation.scope == ADMIN) == rule.rule.startswith("/admin/"), rule.rule
+
+
+def test_operators_see_the_jobs_of_all_keys_by_key_state_and_model(ask, submit_for_ann, jobs):
+    ids = [submit_for_ann() for _ in range(3)]
+    ask("POST", f"/admin/jobs/{ids[0]}/cancel")
+    listed = ask("GET", "/admin/jobs").json
+    assert [each["job"]["task_id"] for each in listed["jobs"]] == ids[::-1]
+    owner = listed["jobs"][0]["key"]
+    assert owner == jobs.ledger.jobs.find(ids[0]).owner != ""
+
+    def found(**query: object) -> list[str]:
+        return [each["job"]["task_id"] for each in ask("GET", "/admin/jobs", **query).json["jobs"]]
+
+    assert found(state="cancelled") == [ids[0]]
+    assert found(key=owner, state="queued") == [ids[2], ids[1]]
+    assert found(key="-") == found(model="other") == []
+    first = ask("GET", "/admin/jobs", limit=2).json
+    assert [each["job"]["task_id"] for each in first["jobs"]] == [ids[2], ids[1]]
+    assert [each["job"]["task_id"] for each in ask("GET", first["next"]).json["jobs"]] == [ids[0]]
+    assert ask("GET", f"/admin/jobs/{ids[1]}").json["key"] == owner
+    assert ask("GET", "/admin/jobs", after="nothing").status_code == 404
+
+
+def test_a_deleted_job_is_in_no_list(ask, submit_for_ann, redis_client):
+    job_id = submit_for_ann()
+    assert ask("DELETE", f"/admin/jobs/{job_id}").status_code == 204
+    assert ask("GET", "/admin/jobs").json["jobs"] == []
+    assert redis_client.zcard("svd:jobs") == 0
+
+
+def test_a_failed_job_is_retried_while_its_image_is_kept(ask, submit_for_ann, jobs, claim):
+    job_id = submit_for_ann()
+    assert ask("POST", f"/admin/jobs/{job_id}/retry").status_code == 409
+    jobs.ledger.attempts.end_attempt(claim(job_id), AttemptOutcome.FAILED, Failure("out_of_memory", "no memory"))
+    before = jobs.ledger.jobs.find(job_id)
+    answer = ask("POST", f"/admin/jobs/{job_id}/retry")
+    assert answer.status_code == 201
+    new = jobs.ledger.jobs.find(answer.json["job"]["task_id"])
+    assert (new.owner, new.parameters, new.state) == (before.owner, before.parameters, "queued")
+    with jobs.artifacts.open(new.input) as copy, jobs.artifacts.open(before.input) as image:
+        assert copy.read() == image.read()
+    jobs.artifacts.delete(before.input)
+    refused = ask("POST", f"/admin/jobs/{job_id}/retry")
+    assert refused.status_code == 409
+    assert "SVD_KEEP_INPUTS" in refused.json["error"]["message"]
+
+
+def test_ended_jobs_of_a_state_are_purged_and_no_others(ask, submit_for_ann, jobs):
+    kept, first, second = (submit_for_ann() for _ in range(3))
+    for job_id in (first, second):
+        ask("POST", f"/admin/jobs/{job_id}/cancel")
+    assert ask("POST", "/admin/purge", state="cancelled", older_than=3600).json == {"deleted": 0, "more": False}
+    assert ask("POST", "/admin/purge", state="cancelled").json == {"deleted": 2, "more": False}
+    assert [each["job"]["task_id"] for each in ask("GET", "/admin/jobs").json["jobs"]] == [kept]
+    assert ask("POST", "/admin/purge", state="queued").status_code == 422
+
+
+def test_a_paused_intake_rejects_submissions_in_each_dialect_and_says_why(ask, post, http, submit_for_ann):
+    submit_for_ann()
+    answer = ask("POST", "/admin/pause", what="intake", reason="driver update")
+    assert [(each["what"], each["model"]) for each in answer.json["paused"]] == [("intake", "")]
+    for path in ("/generate", "/v2beta/image-to-video"):
+        image = {"image": (png((1024, 576)), "red.png")}
+        refused = post(path, **image)
+        assert refused.status_code == 503
+        assert "driver update" in refused.text
+        assert refused.headers["Retry-After"] == "60"
+    health = http.get("/health").json
+    assert health["status"] == "degraded"
+    assert "intake_paused" in health["reasons"]
+    assert "driver update" in health["message"]
+    assert ask("POST", "/admin/resume", what="intake").json == {"paused": []}
+    assert post().status_code == 202
+
+
+def test_the_intake_of_one_model_is_paused_alone(ask, post):
+    ask("POST", "/admin/pause", what="intake", model="other")
+    assert post().status_code == 202
+    ask("POST", "/admin/pause", what="intake", model="nano")
+    assert post().status_code == 503
+
+
+def test_a_paused_dispatch_starts_nothing_and_keeps_the_order(ask, submit_for_ann, jobs):
+    ids = [submit_for_ann() for _ in range(3)]  # the first is enqueued with Celery
+    ask("POST", "/admin/pause", what="dispatch")
+    assert jobs.ledger.attempts.claim(ids[0], HOLDER) is None
+    assert jobs.ledger.maintenance.dispatch() == {}
+    assert [jobs.ledger.jobs.find(job_id).position for job_id in ids] == [1, 2, 3]
+    assert jobs.ledger.maintenance.reap().overdue == {}
+    ask("POST", "/admin/resume", what="dispatch")
+    assert jobs.ledger.attempts.claim(ids[0], HOLDER) is not None
+
+
+def test_a_held_back_worker_gets_no_jobs_until_it_is_released(ask, submit_for_ann, jobs, http):
+    def beat() -> None:
+        jobs.ledger.workers.heartbeat(WorkerStatus(HOLDER.worker, "cpu", "instance", 1, "nano", True, 0.0, 1.0))
+
+    beat()
+    job_id = submit_for_ann()
+    for act, name in (("drain", "host/0"), ("quarantine", "host")):
+        shown = ask("POST", f"/admin/{act}", worker=name, reason="fan").json["workers"]
+        assert [(each["worker"], each["state"], each["reason"]) for each in shown] == [("host/0", act, "fan")]
+        beat()
+        assert http.get("/health").json["workers_ready"] == 0
+        assert jobs.ledger.attempts.claim(job_id, HOLDER) is None
+        assert jobs.ledger.jobs.find(job_id).state == "queued"
+        released = ask("POST", "/admin/release", worker=name).json["workers"]
+        assert [each["state"] for each in released] == ["ready"]
+    beat()
+    assert jobs.ledger.attempts.claim(job_id, HOLDER) is not None
+    (shown,) = ask("GET", "/admin/workers").json["workers"]
+    assert shown["job"] == job_id
+
+
+def test_acts_are_recorded_with_their_author_and_bounded(ask, jobs, redis_client, monkeypatch, caplog):
+    ask("POST", "/admin/pause", what="dispatch", reason="update")
+    ask("POST", "/admin/drain", worker="host/7")
+    acts = ask("GET", "/admin/audit").json["acts"]
+    assert [(act["what"], act["target"], act["reason"]) for act in acts] == [
+        ("drain", "host/7", ""),
+        ("pause dispatch", "all models", "update"),
+    ]
+    assert all("(olga)" in act["by"] for act in acts)
+    assert "(olga): pause dispatch all models (update)" in caplog.text
+    monkeypatch.setattr("svd_service.ledger.controls.MAX_ACTS", 3)
+    for number in range(5):
+        jobs.ledger.controls.record("olga", "cancel", str(number))
+    assert redis_client.llen("svd:audit") == 3
+
+
+def test_the_overview_has_queues_keys_failures_and_the_last_day(ask, submit_for_ann, jobs, claim):
+    failed, _ = submit_for_ann(), submit_for_ann()
+    jobs.ledger.attempts.end_attempt(claim(failed), AttemptOutcome.FAILED, Failure("out_of_memory", "no memory"))
+    jobs.ledger.maintenance.reap()
+    shown = ask("GET", "/admin/overview").json
+    assert (shown["states"]["queued"], shown["states"]["failed"]) == (1, 1)
+    assert [(each["model"], each["length"]) for each in shown["queues"] if each["length"]] == [("nano", 1)]
+    assert list(shown["queued_by_key"].values()) == [1]
+    assert shown["failures"] == {"out_of_memory": 1}
+    assert len(shown["history"]) == 144
+    assert sum(sum(period["failed"].values()) for period in shown["history"]) == 1
+    assert any(period["queue_age"] is not None for period in shown["history"])
