@@ -63,8 +63,8 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     expect(cat).to_have_attribute("data-status", "started", timeout=SECONDS)
     expect(bar).not_to_have_js_property("value", 0, timeout=SECONDS)
     seen = bar.evaluate("bar => bar.value")
-    window.look("4-running")
     astronaut.get_by_role("button", name="Cancel").click()
+    window.look("4-running")
     expect(astronaut).to_have_attribute("data-status", "cancelled", timeout=SECONDS)
 
     video = cat.locator("video")
@@ -254,6 +254,27 @@ def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit
     assert ledger.attempts.report(held) is Stop.CANCEL
     ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
     expect(shown.locator(".standing")).to_have_text("Cancelled")
+
+
+def test_a_late_response_does_not_bring_back_a_job_that_has_ended(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, CAT)
+    send(page)
+    held = claim(ledger, page)
+    shown = card(page, "chelsea")
+    expect(shown).to_have_attribute("data-status", "started")
+
+    def overtaken(route: Route) -> None:
+        response = route.fetch()
+        ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
+        expect(shown).to_have_attribute("data-status", "cancelled")
+        route.fulfill(response=response)
+
+    page.route("**/jobs/*", overtaken)
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        shown.get_by_role("button", name="Cancel").click()
+    page.wait_for_timeout(300)
+    expect(shown).to_have_attribute("data-status", "cancelled")
 
 
 def test_another_seed_is_the_same_image_and_settings_again(desk: Stack, ledger: Ledger, visit: Open):

@@ -40,6 +40,8 @@ export class Gallery {
       this.#cards.set(job.task_id, card);
       this.#place(card, first);
     }
+    // A response that was overtaken by an event: a job that has ended does not go back.
+    if (hasEnded(card.job) && !hasEnded(job)) return card;
     card.update(job);
     this.#groupOf(card)?.update();
     this.#count();
