@@ -11,7 +11,7 @@ from svd_service.api.events.waiting import wait_for
 from svd_service.api.http import downloads, forms, preferences, reference
 from svd_service.api.http.context import allowance, hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
-from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe
+from svd_service.api.http.openapi import FORM, JSON, Answer, describe
 from svd_service.api.http.options import video_request
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.answers import job_view
@@ -31,17 +31,12 @@ _LOCATION: Final = {"Location": "URL of its status."}
 _APPLIED: Final = {preferences.APPLIED: "`wait=N`, if the answer waited."}
 
 
+# The OpenAPI document lacks the second successful answer, 200 with `Prefer: wait`: generated clients would take every
+# answer for a file.
 @blueprint.post("/generate")
 @describe(
     "native",
     {
-        200: Answer(
-            "With `Prefer: wait=N`: the video, finished in time; the job, if `Accept` takes JSON and no video.",
-            FILE,
-            (_MP4,),
-            headers={"Content-Location": "URL of the video.", **_LOCATION, **_APPLIED},
-            alternatives={JSON: JobView},
-        ),
         202: Answer(
             "The job, queued.",
             JobView,
@@ -63,8 +58,8 @@ _APPLIED: Final = {preferences.APPLIED: "`wait=N`, if the answer waited."}
     body={FORM: GenerateForm, JSON: GenerateBody},
     headers={
         "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
-        preferences.PREFER: "`wait=N`: wait up to N seconds, and answer with the video. `handling=strict`: reject a "
-        "job (429) that would probably end after `Cancel-After`.",
+        preferences.PREFER: "`wait=N`: wait up to N seconds, and answer with the MP4 itself (200). "
+        "`handling=strict`: reject a job (429) that would probably end after `Cancel-After`.",
         preferences.CANCEL_AFTER: "Seconds (`90`, `90s`, `5m`, `1h`) after which the job fails unless it has ended.",
     },
 )
