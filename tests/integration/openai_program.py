@@ -63,8 +63,9 @@ def run(url: str, path: str) -> dict[str, Any]:
         "seed": error_of(lambda: videos.create(prompt="x", input_reference=picture, extra_body={"seed": -1})),
         "no_image": error_of(lambda: videos.create(prompt="x", input_reference=b"no picture")),
     }
-    # An older version of the package does not extend.
-    extended = videos.extend(prompt="on", seconds="4", video={"id": done.id}) if hasattr(videos, "extend") else None
+    # Older versions of the package do not extend; newer ones take an id as `video` in their types, but not when called.
+    by_id = {"video": openai.NOT_GIVEN, "extra_body": {"video": {"id": done.id}}}
+    extended = videos.extend(prompt="on", seconds="4", **by_id) if hasattr(videos, "extend") else None
     deleted = videos.delete(done.id)
     errors["deleted_done"] = error_of(lambda: videos.retrieve(done.id))
     created = (of_file, of_bytes, of_named, of_data_url, of_object)
