@@ -85,7 +85,8 @@ def convert(schema: type[T], fields: Mapping[str, object]) -> T:
         InvalidParameterError: a field is unknown, missing or out of bounds; the error names it.
     """
     known = schema.__struct_encode_fields__
-    if schema.__struct_config__.forbid_unknown_fields and (unknown := next(iter(fields.keys() - {*known}), None)):
+    unknown = next(iter(fields.keys() - {*known}), None)
+    if schema.__struct_config__.forbid_unknown_fields and unknown is not None:
         raise _unknown(unknown, known)
     plain = {name: _plain(name, value, _kinds_of(schema)[name]) for name, value in fields.items() if name in known}
     try:

@@ -236,9 +236,6 @@ class _Schemas:
             kinds.values(), schema_hook=_schema_of_ours, ref_template="#/components/schemas/{name}"
         )
         self._schemas = dict(zip(kinds, schemas, strict=True))
-        for kind in kinds.values():
-            if extra := getattr(kind, "schema", None):  # what types cannot express
-                self.components[kind.__name__].update(extra)
         for component in self.components.values():
             _simplify_pairs(component)
 

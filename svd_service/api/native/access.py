@@ -90,6 +90,7 @@ def check_key() -> Response:
     {201: Answer("The link.", ShareView)},
     error=ErrorView,
     errors={
+        400: "The form is damaged.",
         404: "There is no such job, or it is another key's.",
         409: "The job has no video: it has not ended, or it failed or was cancelled.",
         410: "The video has expired.",

@@ -1,6 +1,6 @@
 """The shapes of the native dialect, in and out. They are the validation and the OpenAPI document alike."""
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -9,19 +9,10 @@ from svd_service.jobs.model import Model
 from svd_service.parameters import Format
 from svd_service.presentation import JobView, ModelView
 
-#: Exactly one of image and job to be extended is required: as a condition, which generators of clients pass over.
-ONE_INPUT: Final = {
-    "if": {"required": ["extend"]},
-    "then": {"not": {"required": ["image"]}},
-    "else": {"required": ["image"]},
-}
-
 
 @takes_parameters()
 class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     """An image, or the job to `extend`, and the parameters of the video, all of them optional."""
-
-    schema: ClassVar[dict[str, Any]] = ONE_INPUT
 
     image: (
         Annotated[

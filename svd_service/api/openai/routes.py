@@ -47,6 +47,9 @@ _REPETITION: Final = {
     "Idempotency-Key": "The same request, sent again with the same key, gets the same job.",
     repetition.HEADER: "How often this request was sent before: if it was, it gets the job that was made then.",
 }
+#: The id of a job in a path. `/videos/extensions` has none.
+_VIDEO: Final = "<string(minlength=20):video_id>"
+
 _UNKNOWN: Final = {404: "There is no such job, or it belongs to another key."}
 _JOB: Final = {
     200: Answer(
@@ -149,14 +152,14 @@ def list_videos() -> Response:
     return jsonify(VideoList.of(found, more=more))
 
 
-@blueprint.get("/videos/<video_id>")
+@blueprint.get(f"/videos/{_VIDEO}")
 @describe("openai", _JOB, error=OpenAIError, errors=_UNKNOWN)
 def retrieve(video_id: str) -> Response:
     """The status of a job."""
     return _presented(_asked_for(video_id))
 
 
-@blueprint.delete("/videos/<video_id>")
+@blueprint.delete(f"/videos/{_VIDEO}")
 @describe("openai", {200: Answer("It is deleted.", DeletedVideo)}, error=OpenAIError, errors=_UNKNOWN)
 def delete(video_id: str) -> Response:
     """Delete a job and its video; one that has not ended is cancelled."""
@@ -208,7 +211,6 @@ def retrieve_model(model: str) -> Response:
 
 
 @blueprint.route("/videos/edits", methods=["GET", "POST", "DELETE"])  # the others, too: these are no jobs' ids
-@blueprint.route("/videos/extensions", methods=["GET", "DELETE"])
 @blueprint.route("/videos/characters", methods=["GET", "POST", "DELETE"])
 @blueprint.get("/videos/characters/<character_id>")
 @blueprint.post("/videos/<video_id>/remix")

@@ -206,3 +206,14 @@ def test_a_retried_extension_is_one_job(http, finished):
     first = post(0)
     assert post(1) == first
     assert post(0) != first
+
+
+def test_extensions_are_not_the_id_of_a_job(http):
+    for method in ("get", "delete"):
+        answer = getattr(http, method)("/v1/videos/extensions")
+        assert (answer.status_code, {*answer.headers["Allow"].split(", ")}) == (405, {"POST", "OPTIONS"})
+
+
+def test_a_field_without_a_name_is_unknown(extend, finished):
+    answer = extend(**{"extend": finished(), "": "x"})
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "invalid_parameter")

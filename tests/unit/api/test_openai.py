@@ -244,7 +244,7 @@ def test_deleting_a_started_job_cancels_it_and_nobody_sees_it_again(http, jobs, 
 
 def test_what_svd_cannot_do_is_a_400_in_the_same_shape(http, create):
     video_id = create().json["id"]
-    for path in ("edits", "extensions", "characters", f"{video_id}/remix"):
+    for path in ("edits", "characters", f"{video_id}/remix"):
         answer = http.post(f"/v1/videos/{path}", json={"prompt": "x"})
         assert (answer.status_code, answer.json["error"]["code"]) == (400, "not_supported")
     assert http.get("/v1/videos/characters/char_1").json["error"]["code"] == "not_supported"
