@@ -33,14 +33,9 @@ def is_video(input: str) -> bool:
     return input.endswith(f".{Format.MP4}")
 
 
-def delete_input(artifacts: ArtifactStore, job_id: str) -> None:
-    """Delete a job's image, or the video that it extends.
-
-    Raises:
-        ArtifactsUnavailableError: the store is unavailable.
-    """
-    for name in (input_name(job_id), input_video_name(job_id)):
-        artifacts.delete(name)
+def input_names(job_id: str) -> tuple[str, ...]:
+    """The artifacts of which one is a job's input."""
+    return input_name(job_id), input_video_name(job_id)
 
 
 def copy(artifacts: ArtifactStore, source: str, target: str) -> None:
@@ -90,6 +85,7 @@ def delete_all(artifacts: ArtifactStore, job_id: str) -> None:
     Raises:
         ArtifactsUnavailableError: the store is unavailable.
     """
-    delete_input(artifacts, job_id)
+    for name in input_names(job_id):
+        artifacts.delete(name)
     for name, _ in list(artifacts.names(f"{RESULTS}/{job_id}")):
         artifacts.delete(name)

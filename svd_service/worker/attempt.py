@@ -36,7 +36,7 @@ from svd_service.jobs.job import (
     Result,
     Still,
 )
-from svd_service.jobs.job_files import delete_input, file_name, is_video, result_name
+from svd_service.jobs.job_files import file_name, input_names, is_video, result_name
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger import Ledger
 from svd_service.ledger.attempts import Stop
@@ -201,7 +201,8 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         if slot.settings.keep_inputs:  # deleted by the sweep
             return outcome
     with suppress(UnavailableError):
-        delete_input(slot.jobs.artifacts, claim.job_id)
+        for name in input_names(claim.job_id):
+            slot.jobs.artifacts.delete(name)
     return outcome
 
 
