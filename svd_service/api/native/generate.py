@@ -89,7 +89,8 @@ def generate() -> ResponseReturnValue:
 
 def _form() -> GenerateForm:
     fields = forms.json_fields() if request.is_json else forms.form_fields()
-    if not fields.get(_IMAGE) and not fields.get("extend"):
+    # A file without a name counts as false.
+    if fields.get(_IMAGE) in (None, "") and not fields.get("extend"):
         raise MissingImageError(
             f"send the image as a file or a data URL in the field {_IMAGE!r}, or a finished job's id as 'extend'"
         )
