@@ -35,6 +35,7 @@ from svd_service.jobs.usage import Usage
 from svd_service.ledger.stats import Figures
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs
+from svd_service.telemetry.families import counter, from_zero, gauge, optional_gauge
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +128,10 @@ class HostCollector(Collector):
             "Age of the oldest queued job above which there is an alert.",
             self._settings.longest_wait,
         )
-        yield _perhaps("svd_data_free_bytes", "Free bytes of the disk under the data folder.", usage and usage.free)
-        yield _perhaps("svd_data_size_bytes", "Bytes of the disk under the data folder.", usage and usage.total)
+        yield optional_gauge(
+            "svd_data_free_bytes", "Free bytes of the disk under the data folder.", usage and usage.free
+        )
+        yield optional_gauge("svd_data_size_bytes", "Bytes of the disk under the data folder.", usage and usage.total)
 
     def describe(self) -> Iterator[Metric]:
         """Yield the same families."""
@@ -214,33 +217,33 @@ def _up(value: int) -> Metric:
 
 
 def _jobs(figures: Figures) -> Iterator[Metric]:
-    yield _gauge("svd_jobs", "Jobs in the ledger, by state.", "state", _from_zero(State, figures.jobs))
+    yield gauge("svd_jobs", "Jobs in the ledger, by state.", "state", from_zero(State, figures.jobs))
     yield CounterMetricFamily("svd_jobs_created", "Jobs accepted.", value=figures.created)
-    yield _counter(
+    yield counter(
         "svd_jobs_refused",
         "Submissions rejected, by reason; nothing was stored.",
         "reason",
-        _from_zero(REASONS, figures.rejected),
+        from_zero(REASONS, figures.rejected),
     )
-    yield _counter("svd_jobs_ended", "Jobs ended, by final state.", "state", _from_zero(END_STATES, figures.ended))
-    yield _counter("svd_jobs_failed", "Jobs failed, by reason.", "reason", figures.failed)
-    yield _counter(
+    yield counter("svd_jobs_ended", "Jobs ended, by final state.", "state", from_zero(END_STATES, figures.ended))
+    yield counter("svd_jobs_failed", "Jobs failed, by reason.", "reason", figures.failed)
+    yield counter(
         "svd_cache_lookups",
         "Lookups of an earlier identical job for a submission, by outcome.",
         "outcome",
-        _from_zero(LOOKUPS, figures.cache),
+        from_zero(LOOKUPS, figures.cache),
     )
-    yield _counter(
+    yield counter(
         "svd_attempts",
         "Job attempts, by outcome; `started` counts all.",
         "outcome",
-        _from_zero(OUTCOMES, figures.attempts),
+        from_zero(OUTCOMES, figures.attempts),
     )
-    yield _counter(
+    yield counter(
         "svd_ledger_damaged",
         "Damaged jobs, deliveries and sets in Redis, dropped or repaired, by kind.",
         "kind",
-        _from_zero(DAMAGED, figures.damaged),
+        from_zero(DAMAGED, figures.damaged),
     )
     yield CounterMetricFamily(
         "svd_jobs_put_back",
@@ -310,17 +313,17 @@ def _webhooks(figures: Figures) -> Iterator[Metric]:
         "Delay of the next webhook delivery attempt; 0 if none is late.",
         figures.webhook_overdue,
     )
-    yield _counter(
+    yield counter(
         "svd_webhooks",
         "Webhooks delivered or given up, by outcome.",
         "outcome",
-        _from_zero(WEBHOOK_OUTCOMES, figures.webhooks),
+        from_zero(WEBHOOK_OUTCOMES, figures.webhooks),
     )
-    yield _counter(
+    yield counter(
         "svd_webhook_attempts",
         "Webhook delivery attempts, by outcome.",
         "outcome",
-        _from_zero(WEBHOOK_ATTEMPTS, figures.webhook_tries),
+        from_zero(WEBHOOK_ATTEMPTS, figures.webhook_tries),
     )
 
 
@@ -373,31 +376,5 @@ def _memory(name: str, documentation: str, workers: Iterable[WorkerStatus], part
 
 def _redis(memory: tuple[int, int] | None) -> Iterator[Metric]:
     used, maximum = memory or (None, None)
-    yield _perhaps("svd_redis_memory_used_bytes", "Memory used by Redis.", used)
-    yield _perhaps("svd_redis_memory_max_bytes", "Memory limit of Redis; 0 if there is none.", maximum)
-
-
-def _perhaps(name: str, documentation: str, value: float | None) -> Metric:
-    """Return a gauge, empty if `value` is `None`."""
-    family = GaugeMetricFamily(name, documentation, labels=())
-    if value is not None:
-        family.add_metric((), value)
-    return family
-
-
-def _from_zero(known: Iterable[str], found: Mapping[str, int]) -> dict[str, int]:
-    return dict.fromkeys(map(str, known), 0) | {str(label): value for label, value in found.items()}
-
-
-def _gauge(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
-    return _labelled(GaugeMetricFamily(name, documentation, labels=(label,)), values)
-
-
-def _counter(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
-    return _labelled(CounterMetricFamily(name, documentation, labels=(label,)), values)
-
-
-def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str, int]) -> Metric:
-    for label, value in sorted(values.items()):
-        family.add_metric((label,), value)
-    return family
+    yield optional_gauge("svd_redis_memory_used_bytes", "Memory used by Redis.", used)
+    yield optional_gauge("svd_redis_memory_max_bytes", "Memory limit of Redis; 0 if there is none.", maximum)

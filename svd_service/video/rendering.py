@@ -83,12 +83,7 @@ def render(
         torch.OutOfMemoryError: the device's memory is not sufficient; the generator can be used again.
     """
     stopwatch = _Stopwatch(on_progress)
-    origin = {
-        "parameters": parameters.to_dict(),
-        "seeds": list(parameters.seeds),
-        **generator.origin,
-        "versions": _versions(),
-    }
+    origin = _origin(generator, parameters)
     size, clip = parameters.output_size, parameters.clip
     stills = Stills(*size, clip.frames)
     segments = Segments(generator, parameters, stopwatch, on_preview)
@@ -115,6 +110,16 @@ def render(
     seconds = stopwatch.stop()
     provenance = {**origin, "memory": segments.memory, "seconds": seconds}
     return Rendering(*size, clip.frames, seconds, provenance, thumbnail, spritesheet, tuple(stills.samples))
+
+
+def _origin(generator: "Generator", parameters: Parameters) -> dict[str, Any]:
+    """What is known of a video before it is made."""
+    return {
+        "parameters": parameters.to_dict(),
+        "seeds": list(parameters.seeds),
+        **generator.origin,
+        "versions": _versions(),
+    }
 
 
 class _Stopwatch:

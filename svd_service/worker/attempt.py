@@ -17,13 +17,11 @@ from svd_service.errors import (
     BrokenInputError,
     ContentFilteredError,
     InvalidOutputError,
-    JobError,
     ModerationUnavailableError,
     StaleAttemptError,
     UnavailableError,
 )
 from svd_service.jobs.job import (
-    DEADLINE_EXCEEDED,
     RESULT_FILES,
     AttemptOutcome,
     Claim,
@@ -45,6 +43,13 @@ from svd_service.parameters import Format
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.worker.device_errors import is_device_lost, is_out_of_memory
+from svd_service.worker.interruptions import (
+    CancelRequested,
+    DeadlineError,
+    DeviceLostError,
+    ReleaseRequested,
+    TimeLimitError,
+)
 from svd_service.worker.moderating import moderate
 from svd_service.worker.previews import Previews
 from svd_service.worker.process import Slot, is_gone
@@ -75,38 +80,6 @@ STORE_PAUSE: Final = 1.0
 
 #: Seconds between two checks of whether this process is still held back.
 HELD_BACK_CHECK: Final = 1.0
-
-
-class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
-    """The job was cancelled while this attempt ran."""
-
-
-class ReleaseRequested(JobError):  # noqa: N818  (a request, not an error)
-    """The worker shuts down, and the deadline of this attempt is past."""
-
-
-class TimeLimitError(JobError):
-    """The attempt took longer than `SVD_JOB_TIMEOUT`."""
-
-    code = "time_limit"
-
-    def __init__(self) -> None:
-        super().__init__("The attempt took longer than the time limit of a job.")
-
-
-class DeadlineError(JobError):
-    """The job's deadline passed while this attempt ran."""
-
-    code = DEADLINE_EXCEEDED.code
-
-    def __init__(self) -> None:
-        super().__init__(DEADLINE_EXCEEDED.message)
-
-
-class DeviceLostError(JobError):
-    """The device failed in a way that leaves this process unable to use it. The attempt is settled."""
-
-    code = "device_lost"
 
 
 def run_job(job_id: str, slot: Slot) -> str:

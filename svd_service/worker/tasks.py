@@ -7,7 +7,8 @@ from celery.exceptions import Reject
 from svd_service.broker import control
 from svd_service.celery_app import GENERATE, app
 from svd_service.worker import maintenance, process, shutdown
-from svd_service.worker.attempt import DeviceLostError, run_job
+from svd_service.worker.attempt import run_job
+from svd_service.worker.interruptions import DeviceLostError
 from svd_service.worker.revocation import revocations
 
 #: Exit status of a process whose device can no longer be used (EX_OSERR of sysexits.h).

@@ -8,7 +8,7 @@ from svd_service.config import settings
 from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome, Failure
 from svd_service.ledger import Ledger
-from svd_service.worker.attempt import TimeLimitError
+from svd_service.worker.interruptions import TimeLimitError
 from svd_service.worker.process import INSTANCE
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from typing import Final
 from flask import Response, jsonify
 
 from svd_service.api.http.problem import Problem
-from svd_service.api.openai.schema import BLOCKED, OpenAIError, OpenAIErrorDetail
+from svd_service.api.openai.objects import OpenAIError, OpenAIErrorDetail
+from svd_service.api.openai.schema import BLOCKED
 from svd_service.errors import ContentFilteredError, QuotaExceededError
 
 #: The `type` of an error by its status; below 500, all others are the request's fault.

@@ -11,13 +11,11 @@ from svd_service.api.http import downloads, forms, reference
 from svd_service.api.http.context import allowance, jobs, owner, priority, reservations, webhook
 from svd_service.api.http.openapi import FILE, FORM, JSON, Answer, describe, unlisted
 from svd_service.api.openai import repetition
+from svd_service.api.openai.objects import ModelCard, ModelList, OpenAIError
 from svd_service.api.openai.schema import (
     ContentQuery,
     DeletedVideo,
     ExtensionForm,
-    ModelCard,
-    ModelList,
-    OpenAIError,
     VideoBody,
     VideoForm,
     VideoList,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http.forms import UploadedFile
 from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
@@ -349,37 +349,6 @@ class DeletedVideo(Struct, kw_only=True):
     id: str
     object: Literal["video.deleted"] = "video.deleted"
     deleted: bool = True
-
-
-class ModelCard(Struct, kw_only=True):
-    """A model that is served. Its time of creation is unknown."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str = "svd-service"
-
-
-class ModelList(Struct, kw_only=True):
-    """The models that are served."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class OpenAIErrorDetail(Struct):
-    """What went wrong: a sentence, whose fault, the parameter if there is one, and a stable code."""
-
-    message: str
-    kind: str = field(name="type")
-    param: str | None
-    code: str
-
-
-class OpenAIError(Struct):
-    """The one shape of an error."""
-
-    error: OpenAIErrorDetail
 
 
 def seconds_of(job: Job) -> str:

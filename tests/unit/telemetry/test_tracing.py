@@ -21,7 +21,8 @@ from svd_service.config import Settings
 from svd_service.jobs.job import AttemptOutcome, Holder, Phase, Progress
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs, tracing
-from svd_service.worker.attempt import DeviceLostError, run_job
+from svd_service.worker.attempt import run_job
+from svd_service.worker.interruptions import DeviceLostError
 from svd_service.worker.lease import Lease
 from svd_service.worker.process import Slot
 from svd_service.worker.shared_memory import Drain

@@ -20,7 +20,8 @@ from svd_service.ledger.attempts import Stop
 from svd_service.parameters import Format
 from svd_service.video import Rendering
 from svd_service.worker import attempt as run
-from svd_service.worker.attempt import DeviceLostError, run_job
+from svd_service.worker.attempt import run_job
+from svd_service.worker.interruptions import DeviceLostError
 from svd_service.worker.process import Slot
 from svd_service.worker.shared_memory import Loads
 from tests.unit.worker.samples import Render, raising, rendering
