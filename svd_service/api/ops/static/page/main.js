@@ -10,7 +10,7 @@ import { Feed } from "./feed.js";
 import { Gallery } from "./gallery.js";
 import { Keys } from "./keys.js";
 import { watchHealth } from "./service.js";
-import { ofJob } from "./settings.js";
+import { fieldsOf, ofJob } from "./settings.js";
 import * as store from "./store.js";
 
 /** Jobs that are shown at first, and with every "Show older videos". */
@@ -70,7 +70,7 @@ function refused(error) {
 
 /** The same image and settings with another seed, or with the same where `seed` is that of the job. */
 async function again(record, job, seed) {
-  const { width, height, fit, ...settings } = job.parameters;
+  const { width, height, fit, ...settings } = fieldsOf(job.parameters);
   const model = job.model.name;
   await composer.send({ ...record, group: null, together: 1, fields: { width, height, fit } }, { ...settings, model, seed });
 }

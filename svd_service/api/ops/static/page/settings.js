@@ -205,9 +205,14 @@ export class Settings {
   }
 }
 
+/** An earlier job's parameters as fields of a request with an image: without those of an extension. */
+export function fieldsOf({ extend, extend_as, extended_frames, ...parameters }) {
+  return parameters;
+}
+
 /** The form's settings and the draft's shape for an earlier job's parameters. */
 export function ofJob(parameters) {
-  const { width, height, output_width, output_height, playback_fps, ...rest } = parameters;
+  const { width, height, output_width, output_height, playback_fps, ...rest } = fieldsOf(parameters);
   const usual = parameters.fps * (parameters.interpolate ?? 1);
   const settings = { ...rest, length: "frames" };
   if (playback_fps) settings.playback_fps = playback_fps === usual ? "" : playback_fps;
