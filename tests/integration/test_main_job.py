@@ -85,7 +85,8 @@ def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: by
     defaults = model["defaults"]
     clip = {"interpolate": 1, "playback_fps": defaults["fps"], "segments": 1, "loop": "none"}
     size = {"output_width": defaults["width"], "output_height": defaults["height"]}
-    assert chosen == defaults | also | clip | size == job["parameters"]
+    extension = {"extend": None, "extend_as": "joined", "extended_frames": 0}
+    assert chosen == defaults | also | clip | size | extension == job["parameters"]
 
 
 def test_same_seed_same_bytes(stack: Stack, photo: bytes, finished: dict):

@@ -10,7 +10,7 @@ import pytest
 
 from svd_service.api.events import hub as events
 from svd_service.api.events import stream as stream_module
-from svd_service.api.native import routes
+from svd_service.api.native import generate, routes
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
 
 pytestmark = pytest.mark.enable_socket
@@ -168,7 +168,8 @@ def test_all_jobs_of_an_owner_are_told_of_in_one_stream(stream, jobs, submit, cl
 
 def test_another_owners_jobs_are_not_told_of(http, stream, jobs, submit, monkeypatch):
     mine = submit()
-    monkeypatch.setattr(routes, "owner", lambda: "other")
+    for module in (routes, generate):
+        monkeypatch.setattr(module, "owner", lambda: "other")
     assert http.get(f"/jobs/{mine}/events").status_code == 404
     reader = stream("/events")
     assert reader.chunk().startswith("retry:")
