@@ -9,7 +9,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 #: Extras of each image, as its Dockerfile installs them.
-EXTRAS: Final = {"api": ("api", "jxl", "monitoring", "s3", "otel"), "worker": ("worker", "s3", "otel")}
+EXTRAS: Final = {"api": ("api", "c2pa", "jxl", "monitoring", "s3", "otel"), "worker": ("worker", "c2pa", "s3", "otel")}
 
 #: Runs in the image, whose Python and platform decide which requirements apply. Argument: requirements as JSON.
 LISTING: Final = """
