@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from svd_service.jobs import job_files
 from svd_service.jobs.job import Job
 from svd_service.worker import attempt
 from svd_service.worker.process import Slot
@@ -32,9 +31,7 @@ def entered(frame: FrameType) -> str | None:
         return None
     if any(each.f_code is attempt.Reporter.__call__.__code__ for each in (ours, *callers)):
         return None
-    # A helper of `jobs/` calls the store in the attempt's name.
-    inside = (each for each in callers if Path(each.f_code.co_filename).is_relative_to(PACKAGE))
-    caller = next((each for each in inside if each.f_code.co_filename != job_files.__file__), None)
+    caller = next((each for each in callers if Path(each.f_code.co_filename).is_relative_to(PACKAGE)), None)
     if caller is None or caller.f_code.co_filename != attempt.__file__:
         return None
     if ours.f_code is samples.rendering.__code__:
