@@ -70,7 +70,7 @@ class Visit:
 
     def _listen(self, message: ConsoleMessage) -> None:
         url = message.location.get("url", "")
-        # A preview is deleted when its job ends, and a job's record by its owner, maybe just before the page asks for it.
+        # A preview is deleted when its job ends, and a record by its owner, maybe just before the page asks for it.
         gone = "404" in message.text and (url.endswith("/preview") or "/status/" in url)
         if message.type == "error" and not gone:
             self.complaints.append(f"{message.text} ({url})")

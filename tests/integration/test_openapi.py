@@ -21,6 +21,9 @@ from tools.harness.stack import Stack
 HERE = Path(__file__).parent
 EXAMPLES = 16
 
+#: What only the job's owner may do: of their few examples, those of the other identity are answered 404.
+FOR_OWNERS = ("POST /jobs/{task_id}/share\n", "PUT /jobs/{task_id}/pin\n")
+
 #: What the finished job comes as beside the MP4.
 FURTHER: list[Format] = [kind for kind in Format if kind is not Format.MP4]
 
@@ -110,4 +113,5 @@ def test_every_answer_is_one_that_is_documented(
     tested = re.search(r"Tested: +(\d+)", done.stdout)
     assert tested
     assert int(tested[1]) >= 10
-    assert "Missing test data" not in done.stdout, done.stdout[-3_000:]
+    missing = re.search(r"Missing test data:.*\n\n((?:  - .+\n)+)", done.stdout)
+    assert set(missing[1].split("  - ")) <= {"", *FOR_OWNERS} if missing else True, done.stdout[-3_000:]
