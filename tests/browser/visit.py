@@ -24,12 +24,15 @@ VIEWPORTS: dict[str, dict[str, Any]] = {
 }
 
 
-#: Waits until the transitions of the last change (colours, for instance) are over, however slow the machine is.
-SETTLED = """() => new Promise(requestAnimationFrame)
-    .then(() => new Promise(requestAnimationFrame))
-    .then(() => Promise.allSettled(
-        document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)))
-    .then(() => null)"""
+#: Waits until the transitions of the last change (colours, say) are over, however slow the machine is. Chromium
+#: may draw no further frame where nothing changes, and a transition of a hidden element may never finish: 5 s at most.
+SETTLED = """() => Promise.race([
+    new Promise((resolve) => setTimeout(resolve, 5000)),
+    new Promise(requestAnimationFrame)
+        .then(() => new Promise(requestAnimationFrame))
+        .then(() => Promise.allSettled(
+            document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished))),
+]).then(() => null)"""
 
 
 class Visit:

@@ -47,9 +47,11 @@ def command_line(stack: Stack, *arguments: str) -> str:
 
 
 def control(celery: Celery, command: str, **arguments: Any) -> list[dict[str, Any]]:
-    """The first worker's reply."""
-    replies = celery.control.broadcast(command, arguments=arguments, reply=True, timeout=20, limit=1)
-    return [reply for each in replies or [] for reply in each.values()]
+    """The first worker's reply. A worker that has just started may not listen yet: it is asked again."""
+    for _ in range(6):
+        if replies := celery.control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1):
+            return [reply for each in replies for reply in each.values()]
+    return []
 
 
 def next_job_is_done(stack: Stack, photo: bytes, seconds: float = 30) -> None:
