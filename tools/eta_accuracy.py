@@ -28,13 +28,13 @@ def main() -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
-    said = parser.parse_args()
+    options = parser.parse_args()
     chance = random.Random(5)  # noqa: S311 - the same order every time
-    with Client(said.server) as client:
+    with Client(options.server) as client:
         print(f"{client.health()['workers_ready']} workers are ready")
-        sizes: list[dict[str, Any]] = [chance.choice(SIZES) for _ in range(said.jobs)]
-        ids = [client.submit(said.picture, num_frames=4, **size).id for size in sizes]
-        forecasts, ends = look(client, ids, said.every)
+        sizes: list[dict[str, Any]] = [chance.choice(SIZES) for _ in range(options.jobs)]
+        ids = [client.submit(options.picture, num_frames=4, **size).id for size in sizes]
+        forecasts, ends = look(client, ids, options.every)
     report(forecasts, ends)
 
 

@@ -4,7 +4,7 @@
 usage: scripts/gpu_day.sh (which see)
 
 The tests may take a quarter of the time, and the benchmark gets the rest; it begins no case that would not end in time.
-The JSON is written again and again, so that it has everything measured so far, even after SIGKILL; `complete` says
+The JSON is written again and again, so that it has everything measured so far, even after SIGKILL; `complete` states
 whether that is all. Exit status: 0 if all was done or the time was over, 1 if a step failed.
 """
 
@@ -34,7 +34,7 @@ ENDING: Final = 10.0
 #: Seconds between two looks at a step: at its end, and at what it has measured.
 PAUSE: Final = 1.0
 
-#: What nvidia-smi is asked, twice a second, and the names of its columns here.
+#: The fields queried from nvidia-smi twice a second, and the names of their columns here.
 SENSORS: Final = {
     "power.draw": "watts",
     "clocks.sm": "sm_mhz",

@@ -30,15 +30,15 @@ def main() -> None:
         "--profile", choices=[str(each) for each in Profile if each is not Profile.EXACT], default="draft"
     )
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     settings = Settings.load()
     model = Model.of(settings)
     generator = load(model, settings.worker_devices[0], settings)
-    print(f"{model.name} on {generator.device}, {asked.profile} against exact, seed {asked.seed}\n")
+    print(f"{model.name} on {generator.device}, {options.profile} against exact, seed {options.seed}\n")
     print("| picture | PSNR, dB | (another seed), dB | first frame, dB | last frame, dB | steps | time of exact |")
     print("|---|---|---|---|---|---|---|")
-    for picture in asked.pictures:
-        row(generator, model, settings, picture, Profile(asked.profile), asked.seed)
+    for picture in options.pictures:
+        row(generator, model, settings, picture, Profile(options.profile), options.seed)
 
 
 def row(generator: Generator, model: Model, settings: Settings, path: Path, profile: Profile, seed: int) -> None:

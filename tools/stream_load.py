@@ -40,7 +40,7 @@ SMALL: Parameters = {"width": 128, "height": 64, "num_frames": 4, "num_inference
 
 @dataclass
 class Stream:
-    """What one stream was told."""
+    """The events that one stream received."""
 
     job_id: str
     states: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Stream:
         seen = list(dict.fromkeys(self.states))
         # One that was opened after its job's end begins with that.
         if seen not in (["queued", "started", "finished"], ["started", "finished"], ["finished"]):
-            return f"was told {seen}"
+            return f"received {seen}"
         if self.versions != sorted(self.versions):
             return "versions go back"
         return "" if self.versions[-1] == last_version else f"ended with version {self.versions[-1]} of {last_version}"
@@ -109,19 +109,19 @@ def ask_for_health(server: str, every: float, stop: "Event", answers: "Queue[lis
     took = []
     with httpx2.Client(base_url=server, trust_env=False, timeout=60) as http:
         while not stop.is_set():
-            asked, began = time.time(), time.perf_counter()
+            requested, began = time.time(), time.perf_counter()
             http.get("/health").raise_for_status()
-            took.append((asked, time.perf_counter() - began))
+            took.append((requested, time.perf_counter() - began))
             time.sleep(every)
     answers.put(took)
 
 
 @contextmanager
-def health_of(said: Any, took: list[tuple[float, float]]) -> Iterator[None]:
-    """While the block runs, /health is asked for; after it, `took` has the times."""
+def health_of(options: Any, took: list[tuple[float, float]]) -> Iterator[None]:
+    """While the block runs, /health is requested; after it, `took` has the times."""
     stop: Any = multiprocessing.Event()
     answers: Any = multiprocessing.Queue()
-    process = multiprocessing.Process(target=ask_for_health, args=(said.server, said.health_every, stop, answers))
+    process = multiprocessing.Process(target=ask_for_health, args=(options.server, options.health_every, stop, answers))
     process.start()
     try:
         yield
@@ -131,14 +131,17 @@ def health_of(said: Any, took: list[tuple[float, float]]) -> Iterator[None]:
         process.join()
 
 
-async def round_of(service: Service, client: Client, said: Any, number: int) -> tuple[list[Stream], float, list[Any]]:
-    """Send the jobs, open so many streams, wait for the end of all; what was told, since when all were open, and how
-    long /health took.
+async def round_of(
+    service: Service, client: Client, options: Any, number: int
+) -> tuple[list[Stream], float, list[Any]]:
+    """Send the jobs, open so many streams, wait for all to end.
+
+    Returns the events received, the time at which all were open, and the durations of /health.
     """
     took: list[tuple[float, float]] = []
     began = time.time()
-    with health_of(said, took):
-        ids = [(await asyncio.to_thread(client.submit, said.picture, **SMALL)).id for _ in range(said.jobs)]
+    with health_of(options, took):
+        ids = [(await asyncio.to_thread(client.submit, options.picture, **SMALL)).id for _ in range(options.jobs)]
         # The jobs that come last keep their streams longest.
         streams = [Stream(ids[-1 - n % len(ids)]) for n in range(number)]
         opening = asyncio.Semaphore(OPENING)
@@ -154,21 +157,23 @@ async def round_of(service: Service, client: Client, said: Any, number: int) -> 
     return streams, opened, took
 
 
-async def measure(said: Any) -> int:
+async def measure(options: Any) -> int:
     """Both rounds; the number of faults."""
-    service = Service(said.server)
-    with Client(said.server) as client:
-        _, _, before = await round_of(service, client, said, 0)
-        streams, opened, during = await round_of(service, client, said, said.streams)
+    service = Service(options.server)
+    with Client(options.server) as client:
+        _, _, before = await round_of(service, client, options, 0)
+        streams, opened, during = await round_of(service, client, options, options.streams)
     versions: dict[str, int] = {}
     for stream in streams:
         versions[stream.job_id] = max(versions.get(stream.job_id, 0), *stream.versions, 0)
     faults = [fault for stream in streams if (fault := stream.fault(versions[stream.job_id]))]
     print(f"streams with a fault: {len(faults)} of {len(streams)} {sorted(set(faults))[:3]}")
-    print(f"events told: {sum(len(s.versions) for s in streams)}; refused at first: {sum(s.refused for s in streams)}")
+    print(
+        f"events received: {sum(len(s.versions) for s in streams)}; refused at first: {sum(s.refused for s in streams)}"
+    )
     base = percentile("without streams", [took for _, took in before])
-    percentile("while streams are being opened", [took for asked, took in during if asked < opened])
-    ratio = percentile("with all streams open", [took for asked, took in during if asked >= opened]) / base
+    percentile("while streams are being opened", [took for requested, took in during if requested < opened])
+    ratio = percentile("with all streams open", [took for requested, took in during if requested >= opened]) / base
     print(f"ratio of the 95th percentiles: {ratio:.2f}")
     return len(faults)
 
@@ -184,17 +189,17 @@ def percentile(name: str, took: list[float]) -> float:
 
 
 def main() -> None:
-    """Read the command line, measure; exit status 1 if a stream was told less than it should."""
+    """Read the command line, measure; exit status 1 if a stream missed an event."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--health-every", type=float, default=0.1)
-    said = parser.parse_args()
+    options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sys.exit(int(asyncio.run(measure(said)) > 0))
+    sys.exit(int(asyncio.run(measure(options)) > 0))
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def list_jobs(
     after = ""
     with Client(server, api_key, patience=0) as client:
         while len(found) < limit:
-            asked = {"key": key, "state": state, "model": model, "after": after, "limit": min(limit, _PAGE)}
-            page = client.call("GET", "/admin/jobs", **asked)
+            query = {"key": key, "state": state, "model": model, "after": after, "limit": min(limit, _PAGE)}
+            page = client.call("GET", "/admin/jobs", **query)
             found += page["jobs"]
             if not page["next"]:
                 break
@@ -129,8 +129,8 @@ def purge(
     deleted, more = 0, True
     with Client(server, api_key, patience=0) as client:
         while more:
-            asked = {"state": state, "key": key, "model": model, "older_than": 3600 * older_than}
-            answer = client.call("POST", "/admin/purge", **asked)
+            query = {"state": state, "key": key, "model": model, "older_than": 3600 * older_than}
+            answer = client.call("POST", "/admin/purge", **query)
             deleted += answer["deleted"]
             more = answer["more"] and answer["deleted"] > 0
     typer.echo(f"Deleted {deleted} jobs.")

@@ -127,7 +127,7 @@ def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, v
     expect(page.locator("#size-width")).to_be_focused()
     page.locator("#size-width").fill("320")
     page.locator("#segments").fill("2")
-    expect(page.locator("#num_frames-says")).to_have_text("3.9 s · 27 frames")
+    expect(page.locator("#num_frames-readout")).to_have_text("3.9 s · 27 frames")
     expect(page.locator("#drift")).to_be_visible()
     send(page)
     video = desk.status(ids(page)[0])["video"]
@@ -253,11 +253,11 @@ def test_a_slow_upload_shows_how_far_it_is_and_can_be_cancelled(desk: Stack, led
     expect(page.locator("#editor")).to_be_visible()
     upload_slowly(window, 20_000)  # so that there is time to look
     page.locator("#submit").click()
-    expect(page.locator("#upload-says")).to_contain_text("Uploading noise")
+    expect(page.locator("#upload-readout")).to_contain_text("Uploading noise")
     expect(page.locator("#upload-bar")).not_to_have_js_property("value", 0)
     window.look("uploading")
     page.get_by_role("button", name="Cancel the upload").click()
-    expect(page.locator("#composer-said")).to_contain_text("Your images are still here")
+    expect(page.locator("#composer-message")).to_contain_text("Your images are still here")
     expect(page.locator("#uploading")).to_be_hidden()
     expect(page.locator("#composer-fault")).to_be_empty()
     assert _cards(page) == 0

@@ -85,7 +85,7 @@ def test_several_videos_are_compared_and_deleted_at_once(desk: Stack, ledger: Le
     delete.click()
     delete.click()
     expect(page.locator(".card")).to_have_count(0)
-    expect(page.locator("#gallery-said")).to_have_text("2 are deleted.")
+    expect(page.locator("#gallery-message")).to_have_text("2 are deleted.")
     assert desk.http.get("/jobs").json()["jobs"] == []
 
 

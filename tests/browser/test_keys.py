@@ -136,7 +136,7 @@ def test_a_copied_link_opens_without_the_key(locked: Stack, visit: Open, kind: s
     send(page)
     finish(locked, page)
     card(page, "chelsea").get_by_role("button", name="Copy link").click()
-    expect(card(page, "chelsea").locator(".said")).to_contain_text("Everybody who has it can watch the video until")
+    expect(card(page, "chelsea").locator(".message")).to_contain_text("Everybody who has it can watch the video until")
     link = page.evaluate("window.copied")
     assert "sk-svd" not in link
     stranger = visit(locked, kind)  # opens the page without a key

@@ -169,7 +169,7 @@ def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit
     expect(page.locator("#announcer")).to_contain_text("from the top")
     tab_to(page.locator("#motion_bucket_id"))
     page.keyboard.press("End")
-    expect(page.locator("#motion_bucket_id-says")).to_have_text("very lively")
+    expect(page.locator("#motion_bucket_id-readout")).to_have_text("very lively")
     tab_to(page.locator("#submit"))
     page.keyboard.press("Enter")
     article = card(page, "chelsea").locator("article")

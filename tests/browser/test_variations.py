@@ -123,7 +123,7 @@ def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledg
     comment = '{"model": {"name": "nano"}, "parameters": {"seed": 77, "motion_bucket_id": 33, "num_frames": 9}}'
     video = one_second(comment)
     page.locator("#files").set_input_files({"name": "old.mp4", "mimeType": "video/mp4", "buffer": video})
-    expect(page.locator("#composer-said")).to_contain_text("The settings of old.mp4 are used")
+    expect(page.locator("#composer-message")).to_contain_text("The settings of old.mp4 are used")
     add(page, CAT)
     expect(page.locator("#seed")).to_have_value("77")
     expect(page.locator("#motion_bucket_id")).to_have_value("33")

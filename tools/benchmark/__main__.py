@@ -43,19 +43,19 @@ def main() -> int:
         rooms[kind].add_arguments(one)
         one.add_argument("--json", type=Path, help=f"where all figures go (benchmark-{kind}.json)")
         one.add_argument("--bars", action="store_true", help="exit with 1 when a bar does not hold")
-    said = parser.parse_args()
+    options = parser.parse_args()
     # Whatever ends us, what we started ends too, and what was measured is kept.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    result: dict[str, Any] = {"benchmark": said.kind, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    result: dict[str, Any] = {"benchmark": options.kind, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     try:
-        said.json = said.json or Path(f"benchmark-{said.kind}.json")
-        with kept(said.json, result):
-            held = rooms[said.kind].run(said, result)
+        options.json = options.json or Path(f"benchmark-{options.kind}.json")
+        with kept(options.json, result):
+            held = rooms[options.kind].run(options, result)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    return int(said.bars and not held)
+    return int(options.bars and not held)
 
 
 if __name__ == "__main__":

@@ -56,17 +56,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def run(said: Namespace, result: dict[str, Any]) -> bool:
+def run(options: Namespace, result: dict[str, Any]) -> bool:
     """Measure; whether the bars hold."""
     result["machine"] = machine.describe()
     print(machine.in_words(result["machine"]))
     with tempfile.TemporaryDirectory(prefix="svd-bench-") as name:
         folder = Path(name)
-        picture = said.photo or photo.make(folder / "photo.jpg")
+        picture = options.photo or photo.make(folder / "photo.jpg")
         # As many threads as the bare calls have.
-        variables = {"SVD_MODEL": said.model, "SVD_CPU_THREADS": os.environ.get("OMP_NUM_THREADS", "0")}
+        variables = {"SVD_MODEL": options.model, "SVD_CPU_THREADS": os.environ.get("OMP_NUM_THREADS", "0")}
         with running(folder, variables) as url, Client(url) as client:
-            return _Comparison(said, result, folder, picture, client).run()
+            return _Comparison(options, result, folder, picture, client).run()
 
 
 class _Bare:
@@ -104,25 +104,25 @@ def bare_calls(model: str, parameters: dict[str, Any], wait_policy: str) -> Iter
 
 
 class _Comparison:
-    def __init__(self, said: Namespace, result: dict[str, Any], folder: Path, picture: Path, client: Client) -> None:
-        self._said = said
+    def __init__(self, options: Namespace, result: dict[str, Any], folder: Path, picture: Path, client: Client) -> None:
+        self._options = options
         self._result = result
         self._folder = folder
         self._picture = picture
         self._client = client
-        self._against = [name for name in BARE if name in said.against]
-        self._wanted: Any = {"seed": said.seed} | dict(word.split("=", 1) for word in said.set)
+        self._against = [name for name in BARE if name in options.against]
+        self._wanted: Any = {"seed": options.seed} | dict(word.split("=", 1) for word in options.set)
 
     def run(self) -> bool:
         parameters = self._through_the_service()[1]["parameters"]  # which also warms the service up
         self._result |= {"parameters": parameters, "photo_bytes": self._picture.stat().st_size}
-        with bare_calls(self._said.model, parameters, self._said.wait_policy) as bare:
-            self._result["bare"] = {"threads": bare.threads, "wait_policy": self._said.wait_policy}
+        with bare_calls(self._options.model, parameters, self._options.wait_policy) as bare:
+            self._result["bare"] = {"threads": bare.threads, "wait_policy": self._options.wait_policy}
             chunk = self._choose_chunk(bare, parameters["num_frames"])
             self._compare_frames(bare, chunk, parameters["decode_chunk_size"])
             seconds, jobs = self._in_turns(bare, chunk)
         bars = self._tell(seconds, jobs)
-        if self._said.jobs:
+        if self._options.jobs:
             bars.append(self._idle())
         self._result["bars"] = bars
         return show_bars(bars)
@@ -139,9 +139,9 @@ class _Comparison:
         heard, heard_at = time.perf_counter(), time.time()
         self._client.download(job.id, self._video("service"))
         ended = time.perf_counter()
-        told = dict(job.raw)
-        told["path"] = _path(told, submitted - began, heard - began, heard_at, ended - began)
-        return ended - began, told
+        values = dict(job.raw)
+        values["path"] = _path(values, submitted - began, heard - began, heard_at, ended - began)
+        return ended - began, values
 
     def _ended(self, job_id: str) -> JobStatus:
         """The job when it has finished, as soon as that is reported."""
@@ -179,7 +179,7 @@ class _Comparison:
         seconds: dict[str, list[float]] = {name: [] for name in (*self._against, "service")}
         self._result |= {"best_chunk": chunk, "seconds": seconds}  # what there is when we are interrupted
         jobs = []
-        for number in range(self._said.pairs):
+        for number in range(self._options.pairs):
             for name in self._against:
                 seconds[name].append(bare(name, self._picture, self._video(name), chunk if name == "best" else 0))
             took, job = self._through_the_service()
@@ -197,28 +197,28 @@ class _Comparison:
         path = {name: summary([job["path"][name] for job in jobs]) for name in jobs[0]["path"]}
         self._result |= {"summaries": summaries, "ratios": ratios, "path": path}
         show(
-            f"From the photo's file to the video's, seconds, {self._said.pairs} rounds in turns",
+            f"From the photo's file to the video's, seconds, {self._options.pairs} rounds in turns",
             ("", "median", "quartiles", "least", "service / this, of medians", "pair by pair"),
             [
                 (
                     name,
-                    told["median"],
-                    f"{told['lower_quartile']:.3g} – {told['upper_quartile']:.3g}",
-                    told["least"],
+                    values["median"],
+                    f"{values['lower_quartile']:.3g} – {values['upper_quartile']:.3g}",
+                    values["least"],
                     ratios[name]["of_medians"] if name in ratios else None,
                     f"{ratios[name]['lower_quartile']:.3f} – {ratios[name]['upper_quartile']:.3f}"
                     if name in ratios
                     else None,
                 )
-                for name, told in summaries.items()
+                for name, values in summaries.items()
             ],
         )
         show(
             "Where the service's time goes, seconds",
             ("", "median", "quartiles"),
             [
-                (name, told["median"], f"{told['lower_quartile']:.3g} – {told['upper_quartile']:.3g}")
-                for name, told in path.items()
+                (name, values["median"], f"{values['lower_quartile']:.3g} – {values['upper_quartile']:.3g}")
+                for name, values in path.items()
             ],
         )
         return [
@@ -229,15 +229,15 @@ class _Comparison:
 
     def _idle(self) -> dict[str, Any]:
         """How much of the time from the first claim to the last end no frame was prepared, sampled or decoded."""
-        ids = [self._client.submit(self._picture, **self._wanted).id for _ in range(self._said.jobs)]
-        told = idle([self._ended(job_id).raw for job_id in ids])
-        self._result["back_to_back"] = told
+        ids = [self._client.submit(self._picture, **self._wanted).id for _ in range(self._options.jobs)]
+        values = idle([self._ended(job_id).raw for job_id in ids])
+        self._result["back_to_back"] = values
         show(
-            f"{self._said.jobs} queued jobs, one after the other",
+            f"{self._options.jobs} queued jobs, one after the other",
             ("", ""),
-            [(name.replace("_", " "), value) for name, value in told.items()],
+            [(name.replace("_", " "), value) for name, value in values.items()],
         )
-        return bar("idle between two jobs, share of a job", told["idle_share"], IDLE)
+        return bar("idle between two jobs, share of a job", values["idle_share"], IDLE)
 
 
 def idle(jobs: list[dict[str, Any]]) -> dict[str, float]:

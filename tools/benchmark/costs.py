@@ -70,22 +70,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--levels", type=int, nargs="+", default=[10, 1_000, 100_000], help="jobs that wait")
     parser.add_argument("--rounds", type=int, default=200, help="of each request, at each level in turns (200)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for which status is asked without a pause (5)")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="duration of the status requests without a pause (5)"
+    )
 
 
-def run(said: Namespace, result: dict[str, Any]) -> bool:
+def run(options: Namespace, result: dict[str, Any]) -> bool:
     """Measure; whether the bars hold."""
     result["machine"] = machine.describe()
     print(machine.in_words(result["machine"]))
     with tempfile.TemporaryDirectory(prefix="svd-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         url = stack.enter_context(run_redis(folder))
-        queues = [stack.enter_context(run_api(folder, url, length)) for length in sorted(said.levels)]
+        queues = [stack.enter_context(run_api(folder, url, length)) for length in sorted(options.levels)]
         for queue in queues:
             queue.fill()
         result["bytes_a_job"] = {str(queue.length): round(queue.bytes_a_job) for queue in queues}
-        seconds = _in_turns(queues, said.rounds)
-        rate = _rate(queues[-1], said.seconds)
+        seconds = _in_turns(queues, options.rounds)
+        rate = _rate(queues[-1], options.seconds)
     return _tell(result, queues, seconds, rate)
 
 
@@ -145,11 +147,11 @@ class Queue:
 
     def status(self, job_id: str, place: int | None = None) -> None:
         """GET a job's status, which has its place in the queue."""
-        told = self.http.get(f"/status/{job_id}").json()
-        if told["status"] != "queued" or not told["position"] or told["eta_seconds"] is None:
-            raise BenchmarkError(f"a queued job's status is {told}")
-        if place is not None and told["position"] != place:
-            raise BenchmarkError(f"the job in place {place} was reported in place {told['position']}")
+        values = self.http.get(f"/status/{job_id}").json()
+        if values["status"] != "queued" or not values["position"] or values["eta_seconds"] is None:
+            raise BenchmarkError(f"a queued job's status is {values}")
+        if place is not None and values["position"] != place:
+            raise BenchmarkError(f"the job in place {place} was reported in place {values['position']}")
 
     def withdraw(self, job_id: str) -> None:
         """The queue is as long as before."""

@@ -85,43 +85,43 @@ def cases(kind: str) -> list[Case]:
     return [Case("as it comes", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *ends]
 
 
-def run(said: Namespace, result: dict[str, Any]) -> bool:
+def run(options: Namespace, result: dict[str, Any]) -> bool:
     """Measure; whether the bars hold, where there are any."""
-    place = torch.device("cpu") if said.device == "cpu" else torch.device("cuda", int(said.device))
+    place = torch.device("cpu") if options.device == "cpu" else torch.device("cuda", int(options.device))
     result["machine"] = {**machine.describe(), "device": _device(place)}
     print(f"{machine.in_words(result['machine'])}; {result['machine']['device']}")
     try:
-        return _Measurement(said, result, place).run()
+        return _Measurement(options, result, place).run()
     except InvalidOutputError as error:
         raise BenchmarkError(f"there are values that are not finite: {error}") from None
 
 
 class _Measurement:
-    def __init__(self, said: Namespace, result: dict[str, Any], place: torch.device) -> None:
-        self._said = said
+    def __init__(self, options: Namespace, result: dict[str, Any], place: torch.device) -> None:
+        self._options = options
         self._result = result
         self._place = place
         self._precision = torch.float32 if place.type == "cpu" else torch.float16
-        self._deadline = time.monotonic() + (said.seconds or float("inf"))
+        self._deadline = time.monotonic() + (options.seconds or float("inf"))
         self._longest = 0.0  # seconds of a case
-        if said.random_weights:
-            self._model = architectures.ARCHITECTURES[said.architecture].model
-        elif said.model:
-            self._model = Model.of(Settings.from_mapping({"SVD_MODEL": said.model}))
+        if options.random_weights:
+            self._model = architectures.ARCHITECTURES[options.architecture].model
+        elif options.model:
+            self._model = Model.of(Settings.from_mapping({"SVD_MODEL": options.model}))
         else:
             raise BenchmarkError("say --random-weights, or which --model")
 
     def run(self) -> bool:
         with tempfile.TemporaryDirectory(prefix="svd-bench-") as name:
             folder = Path(name)
-            with Image.open(self._said.photo or photo.make(folder / "photo.jpg", (1600, 1200))) as image:
+            with Image.open(self._options.photo or photo.make(folder / "photo.jpg", (1600, 1200))) as image:
                 image.load()
                 self._image = image.convert("RGB")
             self._result["ceilings"] = ceilings(self._place, self._precision)
             parameters = self._parameters(Profile.EXACT)
             self._result["parameters"] = parameters.to_dict()
             self._result["tflop"] = self._count(parameters, folder)
-            words = self._said.cases or [""]
+            words = self._options.cases or [""]
             planned = [case for case in cases(self._place.type) if any(word in case.name for word in words)]
             self._result["planned"], self._result["cases"] = [case.name for case in planned], {}
             for case in planned:
@@ -134,20 +134,22 @@ class _Measurement:
         began = time.monotonic()
         if began + self._longest > self._deadline:
             return
-        told = self._measure(case, folder)
+        values = self._measure(case, folder)
         self._longest = max(self._longest, time.monotonic() - began)
-        self._result["cases"][case.name] = told
-        save(self._said.json, self._result)
-        print(f"  {case.name}: {told['seconds']['median']:.3f} s", flush=True)
+        self._result["cases"][case.name] = values
+        save(self._options.json, self._result)
+        print(f"  {case.name}: {values['seconds']['median']:.3f} s", flush=True)
 
     def _parameters(self, profile: Profile) -> Parameters:
-        said: dict[str, Any] = {name: int(value) for name, value in (word.split("=", 1) for word in self._said.set)}
-        return Request(seed=7, profile=profile, **said).resolve(self._model, photo.SIZE)
+        options: dict[str, Any] = {
+            name: int(value) for name, value in (word.split("=", 1) for word in self._options.set)
+        }
+        return Request(seed=7, profile=profile, **options).resolve(self._model, photo.SIZE)
 
     def _generator(self, optimizations: frozenset[Optimization], plan: MemoryPlan = FAST) -> tuple[Generator, Any]:
         """A generator that is warm, and its pipeline's VAE, whose answers are looked at."""
-        if self._said.random_weights:
-            architecture = architectures.ARCHITECTURES[self._said.architecture]
+        if self._options.random_weights:
+            architecture = architectures.ARCHITECTURES[self._options.architecture]
             pipe = architectures.build(architecture, self._place, self._precision)
             if plan.model_offload:  # as `load` does it
                 pipe.to("cpu")
@@ -155,8 +157,8 @@ class _Measurement:
             plan = plan if self._place.type == "cuda" else HOST
             generator = Generator(pipe, self._model, None, optimizations, plan, self._place)
         else:
-            settings = Settings.from_mapping({"SVD_MODEL": self._said.model, "SVD_MEMORY": plan.name})
-            generator = load(self._model, self._said.device, settings, optimizations)
+            settings = Settings.from_mapping({"SVD_MODEL": self._options.model, "SVD_MEMORY": plan.name})
+            generator = load(self._model, self._options.device, settings, optimizations)
             pipe = generator._pipe  # noqa: SLF001 - to look at what comes out of it
         generator.warm_up()
         return generator, pipe.vae
@@ -164,7 +166,7 @@ class _Measurement:
     def _count(self, parameters: Parameters, folder: Path) -> dict[str, float]:
         """TFLOP of each phase of one video: as known of SVD-XT, else as torch counts them."""
         size = (parameters.width, parameters.height, parameters.num_frames)
-        if self._said.architecture == "svd-xt" and size == SVD_XT_SIZE and parameters.max_guidance_scale > 1:
+        if self._options.architecture == "svd-xt" and size == SVD_XT_SIZE and parameters.max_guidance_scale > 1:
             steps = parameters.num_inference_steps
             return {
                 "preparing": SVD_XT["preparing"],
@@ -180,8 +182,8 @@ class _Measurement:
 
             render(generator, self._picture(parameters), parameters, folder / "counted.mp4", on_progress)
             marks = [*counted.values(), counter.get_total_flops()]
-        told = {phase: (marks[i + 1] - marks[i]) / 1e12 for i, phase in enumerate(counted)}
-        return {phase: told[phase] for phase in ("preparing", "sampling", "decoding")}
+        values = {phase: (marks[i + 1] - marks[i]) / 1e12 for i, phase in enumerate(counted)}
+        return {phase: values[phase] for phase in ("preparing", "sampling", "decoding")}
 
     def _picture(self, parameters: Parameters) -> Image.Image:
         return self._image.resize((parameters.width, parameters.height))
@@ -201,12 +203,12 @@ class _Measurement:
         warm = time.perf_counter()
         if self._place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._place)
-        renderings = [render(generator, picture, parameters, video, _ignore) for _ in range(self._said.repeats)]
-        told = self._told(case, generator.optimizations, parameters, renderings)
+        renderings = [render(generator, picture, parameters, video, _ignore) for _ in range(self._options.repeats)]
+        values = self._values(case, generator.optimizations, parameters, renderings)
         check(frames(video), case.name)
-        return {**told, "build_seconds": round(built - began, 3), "first_seconds": round(warm - built, 3)}
+        return {**values, "build_seconds": round(built - began, 3), "first_seconds": round(warm - built, 3)}
 
-    def _told(
+    def _values(
         self, case: Case, optimizations: frozenset[Optimization], parameters: Parameters, renderings: list[Rendering]
     ) -> dict[str, Any]:
         totals = [sum(rendering.seconds.values()) for rendering in renderings]
@@ -246,28 +248,28 @@ class _Measurement:
             [
                 (
                     name,
-                    told["seconds"]["median"],
-                    *(told["phases"][phase]["median"] for phase in ("preparing", "sampling", "decoding", "encoding")),
-                    told["frames_a_second"],
-                    told["mfu"]["whole"],
-                    told["peak_gb"],
+                    values["seconds"]["median"],
+                    *(values["phases"][phase]["median"] for phase in ("preparing", "sampling", "decoding", "encoding")),
+                    values["frames_a_second"],
+                    values["mfu"]["whole"],
+                    values["peak_gb"],
                 )
-                for name, told in self._result["cases"].items()
+                for name, values in self._result["cases"].items()
             ],
         )
 
     def _judge(self) -> bool:
         """The bars are for SVD-XT on one H200; of anything else nothing is promised."""
-        told = self._result["cases"]
-        if self._place.type != "cuda" or self._said.architecture != "svd-xt":
+        values = self._result["cases"]
+        if self._place.type != "cuda" or self._options.architecture != "svd-xt":
             return True
         bars = [
-            bar(f"{name}, seconds", told[name]["seconds"]["median"], most)
+            bar(f"{name}, seconds", values[name]["seconds"]["median"], most)
             for name, most in SECONDS.items()
-            if name in told
+            if name in values
         ]
         bars += [
-            bar(f"{name}, peak GB", told[name]["peak_gb"], most) for name, most in GIGABYTES.items() if name in told
+            bar(f"{name}, peak GB", values[name]["peak_gb"], most) for name, most in GIGABYTES.items() if name in values
         ]
         self._result["bars"] = bars
         return show_bars(bars)

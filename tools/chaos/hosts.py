@@ -55,7 +55,7 @@ def enter(command: Sequence[str]) -> tuple[str, ...]:
     Raises:
         NoNetworksError: neither.
     """
-    said = ""
+    stderr = ""
     for how in (("unshare", "--net"), ("unshare", "--user", "--map-root-user", "--net")):
         # The same steps as below.
         trial = "ip link add trial type bridge && setpriv --pdeathsig KILL unshare --net nsenter --version"
@@ -65,8 +65,8 @@ def enter(command: Sequence[str]) -> tuple[str, ...]:
             raise NoNetworksError(str(error)) from None
         if done.returncode == 0:
             return (*how, *command)
-        said = done.stderr.strip()
-    raise NoNetworksError(said)
+        stderr = done.stderr.strip()
+    raise NoNetworksError(stderr)
 
 
 @dataclass

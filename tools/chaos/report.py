@@ -188,9 +188,9 @@ def table(figures: dict[str, Any]) -> str:
     lines += [
         f"{'fault':<16} {'hit':>4} {'unharmed':>9} " + " ".join(f"{name:>7}" for name in ("p50", "p95", "max") * 2)
     ]
-    for kind, told in figures["recovery"].items():
-        times = "".join(f" {told[name]:7.1f}" if name in told else f" {'–':>7}" for name in names)
-        lines.append(f"{kind:<16} {told['hit']:>4} {told['unharmed']:>9}{times}")
+    for kind, values in figures["recovery"].items():
+        times = "".join(f" {values[name]:7.1f}" if name in values else f" {'–':>7}" for name in names)
+        lines.append(f"{kind:<16} {values['hit']:>4} {values['unharmed']:>9}{times}")
     return "\n".join(lines)
 
 

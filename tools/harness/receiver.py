@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, for tests: a real HTTP server that answers as it is told."""
+"""A receiver of webhooks on loopback, for tests: a real HTTP server with prepared answers."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ class Heard:
 
 class Receiver(ThreadingHTTPServer):
     """Answers the n-th request with `answers[n]` (the last one again and again); one that is callable is called first
-    and gives the status. `heard` is what it heard; `host` is where it listens, `headers` go with every answer.
+    and gives the status. `heard` has the received requests; `host` is where it listens, `headers` go with every answer.
     """
 
     daemon_threads = True

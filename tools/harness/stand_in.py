@@ -1,4 +1,4 @@
-"""A stand-in for the service, on a real socket: it answers as the test says and remembers what it was asked."""
+"""A stand-in for the service, on a real socket: it gives prepared answers and records the requests."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def told(status: str, **more: Any) -> Answer:
 
 
 def stream(*jobs: dict[str, Any]) -> Answer:
-    """Server-sent events of a job; each is what `told` would be given."""
+    """Server-sent events of a job; each has the arguments of `told`."""
     events = (
         f"id: {number}\ndata: {json.dumps({'task_id': JOB, **job})}\n\n" for number, job in enumerate(jobs, start=1)
     )
@@ -77,7 +77,7 @@ class StandIn(ThreadingHTTPServer):
         return answers.popleft() if len(answers) > 1 else answers[0]
 
     def count(self, request: str) -> int:
-        """How often it was asked for."""
+        """The number of such requests."""
         return sum(f"{asked.method} {asked.path}" == request for asked in self.asked)
 
     def stop(self) -> None:

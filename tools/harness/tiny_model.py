@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from svd_service.jobs.model import DESCRIPTION_FILE
 
-#: What a `svd_service.json` beside the weights says.
+#: The content of the `svd_service.json` beside the weights.
 DESCRIPTION = {
     "name": "tiny",
     "revision": "seed-0",

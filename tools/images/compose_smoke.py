@@ -189,8 +189,8 @@ class Smoke:
         """With a proxy that does not answer in every container's environment, health checks still pass."""
         proxy = "http://127.0.0.1:9"
         self._stack.up(HTTP_PROXY=proxy, HTTPS_PROXY=proxy, http_proxy=proxy, https_proxy=proxy)
-        asked = self._stack.compose("exec", "-T", "worker", "printenv", "HTTPS_PROXY").strip()
-        require(asked == proxy, f"the worker's HTTPS_PROXY is {asked}")
+        configured = self._stack.compose("exec", "-T", "worker", "printenv", "HTTPS_PROXY").strip()
+        require(configured == proxy, f"the worker's HTTPS_PROXY is {configured}")
         wait(lambda: all(self._stack.healthy(each) for each in CONTAINERS), 180, "not every container is healthy")
         return "all containers healthy with a proxy that does not answer"
 

@@ -1,4 +1,4 @@
-"""One Compose project and what is asked of it from outside, for compose_smoke.py. Needs Python's own library alone."""
+"""One Compose project and the requests to it from outside, for compose_smoke.py. Needs Python's own library alone."""
 
 import contextlib
 import json

@@ -95,6 +95,6 @@ EOF
   docker image inspect localhost/svd-build >/dev/null 2>&1 \
     || tools/images/build_image.sh localhost/svd-build "$python" "${folders[@]}"
   export PYTHON_IMAGE=$python BUILD_IMAGE=localhost/svd-build
-  # A torch that lies here is taken; else PyTorch's index is asked.
+  # A local torch wheel is used if there is one, otherwise PyTorch's index.
   if compgen -G "${folders[0]:-/nowhere}/torch-*.whl" >/dev/null; then export TORCH_INDEX_URL=; fi
 }

@@ -2,7 +2,7 @@
 """One job through the stack from the built images: Redis, API and worker as containers, the README's example with curl.
 
 Each container runs as compose.yaml has it: not as root, on a root filesystem that cannot be written, without
-capabilities. What is to hold of the images is checked, and their sizes are told. Needs Python's own library alone.
+capabilities. Checks what must hold of the images and prints their sizes. Needs Python's own library alone.
 
 usage: python3 -m tools.images.smoke --base PYTHON_IMAGE [--api IMAGE] [--worker IMAGE] [--redis IMAGE] [--picture FILE]
 
@@ -69,7 +69,7 @@ class Containers(Protocol):
         ...
 
     def logs(self, name: str) -> str:
-        """What it has said."""
+        """Its log so far."""
         ...
 
     def size(self, image: str) -> int:
@@ -115,13 +115,13 @@ class Engine:
 
     def alive(self, name: str) -> bool:
         """Whether it still runs."""
-        said = ended(self._tool, "container", "inspect", "--format", "{{.State.Running}}", f"{self._mark}-{name}")
-        return said.stdout.strip() == "true"
+        done = ended(self._tool, "container", "inspect", "--format", "{{.State.Running}}", f"{self._mark}-{name}")
+        return done.stdout.strip() == "true"
 
     def logs(self, name: str) -> str:
-        """What it has said."""
-        said = ended(self._tool, "logs", "--tail", "30", f"{self._mark}-{name}")
-        return said.stdout + said.stderr
+        """Its log so far."""
+        done = ended(self._tool, "logs", "--tail", "30", f"{self._mark}-{name}")
+        return done.stdout + done.stderr
 
     def size(self, image: str) -> int:
         """Bytes of all its files, as an archive."""
@@ -203,7 +203,7 @@ class Chroots:
         return self._processes[name].poll() is None
 
     def logs(self, name: str) -> str:
-        """What it has said."""
+        """Its log so far."""
         return "\n".join((self._folder / f"{name}.log").read_text(errors="replace").splitlines()[-30:])
 
     def size(self, image: str) -> int:
@@ -311,7 +311,7 @@ def tell_sizes(containers: Containers, options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def told_if_failing(containers: Containers, started: list[str]) -> Iterator[None]:
-    """On an error show what each container has said."""
+    """On an error show the log of each container."""
     try:
         yield
     except BaseException:

@@ -2,7 +2,7 @@
 
 usage: python -m tools.nano.contact_sheet CHECKPOINT OUT PICTURE [PICTURE ...] [--frames 4] [--seed 0]
 
-OUT's ending says whether it becomes a PNG or a JPEG.
+OUT's suffix selects PNG or JPEG.
 """
 
 from __future__ import annotations

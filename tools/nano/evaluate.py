@@ -2,7 +2,7 @@
 
 usage: python -m tools.nano.evaluate CHECKPOINT PICTURE [PICTURE ...] [--portrait]
 
-| measure | what it says |
+| measure | meaning |
 | frame 0 | PSNR of the first frame against the fitted picture, in dB; also against *another* picture and against the
   picture moved by 8 pixels, to show that the measure can tell |
 | last frame | PSNR of the last frame at bucket 127 against the picture moved as the camera moved, where it shows the

@@ -45,7 +45,7 @@ CARD = Path(__file__).with_name("model_card.md")
 
 
 def image_encoder() -> CLIPVisionModelWithProjection:
-    """The smallest CLIP that the pipeline accepts; its projection is zero, so it says nothing."""
+    """The smallest CLIP that the pipeline accepts; its projection is zero, so it carries no information."""
     torch.manual_seed(0)
     clip = CLIPVisionModelWithProjection(
         CLIPVisionConfig(

@@ -20,9 +20,8 @@ from svd_service.webhooks.payload import DIALECT, OPENAI
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
-#: How the native states are called here. A client of OpenAI's knows no others, and stops asking at one that it does not
-#: know; so a cancelled job has failed (`error.code` is `cancelled`), and one whose video has expired stays completed
-#: (see `expires_at`).
+#: OpenAI's names of the native states. A client stops polling at a state that it does not know; so a cancelled job has
+#: failed (`error.code` is `cancelled`), and one whose video has expired stays completed (see `expires_at`).
 STATUSES: Final[dict[State, Status]] = {
     State.QUEUED: "queued",
     State.STARTED: "in_progress",
@@ -35,13 +34,12 @@ STATUSES: Final[dict[State, Status]] = {
 #: OpenAI's code for what its moderation rejects.
 BLOCKED: Final = "moderation_blocked"
 
-#: The names under which a job's notes hold values that do not influence the video.
+#: The names under which a job's notes hold values that do not influence the video, and the requested length, which the
+#: object repeats: clients compare it.
 PROMPT: Final = "prompt"
 MODEL: Final = "openai_model"
 NEGATIVE_PROMPT: Final = "negative_prompt"
 GUIDANCE_SCALE: Final = "guidance_scale"
-
-#: The name under which a job's notes hold the requested length, which the object repeats: clients compare it.
 SECONDS: Final = "seconds"
 
 #: Width and height in pixels, as a caller writes them.
@@ -397,7 +395,6 @@ def _pixels(size: str, parameters: Parameters, model: Model) -> Size:
     width, height = (int(side) for side in size.split("x"))
     for side, (minimum, maximum) in ((width, model.bounds.width), (height, model.bounds.height)):
         if side % 8 or not minimum <= side <= maximum:
-            raise InvalidParameterError(
-                "size", f"size: each side must be a multiple of 8, here between {minimum} and {maximum}; got {size}"
-            )
+            limits = f"a multiple of 8, here between {minimum} and {maximum}"
+            raise InvalidParameterError("size", f"size: each side must be {limits}; got {size}")
     return width, height

@@ -86,7 +86,7 @@ export async function preview(id) {
   }
 }
 
-/** How the service is; of one that is down, too, where it can still say so. */
+/** The health of the service, also of one that is down but still answers. */
 export async function health() {
   try {
     return await (await fetch("health", { cache: "no-store" })).json();

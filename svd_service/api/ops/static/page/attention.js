@@ -1,6 +1,6 @@
 // What reaches a person who looks elsewhere: progress in the tab's title and, where it is wanted, a notification.
 
-import { $, say } from "./dom.js";
+import { $, report } from "./dom.js";
 import { standing } from "./words.js";
 
 const KEY = "svd-service.notify";
@@ -64,7 +64,7 @@ export class Attention {
       // a browser that keeps nothing
     }
     if (!on && Notification.permission === "denied") {
-      say($("gallery-said"), "The browser does not allow notifications of this page: change that in its settings.");
+      report($("gallery-message"), "The browser does not allow notifications of this page: change that in its settings.");
     }
     this.#show();
   }

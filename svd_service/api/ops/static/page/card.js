@@ -2,7 +2,7 @@
 
 import { currentKey, file, fileUrl, preview } from "./api.js";
 import { Actions } from "./card_actions.js";
-import { announce, element, say } from "./dom.js";
+import { announce, element, report } from "./dom.js";
 import { advice, expiry, fault, lasting, size, standing, values } from "./words.js";
 
 const ENDED = new Set(["finished", "failed", "cancelled", "expired"]);
@@ -35,7 +35,7 @@ export class Card {
     this.progress = element("progress", { max: 1, value: 0, "aria-label": `Progress of ${this.name}` });
     this.detail = element("p", { class: "detail" });
     this.actions = element("div", { class: "actions" });
-    this.said = element("p", { class: "said", hidden: true });
+    this.message = element("p", { class: "message", hidden: true });
     this.expiry = element("p", { class: "expiry", hidden: true });
     this.box = element("input", { type: "checkbox", "aria-label": `Select ${this.name}`, on: { change: () => gallery.selected() } });
     this.does = new Actions(this);
@@ -53,7 +53,7 @@ export class Card {
         this.detail,
         this.expiry,
         this.actions,
-        this.said,
+        this.message,
       ),
     );
     this.item = element("li", { class: "card" }, this.article);
@@ -105,7 +105,7 @@ export class Card {
   #rebuild(moved) {
     const focused = this.actions.contains(document.activeElement);
     if (moved) this.#screen();
-    this.detail.textContent = this.#says();
+    this.detail.textContent = this.#summary();
     this.actions.replaceChildren(...this.does.buttons());
     if (focused) (this.actions.querySelector("button, a") ?? this.article).focus();
   }
@@ -120,7 +120,7 @@ export class Card {
     this.#screen();
   }
 
-  #says() {
+  #summary() {
     const { status, parameters, video, result, error } = this.job;
     const draft = parameters.profile === "draft" ? "draft · " : "";
     const about = `${draft}${lasting(video)} · ${values(parameters)}`;
@@ -188,12 +188,12 @@ export class Card {
   }
 
   /** Report what was done with this card. */
-  say(text) {
-    say(this.said, text);
+  report(text) {
+    report(this.message, text);
   }
 
   fault(error) {
-    this.say(fault(error));
+    this.report(fault(error));
     this.gallery.actions.refused(error);
   }
 }

@@ -106,7 +106,7 @@ export class Actions {
       const shared = currentKey() ? await share(card.job.task_id) : null;
       const link = new URL(shared?.url ?? fileUrl(card.job.task_id), location.href).href;
       const until = shared ? ` Everybody who has it can watch the video until ${keptUntil(shared.expires_at)}.` : "";
-      card.say((await copy(link)) ? `The link is copied.${until}` : `Copy this link: ${link}`);
+      card.report((await copy(link)) ? `The link is copied.${until}` : `Copy this link: ${link}`);
     });
   }
 

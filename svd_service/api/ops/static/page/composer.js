@@ -2,7 +2,7 @@
 
 import { generate, randomSeed, randomWord } from "./api.js";
 import { Frame, MIDDLE, cut, thumbnail } from "./crop.js";
-import { $, announce, element, say } from "./dom.js";
+import { $, announce, element, report } from "./dom.js";
 import { addTile, draft, isOfTheImage, kept, tile, turned, warning } from "./drafts.js";
 import { chosen } from "./fields.js";
 import { Rejected } from "./intake.js";
@@ -106,7 +106,7 @@ export class Composer {
     const { settings } = ofJob(parameters);
     this.settings.set(settings);
     this.#changed();
-    say($("composer-said"), `The settings of ${name} are used.${this.#drafts.length ? "" : " Add an image."}`);
+    report($("composer-message"), `The settings of ${name} are used.${this.#drafts.length ? "" : " Add an image."}`);
   }
 
   /** Name the files that were not taken, each with its reason; none: take the earlier ones away. */
@@ -296,7 +296,7 @@ export class Composer {
         }
       }
     } catch (error) {
-      if (error.name === "AbortError") say($("composer-said"), "The upload is cancelled. Your images are still here.");
+      if (error.name === "AbortError") report($("composer-message"), "The upload is cancelled. Your images are still here.");
       else {
         faults.push(fault(error));
         passing = PASSING.has(error.status);
@@ -348,6 +348,6 @@ export class Composer {
     // What is sent completely is a job already, or becomes one: it is cancelled on its card.
     $("upload-cancel").disabled = share === 1;
     const percent = Math.round(100 * share);
-    $("upload-says").textContent = share < 1 ? `Uploading ${record.name}: ${percent} %` : `${record.name} is sent …`;
+    $("upload-readout").textContent = share < 1 ? `Uploading ${record.name}: ${percent} %` : `${record.name} is sent …`;
   }
 }

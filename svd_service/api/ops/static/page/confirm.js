@@ -5,7 +5,7 @@ import { announce } from "./dom.js";
 /** Milliseconds until an unconfirmed press is forgotten. */
 const PATIENCE = 5000;
 
-/** The listener of a button that asks `question()` before `action()`; `name` says of what, for screen readers. */
+/** The listener of a button that asks `question()` before `action()`; `name` names the object for screen readers. */
 export function confirmed(action, { text, question, name }) {
   let armed = 0;
   const show = (button, shown) => {

@@ -25,7 +25,7 @@ export function announce(text) {
 const hiding = new WeakMap();
 
 /** Report what was done, where it was done: in a line of its own, for ten seconds. It covers nothing. */
-export function say(line, text) {
+export function report(line, text) {
   announce(text);
   line.textContent = text;
   line.hidden = !text;

@@ -63,18 +63,18 @@ export function warning({ image, intact, pad, place }, target) {
   const [width, height] = [image.naturalWidth, image.naturalHeight];
   const whole = { width, height };
   const part = pad ? whole : region(whole, target, place);
-  const said = [];
+  const warnings = [];
   const scale = Math.max(target.width / part.width, target.height / part.height);
   if (scale > 2) {
     const what = `${Math.round(part.width)} × ${Math.round(part.height)} pixels`;
-    said.push(`Only ${what} are used for a video of ${target.width} × ${target.height}: it will look soft.`);
+    warnings.push(`Only ${what} are used for a video of ${target.width} × ${target.height}: it will look soft.`);
   }
   const length = Math.max(width / height, height / width);
   if (!pad && length >= VERY_LONG) {
     const share = Math.round((100 * part.width * part.height) / (width * height));
-    said.push(`The image is ${length.toFixed(1)} times as long as wide: ${share} % of it is used.`);
+    warnings.push(`The image is ${length.toFixed(1)} times as long as wide: ${share} % of it is used.`);
   }
-  return said.join(" ");
+  return warnings.join(" ");
 }
 
 /** A draft's tile: press it to edit, or take it away. */

@@ -5,9 +5,9 @@ import { element } from "./dom.js";
 const api = (name) => element("code", { class: "api", title: "Name in the API" }, name);
 
 /** A row: label, the API's name, what the value means in words, the control and a hint. */
-export function row(name, label, { hint, says = false } = {}, ...controls) {
+export function row(name, label, { hint, readout = false } = {}, ...controls) {
   const help = hint ? element("p", { class: "hint", id: `${name}-help` }, hint) : null;
-  const words = says ? element("output", { id: `${name}-says`, htmlFor: name }) : null;
+  const words = readout ? element("output", { id: `${name}-readout`, htmlFor: name }) : null;
   const head = element("div", { class: "head" }, element("label", { htmlFor: name }, label), api(name), words);
   return element("div", { class: "field", id: `${name}-field` }, head, ...controls, help);
 }
@@ -18,7 +18,7 @@ const describe = (control, name, hint) => {
 };
 
 /** A slider with a box in which its number can be typed. */
-export function slider({ name, label, min, max, step = 1, hint, says, ends }) {
+export function slider({ name, label, min, max, step = 1, hint, readout, ends }) {
   const range = describe(element("input", { type: "range", id: name, name, min, max, step }), name, hint);
   const number = element("input", { type: "number", id: `${name}-number`, min, max, step, inputMode: "decimal" });
   number.setAttribute("aria-label", `${label}, as a number`);
@@ -37,7 +37,7 @@ export function slider({ name, label, min, max, step = 1, hint, says, ends }) {
     range.dispatchEvent(new Event("input", { bubbles: true }));
   });
   const scale = ends && element("p", { class: "ends", "aria-hidden": "true" }, ...ends.map((end) => element("span", {}, end)));
-  return row(name, label, { hint, says }, element("div", { class: "slide" }, range, number), scale ?? null);
+  return row(name, label, { hint, readout }, element("div", { class: "slide" }, range, number), scale ?? null);
 }
 
 /** Set a slider's value, and with `bounds` its limits. */

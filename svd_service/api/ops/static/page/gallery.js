@@ -3,7 +3,7 @@
 import { pause, remove } from "./api.js";
 import { Card, hasEnded } from "./card.js";
 import { confirmed } from "./confirm.js";
-import { $, say } from "./dom.js";
+import { $, report } from "./dom.js";
 import { Group, order } from "./group.js";
 import { fault } from "./words.js";
 
@@ -91,7 +91,7 @@ export class Gallery {
     return this.cards.filter(over).map(({ job }) => job.task_id);
   }
 
-  /** Update what the cards say about time. */
+  /** Update the times on the cards. */
   tick() {
     for (const card of this.cards) card.tick();
   }
@@ -126,9 +126,9 @@ export class Gallery {
     });
     if (left) {
       this.actions.changed(left);
-      say($("gallery-said"), `${card.name} is cancelled.`);
+      report($("gallery-message"), `${card.name} is cancelled.`);
     } else {
-      say($("gallery-said"), `${card.name} is deleted.`);
+      report($("gallery-message"), `${card.name} is deleted.`);
       await this.actions.removed(id);
     }
   }
@@ -171,9 +171,9 @@ export class Gallery {
         await this.delete(card);
         done++;
       }
-      if (done > 1) say($("gallery-said"), `${done} are ${what}.`);
+      if (done > 1) report($("gallery-message"), `${done} are ${what}.`);
     } catch (error) {
-      say($("gallery-said"), `${done} of ${cards.length} are ${what}. ${fault(error)}`);
+      report($("gallery-message"), `${done} of ${cards.length} are ${what}. ${fault(error)}`);
       this.actions.refused(error);
     }
   }

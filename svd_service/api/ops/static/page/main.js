@@ -203,7 +203,7 @@ async function start() {
 }
 
 document.documentElement.classList.toggle("touch", navigator.maxTouchPoints > 0);
-// Those who asked their system for less motion start it by themselves.
+// Users whose system prefers reduced motion start it themselves.
 if (!matchMedia("(prefers-reduced-motion: reduce)").matches) playExample();
 $("more").open = matchMedia("(min-width: 90rem)").matches;
 watchHealth({ recovered: () => composer.clearFault({ passing: true }) });

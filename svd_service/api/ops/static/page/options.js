@@ -4,9 +4,9 @@ export const MAX_SEED = 4294967295;
 
 /** The sliders, by the API's names. */
 export const SLIDERS = {
-  motion_bucket_id: { label: "Motion", min: 1, max: 255, says: true, ends: ["calm", "lively"] },
-  num_frames: { label: "Frames", min: 2, max: 25, says: true },
-  seconds: { label: "Seconds", min: 1, max: 30, says: true },
+  motion_bucket_id: { label: "Motion", min: 1, max: 255, readout: true, ends: ["calm", "lively"] },
+  num_frames: { label: "Frames", min: 2, max: 25, readout: true },
+  seconds: { label: "Seconds", min: 1, max: 30, readout: true },
   num_inference_steps: {
     label: "Steps",
     min: 1,

@@ -50,7 +50,7 @@ export class Settings {
     if (settings.formats) tick("formats", settings.formats);
     if (settings.size !== undefined) this.#setSize(settings.size);
     if ("seed" in settings) $("seed").value = settings.seed ?? "";
-    this.#say();
+    this.#showReadouts();
   }
 
   /** What the form holds. */
@@ -134,7 +134,7 @@ export class Settings {
     for (const kind of ["input", "change"]) {
       $("settings").addEventListener(kind, () => {
         this.#checkSize();
-        this.#say();
+        this.#showReadouts();
         this.changed();
       });
     }
@@ -161,20 +161,20 @@ export class Settings {
   }
 
   /** The values in words, and only those settings that count. */
-  #say() {
+  #showReadouts() {
     const values = this.values();
     const inSeconds = values.length === "seconds";
     for (const name of ["num_frames", "segments", "fps", "playback_fps"]) $(`${name}-field`).hidden = inSeconds;
     $("seconds-field").hidden = !inSeconds;
-    $("motion_bucket_id-says").value = motion(values.motion_bucket_id);
+    $("motion_bucket_id-readout").value = motion(values.motion_bucket_id);
     const frames = values.segments * (values.num_frames - 1) + 1;
-    $("num_frames-says").value = length(frames, values.fps);
-    $("seconds-says").value = "to within 5 %";
+    $("num_frames-readout").value = length(frames, values.fps);
+    $("seconds-readout").value = "to within 5 %";
     const clip = this.defaults.num_frames / Math.min(6, this.defaults.fps);
     $("drift").hidden = inSeconds ? values.seconds <= clip * 1.05 : values.segments < 2;
     $("size-other").hidden = $("size").value !== "other";
     $("motion_bucket_id").setAttribute("aria-valuetext", `${values.motion_bucket_id}, ${motion(values.motion_bucket_id)}`);
-    $("num_frames").setAttribute("aria-valuetext", $("num_frames-says").value);
+    $("num_frames").setAttribute("aria-valuetext", $("num_frames-readout").value);
   }
 
   #size() {

@@ -125,6 +125,6 @@ export function fault(error) {
     case 503:
       return "The service cannot reach its queue at the moment. Your images are still here: try again shortly.";
     default:
-      return error.status >= 500 ? "The service made a mistake. Try again; its log says more." : sentence;
+      return error.status >= 500 ? "The service made a mistake. Try again; its log has the details." : sentence;
   }
 }
