@@ -79,5 +79,5 @@ def rules() -> list[dict[str, Any]]:
 def recorded() -> dict[str, set[str]]:
     """The metrics that the rules record, and the labels that are left to them: their names begin with these."""
     names = [rule["record"] for rule in rules() if "record" in rule]
-    known = ("device", "phase", "method", "url_rule")
+    known = ("device", "phase", "method", "url_rule", "model", "profile")
     return {name: {label for label in known if name.count(":") == 2 and label in name.split(":")[0]} for name in names}

@@ -14,6 +14,7 @@ from svd_service.errors import StaleAttemptError
 from svd_service.jobs.job import AttemptOutcome, Claim, Failure, Holder, Phase, Progress, Result
 from svd_service.ledger.client import reachable
 from svd_service.ledger.constants import WORKER_LOST
+from svd_service.ledger.histograms import STEP_BOUNDS, bucket_of
 from svd_service.ledger.record import SEPARATOR, dump, holder_of
 from svd_service.ledger.scripts import Scripts
 
@@ -179,5 +180,9 @@ def _counters(device: str, seconds: Mapping[str, float], steps: int) -> dict[str
         counters[SEPARATOR.join(("phase_count", device, phase))] = 1
         counters[SEPARATOR.join(("phase_seconds", device, phase))] = round(duration, 6)
     counters[SEPARATOR.join(("step_count", device))] = steps
-    counters[SEPARATOR.join(("step_seconds", device))] = round(seconds.get(Phase.SAMPLING, 0.0), 6)
+    sampling = seconds.get(Phase.SAMPLING, 0.0)
+    counters[SEPARATOR.join(("step_seconds", device))] = round(sampling, 6)
+    if steps:
+        # A device runs behind its program, so only their mean can be measured.
+        counters[SEPARATOR.join(("step_bucket", device, bucket_of(sampling / steps, STEP_BOUNDS)))] = steps
     return counters

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from svd_service.jobs.job import DEADLINE_EXCEEDED, Failure
+from svd_service.ledger.histograms import JOB_BOUNDS
 from svd_service.parameters import Profile
 
 #: The failure of a job whose attempts were all lost.
@@ -28,6 +29,7 @@ class Constants:
     hashes (`ledger/__init__.py`).
     `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, which cost their owner nothing.
     `usage_days` is for how many days usage is kept, `max_usage_owners` the number of owners with totals of their own.
+    `job_bounds` are the upper bounds of the histograms of a job's wait and duration, in seconds.
     """
 
     profiles: tuple[str, ...] = tuple(Profile)
@@ -44,6 +46,7 @@ class Constants:
     unclaimed: str = UNCLAIMED
     usage_days: int = 400
     max_usage_owners: int = 100
+    job_bounds: tuple[int, ...] = JOB_BOUNDS
     delivery_lost_message: str = "worker lost during the delivery"
 
     def as_lua(self) -> str:

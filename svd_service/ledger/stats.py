@@ -13,6 +13,7 @@ from svd_service.jobs.usage import Usage
 from svd_service.ledger.client import reachable
 from svd_service.ledger.constants import REJECTED
 from svd_service.ledger.estimates import Estimates
+from svd_service.ledger.histograms import INFINITY, JOB_BOUNDS, STEP_BOUNDS, Histogram
 from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.usage import UsageRecords
@@ -42,6 +43,9 @@ class QueueFigures:
 class Figures:
     """Figures for metrics. Summaries are (count, sum of seconds).
 
+    `steps` are the denoising steps by device. `waits` are from a job's submission to its first attempt, by model and
+    profile, `durations` to its end, also by state.
+
     `causes` counts attempts without a result by outcome and cause. `queues` is keyed by model and profile.
     `redis_memory` is the bytes that Redis uses and may use (0: no limit), `None` where it does not report it.
     `usage` is that of each key since the beginning.
@@ -55,7 +59,7 @@ class Figures:
     attempts: dict[str, int]
     queues: dict[tuple[str, str], QueueFigures]
     phases: dict[tuple[str, str], tuple[int, float]]
-    steps: dict[str, tuple[int, float]]
+    steps: dict[str, Histogram]
     workers: list[WorkerStatus] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
     messages_dropped: int = 0
@@ -69,6 +73,8 @@ class Figures:
     refused_by_celery: int = 0
     moderation: dict[tuple[str, str], int] = field(default_factory=dict)
     usage: dict[str, Usage] = field(default_factory=dict)
+    waits: dict[tuple[str, ...], Histogram] = field(default_factory=dict)
+    durations: dict[tuple[str, ...], Histogram] = field(default_factory=dict)
 
 
 class Counters:
@@ -96,6 +102,18 @@ class Counters:
         """Count and sum of `{kind}_count` and `{kind}_seconds`."""
         seconds = dict(self._of(f"{kind}_seconds", labels))
         return {names: (int(value), seconds.get(names, 0.0)) for names, value in self._of(f"{kind}_count", labels)}
+
+    def histograms(self, kind: str, labels: int, bounds: Iterable[float]) -> dict[tuple[str, ...], Histogram]:
+        """Histograms of `{kind}_bucket`, with the sums of `{kind}_seconds`."""
+        numbers: dict[tuple[str, ...], dict[str, int]] = {names: {} for names, _ in self._of(f"{kind}_count", labels)}
+        for (*names, bound), value in self._of(f"{kind}_bucket", labels + 1):
+            if bound == INFINITY or _number(bound) > 0:  # else damaged
+                numbers.setdefault(tuple(names), {})[bound] = int(value)
+        seconds, counts = dict(self._of(f"{kind}_seconds", labels)), dict(self._of(f"{kind}_count", labels))
+        return {
+            names: Histogram.of(found, seconds.get(names, 0.0), bounds, int(counts.get(names, 0)))
+            for names, found in numbers.items()
+        }
 
     def _of(self, kind: str, labels: int) -> list[tuple[tuple[str, ...], float]]:
         return [
@@ -161,7 +179,9 @@ class Stats:
             messages_dropped=counters.total("messages_dropped"),
             queues=self._queues(models, now),
             phases={(names[0], names[1]): value for names, value in counters.summaries("phase", 2).items()},
-            steps={names[0]: value for names, value in counters.summaries("step", 1).items()},
+            steps={names[0]: value for names, value in counters.histograms("step", 1, STEP_BOUNDS).items()},
+            waits=counters.histograms("wait", 2, JOB_BOUNDS),
+            durations=counters.histograms("duration", 3, JOB_BOUNDS),
             workers=self._workers.ready(),
             causes=counters.by_two_labels("causes"),
             redis_memory=self._memory(),

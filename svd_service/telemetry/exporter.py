@@ -35,7 +35,7 @@ from svd_service.jobs.usage import Usage
 from svd_service.ledger.stats import Figures
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.telemetry import logs
-from svd_service.telemetry.families import counter, from_zero, gauge, optional_gauge
+from svd_service.telemetry.families import counter, from_zero, gauge, histogram, optional_gauge
 
 logger = logging.getLogger(__name__)
 
@@ -300,10 +300,24 @@ def _durations(figures: Figures) -> Iterator[Metric]:
     for labels, (count, seconds) in sorted(figures.phases.items()):
         phases.add_metric(labels, count, seconds)
     yield phases
-    steps = SummaryMetricFamily("svd_step_seconds", "Duration of a denoising step.", labels=("device",))
-    for device, (count, seconds) in sorted(figures.steps.items()):
-        steps.add_metric((device,), count, seconds)
-    yield steps
+    yield histogram(
+        "svd_step_seconds",
+        "Duration of a denoising step; those of one attempt count with their mean.",
+        ("device",),
+        {(device,): steps for device, steps in figures.steps.items()},
+    )
+    yield histogram(
+        "svd_job_wait_seconds",
+        "Time from the submission of a job to its first attempt.",
+        ("model", "profile"),
+        figures.waits,
+    )
+    yield histogram(
+        "svd_job_duration_seconds",
+        "Time from the submission of a job to its end; without copies of earlier videos.",
+        ("model", "profile", "state"),
+        figures.durations,
+    )
 
 
 def _webhooks(figures: Figures) -> Iterator[Metric]:

@@ -632,7 +632,7 @@ def rules() -> list[str]:
 
 def exposed(settings: Settings) -> set[str]:
     """Names as Prometheus stores them."""
-    suffixes = {"counter": ("_total",), "summary": ("_sum", "_count"), "gauge": ("",)}
+    suffixes = {"counter": ("_total",), "summary": ("_sum", "_count"), "gauge": ("",), "histogram": ("_bucket",)}
     families = [*LedgerCollector(_Nobody()).describe(), *HostCollector(settings).describe()]
     return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 

@@ -85,6 +85,6 @@ def test_every_metric_of_ours_is_in_the_operations_guide(settings: Settings) -> 
     guide = (ROOT / "docs" / "operations.md").read_text()
     ledger = LedgerCollector(open_ledger(connect(settings), settings).stats)
     families = [*ledger.describe(), *HostCollector(settings).describe()]
-    suffixes = {"counter": ["_total"], "summary": ["_count", "_sum"], "gauge": [""]}
+    suffixes = {"counter": ["_total"], "summary": ["_count", "_sum"], "gauge": [""], "histogram": [""]}
     names = [f"{family.name}{suffix}" for family in families for suffix in suffixes[family.type]]
     assert [name for name in names if f"`{name}`" not in guide] == []

@@ -30,6 +30,9 @@ from svd_service.telemetry.exporter import registry_of
 #: The two formats that Prometheus requests.
 METRICS_TYPES: Final = ("text/plain", "application/openmetrics-text")
 
+#: Upper bounds of the histogram of HTTP requests in seconds: from a status to a long upload or a wait for the video.
+HTTP_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
 #: Seconds between two questions to the store of artifacts: a request to a bucket may cost something.
 STORE_LOOK: Final = 5.0
 
@@ -79,7 +82,7 @@ def _http_metrics(app: Flask, service: UseCases) -> PrometheusMetrics:
     multiprocess = service.settings.multiprocess_dir is not None
     kind = _GunicornMetrics if multiprocess else PrometheusMetrics
     options: dict[str, Any] = {} if multiprocess else {"registry": CollectorRegistry()}
-    return kind(app, path=None, group_by="url_rule", excluded_paths="/metrics", **options)
+    return kind(app, path=None, group_by="url_rule", buckets=HTTP_BOUNDS, excluded_paths="/metrics", **options)
 
 
 class _GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]

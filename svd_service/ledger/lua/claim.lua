@@ -3,7 +3,7 @@
 -- claim whose holder is known to be dead, or ''), max_attempts, record_ttl (seconds).
 -- Returns {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'} | {'paused'} |
 -- {'held back'}.
--- include: record, attempt, paused
+-- include: record, attempt, paused, histogram
 -- flags: allow-oom
 record_activity()
 local id = args.id
@@ -39,7 +39,9 @@ queue = queue or select(2, route_of(id)) .. '|'
 add_load('started', queue, 1)
 set(id, 'queue', queue, 'token', args.token, 'worker', args.worker, 'claimed', now_text,
   'held:' .. attempt, args.holder, 'began:' .. attempt, now_text)
-redis.call('HSETNX', job_key(id), 'started', now_text)
+if redis.call('HSETNX', job_key(id), 'started', now_text) == 1 then
+  observe('wait', JOB_BOUNDS, route_of(id), age_of(id))
+end
 redis.call('ZADD', key('leases'), now + args.lease, id)
 count('attempts|started')
 move(id, 'started')

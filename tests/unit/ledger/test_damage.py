@@ -93,7 +93,9 @@ def damage(client: Any, data: st.DataObject) -> None:
         client.delete(key)
         client.set(key, "garbage") if kind != "string" else client.hset(key, "a", "b")
     elif kind == "hash":
-        name = data.draw(st.sampled_from(sorted(client.hkeys(key))), label="field")
+        # Which buckets of histograms there are depends on the speed of the machine.
+        names = sorted(name for name in client.hkeys(key) if "_bucket|" not in name)
+        name = data.draw(st.sampled_from(names), label="field")
         if how == "lose":
             client.hdel(key, name)
         else:

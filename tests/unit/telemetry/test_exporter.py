@@ -21,6 +21,7 @@ from svd_service.jobs.submission import Submission
 from svd_service.jobs.usage import Usage
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
+from svd_service.ledger.histograms import JOB_BOUNDS, STEP_BOUNDS, Histogram
 from svd_service.ledger.stats import Figures, QueueFigures, Stats
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from svd_service.parameters import Fit
@@ -40,7 +41,12 @@ FIGURES = Figures(
     attempts={"started": 12, "finished": 6, "lost": 4},
     queues={("svd-xt", "exact"): QueueFigures(2, 12.5, 37.5), ("svd-xt", "draft"): QueueFigures(0, 0.0, None)},
     phases={("cuda:0", "sampling"): (6, 240.0), ("cuda:0", "decoding"): (6, 60.0), ("cpu", "sampling"): (1, 9.0)},
-    steps={"cuda:0": (150, 240.0), "cpu": (25, 9.0)},
+    steps={
+        "cuda:0": Histogram.of({"0.3": 100, "+Inf": 50}, 240.0, STEP_BOUNDS),
+        "cpu": Histogram.of({"0.5": 25}, 9.0, ()),
+    },
+    waits={("svd-xt", "exact"): Histogram.of({"5": 2, "60": 1}, 42.5, JOB_BOUNDS)},
+    durations={("svd-xt", "exact", "finished"): Histogram.of({"60": 1}, 50.0, JOB_BOUNDS)},
     workers=[WORKER, replace(WORKER, worker="host-a/0", load_seconds=29.0, device_memory=DeviceMemory(80, 70, 60))],
     causes={("failed", "out_of_memory"): 1, ("lost", "worker_lost"): 4},
     redis_memory=(1_000, 4_000),
@@ -111,6 +117,15 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
         "svd_phase_seconds_count[cuda:0][sampling]": 6,
         "svd_phase_seconds_sum[cuda:0][sampling]": 240,
         "svd_step_seconds_count[cuda:0]": 150,
+        "svd_step_seconds_bucket[cuda:0][0.2]": 0,
+        "svd_step_seconds_bucket[cuda:0][0.3]": 100,
+        "svd_step_seconds_bucket[cuda:0][60.0]": 100,
+        "svd_step_seconds_bucket[cuda:0][+Inf]": 150,
+        "svd_job_wait_seconds_bucket[5.0][svd-xt][exact]": 2,
+        "svd_job_wait_seconds_bucket[+Inf][svd-xt][exact]": 3,
+        "svd_job_wait_seconds_sum[svd-xt][exact]": 42.5,
+        "svd_job_duration_seconds_bucket[30.0][svd-xt][exact][finished]": 0,
+        "svd_job_duration_seconds_count[svd-xt][exact][finished]": 1,
         "svd_step_seconds_sum[cpu]": 9,
         "svd_webhooks_pending": 3,
         "svd_webhook_overdue_seconds": 1.5,
@@ -217,7 +232,10 @@ def test_what_the_real_ledger_counted_outlives_every_process(
     assert shown["svd_jobs_created_total"] == shown["svd_jobs_refused_total[broken_image]"] == 1
     assert shown["svd_attempts_total[started]"] == shown["svd_attempts_total[finished]"] == 1
     assert shown["svd_phase_seconds_sum[cpu][sampling]"] == shown["svd_step_seconds_sum[cpu]"] == 1.5
-    assert shown["svd_step_seconds_count[cpu]"] == 4
+    assert shown["svd_step_seconds_count[cpu]"] == shown["svd_step_seconds_bucket[cpu][0.5]"] == 4
+    assert shown["svd_step_seconds_bucket[cpu][0.3]"] == 0
+    assert shown["svd_job_wait_seconds_bucket[1.0][tiny][exact]"] == 1
+    assert shown["svd_job_duration_seconds_bucket[1.0][tiny][exact][finished]"] == 1
     assert shown["svd_workers_ready"] == 0
     assert shown["svd_redis_memory_used_bytes"] > 0
     assert shown["svd_redis_memory_max_bytes"] == 0

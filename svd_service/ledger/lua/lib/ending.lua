@@ -1,5 +1,5 @@
 -- How jobs end.
--- include: base, queue, notify, delivery, usage, history
+-- include: base, queue, notify, delivery, usage, history, histogram
 
 -- An owner can create records of failed, cancelled and expired jobs at no cost: beyond MAX_ENDED_PER_OWNER the oldest
 -- are deleted. A few at a time, so that no call takes long.
@@ -30,6 +30,10 @@ local function end_job(id, state, keep)
   count('ended|' .. state)
   add_usage(id, state, 1)
   add_to_history(state)
+  -- A copy of an earlier video took no time.
+  if not field(id, 'cached_from') then
+    observe('duration', JOB_BOUNDS, route_of(id) .. '|' .. state, age_of(id))
+  end
   notify(id)
   write_delivery(id, state)
 end

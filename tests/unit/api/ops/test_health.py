@@ -1,4 +1,5 @@
 import io
+import re
 import subprocess
 import sys
 import time
@@ -163,6 +164,7 @@ def test_metrics_tell_of_http_and_of_the_ledger(http, submit):
     text = http.get("/metrics").text
     assert 'flask_http_request_total{method="POST",status="202"} 1.0' in text
     assert 'url_rule="/status/<task_id>"' in text
+    assert re.search(r'flask_http_request_duration_seconds_bucket\{le="300.0",method="POST",.*\} 1.0', text)
     assert "svd_jobs_created_total 1.0" in text
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from svd_service.jobs.job import AttemptOutcome, Failure, State
@@ -22,7 +24,8 @@ def test_a_finished_job_has_its_result_and_is_counted(ledger):
     figures = ledger.stats.figures()
     assert figures.ended == {"finished": 1}
     assert figures.phases == {("cpu", "sampling"): (1, 2.0), ("cpu", "decoding"): (1, 1.0)}
-    assert figures.steps == {"cpu": (4, 2.0)}
+    assert figures.steps["cpu"].seconds == 2.0
+    assert dict(figures.steps["cpu"].buckets) | {0.3: 0, 0.5: 4, math.inf: 4} == dict(figures.steps["cpu"].buckets)
 
 
 def test_the_end_of_an_attempt_is_counted_once_if_its_script_is_repeated(ledger):
