@@ -22,6 +22,7 @@ from svd_service.jobs.queries import Queries
 from svd_service.jobs.removal import Removal
 from svd_service.jobs.results import Results
 from svd_service.jobs.submit import Moderate, Submit
+from svd_service.jobs.verification import Verify
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
@@ -67,6 +68,7 @@ class Web:
     keyring: Keyring
     reservations: Reservations
     share_links: ShareLinks
+    verify: Verify
 
 
 def web(settings: Settings) -> Web:
@@ -76,17 +78,19 @@ def web(settings: Settings) -> Web:
         ConfigurationError: the model or the store cannot be used.
     """
     client = connect(settings, timeout=CALLER_TIMEOUT)
+    jobs = use_cases(
+        open_ledger(client, settings),
+        store_of(settings),
+        settings,
+        _enqueue(settings, CALLER_TIMEOUT),
+        WebhookSecrets(client, settings),
+    )
     return Web(
-        use_cases(
-            open_ledger(client, settings),
-            store_of(settings),
-            settings,
-            _enqueue(settings, CALLER_TIMEOUT),
-            WebhookSecrets(client, settings),
-        ),
+        jobs,
         Keyring(client, settings),
         Reservations(client, settings),
         ShareLinks(client, settings),
+        Verify(jobs.queries, Signers(client, settings).certificates, settings),
     )
 
 

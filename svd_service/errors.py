@@ -11,6 +11,8 @@ JobError
 │   ├── ImageSizeError        not one of the sizes that the API accepts
 │   ├── ImageTooLargeError    too many bytes or too many pixels
 │   └── ContentFilteredError  the moderation hook rejects the image (or, in a worker, the video)
+├── UnreadableFileError         a file's Content Credentials need too much time or memory to read
+├── NotInstalledError           this installation lacks an optional package
 ├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
 ├── UnknownJobError             no such job (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
@@ -110,6 +112,18 @@ class ContentFilteredError(RefusedError):
     """The moderation hook rejects the image or the video. The message has its reason."""
 
     code = "content_filtered"
+
+
+class UnreadableFileError(JobError):
+    """A file's Content Credentials need too much time or memory to read, or crash the reader."""
+
+    code = "unreadable_file"
+
+
+class NotInstalledError(JobError):
+    """This installation lacks an optional package. The message names it."""
+
+    code = "not_installed"
 
 
 class IdempotencyConflictError(JobError):

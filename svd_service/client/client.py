@@ -228,6 +228,17 @@ class Client:
         found: list[dict[str, Any]] = self._get("/models").json()["models"]
         return found
 
+    def verify(self, file: str | PathLike[str] | bytes) -> dict[str, Any]:
+        """Ask the service where a file (a path, or a file's bytes) comes from: its `verdict`, and what that rests on.
+
+        Raises:
+            OSError: the file cannot be read.
+            RefusedError: it is too large, or its Content Credentials cannot be read within limits.
+            UnreachableError, UnavailableError: as `status` does; or the service lacks the C2PA library (501).
+        """
+        found: dict[str, Any] = self._retry(lambda: self._send("POST", "/verify", files={"file": _file(file)})).json()
+        return found
+
     def health(self) -> dict[str, Any]:
         """Return the service's health, even if it is unhealthy. Not retried.
 

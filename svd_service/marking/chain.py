@@ -119,6 +119,11 @@ def configured(settings: Settings) -> Chain | None:
     return chain
 
 
+def of_host(settings: Settings) -> Chain | None:
+    """The chain with which this host signs, as far as its settings and files tell."""
+    return configured(settings) or stored(settings.data_dir)
+
+
 def stored(data_dir: Path) -> Chain | None:
     """This host's copy of the installation's own chain; `None` if there is none, or it is damaged."""
     try:

@@ -1,6 +1,5 @@
 """Signs files with Content Credentials."""
 
-import importlib.util
 import io
 import json
 import logging
@@ -8,28 +7,17 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from svd_service import __version__
 from svd_service.errors import JobError
 from svd_service.marking.chain import Chain
-
-if TYPE_CHECKING:
-    import c2pa
+from svd_service.marking.library import JOB, context
 
 logger = logging.getLogger(__name__)
 
 #: IPTC's term for media that a trained model generated.
 GENERATED: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-
-#: Label of our own assertion, which names the job.
-JOB: Final = "org.svd-service.job"
-
-#: The library must neither contact other hosts nor embed a thumbnail. Verifying after signing would double the time.
-SETTINGS: Final[dict[str, Any]] = {
-    "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
-    "builder": {"thumbnail": {"enabled": False}},
-}
 
 
 class SigningError(JobError):
@@ -63,11 +51,6 @@ class Claims:
                 {"label": JOB, "data": {"id": self.job_id}},
             ],
         }
-
-
-def is_installed() -> bool:
-    """Whether the packages of the extra `c2pa` are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("c2pa", "cryptography"))
 
 
 class Signer:
@@ -159,10 +142,3 @@ class _Target(io.FileIO):
             self.failure = error
             raise
         return done
-
-
-def context(**further: Any) -> "c2pa.Context":
-    """The library's settings: ours, and `further` ones of other sections."""
-    import c2pa  # noqa: PLC0415
-
-    return c2pa.Context(c2pa.Settings.from_dict({**SETTINGS, **further}))

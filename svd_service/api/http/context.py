@@ -7,6 +7,7 @@ from flask import current_app, g
 from svd_service.bootstrap import UseCases, Web
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.allowance import Allowance
+from svd_service.jobs.verification import Verify
 from svd_service.ledger.api_keys import Key, Keyring
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
@@ -44,6 +45,11 @@ def reservations() -> Reservations:
 def share_links() -> ShareLinks:
     """The share links of the current application."""
     return _web().share_links
+
+
+def verify() -> Verify:
+    """The verification of files of the current application."""
+    return _web().verify
 
 
 def key() -> Key | None:

@@ -31,6 +31,8 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
     errors.NotAnImageError: 415,
     errors.ImageTooLargeError: 413,
     errors.IdempotencyConflictError: 422,
+    errors.UnreadableFileError: 422,
+    errors.NotInstalledError: 501,
     errors.UnknownJobError: 404,
     errors.MissingFormatError: 404,
     errors.NoPreviewError: 404,

@@ -63,9 +63,14 @@ class DecoderEndedError(Exception):
         """The error for the caller if a second decoder has ended likewise, or at a limit."""
         if self.status in _TOO_LONG:
             return ImageTooLargeError("the image needs too much processor time to decode; save it again as JPEG or PNG")
-        if self.status in _FROM_OUTSIDE:
+        if self.is_from_outside:
             return UnavailableError("the image decoder was stopped; retry in a few seconds")
         return BrokenImageError("the image crashes the decoder; save it again as JPEG or PNG")
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether the file is not the cause: somebody stopped the process, or the machine is out of memory."""
+        return self.status in _FROM_OUTSIDE
 
     @property
     def is_limit(self) -> bool:
@@ -125,8 +130,8 @@ class Decoder:
             raise getattr(errors, kind)(answer["message"])
         return answer
 
-    def fill(self, upload: BinaryIO, limit: int) -> int:
-        """Copy an upload to the source; its size.
+    def fill(self, upload: BinaryIO, limit: int, kind: str = "image") -> int:
+        """Copy an upload to the source; its size. `kind` is what the error calls it.
 
         Raises:
             ImageTooLargeError: it has more than `limit` bytes.
@@ -137,7 +142,7 @@ class Decoder:
         while chunk := upload.read(min(_COPIED, limit + 1 - size)):
             size += len(chunk)
             if size > limit:
-                raise ImageTooLargeError(f"the image has more than {limit:,} bytes")
+                raise ImageTooLargeError(f"the {kind} has more than {limit:,} bytes")
             self.source.write(chunk)
         return size
 

@@ -6,15 +6,18 @@ inherits. It ends when its parent closes the socket or ends.
 Requests and answers:
     {"do": "open", "bytes": 1234, "max_pixels": 50000000}       {"size": [640, 480]}
     {"do": "fit", "width": 256, "height": 144, "pad": false}    {"bytes": 110592}
+    {"do": "verify", "bytes": 1234, "certificates": "PEM…"}     {"credentials": {"state": "valid", …}}
     {"do": "close"}                                             (no answer)
     any that is rejected                                        {"error": "BrokenImageError", "message": "…"}
 """
 
+import io
 import json
 import os
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from typing import Any, Final
 
 from svd_service.errors import BrokenImageError, RefusedError
@@ -41,6 +44,8 @@ class Decoder:
                     return self.open(**request)
                 case "fit":
                     return self.fit(**request)
+                case "verify":
+                    return self.verify(**request)
                 case unknown:
                     raise BrokenImageError(f"there is no request {unknown}")
         except RefusedError as error:
@@ -65,6 +70,19 @@ class Decoder:
         pixels = self._image.fitted(width, height, pad=pad).tobytes()
         _write(self._target, pixels)
         return {"bytes": len(pixels)}
+
+    def verify(self, *, bytes: int, certificates: str) -> dict[str, Any]:  # noqa: A002 - the request's own word
+        """Read the Content Credentials of a file of any kind."""
+        from svd_service.marking import reader  # noqa: PLC0415 - most processes never need it
+
+        reader.load()  # before the limits, which are for the file
+        limits.allow(pixels=0, file_bytes=bytes, seconds=limits.SECONDS_A_BYTE * bytes)
+        try:
+            with io.FileIO(self._source, closefd=False) as file:
+                found = reader.read(file, certificates)
+        finally:
+            limits.lift()
+        return {"credentials": None if found is None else asdict(found)}
 
     def close(self) -> None:
         """Free the image."""

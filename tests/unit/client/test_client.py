@@ -330,3 +330,13 @@ def test_the_old_name_of_a_status_raw_answer_warns():
     status = JobStatus.of({"task_id": "a", "status": "queued"})
     with pytest.warns(DeprecationWarning, match="JobStatus.raw"):
         assert status.told == status.raw
+
+
+def test_a_file_is_verified(client: Client, service: StandIn, tmp_path: Path) -> None:
+    service.answer(
+        "POST /verify", Answer(b'{"verdict": "unmarked", "message": "none", "credentials": null, "job": null}')
+    )
+    (tmp_path / "out.mp4").write_bytes(b"a video")
+    assert client.verify(tmp_path / "out.mp4")["verdict"] == "unmarked"
+    assert b'name="file"; filename="out.mp4"' in service.asked[-1].body
+    assert client.verify(b"a video")["verdict"] == "unmarked"

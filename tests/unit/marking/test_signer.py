@@ -13,6 +13,7 @@ from PIL import Image
 from svd_service.jobs.job import RESULT_FILES, Still
 from svd_service.jobs.marks import MARKS, TYPES, Mark, library_type
 from svd_service.marking import signer as signers
+from svd_service.marking.library import context
 from svd_service.marking.signer import GENERATED, Claims, Signer, SigningError
 from svd_service.parameters import Format
 from tests.unit.marking.samples import FRAMES, boxes, write
@@ -32,8 +33,8 @@ def _sign(chain, files):
 
 def read(kind, content, **settings):
     with (
-        signers.context(**settings) as context,
-        c2pa.Reader(library_type(kind), io.BytesIO(content), context=context) as reader,
+        context(**settings) as options,
+        c2pa.Reader(library_type(kind), io.BytesIO(content), context=options) as reader,
     ):
         return reader.get_validation_state(), json.loads(reader.json())
 

@@ -15,7 +15,8 @@ from svd_service.ledger.signers import Signers
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.marking import chain as chains
 from svd_service.marking.chain import Chain
-from svd_service.marking.signer import Signer, context
+from svd_service.marking.library import context
+from svd_service.marking.signer import Signer
 from svd_service.parameters import Format
 from svd_service.worker import marking
 from svd_service.worker.attempt import run_job

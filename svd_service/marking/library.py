@@ -1,0 +1,49 @@
+"""The C2PA library: whether it is installed, and the settings with which it signs and reads."""
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import c2pa
+
+#: Label of our own assertion, which names the job.
+JOB: Final = "org.svd-service.job"
+
+#: The library must neither contact other hosts nor embed a thumbnail. Verifying after signing would double the time.
+SETTINGS: Final[dict[str, Any]] = {
+    "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
+    "builder": {"thumbnail": {"enabled": False}},
+}
+
+#: The same for a stranger's file: no host at all, no identities that are resolved over the network (CAWG, `did:web`),
+#: and no manifest that grows when it is decompressed.
+READING: Final[dict[str, Any]] = {
+    **SETTINGS,
+    "core": {
+        "allowed_network_hosts": [],
+        "decode_identity_assertions": False,
+        "max_decompressed_manifest_size_in_mb": 8,
+    },
+}
+
+
+def is_installed() -> bool:
+    """Whether the packages of the extra `c2pa` are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("c2pa", "cryptography"))
+
+
+def context(**further: Any) -> "c2pa.Context":
+    """The library's settings for signing, and `further` ones of other sections."""
+    return _context({**SETTINGS, **further})
+
+
+def reading_context(certificates: str = "") -> "c2pa.Context":
+    """The library's settings for a stranger's file. It trusts only the signers of `certificates` (PEM)."""
+    own = {"trust_kind": "manifest", "trust_anchors": "", "allowed_list": certificates}
+    return _context({**READING, "trust": {"anchors": [own]}} if certificates else READING)
+
+
+def _context(settings: dict[str, Any]) -> "c2pa.Context":
+    import c2pa  # noqa: PLC0415
+
+    return c2pa.Context(c2pa.Settings.from_dict(settings))

@@ -1,0 +1,179 @@
+"""The reader knows files that were signed here, elsewhere, changed or not at all, and stays offline."""
+
+import contextlib
+import io
+import json
+import socket
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import c2pa
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+from svd_service.jobs.job import RESULT_FILES, Still
+from svd_service.jobs.marks import MARKS, Mark, library_type
+from svd_service.marking import chain as chains
+from svd_service.marking import reader
+from svd_service.marking.chain import Chain
+from svd_service.marking.findings import Statement, Validity, Verdict, explain, verdict_of
+from svd_service.marking.library import SETTINGS, context
+from svd_service.marking.signer import GENERATED, Claims, Signer
+from svd_service.parameters import Format
+
+CLAIMS = Claims("0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11", "a-model", "abc123")
+EMBEDDED = [kind for kind in RESULT_FILES if MARKS[kind] is Mark.EMBEDDED]
+
+
+@pytest.fixture(name="sign")
+def _sign(chain, files):
+    def sign(kind, by=chain):
+        return Signer(by).sign(files[kind], library_type(kind), CLAIMS)
+
+    return sign
+
+
+def read(content: bytes, *own: Chain):
+    return reader.read(io.BytesIO(content), "".join(each.signer.decode() for each in own))
+
+
+@pytest.mark.parametrize("kind", RESULT_FILES)
+def test_files_of_this_installation_are_recognized_by_their_bytes(kind, sign, chain, files):
+    if MARKS[kind] is not Mark.EMBEDDED:
+        assert read(files[kind], chain) is None
+        return
+    found = read(sign(kind), chains.make(), chain)
+    assert found is not None
+    assert (found.verdict, found.problems, found.job_id) == (Verdict.MADE_HERE, (), CLAIMS.job_id)
+    assert found.statement.created_at is not None
+    assert datetime.fromisoformat(found.statement.created_at) <= datetime.now(UTC)
+    assert found.statement == Statement(
+        signer=chain.common_name,
+        organization="svd-service",
+        generator=found.statement.generator,
+        digital_source_type=GENERATED,
+        created_at=found.statement.created_at,
+        model="a-model abc123",
+    )
+    assert chain.common_name in explain(found)
+
+
+def test_another_installations_file_is_made_elsewhere(sign, chain):
+    found = read(sign(Format.MP4, chains.make()), chain)
+    assert (found.state, found.verdict) == (Validity.VALID, Verdict.MADE_ELSEWHERE)
+    assert "not verified" in explain(found)
+    assert read(sign(Format.MP4)).verdict is Verdict.MADE_ELSEWHERE  # without any certificate of our own
+
+
+def copied(certificate: x509.Certificate, key: Any, issuer: x509.Name) -> x509.CertificateBuilder:
+    """A certificate for `key` with everything else that `certificate` has."""
+    return x509.CertificateBuilder(
+        issuer,
+        certificate.subject,
+        key.public_key(),
+        certificate.serial_number,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        list(certificate.extensions),
+    )
+
+
+def pem(builder: x509.CertificateBuilder, key: Any) -> bytes:
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_a_certificate_that_looks_the_same_is_not_ours(sign, chain):
+    certificate, forger = x509.load_pem_x509_certificate(chain.signer), chains.make()
+    forged = pem(copied(certificate, forger._private_key, certificate.issuer), forger._private_key)
+    found = read(sign(Format.WEBP, Chain(forger.key, forged)), chain)
+    assert found.statement.signer == chain.common_name
+    assert found.verdict is not Verdict.MADE_HERE
+
+
+@pytest.mark.parametrize("kind", EMBEDDED)
+def test_a_changed_byte_of_the_content_is_invalid(kind, sign, files, chain):
+    signed = bytearray(sign(kind))
+    middle = files[kind][len(files[kind]) // 2 :][:32]
+    signed[bytes(signed).index(middle)] ^= 1
+    found = read(bytes(signed), chain)
+    assert found.verdict is Verdict.INVALID
+    assert found.problems != ()
+
+
+@pytest.mark.parametrize(("label", "offset"), [(b"c2pa.assertions", 200), (b"jumb", 0)])
+def test_a_changed_byte_of_the_manifest_is_invalid(label, offset, sign, chain):
+    signed = bytearray(sign(Format.MP4))
+    signed[signed.index(label) + offset] ^= 1
+    assert read(bytes(signed), chain).verdict is Verdict.INVALID
+
+
+def test_unmarked_files_have_no_credentials(files, chain):
+    for content in (*files.values(), b"", b"a text", b"\x89PNG\r\n\x1a\n damaged", b"PK\x03\x04", b"RIFF"):
+        assert read(content, chain) is None
+    assert verdict_of(None) is Verdict.UNMARKED
+
+
+def test_the_texts_of_strangers_are_short_and_printable(files):
+    found = read(Signer(chains.make()).sign(files[Format.GIF], "image/gif", Claims("x" * 500, "a\x1b[2Jmodel" * 90)))
+    assert len(found.job_id) == 200
+    assert len(found.statement.model) <= 200
+    assert found.statement.model.isprintable()
+
+
+def _with_remote_manifest(content, url):
+    """A file whose credentials are at `url`."""
+    chain, signed = chains.make(), io.BytesIO()
+    manifest = json.dumps(CLAIMS.manifest(datetime.now(UTC)))
+    information = c2pa.C2paSignerInfo(chain.algorithm, chain.certificates, chain.key, None)
+    with context() as options, c2pa.Signer.from_info(information) as signer, c2pa.Builder(manifest, options) as builder:
+        builder.set_no_embed()
+        builder.set_remote_url(url)
+        builder.sign(signer, "image/jpeg", io.BytesIO(content), signed)
+    return signed.getvalue()
+
+
+def _with_ocsp(content, url):
+    """A file whose signer's certificate names an OCSP responder at `url`."""
+    chain = chains.make()
+    certificate = x509.load_pem_x509_certificate(chain.signer)
+    responder = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(url))
+    builder = copied(certificate, chain._private_key, certificate.issuer).add_extension(
+        x509.AuthorityInformationAccess([responder]), critical=False
+    )
+    root = chain.certificates.removeprefix(chain.signer)
+    return Signer(Chain(chain.key, pem(builder, chain._private_key) + root)).sign(content, "image/jpeg", CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("make", "setting"), [(_with_remote_manifest, "remote_manifest_fetch"), (_with_ocsp, "ocsp_fetch")]
+)
+def test_no_request_leaves(make, setting, files):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        content = make(files[Still.SPRITESHEET], f"http://127.0.0.1:{server.getsockname()[1]}/manifest.c2pa")
+        server.setblocking(False)
+        read(content)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        # The library does send one if it may, so that the test can fail.
+        server.settimeout(30)
+        arrived = threading.Event()
+
+        def accept() -> None:
+            server.accept()[0].close()
+            arrived.set()
+
+        threading.Thread(target=accept, daemon=True).start()
+        online = context(verify={**SETTINGS["verify"], setting: True})
+        with contextlib.suppress(c2pa.C2paError), online, c2pa.Reader(None, io.BytesIO(content), context=online):
+            pass
+        assert arrived.wait(30)
+
+
+def test_a_file_that_refers_to_another_host_is_named_so(files):
+    found = read(_with_remote_manifest(files[Still.SPRITESHEET], "http://127.0.0.1:9/manifest.c2pa"))
+    assert (found.state, found.verdict) == (Validity.REMOTE, Verdict.UNMARKED)
+    assert "not fetched" in explain(found)
