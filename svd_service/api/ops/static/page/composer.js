@@ -28,6 +28,7 @@ export class Composer {
   #sending = null;
   #passing = false;
   #saving = 0;
+  #turning = Promise.resolve();
 
   constructor({ submitted, refused, drafts }) {
     Object.assign(this, { submitted, refused, kept: drafts });
@@ -146,8 +147,13 @@ export class Composer {
     await this.add([new File([await response.blob()], "sample.jpg", { type: "image/jpeg" })]);
   }
 
-  async #rotate() {
+  /** Turn the draft by one more quarter. Drawing takes a while: quick presses wait for the one before, none is lost. */
+  #rotate() {
     const one = this.#current;
+    this.#turning = this.#turning.catch(() => {}).then(() => this.#turn(one));
+  }
+
+  async #turn(one) {
     const turn = (one.turn + 1) % 4;
     await turned(one, turn);
     const upright = one.image.naturalHeight > one.image.naturalWidth;
@@ -285,6 +291,7 @@ export class Composer {
     const faults = [];
     let passing = false;
     try {
+      await this.#turning.catch(() => {});
       for (const one of [...this.#drafts]) {
         try {
           await this.#make(one, this.#settingsOf(one));
