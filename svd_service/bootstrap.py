@@ -16,6 +16,7 @@ from svd_service.config import Settings
 from svd_service.jobs.administration import Administration
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch, Enqueue
+from svd_service.jobs.groups import Groups
 from svd_service.jobs.maintenance import Maintenance
 from svd_service.jobs.model import Model
 from svd_service.jobs.queries import Queries
@@ -55,6 +56,7 @@ class UseCases:
     results: Results
     submit: Submit
     removal: Removal
+    groups: Groups
     maintenance: Maintenance
     moderation: Moderation
     administration: Administration
@@ -120,6 +122,7 @@ def use_cases(
     dispatch, queries = Dispatch(ledger, enqueue), Queries(ledger, model)
     moderation = open_moderation(settings, secrets or webhook_secrets(settings), ledger.stats)
     cache = ContentCache(queries, ledger, artifacts, settings)
+    submit = Submit(ledger, artifacts, queries, cache, dispatch, settings, _image_moderation(moderation))
     removal = Removal(queries, ledger, artifacts, dispatch)
     return UseCases(
         settings=settings,
@@ -129,8 +132,9 @@ def use_cases(
         dispatch=dispatch,
         queries=queries,
         results=Results(queries, ledger.jobs, artifacts, settings),
-        submit=Submit(ledger, artifacts, queries, cache, dispatch, settings, _image_moderation(moderation)),
+        submit=submit,
         removal=removal,
+        groups=Groups(ledger, artifacts, submit, removal, dispatch),
         maintenance=Maintenance(ledger, artifacts, dispatch, settings),
         moderation=moderation,
         administration=Administration(ledger, artifacts, removal, dispatch),

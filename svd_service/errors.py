@@ -15,6 +15,7 @@ JobError
 ├── NotInstalledError           this installation lacks an optional package
 ├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
 ├── UnknownJobError             no such job (or not the caller's)
+│   └── UnknownGroupError       no such group of jobs (or not the caller's)
 ├── NotReadyError               the job has no result (yet)
 │   └── FilteredResultError   the moderation hook rejected the video
 ├── MissingFormatError          the job was not submitted with this format
@@ -136,6 +137,12 @@ class UnknownJobError(JobError):
     """No such job, or not the caller's."""
 
     code = "unknown_job"
+
+
+class UnknownGroupError(UnknownJobError):
+    """No such group of jobs, or not the caller's."""
+
+    code = "unknown_group"
 
 
 class NotReadyError(JobError):

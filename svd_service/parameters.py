@@ -18,6 +18,9 @@ MAX_SEED: Final = 2**32 - 1
 #: Highest priority of a job; 0 is the lowest, and the default.
 MAX_PRIORITY: Final = 2
 
+#: Maximum number of jobs of one request.
+MAX_GROUP: Final = 8
+
 #: Maximum length of a webhook's URL, in characters.
 MAX_URL: Final = 2_048
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from svd_service.jobs.group import Group
 from svd_service.jobs.job import Attempt, Job, Progress, Result, Webhook
 from svd_service.jobs.parameters import MEDIA_TYPES, Parameters
 from svd_service.parameters import Format
@@ -197,6 +198,7 @@ class JobView(Struct, kw_only=True):
     ]
     cancel_requested: Annotated[bool, Meta(description="Whether the worker stops at its next step.")]
     cached: Annotated[bool, Meta(description="Whether the video is a copy of an earlier job's.")]
+    group_id: Annotated[str | None, Meta(description="The group that it was submitted with, at `/groups/{group_id}`.")]
     cached_from: Annotated[str | None, Meta(description="The job whose video was copied; it may be deleted.")]
     attempt: int
     attempts: list[AttemptView]
@@ -227,6 +229,7 @@ class JobView(Struct, kw_only=True):
             pinned=job.pinned,
             cancel_requested=job.cancel_requested,
             cached=job.cached_from is not None,
+            group_id=job.group_id,
             cached_from=job.cached_from,
             attempt=len(job.attempts),
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
@@ -238,6 +241,63 @@ class JobView(Struct, kw_only=True):
             provenance=job.result.provenance if job.result else None,
             webhook=WebhookView.of(job.webhook) if job.webhook else None,
         )
+
+
+class GroupView(Struct, kw_only=True):
+    """Jobs of one submission. `status`: queued until one has started, started until all have ended; then the worst of
+    theirs: failed, cancelled, expired or finished.
+    """
+
+    group_id: str
+    status: str
+    n: Annotated[int, Meta(description="Number of jobs that were submitted. `jobs` lacks deleted ones.")]
+    counts: Annotated[dict[str, int], Meta(description="How many jobs have each status.")]
+    progress: Annotated[float, Meta(ge=0, le=1, description="Share of the work that is done.")]
+    eta_seconds: Annotated[
+        float | None, Meta(description="Estimated seconds until the last job ends; null if there is no estimate.")
+    ]
+    created_at: datetime
+    ended_at: datetime | None
+    contact_sheet: Annotated[
+        str | None, Meta(description="Path of an image with all finished videos; null while there are none.")
+    ]
+    jobs: list[JobView]
+    webhook: WebhookView | None
+
+    @classmethod
+    def of(cls, group: Group, root: str = "") -> Self:
+        """The representation of `group`, with paths below `root`."""
+        has_videos = any(job.result for job in group.jobs)
+        return cls(
+            group_id=group.id,
+            status=group.state,
+            n=group.size,
+            counts={str(state): number for state, number in group.counts.items()},
+            progress=group.fraction,
+            eta_seconds=group.eta_seconds,
+            created_at=_moment(group.created_at),
+            ended_at=_moment(group.ended_at),
+            contact_sheet=f"{root}/groups/{group.id}/contact-sheet" if has_videos else None,
+            jobs=[JobView.of(job, root) for job in group.jobs],
+            webhook=WebhookView.of(group.webhook) if group.webhook else None,
+        )
+
+
+class GroupEvent(Struct):
+    """The payload of a group's webhook: `type` is group.finished, group.failed or group.cancelled.
+
+    `timestamp` is when the last job ended; `data` is the group at that moment, without the state of the webhook.
+    """
+
+    id: str
+    type: str
+    timestamp: datetime
+    data: GroupView
+
+    @classmethod
+    def of(cls, id: str, kind: str, group: Group) -> Self:
+        """The event `kind` of `group`, given as it was at its end."""
+        return cls(id, kind, _moment(group.ended_at), GroupView.of(replace(group, webhook=None)))
 
 
 class WebhookEvent(Struct):

@@ -14,7 +14,7 @@ from svd_service.api.http.json import MsgspecJSON
 from svd_service.api.http.multipart import Request
 from svd_service.api.http.paths import RootPath
 from svd_service.api.http.request_ids import Trail
-from svd_service.api.native import access, generate, usage, verification
+from svd_service.api.native import access, generate, groups, usage, verification
 from svd_service.api.native import routes as native
 from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
@@ -64,7 +64,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     )
     health.install(app)  # first: its clock is to run for what is turned away, too
     auth.install(app, wired.keyring, origins.install(app, configuration), configuration)
-    for dialect in (native, generate, access, usage, verification, admin, overview, openai, stability):
+    for dialect in (native, generate, groups, access, usage, verification, admin, overview, openai, stability):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(page.blueprint)

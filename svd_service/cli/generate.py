@@ -7,19 +7,20 @@ import json
 import shlex
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, Self, Unpack
 
 import typer
 from rich.console import Console
 
 from svd_service.cli.display import Display, display_on, explained
-from svd_service.cli.image_job import ImageJob
+from svd_service.cli.image_job import ImageJob, submit_group
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server, takes_parameters
 from svd_service.cli.targets import target_for, targets_in
 from svd_service.client.client import FORMATS, Client
 from svd_service.client.errors import ClientError
-from svd_service.parameters import Format, Parameters
+from svd_service.parameters import MAX_GROUP, Format, Parameters
 
 _POLL_EVERY = 0.5  # seconds
 
@@ -40,22 +41,24 @@ def generate(
         Format | None,
         typer.Option("--format", help="File format of the video. Default: what OUT ends in, else mp4."),
     ] = None,
+    number: Annotated[int, typer.Option("--n", "-n", min=1, max=MAX_GROUP, help="Number of videos of each image.")] = 1,
+    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="A video for each of these seeds: 1,2,3.")] = None,
     open_videos: Annotated[bool, typer.Option("--open", help="Open the videos when all are finished.")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
     **parameters: Unpack[Parameters],
 ) -> None:
-    """Generate a video of each IMAGE, or extend the video of a job. Ctrl-C cancels the jobs.
+    """Generate a video of each IMAGE, or several, or extend the video of a job. Ctrl-C cancels the jobs.
 
     Omitted options have the model's defaults, or with --extend the values of that job.
     """
     extend = parameters.get("extend")
     if bool(images) == bool(extend):
         raise typer.BadParameter("give either IMAGE or --extend ID", param_hint="IMAGE")
+    variants = _Variants.of(number, seeds, extend)
     sources: list[Path | str] = [str(extend)] if extend else [*(images or ())]
-    targets = _targets(sources, out, kind and str(kind))
-    image_jobs = [ImageJob(source, *target) for source, target in zip(sources, targets, strict=True)]
+    image_jobs = _image_jobs(sources, variants, out, kind and str(kind))
     parameters["formats"] = sorted({image_job.kind for image_job in image_jobs} - {FORMATS[0]}) or None
     terminal = Console(stderr=True)
     exit_status = 0
@@ -63,8 +66,9 @@ def generate(
         # Report an unreachable service at once, not after the client's retries.
         _warn(terminal, client.health())
         try:
-            with display_on(terminal, [image_job.name for image_job in image_jobs]) as display:
-                _run(client, image_jobs, parameters, display)
+            with display_on(terminal, _names(image_jobs, variants)) as display:
+                _submit(client, image_jobs, variants, parameters, display)
+                _follow(client, image_jobs, display)
         except KeyboardInterrupt:
             exit_status = 130
             _cancel(client, image_jobs, terminal)
@@ -84,15 +88,62 @@ def generate(
     raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
 
 
-def _targets(sources: list[Path | str], out: Path, kind: str | None) -> list[tuple[Path, str]]:
-    names = [source if isinstance(source, str) else source.stem for source in sources]
+@dataclass(frozen=True)
+class _Variants:
+    """The videos of one image: `number` of them, with the `seeds` if any are given."""
+
+    number: int
+    seeds: list[int] | None
+
+    @classmethod
+    def of(cls, number: int, seeds: str | None, extend: str | None) -> Self:
+        """Parse the options."""
+        if extend and (number > 1 or seeds):
+            raise typer.BadParameter("makes one video: give neither -n nor --seeds", param_hint="--extend")
+        if seeds is None:
+            return cls(number, None)
+        listed = [each.strip() for each in seeds.split(",")]
+        if not all(each.isdecimal() for each in listed) or number not in {1, len(listed)}:
+            raise typer.BadParameter("needs whole numbers separated by commas, as many as --n", param_hint="--seeds")
+        return cls(len(listed), [int(each) for each in listed])
+
+    def names(self, names: list[str]) -> list[str]:
+        """The names of all videos of the images called `names`."""
+        if self.number == 1:
+            return names
+        marks = self.seeds or range(1, self.number + 1)
+        return [f"{name}-{mark}" for name in names for mark in marks]
+
+
+def _names(image_jobs: list[ImageJob], variants: _Variants) -> list[str]:
+    return variants.names([image_job.name for image_job in image_jobs[:: variants.number]])
+
+
+def _image_jobs(sources: list[Path | str], variants: _Variants, out: Path, kind: str | None) -> list[ImageJob]:
+    repeated = [source for source in sources for _ in range(variants.number)]
+    targets = _targets(sources, variants, out, kind)
+    return [ImageJob(source, *target) for source, target in zip(repeated, targets, strict=True)]
+
+
+def _targets(sources: list[Path | str], variants: _Variants, out: Path, kind: str | None) -> list[tuple[Path, str]]:
+    names = variants.names([source if isinstance(source, str) else source.stem for source in sources])
     return [target_for(names[0], out, kind)] if len(names) == 1 else targets_in(names, out, kind)
 
 
-def _run(client: Client, image_jobs: list[ImageJob], parameters: Parameters, display: Display) -> None:
-    for index, image_job in enumerate(image_jobs):
-        image_job.submit(client, parameters)
-        display.show(index, image_job.fraction, image_job.words, ended=image_job.done)
+def _submit(
+    client: Client, image_jobs: list[ImageJob], variants: _Variants, parameters: Parameters, display: Display
+) -> None:
+    for start in range(0, len(image_jobs), variants.number):
+        of_image = image_jobs[start : start + variants.number]
+        if variants.number == 1 and variants.seeds is None:
+            of_image[0].submit(client, parameters)
+        else:
+            submit_group(client, of_image, variants.seeds, parameters)
+        for index, image_job in enumerate(of_image, start):
+            display.show(index, image_job.fraction, image_job.words, ended=image_job.done)
+
+
+def _follow(client: Client, image_jobs: list[ImageJob], display: Display) -> None:
     while not all(image_job.done for image_job in image_jobs):
         time.sleep(_POLL_EVERY)
         for index, image_job in enumerate(image_jobs):

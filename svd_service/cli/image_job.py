@@ -1,5 +1,7 @@
 """One image, or one video to be extended, and its job, as `svd-service generate` processes it."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +55,8 @@ class ImageJob:
 
     def submit(self, client: Client, parameters: Parameters) -> None:
         """Send the image; the job to be extended is one of the parameters."""
-        image = None if isinstance(self.source, str) else self.source
-        try:
-            self.job = client.submit(image, **parameters)
-        except UnauthorizedError:
-            raise
-        except RefusedError as error:
-            if error.parameter:  # the same for every image
-                raise
-            self._end(str(error))
-        except (AnswerError, OSError) as error:
-            self._end(str(error))
+        with _errors_of([self]):
+            self.job = client.submit(None if isinstance(self.source, str) else self.source, **parameters)
 
     def look(self, client: Client) -> None:
         """Update the status, and download the video if there is one."""
@@ -73,18 +66,18 @@ class ImageJob:
             self.job = client.status(self.job.id)
             if self.job.state == "finished":
                 client.download(self.job.id, self.target, kind=self.kind)
-                self._end(None)
+                self.end(None)
             elif self.job.ended:
-                self._end(describe(self.job))
+                self.end(describe(self.job))
         except (UnknownJobError, MissingFormatError, NotReadyError, ExpiredError, OSError) as error:
-            self._end(str(error))
+            self.end(str(error))
 
     def cancel(self, client: Client) -> None:
         """Cancel a job that has not ended."""
         if self.job is None or self.done:
             return
         self.job = client.cancel(self.job.id)
-        self._end("cancelled" if self.job.state != "finished" else "finished, but not downloaded")
+        self.end("cancelled" if self.job.state != "finished" else "finished, but not downloaded")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the dictionary that `--json` prints."""
@@ -95,5 +88,30 @@ class ImageJob:
             "job": self.job.raw if self.job else None,
         }
 
-    def _end(self, error: str | None) -> None:
+    def end(self, error: str | None) -> None:
+        """Store that it is done, well or with an error."""
         self.error, self.done = error, True
+
+
+def submit_group(
+    client: Client, image_jobs: Sequence[ImageJob], seeds: list[int] | None, parameters: Parameters
+) -> None:
+    """Send the image that several image jobs have in common, once; each gets a job of the group."""
+    with _errors_of(image_jobs):
+        group = client.groups.submit(image_jobs[0].source, n=len(image_jobs), seeds=seeds, **parameters)
+        for image_job, job in zip(image_jobs, group.jobs, strict=True):
+            image_job.job = job
+
+
+@contextmanager
+def _errors_of(image_jobs: Sequence[ImageJob]) -> Iterator[None]:
+    """Store the error of a submission, unless it is the same for every image: then it is raised."""
+    try:
+        yield
+    except UnauthorizedError:
+        raise
+    except (AnswerError, OSError) as error:
+        if isinstance(error, RefusedError) and error.parameter:
+            raise
+        for image_job in image_jobs:
+            image_job.end(str(error))

@@ -25,6 +25,7 @@ from svd_service.client.errors import (
     UnreachableError,
     WaitTimeoutError,
 )
+from svd_service.client.groups import GroupStatus
 from svd_service.client.status import JobStatus, Progress
 from svd_service.parameters import Parameters
 
@@ -33,6 +34,7 @@ __all__ = [
     "Client",
     "ClientError",
     "ExpiredError",
+    "GroupStatus",
     "JobEndedError",
     "JobStatus",
     "LimitedError",

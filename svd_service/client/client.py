@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import ipaddress
 import json
 import time
 import uuid
@@ -12,11 +11,7 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack
-from urllib.parse import quote, urlsplit
 
-import httpx2
-
-from svd_service import __version__
 from svd_service.client.errors import (
     AnswerError,
     JobEndedError,
@@ -24,15 +19,13 @@ from svd_service.client.errors import (
     WaitTimeoutError,
     error_of,
 )
-from svd_service.client.events import Event, read_events
+from svd_service.client.groups import Groups
 from svd_service.client.status import JobStatus
+from svd_service.client.transport import AWAY, FIRST_PAUSE, GROWTH, JITTER, Transport, file_of, form_of, word
 from svd_service.parameters import Format, Parameters
-from svd_service.retry import Retry, pauses
+from svd_service.retry import pauses
 
-#: Statuses of a service that is restarting, or of a proxy in front of it.
-_AWAY: Final = frozenset({502, 503, 504})
-#: Pauses between retries: seconds of the first, growth and random spread. The same for polling, up to `_POLL_EVERY`.
-_FIRST_PAUSE, _GROWTH, _JITTER = 0.2, 1.5, 0.1
+#: Seconds between two polls, at most.
 _POLL_EVERY: Final = 1.0
 
 #: File formats of a video: always the first, the others where the parameter `formats` names them.
@@ -63,7 +56,8 @@ class Client:
 
     While the service cannot be reached, or answers 502, 503 or 504, requests are retried for `patience` seconds, since
     it may be restarting. After 429 (too many requests) they are retried as well, except for submissions. A submission
-    has its own `Idempotency-Key`, so that it creates one job however often it is sent.
+    has its own `Idempotency-Key`, so that it creates one job however often it is sent. `groups` makes several videos of
+    one image.
 
     Args:
         base_url: such as `http://127.0.0.1:8000`; `127.0.0.1:8000` is the same.
@@ -75,13 +69,9 @@ class Client:
     def __init__(
         self, base_url: str, api_key: str | None = None, *, timeout: float = 30.0, patience: float = 60.0
     ) -> None:
-        self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
-        self._patience = patience
-        headers = {"User-Agent": f"svd-service/{__version__}"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        # A proxy from the environment cannot be used to reach this machine.
-        self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
+        self._transport = Transport(base_url, api_key, timeout, patience)
+        self.base_url = self._transport.base_url
+        self.groups = Groups(self._transport)
 
     @_renamed("picture", "image")  # for one release
     def submit(self, image: str | PathLike[str] | bytes | None = None, **parameters: Unpack[Parameters]) -> JobStatus:
@@ -94,11 +84,12 @@ class Client:
             LimitedError: too many jobs are queued, or requests too frequent; submissions are not retried then.
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
-        files = {} if image is None else {"image": _file(image)}
-        form = {key: _text(value) for key, value in parameters.items() if value is not None}
+        form, files = form_of(image, parameters)
         once = {"Idempotency-Key": str(uuid.uuid4())}
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
-        answer = self._retry(lambda: self._send("POST", "/generate", data=form, files=files, headers=once), _AWAY)
+        answer = self._transport.retry(
+            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=once), AWAY
+        )
         return JobStatus.of(answer.json())
 
     def status(self, job_id: str) -> JobStatus:
@@ -108,7 +99,7 @@ class Client:
             UnknownJobError: there is no such job.
             UnreachableError, UnavailableError: for longer than the client's patience.
         """
-        return JobStatus.of(self._get(f"/status/{_word(job_id)}").json())
+        return JobStatus.of(self._transport.get(f"/status/{word(job_id)}").json())
 
     def wait(
         self, job_id: str, on_status: Callable[[JobStatus], None] | None = None, timeout: float | None = None
@@ -121,7 +112,7 @@ class Client:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        polling = pauses(_FIRST_PAUSE, _POLL_EVERY, factor=_GROWTH, jitter=_JITTER)
+        polling = pauses(FIRST_PAUSE, _POLL_EVERY, factor=GROWTH, jitter=JITTER)
         while True:
             job = self.status(job_id)
             if on_status is not None:
@@ -147,7 +138,7 @@ class Client:
         version = ""
         while True:
             with contextlib.suppress(UnreachableError, AnswerError):
-                for event in self._events(f"/jobs/{_word(job_id)}/events", version):
+                for event in self._transport.events(f"/jobs/{word(job_id)}/events", version):
                     if event.name != "message":
                         break
                     version, job = event.id, JobStatus.of(json.loads(event.data))
@@ -175,7 +166,7 @@ class Client:
         Raises:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
-        answer = self._retry(lambda: self._send("DELETE", f"/jobs/{_word(job_id)}"))
+        answer = self._transport.retry(lambda: self._transport.send("DELETE", f"/jobs/{word(job_id)}"))
         return None if answer.status_code == 204 else JobStatus.of(answer.json())
 
     def jobs(self, limit: int | None = None) -> Iterator[JobStatus]:
@@ -187,7 +178,7 @@ class Client:
         path: str | None = f"/jobs?limit={min(limit or 100, 100)}"
         number = 0
         while path:
-            page = self._get(path).json()
+            page = self._transport.get(path).json()
             for job in page["jobs"]:
                 yield JobStatus.of(job)
                 number += 1
@@ -211,9 +202,9 @@ class Client:
         target = Path(path)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         kind = kind or format_of(target)
-        ending = "" if kind == FORMATS[0] else f".{_word(kind)}"
+        ending = "" if kind == FORMATS[0] else f".{word(kind)}"
         try:
-            self._retry(lambda: self._stream_to(part, f"/results/{_word(job_id)}{ending}"))
+            self._transport.retry(lambda: self._transport.stream_to(part, f"/results/{word(job_id)}{ending}"))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -225,7 +216,7 @@ class Client:
         Raises:
             UnreachableError, UnavailableError: as `status` does.
         """
-        found: list[dict[str, Any]] = self._get("/models").json()["models"]
+        found: list[dict[str, Any]] = self._transport.get("/models").json()["models"]
         return found
 
     def verify(self, file: str | PathLike[str] | bytes) -> dict[str, Any]:
@@ -236,7 +227,9 @@ class Client:
             RefusedError: it is too large, or its Content Credentials cannot be read within limits.
             UnreachableError, UnavailableError: as `status` does; or the service lacks the C2PA library (501).
         """
-        found: dict[str, Any] = self._retry(lambda: self._send("POST", "/verify", files={"file": _file(file)})).json()
+        files = {"file": file_of(file)}
+        answer = self._transport.retry(lambda: self._transport.send("POST", "/verify", files=files))
+        found: dict[str, Any] = answer.json()
         return found
 
     def health(self) -> dict[str, Any]:
@@ -246,7 +239,7 @@ class Client:
             UnreachableError: the service cannot be reached.
             AnswerError: another server answers.
         """
-        answer = self._request("GET", "/health")
+        answer = self._transport.request("GET", "/health")
         with contextlib.suppress(ValueError):
             health = answer.json()
             if isinstance(health, dict) and "status" in health:
@@ -263,12 +256,12 @@ class Client:
         """
         given = {name: str(value) for name, value in form.items() if value is not None and value != ""}
         content: dict[str, Any] = {"params": given} if method == "GET" else {"data": given}
-        answer = self._retry(lambda: self._send(method, path, **content))
+        answer = self._transport.retry(lambda: self._transport.send(method, path, **content))
         return answer.json() if answer.content else None
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
-        self._http.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -278,91 +271,8 @@ class Client:
     ) -> None:
         self.close()
 
-    def _get(self, path: str) -> httpx2.Response:
-        return self._retry(lambda: self._send("GET", path))
-
-    def _send(self, method: str, path: str, **content: Any) -> httpx2.Response:
-        answer = self._request(method, path, **content)
-        if not answer.is_success:
-            raise error_of(answer)
-        return answer
-
-    def _request(self, method: str, path: str, **content: Any) -> httpx2.Response:
-        with self._named_errors():
-            return self._http.request(method, self.base_url + path, **content)
-
-    def _events(self, path: str, last_id: str) -> Iterator[Event]:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        with self._named_errors(), self._http.stream("GET", self.base_url + path, headers=headers) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise error_of(answer)
-            yield from read_events(answer.iter_lines())
-
-    def _stream_to(self, part: Path, path: str) -> httpx2.Response:
-        # The service may redirect to its store. The API key is not sent there.
-        reading = self._http.stream("GET", self.base_url + path, follow_redirects=True)
-        with self._named_errors(), reading as answer:
-            if not answer.is_success:
-                answer.read()
-                raise error_of(answer)
-            with part.open("wb") as file:
-                for block in answer.iter_bytes():
-                    file.write(block)
-        return answer
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
-
-    def _retry(
-        self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = _AWAY | {429}
-    ) -> httpx2.Response:
-        """Return the response to `request`, retried while the service is unreachable or answers one of `statuses`."""
-        retry = Retry(
-            (UnreachableError, AnswerError),
-            self._patience,
-            first_pause=_FIRST_PAUSE,
-            factor=_GROWTH,
-            jitter=_JITTER,
-            is_worthwhile=lambda error: _may_pass(error, statuses),
-        )
-        return retry(request)
-
-
-def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
-    if isinstance(error, AnswerError):
-        return error.status_code in statuses
-    hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
-    return not isinstance(error.__cause__, hopeless)
-
 
 def format_of(path: Path) -> str:
     """Return the format of a file's extension; `mp4` if it has none."""
     ending = path.suffix.lower().removeprefix(".")
     return ending if ending in FORMATS else FORMATS[0]
-
-
-def _file(image: str | PathLike[str] | bytes) -> tuple[str, bytes]:
-    """Return the name and the content of an image."""
-    return ("image", image) if isinstance(image, bytes) else (Path(image).name, Path(image).read_bytes())
-
-
-def _text(value: object) -> str:
-    """Return a parameter as a form field."""
-    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _word(job_id: str) -> str:
-    return quote(job_id, safe="")
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -53,8 +53,11 @@ class Allowance:
                 raise NotAllowedError(parameter, f"this key must not use the {parameter} {value}, only {names}")
 
 
-def exceeded(quota: str, limit: int, retry_after: int) -> QuotaExceededError:
-    """The error for a quota of `Allowance.quotas` that is used up, and renewed after `retry_after` seconds."""
+def exceeded(quota: str, limit: int, retry_after: int, number: int = 1) -> QuotaExceededError:
+    """The error for a quota of `Allowance.quotas` that is renewed after `retry_after` seconds.
+
+    It is used up, or what is left of it is not enough for `number` jobs.
+    """
     words = {
         "jobs_per_day": f"{limit} jobs a day",
         "device_ms_per_day": f"{limit / 1000:g} seconds of device time a day",
@@ -62,6 +65,8 @@ def exceeded(quota: str, limit: int, retry_after: int) -> QuotaExceededError:
         "concurrent_jobs": f"{limit} jobs at a time",
     }[quota]
     if quota == "concurrent_jobs":
-        return QuotaExceededError(f"{words}: retry when one of them has ended", retry_after)
+        shortage = "" if number == 1 else f", too few left for {number}"
+        return QuotaExceededError(f"{words}{shortage}: retry when one of them has ended", retry_after)
     renewed = datetime.now(UTC) + timedelta(seconds=retry_after)
-    return QuotaExceededError(f"{words}, used up until {renewed:%Y-%m-%d %H:%M} UTC", retry_after)
+    shortage = f"too few left for {number}" if number > 1 and quota == "jobs_per_day" else "used up"
+    return QuotaExceededError(f"{words}, {shortage} until {renewed:%Y-%m-%d %H:%M} UTC", retry_after)

@@ -246,7 +246,7 @@ class Job:
     `eta_seconds` is the estimated remaining time, `None` where no estimate is possible. `notes` are stored for the
     caller. `trace` links its spans to the trace of its request. A `deleted` job has no owner: its worker has yet to
     stop. A queued job fails at `deadline_at`, a started one at its next step after it. `cached_from` is the job whose
-    video this one has a copy of. A `pinned` job's result does not expire.
+    video this one has a copy of; `group_id` the group that it is a member of. A `pinned` job's result does not expire.
     """
 
     id: str
@@ -275,5 +275,6 @@ class Job:
     eta_seconds: float | None = None
     priority: int = 0
     cached_from: str | None = None
+    group_id: str | None = None
     preview: Preview | None = None
     webhook: Webhook | None = None

@@ -29,12 +29,12 @@ class Queries:
         Raises:
             UnknownJobError: there is no job with that id, or it belongs to another owner.
         """
-        if _is_job_id(job_id):
+        if is_id(job_id):
             logs.add(job_id=job_id)
             job = self._ledger.jobs.find(job_id)
             if job.owner == owner and not job.deleted:
                 (job,) = self._ledger.estimates.estimate([job])
-                return _as_due(job)
+                return as_due(job)
         raise UnknownJobError(f"there is no job {job_id}")
 
     def page(
@@ -46,7 +46,7 @@ class Queries:
             UnknownJobError: `after` is no job of this owner.
         """
         page = self._ledger.jobs.page(owner, after=after, limit=limit, newest_first=newest_first)
-        return [_as_due(job) for job in self._ledger.estimates.estimate(page.jobs)], page.more
+        return [as_due(job) for job in self._ledger.estimates.estimate(page.jobs)], page.more
 
     def models(self) -> list[Model]:
         """The service's own model, then the others that workers hold or held recently, by name."""
@@ -69,14 +69,15 @@ class Queries:
         return model
 
 
-def _is_job_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether `text` can be the id of a job or a group."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
 
 
-def _as_due(job: Job) -> Job:
+def as_due(job: Job) -> Job:
     """The job as it is by its times, even if maintenance has not run: a finished one has expired from its expiry time
     on, a queued one has failed from its deadline on.
     """

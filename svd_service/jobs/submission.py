@@ -1,6 +1,6 @@
 """The data that the ledger needs to accept a job."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from svd_service.jobs.job import Result
@@ -49,3 +49,17 @@ class Submission:
     def model_name(self) -> str:
         """The name of the requested model."""
         return str(self.model.get("name", ""))
+
+
+@dataclass(frozen=True)
+class GroupSubmission:
+    """Jobs to be accepted together, or not at all. They have owner, priority and deadline in common.
+
+    `idempotency_key`, `fingerprint` and `webhook` are the group's, and not set in `jobs`.
+    """
+
+    group_id: str
+    jobs: Sequence[Submission]
+    idempotency_key: str = ""
+    fingerprint: str = ""
+    webhook: str = ""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
@@ -66,7 +66,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class _Draft:
+class Draft:
     """A job before acceptance: `store_input` stores its image, or the video to be extended, as `input`.
 
     `image` is the fitted one as PNG, if there is one. `content` is the key of the content cache, `fingerprint` that of
@@ -125,9 +125,10 @@ class Submit:
         """
         if (existing := self._existing(order)) is not None:
             return existing
-        draft = self._prepare(upload, order)
-        if draft.image is not None:  # what is extended was moderated itself, and the new video will be
-            self._moderate(draft.image, draft.job_id, order.owner)
+        if order.request.extend:  # what is extended was moderated itself, and the new video will be
+            draft = self._prepare_extension(upload, order)
+        else:
+            (draft,) = self.prepare(upload, [order])
         cached = self._reuse(draft)
         accepted = self._accept(draft, cached)
         if cached is not None and self._is_done(accepted, draft, cached):
@@ -146,27 +147,36 @@ class Submit:
                 return self._queries.find(order.job_id, owner=order.owner)
         if order.request.extend and order.idempotency_key:
             # By now the extended video may have expired or been deleted.
-            repeated = self._ledger.jobs.find_repeated(order.owner, order.idempotency_key, _fingerprint(order.request))
+            repeated = self._ledger.jobs.find_repeated(order.owner, order.idempotency_key, fingerprint(order.request))
             return self._queries.find(repeated, owner=order.owner) if repeated else None
         return None
 
-    def _prepare(self, upload: BinaryIO | None, order: Order) -> _Draft:
-        """Resolve the parameters and fit the image."""
-        request = order.request
-        if request.extend:
-            return self._prepare_extension(upload, order)
+    def prepare(self, upload: BinaryIO | None, orders: Sequence[Order]) -> list[Draft]:
+        """Resolve the parameters, and fit and moderate the image, of orders that differ only in the seed.
+
+        Raises:
+            RefusedError, NotAllowedError, QueueFullError, QuotaExceededError, PausedError, ContentFilteredError: as a
+                submission does.
+        """
         if upload is None:
             raise MissingImageError("an image is missing")
-        model = self._model(request.model, order)
+        model = self._model(orders[0].request.model, orders)
         # Pillow is loaded with the first image: the web process must start fast, and workers need none of this.
         from svd_service.jobs.images.opening import encode_png, open_image  # noqa: PLC0415
 
         with open_image(upload, self._settings) as opened:
-            parameters = request.resolve(model, opened.size, self._limits)
-            image = encode_png(opened.fitted(parameters.width, parameters.height, parameters.fit))
+            resolved = [order.request.resolve(model, opened.size, self._limits) for order in orders]
+            image = encode_png(opened.fitted(resolved[0].width, resolved[0].height, resolved[0].fit))
+        drafts = [
+            self._draft(order, model, parameters, image) for order, parameters in zip(orders, resolved, strict=True)
+        ]
+        self._moderate(image, drafts[0].job_id, orders[0].owner)
+        return drafts
+
+    def _draft(self, order: Order, model: Model, parameters: Parameters, image: bytes) -> Draft:
         job_id = order.job_id or str(uuid.uuid4())
         name = input_name(job_id)
-        return _Draft(
+        return Draft(
             job_id,
             order,
             model,
@@ -174,21 +184,21 @@ class Submit:
             name,
             lambda: self._artifacts.put(name, image),
             self._cache.digest(image, parameters, model),
-            _fingerprint(request, image),
+            fingerprint(order.request, image),
             image,
         )
 
-    def _prepare_extension(self, upload: BinaryIO | None, order: Order) -> _Draft:
+    def _prepare_extension(self, upload: BinaryIO | None, order: Order) -> Draft:
         """Resolve the parameters from those of the job to be extended."""
         request = order.request
         if upload is not None:
             raise InvalidParameterError("extend", "extend: the video continues from that job's; send no image")
         source = self._sources.find(str(request.extend), owner=order.owner)
-        model = self._model(request.model or source.model, order)
+        model = self._model(request.model or source.model, [order])
         parameters = request.resolve(model, source.size, self._limits, source.extended)
         job_id = order.job_id or str(uuid.uuid4())
         name = input_video_name(job_id)
-        return _Draft(
+        return Draft(
             job_id,
             order,
             model,
@@ -196,24 +206,24 @@ class Submit:
             name,
             lambda: self._sources.copy(source, name),
             self._cache.digest(source.sha256.encode(), parameters, model),
-            _fingerprint(request),
+            fingerprint(request),
         )
 
-    def _model(self, name: str | None, order: Order) -> Model:
-        """The requested model, if a job that is neither repeated nor cached has room in its queue."""
-        model = self._queries.require_model(name)
-        order.allowance.require(model.name, order.request.profile)
-        if not order.idempotency_key and not self._cache.may_have(order.request):
+    def _model(self, name: str | None, orders: Sequence[Order]) -> Model:
+        """The requested model, if jobs that are neither repeated nor cached have room in its queue and quotas."""
+        model, first = self._queries.require_model(name), orders[0]
+        first.allowance.require(model.name, first.request.profile)
+        if not first.idempotency_key and (len(orders) > 1 or not self._cache.may_have(first.request)):
             # Before the image costs anything.
-            self._ledger.queue_limit.require_room(order.owner, model.name, order.request.profile)
-            self._ledger.jobs.require_quota(order.owner, order.allowance.quotas)
+            self._ledger.queue_limit.require_room(first.owner, model.name, first.request.profile, len(orders))
+            self._ledger.jobs.require_quota(first.owner, first.allowance.quotas, len(orders))
         return model
 
     @property
     def _limits(self) -> Limits:
         return Limits(self._settings.max_seconds, self._settings.max_output_pixels)
 
-    def _reuse(self, draft: _Draft) -> CachedVideo | None:
+    def _reuse(self, draft: Draft) -> CachedVideo | None:
         """A copy of the video of an earlier job with the same content, if there is one."""
         # Without Redis nothing must be stored, since nothing would refer to it.
         self._ledger.jobs.ping()
@@ -221,11 +231,11 @@ class Submit:
             return None
         return self._cache.copy(draft.content, draft.model.name, job_id=draft.job_id, owner=draft.order.owner)
 
-    def _accept(self, draft: _Draft, cached: CachedVideo | None) -> str:
+    def _accept(self, draft: Draft, cached: CachedVideo | None) -> str:
         """Store the input and write the job to the ledger; returns its id, or that of the job it repeats."""
         draft.store_input()
         try:
-            accepted = self._ledger.jobs.submit(self._submission(draft, cached))
+            accepted = self._ledger.jobs.submit(self.submission(draft, cached))
         except WriteRefusedError:
             self._clean_up(draft, cached)
             raise
@@ -244,7 +254,8 @@ class Submit:
             self._clean_up(draft, cached)
         return accepted
 
-    def _submission(self, draft: _Draft, cached: CachedVideo | None) -> Submission:
+    def submission(self, draft: Draft, cached: CachedVideo | None = None, *, ahead: int = 0) -> Submission:
+        """What the ledger needs to accept the draft, after `ahead` others of the same request."""
         order = draft.order
         return Submission(
             draft.job_id,
@@ -262,18 +273,18 @@ class Submit:
             cached=cached,
             webhook=order.webhook,
             cancel_after=order.cancel_after,
-            late=cached is None and self._is_late(draft),
+            late=cached is None and self._is_late(draft, ahead),
             quotas=order.allowance.quotas,
         )
 
-    def _is_late(self, draft: _Draft) -> bool:
+    def _is_late(self, draft: Draft, ahead: int) -> bool:
         order = draft.order
         if not order.strict or order.cancel_after is None:
             return False
-        seconds = self._ledger.estimates.until_end(order.owner, draft.model.name, draft.parameters)
+        seconds = self._ledger.estimates.until_end(order.owner, draft.model.name, draft.parameters, ahead)
         return seconds is not None and seconds > order.cancel_after
 
-    def _is_done(self, accepted: str, draft: _Draft, cached: CachedVideo) -> bool:
+    def _is_done(self, accepted: str, draft: Draft, cached: CachedVideo) -> bool:
         """Whether the copy is the job's result; deletes what is not needed: the image, or else the copy."""
         if self._queries.find(accepted, owner=draft.order.owner).cached_from:
             delete_or_leave(self._artifacts, draft.input)
@@ -281,7 +292,7 @@ class Submit:
         self._cache.drop(cached)  # the earlier job was deleted in the meantime
         return False
 
-    def _clean_up(self, draft: _Draft, cached: CachedVideo | None) -> None:
+    def _clean_up(self, draft: Draft, cached: CachedVideo | None) -> None:
         # Under a reserved id, a retry of the same request may be in progress with the same image.
         if draft.order.job_id is None:
             delete_or_leave(self._artifacts, draft.input)
@@ -289,8 +300,9 @@ class Submit:
             self._cache.drop(cached)
 
 
-def _fingerprint(request: Request, image: bytes = b"") -> str:
+def fingerprint(request: Request, image: bytes = b"", **more: object) -> str:
+    """A digest of what a caller requests, for the comparison of requests with one idempotency key."""
     defaults = {name: row.spec.default for name, row in TABLE.items() if row.spec.default is not None}
     values = {name: value for name, value in request.values.items() if value != defaults.get(name)}
-    parameters = json.dumps({**values, "model": request.model}, sort_keys=True).encode()
+    parameters = json.dumps({**values, "model": request.model, **more}, sort_keys=True).encode()
     return hashlib.sha256(image + parameters).hexdigest()

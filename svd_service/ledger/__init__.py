@@ -4,6 +4,7 @@ Keys, all under one namespace (`svd:` by default):
 
 ==========================  ======  ================================================================================
 ``job:{id}``                hash    a job; its fields are listed below
+``group:{id}``              hash    jobs of one submission, and how it ended (`lua/lib/group.lua`)
 ``waiting:{model}``         zset    queued jobs that are not enqueued with Celery, by fair-queueing tag
 ``waiting:{route}``         zset    the same for one profile (`svd_service/jobs/routing.py`)
 ``published:{model}``       zset    queued jobs that are enqueued with Celery, by the time of enqueueing
@@ -85,6 +86,9 @@ Invariants, after every script:
    or given up, and in neither. A pending one outlives its job.
 8. The sums of `usage` are those of the jobs: each job is counted when it is accepted and when it ends, and the time
    of each attempt when the attempt ends, by the same script.
+9. A group's members are in its record until theirs are deleted, and it is deleted with the last of them, or, if one was
+   lost, after `keep` seconds. It has `ended` from the end of its last member on, and then, if it has a webhook, a
+   delivery as in 7, under the group's id.
 
 So Celery's message is only a hint: `reap` and `dispatch` enqueue a lost one again, and of a duplicate the second claim
 is rejected.
@@ -98,6 +102,7 @@ from svd_service.config import Settings
 from svd_service.ledger.attempts import Attempts
 from svd_service.ledger.controls import Controls
 from svd_service.ledger.estimates import Estimates
+from svd_service.ledger.groups import Groups
 from svd_service.ledger.jobs import Jobs
 from svd_service.ledger.maintenance import Maintenance
 from svd_service.ledger.queue_limit import QueueLimit
@@ -117,6 +122,7 @@ class Ledger:
     """
 
     jobs: Jobs
+    groups: Groups
     attempts: Attempts
     maintenance: Maintenance
     workers: Workers
@@ -135,8 +141,10 @@ def open_ledger(client: "redis.Redis", settings: Settings, scripts: Scripts | No
     workers = Workers(scripts)
     queue_limit = QueueLimit(scripts, settings, estimates)
     usage = UsageRecords(scripts)
+    jobs = Jobs(scripts, settings, queue_limit)
     return Ledger(
-        jobs=Jobs(scripts, settings, queue_limit),
+        jobs=jobs,
+        groups=Groups(scripts, settings, jobs),
         attempts=Attempts(scripts, settings),
         maintenance=Maintenance(scripts, settings),
         workers=workers,

@@ -39,8 +39,8 @@ class Estimates:
         estimator = self._of_queue(model, place)
         return {profile: _until_start(estimator, place, profile) for profile in profiles}
 
-    def until_end(self, owner: str, model: str, parameters: Parameters) -> float | None:
-        """Seconds until a job that `owner` submits now would end; `None`: unknown.
+    def until_end(self, owner: str, model: str, parameters: Parameters, ahead: int = 0) -> float | None:
+        """Seconds until a job that `owner` submits now, after `ahead` others, would end; `None`: unknown.
 
         Its place in the queue is estimated, without priorities: owners are served in turns.
         """
@@ -52,7 +52,7 @@ class Estimates:
             pipe.hget(key("queued_of"), owner)
             waiting, enqueued, owners, own = (int(answer or 0) for answer in pipe.execute())
         others = owners - (1 if own else 0)
-        place = min(waiting + enqueued, own + (own + 1) * others)
+        place = min(waiting + enqueued, own + (own + 1) * others) + ahead
         try:
             return self._of_queue(model, place).until_end(place, parameters)
         except DAMAGE:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, cast
@@ -96,18 +96,23 @@ class Jobs:
             cancel_after=submission.cancel_after,
             late=submission.late,
         )
+        return self.require_accepted(verdict, accepted, [submission])
+
+    def require_accepted(self, verdict: str, detail: str | list[str], submissions: Sequence[Submission]) -> str:
+        """The id in `detail`; or the error, as `submit` raises it, if a script's `verdict` is one."""
+        first = submissions[0]
         if verdict == "conflict":
             raise IdempotencyConflictError(CONFLICT)
         if verdict == "paused":
-            raise paused_error(str(accepted))
+            raise paused_error(str(detail))
         if verdict == "quota":
-            raise self._quota_exceeded(accepted, submission.quotas)
+            raise self._quota_exceeded(list(detail), first.quotas, len(submissions))
         if verdict in {"full", "owner_full"}:
-            profile = submission.parameters.profile
-            raise self._queue_limit.error(submission.model_name, profile, of_owner=verdict == "owner_full")
+            profile = first.parameters.profile
+            raise self._queue_limit.error(first.model_name, profile, of_owner=verdict == "owner_full")
         if verdict == "late":
             raise LateError("the job would probably not end before its deadline (Cancel-After)", UNKNOWN_RETRY_AFTER)
-        return str(accepted)
+        return str(detail)
 
     def find_same(self, owner: str, content: str, model: str) -> str:
         """The id of the owner's latest job that made a video of `content`, on a kind of device that is ready for
@@ -134,14 +139,14 @@ class Jobs:
             raise IdempotencyConflictError(CONFLICT)
         return job_id
 
-    def require_quota(self, owner: str, quotas: Mapping[str, int]) -> None:
-        """Raise early the error that `submit` would raise for a quota.
+    def require_quota(self, owner: str, quotas: Mapping[str, int], number: int = 1) -> None:
+        """Raise early the error that submitting `number` jobs would raise for a quota.
 
         Raises:
             QuotaExceededError: a quota of the owner's key is used up.
         """
-        if quotas and (found := self._scripts.run("quota", owner=owner, quotas=dict(quotas))):
-            raise self._quota_exceeded(found, quotas)
+        if quotas and (found := self._scripts.run("quota", owner=owner, quotas=dict(quotas), number=number)):
+            raise self._quota_exceeded(found, quotas, number)
 
     def find(self, job_id: str) -> Job:
         """The job at this moment.
@@ -149,7 +154,7 @@ class Jobs:
         Raises:
             UnknownJobError: there is no job with that id.
         """
-        (job,) = self._find([job_id])
+        (job,) = self.find_all([job_id])
         if job is None:
             raise UnknownJobError(f"there is no job {job_id}")
         return job
@@ -158,13 +163,13 @@ class Jobs:
         """`number` jobs of an owner, or of all for `None`, the newest first, from place `start`; `None` for damage."""
         key = self._scripts.key("jobs") if owner is None else self._scripts.key("owner", owner)
         with reachable():
-            return self._find(cast(list[str], self._redis.zrange(key, start, start + number - 1, desc=True)))
+            return self.find_all(cast(list[str], self._redis.zrange(key, start, start + number - 1, desc=True)))
 
     def running(self) -> dict[str, Job]:
         """The started jobs, at most 1,000, by the worker process that runs each."""
         with reachable():
             ids = cast(list[str], self._redis.zrange(self._scripts.key("leases"), 0, 999))
-        found = (job for job in self._find(ids) if job is not None and job.attempts)
+        found = (job for job in self.find_all(ids) if job is not None and job.attempts)
         return {job.attempts[-1].worker: job for job in found if job.state is State.STARTED}
 
     def place(self, owner: str | None, job_id: str) -> int | None:
@@ -189,7 +194,7 @@ class Jobs:
                 start = cast(int, rank) + 1
             ids = cast(list[str], self._redis.zrange(key, start, start + limit, desc=newest_first))
         # A job may be deleted between the two reads.
-        return Page([job for job in self._find(ids[:limit]) if job is not None], len(ids) > limit)
+        return Page([job for job in self.find_all(ids[:limit]) if job is not None], len(ids) > limit)
 
     def cancel(self, job_id: str) -> State:
         """Cancel a queued job at once, request a started one's worker to stop; returns the state after that.
@@ -257,7 +262,8 @@ class Jobs:
         with reachable():
             self._redis.ping()
 
-    def _find(self, job_ids: list[str]) -> list[Job | None]:
+    def find_all(self, job_ids: list[str]) -> list[Job | None]:
+        """The jobs at this moment; `None` for an unknown one."""
         found = []
         for start in range(0, len(job_ids), FIND_BATCH):
             batch = job_ids[start : start + FIND_BATCH]
@@ -266,15 +272,15 @@ class Jobs:
                 found.append(_read(job_id, paired(record), paired(delivery), place or None, float(now)))
         return found
 
-    def _quota_exceeded(self, found: list[str], quotas: Mapping[str, int]) -> QuotaExceededError:
+    def _quota_exceeded(self, found: list[str], quotas: Mapping[str, int], number: int) -> QuotaExceededError:
         quota, renewed, started = found
         if renewed:
-            return exceeded(quota, quotas[quota], math.ceil(float(renewed)))
+            return exceeded(quota, quotas[quota], math.ceil(float(renewed)), number)
         eta = None
         if started:
             with suppress(UnknownJobError):
                 eta = self._queue_limit.seconds_left(self.find(started))
-        return exceeded(quota, quotas[quota], UNKNOWN_RETRY_AFTER if eta is None else max(1, math.ceil(eta)))
+        return exceeded(quota, quotas[quota], UNKNOWN_RETRY_AFTER if eta is None else max(1, math.ceil(eta)), number)
 
 
 def _read(job_id: str, record: dict[str, str], delivery: dict[str, str], place: int | None, now: float) -> Job | None:

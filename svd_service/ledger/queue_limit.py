@@ -27,8 +27,8 @@ class QueueLimit:
         self._settings = settings
         self._estimates = estimates
 
-    def require_room(self, owner: str, model: str, profile: Profile) -> None:
-        """Raise early the error that a submission would raise for a full queue of that model and profile.
+    def require_room(self, owner: str, model: str, profile: Profile, number: int = 1) -> None:
+        """Raise early the error that submitting `number` jobs would raise for a full queue of that model and profile.
 
         Raises:
             QueueFullError: the queue is full, or the owner's share of it.
@@ -41,9 +41,9 @@ class QueueLimit:
             queued, of_owner, pauses = pipe.execute()
         if pause := next(filter(None, pauses), None):
             raise paused_error(pause)
-        if int(queued or 0) >= self._settings.max_queued:
+        if int(queued or 0) + number > self._settings.max_queued:
             raise self.error(model, profile, of_owner=False)
-        if owner and int(of_owner or 0) >= self._settings.max_queued_per_key:
+        if owner and int(of_owner or 0) + number > self._settings.max_queued_per_key:
             raise self.error(model, profile, of_owner=True)
 
     def seconds_left(self, job: Job) -> float | None:

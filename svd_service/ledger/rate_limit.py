@@ -16,12 +16,16 @@ class RateLimit:
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
 
-    def count(self, caller: str, limit: int) -> None:
-        """Count a request of `caller`, who may make `limit` within any minute.
+    def count(self, caller: str, limit: int, number: int = 1) -> None:
+        """Count `number` requests of `caller`, who may make `limit` within any minute.
 
         Raises:
-            RateLimitedError: the limit is reached; this request was not counted.
+            RateLimitedError: the limit is reached; these requests were not counted.
         """
-        wait = float(self._scripts.run("count_request", caller=caller, limit=limit, window=WINDOW))
+        if number > limit:
+            raise RateLimitedError(f"{number} requests at once exceed the limit of {limit} in a minute", WINDOW)
+        wait = float(
+            self._scripts.run("count_request", caller=caller, number=number, limit=limit, window=WINDOW),
+        )
         if wait > 0:
             raise RateLimitedError(f"more than {limit} requests in a minute", math.ceil(wait))

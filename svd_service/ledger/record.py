@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from svd_service.jobs.eta import work_of
+from svd_service.jobs.group import Group
 from svd_service.jobs.job import (
     Attempt,
     DeliveryAttempt,
@@ -113,7 +114,27 @@ def job_of(
         observed_at=observed_at,
         priority=int(fields.get("priority", 0)),
         cached_from=fields.get("cached_from"),
+        group_id=fields.get("group"),
         preview=Preview(int(fields["preview"]), fields["preview_name"]) if "preview_name" in fields else None,
+        webhook=_webhook(fields["webhook"], delivery) if "webhook" in fields else None,
+    )
+
+
+def members_of(fields: Mapping[str, str]) -> list[str]:
+    """The ids of the members in a group hash, in order."""
+    numbers = sorted(int(name.removeprefix("member:")) for name in fields if name.startswith("member:"))
+    return [fields[f"member:{number}"] for number in numbers]
+
+
+def group_of(group_id: str, fields: Mapping[str, str], jobs: Sequence[Job], delivery: Mapping[str, str]) -> Group:
+    """The group in a group hash `fields`, with its members and the hash of its webhook's `delivery`, perhaps empty."""
+    return Group(
+        group_id,
+        owner=fields["owner"],
+        size=int(fields["size"]),
+        created_at=float(fields["created"]),
+        jobs=tuple(jobs),
+        ended_at=float(fields["ended"]) if "ended" in fields else None,
         webhook=_webhook(fields["webhook"], delivery) if "webhook" in fields else None,
     )
 

@@ -5,22 +5,23 @@ them one by one, and ends each delivery attempt. A claim is fenced and expires l
 retries what a dead one had claimed.
 
 The fields of a delivery hash: `state` (pending, delivered, given_up), `type`, `url`, `host`, `owner`, `created`, `next`
-(time of the next attempt), `tries`, `job` (the job hash when the job ended, as JSON), `token` and `last_token`, and of
-each attempt `began:N`, `code:N` (HTTP status) and `error:N`.
+(time of the next attempt), `tries`, `job` (the job hash when the job ended, as JSON; for a group, `lua/lib/group.lua`
+of the ledger), `token` and `last_token`, and of each attempt `began:N`, `code:N` (HTTP status) and `error:N`.
 """
 
 import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import redis
 
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError
+from svd_service.jobs.group import Group
 from svd_service.jobs.job import Job
-from svd_service.ledger.record import job_of
+from svd_service.ledger.record import group_of, job_of, paired
 from svd_service.ledger.scripts import Scripts
 from svd_service.webhooks.backoff import GROWTH, LONGEST_PAUSE
 
@@ -42,9 +43,11 @@ DEFER: Final = 2.0
 
 @dataclass(frozen=True)
 class Delivery:
-    """The claim on one delivery attempt. `job` is as it was when it ended; `number` counts the attempts from 1."""
+    """The claim on one delivery attempt. The job or group is as it was when it ended; `number` counts the attempts
+    from 1.
+    """
 
-    job: Job
+    job: Job | Group
     token: str
     number: int
     url: str
@@ -57,7 +60,7 @@ LUA: Final = Path(__file__).parent / "lua"
 
 
 class Outbox:
-    """The outbox of one namespace. There is at most one delivery of each job, identified by the job's id.
+    """The outbox of one namespace. There is at most one delivery of each job or group, identified by its id.
 
     Every method raises `UnavailableError` when Redis cannot be reached; repeating it is safe.
     """
@@ -93,9 +96,8 @@ class Outbox:
             return None
         number, url, kind, owner, copy = answer
         names_and_values = json.loads(copy)
-        fields = dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
-        job = job_of(job_id, fields, {}, None, float(fields["ended"]))
-        return Delivery(job, token, int(number), url, kind, owner)
+        subject = _group(job_id, names_and_values) if kind.startswith("group.") else _job(job_id, names_and_values)
+        return Delivery(subject, token, int(number), url, kind, owner)
 
     def deliver(self, delivery: Delivery, status_code: int) -> None:
         """Record that the receiver has acknowledged the delivery.
@@ -134,3 +136,15 @@ class Outbox:
         )
         if answer == "stale":
             raise StaleAttemptError(f"delivery attempt {delivery.number} is no longer that of job {delivery.job.id}")
+
+
+def _job(job_id: str, record: list[str]) -> Job:
+    fields = paired(record)
+    return job_of(job_id, fields, {}, None, float(fields["ended"]))
+
+
+def _group(group_id: str, copy: list[Any]) -> Group:
+    """The group in the copy that `lua/lib/group.lua` of the ledger writes."""
+    fields = paired(copy[1])
+    jobs = [job_of(job_id, paired(record), {}, None, float(fields["ended"])) for job_id, record in copy[2:]]
+    return group_of(group_id, fields, jobs, {})

@@ -4,8 +4,9 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from svd_service.jobs.group import Group
 from svd_service.jobs.job import Job
-from svd_service.presentation import WebhookEvent
+from svd_service.presentation import GroupEvent, WebhookEvent
 
 #: Name of the note with the dialect in which a job was submitted, and its value for OpenAI's Videos API.
 DIALECT: Final = "dialect"
@@ -40,8 +41,11 @@ class VideoEvent(Struct, kw_only=True):
     data: VideoEventData
 
 
-def event_of(id: str, kind: str, job: Job) -> WebhookEvent | VideoEvent:
-    """The event `kind` (`job.finished`, `job.failed` or `job.cancelled`) of `job`, as it was when it ended."""
+def event_of(id: str, kind: str, subject: Job | Group) -> WebhookEvent | GroupEvent | VideoEvent:
+    """The event `kind` (such as `job.finished` or `group.failed`) of a job or a group, as it was when it ended."""
+    if isinstance(subject, Group):
+        return GroupEvent.of(id, kind, subject)
+    job = subject
     if job.notes.get(DIALECT) == OPENAI:
         return VideoEvent(
             id=id, created_at=int(job.ended_at or 0), type=_OPENAI_TYPES[kind], data=VideoEventData(job.id)

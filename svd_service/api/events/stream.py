@@ -1,13 +1,14 @@
 """The responses with server-sent events, one generator for each reader; hub.py fills their mailboxes."""
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
 from flask import Response, request
 
-from svd_service.api.events.hub import Event, Hub, Mailbox
+from svd_service.api.events.hub import THROTTLE, Event, Hub, Mailbox
 from svd_service.api.http.auth import caller_network
 from svd_service.errors import UnavailableError, UnknownJobError
 from svd_service.jobs.queries import Queries
@@ -63,6 +64,18 @@ def stream_owner(hub: Hub, *, owner: str) -> Response:
     return _response(hub, box, _owner_events(box, newest))
 
 
+def stream_group(hub: Hub, job_ids: Iterable[str], look: Callable[[], Event], *, owner: str) -> Response:
+    """The events of several jobs as those of one thing: `look` returns its present state, until that has ended.
+
+    `look` is called without the request's context. It may raise `UnknownJobError` and `UnavailableError`.
+
+    Raises:
+        TooManyStreamsError: the process or the caller has the maximum number of streams.
+    """
+    box = hub.open(job_ids=job_ids, owner=owner, caller=caller_of(owner))
+    return _response(hub, box, _group_events(box, look))
+
+
 def caller_of(owner: str) -> str:
     """Who the maximum number of open streams applies to: the key, or without one the address."""
     return f"key {owner}" if owner else f"address {caller_network()}"
@@ -97,6 +110,26 @@ def _job_events(box: Mailbox, now: list[Event], look: Callable[[], list[Event]],
             with suppress(UnavailableError, UnknownJobError):
                 news = look()
                 least = min(least, news[0].version)
+
+
+def _group_events(box: Mailbox, look: Callable[[], Event]) -> Iterator[bytes]:
+    yield RETRY
+    news: list[Event] | None = []
+    while news is not None:
+        try:
+            event = look()
+        except UnknownJobError:
+            yield b"event: deleted\ndata: {}\n\n"
+            return
+        except UnavailableError:
+            yield HEARTBEAT_COMMENT
+        else:
+            yield event.encode(alone=True)
+            if event.ended:
+                return
+        news = box.take(HEARTBEAT)
+        if news and not any(each.ended for each in news):
+            time.sleep(THROTTLE)  # what else happens meanwhile is in the same event
 
 
 def _owner_events(box: Mailbox, news: list[Event] | None) -> Iterator[bytes]:

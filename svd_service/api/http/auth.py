@@ -11,7 +11,7 @@ from typing import Final
 from flask import Flask, current_app, g, request
 
 from svd_service.api.http import openapi
-from svd_service.api.http.context import jobs, keyring
+from svd_service.api.http.context import jobs, key, keyring
 from svd_service.api.http.origins import Origins
 from svd_service.config import Settings
 from svd_service.errors import MissingScopeError, UnauthorizedError, UnavailableError
@@ -49,9 +49,18 @@ def _require_scope(scope: str, key: Key | None) -> None:
         raise MissingScopeError(f"this requires an API key with the scope {scope} ({how})")
 
 
-def _count(limit: int, key: Key | None) -> None:
-    if limit:
-        jobs().ledger.rate_limit.count(f"key {key.id}" if key else f"address {caller_network()}", limit)
+def count_further(number: int) -> None:
+    """Count the present request as `number` more, since it makes so many more jobs.
+
+    Raises:
+        RateLimitedError: these are more than the caller may make now.
+    """
+    _count(jobs().settings.rate_limit, key(), number)
+
+
+def _count(limit: int, key: Key | None, number: int = 1) -> None:
+    if limit and number:
+        jobs().ledger.rate_limit.count(f"key {key.id}" if key else f"address {caller_network()}", limit, number)
 
 
 def is_operator() -> bool:

@@ -33,7 +33,7 @@ _WHOLE: Final = re.compile(r"([+-]?[0-9]{1,20})(?:\.0{0,20})?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
 
 #: Fields that may be present several times.
-LISTS: Final = tuple(name for name, row in TABLE.items() if row.is_list)
+LISTS: Final = (*(name for name, row in TABLE.items() if row.is_list), "seeds")
 
 
 def parse(schema: type[T]) -> T:

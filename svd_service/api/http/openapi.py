@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 
 from svd_service import __version__
 from svd_service.api.http.forms import UploadedFile
-from svd_service.presentation import WebhookEvent
+from svd_service.presentation import GroupEvent, WebhookEvent
 
 #: A file as the body. A request with `Range` gets 206 and a part of it, which the document leaves out: generators of
 #: clients read a file as JSON or text as soon as there is a second successful answer.
@@ -45,8 +45,6 @@ _HEADERS: Final = {
 
 #: A part of a path that is one of several words: `<any(mp4, gif):format>`.
 _CHOICE: Final = re.compile(r"<any\(([^)]*)\):([^<>]+)>")
-#: What a webhook's path item is called: it is the service's request, and somebody else's route.
-_WEBHOOK: Final = "job.ended"
 
 #: The groups of routes in the order in which people look for them, and what each of them is.
 TAGS: Final[Mapping[str, str]] = {
@@ -89,21 +87,29 @@ class Operation:
     scope: str = ""
 
 
-#: The requests to webhooks (docs/webhooks.md), and the responses to them.
-_WEBHOOK_REQUEST: Final = Operation(
-    "webhooks",
-    {
-        204: Answer("It was acknowledged; any status from 200 to 299 does so."),
-        410: Answer("The receiver gave up the webhook; it is not sent again. After any other status it is."),
-    },
-    body={JSON: WebhookEvent},
-    headers={
-        "webhook-id": "Of the event: the same whenever it is sent.",
-        "webhook-timestamp": "When it was sent, in seconds since 1970.",
-        "webhook-signature": "Space between signatures, one of which fits: `v1,` and Base64.",
-    },
-    public=True,
-)
+def _webhook_request(event: type[msgspec.Struct]) -> Operation:
+    """The request to a webhook (docs/webhooks.md), and the responses to it."""
+    return Operation(
+        "webhooks",
+        {
+            204: Answer("It was acknowledged; any status from 200 to 299 does so."),
+            410: Answer("The receiver gave up the webhook; it is not sent again. After any other status it is."),
+        },
+        body={JSON: event},
+        headers={
+            "webhook-id": "Of the event: the same whenever it is sent.",
+            "webhook-timestamp": "When it was sent, in seconds since 1970.",
+            "webhook-signature": "Space between signatures, one of which fits: `v1,` and Base64.",
+        },
+        public=True,
+    )
+
+
+#: The requests to webhooks, by the names of their path items, with summaries.
+_WEBHOOKS: Final = {
+    "job.ended": ("A job that named a `webhook_url` has ended.", _webhook_request(WebhookEvent)),
+    "group.ended": ("All jobs of a group that named a `webhook_url` have ended.", _webhook_request(GroupEvent)),
+}
 
 
 def describe(
@@ -167,7 +173,8 @@ def is_public(app: Flask, endpoint: str | None) -> bool:
 def document(app: Flask, *, closed: bool) -> dict[str, Any]:
     """The OpenAPI document of all described routes; `closed` where a key is needed."""
     described = list(_described(app))
-    schemas = _Schemas(chain((operation for _, _, operation, _ in described), (_WEBHOOK_REQUEST,)))
+    requests = (operation for _, operation in _WEBHOOKS.values())
+    schemas = _Schemas(chain((operation for _, _, operation, _ in described), requests))
     paths: dict[str, dict[str, Any]] = {}
     for rule, method, operation, view in described:
         words = inspect.getdoc(view) or ""
@@ -189,14 +196,15 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
         "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": dict(sorted(paths.items(), key=lambda item: (item[0] != "/generate", item[0]))),
         "webhooks": {
-            _WEBHOOK: {
+            name: {
                 "post": {
-                    "operationId": "job_ended",
-                    "summary": "A job that named a `webhook_url` has ended.",
+                    "operationId": name.replace(".", "_"),
+                    "summary": summary,
                     "description": "Signed according to Standard Webhooks, and retried until it is acknowledged.",
-                    **_operation(_WEBHOOK_REQUEST, None, schemas),
+                    **_operation(operation, None, schemas),
                 }
             }
+            for name, (summary, operation) in _WEBHOOKS.items()
         },
         "security": [{"key": []}] if closed else [],
         "components": {

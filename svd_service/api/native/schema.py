@@ -1,13 +1,21 @@
 """The shapes of the native dialect, in and out. They are the validation and the OpenAPI document alike."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from svd_service.api.http import forms
 from svd_service.api.http.options import ParameterForm, takes_parameters
+from svd_service.errors import InvalidParameterError
+from svd_service.jobs.groups import Seeds
 from svd_service.jobs.model import Model
-from svd_service.parameters import Format
+from svd_service.parameters import MAX_GROUP, MAX_SEED, Format
 from svd_service.presentation import JobView, ModelView
+
+#: A seed, and several, as text.
+_SEED: Final = re.compile(r"[0-9]{1,10}")
+_SEEDS: Final = re.compile(r"^ *[0-9]{1,10}( *, *[0-9]{1,10}){0,7} *$")
 
 
 @takes_parameters()
@@ -25,6 +33,50 @@ class GenerateForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    n: (
+        Annotated[
+            int, Meta(ge=1, le=MAX_GROUP, description="Number of videos. Beyond one, the answer is a group of jobs.")
+        ]
+        | UnsetType
+    ) = UNSET
+    seeds: Annotated[
+        Any,
+        Meta(
+            description="Seeds, separated by commas: a group with a video of each.",
+            extra_json_schema={
+                "anyOf": [
+                    {"type": "string", "pattern": _SEEDS.pattern},
+                    {
+                        "type": "array",
+                        "items": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+                        "minItems": 1,
+                        "maxItems": MAX_GROUP,
+                        "uniqueItems": True,
+                    },
+                ]
+            },
+        ),
+    ] = UNSET
+
+    def group(self) -> Seeds | None:
+        """The videos of the group that is requested; `None`: a single video.
+
+        Raises:
+            InvalidParameterError: `n`, `seed` and `seeds` contradict each other, or are out of bounds.
+        """
+        number = None if self.n is UNSET else self.n
+        if self.seeds is UNSET and (number or 1) == 1:
+            return None
+        seed = self.parameters().get("seed")
+        return Seeds.of(number, None if self.seeds is UNSET else _seeds(self.seeds), seed)
+
+
+def _seeds(value: object) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    texts = [part.strip() for each in values for part in str(each).split(",")] if len(values) <= MAX_GROUP else []
+    if not texts or any(isinstance(each, bool) for each in values) or not all(map(_SEED.fullmatch, texts)):
+        raise InvalidParameterError("seeds", f"seeds must be 1 to {MAX_GROUP} whole numbers; got {forms.shown(value)}")
+    return [int(text) for text in texts]
 
 
 class GenerateBody(GenerateForm, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +132,7 @@ class EventView(Struct, kw_only=True):
                 "contentSchema": {
                     "anyOf": [
                         {"$ref": "#/components/schemas/JobView"},
+                        {"$ref": "#/components/schemas/GroupView"},
                         {
                             "type": "object",
                             "properties": {"task_id": {"type": "string"}},

@@ -421,3 +421,18 @@ def test_a_list_fits_80_columns_with_whole_ids_and_the_zone(willing: StandIn, mo
     assert JOB in lines[1]
     assert "2026-01-02 04:04 CET" in lines[1]
     assert len(lines) == 2
+
+
+def test_several_videos_of_one_image_are_a_group(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+    jobs = [json.loads(told("queued").body)] * 2
+    body = {"group_id": "g", "status": "queued", "jobs": jobs}
+    willing.answer("POST /generate", Answer(json.dumps(body).encode()))
+    assert run(willing, "generate", cat, "--seeds", "7,8", "-o", tmp_path).exit_code == 0
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {"cat-7.mp4", "cat-8.mp4"}
+    assert run(willing, "generate", cat, "-n", "2", "-o", tmp_path).exit_code == 0
+    assert {path.name for path in tmp_path.glob("cat-[12].mp4")} == {"cat-1.mp4", "cat-2.mp4"}
+    posted = [asked.body for asked in willing.asked if asked.method == "POST"]
+    assert len(posted) == 2
+    assert b'name="seeds"' in posted[0]
+    assert b'name="n"' in posted[1]
+    assert run(willing, "generate", cat, "--seeds", "7,x", "-o", tmp_path).exit_code == 2

@@ -257,4 +257,5 @@ def test_the_end_of_a_job_that_was_made_before_is_told_as_any_other(jobs: UseCas
         assert outbox.post() == [again.id]
         told = outbox.claim(again.id)
     assert told is not None
+    assert isinstance(told.job, Job)
     assert (told.type, told.job.result) == ("job.finished", again.result)

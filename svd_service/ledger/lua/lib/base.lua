@@ -14,6 +14,7 @@ local now_text = as_text(now)
 
 local function key(name) return namespace .. ':' .. name end
 local function job_key(id) return namespace .. ':job:' .. id end
+local function group_key(id) return namespace .. ':group:' .. id end
 local function field(id, name) return redis.call('HGET', job_key(id), name) end
 local function set(id, ...) redis.call('HSET', job_key(id), ...) end
 

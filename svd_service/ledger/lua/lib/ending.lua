@@ -1,5 +1,5 @@
 -- How jobs end.
--- include: base, queue, notify, delivery, usage, history, histogram
+-- include: base, queue, notify, delivery, usage, history, histogram, group
 
 -- An owner can create records of failed, cancelled and expired jobs at no cost: beyond MAX_ENDED_PER_OWNER the oldest
 -- are deleted. A few at a time, so that no call takes long.
@@ -36,6 +36,7 @@ local function end_job(id, state, keep)
   end
   notify(id)
   write_delivery(id, state)
+  note_end_of_member(id)
 end
 
 local function fail_job(id, code, message, keep)

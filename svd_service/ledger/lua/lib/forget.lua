@@ -1,10 +1,10 @@
 -- Deletion of a job's record.
--- include: base, notify, delivery
+-- include: base, notify, delivery, group
 
 -- Listeners are sent a last version, since there is nothing left to look up. A pending webhook delivery outlives the
 -- record.
 local function forget(id)
-  local owner = field(id, 'owner')
+  local owner, group = field(id, 'owner'), field(id, 'group')
   notify(id)
   redis.call('HINCRBY', key('states'), field(id, 'state'), -1)
   redis.call('ZREM', key('ended'), id)
@@ -14,4 +14,5 @@ local function forget(id)
   redis.call('ZREM', key('pinned:' .. owner), id)
   redis.call('DEL', job_key(id))
   if of_delivery(id, 'state') ~= 'pending' then redis.call('DEL', delivery_key(id)) end
+  leave_group(id, group)
 end

@@ -32,20 +32,20 @@ local function unended(owner)
   return number, started
 end
 
--- The first quota that leaves no room for another job: {its name, seconds until it is renewed, id of a started job}; the
+-- The first quota that leaves no room for `number` more jobs: {its name, seconds until it is renewed, id of a started job}; the
 -- seconds are '' for the number of jobs at a time. Nothing if there is room.
-local function exceeded_quota(owner, quotas, has_copy)
+local function exceeded_quota(owner, quotas, number, has_copy)
   local day = today()
   local month = day - day_of_month(day) + 1
   local next_month = month + 31 - day_of_month(month + 31) + 1
-  local function full(name, used, renewed)
-    if quotas[name] and used() >= quotas[name] then return { name, as_text(renewed * DAY - now), '' } end
+  local function full(name, used, needed, renewed)
+    if quotas[name] and used() + needed > quotas[name] then return { name, as_text(renewed * DAY - now), '' } end
   end
-  local found = full('jobs_per_day', function() return used_since(owner, day, 'submitted') end, day + 1)
+  local found = full('jobs_per_day', function() return used_since(owner, day, 'submitted') end, number, day + 1)
   if found or has_copy then return found end
-  found = full('device_ms_per_day', function() return used_since(owner, day, 'device_ms') end, day + 1)
-    or full('device_ms_per_month', function() return used_since(owner, month, 'device_ms') end, next_month)
+  found = full('device_ms_per_day', function() return used_since(owner, day, 'device_ms') end, 1, day + 1)
+    or full('device_ms_per_month', function() return used_since(owner, month, 'device_ms') end, 1, next_month)
   if found or not quotas.concurrent_jobs then return found end
-  local number, started = unended(owner)
-  if number >= quotas.concurrent_jobs then return { 'concurrent_jobs', '', started } end
+  local present, started = unended(owner)
+  if present + number > quotas.concurrent_jobs then return { 'concurrent_jobs', '', started } end
 end

@@ -1,0 +1,142 @@
+"""Requests to the service: connection, retries, errors. The client's methods are built on it."""
+
+import contextlib
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from svd_service import __version__
+from svd_service.client.errors import AnswerError, UnreachableError, error_of
+from svd_service.client.events import Event, read_events
+from svd_service.retry import Retry
+
+#: Statuses of a service that is restarting, or of a proxy in front of it.
+AWAY: Final = frozenset({502, 503, 504})
+
+#: Pauses between retries: seconds of the first, growth and random spread.
+FIRST_PAUSE, GROWTH, JITTER = 0.2, 1.5, 0.1
+
+
+class Transport:
+    """Requests to the service at `base_url`; `timeout` and `patience` in seconds, as of `Client`."""
+
+    def __init__(self, base_url: str, api_key: str | None, timeout: float, patience: float) -> None:
+        self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
+        self._patience = patience
+        headers = {"User-Agent": f"svd-service/{__version__}"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        # A proxy from the environment cannot be used to reach this machine.
+        self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str) -> httpx2.Response:
+        """Return the successful response to a GET, retried."""
+        return self.retry(lambda: self.send("GET", path))
+
+    def send(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        """Return the response to one request; raises the error of an unsuccessful one."""
+        answer = self.request(method, path, **content)
+        if not answer.is_success:
+            raise error_of(answer)
+        return answer
+
+    def request(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        """Return the response to one request, successful or not."""
+        with self._named_errors():
+            return self._http.request(method, self.base_url + path, **content)
+
+    def events(self, path: str, last_id: str) -> Iterator[Event]:
+        """Yield the server-sent events at `path` after the one with `last_id`."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        with self._named_errors(), self._http.stream("GET", self.base_url + path, headers=headers) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise error_of(answer)
+            yield from read_events(answer.iter_lines())
+
+    def stream_to(self, part: Path, path: str) -> httpx2.Response:
+        """Write what is at `path` to the file `part`."""
+        # The service may redirect to its store. The API key is not sent there.
+        reading = self._http.stream("GET", self.base_url + path, follow_redirects=True)
+        with self._named_errors(), reading as answer:
+            if not answer.is_success:
+                answer.read()
+                raise error_of(answer)
+            with part.open("wb") as file:
+                for block in answer.iter_bytes():
+                    file.write(block)
+        return answer
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
+
+    def retry(self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = AWAY | {429}) -> httpx2.Response:
+        """Return the response to `request`, retried while the service is unreachable or answers one of `statuses`."""
+        retry = Retry(
+            (UnreachableError, AnswerError),
+            self._patience,
+            first_pause=FIRST_PAUSE,
+            factor=GROWTH,
+            jitter=JITTER,
+            is_worthwhile=lambda error: _may_pass(error, statuses),
+        )
+        return retry(request)
+
+
+def form_of(
+    image: str | PathLike[str] | bytes | None, parameters: Mapping[str, object]
+) -> tuple[dict[str, str], dict[str, tuple[str, bytes]]]:
+    """Return the fields and the files of a submission's form.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    form = {name: _text(value) for name, value in parameters.items() if value is not None}
+    return form, {} if image is None else {"image": file_of(image)}
+
+
+def file_of(file: str | PathLike[str] | bytes) -> tuple[str, bytes]:
+    """Return the name and the content of a file, given as its path or its bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return ("image", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
+
+
+def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
+    if isinstance(error, AnswerError):
+        return error.status_code in statuses
+    hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
+    return not isinstance(error.__cause__, hopeless)
+
+
+def _text(value: object) -> str:
+    """Return a parameter as a form field."""
+    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def word(job_id: str) -> str:
+    """Return an id as a part of a path."""
+    return quote(job_id, safe="")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,60 @@
+"""Groups in the Python client, against a stand-in on a real socket."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from svd_service.client import Client, UnknownJobError, groups
+from tools.harness.stand_in import JOB, Answer, StandIn, refusal, told
+
+GROUP = "0b6c8f6e-0000-4000-8000-000000000000"
+
+
+def group(state: str, *jobs: str) -> Answer:
+    members = [json.loads(told(job).body) for job in jobs]
+    body = {"group_id": GROUP, "status": state, "progress": 0.5, "eta_seconds": 3.0, "jobs": members}
+    return Answer(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+
+
+def test_a_group_is_submitted_with_its_seeds(service: StandIn) -> None:
+    service.answer("POST /generate", group("queued", "queued", "queued"))
+    with Client(service.url) as client:
+        found = client.groups.submit(b"a cat", n=2, seeds=[5, 6], fps=7)
+    assert (found.id, found.state, found.fraction, found.eta_seconds, found.ended) == (GROUP, "queued", 0.5, 3.0, False)
+    assert [job.id for job in found.jobs] == [JOB, JOB]
+    for name, value in {"n": "2", "seeds": "5,6", "fps": "7"}.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in service.asked[-1].body
+    assert service.asked[-1].headers["Idempotency-Key"]
+
+
+def test_one_video_is_no_group(service: StandIn) -> None:
+    with Client(service.url) as client, pytest.raises(ValueError, match="at least 2"):
+        client.groups.submit(b"a cat")
+
+
+def test_a_group_is_watched_to_its_end(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "_POLL_EVERY", 0.01)
+    service.answer(
+        f"GET /groups/{GROUP}", group("queued", "queued"), group("queued", "queued"), group("finished", "finished")
+    )
+    with Client(service.url) as client:
+        assert [found.state for found in client.groups.watch(GROUP)] == ["queued", "finished"]
+
+
+def test_a_group_is_cancelled_and_deleted(service: StandIn) -> None:
+    service.answer(f"GET /groups/{GROUP}", group("queued", "queued"))
+    service.answer(f"DELETE /groups/{GROUP}", group("cancelled", "cancelled"))
+    with Client(service.url) as client:
+        assert client.groups.cancel(GROUP).state == "cancelled"
+        service.answer(f"DELETE /groups/{GROUP}", Answer(b"", 204))
+        assert client.groups.delete(GROUP) is None
+        service.answer(f"GET /groups/{GROUP}", refusal(404, "unknown_group", "there is no group"))
+        with pytest.raises(UnknownJobError):
+            client.groups.status(GROUP)
+
+
+def test_a_contact_sheet_is_downloaded(service: StandIn, tmp_path: Path) -> None:
+    service.answer(f"GET /groups/{GROUP}/contact-sheet", Answer(b"a sheet"))
+    with Client(service.url) as client:
+        assert client.groups.contact_sheet(GROUP, tmp_path / "sheet.jpg").read_bytes() == b"a sheet"
