@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from PIL import Image
 
+from svd_service.client import Client
 from tools.harness.stack import Stack
 
 FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale": 1}
@@ -265,3 +266,21 @@ def test_counters_survive_the_restart_of_every_process(make_stack, photo: bytes)
             "svd_workers_ready 1.0",
         ):
             assert line in metrics.splitlines()
+
+
+def test_a_group_of_four_is_made_followed_and_shown_together(stack: Stack, photo: bytes):
+    with Client(stack.url) as client:
+        group = client.groups.submit(photo, n=4, seed=7, num_frames=3, num_inference_steps=2, width=64, height=64)
+        assert [job.raw["parameters"]["seed"] for job in group.jobs] == [7, 8, 9, 10]
+        with stack.http.stream("GET", f"/groups/{group.id}/events") as answer:
+            lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+        seen = list(map(json.loads, lines))
+        assert (seen[-1]["status"], seen[-1]["counts"], seen[-1]["progress"]) == ("finished", {"finished": 4}, 1)
+        assert [each["progress"] for each in seen] == sorted(each["progress"] for each in seen)
+        assert client.groups.status(group.id).raw == seen[-1]
+        digests = {job["result"]["sha256"] for job in seen[-1]["jobs"]}
+        assert len(digests) == 4
+        with Image.open(io.BytesIO(stack.http.get(seen[-1]["contact_sheet"]).content)) as sheet:
+            assert (sheet.format, sheet.width > 2 * 64) == ("JPEG", True)
+        assert client.groups.delete(group.id) is None
+        assert stack.http.get(f"/status/{group.jobs[0].id}").status_code == 404
