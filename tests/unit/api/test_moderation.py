@@ -166,3 +166,13 @@ def test_a_rejected_video_is_filtered_in_stabilitys_dialect(rejected, accept):
     answer = http.get(f"/v2beta/image-to-video/result/{ids.lengthened(job_id)}", headers={"Accept": accept})
     assert (answer.status_code, answer.headers["finish-reason"]) == (403, "CONTENT_FILTERED")
     assert (answer.json["name"], answer.json["finish_reason"]) == ("content_moderation", "CONTENT_FILTERED")
+
+
+def test_the_image_of_a_group_is_moderated_once(moderated):
+    http, jobs, hook = moderated(ALLOWING)
+    assert http.post("/groups", data={"image": (png((64, 64)), "image.png"), "n": "3"}).status_code == 202
+    assert len(hook.questions) == 1
+    hook.answer = REJECTING
+    rejected = http.post("/groups", data={"image": (png((64, 64)), "image.png"), "n": "3"})
+    assert (rejected.status_code, rejected.json["error"]["code"]) == (422, "content_filtered")
+    assert len(jobs.queries.page()[0]) == 3
