@@ -39,7 +39,9 @@ local function note_end_of_member(id)
   local outcome = outcome_of(members)
   if not outcome or redis.call('HSETNX', group_key(group), 'ended', now_text) == 0 or not record[2] then return end
   local copy = { 'group', redis.call('HGETALL', group_key(group)) }
-  for _, member in ipairs(members) do copy[#copy + 1] = { member, redis.call('HGETALL', job_key(member)) } end
+  for _, member in ipairs(members) do
+    if field(member, 'ended') then copy[#copy + 1] = { member, redis.call('HGETALL', job_key(member)) } end
+  end
   post_delivery(group, 'group.' .. outcome, record[2], record[3], copy)
 end
 

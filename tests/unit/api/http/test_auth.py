@@ -27,7 +27,7 @@ FILES = {
 #: What the arguments of a route are filled with, so that the walk below asks for the other key's job. A route with an
 #: argument that is not here has to be listed, or the test fails.
 ARGUMENTS: dict[str, Callable[[str], str]] = {
-    **dict.fromkeys(("task_id", "job_id", "video_id", "character_id", "id", "model", "filename"), str),
+    **dict.fromkeys(("task_id", "group_id", "job_id", "video_id", "character_id", "id", "model", "filename"), str),
     "generation_id": lengthened,
     "format": lambda _: "mp4",
 }
@@ -39,7 +39,7 @@ CANNOT = {"/v1/videos/<video_id>/remix", "/v1/videos/characters/<character_id>"}
 LISTS_AND_SUBMISSIONS = {
     "/usage",  # test_usage.py
     "/verify",  # test_verification.py
-    *("/generate", "/models", "/jobs", "/events", "/key"),
+    *("/generate", "/groups", "/models", "/jobs", "/events", "/key"),
     *("/v1/models", "/v1/videos", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"),
     *("/v2beta/image-to-video", "/v2alpha/generation/image-to-video"),
 }
@@ -120,7 +120,8 @@ def filled(rule, job_id):
     return path
 
 
-def test_no_route_shows_one_key_a_job_of_another(app, http, ann, bob, job_of_ann):
+def test_no_route_shows_one_key_a_job_of_another(app, http, photo, ann, bob, job_of_ann):
+    group_of_ann = post(http, photo, ann, seeds="7").json["group_id"]
     walked = set()
     for rule in app.url_map.iter_rules():
         if rule.rule in {*PUBLIC, SHARED} or rule.rule.startswith("/admin/"):  # test_admin.py has the operators' routes
@@ -132,11 +133,13 @@ def test_no_route_shows_one_key_a_job_of_another(app, http, ann, bob, job_of_ann
             continue
         status = 400 if rule.rule in CANNOT else 404
         for method in rule.methods - {"OPTIONS"}:
-            answer = http.open(filled(rule, job_of_ann), method=method, headers=bearer(bob), buffered=True)
+            mine = group_of_ann if "group_id" in rule.arguments else job_of_ann
+            answer = http.open(filled(rule, mine), method=method, headers=bearer(bob), buffered=True)
             nobodys = http.open(filled(rule, str(uuid.uuid4())), method=method, headers=bearer(bob), buffered=True)
             assert (answer.status_code, nobodys.status_code) == (status, status), f"{method} {rule}"
             assert VIDEO not in answer.data
             walked.add((method, rule.rule))
+    assert http.get(f"/groups/{group_of_ann}", headers=bearer(ann)).json["n"] == 1
     assert {("GET", "/status/<task_id>"), ("DELETE", "/v1/videos/<string(minlength=20):video_id>")} <= walked
     assert http.get(f"/results/{job_of_ann}", headers=bearer(ann), buffered=True).data == VIDEO
 

@@ -1,7 +1,5 @@
 """Groups of jobs in the ledger: accepted together, ended once, deleted with their members."""
 
-import json
-
 import pytest
 
 from svd_service.errors import (
@@ -11,6 +9,7 @@ from svd_service.errors import (
     QuotaExceededError,
     UnknownGroupError,
 )
+from svd_service.jobs.group import Group
 from svd_service.jobs.job import AttemptOutcome, Failure, State
 from svd_service.jobs.submission import GroupSubmission, Submission
 from svd_service.ledger import open_ledger
@@ -230,8 +229,12 @@ def test_a_lost_member_counts_as_ended_and_holds_up_nothing(ledger, redis_client
     assert [job.id for job in group.jobs] == ["c"]
     run(ledger, "c")
     assert ledger.groups.find("g").ended_at is not None
-    assert redis_client.zrange("svd:outbox", 0, -1) == ["g"]
-    assert json.loads(redis_client.hget("svd:delivery:g", "job"))[0] == "group"
+    outbox = Outbox(redis_client, settings)
+    assert outbox.post() == ["g"]
+    delivery = outbox.claim("g")
+    assert delivery is not None
+    assert isinstance(delivery.job, Group)
+    assert [job.id for job in delivery.job.jobs] == ["c"]
 
 
 @pytest.mark.parametrize("damage", ["type", "fields", "member", "gone"])
