@@ -1,6 +1,8 @@
 """Making a video: the empty page, the settings with their names in the API, the stage, drafts, and the upload."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,11 +43,15 @@ def input_of(stack: Stack, job_id: str) -> Image.Image:
         return image.convert("RGB")
 
 
-def upload_slowly(window: Visit, bytes_per_second: int) -> None:
+@contextmanager
+def slow_upload(window: Visit, bytes_per_second: int) -> Iterator[None]:
+    """Limit the page's uploads while the block runs."""
     client = window.context.new_cdp_session(window.page)
     client.send("Network.enable")
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
     client.send("Network.emulateNetworkConditions", limits)
+    yield
+    client.detach()
 
 
 def noise(width: int, height: int) -> bytes:
@@ -254,17 +260,16 @@ def test_a_slow_upload_shows_how_far_it_is_and_can_be_cancelled(desk: Stack, led
     page = window.page
     page.locator("#files").set_input_files({"name": "noise.png", "mimeType": "image/png", "buffer": noise(1000, 562)})
     expect(page.locator("#editor")).to_be_visible()
-    upload_slowly(window, 20_000)  # so that there is time to look
-    page.locator("#submit").click()
-    expect(page.locator("#upload-readout")).to_contain_text("Uploading noise")
-    expect(page.locator("#upload-bar")).not_to_have_js_property("value", 0)
-    window.look("uploading")
-    page.get_by_role("button", name="Cancel the upload").click()
-    expect(page.locator("#composer-message")).to_contain_text("Your images are still here")
-    expect(page.locator("#uploading")).to_be_hidden()
-    expect(page.locator("#composer-fault")).to_be_empty()
-    assert _cards(page) == 0
-    upload_slowly(window, -1)
+    with slow_upload(window, 20_000):  # so that there is time to look
+        page.locator("#submit").click()
+        expect(page.locator("#upload-readout")).to_contain_text("Uploading noise")
+        expect(page.locator("#upload-bar")).not_to_have_js_property("value", 0)
+        window.look("uploading")
+        page.get_by_role("button", name="Cancel the upload").click()
+        expect(page.locator("#composer-message")).to_contain_text("Your images are still here")
+        expect(page.locator("#uploading")).to_be_hidden()
+        expect(page.locator("#composer-fault")).to_be_empty()
+        assert _cards(page) == 0
     send(page)
     assert _cards(page) == 1
     assert len(desk.http.get("/jobs").json()["jobs"]) == 1

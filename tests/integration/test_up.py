@@ -193,6 +193,7 @@ def small_disk(place: Up) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, quick: Up, tmp_path: Path) -> None:
     process = quick.start_and_wait()
     with Client(quick.url) as client:

@@ -52,7 +52,7 @@ def test_a_model_in_the_cache_asks_and_logs_nothing_of_it(
 
 
 def test_the_size_is_unknown_where_the_hub_lists_no_files(connect: Callable[[Hub], None], tiny_both: Path) -> None:
-    with Hub(tiny_both, 500).running() as hub:
+    with Hub(tiny_both, 404).running() as hub:
         connect(hub)
         assert download._size("someone/svd", None, "fp16") == 0
 
