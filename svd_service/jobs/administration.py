@@ -10,7 +10,7 @@ from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.errors import NotRetryableError, UnknownJobError
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job, State
-from svd_service.jobs.job_files import delete_or_leave, input_name
+from svd_service.jobs.job_files import copy, credentials_name, delete_inputs_or_leave, input_name
 from svd_service.jobs.removal import Removal
 from svd_service.jobs.submission import Submission
 
@@ -89,7 +89,7 @@ class Administration:
         """Cancel the job: at once if queued, at its next step if started; no effect if it has ended."""
         job = self.find(job_id)
         if self._ledger.jobs.cancel(job_id) is State.CANCELLED and job.state is State.QUEUED:
-            delete_or_leave(self._artifacts, job.input)
+            delete_inputs_or_leave(self._artifacts, job_id)
             self._dispatch()
         return self.find(job_id)
 
@@ -114,6 +114,8 @@ class Administration:
                 "the job's image is no longer stored; SVD_KEEP_INPUTS keeps those of failed jobs"
             ) from None
         new = str(uuid.uuid4())
+        with suppress(MissingArtifactError):  # most images have none
+            copy(self._artifacts, credentials_name(job_id), credentials_name(new))
         self._artifacts.put(input_name(new), image)
         self._ledger.jobs.submit(
             Submission(

@@ -35,10 +35,11 @@ class ContentCache:
         """Whether an earlier job may have made the video of `request`: without a seed, each video is different."""
         return self._settings.content_cache and "seed" in request.values
 
-    def digest(self, input: bytes, parameters: Parameters, model: Model) -> str:
+    def digest(self, input: bytes, parameters: Parameters, model: Model, manifest_id: str = "") -> str:
         """A digest of everything that a video depends on except the device; `""` if there is no cache.
 
-        `input` is the fitted image, or stands for the video to be extended.
+        `input` is the fitted image, or stands for the video to be extended. `manifest_id` is that of the image's
+        Content Credentials, which the video carries on.
         """
         if not self._settings.content_cache:
             return ""
@@ -48,6 +49,7 @@ class ContentCache:
             "model": {"source": model.source, **model.summary()},
             "optimizations": self._settings.optimizations,
             "version": __version__,
+            **({"credentials": manifest_id} if manifest_id else {}),
             # A video that was not moderated is no copy for one that is to be.
             **({"moderated": True} if self._settings.moderation_results else {}),
         }

@@ -20,7 +20,7 @@ from svd_service.errors import (
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.group import Group
 from svd_service.jobs.job import Still
-from svd_service.jobs.job_files import delete_or_leave, file_name
+from svd_service.jobs.job_files import delete_inputs_or_leave, file_name
 from svd_service.jobs.parameters import Request
 from svd_service.jobs.queries import as_due, is_id
 from svd_service.jobs.removal import Removal
@@ -184,7 +184,7 @@ class Groups:
 
     def _clean_up(self, drafts: list[Draft]) -> None:
         for draft in drafts:
-            delete_or_leave(self._artifacts, draft.input)
+            delete_inputs_or_leave(self._artifacts, draft.job_id)
 
 
 def _with_seed(request: Request, seed: int) -> Request:

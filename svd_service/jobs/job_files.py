@@ -28,14 +28,19 @@ def input_video_name(job_id: str) -> str:
     return f"{INPUTS}/{job_id}.{Format.MP4}"
 
 
+def credentials_name(job_id: str) -> str:
+    """The artifact that holds the Content Credentials of a job's image, if it came with some."""
+    return f"{INPUTS}/{job_id}.c2pa"
+
+
 def is_video(input: str) -> bool:
     """Whether a job's input is a video, which the job extends."""
     return input.endswith(f".{Format.MP4}")
 
 
 def input_names(job_id: str) -> tuple[str, ...]:
-    """The artifacts of which one is a job's input."""
-    return input_name(job_id), input_video_name(job_id)
+    """The artifacts of a job's input: an image and perhaps its credentials, or a video."""
+    return input_name(job_id), input_video_name(job_id), credentials_name(job_id)
 
 
 def copy(artifacts: ArtifactStore, source: str, target: str) -> None:
@@ -77,6 +82,12 @@ def delete_or_leave(artifacts: ArtifactStore, name: str) -> None:
         artifacts.delete(name)
     except ArtifactsUnavailableError as error:
         logger.warning("cannot delete %s; left to the sweep for orphans: %s", name, error)
+
+
+def delete_inputs_or_leave(artifacts: ArtifactStore, job_id: str) -> None:
+    """Delete the input of a job that does not need it; otherwise as `delete_or_leave`."""
+    for name in input_names(job_id):
+        delete_or_leave(artifacts, name)
 
 
 def delete_all(artifacts: ArtifactStore, job_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
 from svd_service.jobs.dispatch import Dispatch
-from svd_service.jobs.job_files import INPUTS, RESULTS, delete_all, file_name, job_of, result_name
+from svd_service.jobs.job_files import INPUTS, RESULTS, credentials_name, delete_all, file_name, job_of, result_name
 from svd_service.parameters import Format
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def _is_wanted(name: str, wanted: "Wanted") -> bool:
     # All files of a result are needed as long as its MP4 is.
     video = file_name(name.partition(".")[0], Format.MP4)
     written = result_name(job_of(name), wanted.token) if wanted.token else None
-    return name == wanted.input or video in {wanted.result, written}
+    inputs = {wanted.input, credentials_name(job_of(name))} if wanted.input else set()
+    return name in inputs or video in {wanted.result, written}
 
 
 def _batches(names: Iterator[tuple[str, float]], size: int) -> Iterator[list[tuple[str, float]]]:

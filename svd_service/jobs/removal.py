@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job, State
-from svd_service.jobs.job_files import delete_all, delete_or_leave
+from svd_service.jobs.job_files import delete_all, delete_inputs_or_leave
 from svd_service.jobs.queries import Queries
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class Removal:
 
     def cancel(self, job_id: str, *, owner: str = "") -> Job:
         """Cancel the job: at once if queued, at its next step if started; no effect if it has ended."""
-        job = self._queries.find(job_id, owner=owner)
+        self._queries.find(job_id, owner=owner)
         if self._ledger.jobs.cancel(job_id) is State.CANCELLED:
-            delete_or_leave(self._artifacts, job.input)
+            delete_inputs_or_leave(self._artifacts, job_id)
             self._dispatch()
         return self._queries.find(job_id, owner=owner)
 

@@ -24,17 +24,19 @@ from svd_service.jobs.clip import Limits
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job
-from svd_service.jobs.job_files import delete_or_leave, input_name, input_video_name
+from svd_service.jobs.job_files import credentials_name, delete_inputs_or_leave, input_name, input_video_name
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, Request
 from svd_service.jobs.queries import Queries
 from svd_service.jobs.sources import Sources
 from svd_service.jobs.submission import CachedVideo, Submission
+from svd_service.marking.library import is_installed
 from svd_service.parameters import TABLE
 from svd_service.telemetry import logs, tracing
 
 if TYPE_CHECKING:
     from svd_service.ledger import Ledger
+    from svd_service.marking.ingredients import Source
 
 logger = logging.getLogger(__name__)
 
@@ -167,23 +169,32 @@ class Submit:
         with open_image(upload, self._settings) as opened:
             resolved = [order.request.resolve(model, opened.size, self._limits) for order in orders]
             image = encode_png(opened.fitted(resolved[0].width, resolved[0].height, resolved[0].fit))
+            credentials = opened.credentials() if self._settings.c2pa == "on" and is_installed() else None
         drafts = [
-            self._draft(order, model, parameters, image) for order, parameters in zip(orders, resolved, strict=True)
+            self._draft(order, model, parameters, image, credentials)
+            for order, parameters in zip(orders, resolved, strict=True)
         ]
         self._moderate(image, drafts[0].job_id, orders[0].owner)
         return drafts
 
-    def _draft(self, order: Order, model: Model, parameters: Parameters, image: bytes) -> Draft:
+    def _draft(
+        self, order: Order, model: Model, parameters: Parameters, image: bytes, credentials: "Source | None"
+    ) -> Draft:
         job_id = order.job_id or str(uuid.uuid4())
-        name = input_name(job_id)
+
+        def store() -> None:
+            if credentials is not None:
+                self._artifacts.put(credentials_name(job_id), credentials.archive)
+            self._artifacts.put(input_name(job_id), image)
+
         return Draft(
             job_id,
             order,
             model,
             parameters,
-            name,
-            lambda: self._artifacts.put(name, image),
-            self._cache.digest(image, parameters, model),
+            input_name(job_id),
+            store,
+            self._cache.digest(image, parameters, model, credentials.manifest_id if credentials else ""),
             fingerprint(order.request, image),
             image,
         )
@@ -287,7 +298,7 @@ class Submit:
     def _is_done(self, accepted: str, draft: Draft, cached: CachedVideo) -> bool:
         """Whether the copy is the job's result; deletes what is not needed: the image, or else the copy."""
         if self._queries.find(accepted, owner=draft.order.owner).cached_from:
-            delete_or_leave(self._artifacts, draft.input)
+            delete_inputs_or_leave(self._artifacts, draft.job_id)
             return True
         self._cache.drop(cached)  # the earlier job was deleted in the meantime
         return False
@@ -295,7 +306,7 @@ class Submit:
     def _clean_up(self, draft: Draft, cached: CachedVideo | None) -> None:
         # Under a reserved id, a retry of the same request may be in progress with the same image.
         if draft.order.job_id is None:
-            delete_or_leave(self._artifacts, draft.input)
+            delete_inputs_or_leave(self._artifacts, draft.job_id)
         if cached is not None:
             self._cache.drop(cached)
 

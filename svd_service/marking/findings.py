@@ -62,6 +62,7 @@ class Credentials:
     signed_at: Annotated[str | None, Meta(description="Time stamp of an authority, if there is one.")] = None
     problems: Annotated[tuple[str, ...], Meta(description="C2PA's codes of what does not hold.")] = ()
     ingredients: tuple[Ingredient, ...] = ()
+    manifest_id: Annotated[str | None, Meta(description="C2PA's id of the manifest that this is about.")] = None
     job_id: Annotated[str | None, Meta(description="The job, if svd-service made the file.")] = None
 
     @property

@@ -1,13 +1,20 @@
 """The C2PA library: whether it is installed, and the settings with which it signs and reads."""
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 if TYPE_CHECKING:
     import c2pa
 
 #: Label of our own assertion, which names the job.
 JOB: Final = "org.svd-service.job"
+
+#: Label of the ingredient that a file was made from.
+INGREDIENT: Final = "org.svd-service.source"
+
+#: A word of every manifest, and how many bytes are searched for it at once.
+_LABEL: Final = b"c2pa"
+_CHUNK: Final = 1_048_576
 
 #: The library must neither contact other hosts nor embed a thumbnail. Verifying after signing would double the time.
 SETTINGS: Final[dict[str, Any]] = {
@@ -25,6 +32,17 @@ READING: Final[dict[str, Any]] = {
         "max_decompressed_manifest_size_in_mb": 8,
     },
 }
+
+
+def may_have_credentials(file: BinaryIO) -> bool:
+    """Whether a seekable `file` may have Content Credentials: it has a word of every manifest. Needs no library."""
+    file.seek(0)
+    before = b""
+    while chunk := file.read(_CHUNK):
+        if _LABEL in before + chunk:
+            return True
+        before = chunk[-len(_LABEL) + 1 :]
+    return False
 
 
 def is_installed() -> bool:

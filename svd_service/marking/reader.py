@@ -5,14 +5,10 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
 
 from svd_service.marking.findings import Credentials, Ingredient, Statement, Validity
-from svd_service.marking.library import JOB, reading_context
+from svd_service.marking.library import JOB, may_have_credentials, reading_context
 
 #: The library recognizes formats by their first bytes, but ZIP, by which several begin.
 _ZIP: Final = b"PK\x03\x04"
-
-#: A word of every manifest: a file that has it, and cannot be read, is damaged rather than unmarked.
-_LABEL: Final = b"c2pa"
-_CHUNK: Final = 1_048_576
 
 #: Maximum characters of a text, and entries of a list.
 _TEXT: Final = 200
@@ -50,18 +46,9 @@ def read(file: BinaryIO, certificates: str = "") -> Credentials | None:
     except c2pa.C2paError as error:
         if str(error).startswith(_REMOTE):
             return Credentials(Validity.REMOTE, Statement())
-        return Credentials(Validity.INVALID, Statement(), problems=("unreadable",)) if may_have(file) else None
-
-
-def may_have(file: BinaryIO) -> bool:
-    """Whether a seekable `file` may have Content Credentials, by a quick search."""
-    file.seek(0)
-    before = b""
-    while chunk := file.read(_CHUNK):
-        if _LABEL in before + chunk:
-            return True
-        before = chunk[-len(_LABEL) + 1 :]
-    return False
+        return (
+            Credentials(Validity.INVALID, Statement(), problems=("unreadable",)) if may_have_credentials(file) else None
+        )
 
 
 def _format_of(file: BinaryIO) -> str | None:
@@ -81,6 +68,7 @@ def _credentials(store: Mapping[str, Any]) -> Credentials:
         signed_at=_text((active.get("signature_info") or {}).get("time")),
         problems=tuple(code for code in dict.fromkeys(codes) if code != _UNTRUSTED)[:_ENTRIES],
         ingredients=tuple(_ingredient(each, manifests) for each in (active.get("ingredients") or ())[:_ENTRIES]),
+        manifest_id=_text(store.get("active_manifest")),
         job_id=_text(_assertion(active, JOB).get("id")),
     )
 

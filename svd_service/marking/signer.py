@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 from svd_service import __version__
 from svd_service.errors import JobError
 from svd_service.marking.chain import Chain
-from svd_service.marking.library import JOB, context
+from svd_service.marking.library import INGREDIENT, JOB, context
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,17 @@ class SigningError(JobError):
 
 @dataclass(frozen=True)
 class Claims:
-    """What a signature states: the job, and the name and revision of the model. No prompt and no parameter."""
+    """What a signature states: the job, and the name and revision of the model. No prompt and no parameter.
+
+    `source` is the archive of the credentials of what the file was made from (`ingredients.Source`). With
+    `timestamp`, an authority confirms the time, if there is one.
+    """
 
     job_id: str
     model: str
     revision: str | None = None
+    source: bytes | None = None
+    timestamp: bool = True
 
     def manifest(self, at: datetime) -> dict[str, Any]:
         """The manifest of a file that was generated at `at`, as C2PA's library takes it."""
@@ -42,6 +48,7 @@ class Claims:
             "when": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "digitalSourceType": GENERATED,
             "softwareAgent": agent,
+            **({"parameters": {"ingredientIds": [INGREDIENT]}} if self.source is not None else {}),
         }
         return {
             "claim_generator_info": [{"name": "svd-service", "version": __version__}],
@@ -92,34 +99,42 @@ class Signer:
     def _sign(self, source: BinaryIO, target: "BinaryIO | _Target", media_type: str, claims: Claims) -> None:
         import c2pa  # noqa: PLC0415
 
-        try:
+        while True:
             try:
-                self._sign_once(source, target, media_type, claims, self._timestamp_url)
+                return self._sign_once(source, target, media_type, claims)
             except c2pa.C2paError as error:
-                if self._timestamp_url is None or (isinstance(target, _Target) and target.failure):
-                    raise
-                logger.warning("signed without a time stamp: %s: %s", self._timestamp_url, error)
+                if isinstance(target, _Target) and target.failure is not None:
+                    raise target.failure from None
+                if (simpler := self._without_extras(claims, error)) is None:
+                    raise SigningError(f"Content Credentials could not be added to {media_type}: {error}") from error
+                claims = simpler
                 source.seek(0)
                 target.seek(0)
                 target.truncate()
-                self._sign_once(source, target, media_type, claims, None)
-        except c2pa.C2paError as error:
-            if isinstance(target, _Target) and target.failure is not None:
-                raise target.failure from None
-            raise SigningError(f"Content Credentials could not be added to {media_type}: {error}") from error
 
-    def _sign_once(
-        self, source: BinaryIO, target: Any, media_type: str, claims: Claims, timestamp_url: str | None
-    ) -> None:
+    def _without_extras(self, claims: Claims, error: Exception) -> Claims | None:
+        """What can be signed though `error` occurred: without a time stamp, then without the source."""
+        if self._timestamp_url is not None and claims.timestamp:
+            logger.warning("signed without a time stamp: %s: %s", self._timestamp_url, error)
+            return replace(claims, timestamp=False)
+        if claims.source is not None:
+            logger.warning("job %s: signed without the credentials of its source: %s", claims.job_id, error)
+            return replace(claims, source=None)
+        return None
+
+    def _sign_once(self, source: BinaryIO, target: Any, media_type: str, claims: Claims) -> None:
         import c2pa  # noqa: PLC0415
 
         chain = self.chain
+        timestamp_url = self._timestamp_url if claims.timestamp else None
         information = c2pa.C2paSignerInfo(chain.algorithm, chain.certificates, chain.key, timestamp_url)
         with (
             context() as settings,
             c2pa.Signer.from_info(information) as signer,
             c2pa.Builder(json.dumps(claims.manifest(datetime.now(UTC))), settings) as builder,
         ):
+            if claims.source is not None:
+                builder.add_ingredient_from_archive(io.BytesIO(claims.source))
             builder.sign(signer, media_type, source, target)
 
 

@@ -192,6 +192,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
     report = Reporter(claim, ledger, slot.drain, deadline, on_phase=spans.phase)
     retry = StoreRetry(report, slot.drain)
     start = _read_input(job, slot, retry)
+    source = retry(lambda: slot.marking.source_of(job, start, artifacts))
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
         sign = partial(slot.marking.sign_still, job)
@@ -210,7 +211,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         retry.begin(Phase.UPLOADING)
         moderate(rendering, job, slot.jobs.moderation, retry)
         unsigned = _file(path).sha256
-        slot.marking.sign_files([(Format.MP4, path), *paths.items()], job)
+        slot.marking.sign_files([(Format.MP4, path), *paths.items()], job, source)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
         for still, content in ((Still.THUMBNAIL, rendering.thumbnail), (Still.SPRITESHEET, rendering.spritesheet)):
             retry(partial(artifacts.put, file_name(name, still), sign(content, still)))

@@ -1,17 +1,21 @@
 """Marks a worker's files as generated: the last step before they are uploaded."""
 
+import io
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Job, Still
-from svd_service.jobs.marks import MARKS, Mark, library_type
+from svd_service.jobs.job_files import credentials_name
+from svd_service.jobs.marks import MARKS, TYPES, Mark, library_type
 from svd_service.ledger.signers import Signers
 from svd_service.marking import chain as chains
 from svd_service.marking.chain import Chain
+from svd_service.marking.ingredients import source_of
 from svd_service.marking.library import is_installed
 from svd_service.marking.signer import Claims, Signer
 from svd_service.marking.state import NOT_INSTALLED, OFF, signed_by
@@ -28,8 +32,25 @@ class Marking:
         self._signer = signer
         self.state = state
 
-    def sign_files(self, files: Iterable[tuple[Format, Path]], job: Job) -> None:
-        """Sign the files of a video in place.
+    def source_of(self, job: Job, start: object, artifacts: ArtifactStore) -> bytes | None:
+        """The credentials of what the video is made from, if it has some: of the uploaded image, or of the MP4 `start`.
+
+        Raises:
+            ArtifactsUnavailableError: the store is unavailable.
+        """
+        if self._signer is None:
+            return None
+        if isinstance(start, bytes):
+            found = source_of(io.BytesIO(start), TYPES[Format.MP4], "video")
+            return None if found is None else found.archive
+        try:
+            with artifacts.open(credentials_name(job.id)) as file:
+                return file.read()
+        except MissingArtifactError:
+            return None
+
+    def sign_files(self, files: Iterable[tuple[Format, Path]], job: Job, source: bytes | None = None) -> None:
+        """Sign the files of a video in place. `source` has the credentials of what it was made from.
 
         Raises:
             SigningError: a file cannot be signed.
@@ -38,7 +59,7 @@ class Marking:
         if self._signer is not None:
             for kind, path in files:
                 if MARKS[kind] is Mark.EMBEDDED:
-                    self._signer.sign_file(path, library_type(kind), _claims(job))
+                    self._signer.sign_file(path, library_type(kind), _claims(job, source))
 
     def sign_still(self, job: Job, data: bytes, kind: Still = Still.THUMBNAIL) -> bytes:
         """The signed version of a still, or of a preview, which is of the same kind as a thumbnail.
@@ -105,5 +126,5 @@ def _log(error: Exception, pause: float) -> None:
     logger.warning("the signing chain is not known yet; retry in %.0f s: %s", pause, error)
 
 
-def _claims(job: Job) -> Claims:
-    return Claims(job.id, str(job.model["name"]), job.model.get("revision"))
+def _claims(job: Job, source: bytes | None = None) -> Claims:
+    return Claims(job.id, str(job.model["name"]), job.model.get("revision"), source)

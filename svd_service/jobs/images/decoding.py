@@ -31,6 +31,9 @@ _TURNS: Final = {
 }
 _SIDEWAYS: Final = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
+#: Media types that are not named like Pillow's format.
+_MEDIA_TYPES: Final = {"HEIF": "image/heic", "MPO": "image/jpeg"}
+
 #: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as this many pixels are left for each one of the video's.
 #: Measured on a 12-megapixel photograph for 1024x576: 62 ms rather than 137, and less than one level of 255 off (RMS).
 _OVERSAMPLING: Final = 1.5
@@ -50,7 +53,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = _THREADS
 class Decoded:
     """An image whose header is valid; its pixels are decoded when it is fitted.
 
-    `size` is (width, height) in pixels, upright; `stored_size` is that in the file.
+    `size` is (width, height) in pixels, upright; `stored_size` is that in the file, whose type is `media_type`.
     """
 
     def __init__(self, scanned: Scanned, image: ImageFile.ImageFile) -> None:
@@ -59,6 +62,7 @@ class Decoded:
         self.stored_size = image.size
         self._turn = _TURNS.get(_orientation(scanned, image))
         self._reduced_by = 1.0
+        self.media_type = _MEDIA_TYPES.get(scanned.format) or f"image/{scanned.format.lower()}"
         self.size = image.size[::-1] if self._turn in _SIDEWAYS else image.size
 
     def fitted(self, width: int, height: int, *, pad: bool) -> Image.Image:

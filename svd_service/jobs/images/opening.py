@@ -1,6 +1,7 @@
 """Opens an upload in a decoder process, from which the service takes only sizes and pixels."""
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -8,8 +9,12 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from svd_service.config import Settings
+from svd_service.errors import RefusedError, UnavailableError
 from svd_service.jobs.images.pool import LARGE, Decoder, DecoderEndedError, Pool, pool
+from svd_service.marking.ingredients import Source
 from svd_service.parameters import Fit
+
+logger = logging.getLogger(__name__)
 
 
 class OpenImage:
@@ -39,8 +44,21 @@ class OpenImage:
         else:
             with self._pool.large:
                 self._answer(wanted)
-        pixels = self._decoder.pixels(width * height * 3)
+        pixels = self._decoder.written(width * height * 3)
         return Image.frombytes("RGB", (width, height), pixels)
+
+    def credentials(self) -> Source | None:
+        """The image's Content Credentials, to be signed with the video; for use after `fitted`.
+
+        `None` if it has none, or if they are damaged or too costly to read: that is no reason to reject its pixels.
+        """
+        try:
+            answer = self._decoder.request(do="credentials")
+        except (DecoderEndedError, RefusedError, UnavailableError) as error:
+            logger.warning("the image's Content Credentials are not kept: %s", error)
+            return None
+        size = int(answer["bytes"])
+        return Source(self._decoder.written(size), str(answer["manifest_id"])) if size else None
 
     def _open(self) -> tuple[int, int]:
         width, height = self._answer(self._opening)["size"]

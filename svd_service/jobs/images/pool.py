@@ -146,8 +146,8 @@ class Decoder:
             self.source.write(chunk)
         return size
 
-    def pixels(self, size: int) -> bytes:
-        """The first `size` bytes of the target.
+    def written(self, size: int) -> bytes:
+        """The first `size` bytes of the target: pixels, or credentials.
 
         Raises:
             BrokenImageError: there are fewer.

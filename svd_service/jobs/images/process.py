@@ -6,6 +6,7 @@ inherits. It ends when its parent closes the socket or ends.
 Requests and answers:
     {"do": "open", "bytes": 1234, "max_pixels": 50000000}       {"size": [640, 480]}
     {"do": "fit", "width": 256, "height": 144, "pad": false}    {"bytes": 110592}
+    {"do": "credentials"}                                       {"bytes": 8500, "manifest_id": "urn:c2pa:…"}
     {"do": "verify", "bytes": 1234, "certificates": "PEM…"}     {"credentials": {"state": "valid", …}}
     {"do": "close"}                                             (no answer)
     any that is rejected                                        {"error": "BrokenImageError", "message": "…"}
@@ -23,6 +24,7 @@ from typing import Any, Final
 from svd_service.errors import BrokenImageError, RefusedError
 from svd_service.jobs.images import limits
 from svd_service.jobs.images.decoding import Decoded, opened
+from svd_service.marking.library import may_have_credentials
 
 #: A process whose idle address space has grown by so many bytes makes room for a new one.
 _MAX_GROWTH: Final = 256_000_000
@@ -44,6 +46,8 @@ class Decoder:
                     return self.open(**request)
                 case "fit":
                     return self.fit(**request)
+                case "credentials":
+                    return self.credentials()
                 case "verify":
                     return self.verify(**request)
                 case unknown:
@@ -70,6 +74,24 @@ class Decoder:
         pixels = self._image.fitted(width, height, pad=pad).tobytes()
         _write(self._target, pixels)
         return {"bytes": len(pixels)}
+
+    def credentials(self) -> dict[str, Any]:
+        """Write the Content Credentials of the open image to the target; no bytes if it has none."""
+        nothing = {"bytes": 0, "manifest_id": ""}
+        if self._image is None:
+            raise BrokenImageError("no image is open")
+        with io.FileIO(self._source, closefd=False) as file:
+            if not may_have_credentials(file):
+                return nothing
+            from svd_service.marking import ingredients, reader  # noqa: PLC0415 - few images have some
+
+            reader.load()
+            limits.allow(pixels=0, file_bytes=self._file_bytes, seconds=limits.SECONDS_A_BYTE * self._file_bytes)
+            found = ingredients.source_of(file, self._image.media_type, "image")
+        if found is None:
+            return nothing
+        _write(self._target, found.archive)
+        return {"bytes": len(found.archive), "manifest_id": found.manifest_id}
 
     def verify(self, *, bytes: int, certificates: str) -> dict[str, Any]:  # noqa: A002 - the request's own word
         """Read the Content Credentials of a file of any kind."""
