@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
 
@@ -73,7 +74,7 @@ def install(app: Flask) -> None:
         accept = request.headers.get("Accept", "")
         http, content_type = metrics.generate_metrics(accept)
         encode, _ = choose_encoder(accept)
-        ledger = encode(ledger_metrics).decode()
+        ledger = encode(ledger_metrics if auth.is_operator() else _WithoutWorkers(ledger_metrics)).decode()
         # OpenMetrics ends with a mark that may stand only once.
         return Response(http.removesuffix("# EOF\n") + ledger, content_type=content_type)
 
@@ -83,6 +84,18 @@ def _http_metrics(app: Flask, service: UseCases) -> PrometheusMetrics:
     kind = _GunicornMetrics if multiprocess else PrometheusMetrics
     options: dict[str, Any] = {} if multiprocess else {"registry": CollectorRegistry()}
     return kind(app, path=None, group_by="url_rule", buckets=HTTP_BOUNDS, excluded_paths="/metrics", **options)
+
+
+class _WithoutWorkers:
+    """Metrics for the public: without those of single workers, whose names contain their host's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            if not any("worker" in sample.labels for sample in family.samples):
+                yield family
 
 
 class _GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]

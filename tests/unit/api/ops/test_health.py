@@ -50,11 +50,16 @@ def test_strangers_learn_neither_hosts_nor_devices_nor_causes(make_settings, red
     for environ, headers in [(stranger, {}), ({}, {"X-Forwarded-For": "::1"}), (stranger, {"Authorization": "x"})]:
         health = http.get("/health", environ_overrides=environ, headers=headers)
         assert not [word for word in hidden if word in health.text]
-        told = health.get_json() or {}
-        assert told == told | {"reasons": ["store_unavailable"], "workers_ready": 1}
+        view = health.get_json() or {}
+        assert view == view | {"reasons": ["store_unavailable"], "workers_ready": 1}
+        metrics = http.get("/metrics", environ_overrides=environ, headers=headers).text
+        assert "svd_ledger_up 1.0" in metrics
+        assert not [word for word in hidden if word in metrics]
     for environ, headers in [({}, {}), (stranger, {"Authorization": f"Bearer {secret}"})]:
         health = http.get("/health", environ_overrides=environ, headers=headers)
         assert all(word in health.text for word in hidden)
+        metrics = http.get("/metrics", environ_overrides=environ, headers=headers).text
+        assert 'svd_worker_ready{device="RTX",model="nano",worker="gpu-host-7/0"} 1.0' in metrics
 
 
 def test_a_503_names_neither_hosts_nor_causes(make_settings):
