@@ -12,8 +12,8 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.job import Claim, Holder, Result
-from svd_service.jobs.job_files import result_name
+from svd_service.jobs.job import Claim, Holder, Result, Still
+from svd_service.jobs.job_files import file_name, result_name
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from tests.browser.visit import Visit
@@ -68,11 +68,19 @@ def finish(stack: Stack, page: Page, place: int = 0) -> Claim:
     held = claim(open_ledger(client, settings), page, place)
     name = result_name(held.job_id, held.token)
     video = one_second()
-    LocalArtifacts(settings.data_dir).put(name, video)
+    artifacts = LocalArtifacts(settings.data_dir)
+    artifacts.put(name, video)
+    artifacts.put(file_name(name, Still.THUMBNAIL), thumbnail())
     result = Result(name, len(video), hashlib.sha256(video).hexdigest(), 256, 144, 7)
     open_ledger(client, settings).attempts.finish(held, result, device="cpu", seconds={"sampling": 1.0}, steps=6)
     client.close()
     return held
+
+
+def thumbnail() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 144), "teal").save(buffer, "WEBP")
+    return buffer.getvalue()
 
 
 def one_second(comment: str = "") -> bytes:

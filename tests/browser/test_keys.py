@@ -59,10 +59,18 @@ def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, vis
     # The gallery is the key's, wherever its jobs came from; the other key has one of its own.
     headers = {"Authorization": f"Bearer {KEYS['anna']}"}
     with CAT.open("rb") as picture:
-        assert locked.http.post("/generate", files={"image": picture}, headers=headers).status_code == 202
+        data, files = {"n": "2"}, {"image": picture}
+        assert locked.http.post("/generate", data=data, files=files, headers=headers).status_code == 202
     page.reload()
-    expect(page.locator(".card")).to_have_count(2)
-    assert ids(page)[1] == held.job_id
+    expect(page.locator(".card")).to_have_count(3)
+    assert ids(page)[2] == held.job_id
+    expect(page.locator("#gallery > li")).to_have_count(2)
+    finish(locked, page)
+    whole = page.locator(".batch > .about")
+    expect(whole.locator(".standing")).to_contain_text("1 of 2 ready")
+    with page.expect_download() as download:
+        whole.get_by_role("link", name="Contact sheet").click()
+    assert download.value.path().read_bytes()[:3] == b"\xff\xd8\xff"
     enter(page, KEYS["ben"])
     expect(page.locator(".card")).to_have_count(0)
     page.locator("#key-open").click()

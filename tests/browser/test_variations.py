@@ -47,6 +47,7 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
     for video in videos.all():
         expect(video).to_have_js_property("readyState", 4)
     made = [desk.status(job)["parameters"] for job in ids(page)]
+    assert len({desk.status(job)["group_id"] for job in ids(page)} - {None}) == 1
     seeds, steps = {each["seed"] for each in made}, made[0]["num_inference_steps"]
     assert len(seeds) == 4
     assert page.locator("#compare figcaption").all_inner_texts() == [
@@ -62,6 +63,10 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
     expect(page.locator(".batch > .about .standing")).to_have_text("4 ready")
     expect(page.locator(".batch video").first).to_have_js_property("readyState", 4)
     window.look("batch")
+    with page.expect_download() as download:
+        page.locator(".batch > .about").get_by_role("link", name="Contact sheet").click()
+    with Image.open(download.value.path()) as sheet:
+        assert (sheet.format, download.value.suggested_filename) == ("JPEG", "chelsea.jpg")
     page.locator(".batch > .about").get_by_role("button", name="Compare").click()
     expect(page.locator("#compare video")).to_have_count(4)
 
@@ -156,9 +161,27 @@ def test_variations_are_cancelled_and_deleted_together(desk: Stack, ledger: Ledg
     expect(whole.locator("progress")).not_to_have_js_property("value", 0)
     window.look("batch-running")
     ledger.attempts.end_attempt(held, AttemptOutcome.RELEASED)
+    group = desk.status(held.job_id)["group_id"]
+    requests: list[tuple[str, str]] = []
+    page.on("request", lambda request: requests.append((request.method, request.url)))
     whole.get_by_role("button", name="Cancel all").click()
     expect(page.locator(".card[data-status=cancelled]")).to_have_count(2)
+    expect(whole.locator(".standing")).to_have_text("0 ready")
     whole.get_by_role("button", name="Delete all").click()
     whole.get_by_role("button", name="Delete for good").click()
     expect(page.locator("#gallery > li")).to_have_count(0)
     assert desk.http.get("/jobs").json()["jobs"] == []
+    assert [url for method, url in requests if method == "DELETE"] == [f"{desk.url}/groups/{group}"] * 2
+
+
+def test_motion_is_varied_by_jobs_of_their_own_on_one_card(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, CAT)
+    page.locator("#variations").get_by_role("radio", name="2", exact=True).check()
+    page.locator("#vary").select_option("motion")
+    send(page)
+    made = [desk.status(job) for job in ids(page)]
+    assert [(each["parameters"]["motion_bucket_id"], each["group_id"]) for each in made] == [(40, None), (220, None)]
+    assert len({each["parameters"]["seed"] for each in made}) == 1
+    page.locator(".batch > .about").get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".card[data-status=cancelled]")).to_have_count(2)

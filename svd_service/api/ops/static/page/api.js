@@ -101,18 +101,39 @@ export async function remove(id) {
   return response.status === 204 ? null : response.json();
 }
 
+/** A group of jobs, submitted together: {group_id, status, jobs, …}. */
+export const group = (id) => json(`groups/${id}`);
+
+/** Cancel the jobs of a group that have not ended; the group as it then is. */
+export async function cancelGroup(id) {
+  const found = await group(id);
+  // The same request would delete a group whose jobs have ended.
+  return ["queued", "started"].includes(found.status) ? removeGroup(id) : found;
+}
+
+/** Cancel the jobs of a group, or delete it with its videos if all have ended: the group as it then is, or null. */
+export async function removeGroup(id) {
+  const response = await ask(`groups/${id}`, { method: "DELETE" });
+  return response.status === 204 ? null : response.json();
+}
+
+/** Where the thumbnails of a group's videos are, side by side. */
+export const sheetUrl = (id) => `groups/${id}/contact-sheet`;
+export const sheet = async (id) => (await ask(sheetUrl(id))).blob();
+
 /**
  * Submit an image. A request without a response is repeated under the same Idempotency-Key, so that it never becomes two
- * jobs. `progress(share)` follows the upload; raises AbortError once `signal` is aborted.
+ * jobs. `progress(share)` follows the upload; raises AbortError once `signal` is aborted. The answer is a job, from "groups" a
+ * group.
  */
-export async function generate(image, fields, { signal, progress = () => {} } = {}) {
+export async function generate(image, fields, { path = "generate", signal, progress = () => {} } = {}) {
   const headers = withKey({ "Idempotency-Key": randomWord() });
   const form = new FormData();
   form.append("image", image, image.name || "image");
   for (const [name, value] of Object.entries(fields)) if (String(value)) form.append(name, value);
   for (let attempt = 1; ; attempt++) {
     try {
-      return await (await answered(upload("generate", form, headers, { signal, progress }))).json();
+      return await (await answered(upload(path, form, headers, { signal, progress }))).json();
     } catch (error) {
       if (attempt === 3 || ![0, 502, 503, 504].includes(error.status)) throw error;
       await pause(1000 * (error.retryAfter ?? attempt));

@@ -27,8 +27,9 @@ export class Card {
 
   constructor(job, record, gallery) {
     Object.assign(this, { job, record, gallery, status: "" });
-    const created = new Date(job.created_at);
-    this.name = record?.name ?? `Video of ${created.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+    const time = new Date(job.created_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    this.subject = record?.name ?? time;
+    this.name = record?.name ?? `Video of ${time}`;
     const title = `job-${job.task_id}`;
     this.screen = element("div", { class: "screen" });
     this.standing = element("p", { class: "standing" });
@@ -61,6 +62,12 @@ export class Card {
     const { output_width: width, output_height: height } = job.video;
     this.screen.style.setProperty("--shape", width / height);
     if (record?.thumbnail) this.poster = URL.createObjectURL(record.thumbnail);
+  }
+
+  /** The id of the group of videos that it belongs to: the service's, or one that this page made; null: none. */
+  get group() {
+    const { group, together } = this.record ?? {};
+    return this.job.group_id ?? (together > 1 ? group : null);
   }
 
   update(job) {

@@ -47,11 +47,11 @@ export class Actions {
   /** Of a job that this browser submitted. */
   #repeats() {
     const { card } = this;
-    const { gallery, record } = card;
+    const { gallery, group, record } = card;
     if (!record?.sent) return [];
     return [
       this.#button("Another seed", () => this.#again(), "quiet"),
-      this.#button(record.group ? "Compare" : "Enlarge", () => gallery.compare(card), "quiet"),
+      this.#button(group ? "Compare" : "Enlarge", () => gallery.compare(card), "quiet"),
       this.#button("Change", () => gallery.actions.change(record, card.job), "quiet"),
     ];
   }

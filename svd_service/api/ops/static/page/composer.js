@@ -7,10 +7,9 @@ import { addTile, draft, isOfTheImage, kept, tile, turned, warning } from "./dra
 import { chosen } from "./fields.js";
 import { Rejected } from "./intake.js";
 import { settingsIn } from "./metadata.js";
-import { MAX_SEED } from "./options.js";
 import { Settings, fields, ofJob } from "./settings.js";
 import { fileSize, sizeFault, sizeFields } from "./sizes.js";
-import { variations } from "./variations.js";
+import { motions } from "./variations.js";
 import * as ways from "./ways_in.js";
 import { fault } from "./words.js";
 
@@ -331,21 +330,41 @@ export class Composer {
       },
     };
     await this.kept.add(one.original, one.source.file);
-    const first = settings.seed ?? randomSeed();
-    const together = this.#variations;
-    const group = together > 1 ? randomWord() : null;
-    const varied = variations(together, $("vary").value, { ...settings, first, most: MAX_SEED });
-    for (const each of varied) await this.send({ ...record, group, together }, fields({ ...settings, ...each }));
+    const count = this.#variations;
+    if (count === 1) await this.send(record, fields(settings));
+    else if ($("vary").value === "seed") await this.#sendGroup(record, { ...fields(settings), n: count });
+    else await this.#sendMotions(record, settings, count);
     one.sent = true;
     this.#save(0);
   }
 
   /** Submit a record's image with these fields; the job is then reported. */
   async send(record, values) {
+    await this.#accepted(await this.#generate(record, values), record);
+  }
+
+  /** Submit the image once, for all videos. */
+  async #sendGroup(record, values) {
+    const { jobs } = await this.#generate(record, values, "groups");
+    for (const job of jobs) await this.#accepted(job, record);
+  }
+
+  /** The API's groups differ by their seed alone: these are jobs of their own, and one group on this page. */
+  async #sendMotions(record, settings, together) {
+    const [group, seed] = [randomWord(), settings.seed ?? randomSeed()];
+    for (const motion_bucket_id of motions(together)) {
+      await this.send({ ...record, group, together }, fields({ ...settings, seed, motion_bucket_id }));
+    }
+  }
+
+  #generate(record, values, path = "generate") {
     const signal = this.#sending?.signal;
     const progress = (share) => this.#uploaded(record, share);
-    const job = await generate(record.sent, { ...values, ...record.fields }, { signal, progress });
-    await this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });
+    return generate(record.sent, { ...values, ...record.fields }, { path, signal, progress });
+  }
+
+  #accepted(job, record) {
+    return this.submitted(job, { ...record, id: job.task_id, created: Date.parse(job.created_at) });
   }
 
   #uploaded(record, share) {

@@ -1,6 +1,6 @@
 // The status of jobs: pushed by the service if possible, else polled.
 
-import { ApiError, ask, pause, status } from "./api.js";
+import { ApiError, ask, group, pause, status } from "./api.js";
 
 /** Milliseconds between two questions: alone, and beside a stream (which does not tell places in the queue). */
 const ALONE = 1_000;
@@ -14,7 +14,7 @@ const REFUSED = 30_000;
  * when the service wants a key, or another one: nothing is requested then until `clear`.
  */
 export class Feed {
-  #open = new Set();
+  #open = new Map();
   #polling = false;
   #stream = null;
   #streaming = false;
@@ -25,9 +25,9 @@ export class Feed {
     Object.assign(this, listeners);
   }
 
-  /** Watch a job from now on. */
-  watch(id) {
-    this.#open.add(id);
+  /** Watch a job from now on. Those of a group are requested together. */
+  watch({ task_id: id, group_id: groupId }) {
+    this.#open.set(id, groupId);
     if (!this.#polling) this.#poll();
     if (!this.#stream) this.#listen();
   }
@@ -40,7 +40,7 @@ export class Feed {
 
   /** Forget everything: another key is in use. */
   clear() {
-    for (const id of [...this.#open]) this.forget(id);
+    for (const id of [...this.#open.keys()]) this.forget(id);
     this.#pushes = true;
     this.#locked = false;
   }
@@ -48,23 +48,33 @@ export class Feed {
   async #poll() {
     this.#polling = true;
     while (this.#open.size && !this.#locked) {
-      await Promise.all([...this.#open].map((id) => this.#look(id)));
-      const crowd = Math.max(1, this.#open.size / 3);
+      const requests = new Map();
+      for (const [id, groupId] of this.#open) requests.set(groupId ?? id, [...(requests.get(groupId ?? id) ?? []), id]);
+      await Promise.all([...requests].map(([id, members]) => this.#look(id, members)));
+      const crowd = Math.max(1, requests.size / 3);
       await pause(this.#streaming ? BESIDE_STREAM : ALONE * crowd);
     }
     this.#polling = false;
   }
 
-  async #look(id) {
+  /** Request a job, or the group that has these `members`. */
+  async #look(id, members) {
     try {
-      const job = await status(id);
-      if (this.#open.has(id)) this.changed(job);
+      const jobs = members[0] === id ? [await status(id)] : (await group(id)).jobs;
+      this.#take(members, new Map(jobs.map((job) => [job.task_id, job])));
       this.reached(null);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 401) this.#lock();
-      else if (error.status === 404 && this.#open.has(id)) this.gone(id);
-      else if (error.status !== 404) this.reached(error);
+      else if (error.status === 404) this.#take(members, new Map());
+      else this.reached(error);
+    }
+  }
+
+  #take(members, found) {
+    for (const id of members.filter((member) => this.#open.has(member))) {
+      if (found.has(id)) this.changed(found.get(id));
+      else this.gone(id);
     }
   }
 

@@ -1,10 +1,10 @@
 // The jobs, a card each (card.js): which are shown, in which order, and what concerns several of them.
 
-import { pause, remove } from "./api.js";
+import { cancelGroup, pause, remove, removeGroup } from "./api.js";
 import { Card, hasEnded } from "./card.js";
 import { confirmed } from "./confirm.js";
 import { $, report } from "./dom.js";
-import { Group, order } from "./group.js";
+import { Group } from "./group.js";
 import { fault } from "./words.js";
 
 const SPENT = new Set(["failed", "cancelled", "expired"]);
@@ -51,11 +51,10 @@ export class Gallery {
   /** Put a new card into the gallery, or into the card of its group. */
   #place(card, first) {
     let target = card;
-    const { group: id, together } = card.record ?? {};
-    if (together > 1) {
-      target = this.#groups.get(id);
+    if (card.group) {
+      target = this.#groups.get(card.group);
       const known = Boolean(target);
-      if (!known) this.#groups.set(id, (target = this.#newGroup(id, card.name)));
+      if (!known) this.#groups.set(card.group, (target = this.#newGroup(card)));
       target.add(card);
       if (known) return;
     }
@@ -63,21 +62,22 @@ export class Gallery {
     else $("gallery").append(target.item);
   }
 
-  #newGroup(id, name) {
-    return new Group(id, name, {
+  #newGroup({ group: id, job, subject }) {
+    const shared = Boolean(job.group_id);
+    return new Group(id, subject, {
+      shared,
       compare: (cards) => this.actions.compare(cards),
-      cancel: (cards) => this.#each(cards, "cancelled"),
-      remove: (cards) => this.#each(cards, "deleted"),
+      cancel: (cards) => (shared ? this.#together(cards, "cancelled", cancelGroup) : this.#each(cards, "cancelled")),
+      remove: (cards) => (shared ? this.#together(cards, "deleted", removeGroup) : this.#each(cards, "deleted")),
+      failed: (error) => this.#failed(error),
     });
   }
 
-  #groupOf = (card) => this.#groups.get(card.record?.group);
+  #groupOf = (card) => this.#groups.get(card.group);
 
   /** Show a card's video beside those that were made of the same image at once. */
   compare(card) {
-    const group = card.record?.group;
-    const others = this.cards.filter((each) => each === card || (group && each.record?.group === group));
-    this.actions.compare(others.sort((a, b) => order(a) - order(b)));
+    this.actions.compare(this.#groupOf(card)?.cards ?? [card]);
   }
 
   /** Jobs without a video: expired, failed and cancelled ones. */
@@ -104,7 +104,7 @@ export class Gallery {
     const focused = card.item.contains(document.activeElement);
     card.close();
     this.#cards.delete(id);
-    if (group && !group.drop(card)) this.#groups.delete(card.record.group);
+    if (group && !group.drop(card)) this.#groups.delete(card.group);
     this.#count();
     if (focused) (neighbour?.querySelector("article") ?? $("gallery-title")).focus();
   }
@@ -176,6 +176,25 @@ export class Gallery {
       report($("gallery-message"), `${done} of ${cards.length} are ${what}. ${fault(error)}`);
       this.actions.refused(error);
     }
+  }
+
+  /** The same for a whole group of the service's, with one request: `action(id)` resolves to what is left of it. */
+  async #together(cards, what, action) {
+    try {
+      const left = await action(cards[0].group).catch((error) => {
+        if (error.status !== 404) throw error; // it is gone already
+      });
+      for (const job of left?.jobs ?? []) if (this.#cards.has(job.task_id)) this.actions.changed(job);
+      if (!left) for (const { job } of cards) await this.actions.removed(job.task_id);
+      report($("gallery-message"), `${cards.length} are ${what}.`);
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #failed(error) {
+    report($("gallery-message"), fault(error));
+    this.actions.refused(error);
   }
 
   #count() {

@@ -1,18 +1,25 @@
 // Variations that were submitted together, as one card: how far they are, and what is done with all of them.
 
+import { currentKey, sheet, sheetUrl } from "./api.js";
 import { hasEnded } from "./card.js";
 import { confirmed } from "./confirm.js";
-import { element } from "./dom.js";
+import { announce, element } from "./dom.js";
+import { standingTogether } from "./words.js";
 
 /** The order of variations: by motion, then by seed. */
-export const order = ({ job: { parameters } }) => parameters.motion_bucket_id * 2 ** 32 + parameters.seed;
+const order = ({ job: { parameters } }) => parameters.motion_bucket_id * 2 ** 32 + parameters.seed;
 
 export class Group {
   #cards = new Set();
 
-  /** Calls `compare(cards)`, `cancel(cards)` and `remove(cards)`. */
-  constructor(id, name, { compare, cancel, remove }) {
-    this.name = name;
+  #open = 0;
+
+  /**
+   * Calls `compare(cards)`, `cancel(cards)`, `remove(cards)` and `failed(error)`. A `shared` one is the service's, too, which
+   * has a contact sheet of it.
+   */
+  constructor(id, name, { shared, compare, cancel, remove, failed }) {
+    Object.assign(this, { id, name });
     this.title = element("h3", { id: `group-${id}` });
     this.standing = element("p", { class: "standing" });
     this.progress = element("progress", { max: 1, value: 0, "aria-label": `Progress of all videos of ${name}` });
@@ -25,7 +32,8 @@ export class Group {
     const words = { text: "Delete all", question: "Delete for good?", name: () => `all videos of ${name}` };
     this.remove = button("Delete all", confirmed(() => remove(this.cards), words), "quiet danger confirm");
     this.list = element("ul", { class: "members" });
-    const actions = element("div", { class: "actions" }, this.compare, this.cancel, this.remove);
+    this.sheet = shared ? this.#sheet(failed) : null;
+    const actions = element("div", { class: "actions" }, this.compare, this.sheet, this.cancel, this.remove);
     this.item = element(
       "li",
       { class: "batch panel", "aria-labelledby": `group-${id}` },
@@ -55,15 +63,38 @@ export class Group {
 
   update() {
     const jobs = this.cards.map(({ job }) => job);
-    const ready = jobs.filter(({ status }) => status === "finished").length;
+    const ready = jobs.some(({ status }) => status === "finished");
     const open = jobs.filter((job) => !hasEnded(job)).length;
     const done = jobs.reduce((sum, job) => sum + (hasEnded(job) ? 1 : (job.progress?.fraction ?? 0)), 0);
     this.title.textContent = `${jobs.length} ${jobs.length === 1 ? "video" : "videos"} of ${this.name}`;
-    this.standing.textContent = open ? `${ready} of ${jobs.length} ready` : `${ready} ready`;
+    this.standing.textContent = standingTogether(jobs);
     this.progress.value = jobs.length ? done / jobs.length : 1;
     this.progress.hidden = !open;
-    this.compare.disabled = ready === 0;
+    this.compare.disabled = !ready;
+    if (this.sheet) this.sheet.hidden = !ready;
     this.cancel.hidden = !open;
     this.remove.hidden = open > 0;
+    if (this.#open && jobs.length && !open) announce(`${this.title.textContent}: ${this.standing.textContent}`);
+    this.#open = open;
+  }
+
+  /** A link to the thumbnails of all videos in one image. */
+  #sheet(failed) {
+    const properties = { class: "button", href: sheetUrl(this.id), download: `${this.name}.jpg` };
+    const label = `Contact sheet: all videos of ${this.name}`;
+    const link = element("a", { ...properties, "aria-label": label }, "Contact sheet");
+    link.addEventListener("click", async (event) => {
+      // A link cannot show a key, so with one the page fetches the image.
+      if (!currentKey()) return;
+      event.preventDefault();
+      try {
+        const url = URL.createObjectURL(await sheet(this.id));
+        element("a", { href: url, download: link.download }).click();
+        setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      } catch (error) {
+        failed(error);
+      }
+    });
+    return link;
   }
 }

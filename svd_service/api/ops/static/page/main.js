@@ -43,7 +43,7 @@ const composer = new Composer({
     await store.keep(record);
     const card = gallery.show(job, record);
     attention.update();
-    if (!hasEnded(job)) feed.watch(job.task_id);
+    if (!hasEnded(job)) feed.watch(job);
     card.article.focus({ preventScroll: true });
     card.item.scrollIntoView({ block: "nearest" });
   },
@@ -148,7 +148,7 @@ async function find({ id }) {
 
 function restore(job, record) {
   gallery.show(job, record, { first: false });
-  if (!hasEnded(job)) feed.watch(job.task_id);
+  if (!hasEnded(job)) feed.watch(job);
 }
 
 /** A video's time may be over while the page is open: then its card shows it. */

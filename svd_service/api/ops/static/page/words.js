@@ -44,6 +44,16 @@ export function standing(job) {
   ];
 }
 
+/** One line about where the videos of a group stand. */
+export function standingTogether(jobs) {
+  const count = (...states) => jobs.filter(({ status }) => states.includes(status)).length;
+  const [ready, failed] = [count("finished"), count("failed")];
+  const open = jobs.filter(({ status }) => status === "queued" || status === "started");
+  const last = open.some(({ eta_seconds: eta }) => eta == null) ? null : Math.max(...open.map(({ eta_seconds: eta }) => eta));
+  const others = failed ? ` · ${failed} failed` : "";
+  return open.length ? `${ready} of ${jobs.length} ready${others}${left({ eta_seconds: last })}` : `${ready} ready${others}`;
+}
+
 /** Why a job waits once more, by the outcome of its last attempt. */
 const ENDS = { lost: "Its worker was lost", released: "Its worker was shut down" };
 
