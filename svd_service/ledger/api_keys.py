@@ -169,7 +169,7 @@ class Keyring:
         ]
 
     def revoke(self, key_id: str) -> Key:
-        """Revoke a key, in all processes within `CACHE_TTL` seconds. It keeps its jobs, which continue.
+        """Revoke a key and its share links, in all processes within `CACHE_TTL` seconds. Its jobs continue.
 
         Raises:
             UnknownKeyError: no key in Redis has this id.

@@ -19,8 +19,8 @@ from svd_service.errors import StaleAttemptError, UnavailableError
 from svd_service.jobs.job import AttemptOutcome
 from svd_service.ledger.check import check_at_start
 from svd_service.telemetry import logs
+from svd_service.worker.celery_revokes import revocations
 from svd_service.worker.process import INSTANCE, is_gone
-from svd_service.worker.revocation import revocations
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from celery.platforms import signals as celery_signals
 from svd_service.broker.request import LastingRequest
 from svd_service.telemetry import logs
 from svd_service.worker import time_limit
-from svd_service.worker.revocation import revocations
+from svd_service.worker.celery_revokes import revocations
 
 
 class JobRequest(LastingRequest):

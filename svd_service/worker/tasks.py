@@ -8,8 +8,8 @@ from svd_service.broker import control
 from svd_service.celery_app import GENERATE, app
 from svd_service.worker import maintenance, process, shutdown
 from svd_service.worker.attempt import run_job
+from svd_service.worker.celery_revokes import revocations
 from svd_service.worker.interruptions import DeviceLostError
-from svd_service.worker.revocation import revocations
 
 #: Exit status of a process whose device can no longer be used (EX_OSERR of sysexits.h).
 DEVICE_LOST: Final = 71

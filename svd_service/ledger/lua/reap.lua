@@ -1,4 +1,5 @@
 -- Requeue or end jobs whose lease expired, fail queued ones past their deadline, and find enqueued ids whose message was lost or rejected.
+-- (A dead process of a living worker is requeued by worker/maintenance.py, through end_attempt.lua.)
 -- Arguments: max_attempts, record_ttl (seconds), enqueue_again_after (seconds after which an enqueued id that an idle worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
 -- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.

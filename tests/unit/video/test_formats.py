@@ -1,4 +1,5 @@
 import io
+import re
 import threading
 import time
 import zipfile
@@ -11,10 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageSequence
 
+from svd_service.api.openai.schema import Variant
+from svd_service.jobs import eta
+from svd_service.jobs.marks import MARKS
+from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import Format
 from svd_service.video.formats import writer
 from svd_service.video.writer import QUEUE_FRAMES, Frame, Writer
 from tests.samples import IMAGES
+
+PAGE = Path(eta.__file__).parents[1] / "api" / "ops" / "static" / "page" / "options.js"
 
 PHOTO = IMAGES / "chelsea.jpg"
 SIZE = (128, 72)
@@ -68,6 +75,17 @@ def as_seen(frame: Frame) -> Frame:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "staged"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Format if kind is not Format.MP4])
+def test_a_format_is_known_wherever_formats_are_listed(kind: Format) -> None:
+    offered = re.search(r'name: "formats".*?options: \{(.*?)\}', PAGE.read_text(), re.DOTALL)
+    assert offered
+    assert f" {kind}: " in offered[1]
+    assert Variant(kind.value).kind is kind
+    assert kind in MARKS
+    assert kind in MEDIA_TYPES
+    assert eta._FORMATS[kind] > 0
 
 
 @pytest.mark.parametrize("kind", FURTHER)

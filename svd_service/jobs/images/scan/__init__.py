@@ -2,6 +2,7 @@
 
 Each `scan` walks the file's structure in a bounded number of steps and returns a file of the same pixels without
 metadata, and the orientation and color information of the metadata. Only color profiles are unpacked, up to a limit.
+It runs in a decoder process, under that process's limits on time and memory: see the package `jobs.images`.
 """
 
 from collections.abc import Callable, Mapping
