@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 GENERATED: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
+#: Maximum bytes of a file that is signed in memory. The library reads a GIF and a ZIP in 30,000 small pieces for 5 MB,
+#: which takes a third longer from a file.
+IN_MEMORY: Final = 64_000_000
+
+
 class SigningError(JobError):
     """A file could not be signed."""
 
@@ -80,8 +85,12 @@ class Signer:
         # A valid name of a staged file, so that the sweep deletes it if this process is killed.
         new = path.with_name(f"{uuid.uuid4().hex}{path.suffix}")
         try:
-            with path.open("rb") as source, _Target(new) as target:
-                self._sign(source, target, media_type, claims)
+            if path.stat().st_size <= IN_MEMORY:
+                new.write_bytes(self.sign(path.read_bytes(), media_type, claims))
+            else:
+                # Unbuffered: the library seeks before each of its small reads, which would fill the buffer each time.
+                with path.open("rb", buffering=0) as source, _Target(new) as target:
+                    self._sign(source, target, media_type, claims)
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)

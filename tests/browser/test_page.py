@@ -7,8 +7,10 @@ from PIL import Image
 from playwright.sync_api import Route, expect
 
 from svd_service.artifacts.local import LocalArtifacts
+from svd_service.config import CUDA_MODEL
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
 from svd_service.jobs.job_files import preview_name
+from svd_service.jobs.license import license_of
 from svd_service.jobs.model import Defaults, Model
 from svd_service.ledger import Ledger
 from svd_service.ledger.attempts import Stop
@@ -42,6 +44,17 @@ def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledg
     page.reload()
     card(page, "chelsea").get_by_role("button", name="Change").click()
     expect(page.get_by_label("Model")).to_have_value("other")
+
+
+def test_the_footer_has_stabilitys_notice_while_its_model_is_served(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    footer = page.locator("footer")
+    expect(footer).to_contain_text("nano")
+    expect(footer).not_to_contain_text("Stability AI")
+    ledger.workers.introduce(Model("svd-xt", CUDA_MODEL, license=license_of(CUDA_MODEL)))
+    page.reload()
+    expect(footer).to_contain_text("Powered by Stability AI")
+    expect(footer).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("kind", ["desktop", "phone"])

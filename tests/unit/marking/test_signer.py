@@ -112,11 +112,14 @@ def test_a_signed_zip_is_whole(sign, files):
         assert [archive.read(name) for name in old.namelist()] == [old.read(name) for name in old.namelist()]
 
 
-def test_a_file_is_replaced_by_its_signed_version(tmp_path, chain, files):
-    path = write(tmp_path / "staged.mp4", files[Format.MP4])
-    Signer(chain).sign_file(path, "video/mp4", CLAIMS)
-    assert read(Format.MP4, path.read_bytes())[0] == "Valid"
-    assert [each.name for each in tmp_path.iterdir()] == ["staged.mp4"]
+@pytest.mark.parametrize("in_memory", [0, signers.IN_MEMORY])
+@pytest.mark.parametrize("kind", [kind for kind in EMBEDDED if isinstance(kind, Format)])
+def test_a_file_is_replaced_by_its_signed_version(tmp_path, chain, files, monkeypatch, kind, in_memory):
+    monkeypatch.setattr(signers, "IN_MEMORY", in_memory)
+    path = write(tmp_path / f"staged.{kind}", files[kind])
+    Signer(chain).sign_file(path, library_type(kind), CLAIMS)
+    assert read(kind, path.read_bytes())[0] == "Valid"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_file_that_cannot_be_signed_is_unchanged(tmp_path, chain):
@@ -135,6 +138,7 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path, chain, files, monkeypatch
             raise self.failure
 
     monkeypatch.setattr(signers, "_Target", Full)
+    monkeypatch.setattr(signers, "IN_MEMORY", 0)
     with pytest.raises(OSError, match="No space left"):
         Signer(chain).sign_file(path, "video/mp4", CLAIMS)
     assert ([each.name for each in tmp_path.iterdir()], path.read_bytes()) == (["staged.mp4"], files[Format.MP4])
