@@ -71,6 +71,7 @@ class Web:
     reservations: Reservations
     share_links: ShareLinks
     verify: Verify
+    webhook_secrets: WebhookSecrets
 
 
 def web(settings: Settings) -> Web:
@@ -80,12 +81,13 @@ def web(settings: Settings) -> Web:
         ConfigurationError: the model or the store cannot be used.
     """
     client = connect(settings, timeout=CALLER_TIMEOUT)
+    signing = WebhookSecrets(client, settings)
     jobs = use_cases(
         open_ledger(client, settings),
         store_of(settings),
         settings,
         _enqueue(settings, CALLER_TIMEOUT),
-        WebhookSecrets(client, settings),
+        signing,
     )
     return Web(
         jobs,
@@ -93,6 +95,7 @@ def web(settings: Settings) -> Web:
         Reservations(client, settings),
         ShareLinks(client, settings),
         Verify(jobs.queries, Signers(client, settings).certificates, settings),
+        signing,
     )
 
 

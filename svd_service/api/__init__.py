@@ -6,6 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from svd_service import bootstrap
+from svd_service.api.admin import keys as admin_keys
 from svd_service.api.admin import overview
 from svd_service.api.admin import routes as admin
 from svd_service.api.events.hub import Hub
@@ -64,7 +65,19 @@ def create_app(configuration: Settings | None = None) -> Flask:
     )
     health.install(app)  # first: its clock is to run for what is turned away, too
     auth.install(app, wired.keyring, origins.install(app, configuration), configuration)
-    for dialect in (native, generate, groups, access, usage, verification, admin, overview, openai, stability):
+    for dialect in (
+        native,
+        generate,
+        groups,
+        access,
+        usage,
+        verification,
+        admin,
+        admin_keys,
+        overview,
+        openai,
+        stability,
+    ):
         app.register_blueprint(dialect.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(page.blueprint)

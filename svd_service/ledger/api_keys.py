@@ -11,30 +11,25 @@ and a marker file in the data folder records that there were keys in case Redis 
 service again: what it writes to Redis removes the marker files on all hosts.
 """
 
-import hashlib
 import json
 import logging
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Final, Self, cast
+from dataclasses import asdict, replace
+from typing import Any, Final, cast
 
 import redis
 
 from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
-from svd_service.jobs.allowance import Allowance
 from svd_service.ledger.client import reachable
+from svd_service.ledger.key import Key, digest_of, id_of, joined, new_secret
 
 logger = logging.getLogger(__name__)
 
-#: Prefix of every key, so that people and scanners for leaked secrets recognize one.
-PREFIX: Final = "sk-svd-"
-
-#: The scope of operators' keys.
-ADMIN: Final = "admin"
+#: Seconds for which a key is valid after its rotation.
+GRACE: Final = 86_400.0
 
 #: Seconds for which a process caches the lookup of a key: a revoked key may still be accepted for that long.
 CACHE_TTL: Final = 2.0
@@ -46,52 +41,6 @@ LOST: Final = (
     "Redis has lost the API keys, so every request is rejected. Restore Redis, create a new key (svd-service keys "
     "create NAME), or open the service (svd-service keys forget-all)."
 )
-
-
-@dataclass(frozen=True)
-class Key:
-    """The record of a key. `id` identifies it; `priority` is the maximum priority of its jobs.
-
-    `webhook_url` is the default webhook URL of its jobs. `allowance` limits their number and kind. `expires_at` is when
-    the key becomes invalid, if it does. `tenant` owns its jobs, by default the key itself. `scopes` are its further
-    permissions.
-
-    Times are seconds since the epoch; those of a key from the settings are unknown.
-    """
-
-    id: str
-    name: str
-    priority: int = 0
-    created_at: float | None = None
-    revoked_at: float | None = None
-    webhook_url: str = ""
-    allowance: Allowance = field(default_factory=Allowance)
-    expires_at: float | None = None
-    tenant: str = ""
-    scopes: tuple[str, ...] = ()
-
-    @property
-    def owner(self) -> str:
-        """The owner of its jobs."""
-        return self.tenant or self.id
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether it is neither revoked nor expired."""
-        return not self.revoked_at and not self.has_expired
-
-    @property
-    def has_expired(self) -> bool:
-        """Whether its time is over."""
-        return self.expires_at is not None and self.expires_at <= time.time()
-
-    @classmethod
-    def from_json(cls, record: str) -> Self:
-        """The key in a record. Fields of a newer version are ignored."""
-        known = {each.name for each in fields(cls)}
-        values = {name: value for name, value in json.loads(record).items() if name in known}
-        allowance = Allowance.from_dict(values.get("allowance", {}))
-        return cls(**{**values, "allowance": allowance, "scopes": tuple(values.get("scopes", ()))})
 
 
 class Keyring:
@@ -150,16 +99,72 @@ class Keyring:
             return self.is_open()
         return any(key.owner == owner and key.is_valid for key in self.list())
 
-    def create(self, name: str, **more: Any) -> tuple[Key, str]:
-        """Create a key, with `more` fields of `Key`; returns it and its secret, which cannot be recovered later."""
-        secret = PREFIX + secrets.token_urlsafe(32)
-        digest = digest_of(secret)
-        key = Key(_id_of(digest), name, created_at=time.time(), **more)
-        with reachable():
-            self._redis.hset(self._name, digest, json.dumps(asdict(key)))
-            self._redis.delete(self._reopened)
-        self._remember_closed()
-        return key, secret
+    def owner_of(self, name: str) -> str:
+        """The owner that `name` names: that of the key with this id, else `name` itself."""
+        return next((key.owner for key in self.list() if key.id == name), name)
+
+    def known_owner(self, name: str) -> str:
+        """The same, for a key or an owner that there is.
+
+        Raises:
+            UnknownKeyError: there is none.
+        """
+        owner = self.owner_of(name)
+        if not any(key.owner == owner for key in self.list()):
+            raise UnknownKeyError(f"there is no key or owner {name}")
+        return owner
+
+    def honors(self, key_id: str, owner: str) -> bool:
+        """Whether share links to jobs of `owner` that were made with this key are valid.
+
+        That is while it is valid, or was replaced in a rotation by one that is. `""` stands for any key of the owner:
+        links of releases that did not record the key have it, and those of a service without keys.
+        """
+        if not key_id:
+            return self.is_current(owner)
+        keys = {key.id: key for key in self.list() if key.owner == owner and not key.revoked_at}
+        key = keys.get(key_id)
+        while key is not None and not key.is_valid:
+            key = keys.get(key.successor)
+        return key is not None
+
+    def create(self, name: str, *, owner: str = "", **more: Any) -> tuple[Key, str]:
+        """Create a key, with `more` fields of `Key`; returns it and its secret, which cannot be recovered later.
+
+        `owner` is the id of another key, or the name of a tenant: the new key has its jobs, and its limits if there are
+        any keys of it.
+
+        Raises:
+            InvalidParameterError: `owner` is no valid name, or has limits already, and there are others in `more`.
+        """
+        secret, digest = new_secret()
+        key = Key(id_of(digest), name, created_at=time.time(), **more)
+
+        def add(known: dict[str, Key]) -> dict[str, Key]:
+            return {digest: joined(key, owner, [*self._configured.values(), *known.values()]) if owner else key}
+
+        return self._update(add)[digest], secret
+
+    def rotate(self, key_id: str, grace: float = GRACE) -> tuple[Key, str]:
+        """Replace a key by a new one with the same owner, limits and permissions; returns that and its secret.
+
+        The old one is valid for `grace` more seconds, and share links made with it as long as the new one.
+
+        Raises:
+            UnknownKeyError: no key in Redis has this id, or it is no longer valid.
+        """
+        secret, digest = new_secret()
+
+        def replace_key(known: dict[str, Key]) -> dict[str, Key]:
+            old_digest, old = _find(known, key_id)
+            if not old.is_valid:
+                raise UnknownKeyError(f"the key {key_id} is no longer valid: create another with --owner {old.owner}")
+            now = time.time()
+            new = replace(old, id=id_of(digest), created_at=now, tenant=old.owner, successor="")
+            end = now + grace if old.expires_at is None else min(old.expires_at, now + grace)
+            return {old_digest: replace(old, expires_at=end, successor=new.id), digest: new}
+
+        return self._update(replace_key)[digest], secret
 
     def list(self) -> list[Key]:
         """All keys, including revoked ones: those of the settings first, then the others by age."""
@@ -198,7 +203,7 @@ class Keyring:
         return number
 
     def change(self, key_id: str, change: Callable[[Key], Key]) -> Key:
-        """Change a key, in all processes within `CACHE_TTL` seconds.
+        """Change a key, in all processes within `CACHE_TTL` seconds. Other keys of its owner get the same allowance.
 
         `change` is called again after a concurrent change, so that none is lost (such as a revocation).
 
@@ -206,19 +211,35 @@ class Keyring:
             UnknownKeyError: no key in Redis has this id.
         """
 
-        def write(pipe: "redis.client.Pipeline") -> Key:
-            for digest, record in cast(dict[str, str], pipe.hgetall(self._name)).items():
-                key = Key.from_json(record)
-                if key.id == key_id:
-                    changed = change(key)
-                    pipe.multi()
-                    pipe.hset(self._name, digest, json.dumps(asdict(changed)))
-                    return changed
-            raise UnknownKeyError(f"there is no key {key_id} in Redis")
+        def change_all(known: dict[str, Key]) -> dict[str, Key]:
+            digest, key = _find(known, key_id)
+            changed = change(key)
+            others = {
+                name: replace(other, allowance=changed.allowance)
+                for name, other in known.items()
+                if other.owner == key.owner and other.allowance != changed.allowance
+            }
+            return {**others, digest: changed}
+
+        changed = self._update(change_all)
+        return next(key for key in changed.values() if key.id == key_id)
+
+    def _update(self, change: Callable[[dict[str, Key]], dict[str, Key]]) -> dict[str, Key]:
+        """Write the keys that `change` makes of all that are stored, by digest, in one transaction; returns them."""
+
+        def write(pipe: "redis.client.Pipeline") -> dict[str, Key]:
+            known = cast(dict[str, str], pipe.hgetall(self._name))
+            changed = change({digest: Key.from_json(record) for digest, record in known.items()})
+            pipe.multi()
+            pipe.hset(self._name, mapping={digest: json.dumps(asdict(key)) for digest, key in changed.items()})
+            pipe.delete(self._reopened)
+            return changed
 
         with reachable():
             # Its type hints lack `value_from_callable`.
-            return cast(Key, self._redis.transaction(write, self._name, value_from_callable=True))  # type: ignore[arg-type]
+            found: Any = self._redis.transaction(write, self._name, value_from_callable=True)  # type: ignore[arg-type]
+        self._remember_closed()
+        return cast(dict[str, Key], found)
 
     def _look_up(self, digest: str) -> tuple[bool, Key | None]:
         """Whether there are keys, and the valid one with this digest."""
@@ -287,14 +308,12 @@ def start_warning(keyring: Keyring, settings: Settings) -> str | None:
     )
 
 
-def digest_of(secret: str) -> str:
-    """SHA-256 of a key, in hex, as stored."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _id_of(digest: str) -> str:
-    # From the digest, so that a key is the same owner in Redis and in the settings of any host.
-    return digest[:12]
+def _find(known: Mapping[str, Key], key_id: str) -> tuple[str, Key]:
+    """The digest and the key with this id; raises `UnknownKeyError`."""
+    for digest, key in known.items():
+        if key.id == key_id:
+            return digest, key
+    raise UnknownKeyError(f"there is no key {key_id} in Redis")
 
 
 def _configured(setting: str) -> list[tuple[str, Key]]:
@@ -302,5 +321,5 @@ def _configured(setting: str) -> list[tuple[str, Key]]:
     found = []
     for entry in filter(None, setting.replace(" ", "").split(",")):
         name, digest, *priority = entry.split(":")
-        found.append((digest, Key(_id_of(digest), name, int(priority[0]) if priority else 0)))
+        found.append((digest, Key(id_of(digest), name, int(priority[0]) if priority else 0)))
     return found

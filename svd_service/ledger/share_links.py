@@ -1,8 +1,8 @@
 """Links to one job's video that work without a key for a limited time.
 
 A link contains its expiry time and an HMAC over job and time; nothing is stored per link. The secret is in Redis,
-so that every API process of the namespace accepts the links of every other. A link is valid only with the key that
-owns the job: revoking a key revokes its links.
+so that every API process of the namespace accepts the links of every other. A link names the key that made it, and is
+valid only while that key is, or the one that replaced it (`Keyring.honors`): revoking a key revokes its links.
 """
 
 import hashlib
@@ -30,18 +30,22 @@ class ShareLinks:
         self._redis = client
         self._name = f"{settings.namespace}:share_secret"
 
-    def sign(self, job_id: str, expires: int) -> str:
-        """The signature, in hex, of a link to the job that ends at `expires` (seconds since the epoch)."""
-        return hmac.digest(self._key(), f"{job_id}\n{expires}".encode(), hashlib.sha256).hex()
+    def sign(self, job_id: str, expires: int, key_id: str = "") -> str:
+        """The signature, in hex, of a link to the job that ends at `expires` (seconds since the epoch).
 
-    def verify(self, job_id: str, expires: int, signature: str) -> None:
+        `key_id` is the key that makes it; `""` on a service without keys, and in links of earlier releases.
+        """
+        content = f"{job_id}\n{expires}" + (f"\n{key_id}" if key_id else "")
+        return hmac.digest(self._key(), content.encode(), hashlib.sha256).hex()
+
+    def verify(self, job_id: str, expires: int, signature: str, key_id: str = "") -> None:
         """Verify a link.
 
         Raises:
             InvalidLinkError: it was not signed here, or was changed.
             ExpiredLinkError: it has expired.
         """
-        if not hmac.compare_digest(self.sign(job_id, expires).encode(), signature.encode()):
+        if not hmac.compare_digest(self.sign(job_id, expires, key_id).encode(), signature.encode()):
             raise InvalidLinkError("this link is not valid; ask its sender for a new one")
         if expires <= time.time():
             raise ExpiredLinkError("this link has expired; ask its sender for a new one")

@@ -9,8 +9,9 @@ from playwright.sync_api import expect
 from svd_service.config import Settings
 from svd_service.jobs.job import AttemptOutcome, Failure, Holder
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.api_keys import ADMIN, Keyring
+from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
+from svd_service.ledger.key import ADMIN
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from tests.browser.steps import CAT, Open
 from tools.harness.stack import Stack

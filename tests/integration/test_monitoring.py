@@ -21,8 +21,8 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.submission import Submission
 from svd_service.ledger import open_ledger
-from svd_service.ledger.api_keys import _id_of, digest_of
 from svd_service.ledger.client import connect
+from svd_service.ledger.key import digest_of, id_of
 from svd_service.ledger.workers import DeviceMemory
 from svd_service.parameters import Fit
 from tests import promql
@@ -35,7 +35,7 @@ CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus" / "prometheu
 Exposition = dict[str, dict[str, list[dict[str, str]]]]
 
 KEY = "sk-svd-a-secret-that-no-log-may-hold"
-KEY_ID = _id_of(digest_of(KEY))
+KEY_ID = id_of(digest_of(KEY))
 
 #: The trace and the span of whoever submits the job.
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

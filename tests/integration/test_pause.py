@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from svd_service.config import Settings
-from svd_service.ledger.api_keys import ADMIN, Keyring
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.key import ADMIN
 from tools.harness.stack import Stack
 
 JOBS = 10

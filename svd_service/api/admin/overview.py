@@ -10,9 +10,8 @@ from flask import Blueprint, Response, jsonify
 from svd_service.api.admin.routes import pause_views
 from svd_service.api.admin.schema import OverviewView, PeriodView, QueueView
 from svd_service.api.http.context import jobs
-from svd_service.api.http.openapi import Answer, describe
+from svd_service.api.http.openapi import ADMIN, Answer, describe
 from svd_service.api.native.schema import ErrorView
-from svd_service.ledger.api_keys import ADMIN
 from svd_service.ledger.controls import PERIOD
 
 blueprint = Blueprint("overview", __name__, url_prefix="/admin")
@@ -24,7 +23,7 @@ _FAILED: Final = "failed|"
 
 
 @blueprint.get("/overview")
-@describe("admin", {200: Answer("The overview.", OverviewView)}, error=ErrorView, scope=ADMIN)
+@describe("admin", {200: Answer("The overview.", OverviewView)}, error=ErrorView, access=ADMIN)
 def overview() -> Response:
     """The service at a glance: jobs by state, queues, queued jobs by key, and ends and queue age of the last day."""
     ledger = jobs().ledger

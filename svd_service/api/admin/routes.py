@@ -24,13 +24,12 @@ from svd_service.api.admin.schema import (
 )
 from svd_service.api.admin.workers import worker_views
 from svd_service.api.http import forms
-from svd_service.api.http.context import jobs, key
-from svd_service.api.http.openapi import FORM, Answer, View, describe
+from svd_service.api.http.context import jobs, key, keyring
+from svd_service.api.http.openapi import ADMIN, FORM, Answer, View, describe
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.jobs.administration import Filter
 from svd_service.jobs.job import Job, State
-from svd_service.ledger.api_keys import ADMIN
 from svd_service.ledger.controls import HoldKind
 from svd_service.presentation import JobView
 
@@ -56,7 +55,7 @@ def operator() -> str:
     error=ErrorView,
     errors={404: "`after` is no such job.", **_INVALID},
     query=JobsQuery,
-    scope=ADMIN,
+    access=ADMIN,
 )
 def page() -> Response:
     """The jobs of all keys, newest first, by key, state and model."""
@@ -77,14 +76,14 @@ def page() -> Response:
 
 
 @blueprint.get("/jobs/<task_id>")
-@describe("admin", {200: Answer("The job.", AdminJobView)}, error=ErrorView, errors=_UNKNOWN, scope=ADMIN)
+@describe("admin", {200: Answer("The job.", AdminJobView)}, error=ErrorView, errors=_UNKNOWN, access=ADMIN)
 def job(task_id: str) -> Response:
     """The status of any key's job."""
     return jsonify(_view(jobs().administration.find(task_id)))
 
 
 @blueprint.post("/jobs/<task_id>/cancel")
-@describe("admin", {200: Answer("The job.", AdminJobView)}, error=ErrorView, errors=_UNKNOWN, scope=ADMIN)
+@describe("admin", {200: Answer("The job.", AdminJobView)}, error=ErrorView, errors=_UNKNOWN, access=ADMIN)
 def cancel(task_id: str) -> Response:
     """Cancel a job: a queued one at once, a started one at its next step. One that has ended stays as it is."""
     cancelled = jobs().administration.cancel(task_id)
@@ -98,7 +97,7 @@ def cancel(task_id: str) -> Response:
     {201: Answer("The new job.", AdminJobView)},
     error=ErrorView,
     errors={**_UNKNOWN, 409: "The job has not failed, or its image is no longer stored."},
-    scope=ADMIN,
+    access=ADMIN,
 )
 def retry(task_id: str) -> ResponseReturnValue:
     """Submit a failed job again, as a new job of the same key, while its image is stored (`SVD_KEEP_INPUTS`)."""
@@ -108,7 +107,7 @@ def retry(task_id: str) -> ResponseReturnValue:
 
 
 @blueprint.delete("/jobs/<task_id>")
-@describe("admin", {204: Answer("The job is deleted.")}, error=ErrorView, errors=_UNKNOWN, scope=ADMIN)
+@describe("admin", {204: Answer("The job is deleted.")}, error=ErrorView, errors=_UNKNOWN, access=ADMIN)
 def delete(task_id: str) -> ResponseReturnValue:
     """Delete a job and its video, whatever its state."""
     jobs().administration.delete(task_id)
@@ -123,7 +122,7 @@ def delete(task_id: str) -> ResponseReturnValue:
     error=ErrorView,
     errors=_INVALID,
     body={FORM: PurgeForm},
-    scope=ADMIN,
+    access=ADMIN,
 )
 def purge() -> Response:
     """Delete ended jobs and their videos, up to 200 at a time."""
@@ -136,7 +135,7 @@ def purge() -> Response:
 
 
 @blueprint.get("/pauses")
-@describe("admin", {200: Answer("The pauses.", PausesView)}, error=ErrorView, scope=ADMIN)
+@describe("admin", {200: Answer("The pauses.", PausesView)}, error=ErrorView, access=ADMIN)
 def pauses() -> Response:
     """What is paused, since when, by whom and why."""
     return jsonify(PausesView(paused=pause_views()))
@@ -149,7 +148,7 @@ def pauses() -> Response:
     error=ErrorView,
     errors=_INVALID,
     body={FORM: PauseForm},
-    scope=ADMIN,
+    access=ADMIN,
 )
 def pause() -> Response:
     """Pause the intake (submissions get 503) or the dispatch (queued jobs do not start), of a model or of all.
@@ -168,7 +167,7 @@ def pause() -> Response:
     error=ErrorView,
     errors=_INVALID,
     body={FORM: ResumeForm},
-    scope=ADMIN,
+    access=ADMIN,
 )
 def resume() -> Response:
     """End a pause."""
@@ -179,7 +178,7 @@ def resume() -> Response:
 
 
 @blueprint.get("/workers")
-@describe("admin", {200: Answer("The workers.", WorkersView)}, error=ErrorView, scope=ADMIN)
+@describe("admin", {200: Answer("The workers.", WorkersView)}, error=ErrorView, access=ADMIN)
 def workers() -> Response:
     """The worker processes: device, memory, model, current job; and which of them are held back."""
     return jsonify(WorkersView(workers=worker_views(jobs().ledger)))
@@ -192,7 +191,7 @@ def _describe_worker(view: View) -> View:
         error=ErrorView,
         errors=_INVALID,
         body={FORM: WorkerForm},
-        scope=ADMIN,
+        access=ADMIN,
     )(view)
 
 
@@ -219,7 +218,7 @@ def release() -> Response:
 
 
 @blueprint.get("/audit")
-@describe("admin", {200: Answer("The acts.", ActsView)}, error=ErrorView, scope=ADMIN)
+@describe("admin", {200: Answer("The acts.", ActsView)}, error=ErrorView, access=ADMIN)
 def audit() -> Response:
     """The latest acts of operators: who, what, when; at most 1,000 are kept."""
     return jsonify(ActsView(acts=jobs().ledger.controls.acts(200)))
@@ -240,7 +239,9 @@ def _hold_back(kind: HoldKind) -> Response:
 
 
 def _owner(key_id: str | None) -> str | None:
-    return "" if key_id == NO_KEY else key_id
+    if not key_id:
+        return key_id
+    return "" if key_id == NO_KEY else keyring().owner_of(key_id)
 
 
 def _view(found: Job) -> AdminJobView:

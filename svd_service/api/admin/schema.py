@@ -16,9 +16,7 @@ Model = Annotated[str, Meta(max_length=200, description="Name of a model; empty:
 class JobsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """Which jobs."""
 
-    key: Annotated[str | None, Meta(description="Id of the key or tenant that owns them; `-`: jobs without a key.")] = (
-        None
-    )
+    key: Annotated[str | None, Meta(description="A key or an owner of keys; `-`: jobs without a key.")] = None
     state: State | None = None
     model: Model = ""
     after: Annotated[str | None, Meta(description="Id of the last job examined for the page before.")] = None
@@ -29,7 +27,7 @@ class PurgeForm(Struct, kw_only=True, forbid_unknown_fields=True):
     """Which ended jobs to delete."""
 
     state: Annotated[Literal["finished", "failed", "cancelled", "expired"], Meta(description="State of the jobs.")]
-    key: Annotated[str | None, Meta(description="Id of their owner; `-`: jobs without a key.")] = None
+    key: Annotated[str | None, Meta(description="A key or an owner of keys; `-`: jobs without a key.")] = None
     model: Model = ""
     older_than: Annotated[float, Meta(ge=0, description="Minimum seconds since they were accepted.")] = 0.0
 
@@ -57,7 +55,7 @@ class WorkerForm(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AdminJobView(Struct, kw_only=True):
-    """A job, and the `key` or tenant that owns it (empty: no key)."""
+    """A job, and its owner: a `key`, or an owner of several (empty: no key)."""
 
     key: str
     job: JobView

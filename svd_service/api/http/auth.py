@@ -15,7 +15,8 @@ from svd_service.api.http.context import jobs, key, keyring
 from svd_service.api.http.origins import Origins
 from svd_service.config import Settings
 from svd_service.errors import MissingScopeError, UnauthorizedError, UnavailableError
-from svd_service.ledger.api_keys import PREFIX, Key, Keyring
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.key import ADMIN, PREFIX, Key
 from svd_service.telemetry import logs
 
 
@@ -38,8 +39,8 @@ def install(app: Flask, keys: Keyring, origins: Origins, settings: Settings) -> 
         else:
             logs.add(key_id=g.key.id)
         _count(settings.rate_limit, g.key)
-        if operation is not None and operation.scope:
-            _require_scope(operation.scope, g.key)
+        if operation is not None and operation.access is openapi.ADMIN:
+            _require_scope(ADMIN, g.key)
 
 
 def _require_scope(scope: str, key: Key | None) -> None:
@@ -60,7 +61,7 @@ def count_further(number: int) -> None:
 
 def _count(limit: int, key: Key | None, number: int = 1) -> None:
     if limit and number:
-        jobs().ledger.rate_limit.count(f"key {key.id}" if key else f"address {caller_network()}", limit, number)
+        jobs().ledger.rate_limit.count(f"key {key.owner}" if key else f"address {caller_network()}", limit, number)
 
 
 def is_operator() -> bool:

@@ -8,11 +8,12 @@ from svd_service.bootstrap import UseCases, Web
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.allowance import Allowance
 from svd_service.jobs.verification import Verify
-from svd_service.ledger.api_keys import Key, Keyring
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.key import Key
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
 from svd_service.parameters import MAX_PRIORITY, Parameters
-from svd_service.webhooks.signing import checked_url
+from svd_service.webhooks.signing import WebhookSecrets, checked_url
 
 if TYPE_CHECKING:
     from svd_service.api.events.hub import Hub
@@ -50,6 +51,11 @@ def share_links() -> ShareLinks:
 def verify() -> Verify:
     """The verification of files of the current application."""
     return _web().verify
+
+
+def webhook_secrets() -> WebhookSecrets:
+    """The secrets that sign webhooks."""
+    return _web().webhook_secrets
 
 
 def key() -> Key | None:

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from itertools import chain
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,7 @@ from werkzeug.routing import Rule
 
 from svd_service import __version__
 from svd_service.api.http.forms import UploadedFile
+from svd_service.ledger.key import ADMIN as ADMIN_SCOPE
 from svd_service.presentation import GroupEvent, WebhookEvent
 
 #: A file as the body. A request with `Range` gets 206 and a part of it, which the document leaves out: generators of
@@ -59,6 +61,18 @@ TAGS: Final[Mapping[str, str]] = {
 View = TypeVar("View", bound=Callable[..., Any])
 
 
+class Access(Enum):
+    """Who may call a route: everybody, without a rate limit; holders of a key, if there are keys; operators."""
+
+    PUBLIC = "public"
+    KEY = "key"
+    ADMIN = ADMIN_SCOPE
+
+
+PUBLIC: Final = Access.PUBLIC
+ADMIN: Final = Access.ADMIN
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer of a route: what it means, the type of its body if it has one, its headers and what they say.
@@ -82,9 +96,13 @@ class Operation:
     body: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict)
     query: type[msgspec.Struct] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    public: bool = False
+    access: Access = Access.KEY
     listed: bool = True
-    scope: str = ""
+
+    @property
+    def public(self) -> bool:
+        """Whether it needs no API key."""
+        return self.access is Access.PUBLIC
 
 
 def _webhook_request(event: type[msgspec.Struct]) -> Operation:
@@ -101,7 +119,7 @@ def _webhook_request(event: type[msgspec.Struct]) -> Operation:
             "webhook-timestamp": "When it was sent, in seconds since 1970.",
             "webhook-signature": "Space between signatures, one of which fits: `v1,` and Base64.",
         },
-        public=True,
+        access=Access.PUBLIC,
     )
 
 
@@ -121,8 +139,7 @@ def describe(
     body: Mapping[str, type[msgspec.Struct]] | None = None,
     query: type[msgspec.Struct] | None = None,
     headers: Mapping[str, str] | None = None,
-    public: bool = False,
-    scope: str = "",
+    access: Access = Access.KEY,
 ) -> Callable[[View], View]:
     """Describe the decorated view; goes between the route and the function.
 
@@ -134,12 +151,11 @@ def describe(
         body: schemas of the request's body, by media type.
         query: schema of the query string.
         headers: descriptions of request headers, by name.
-        public: whether it needs no API key and has no rate limit.
-        scope: the scope that the API key must have.
+        access: who may call it.
     """
-    wrong = {**({} if public else ANYWHERE), **(errors or {})}
+    wrong = {**({} if access is Access.PUBLIC else ANYWHERE), **(errors or {})}
     failures = {status: Answer(words, error, headers=_HEADERS.get(status, {})) for status, words in wrong.items()}
-    operation = Operation(tag, {**answers, **failures}, body or {}, query, headers or {}, public, scope=scope)
+    operation = Operation(tag, {**answers, **failures}, body or {}, query, headers or {}, access)
 
     def mark(view: View) -> View:
         view.operation = operation  # type: ignore[attr-defined]

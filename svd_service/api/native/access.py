@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import jobs, key, keyring, owner, share_links
-from svd_service.api.http.openapi import FILE, FORM, Answer, describe
+from svd_service.api.http.openapi import FILE, FORM, PUBLIC, Answer, describe
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
@@ -30,6 +30,7 @@ class KeyView(Struct):
     required: bool
     id: str
     name: str
+    owner: Annotated[str, Meta(description="Owner of its jobs, usage and limits: the key itself, or a tenant.")]
     priority: Annotated[int, Meta(description="Highest priority of its jobs.")]
     lists_jobs: Annotated[
         bool, Meta(description="Whether the page lists all jobs of the caller (`SVD_PAGE_LISTS_JOBS`).")
@@ -59,6 +60,7 @@ class ShareQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 
     expires: Annotated[int, Meta(ge=0, le=2**53, description="Seconds since 1970.")]
     signature: Annotated[str, Meta(max_length=64, description="HMAC-SHA256 in hex.")]
+    key: Annotated[str, Meta(max_length=64, description="Id of the key that made the link.")] = ""
 
 
 @blueprint.get("/key")
@@ -68,13 +70,14 @@ def check_key() -> Response:
     shown = key()
     if shown is None:
         lists = jobs().settings.page_lists_jobs
-        return jsonify(KeyView(required=False, id="", name="", priority=MAX_PRIORITY, lists_jobs=lists))
+        return jsonify(KeyView(required=False, id="", name="", owner="", priority=MAX_PRIORITY, lists_jobs=lists))
     expires_at = None if shown.expires_at is None else datetime.fromtimestamp(shown.expires_at, UTC)
     return jsonify(
         KeyView(
             required=True,
             id=shown.id,
             name=shown.name,
+            owner=shown.owner,
             priority=shown.priority,
             lists_jobs=True,
             expires_at=expires_at,
@@ -101,7 +104,7 @@ def check_key() -> Response:
 def share(task_id: str) -> ResponseReturnValue:
     """Make a link to a finished job's video that works without a key.
 
-    It ends by itself, with the video, and with the key that owns the job.
+    It ends by itself, with the video, and with the caller's key, except when that is rotated.
     """
     form = forms.parse(ShareForm)
     job = jobs().queries.find(task_id, owner=owner())
@@ -110,7 +113,10 @@ def share(task_id: str) -> ResponseReturnValue:
     end = int(time.time()) + form.expires_in
     if job.expires_at is not None:
         end = min(end, int(job.expires_at))
-    url = f"/shared/{job.id}.mp4?expires={end}&signature={share_links().sign(job.id, end)}"
+    shown = key()
+    key_id = shown.id if shown else ""
+    maker = f"&key={key_id}" if key_id else ""
+    url = f"/shared/{job.id}.mp4?expires={end}{maker}&signature={share_links().sign(job.id, end, key_id)}"
     return jsonify(ShareView(public_path(url), datetime.fromtimestamp(end, UTC))), 201
 
 
@@ -157,14 +163,14 @@ def _pinned(task_id: str, *, on: bool) -> Response:
         503: "Redis or the artifact store cannot be reached.",
     },
     query=ShareQuery,
-    public=True,
+    access=PUBLIC,
 )
 def shared(task_id: str, **path: str) -> Response:
     """The video behind a share link, in one of its formats."""
     query = forms.parse_query(ShareQuery)
-    share_links().verify(task_id, query.expires, query.signature)
+    share_links().verify(task_id, query.expires, query.signature, query.key)
     holder = jobs().ledger.jobs.find(task_id).owner
-    if not keyring().is_current(holder):
+    if not keyring().honors(query.key, holder):
         raise InvalidLinkError("the key behind this link was revoked")
     response = downloads.send_result(jobs().results.open(task_id, owner=holder, kind=Format(path["format"])))
     response.headers["Referrer-Policy"] = "no-referrer"

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, jsonify
 
 from svd_service.api.http.context import keyring
-from svd_service.api.http.openapi import Answer, describe, document
+from svd_service.api.http.openapi import PUBLIC, Answer, describe, document
 from svd_service.api.http.paths import public_path
 from svd_service.errors import UnavailableError
 
@@ -18,7 +18,7 @@ POLICY: Final = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form
 
 
 @blueprint.get("/openapi.json")
-@describe("service", {200: Answer("The document.", dict[str, Any])}, public=True)
+@describe("service", {200: Answer("The document.", dict[str, Any])}, access=PUBLIC)
 def openapi() -> Response:
     """This document: every route, what it takes and what it answers."""
     made: dict[bool, dict[str, Any]] = current_app.extensions.setdefault("openapi", {})
@@ -29,7 +29,7 @@ def openapi() -> Response:
 
 
 @blueprint.get("/docs")
-@describe("service", {200: Answer("The page.", str, ("text/html",))}, public=True)
+@describe("service", {200: Answer("The page.", str, ("text/html",))}, access=PUBLIC)
 def docs() -> Response:
     """The same for people, to read and to try."""
     page = blueprint.send_static_file("index.html")

@@ -17,7 +17,7 @@ from prometheus_flask_exporter.multiprocess import MultiprocessPrometheusMetrics
 
 from svd_service.api.http import auth
 from svd_service.api.http.context import jobs, keyring
-from svd_service.api.http.openapi import Answer, describe
+from svd_service.api.http.openapi import PUBLIC, Answer, describe
 from svd_service.api.native.schema import ErrorView, HealthView, ModelsView, PreparingView, WorkerView
 from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.bootstrap import UseCases, fresh_ledger
@@ -52,7 +52,7 @@ def install(app: Flask) -> None:
             200: Answer("Redis can be reached; `reasons` lists other faults.", HealthView),
             503: Answer("Redis cannot be reached.", HealthView),
         },
-        public=True,
+        access=PUBLIC,
     )
     def health() -> ResponseReturnValue:
         """Whether the API can reach Redis and the store, and which workers are ready."""
@@ -68,7 +68,7 @@ def install(app: Flask) -> None:
         return {"models": [model.shown() for model in jobs().queries.models()], "limits": limits}
 
     @app.get("/metrics")
-    @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, public=True)
+    @describe("service", {200: Answer("The metrics.", str, METRICS_TYPES)}, access=PUBLIC)
     def prometheus() -> Response:
         """HTTP metrics of all gunicorn processes, then those of the ledger, for Prometheus."""
         accept = request.headers.get("Accept", "")

@@ -2,14 +2,14 @@
 
 from flask import Blueprint, Response
 
-from svd_service.api.http.openapi import Answer, describe
+from svd_service.api.http.openapi import PUBLIC, Answer, describe
 from svd_service.api.ops.page import HEADERS
 
 blueprint = Blueprint("operator", __name__, static_folder="static/operator", static_url_path="/operator")
 
 
 @blueprint.get("/operator")
-@describe("service", {200: Answer("The page.", str, ("text/html",))}, public=True)
+@describe("service", {200: Answer("The page.", str, ("text/html",))}, access=PUBLIC)
 def page() -> Response:
     """The operators' page. It shows nothing until a key with the scope `admin` is entered."""
     return blueprint.send_static_file("index.html")

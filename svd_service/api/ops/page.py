@@ -7,7 +7,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from svd_service.api.http.openapi import Answer, describe
+from svd_service.api.http.openapi import PUBLIC, Answer, describe
 
 blueprint = Blueprint("pages", __name__, static_folder="static/page", static_url_path="/page")
 
@@ -27,7 +27,7 @@ HEADERS: Final = {
 
 
 @blueprint.get("/")
-@describe("service", {200: Answer("The page.", str, ("text/html",))}, public=True)
+@describe("service", {200: Answer("The page.", str, ("text/html",))}, access=PUBLIC)
 def page() -> Response:
     """The page."""
     return blueprint.send_static_file("index.html")

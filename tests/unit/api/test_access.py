@@ -85,6 +85,36 @@ def test_a_link_ends_with_its_key(http, keyring, ann, job_of_ann):
     assert http.get(url).status_code == 403
 
 
+def test_a_link_ends_with_the_key_that_made_it_and_not_with_another_of_its_owner(http, keyring, ann, job_of_ann):
+    second, secret = keyring.create("server", owner=ann[0].id)
+    other = {"Authorization": f"Bearer {secret}"}
+    assert http.get(f"/status/{job_of_ann}", headers=other).json["status"] == "finished"
+    urls = [link(http, job_of_ann, headers) for headers in (ann[1], other)]
+    keyring.revoke(ann[0].id)
+    assert [http.get(url, buffered=True).status_code for url in urls] == [403, 200]
+    forged = urls[0].replace(ann[0].id, second.id)
+    assert http.get(forged).status_code == 403
+
+
+def test_jobs_and_links_survive_the_rotation_of_their_key(http, keyring, ann, job_of_ann):
+    url = link(http, job_of_ann, ann[1])
+    new, secret = keyring.rotate(ann[0].id, grace=0)
+    keyring._cache.clear()
+    assert http.get("/key", headers=ann[1]).status_code == 401
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert http.get("/key", headers=headers).json["owner"] == ann[0].id
+    assert [job["task_id"] for job in http.get("/jobs", headers=headers).json["jobs"]] == [job_of_ann]
+    assert http.get(url, buffered=True).status_code == 200
+    keyring.revoke(new.id)
+    assert http.get(url).status_code == 403
+
+
+def test_a_link_of_an_earlier_release_works(app, http, ann, job_of_ann):
+    end = int(time.time()) + 100
+    signature = app.extensions["web"].share_links.sign(job_of_ann, end)
+    assert http.get(f"/shared/{job_of_ann}.mp4?expires={end}&signature={signature}", buffered=True).status_code == 200
+
+
 def test_a_link_of_an_open_service_ends_with_its_first_key(http, submit, finish, keyring):
     job_id = submit()
     finish(job_id)

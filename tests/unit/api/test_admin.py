@@ -1,5 +1,6 @@
 """The operators' routes, and who may use them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ from werkzeug.test import TestResponse
 
 from svd_service.api.http import openapi
 from svd_service.jobs.job import AttemptOutcome, Failure
-from svd_service.ledger.api_keys import ADMIN, Keyring
+from svd_service.ledger.api_keys import Keyring
+from svd_service.ledger.key import ADMIN
 from svd_service.ledger.workers import WorkerStatus
 from tests.unit.api.samples import HOLDER, png
 
@@ -56,7 +58,7 @@ def submit_for_ann(post: Callable[..., TestResponse]) -> Callable[[], str]:
 
 def admin_rules(app: Flask) -> list[tuple[str, str]]:
     return [
-        (method, rule.rule.replace("<task_id>", "00000000-0000-4000-8000-000000000000"))
+        (method, re.sub("<[^>]+>", "00000000-0000-4000-8000-000000000000", rule.rule))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/admin/") and not openapi.is_public(app, rule.endpoint)
         for method in sorted((rule.methods or set()) - {"OPTIONS"})
@@ -65,7 +67,7 @@ def admin_rules(app: Flask) -> list[tuple[str, str]]:
 
 def test_no_route_of_operators_answers_without_a_key_of_theirs(app, http, keyring):
     rules = admin_rules(app)
-    assert len(rules) > 15
+    assert len(rules) > 20
     for method, path in rules:  # the service has no keys and is open
         assert http.open(path, method=method).status_code == 403, path
     _, plain = keyring.create("ann")
@@ -81,7 +83,7 @@ def test_every_route_below_admin_requires_the_scope_and_no_other_does(app):
     for rule in app.url_map.iter_rules():
         operation = openapi.operation_of(app, rule.endpoint)
         if operation is not None and not operation.public:
-            assert (operation.scope == ADMIN) == rule.rule.startswith("/admin/"), rule.rule
+            assert (operation.access is openapi.ADMIN) == rule.rule.startswith("/admin/"), rule.rule
 
 
 def test_operators_see_the_jobs_of_all_keys_by_key_state_and_model(ask, submit_for_ann, jobs):
@@ -210,6 +212,78 @@ def test_acts_are_recorded_with_their_author_and_bounded(ask, jobs, redis_client
     for number in range(5):
         jobs.ledger.controls.record("olga", "cancel", str(number))
     assert redis_client.llen("svd:audit") == 3
+
+
+def test_operators_create_limit_rotate_and_revoke_keys_and_a_secret_is_shown_once(ask, http, keyring, caplog):
+    made = ask(
+        "POST", "/admin/keys", name="ann", owner="team", jobs_per_day=3, models="a, b", expires="2099-12-31", priority=1
+    )
+    assert (made.status_code, made.headers["Cache-Control"]) == (201, "no-store")
+    ann, secret = made.json["key"], made.json["secret"]
+    assert made.json["webhook_secret"].startswith("whsec_")
+    assert (ann["owner"], ann["limits"]["jobs_per_day"], ann["limits"]["models"]) == ("team", 3, ["a", "b"])
+    assert ann["expires_at"].startswith("2100-01-01T00:00")
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert http.get("/key", headers=headers).json["priority"] == 1
+    assert http.get("/admin/keys", headers=headers).status_code == 403
+
+    path = f"/admin/keys/{ann['id']}"
+    limited = ask("POST", f"{path}/limits", concurrent_jobs=2, models="all", expires="never").json
+    assert (limited["limits"]["jobs_per_day"], limited["limits"]["concurrent_jobs"]) == (3, 2)
+    assert (limited["limits"]["models"], limited["expires_at"]) == ([], None)
+    rotated = ask("POST", f"{path}/rotate", grace=3600).json
+    assert rotated["key"]["owner"] == "team"
+    assert rotated["secret"] != secret
+    listed = ask("GET", "/admin/keys")
+    assert secret not in listed.text
+    by_id = {key["id"]: key for key in listed.json["keys"]}
+    assert by_id[ann["id"]]["successor"] == rotated["key"]["id"]
+    assert ask("POST", f"{path}/revoke").json["revoked_at"]
+    keyring._cache.clear()
+    assert http.get("/key", headers=headers).status_code == 401
+    assert http.get("/key", headers={"Authorization": f"Bearer {rotated['secret']}"}).status_code == 200
+
+    acts = ask("GET", "/admin/audit").json["acts"][::-1]
+    assert [act["what"] for act in acts] == ["create key", "limit key", "rotate key", "revoke key"]
+    assert all("(olga)" in act["by"] and "(ann)" in act["target"] for act in acts)
+    assert secret not in caplog.text
+    assert rotated["secret"] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "status"),
+    [
+        ("/admin/keys", {}, 422),
+        ("/admin/keys", {"name": "x", "owner": "a b"}, 422),
+        ("/admin/keys", {"name": "x", "jobs_per_day": -1}, 422),
+        ("/admin/keys", {"name": "x", "expires": "soon"}, 422),
+        ("/admin/keys", {"name": "x", "webhook_url": "ftp://example.com"}, 422),
+        ("/admin/keys", {"name": "x", "color": "red"}, 422),
+        ("/admin/keys/nothing/rotate", {}, 404),
+        ("/admin/keys/nothing/rotate", {"grace": 1e9}, 422),
+        ("/admin/keys/nothing/revoke", {}, 404),
+        ("/admin/keys/nothing/limits", {"jobs_per_day": 1}, 404),
+    ],
+)
+def test_what_is_wrong_with_a_request_about_keys_is_explained_and_nothing_changes(ask, keyring, path, form, status):
+    before = keyring.list()
+    assert ask("POST", path, **form).status_code == status
+    assert keyring.list() == before
+    assert ask("GET", "/admin/audit").json["acts"] == []
+
+
+def test_operators_see_the_usage_of_all_owners_or_of_one(ask, submit_for_ann, keyring):
+    submit_for_ann()
+    ann = next(key for key in keyring.list() if key.name == "ann")
+    keyring.create("server", owner=ann.id)
+    rows = {row["group"]: row["submitted"] for row in ask("GET", "/admin/usage").json["usage"]}
+    assert rows.pop("-") == 0
+    assert sorted(rows.values()) == [0, 1]
+    assert rows[ann.id] == 1
+    (model,) = ask("GET", "/admin/usage", key=ann.id, group="model").json["usage"]
+    assert (model["group"], model["submitted"]) == ("nano", 1)
+    assert ask("GET", "/admin/usage", key="-").json["usage"] == []
+    assert ask("GET", "/admin/usage", key="nothing").status_code == 404
 
 
 def test_the_overview_has_queues_keys_failures_and_the_last_day(ask, submit_for_ann, jobs, claim):

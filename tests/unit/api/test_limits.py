@@ -60,6 +60,17 @@ def test_the_fourth_of_three_jobs_is_rejected_in_each_dialect_with_the_time_of_t
     assert stability["errors"][0].startswith("You lack sufficient credits to make this request: 3 jobs a day")
 
 
+def test_all_keys_of_an_owner_have_its_quota_together(send, http, keyring):
+    key, first = keyring.create("laptop", owner="team", allowance=Allowance(jobs_per_day=3))
+    second = keyring.create("server", owner="team")[1]
+    assert [send("native", secret).status_code for secret in (first, second, first)] == [202] * 3
+    new = keyring.rotate(key.id)[1]
+    for secret in (first, second, new):
+        assert send("native", secret).status_code == 429
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert http.get("/usage", headers=headers).json["total"]["submitted"] == 3
+
+
 def test_quotas_change_without_a_restart(send, keyring, monkeypatch):
     monkeypatch.setattr("svd_service.ledger.api_keys.CACHE_TTL", 0.0)
     key, secret = keyring.create("ann", allowance=Allowance(jobs_per_day=1))

@@ -1,21 +1,26 @@
 """`svd-service keys`, over a real Redis, and what the server says where there is no key."""
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from typer.testing import CliRunner
 
 from svd_service import bootstrap
+from svd_service.api import create_app
 from svd_service.cli import keys
 from svd_service.cli.up import processes, registry
 from svd_service.cli.up.preflight import only_one
+from svd_service.client.errors import ClientError
 from svd_service.config import Settings
 from svd_service.jobs.allowance import Allowance
 from svd_service.ledger import open_ledger
-from svd_service.ledger.api_keys import Key, Keyring, start_warning
+from svd_service.ledger.api_keys import Keyring, start_warning
+from svd_service.ledger.key import Key
 from svd_service.webhooks.signing import WebhookSecrets
 from tests.unit.ledger.samples import HOLDER, finish, submit
 
@@ -28,9 +33,37 @@ def run(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call
     monkeypatch.setenv("REDIS_URL", redis_url)
 
     def command(*words: str) -> str:
-        return CliRunner().invoke(keys.app, words, catch_exceptions=False).output
+        output = CliRunner().invoke(keys.app, words, catch_exceptions=False).output
+        first, _, rest = output.partition("\n")
+        assert first == f"Redis {redis_url}, namespace svd"
+        return rest
 
     return command
+
+
+@pytest.fixture
+def remote(make_settings: Callable[..., Settings], redis_url: str, redis_client) -> Iterator[Callable[..., str]]:
+    """Runs commands with `--url` on a served API, as an operator."""
+    settings = make_settings(REDIS_URL=redis_url)
+    _, secret = Keyring(redis_client, settings).create("olga", scopes=("admin",))
+    with make_server("127.0.0.1", 0, create_app(settings), handler_class=QuietHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+
+        def command(*words: str, api_key: str = secret) -> str:
+            output = CliRunner().invoke(keys.app, [*words, "--url", url, "--api-key", api_key], catch_exceptions=False)
+            assert output.output.startswith(f"service {url}\n")
+            return output.output.partition("\n")[2]
+
+        yield command
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
 
 
 def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
@@ -86,7 +119,7 @@ def test_usage_is_shown_by_key_and_by_day(run, redis_client, settings):
     assert claim
     finish(ledger, claim)
     lines = run("usage", "--csv").splitlines()
-    assert lines[0].startswith("key,submitted,finished,")
+    assert lines[0].startswith("owner,submitted,finished,")
     assert f"{ann.id} (ann),1,1,0,0,0,3.0,0.0,8,1000" in lines
     assert f"{datetime.now(UTC).date()},1,1,0" in run("usage", ann.id, "--csv")
     assert "tiny,1,1,0" in run("usage", ann.id, "--csv", "--group", "model")
@@ -113,6 +146,56 @@ def test_limits_of_a_key_are_set_changed_and_removed(run, redis_client, settings
         keys.run(["limit", ann.id, "--expires", "soon"])
 
 
+def test_keys_of_one_owner_and_a_rotation(run, redis_client, settings):
+    run("create", "laptop", "--owner", "team", "--jobs-per-day", "3")
+    assert "one of the owner team" in run("create", "server", "--owner", "team")
+    keyring = Keyring(redis_client, settings)
+    laptop, server = keyring.list()
+    assert (laptop.owner, server.owner, server.allowance) == ("team", "team", Allowance(jobs_per_day=3))
+    said = run("rotate", laptop.id, "--grace", "2")
+    new = re.search(r"sk-svd-\S+", said)
+    assert new
+    assert f"replaces {laptop.id}, which is valid for 2 more hours" in said
+    replacing = keyring.identify(new[0])
+    assert replacing
+    assert f"(replaced by {replacing.id})" in run("list")
+    assert "team (no" not in (usage := run("usage", "--csv"))
+    assert "team (laptop, server),0" in usage.replace('"', "")
+    secret = run("secret", laptop.id)
+    assert secret == run("secret", server.id) == run("secret", "team")
+
+
+def test_the_commands_work_on_a_service_elsewhere_as_an_operator(remote, redis_client, settings):
+    said = remote("create", "ann", "--owner", "team", "--jobs-per-day", "3", "--model", "a", "--expires", "2099-12-31")
+    secret = re.search(r"sk-svd-\S+", said)
+    assert secret
+    assert "whsec_" in said
+    keyring = Keyring(redis_client, settings)
+    ann = keyring.identify(secret[0])
+    assert ann
+    assert (ann.owner, ann.allowance) == ("team", Allowance(jobs_per_day=3, models=("a",)))
+    listed = remote("list")
+    assert "team" in listed
+    assert "3 jobs/day, a" in listed
+    assert "2100-01-01 00:00" in listed
+    assert "4 jobs/day, draft" in remote("limit", ann.id, "--jobs-per-day", "4", "--model", "all", "--profile", "draft")
+    new = re.search(r"sk-svd-\S+", remote("rotate", ann.id))
+    assert new
+    assert "Revoked" in remote("revoke", ann.id)
+    assert [key.revoked_at is None for key in keyring.list()] == [True, False, True]
+    assert "team (ann)" in remote("usage")
+    assert remote("usage", "team", "--csv").startswith("day,submitted")
+
+
+def test_a_service_elsewhere_says_why_not(remote):
+    with pytest.raises(ClientError, match="not valid"):
+        remote("list", api_key="sk-svd-wrong")
+    with pytest.raises(ClientError, match="there is no key nothing"):
+        remote("revoke", "nothing")
+    with pytest.raises(SystemExit, match="Cannot connect to"):
+        keys.run(["list", "--url", "http://127.0.0.1:9", "--api-key", "x"])
+
+
 def test_the_record_of_a_key_of_another_release_can_be_read():
     assert Key.from_json('{"id": "1", "name": "ann", "priority": 1}') == Key("1", "ann", 1)
     newer = '{"id": "1", "name": "ann", "color": "red", "allowance": {"jobs_per_day": 2, "words": 3}}'
@@ -123,9 +206,9 @@ def test_the_record_of_a_key_of_another_release_can_be_read():
     ("words", "said"),
     [
         (["revoke", "nothing"], "there is no key nothing"),
-        (["usage", "nothing"], "there is no key nothing"),
+        (["usage", "nothing"], "there is no key or owner nothing"),
         (["webhook", "nothing"], "there is no key nothing"),
-        (["secret", "nothing"], "there is no key nothing"),
+        (["secret", "nothing"], "there is no key or owner nothing"),
         (["create", "ann", "--webhook", "http://localhost/"], "public Internet"),
         (["list"], "is the service running"),
     ],

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from svd_service.config import ConfigurationError, Settings
-from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
+from svd_service.errors import InvalidParameterError, UnauthorizedError, UnavailableError, UnknownKeyError
+from svd_service.jobs.allowance import Allowance
 from svd_service.ledger import api_keys as keys
-from svd_service.ledger.api_keys import Key, Keyring, digest_of
+from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
+from svd_service.ledger.key import Key, digest_of
 
 pytestmark = pytest.mark.enable_socket
 
@@ -203,3 +205,93 @@ def test_without_keys_only_this_machine_is_let_in_unless_a_setting_says_so(
 ):
     keyring = Keyring(redis_client, make_settings(REDIS_URL=redis_url, SVD_BIND=bind, SVD_OPEN=open_))
     assert keyring.is_open() == is_open
+
+
+def test_keys_of_one_owner_share_its_limits_and_one_is_revoked_alone(make_keyring):
+    keyring = make_keyring()
+    first, _ = keyring.create("laptop", allowance=Allowance(jobs_per_day=3))
+    second, secret = keyring.create("server", owner=first.id)
+    third, _ = keyring.create("phone", owner=second.id)
+    assert {key.owner for key in keyring.list()} == {first.id}
+    assert second.allowance == third.allowance == first.allowance
+    other, _ = keyring.create("bob")
+    keyring.change(third.id, lambda key: replace(key, priority=2, allowance=Allowance(jobs_per_day=5)))
+    limits = {key.id: (key.priority, key.allowance.jobs_per_day) for key in keyring.list()}
+    assert limits == {first.id: (0, 5), second.id: (0, 5), third.id: (2, 5), other.id: (0, 0)}
+    keyring.revoke(first.id)
+    assert keyring.identify(secret).owner == first.id
+    assert keyring.is_current(first.id)
+    keyring.revoke(second.id)
+    keyring.revoke(third.id)
+    assert not keyring.is_current(first.id)
+
+
+def test_an_owner_has_a_name_and_only_one_set_of_limits(make_keyring):
+    keyring = make_keyring()
+    first, _ = keyring.create("ann", owner="team-a", allowance=Allowance(jobs_per_day=3))
+    assert (first.owner, keyring.owner_of(first.id), keyring.owner_of("team-a")) == ("team-a", "team-a", "team-a")
+    assert keyring.create("bob", owner="team-a")[0].allowance == Allowance(jobs_per_day=3)
+    with pytest.raises(InvalidParameterError, match="team-a has keys already"):
+        keyring.create("eve", owner="team-a", allowance=Allowance(jobs_per_day=9))
+    for name in ("a b", "a|b", "a:b", "-", "other", "x" * 65):
+        with pytest.raises(InvalidParameterError, match="owner must have"):
+            keyring.create("eve", owner=name)
+    assert keyring.count() == 2
+    with pytest.raises(UnknownKeyError, match="team-b"):
+        keyring.known_owner("team-b")
+
+
+def test_a_rotated_key_keeps_everything_and_the_old_one_is_valid_for_a_time(make_keyring, monkeypatch):
+    monkeypatch.setattr(keys, "CACHE_TTL", 0.0)
+    keyring = make_keyring()
+    old, old_secret = keyring.create(
+        "ann", priority=2, webhook_url="https://a.example/", allowance=Allowance(jobs_per_day=3), scopes=("admin",)
+    )
+    new, new_secret = keyring.rotate(old.id, grace=100)
+    assert new == replace(old, id=new.id, created_at=new.created_at, tenant=old.id)
+    assert new_secret != old_secret
+    assert keyring.identify(old_secret).owner == keyring.identify(new_secret).owner == old.id
+    replaced = next(key for key in keyring.list() if key.id == old.id)
+    assert (replaced.successor, replaced.expires_at) == (new.id, pytest.approx(time.time() + 100, abs=20))
+    newest, newest_secret = keyring.rotate(new.id, grace=0)
+    with pytest.raises(UnauthorizedError, match="expired"):
+        keyring.identify(new_secret)
+    assert keyring.identify(newest_secret).owner == old.id
+    with pytest.raises(UnknownKeyError, match=f"create another with --owner {old.id}"):
+        keyring.rotate(new.id)
+    assert (newest.tenant, newest.expires_at) == (old.id, None)
+
+
+def test_a_rotation_prolongs_no_key(make_keyring):
+    keyring = make_keyring()
+    end = time.time() + 50
+    old, _ = keyring.create("ann", expires_at=end)
+    new, _ = keyring.rotate(old.id)
+    assert [key.expires_at for key in keyring.list()] == [end, end] == [new.expires_at, end]
+
+
+def test_links_are_valid_with_their_key_or_the_one_that_replaced_it(make_keyring):
+    keyring = make_keyring()
+    one, _ = keyring.create("one", owner="team")
+    two, _ = keyring.create("two", owner="team")
+    assert keyring.honors(one.id, "team")
+    assert not keyring.honors(one.id, "another")
+    assert not keyring.honors("nothing", "team")
+    new, _ = keyring.rotate(one.id, grace=0)
+    newest, _ = keyring.rotate(new.id, grace=0)
+    assert keyring.honors(one.id, "team")
+    keyring.revoke(newest.id)
+    assert not keyring.honors(one.id, "team")
+    assert keyring.honors(two.id, "team")
+    keyring.revoke(two.id)
+    assert not keyring.honors(two.id, "team")
+
+
+def test_links_of_an_earlier_release_are_valid_with_any_key_of_the_owner(make_keyring):
+    keyring = make_keyring()
+    one, _ = keyring.create("one", owner="team")
+    two, _ = keyring.create("two", owner="team")
+    keyring.revoke(one.id)
+    assert keyring.honors("", "team")
+    keyring.revoke(two.id)
+    assert not keyring.honors("", "team")

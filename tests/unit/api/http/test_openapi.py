@@ -140,7 +140,7 @@ def test_a_dialect_may_take_json_and_a_query(settings):
         body={openapi.JSON: Body},
         query=Query,
         headers={"X-Loud": "Loudly."},
-        public=True,
+        access=openapi.PUBLIC,
     )
     def say(number: int) -> str:
         """Say it.

@@ -1,0 +1,200 @@
+"""The API keys that `svd-service keys` works on: those in the service's Redis, or through HTTP those of any service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from svd_service import bootstrap
+from svd_service.cli.up.processes import without_password
+from svd_service.client.client import Client
+from svd_service.config import Settings
+from svd_service.jobs.allowance import Allowance
+from svd_service.jobs.usage import GROUPS, Usage, grouped, total
+from svd_service.ledger.key import ADMIN, Key, end_of
+from svd_service.webhooks.signing import checked_url
+
+#: The name of jobs without a key in lists, and in a query to the service.
+NO_KEY: Final = "-"
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """What a key is created with. `limits` are fields of `Allowance`; `expires` is its last day, or `never`."""
+
+    name: str
+    owner: str = ""
+    priority: int = 0
+    webhook_url: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    expires: str = ""
+    admin: bool = False
+
+
+@dataclass(frozen=True)
+class Created:
+    """A new key. `secret` is not stored; `webhook_secret` signs the webhooks of its owner."""
+
+    key: Key
+    secret: str
+    webhook_secret: str
+    is_first: bool = False
+
+
+class Keys(Protocol):
+    """The keys of one service; `where` says which, without secrets."""
+
+    where: str
+
+    def create(self, new: NewKey) -> Created:
+        """Create a key."""
+        ...
+
+    def list(self) -> list[Key]:
+        """All keys, revoked ones included."""
+        ...
+
+    def limit(self, key_id: str, limits: Mapping[str, Any], expires: str) -> Key:
+        """Change the named limits of the key's owner, and its own last day if there is one in `expires`."""
+        ...
+
+    def revoke(self, key_id: str) -> Key:
+        """Revoke a key."""
+        ...
+
+    def rotate(self, key_id: str, grace: float) -> Created:
+        """Replace a key; the old one is valid for `grace` seconds more."""
+        ...
+
+    def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
+        """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
+        ...
+
+
+class RedisKeys:
+    """The keys in the Redis of the settings.
+
+    Every method raises `UnavailableError` when Redis cannot be reached, and `UnknownKeyError` for an unknown key.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.keyring = bootstrap.keyring(settings)
+        self.secrets = bootstrap.webhook_secrets(settings)
+        sentinels = f" (through {len(settings.sentinels)} Sentinels)" if settings.sentinels else ""
+        self.where = f"Redis {without_password(settings.redis)}{sentinels}, namespace {settings.namespace}"
+
+    def create(self, new: NewKey) -> Created:
+        """Create a key."""
+        if new.webhook_url:
+            checked_url(new.webhook_url, self._settings)
+        first = not self.keyring.count()
+        key, secret = self.keyring.create(
+            new.name,
+            owner=new.owner,
+            priority=new.priority,
+            webhook_url=new.webhook_url,
+            allowance=replace(Allowance(), **new.limits),
+            expires_at=end_of(new.expires) if new.expires else None,
+            scopes=(ADMIN,) if new.admin else (),
+        )
+        return Created(key, secret, self.secrets.of(key.owner)[0], first)
+
+    def list(self) -> list[Key]:
+        """All keys, revoked ones included."""
+        return self.keyring.list()
+
+    def limit(self, key_id: str, limits: Mapping[str, Any], expires: str) -> Key:
+        """Change the named limits of the key's owner, and its own last day if there is one in `expires`."""
+        return self.keyring.change(key_id, lambda key: key.limited(limits, expires))
+
+    def revoke(self, key_id: str) -> Key:
+        """Revoke a key."""
+        return self.keyring.revoke(key_id)
+
+    def rotate(self, key_id: str, grace: float) -> Created:
+        """Replace a key; the old one is valid for `grace` seconds more."""
+        key, secret = self.keyring.rotate(key_id, grace)
+        return Created(key, secret, self.secrets.of(key.owner)[0])
+
+    def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
+        """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
+        records = bootstrap.ledger(self._settings).usage
+        if owner:
+            known = "" if owner == NO_KEY else self.keyring.known_owner(owner)
+            return grouped(records.of(known, *days), GROUPS[group])
+        owners = dict.fromkeys(["", *(key.owner for key in self.list())])
+        return {each or NO_KEY: total(records.of(each, *days)) for each in owners}
+
+
+class ServiceKeys:
+    """The keys of the service at a URL, with an operator's key.
+
+    Every method raises `ClientError` when the service cannot be reached or answers an error.
+    """
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self._client = Client(url, api_key, patience=0)
+        self.where = f"service {url}"
+
+    def create(self, new: NewKey) -> Created:
+        """Create a key."""
+        admin = "true" if new.admin else None
+        named = {"name": new.name, "owner": new.owner, "priority": new.priority, "webhook_url": new.webhook_url}
+        return _created(self._call("POST", "", **named, **_form(new.limits), expires=new.expires, admin=admin))
+
+    def list(self) -> list[Key]:
+        """All keys, revoked ones included."""
+        return [_key(each) for each in self._call("GET", "")["keys"]]
+
+    def limit(self, key_id: str, limits: Mapping[str, Any], expires: str) -> Key:
+        """Change the named limits of the key's owner, and its own last day if there is one in `expires`."""
+        return _key(self._call("POST", f"/{quote(key_id, safe='')}/limits", **_form(limits), expires=expires))
+
+    def revoke(self, key_id: str) -> Key:
+        """Revoke a key."""
+        return _key(self._call("POST", f"/{quote(key_id, safe='')}/revoke"))
+
+    def rotate(self, key_id: str, grace: float) -> Created:
+        """Replace a key; the old one is valid for `grace` seconds more."""
+        return _created(self._call("POST", f"/{quote(key_id, safe='')}/rotate", grace=grace))
+
+    def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
+        """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
+        asked = {"key": owner, "from": days[0], "to": days[1], "group": group or None}
+        rows = self._client.call("GET", "/admin/usage", **asked)["usage"]
+        return {row.pop("group"): Usage(**row) for row in rows}
+
+    def _call(self, method: str, path: str, **form: object) -> Any:
+        return self._client.call(method, f"/admin/keys{path}", **form)
+
+
+def _form(limits: Mapping[str, Any]) -> dict[str, object]:
+    """Limits as the service's form has them."""
+    lists = {name: ",".join(limits[name]) or "all" for name in ("models", "profiles") if name in limits}
+    return {**limits, **lists}
+
+
+def _created(answer: Mapping[str, Any]) -> Created:
+    return Created(_key(answer["key"]), answer["secret"], answer["webhook_secret"])
+
+
+def _key(view: Mapping[str, Any]) -> Key:
+    """The key that the service shows."""
+    times = {name: _seconds(view[name]) for name in ("created_at", "revoked_at", "expires_at")}
+    return Key(
+        view["id"],
+        view["name"],
+        view["priority"],
+        **times,
+        webhook_url=view["webhook_url"],
+        allowance=Allowance.from_dict(view["limits"]),
+        tenant=view["owner"],
+        successor=view["successor"],
+        scopes=tuple(view["scopes"]),
+    )
+
+
+def _seconds(moment: str | None) -> float | None:
+    return datetime.fromisoformat(moment).astimezone(UTC).timestamp() if moment else None
