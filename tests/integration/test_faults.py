@@ -146,6 +146,40 @@ def test_the_job_of_a_killed_worker_is_begun_elsewhere_when_its_lease_has_lapsed
     assert datetime.fromisoformat(job["attempts"][1]["started_at"]) - killed < timedelta(seconds=LEASE + 5)
 
 
+def in_segment(stack: Stack, job_id: str, number: int) -> dict[str, Any]:
+    """Wait until that segment of the job is being sampled; the job's progress then."""
+
+    def reached() -> Any:
+        progress = stack.status(job_id)["progress"]
+        return progress and progress["phase"] == "sampling" and progress["segment"] == number and progress
+
+    found: dict[str, Any] = stack.wait(reached, 60)
+    return found
+
+
+def test_a_job_of_three_segments_survives_its_process_in_the_third_and_is_cancelled_in_the_second(
+    stack: Stack, photo: bytes
+):
+    ready(stack)
+    job_id = stack.submit(photo, segments=3, **ONE_SECOND)
+    in_segment(stack, job_id, 3)
+    os.kill(stack.holder(job_id), signal.SIGKILL)
+    job = stack.wait_for(job_id, "finished", "failed")
+    assert (job["status"], outcomes(job)) == ("finished", ["lost", "finished"])
+    assert stack.redis.hget("svd:counters", "ended|finished") == "1"
+    results = Path(stack.environment["SVD_DATA_DIR"]) / "results" / job_id
+    assert len([path for path in results.rglob("*") if path.read_bytes() == bytes(7)]) == 1  # the stand-in's video
+
+    cancelled = stack.submit(photo, segments=3, **TWO_SECONDS)
+    in_segment(stack, cancelled, 2)
+    answer = stack.http.delete(f"/jobs/{cancelled}")
+    assert (answer.status_code, answer.json()["progress"]["segment"]) == (202, 2)
+    changes = int(str(stack.redis.hget(f"svd:job:{cancelled}", "version")))
+    assert outcomes(stack.wait_for(cancelled, "cancelled", "finished")) == ["cancelled"]
+    # Each step is a change, and so are the request and the end.
+    assert int(str(stack.redis.hget(f"svd:job:{cancelled}", "version"))) <= changes + 3
+
+
 def stopped(pid: int) -> bool:
     """Whether all threads of a process have stopped; on a busy machine they run for a moment after SIGSTOP."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]

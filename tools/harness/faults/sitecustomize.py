@@ -63,11 +63,13 @@ def stand_in(seconds: float, video_bytes: int) -> Any:
     def render(_: Any, __: Any, parameters: Any, path: Path, on_progress: Any, **___: Any) -> SimpleNamespace:
         from svd_service.jobs.job import Phase, Progress
 
-        on_progress(Progress(Phase.PREPARING))
-        for step in range(parameters.num_inference_steps):
-            time.sleep(seconds)
-            suffer(parameters.seed)
-            on_progress(Progress(Phase.SAMPLING, step + 1, parameters.num_inference_steps))
+        steps, segments = parameters.num_inference_steps, parameters.segments
+        for segment in range(1, segments + 1):
+            on_progress(Progress(Phase.PREPARING, segment=segment, segments=segments))
+            for step in range(1, steps + 1):
+                time.sleep(seconds)
+                suffer(parameters.seed)
+                on_progress(Progress(Phase.SAMPLING, step, steps, segment, segments))
         path.write_bytes(bytes(video_bytes if parameters.seed != FILLS_THE_DISK else TOO_LARGE))
         return SimpleNamespace(
             width=parameters.width,
