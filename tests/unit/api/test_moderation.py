@@ -10,6 +10,7 @@ from svd_service.errors import ContentFilteredError
 from svd_service.jobs.job import AttemptOutcome, Failure
 from svd_service.moderation.verdict import HookError
 from tests.unit.api.samples import HOLDER, png
+from tests.unit.moderation.samples import serving
 
 REASON = "rejected by moderation: a face"
 
@@ -122,6 +123,45 @@ def test_an_allowed_image_becomes_a_job(moderated, dialect):
     assert verdicts(jobs) == {("image", "allow"): 1}
 
 
+#: What an HTTP hook does that gives no verdict; `None`: nothing listens at its address.
+NO_VERDICT = {
+    "down": None,
+    "slow": {"delay": 1.0},
+    "failing": {"status": 500},
+    "wrong": {"body": b'{"verdict": "perhaps"}'},
+}
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("kind", NO_VERDICT)
+def test_a_hook_on_the_network_that_gives_no_verdict_leaves_nothing(redis_url, make_settings, dialect, kind):
+    with serving() as hook:
+        url = "http://127.0.0.1:9/moderate?x=1" if kind == "down" else hook.url
+        vars(hook).update(NO_VERDICT[kind] or {})
+        patience = 0.3 if kind == "slow" else 60
+        settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_URL=url, SVD_MODERATION_TIMEOUT=patience)
+        app = create_app(settings)
+        answer = submit(app.test_client(), dialect)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+        assert kind in {"down", "slow"} or len(hook.received) == 1
+    jobs = app.extensions["web"].jobs
+    assert (list(jobs.artifacts.names()), jobs.queries.page()[0]) == ([], [])
+    assert verdicts(jobs) == {("image", "error"): 1}
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_hook_on_the_network_decides(redis_url, make_settings, dialect):
+    with serving() as hook:
+        http = create_app(make_settings(REDIS_URL=redis_url, SVD_MODERATION_URL=hook.url)).test_client()
+        assert submit(http, dialect).status_code in {200, 202}
+        vars(hook).update(body=REJECTING)
+        answer = submit(http, dialect)
+    _, _, status, is_right = DIALECTS[dialect]
+    assert (answer.status_code, is_right(answer.json, answer.headers)) == (status, True), answer.json
+
+
 def test_a_real_command_that_is_slow_is_no_verdict(redis_url, make_settings):
     settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="sleep 30", SVD_MODERATION_TIMEOUT=0.3)
     http = create_app(settings).test_client()
@@ -158,6 +198,21 @@ def test_a_rejected_video_is_blocked_in_openais_dialect(rejected):
     assert (video["status"], video["error"]["code"]) == ("failed", "moderation_blocked")
     answer = http.get(f"/v1/videos/{job_id}/content")
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "moderation_blocked")
+
+
+def test_a_video_without_a_verdict_is_a_failed_job_in_every_dialect(moderated):
+    http, jobs, _ = moderated(ALLOWING)
+    job_id = submit(http, "native").json["task_id"]
+    failure = Failure("moderation_unavailable", "The moderation hook could not be reached in any attempt.")
+    jobs.ledger.attempts.end_attempt(jobs.ledger.attempts.claim(job_id, HOLDER), AttemptOutcome.FAILED, failure)
+    assert http.get(f"/status/{job_id}").json["error"]["code"] == "moderation_unavailable"
+    assert http.get(f"/results/{job_id}").status_code == 409
+    video = http.get(f"/v1/videos/{job_id}").json
+    assert (video["status"], video["error"]["code"]) == ("failed", "moderation_unavailable")
+    assert http.get(f"/v1/videos/{job_id}/content").status_code in {404, 409}
+    answer = http.get(f"/v2beta/image-to-video/result/{ids.lengthened(job_id)}", headers={"Accept": "video/*"})
+    assert answer.status_code >= 400
+    assert "finish-reason" not in answer.headers  # nobody rejected it
 
 
 @pytest.mark.parametrize("accept", ["video/*", "application/json"])

@@ -2,10 +2,8 @@
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import standardwebhooks
@@ -13,6 +11,7 @@ import standardwebhooks
 from svd_service.moderation.hooks import CommandHook, HTTPHook
 from svd_service.moderation.verdict import HookError, HookImage, Question, parse
 from svd_service.webhooks.signing import WebhookSecrets
+from tests.unit.moderation.samples import Service, serving
 
 QUESTION = Question("moderation.image", "a-job", "a-key", [HookImage.of(b"pixels", "image/png")])
 SECRET = "whsec_" + "QUJD" * 8
@@ -27,43 +26,10 @@ class Secrets(WebhookSecrets):
         return [SECRET]
 
 
-class Service(ThreadingHTTPServer):
-    """A hook that answers with `status` and `body` after `delay` seconds."""
-
-    status, body, delay = 200, b'{"verdict": "allow"}', 0.0
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.received: list[tuple[dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/moderate?x=1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Service
-
-    def do_POST(self) -> None:
-        assert self.path == "/moderate?x=1"
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.received.append((dict(self.headers), body))
-        time.sleep(self.server.delay)
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def service() -> Iterator[Service]:
-    with Service() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    with serving() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
