@@ -43,6 +43,10 @@ def generate(
     ] = None,
     number: Annotated[int, typer.Option("--n", "-n", min=1, max=MAX_GROUP, help="Number of videos of each image.")] = 1,
     seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="A video for each of these seeds: 1,2,3.")] = None,
+    cancel_after: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="SECONDS", help="Let jobs fail that have not ended after so many seconds."),
+    ] = None,
     open_videos: Annotated[bool, typer.Option("--open", help="Open the videos when all are finished.")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
@@ -67,7 +71,7 @@ def generate(
         _warn(terminal, client.health())
         try:
             with display_on(terminal, _names(image_jobs, variants)) as display:
-                _submit(client, image_jobs, variants, parameters, display)
+                _submit(client, image_jobs, variants, parameters, display, cancel_after)
                 _follow(client, image_jobs, display)
         except KeyboardInterrupt:
             exit_status = 130
@@ -131,14 +135,19 @@ def _targets(sources: list[Path | str], variants: _Variants, out: Path, kind: st
 
 
 def _submit(
-    client: Client, image_jobs: list[ImageJob], variants: _Variants, parameters: Parameters, display: Display
+    client: Client,
+    image_jobs: list[ImageJob],
+    variants: _Variants,
+    parameters: Parameters,
+    display: Display,
+    cancel_after: int | None,
 ) -> None:
     for start in range(0, len(image_jobs), variants.number):
         of_image = image_jobs[start : start + variants.number]
         if variants.number == 1 and variants.seeds is None:
-            of_image[0].submit(client, parameters)
+            of_image[0].submit(client, parameters, cancel_after)
         else:
-            submit_group(client, of_image, variants.seeds, parameters)
+            submit_group(client, of_image, variants.seeds, parameters, cancel_after)
         for index, image_job in enumerate(of_image, start):
             display.show(index, image_job.fraction, image_job.words, ended=image_job.done)
 

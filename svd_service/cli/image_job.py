@@ -53,10 +53,11 @@ class ImageJob:
             return self.job.state if self.job else "rejected"
         return describe(self.job) if self.job else "waiting to be sent"
 
-    def submit(self, client: Client, parameters: Parameters) -> None:
+    def submit(self, client: Client, parameters: Parameters, cancel_after: int | None) -> None:
         """Send the image; the job to be extended is one of the parameters."""
+        image = None if isinstance(self.source, str) else self.source
         with _errors_of([self]):
-            self.job = client.submit(None if isinstance(self.source, str) else self.source, **parameters)
+            self.job = client.submit(image, cancel_after=cancel_after, **parameters)
 
     def look(self, client: Client) -> None:
         """Update the status, and download the video if there is one."""
@@ -94,11 +95,17 @@ class ImageJob:
 
 
 def submit_group(
-    client: Client, image_jobs: Sequence[ImageJob], seeds: list[int] | None, parameters: Parameters
+    client: Client,
+    image_jobs: Sequence[ImageJob],
+    seeds: list[int] | None,
+    parameters: Parameters,
+    cancel_after: int | None,
 ) -> None:
     """Send the image that several image jobs have in common, once; each gets a job of the group."""
     with _errors_of(image_jobs):
-        group = client.groups.submit(image_jobs[0].source, n=len(image_jobs), seeds=seeds, **parameters)
+        group = client.groups.submit(
+            image_jobs[0].source, n=len(image_jobs), seeds=seeds, cancel_after=cancel_after, **parameters
+        )
         for image_job, job in zip(image_jobs, group.jobs, strict=True):
             image_job.job = job
 

@@ -21,7 +21,17 @@ from svd_service.client.errors import (
 )
 from svd_service.client.groups import Groups
 from svd_service.client.status import JobStatus
-from svd_service.client.transport import AWAY, FIRST_PAUSE, GROWTH, JITTER, Transport, file_of, form_of, word
+from svd_service.client.transport import (
+    AWAY,
+    FIRST_PAUSE,
+    GROWTH,
+    JITTER,
+    Transport,
+    file_of,
+    form_of,
+    submission_headers,
+    word,
+)
 from svd_service.parameters import Format, Parameters
 from svd_service.retry import pauses
 
@@ -74,8 +84,16 @@ class Client:
         self.groups = Groups(self._transport)
 
     @_renamed("picture", "image")  # for one release
-    def submit(self, image: str | PathLike[str] | bytes | None = None, **parameters: Unpack[Parameters]) -> JobStatus:
+    def submit(
+        self,
+        image: str | PathLike[str] | bytes | None = None,
+        *,
+        cancel_after: int | None = None,
+        **parameters: Unpack[Parameters],
+    ) -> JobStatus:
         """Send an image (a path, or a file's bytes), or the id of a finished job as `extend`; returns the new job.
+
+        The job fails with the code `deadline_exceeded` unless it has ended `cancel_after` seconds after its submission.
 
         Raises:
             OSError: the file cannot be read.
@@ -85,10 +103,10 @@ class Client:
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
         form, files = form_of(image, parameters)
-        once = {"Idempotency-Key": str(uuid.uuid4())}
+        headers = submission_headers(cancel_after)
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
         answer = self._transport.retry(
-            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=once), AWAY
+            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=headers), AWAY
         )
         return JobStatus.of(answer.json())
 

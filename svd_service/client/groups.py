@@ -1,7 +1,6 @@
 """Groups: several videos of one image, submitted, followed and cancelled together."""
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
 from svd_service.client.status import ENDED, JobStatus
-from svd_service.client.transport import AWAY, Transport, form_of, word
+from svd_service.client.transport import AWAY, Transport, form_of, submission_headers, word
 from svd_service.parameters import Parameters
 
 #: Seconds between two polls.
@@ -62,9 +61,12 @@ class Groups:
         *,
         n: int | None = None,
         seeds: Sequence[int] | None = None,
+        cancel_after: int | None = None,
         **parameters: Unpack[Parameters],
     ) -> GroupStatus:
         """Send an image (a path, or a file's bytes); returns a group of `n` jobs, or of one for each of the `seeds`.
+
+        Jobs that have not ended `cancel_after` seconds after the submission fail with the code `deadline_exceeded`.
 
         Raises:
             ValueError: neither `n` above 1 nor `seeds` is given.
@@ -79,9 +81,9 @@ class Groups:
             form["n"] = str(n)
         if seeds is not None:
             form["seeds"] = ",".join(map(str, seeds))
-        once = {"Idempotency-Key": str(uuid.uuid4())}
+        headers = submission_headers(cancel_after)
         answer = self._transport.retry(
-            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=once), AWAY
+            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=headers), AWAY
         )
         return GroupStatus.of(answer.json())
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -106,6 +107,12 @@ def form_of(
     """
     form = {name: _text(value) for name, value in parameters.items() if value is not None}
     return form, {} if image is None else {"image": file_of(image)}
+
+
+def submission_headers(cancel_after: int | None) -> dict[str, str]:
+    """Return the headers of a submission: a key of its own, and the seconds until its deadline, if it has one."""
+    deadline = {} if cancel_after is None else {"Cancel-After": str(cancel_after)}
+    return {"Idempotency-Key": str(uuid.uuid4()), **deadline}
 
 
 def file_of(file: str | PathLike[str] | bytes) -> tuple[str, bytes]:

@@ -41,9 +41,10 @@ def run(service: StandIn, *arguments: object) -> Result:
 
 
 def test_a_picture_becomes_a_file(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4")
+    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4", "--cancel-after", 60)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
+    assert next(asked for asked in willing.asked if asked.method == "POST").headers["Cancel-After"] == "60"
     assert result.stdout == f"{cat} → {tmp_path / 'out.mp4'}\n"
 
 
@@ -429,10 +430,11 @@ def test_several_videos_of_one_image_are_a_group(willing: StandIn, cat: Path, tm
     willing.answer("POST /generate", Answer(json.dumps(body).encode()))
     assert run(willing, "generate", cat, "--seeds", "7,8", "-o", tmp_path).exit_code == 0
     assert {path.name for path in tmp_path.glob("*.mp4")} == {"cat-7.mp4", "cat-8.mp4"}
-    assert run(willing, "generate", cat, "-n", "2", "-o", tmp_path).exit_code == 0
+    assert run(willing, "generate", cat, "-n", "2", "--cancel-after", "90", "-o", tmp_path).exit_code == 0
     assert {path.name for path in tmp_path.glob("cat-[12].mp4")} == {"cat-1.mp4", "cat-2.mp4"}
-    posted = [asked.body for asked in willing.asked if asked.method == "POST"]
+    posted = [asked for asked in willing.asked if asked.method == "POST"]
     assert len(posted) == 2
-    assert b'name="seeds"' in posted[0]
-    assert b'name="n"' in posted[1]
+    assert b'name="seeds"' in posted[0].body
+    assert b'name="n"' in posted[1].body
+    assert [asked.headers.get("Cancel-After") for asked in posted] == [None, "90"]
     assert run(willing, "generate", cat, "--seeds", "7,x", "-o", tmp_path).exit_code == 2

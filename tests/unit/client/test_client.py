@@ -57,6 +57,14 @@ def test_an_image_may_be_bytes(client: Client, service: StandIn) -> None:
     service.answer("POST /generate", told("queued"))
     client.submit(b"a dog")
     assert b"a dog" in service.asked[-1].body
+    assert "Cancel-After" not in service.asked[-1].headers
+
+
+def test_a_submission_names_its_deadline(client: Client, service: StandIn) -> None:
+    service.answer("POST /generate", told("queued"))
+    client.submit(b"a dog", cancel_after=90, seed=3)
+    assert service.asked[-1].headers["Cancel-After"] == "90"
+    assert b"cancel_after" not in service.asked[-1].body
 
 
 def test_the_old_name_of_the_image_works_with_a_warning(client: Client, service: StandIn) -> None:

@@ -20,12 +20,13 @@ def group(state: str, *jobs: str) -> Answer:
 def test_a_group_is_submitted_with_its_seeds(service: StandIn) -> None:
     service.answer("POST /generate", group("queued", "queued", "queued"))
     with Client(service.url) as client:
-        found = client.groups.submit(b"a cat", n=2, seeds=[5, 6], fps=7)
+        found = client.groups.submit(b"a cat", n=2, seeds=[5, 6], fps=7, cancel_after=90)
     assert (found.id, found.state, found.fraction, found.eta_seconds, found.ended) == (GROUP, "queued", 0.5, 3.0, False)
     assert [job.id for job in found.jobs] == [JOB, JOB]
     for name, value in {"n": "2", "seeds": "5,6", "fps": "7"}.items():
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in service.asked[-1].body
     assert service.asked[-1].headers["Idempotency-Key"]
+    assert service.asked[-1].headers["Cancel-After"] == "90"
 
 
 def test_one_video_is_no_group(service: StandIn) -> None:
