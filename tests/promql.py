@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,11 +72,13 @@ def targets() -> Iterator[dict[str, Any]]:
         yield from panel.get("targets", ())
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     """Every rule, recording or alerting."""
     return [rule for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
 
 
+@cache
 def recorded() -> dict[str, set[str]]:
     """The metrics that the rules record, and the labels that are left to them: their names begin with these."""
     names = [rule["record"] for rule in rules() if "record" in rule]

@@ -7,6 +7,7 @@ from playwright.sync_api import Route, expect
 
 from svd_service.jobs.job import AttemptOutcome, Phase, Progress
 from svd_service.ledger import Ledger
+from svd_service.ledger.controls import Pausable
 from svd_service.ledger.workers import Preparing
 from tests.browser.steps import CAT, Open, add, card, claim, finish, ids, send
 from tools.harness.stack import Stack
@@ -50,6 +51,27 @@ def test_what_is_missing_for_a_job_to_start_is_named(desk: Stack, ledger: Ledger
     expect(page.locator("#notices")).to_contain_text("The worker is loading the model, for 2 minutes now.")
     expect(page.locator("#notices .notice")).to_have_count(1)
     window.look("loading")
+
+
+@KINDS
+def test_pauses_are_shown_with_their_reasons_until_they_end(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    ledger.controls.pause(Pausable.INTAKE, "", by="olga", reason="driver update")
+    ledger.controls.pause(Pausable.DISPATCH, "nano", by="olga", reason="")
+    window = visit(desk, kind)
+    page = window.page
+    window.expected.append("503")
+    notice = page.locator("#notices .notice", has_text="an operator has paused")
+    expect(notice).to_have_text(
+        "Queued jobs of nano do not start: an operator has paused the service. "
+        "New jobs are not accepted: an operator has paused the service (driver update)."
+    )
+    add(page, CAT)
+    page.locator("#submit").click()
+    expect(page.locator("#composer-fault")).to_contain_text("driver update")
+    window.look("paused")
+    ledger.controls.resume(Pausable.INTAKE, "", by="olga")
+    ledger.controls.resume(Pausable.DISPATCH, "nano", by="olga")
+    expect(notice).to_have_count(0)
 
 
 @KINDS

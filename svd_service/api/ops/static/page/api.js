@@ -135,7 +135,8 @@ export async function generate(image, fields, { path = "generate", signal, progr
     try {
       return await (await answered(upload(path, form, headers, { signal, progress }))).json();
     } catch (error) {
-      if (attempt === 3 || ![0, 502, 503, 504].includes(error.status)) throw error;
+      // A pause by an operator may last for hours.
+      if (attempt === 3 || error.code === "paused" || ![0, 502, 503, 504].includes(error.status)) throw error;
       await pause(1000 * (error.retryAfter ?? attempt));
     }
   }

@@ -10,6 +10,7 @@ export async function watchHealth({ recovered }) {
     const now = await health();
     const well = ["ok", "degraded"].includes(now.status) && now.artifacts !== false;
     notice("service", well ? null : lost(now), "bad");
+    notice("pause", well && paused(now));
     notice("workers", well && workers(now));
     notice("weights", well && now.model?.trained === false && "This model has random weights, for tests: its videos are noise.");
     if (well && !before) recovered();
@@ -22,6 +23,13 @@ function lost(now) {
   if (now.status === "unreachable") return "The service does not answer. Trying again …";
   const what = now.artifacts === false ? "its store of images and videos" : "its queue (Redis)";
   return `The service cannot reach ${what}. Nothing is lost; it goes on as soon as that is back.`;
+}
+
+/** Which pauses of operators are in force, and their reasons; null if there are none. */
+function paused({ reasons = [], message = "" }) {
+  if (!reasons.some((reason) => reason.endsWith("_paused"))) return null;
+  const pauses = message.split("; ").filter((part) => part.includes("an operator has paused"));
+  return pauses.map(sentence).join(" ") || "An operator has paused the service.";
 }
 
 /** What is missing for a job to start; null if nothing is. */

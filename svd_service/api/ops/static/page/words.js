@@ -133,6 +133,7 @@ export function fault(error) {
     case 429:
       return `${sentence} ${error.retryAfter ? `Try again in ${duration(error.retryAfter)}.` : "Try again later."}`;
     case 503:
+      if (error.code === "paused") return `${sentence} Your images are still here: try again later.`;
       return "The service cannot reach its queue at the moment. Your images are still here: try again shortly.";
     default:
       return error.status >= 500 ? "The service made a mistake. Try again; its log has the details." : sentence;
