@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from svd_service.client import Client
+from svd_service.marking import chain
+from svd_service.marking.signer import Claims, Signer
 from tools.harness.stack import Stack
 
 FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale": 1}
@@ -54,6 +56,8 @@ def test_a_picture_becomes_a_video(stack: Stack, finished: dict):
 
 def test_the_files_of_a_job_have_content_credentials(stack: Stack, photo: bytes):
     kinds = ("webp", "gif", "zip")
+    camera = chain.make()
+    photo = Signer(camera).sign(photo, "image/jpeg", Claims("photo", "a-camera"))
     job = stack.wait_for(stack.submit(photo, formats=",".join(kinds), **FAST), "finished", "failed")
     assert job["status"] == "finished", job["error"]
     content = {kind: stack.http.get(f"/results/{job['task_id']}.{kind}").content for kind in ("mp4", *kinds)}
@@ -64,6 +68,10 @@ def test_the_files_of_a_job_have_content_credentials(stack: Stack, photo: bytes)
     for name, file in content.items():
         with c2pa.Reader(name.rpartition(".")[2], io.BytesIO(file)) as reader:
             assert (name, reader.get_validation_state()) == (name, "Valid")
+        found = stack.http.post("/verify", files={"file": file}).json()
+        assert (name, found["verdict"], found["job"]["task_id"]) == (name, "made_here", job["task_id"])
+        made_from = [each["manifest"]["signer"] for each in found["credentials"]["ingredients"]]
+        assert made_from == ([] if name.startswith(tuple(stills.values())) else [camera.common_name])
     assert stack.http.get("/health").json()["content_credentials"] == "signed, signer unknown"
 
 
