@@ -146,7 +146,7 @@ def _no_room(error: OSError) -> ResponseReturnValue:
 def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:
     return _refuse(
         errors.ImageTooLargeError(
-            f"the request is larger than the {jobs().settings.max_upload_bytes / 1e6:g} MB that an image may have"
+            f"the request is larger than the {jobs().settings.max_upload_bytes / 1e6:g} MB that an upload may have"
         )
     )
 

@@ -63,6 +63,8 @@ def test_what_the_credentials_state_is_shown(service: StandIn, file: Path) -> No
 def test_a_file_that_cannot_be_read_or_verified_is_an_error(service: StandIn, file: Path, tmp_path: Path) -> None:
     missing = run(tmp_path / "none.mp4", "--server", service.url)
     assert (missing.exit_code, "No such file" in missing.output) == (1, True)
+    service.answer("POST /verify", refusal(413, "image_too_large", "the file has more than 20,000,000 bytes"))
+    assert "add --local" in run(file, "--server", service.url).output
     service.answer("POST /verify", refusal(501, "not_installed", "files cannot be verified"))
     refused = run(file, "--server", service.url)
     assert refused.exit_code != 0
