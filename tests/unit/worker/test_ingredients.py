@@ -14,6 +14,7 @@ from PIL import Image
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.bootstrap import use_cases
 from svd_service.jobs.content_cache import ContentCache
+from svd_service.jobs.groups import Seeds
 from svd_service.jobs.images import pool
 from svd_service.jobs.images.pool import DecoderEndedError
 from svd_service.jobs.job import State
@@ -97,6 +98,14 @@ def test_a_signed_image_is_an_ingredient_of_every_signed_format(slot, photo, cam
             (ingredient,) = found.ingredients
             assert (ingredient.title, ingredient.relationship) == ("image", "inputTo")
             assert (ingredient.manifest.signer, ingredient.manifest.model) == (camera.common_name, "a-camera 7")
+    assert inputs(slot) == []
+
+
+def test_each_video_of_a_group_has_the_ingredient(slot, photo):
+    group = slot.jobs.groups.submit(io.BytesIO(photo()), Order(Request(seed=1)), Seeds(2))
+    for job in group.jobs:
+        assert run_job(job.id, slot) == "finished"
+        assert [each.title for each in credentials(slot, job).ingredients] == ["image"]
     assert inputs(slot) == []
 
 
