@@ -1,4 +1,7 @@
-"""Maintenance of the jobs, repeated by every worker: requeue lost ones, apply retention, sweep orphaned artifacts."""
+"""Maintenance of the jobs, repeated by every worker: requeue lost ones, apply retention, sweep orphaned artifacts.
+
+Which ones are lost: `ledger/lua/reap.lua`.
+"""
 
 import time
 from collections.abc import Iterator

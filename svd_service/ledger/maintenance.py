@@ -1,4 +1,4 @@
-"""Maintenance of the ledger: enqueue jobs with Celery, requeue lost ones, apply retention."""
+"""Maintenance of the ledger: enqueue jobs with Celery, requeue lost ones (`lua/reap.lua`), apply retention."""
 
 import logging
 import time

@@ -1,4 +1,8 @@
-"""Opens an upload in a decoder process, from which the service takes only sizes and pixels."""
+"""Opens an upload in a decoder process, from which the service takes only sizes and pixels.
+
+What an upload meets there, in this order: the limits of its process (`limits.py`), the scan of its structure
+(`scan/`, a module for each format, such as `scan/png.py`), and the checks and the decoding (`decoding.py`).
+"""
 
 import io
 import logging
