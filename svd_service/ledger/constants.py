@@ -29,7 +29,8 @@ class Constants:
     hashes (`ledger/__init__.py`).
     `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, which cost their owner nothing.
     `usage_days` is for how many days usage is kept, `max_usage_owners` the number of owners with totals of their own.
-    `job_bounds` are the upper bounds of the histograms of a job's wait and duration, in seconds.
+    `job_bounds` are the upper bounds of the histograms of a job's wait and duration, in seconds, with
+    spaces between them.
     """
 
     profiles: tuple[str, ...] = tuple(Profile)
@@ -46,7 +47,7 @@ class Constants:
     unclaimed: str = UNCLAIMED
     usage_days: int = 400
     max_usage_owners: int = 100
-    job_bounds: tuple[int, ...] = JOB_BOUNDS
+    job_bounds: str = " ".join(map(str, JOB_BOUNDS))
     delivery_lost_message: str = "worker lost during the delivery"
 
     def as_lua(self) -> str:

@@ -40,7 +40,7 @@ add_load('started', queue, 1)
 set(id, 'queue', queue, 'token', args.token, 'worker', args.worker, 'claimed', now_text,
   'held:' .. attempt, args.holder, 'began:' .. attempt, now_text)
 if redis.call('HSETNX', job_key(id), 'started', now_text) == 1 then
-  observe('wait', JOB_BOUNDS, route_of(id), age_of(id))
+  observe('wait', id, (route_of(id)))
 end
 redis.call('ZADD', key('leases'), now + args.lease, id)
 count('attempts|started')

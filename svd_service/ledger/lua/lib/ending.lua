@@ -32,7 +32,7 @@ local function end_job(id, state, keep)
   add_to_history(state)
   -- A copy of an earlier video took no time.
   if not field(id, 'cached_from') then
-    observe('duration', JOB_BOUNDS, route_of(id) .. '|' .. state, age_of(id))
+    observe('duration', id, route_of(id) .. '|' .. state)
   end
   notify(id)
   write_delivery(id, state)
