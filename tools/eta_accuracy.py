@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Accuracy of `eta_seconds`: run jobs of three sizes on a service, and compare the estimates with the actual times.
+"""Accuracy of `eta_seconds`: run a mix of jobs on a service, and compare the estimates with the actual times.
 
-usage: python -m tools.eta_accuracy PICTURE [--server URL] [--jobs 50] [--every 1.0]
+usage: python -m tools.eta_accuracy PICTURE [--server URL] [--jobs 50] [--every 1.0] [--clips]
 
+The jobs are of three sizes, with `--clips` also of one to three segments, and with or without interpolated frames.
 All jobs are sent at once, to a service without other callers; the target is for two workers. Once ten have finished,
 each status of an unfinished job is one estimate. Prints the median absolute error, as a share of the time that was
 actually left.
@@ -19,6 +20,14 @@ from typing import Any
 from svd_service.client import Client, JobStatus
 
 SIZES = ({"width": 128, "height": 64}, {"width": 192, "height": 112}, {"width": 256, "height": 144})
+CLIPS: tuple[dict[str, int], ...] = (
+    {},
+    {"segments": 2},
+    {"segments": 3},
+    {"interpolate": 2},
+    {"interpolate": 4},
+    {"segments": 2, "interpolate": 4},
+)
 
 
 def main() -> None:
@@ -28,12 +37,15 @@ def main() -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
+    parser.add_argument("--clips", action="store_true", help="segments and interpolation, too")
     options = parser.parse_args()
     chance = random.Random(5)  # noqa: S311 - the same order every time
     with Client(options.server) as client:
         print(f"{client.health()['workers_ready']} workers are ready")
-        sizes: list[dict[str, Any]] = [chance.choice(SIZES) for _ in range(options.jobs)]
-        ids = [client.submit(options.picture, num_frames=4, **size).id for size in sizes]
+        kinds: list[dict[str, Any]] = [
+            chance.choice(SIZES) | (chance.choice(CLIPS) if options.clips else {}) for _ in range(options.jobs)
+        ]
+        ids = [client.submit(options.picture, num_frames=4, **kind).id for kind in kinds]
         forecasts, ends = look(client, ids, options.every)
     report(forecasts, ends)
 
