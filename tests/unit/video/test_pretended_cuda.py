@@ -11,6 +11,7 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.video.generator import Generator
 from svd_service.video.memory_plan import FAST, MEMORY_PLANS, MemoryPlan
 from svd_service.video.optimizations import AUTO, Optimization
+from svd_service.video.segments import Segments
 from tools.benchmark.architectures import ARCHITECTURES, models, pipeline
 from tools.harness.pretended_cuda import PretendedCuda, Wait, pretended, without_numbers
 
@@ -119,3 +120,17 @@ def waits_of(picture: Image.Image, parameters: Parameters, optimizations: Collec
 def test_the_host_waits_for_the_device_at_the_known_places_only(picture: Image.Image, ask: Ask) -> None:
     parameters = ask(max_guidance_scale=3.0, num_frames=2, num_inference_steps=3)
     assert set(waits_of(picture, parameters, USUAL)) == KNOWN
+
+
+@pytest.mark.thorough
+def test_three_segments_take_the_devices_memory_of_one(picture: Image.Image, ask: Ask) -> None:
+    with pretended() as device:
+        generator = generator_on(device)
+        peaks = []
+        for segments in (1, 3):
+            device.peak = 0
+            parameters = ask(num_frames=2, num_inference_steps=1, segments=segments)
+            frames = Segments(generator, parameters, lambda _: None).frames(picture)
+            assert sum(1 for _ in frames) == segments + 1
+            peaks.append(device.peak)
+    assert 0 < peaks[1] <= 1.15 * peaks[0]

@@ -1,6 +1,8 @@
 """Videos of several segments, with interpolated frames, as loops and at other sizes."""
 
+import gc
 import json
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -110,6 +112,26 @@ def test_the_file_has_the_size_and_the_rate_that_were_requested(
     assert comment["seeds"] == [7, 8]
     said = {name: comment["parameters"][name] for name in ("width", "output_width", "fps", "playback_fps", "segments")}
     assert said == {"width": 64, "output_width": 96, "fps": 7, "playback_fps": 20, "segments": 2}
+
+
+def test_three_segments_take_the_hosts_memory_of_one(
+    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+) -> None:
+    start = picture.resize((128, 96))
+
+    def peak(segments: int) -> int:
+        """Bytes that Python and NumPy hold at once."""
+        parameters = ask(num_frames=8, num_inference_steps=1, width=128, height=96, segments=segments, interpolate=2)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            render(generator, start, parameters, tmp_path / f"{segments}", ignore)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1)  # what only the first video imports and keeps
+    assert peak(3) <= 1.15 * peak(1)
 
 
 def test_memory_of_all_segments_is_in_the_provenance(
