@@ -43,7 +43,7 @@ class Created:
 
 
 class Keys(Protocol):
-    """The keys of one service; `where` says which, without secrets."""
+    """The keys of one service; `where` names it, without secrets."""
 
     where: str
 
@@ -162,8 +162,8 @@ class ServiceKeys:
 
     def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
         """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
-        asked = {"key": owner, "from": days[0], "to": days[1], "group": group or None}
-        rows = self._client.call("GET", "/admin/usage", **asked)["usage"]
+        query = {"key": owner, "from": days[0], "to": days[1], "group": group or None}
+        rows = self._client.call("GET", "/admin/usage", **query)["usage"]
         return {row.pop("group"): Usage(**row) for row in rows}
 
     def _call(self, method: str, path: str, **form: object) -> Any:

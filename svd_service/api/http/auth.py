@@ -44,7 +44,7 @@ def install(app: Flask, keys: Keyring, origins: Origins, settings: Settings) -> 
 
 
 def _require_scope(scope: str, key: Key | None) -> None:
-    """Check the scopes of the caller's key. Without keys on the service nobody has a scope."""
+    """Check the scopes of the caller's key. Without keys on the service no caller has a scope."""
     if key is None or scope not in key.scopes:
         how = f"svd-service keys create NAME --{scope}"
         raise MissingScopeError(f"this requires an API key with the scope {scope} ({how})")

@@ -4,7 +4,7 @@ import { upload } from "./upload.js";
 
 const KEY = "svd-service.key";
 
-/** What the service refused or failed to do. `status` is 0 where there was no answer at all. */
+/** A request that the service rejected or could not serve. `status` is 0 where there was no answer at all. */
 export class ApiError extends Error {
   constructor(status, code, message, { parameter = null, retryAfter = null } = {}) {
     super(message);

@@ -201,6 +201,6 @@ export class Card {
 
   fault(error) {
     this.report(fault(error));
-    this.gallery.actions.refused(error);
+    this.gallery.actions.onError(error);
   }
 }

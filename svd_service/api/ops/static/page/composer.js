@@ -17,7 +17,7 @@ import { fault } from "./words.js";
 const PASSING = new Set([0, 502, 503, 504]);
 
 /**
- * Calls `submitted(job, record)` for every job and `refused(error)` for every error. `drafts` keeps what is not sent yet:
+ * Calls `submitted(job, record)` for every job and `onError(error)` for every error. `drafts` keeps what is not sent yet:
  * {add(id, file), keep(drafts), drop(id), all()}.
  */
 export class Composer {
@@ -29,8 +29,8 @@ export class Composer {
   #saving = 0;
   #turning = Promise.resolve();
 
-  constructor({ submitted, refused, drafts }) {
-    Object.assign(this, { submitted, refused, kept: drafts });
+  constructor({ submitted, onError, drafts }) {
+    Object.assign(this, { submitted, onError, kept: drafts });
     this.settings = new Settings({ changed: () => this.#changed() });
     this.frame = new Frame($("crop"), ({ zoom }) => {
       $("zoom").value = zoom;
@@ -306,7 +306,7 @@ export class Composer {
       else {
         faults.push(fault(error));
         passing = PASSING.has(error.status);
-        this.refused(error);
+        this.onError(error);
       }
     } finally {
       this.#sending = null;

@@ -9,7 +9,7 @@ import { fault } from "./words.js";
 
 const SPENT = new Set(["failed", "cancelled", "expired"]);
 
-/** `again(record, job, seed)`, `change(record, job)`, `changed(job)`, `removed(id)`, `refused(error)`, `compare(cards)`. */
+/** `again(record, job, seed)`, `change(record, job)`, `changed(job)`, `removed(id)`, `onError(error)`, `compare(cards)`. */
 export class Gallery {
   #cards = new Map();
   #groups = new Map();
@@ -174,7 +174,7 @@ export class Gallery {
       if (done > 1) report($("gallery-message"), `${done} are ${what}.`);
     } catch (error) {
       report($("gallery-message"), `${done} of ${cards.length} are ${what}. ${fault(error)}`);
-      this.actions.refused(error);
+      this.actions.onError(error);
     }
   }
 
@@ -194,7 +194,7 @@ export class Gallery {
 
   #failed(error) {
     report($("gallery-message"), fault(error));
-    this.actions.refused(error);
+    this.actions.onError(error);
   }
 
   #count() {

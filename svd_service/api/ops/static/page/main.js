@@ -32,12 +32,12 @@ const feed = new Feed({
 const keys = new Keys({ changed: () => start() });
 
 const compare = new Compare({ use: change });
-const gallery = new Gallery({ changed, removed, refused, again, change, compare: (cards) => compare.open(cards) });
+const gallery = new Gallery({ changed, removed, onError, again, change, compare: (cards) => compare.open(cards) });
 
 const attention = new Attention(() => gallery.cards);
 
 const composer = new Composer({
-  refused,
+  onError,
   drafts: store.drafts,
   async submitted(job, record) {
     await store.keep(record);
@@ -62,7 +62,7 @@ async function removed(id) {
   await store.forget(id);
 }
 
-function refused(error) {
+function onError(error) {
   if (error.status !== 401) return;
   keys.required();
   keys.open();
