@@ -79,6 +79,12 @@ def generate(
         except ClientError as error:
             _complain(terminal, explained(error))
             exit_status = 1
+    _print_results(image_jobs, as_json=as_json, open_videos=open_videos)
+    _explain(terminal, image_jobs, server)
+    raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
+
+
+def _print_results(image_jobs: list[ImageJob], *, as_json: bool, open_videos: bool) -> None:
     made = [image_job for image_job in image_jobs if image_job.done and image_job.error is None]
     if as_json:
         typer.echo(json.dumps([image_job.to_dict() for image_job in image_jobs]))
@@ -88,8 +94,6 @@ def generate(
     if open_videos:
         for image_job in made:
             typer.launch(str(image_job.target))
-    _explain(terminal, image_jobs, server)
-    raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
 
 
 @dataclass(frozen=True)
