@@ -1,10 +1,10 @@
-"""The progress of a model's download from the hub, in the log: bytes on disk against the hub's list of files."""
+"""The progress of a model's download from the hub: bytes on disk against the hub's list of files."""
 
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,31 +16,41 @@ from huggingface_hub.hf_api import RepoFile
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before the first line (a cached model is loaded sooner), and between two lines.
+#: Seconds before the first report (a cached model is loaded sooner), and between two.
 FIRST: Final = 3.0
 INTERVAL: Final = 10.0
 GB: Final = 1e9
 
+#: Called with each report, such as `1.2 of 4.5 GB (26 %), 35 MB/s, about 95 s left`, and with `""` at the end.
+Report = Callable[[str], None]
+
 
 @contextlib.contextmanager
-def progress_logged(source: str, revision: str | None, variant: str | None) -> Iterator[None]:
-    """Log the progress of a hub model's download while the block runs.
+def progress_reported(
+    source: str, revision: str | None, variant: str | None, report: Report | None = None
+) -> Iterator[None]:
+    """Report the progress of a hub model's download while the block runs: in the log, and to `report`.
 
     Args:
         source: the model's id on the hub.
         revision: its branch, tag or commit; `None`: `main`.
         variant: the variant of its weights, which is part of their file names (`fp16`); `None`: those without one.
+        report: gets each report.
     """
     ended = threading.Event()
     # A daemon that is not joined: it may be waiting for an unresponsive hub.
-    threading.Thread(target=_report, args=(source, revision, variant, ended), daemon=True).start()
+    threading.Thread(target=_report, args=(source, revision, variant, ended, report), daemon=True).start()
     try:
         yield
     finally:
         ended.set()
+        if report is not None:
+            report("")
 
 
-def _report(source: str, revision: str | None, variant: str | None, ended: threading.Event) -> None:
+def _report(
+    source: str, revision: str | None, variant: str | None, ended: threading.Event, report: Report | None
+) -> None:
     began, before = time.monotonic(), on_disk(source)
     if ended.wait(FIRST):
         return
@@ -49,7 +59,10 @@ def _report(source: str, revision: str | None, variant: str | None, ended: threa
         now = on_disk(source)
         speed = (now - before) / (time.monotonic() - began)
         if now:
-            logger.info("downloading %s: %s", source, described(now, total, speed))
+            progress = described(now, total, speed)
+            logger.info("downloading %s: %s", source, progress)
+            if report is not None and not ended.is_set():
+                report(progress)
         ended.wait(INTERVAL)
 
 

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
+from svd_service.video.download import Report
 from svd_service.video.generator import CPU, Generator
 from svd_service.video.memory_plan import GB, HOST, MemoryPlan, choose, need
 from svd_service.video.optimizations import Optimization, chosen
@@ -23,12 +24,16 @@ logger = logging.getLogger(__name__)
 
 
 def load(
-    model: Model, device: str, settings: Settings, optimizations: Collection[Optimization] | None = None
+    model: Model,
+    device: str,
+    settings: Settings,
+    optimizations: Collection[Optimization] | None = None,
+    on_download: Report | None = None,
 ) -> Generator:
     """Load `model` on `device`: `cpu` in single precision, or a CUDA device's number (or name) in half.
 
     A process that sees one CUDA device only (`CUDA_VISIBLE_DEVICES`) gets that one, whatever its number on the host.
-    Without `optimizations`, the settings decide.
+    Without `optimizations`, the settings decide. `on_download` gets the progress of a download.
 
     Raises:
         ModelLoadError: there is no such device, or the weights cannot be fetched or read.
@@ -38,7 +43,7 @@ def load(
     if place != CPU:
         _require_usable(place, device)
     torch.set_num_threads(_threads(settings))
-    weights = find(model, half=place != CPU)
+    weights = find(model, half=place != CPU, on_download=on_download)
     precision = torch.float32 if place == CPU else torch.float16
     if optimizations is None:
         optimizations = chosen(settings.optimizations, place)

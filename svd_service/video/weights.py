@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from svd_service.jobs.model import Model
-from svd_service.video.download import progress_logged
+from svd_service.video.download import Report, progress_reported
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ class Weights:
     revision: str | None
 
 
-def find(model: Model, *, half: bool) -> Weights:
+def find(model: Model, *, half: bool, on_download: Report | None = None) -> Weights:
     """Find the weights of `model`; fetch them from the hub if they are neither a folder nor in the hub's cache.
 
     If a model has files in both precisions, those in half precision are used if `half`, else the others. A hub model's
-    revision is the commit of its branch or tag.
+    revision is the commit of its branch or tag. `on_download` gets the progress of a download.
 
     Raises:
         ModelLoadError: the weights cannot be found or fetched.
@@ -59,7 +59,7 @@ def find(model: Model, *, half: bool) -> Weights:
     # If a firewall drops packets to the hub, the wait is long; this line names the setting that avoids it.
     logger.info("looking for %s on the hub, else in its cache (HF_HUB_OFFLINE=1: in its cache alone)", model.source)
     try:
-        folder = _fetch(model, half=half)
+        folder = _fetch(model, half=half, on_download=on_download)
     except Exception as error:
         raise _explained(model, error) from error
     return Weights(folder, _variant(folder, half=half), folder.name)
@@ -72,19 +72,19 @@ def _variant(folder: Path, *, half: bool) -> str | None:
     return HALF if halves and (half or len(halves) == len(names)) else None
 
 
-def _fetch(model: Model, *, half: bool) -> Path:
+def _fetch(model: Model, *, half: bool, on_download: Report | None) -> Path:
     if half:
         try:
-            return _download(model, HALF)
+            return _download(model, HALF, on_download)
         except ValueError:
             pass  # diffusers raises it if the model has no such variant
-    return _download(model, None)
+    return _download(model, None, on_download)
 
 
-def _download(model: Model, variant: str | None) -> Path:
+def _download(model: Model, variant: str | None, on_download: Report | None) -> Path:
     # Only safetensors: the other format is pickle, which can execute arbitrary code.
     options = {"revision": model.revision, "variant": variant, "use_safetensors": True}
-    with progress_logged(model.source, model.revision, variant):
+    with progress_reported(model.source, model.revision, variant, on_download):
         return Path(StableVideoDiffusionPipeline.download(model.source, **options))
 
 

@@ -99,7 +99,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     worker = f"{node}/{index}"
     with Preparation(service.ledger.workers, worker) as preparation:
         preparation.doing("loading the model")
-        generator = load(service.model, device, configuration)
+        generator = load(service.model, device, configuration, on_download=preparation.download)
         preparation.doing("warming up")
         generator.warm_up()
     load_seconds = time.monotonic() - began

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,12 @@ class Preparation:
         """Report this activity from now on."""
         self._now = Preparing(self._worker, words, time.time())
         self._report()
+
+    def download(self, progress: str) -> None:
+        """Report the progress of the model's download, `""` at its end, within the loading of the model."""
+        if self._now is not None:
+            words = f"downloading the model ({progress})" if progress else "loading the model"
+            self._now = replace(self._now, doing=words)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -28,11 +28,14 @@ def test_a_download_is_logged_with_its_size(
 ) -> None:
     monkeypatch.setattr(download, "GB", 1.0)
     half = sum(path.stat().st_size for path in tiny_both.glob("*/*.fp16.safetensors"))
+    reports: list[str] = []
     with caplog.at_level(logging.INFO), Hub(tiny_both, delay=1).running() as hub:
         connect(hub)
-        find(HUB_MODEL, half=True)
+        find(HUB_MODEL, half=True, on_download=reports.append)
     logged = lines(caplog)
     assert logged
+    assert [f"downloading someone/svd: {report}" for report in reports[:-1]] == logged
+    assert reports[-1] == ""
     assert all(line.startswith("downloading someone/svd: ") and f" of {half}.0 GB (" in line for line in logged)
 
 
@@ -89,7 +92,7 @@ def test_its_thread_ends_with_the_download(connect: Callable[[Hub], None], tiny_
     before = set(threading.enumerate())
     with Hub(tiny_both).running() as hub:
         connect(hub)
-        with download.progress_logged("someone/svd", None, None):
+        with download.progress_reported("someone/svd", None, None):
             (thread,) = (each for each in set(threading.enumerate()) - before if each.daemon and "_report" in each.name)
     thread.join(10)
     assert not thread.is_alive()
