@@ -27,7 +27,8 @@ def flatmap_path_parameters(context: Any, parameters: dict[str, Any] | None) -> 
     if parameters is None or context.operation.method.upper() == "DELETE":
         return strategies.just(parameters)
     job = os.environ["STARTED_JOB" if context.operation.path.endswith("/preview") else "FINISHED_JOB"]
-    known = {name: lengthened(job) if name == "generation_id" else job for name in parameters if name.endswith("id")}
+    others = {"generation_id": lengthened(job), "group_id": os.environ["FINISHED_GROUP"]}
+    known = {name: others.get(name, job) for name in parameters if name.endswith("id")}
     if context.operation.path.endswith(("/pin", "/share")):  # few examples: one identity of two is answered 404 anyway
         return strategies.just({**parameters, **known})
     # One of the two who ask does not own it, so that half of the rest is answered 404 as well.

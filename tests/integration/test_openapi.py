@@ -1,5 +1,6 @@
 """The running service keeps what its OpenAPI document promises: schemathesis, with every check that it has."""
 
+import io
 import json
 import re
 import subprocess
@@ -8,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.config import Settings
-from svd_service.jobs.job import RESULT_FILES, File, Holder, Result
+from svd_service.jobs.job import RESULT_FILES, File, Holder, Result, Still
 from svd_service.jobs.job_files import file_name, preview_name, result_name
 from svd_service.ledger import open_ledger
 from svd_service.ledger.api_keys import Keyring
@@ -23,6 +25,10 @@ EXAMPLES = 16
 
 #: What only the job's owner may do: of their few examples, those of the other identity are answered 404.
 FOR_OWNERS = ("POST /jobs/{task_id}/share\n", "PUT /jobs/{task_id}/pin\n")
+
+_WEBP = io.BytesIO()
+Image.new("RGB", (64, 64), "teal").save(_WEBP, "WEBP")
+THUMBNAIL = _WEBP.getvalue()
 
 #: What the finished job comes as beside the MP4.
 FURTHER: list[Format] = [kind for kind in Format if kind is not Format.MP4]
@@ -50,7 +56,8 @@ def finish(stack: Stack, settings: Settings, job_id: str) -> None:
     assert claim is not None
     name, video = result_name(job_id, claim.token), bytes(2_000)
     for variant in RESULT_FILES:
-        LocalArtifacts(settings.data_dir).put(file_name(name, variant), video)
+        content = THUMBNAIL if variant is Still.THUMBNAIL else video  # a contact sheet is made of thumbnails
+        LocalArtifacts(settings.data_dir).put(file_name(name, variant), content)
     further = {kind: File(len(video), "ab" * 32) for kind in FURTHER}
     result = Result(name, len(video), "ab" * 32, 64, 64, 3, further=further)
     ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)
@@ -87,6 +94,8 @@ def test_every_answer_is_one_that_is_documented(
     closed.http.headers["Authorization"] = f"Bearer {secrets['ann']}"
     finished, started = closed.submit(photo, formats=",".join(FURTHER)), closed.submit(photo)
     finish(closed, settings_of, finished)
+    group = closed.http.post("/groups", files={"image": photo}).json()
+    finish(closed, settings_of, group["jobs"][0]["task_id"])
     show(closed, settings_of, started)
     done = subprocess.run(
         [
@@ -102,6 +111,7 @@ def test_every_answer_is_one_that_is_documented(
             **closed.environment,
             "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks",
             "FINISHED_JOB": finished,
+            "FINISHED_GROUP": group["group_id"],
             "STARTED_JOB": started,
         },
         capture_output=True,
