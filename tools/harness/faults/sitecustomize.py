@@ -53,7 +53,7 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
             plan=SimpleNamespace(name="host"),
             warm_up=lambda: None,
         )
-        pipeline.__dict__.update(load=lambda *_: model)
+        pipeline.__dict__.update(load=lambda *_, **__: model)
         sys.modules.update({package.__name__: package, pipeline.__name__: pipeline})
 
 
