@@ -130,7 +130,8 @@ def _present(error: errors.JobError) -> ResponseReturnValue:
 
 
 def _refuse(error: errors.JobError) -> ResponseReturnValue:
-    if request.method == "POST":  # a submission, not a question
+    # A submission, neither a question nor an operator's act.
+    if request.method == "POST" and not request.path.startswith("/admin/"):
         jobs().submit.count_rejected(error)
     return _present(error)
 

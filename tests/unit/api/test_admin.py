@@ -265,10 +265,13 @@ def test_operators_create_limit_rotate_and_revoke_keys_and_a_secret_is_shown_onc
         ("/admin/keys/nothing/limits", {"jobs_per_day": 1}, 404),
     ],
 )
-def test_what_is_wrong_with_a_request_about_keys_is_explained_and_nothing_changes(ask, keyring, path, form, status):
+def test_what_is_wrong_with_a_request_about_keys_is_explained_and_nothing_changes(
+    ask, jobs, keyring, path, form, status
+):
     before = keyring.list()
     assert ask("POST", path, **form).status_code == status
     assert keyring.list() == before
+    assert jobs.ledger.stats.figures().rejected == {}  # those of submissions
     assert ask("GET", "/admin/audit").json["acts"] == []
 
 
