@@ -1,6 +1,7 @@
 """Packages of other people's that tests use as they are, in folders of their own; installed once in pytest's cache."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ def installed(request: pytest.FixtureRequest, name: str, command: Callable[[Path
     """A folder in which `command(folder)` has put the package `name`; it is run if that was not done before."""
     cache = request.config.cache
     assert cache is not None
-    folder = cache.mkdir(name.replace("=", "-").replace("@", "-"))
+    folder = cache.mkdir(re.sub("[=@/]", "-", name))
     done = folder / ".installed"
     if not done.exists():
         try:
