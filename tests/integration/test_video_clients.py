@@ -1,0 +1,116 @@
+"""Unmodified clients of OpenAI's video API, with its lengths and sizes: the async client of its package; LiteLLM."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tests.integration.packages import installed
+from tests.samples import IMAGES
+from tools.harness.stack import Stack
+
+SECONDS = ("4", "8", "12")
+SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
+
+#: Creates a video of each length in each size, deletes all but the first, waits for that and downloads it.
+OPENAI = """
+import asyncio, base64, itertools, json, sys, openai
+url, path, lengths, sizes = sys.argv[1:]
+async def main():
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+    async def create(seconds, size):
+        with open(path, "rb") as image:
+            return await client.videos.create(
+                model="sora-2", prompt="it comes alive", input_reference=image, seconds=seconds, size=size
+            )
+    wanted = itertools.product(lengths.split(","), sizes.split(","))
+    first, *others = await asyncio.gather(*(create(*each) for each in wanted))
+    for video in others:
+        await client.videos.delete(video.id)
+    done = await client.videos.poll(first.id)
+    content = await (await client.videos.download_content(done.id)).aread()
+    created = [video.to_dict() for video in (first, *others)]
+    print(json.dumps([created, done.to_dict(), base64.b64encode(content).decode()]))
+asyncio.run(main())
+"""
+
+#: The same as a user of LiteLLM does it, for one length and size.
+LITELLM = """
+import base64, json, sys, time, litellm
+url, path, seconds, size = sys.argv[1:]
+to = {"api_base": f"{url}/v1", "api_key": "none"}
+with open(path, "rb") as image:
+    video = litellm.video_generation(
+        model="openai/sora-2", prompt="it comes alive", input_reference=image, seconds=seconds, size=size, **to
+    )
+created, done = video.model_dump(), video
+while done.status in ("queued", "in_progress"):
+    time.sleep(0.5)
+    done = litellm.video_status(video.id, **to)
+content = litellm.video_content(video.id, **to)
+print(json.dumps([[created], done.model_dump(), base64.b64encode(content).decode()], default=str))
+"""
+
+
+def package(request: pytest.FixtureRequest, requirement: str) -> Path:
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
+
+
+def run(folder: Path, program: str, *words: str) -> Any:
+    """What a program prints that finds the package in `folder`."""
+    # LiteLLM would fetch prices from the network.
+    environment = {"PYTHONPATH": str(folder), "PATH": os.environ["PATH"], "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *words],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=220,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(content: str) -> tuple[str, Any]:
+    """Size and seconds of the MP4 in Base64."""
+    with av.open(io.BytesIO(base64.b64decode(content)), "r") as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate is not None
+        frames = sum(1 for _ in container.decode(stream))
+        return f"{stream.width}x{stream.height}", float(frames / stream.average_rate)
+
+
+def test_openais_async_client_gets_each_length_in_each_size(request: pytest.FixtureRequest, stack: Stack):
+    folder = package(request, "openai==3.52.0")
+    wanted = [(seconds, size) for seconds in SECONDS for size in SIZES]
+    created, done, content = run(
+        folder, OPENAI, stack.url, str(IMAGES / "chelsea.jpg"), ",".join(SECONDS), ",".join(SIZES)
+    )
+    assert [(video["seconds"], video["size"]) for video in created] == wanted
+    for (seconds, _), video in zip(wanted, created, strict=True):
+        assert video["duration_seconds"] == pytest.approx(float(seconds), rel=0.05)
+    assert (done["id"], done["status"], done["error"]) == (created[0]["id"], "completed", None)
+    size, length = measured(content)
+    assert (size, length) == (SIZES[0], pytest.approx(4, rel=0.05))
+
+
+@pytest.mark.skipif(
+    "SVD_TEST_LITELLM" not in os.environ, reason="LiteLLM is 350 MB with what it needs: SVD_TEST_LITELLM=1 installs it"
+)
+def test_litellm_makes_asks_for_and_downloads_a_video(request: pytest.FixtureRequest, stack: Stack):
+    folder = package(request, "litellm==1.110.2")
+    (created,), done, content = run(folder, LITELLM, stack.url, str(IMAGES / "chelsea.jpg"), "8", "1280x720")
+    assert (created["seconds"], created["size"]) == ("8", "1280x720")
+    assert (done["status"], done["error"]) == ("completed", None)
+    size, length = measured(content)
+    assert (size, length) == ("1280x720", pytest.approx(8, rel=0.05))
