@@ -43,6 +43,7 @@ SELDOM = {
     "zincrby": "leases, after Redis was away",
     "zscore": "a claim that another holds",
     "zscan": "svd-service check-ledger",
+    "ttl": "the end of a webhook",
     "zrevrank": "further pages of jobs",
     "zrevrange": "pages of jobs",
 }
