@@ -286,6 +286,12 @@ def test_variations_differ_in_motion_where_that_is_chosen(desk: Stack, ledger: L
     page.locator("#variations").get_by_role("radio", name="4", exact=True).check()
     page.locator("#vary").select_option("motion")
     send(page)
-    made = [desk.status(job)["parameters"] for job in ids(page)]
+    jobs = [desk.status(job) for job in ids(page)]
+    made = [job["parameters"] for job in jobs]
     assert sorted(each["motion_bucket_id"] for each in made) == [40, 100, 160, 220]
     assert len({each["seed"] for each in made}) == 1
+    # The API's groups differ by their seed alone; on the page these are one as well.
+    assert {job["group_id"] for job in jobs} == {None}
+    expect(page.locator("#gallery > li")).to_have_count(1)
+    page.locator(".batch > .about").get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".card[data-status=cancelled]")).to_have_count(4)

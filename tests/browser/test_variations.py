@@ -172,16 +172,3 @@ def test_variations_are_cancelled_and_deleted_together(desk: Stack, ledger: Ledg
     expect(page.locator("#gallery > li")).to_have_count(0)
     assert desk.http.get("/jobs").json()["jobs"] == []
     assert [url for method, url in requests if method == "DELETE"] == [f"{desk.url}/groups/{group}"] * 2
-
-
-def test_motion_is_varied_by_jobs_of_their_own_on_one_card(desk: Stack, ledger: Ledger, visit: Open):
-    page = visit(desk).page
-    add(page, CAT)
-    page.locator("#variations").get_by_role("radio", name="2", exact=True).check()
-    page.locator("#vary").select_option("motion")
-    send(page)
-    made = [desk.status(job) for job in ids(page)]
-    assert [(each["parameters"]["motion_bucket_id"], each["group_id"]) for each in made] == [(40, None), (220, None)]
-    assert len({each["parameters"]["seed"] for each in made}) == 1
-    page.locator(".batch > .about").get_by_role("button", name="Cancel all").click()
-    expect(page.locator(".card[data-status=cancelled]")).to_have_count(2)
