@@ -19,13 +19,13 @@ RUN pip install --no-cache-dir --no-deps --require-hashes \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY svd_service svd_service
-# pip and setuptools are of no use in the image, nor are packages' tests, Pygments' lexers (nothing here highlights code)
-# and the small model's weights: its other files describe it.
+# pip and setuptools are of no use in the image, nor are packages' tests, Pygments' lexers (nothing here highlights code),
+# the small model's weights (its other files describe it), and c2pa's library for linking Rust programs (31 MB).
 RUN pip install --no-cache-dir --no-deps . \
     && pip uninstall --yes pip setuptools \
     && find /opt/venv -type d \( -name tests -o -path '*/tornado/test' \) -prune -exec rm -r {} + \
     && find /opt/venv -path '*/pygments/lexers/*' -type f ! -name '__init__*' ! -name '_mapping*' ! -name 'python*' -delete \
-    && find /opt/venv -name '*.safetensors' -delete
+    && find /opt/venv \( -name '*.safetensors' -o -name '*.rlib' \) -delete
 
 FROM ${PYTHON_IMAGE}
 # /data is made here so that a new volume mounted on it belongs to the user, too. The number is the worker image's.

@@ -21,10 +21,11 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r worker.txt -r c2pa.
     && pip install --no-cache-dir --constraint torch.txt \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} torch
 # torch.compile needs a C++ compiler and torch's headers when the worker runs. It is on by default on GPUs alone.
-# 180 MB are tests of the packages and programs for torch's own development.
+# 180 MB are tests of the packages and programs for torch's own development, 31 MB c2pa's library for linking Rust programs.
 ARG COMPILER=yes
 RUN site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
     && find "$site" -type d -name tests -prune -exec rm -r {} + \
+    && find "$site" -name '*.rlib' -delete \
     && rm -rf "$site/torch/test" \
     && find "$site/torch/bin" -type f ! -name torch_shm_manager -delete \
     && { [ -n "$COMPILER" ] || { \
