@@ -5,11 +5,14 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import islice
+from unittest.mock import Mock
 
 import pytest
+import redis
 
 from tools.benchmark.report import quantile
 from tools.chaos.caller import Sighting, is_signed
+from tools.chaos.redis_faults import RedisFaults
 from tools.chaos.report import committed_twice, lost, passed, recovery, report, table
 from tools.chaos.run import Hit, Outcome
 from tools.chaos.schedule import KINDS, schedule
@@ -84,6 +87,17 @@ def test_a_job_that_failed_because_it_was_hit_too_often_is_not_lost():
     figures = report(outcome)
     assert passed(figures)
     assert figures["failed"] == {"worker_lost": 1}
+
+
+def test_a_record_that_a_frozen_redis_may_delete_later_counts_as_deleted(tmp_path, monkeypatch):
+    faults = RedisFaults("redis://127.0.0.1:1/0", tmp_path, "queue")
+    for error, deleted in (
+        (redis.TimeoutError(), True),
+        (redis.ConnectionError(), True),
+        (redis.ReadOnlyError(), False),
+    ):
+        monkeypatch.setattr(faults._client, "eval", Mock(side_effect=error))
+        assert faults.delete_record("svd:job:1") is deleted
 
 
 def test_a_video_without_a_valid_signature_is_noticed():

@@ -78,10 +78,13 @@ class RedisFaults:
         return False
 
     def delete_record(self, key: str) -> bool:
-        """Delete the record of a job if it waits."""
-        with suppress(redis.RedisError):
+        """Delete the record of a job if it waits. True also without an answer: a frozen Redis does it later."""
+        try:
             return bool(self._client.eval(_DELETE_WAITING, 1, key))
-        return False
+        except (redis.TimeoutError, redis.ConnectionError):
+            return True
+        except redis.RedisError:
+            return False
 
     def revoke(self, job_id: str, *, terminate: bool) -> bool:
         """Revoke a job with Celery's own command; `terminate`: with SIGKILL, too."""
