@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
+import msgspec
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
@@ -263,12 +264,17 @@ def _fields() -> dict[str, Any]:
 
 
 def _form_fields() -> dict[str, Any]:
-    """Those of a form, which writes `{image_url: …}` as `input_reference[image_url]` and an empty object as `{}`."""
+    """Those of a form, which writes `{image_url: …}` as `input_reference[image_url]`, and other objects as JSON."""
     fields: dict[str, Any] = forms.form_fields()
     for name, parts in _OBJECTS.items():
         for part in parts:
             if (value := fields.pop(f"{name}[{part}]", None)) is not None:
                 fields.setdefault(name, {part: value})
-    if fields.get("extra_body") == "{}":
-        del fields["extra_body"]
+    # SGLang's benchmark client sends it as text. The form's own fields win.
+    if isinstance(text := fields.get("extra_body"), str):
+        with suppress(msgspec.DecodeError):
+            extras = msgspec.json.decode(text)
+            if isinstance(extras, dict):
+                del fields["extra_body"]
+                fields = extras | fields
     return fields

@@ -444,6 +444,16 @@ def test_fields_that_change_nothing_are_accepted(create):
     assert create(**fields).json["status"] == "queued"
 
 
+def test_an_extra_body_sent_as_text_in_a_form_is_merged_into_it(create, http, photo):
+    video = create(extra_body='{"seed": 7, "motion_bucket_id": 60}', motion_bucket_id="90").json
+    parameters = video["parameters"]
+    assert (parameters["seed"], parameters["motion_bucket_id"]) == (7, 90)
+    for text, name in (('{"sed": 7}', "sed"), ("[7]", "extra_body"), ("seed", "extra_body"), ('{"seed": {}}', "seed")):
+        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), "extra_body": text}
+        answer = http.post("/v1/videos", data=data)
+        assert (answer.status_code, answer.json["error"]["param"]) == (422, name)
+
+
 def test_guidance_by_text_is_recorded_with_a_warning(create):
     warnings = " ".join(create(negative_prompt="blurry", guidance_scale="7.5").json["warnings"])
     assert "negative prompt" in warnings
