@@ -30,7 +30,7 @@ from svd_service.jobs.parameters import Parameters, Request
 from svd_service.jobs.queries import Queries
 from svd_service.jobs.sources import Sources
 from svd_service.jobs.submission import CachedVideo, Submission
-from svd_service.marking.library import is_installed
+from svd_service.marking.c2pa_library import is_installed
 from svd_service.parameters import TABLE
 from svd_service.telemetry import logs, tracing
 

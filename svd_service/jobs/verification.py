@@ -11,8 +11,8 @@ from svd_service.config import Settings
 from svd_service.errors import NotInstalledError, UnavailableError, UnknownJobError, UnreadableFileError
 from svd_service.jobs.job import Job
 from svd_service.jobs.queries import Queries
+from svd_service.marking.c2pa_library import is_installed
 from svd_service.marking.findings import Credentials, Verdict
-from svd_service.marking.library import is_installed
 
 
 @dataclass(frozen=True)

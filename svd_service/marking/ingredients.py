@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from svd_service.marking import reader
-from svd_service.marking.library import INGREDIENT, reading_context
+from svd_service.marking.c2pa_library import INGREDIENT, reading_context
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
 
+from svd_service.marking.c2pa_library import JOB, may_have_credentials, reading_context
 from svd_service.marking.findings import Credentials, Ingredient, Statement, Validity
-from svd_service.marking.library import JOB, may_have_credentials, reading_context
 
 #: The library recognizes formats by their first bytes, but ZIP, by which several begin.
 _ZIP: Final = b"PK\x03\x04"

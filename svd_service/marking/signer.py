@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Final
 
 from svd_service import __version__
 from svd_service.errors import JobError
+from svd_service.marking.c2pa_library import INGREDIENT, JOB, context
 from svd_service.marking.chain import Chain
-from svd_service.marking.library import INGREDIENT, JOB, context
 
 logger = logging.getLogger(__name__)
 

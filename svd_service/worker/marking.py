@@ -14,9 +14,9 @@ from svd_service.jobs.job_files import credentials_name
 from svd_service.jobs.marks import MARKS, TYPES, Mark, library_type
 from svd_service.ledger.signers import Signers
 from svd_service.marking import chain as chains
+from svd_service.marking.c2pa_library import is_installed
 from svd_service.marking.chain import Chain
 from svd_service.marking.ingredients import source_of
-from svd_service.marking.library import is_installed
 from svd_service.marking.signer import Claims, Signer
 from svd_service.marking.state import NOT_INSTALLED, OFF, signed_by
 from svd_service.parameters import Format

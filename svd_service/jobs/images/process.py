@@ -24,7 +24,7 @@ from typing import Any, Final
 from svd_service.errors import BrokenImageError, RefusedError
 from svd_service.jobs.images import limits
 from svd_service.jobs.images.decoding import Decoded, opened
-from svd_service.marking.library import may_have_credentials
+from svd_service.marking.c2pa_library import may_have_credentials
 
 #: A process whose idle address space has grown by so many bytes makes room for a new one.
 _MAX_GROWTH: Final = 256_000_000

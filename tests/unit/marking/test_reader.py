@@ -19,9 +19,9 @@ from svd_service.jobs.job import RESULT_FILES, Still
 from svd_service.jobs.marks import MARKS, Mark, library_type
 from svd_service.marking import chain as chains
 from svd_service.marking import reader
+from svd_service.marking.c2pa_library import SETTINGS, context
 from svd_service.marking.chain import Chain
 from svd_service.marking.findings import Statement, Validity, Verdict, explain, verdict_of
-from svd_service.marking.library import SETTINGS, context
 from svd_service.marking.signer import GENERATED, Claims, Signer
 from svd_service.parameters import Format
 

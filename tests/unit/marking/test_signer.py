@@ -13,7 +13,7 @@ from PIL import Image
 from svd_service.jobs.job import RESULT_FILES, Still
 from svd_service.jobs.marks import MARKS, TYPES, Mark, library_type
 from svd_service.marking import signer as signers
-from svd_service.marking.library import context
+from svd_service.marking.c2pa_library import context
 from svd_service.marking.signer import GENERATED, Claims, Signer, SigningError
 from svd_service.parameters import Format
 from tests.unit.marking.samples import FRAMES, boxes, write

@@ -26,8 +26,8 @@ from svd_service.jobs.submit import Order
 from svd_service.ledger.signers import Signers
 from svd_service.marking import chain as chains
 from svd_service.marking import reader
+from svd_service.marking.c2pa_library import reading_context
 from svd_service.marking.findings import Verdict
-from svd_service.marking.library import reading_context
 from svd_service.marking.signer import Claims, Signer
 from svd_service.parameters import Format
 from svd_service.worker.attempt import run_job

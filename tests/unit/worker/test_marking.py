@@ -14,8 +14,8 @@ from svd_service.jobs.marks import library_type
 from svd_service.ledger.signers import Signers
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.marking import chain as chains
+from svd_service.marking.c2pa_library import context
 from svd_service.marking.chain import Chain
-from svd_service.marking.library import context
 from svd_service.marking.signer import Signer
 from svd_service.parameters import Format
 from svd_service.worker import marking
