@@ -64,8 +64,8 @@ class AttemptView(Struct):
             attempt.number,
             attempt.worker,
             attempt.device,
-            _moment(attempt.started_at),
-            _moment(attempt.ended_at),
+            moment(attempt.started_at),
+            moment(attempt.ended_at),
             attempt.outcome,
             attempt.device_seconds,
         )
@@ -169,8 +169,8 @@ class WebhookView(Struct):
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
         """The representation of `webhook`."""
-        attempts = [WebhookAttemptView(_moment(each.at), each.status_code, each.error) for each in webhook.attempts]
-        return cls(shown_url(webhook.url), webhook.state, attempts, _moment(webhook.next_attempt_at))
+        attempts = [WebhookAttemptView(moment(each.at), each.status_code, each.error) for each in webhook.attempts]
+        return cls(shown_url(webhook.url), webhook.state, attempts, moment(webhook.next_attempt_at))
 
 
 class JobView(Struct, kw_only=True):
@@ -221,11 +221,11 @@ class JobView(Struct, kw_only=True):
             eta_seconds=job.eta_seconds,
             progress=ProgressView.of(job.progress) if job.progress else None,
             preview=job.preview.version if job.preview else None,
-            created_at=_moment(job.created_at),
-            started_at=_moment(job.started_at),
-            ended_at=_moment(job.ended_at),
-            expires_at=_moment(job.expires_at),
-            deadline_at=_moment(job.deadline_at),
+            created_at=moment(job.created_at),
+            started_at=moment(job.started_at),
+            ended_at=moment(job.ended_at),
+            expires_at=moment(job.expires_at),
+            deadline_at=moment(job.deadline_at),
             pinned=job.pinned,
             cancel_requested=job.cancel_requested,
             cached=job.cached_from is not None,
@@ -275,8 +275,8 @@ class GroupView(Struct, kw_only=True):
             counts={str(state): number for state, number in group.counts.items()},
             progress=group.fraction,
             eta_seconds=group.eta_seconds,
-            created_at=_moment(group.created_at),
-            ended_at=_moment(group.ended_at),
+            created_at=moment(group.created_at),
+            ended_at=moment(group.ended_at),
             contact_sheet=f"{root}/groups/{group.id}/contact-sheet" if has_videos else None,
             jobs=[JobView.of(job, root) for job in group.jobs],
             webhook=WebhookView.of(group.webhook) if group.webhook else None,
@@ -297,7 +297,7 @@ class GroupEvent(Struct):
     @classmethod
     def of(cls, id: str, kind: str, group: Group) -> Self:
         """The event `kind` of `group`, given as it was at its end."""
-        return cls(id, kind, _moment(group.ended_at), GroupView.of(replace(group, webhook=None)))
+        return cls(id, kind, moment(group.ended_at), GroupView.of(replace(group, webhook=None)))
 
 
 class WebhookEvent(Struct):
@@ -314,7 +314,7 @@ class WebhookEvent(Struct):
     @classmethod
     def of(cls, id: str, kind: str, job: Job) -> Self:
         """The event `kind` of `job`, given as it was at its end."""
-        return cls(id, kind, _moment(job.ended_at), JobView.of(replace(job, webhook=None)))
+        return cls(id, kind, moment(job.ended_at), JobView.of(replace(job, webhook=None)))
 
 
 def result_path(job_id: str, kind: Format) -> str:
@@ -329,5 +329,6 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
 
 
-def _moment(seconds: float | None) -> Any:
+def moment(seconds: float | None) -> Any:
+    """A time in seconds since the epoch as a datetime in UTC; `None` stays `None`."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

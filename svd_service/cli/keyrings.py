@@ -1,9 +1,9 @@
 """The API keys that `svd-service keys` works on: those in the service's Redis, or through HTTP those of any service."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from svd_service import bootstrap
@@ -11,25 +11,10 @@ from svd_service.cli.up.processes import without_password
 from svd_service.client.client import Client
 from svd_service.config import Settings
 from svd_service.jobs.allowance import Allowance
-from svd_service.jobs.usage import GROUPS, Usage, grouped, total
-from svd_service.ledger.key import ADMIN, Key, end_of
+from svd_service.jobs.usage import Usage
+from svd_service.ledger.key import ALL, Key, NewKey
+from svd_service.ledger.usage import usage_by
 from svd_service.webhooks.signing import checked_url
-
-#: The name of jobs without a key in lists, and in a query to the service.
-NO_KEY: Final = "-"
-
-
-@dataclass(frozen=True)
-class NewKey:
-    """What a key is created with. `limits` are fields of `Allowance`; `expires` is its last day, or `never`."""
-
-    name: str
-    owner: str = ""
-    priority: int = 0
-    webhook_url: str = ""
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    expires: str = ""
-    admin: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,15 +75,7 @@ class RedisKeys:
         if new.webhook_url:
             checked_url(new.webhook_url, self._settings)
         first = not self.keyring.count()
-        key, secret = self.keyring.create(
-            new.name,
-            owner=new.owner,
-            priority=new.priority,
-            webhook_url=new.webhook_url,
-            allowance=replace(Allowance(), **new.limits),
-            expires_at=end_of(new.expires) if new.expires else None,
-            scopes=(ADMIN,) if new.admin else (),
-        )
+        key, secret = self.keyring.create(**new.arguments())
         return Created(key, secret, self.secrets.of(key.owner)[0], first)
 
     def list(self) -> list[Key]:
@@ -120,12 +97,7 @@ class RedisKeys:
 
     def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
         """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
-        records = bootstrap.ledger(self._settings).usage
-        if owner:
-            known = "" if owner == NO_KEY else self.keyring.known_owner(owner)
-            return grouped(records.of(known, *days), GROUPS[group])
-        owners = dict.fromkeys(["", *(key.owner for key in self.list())])
-        return {each or NO_KEY: total(records.of(each, *days)) for each in owners}
+        return usage_by(bootstrap.ledger(self._settings).usage, self.keyring, owner, days, group)
 
 
 class ServiceKeys:
@@ -172,7 +144,7 @@ class ServiceKeys:
 
 def _form(limits: Mapping[str, Any]) -> dict[str, object]:
     """Limits as the service's form has them."""
-    lists = {name: ",".join(limits[name]) or "all" for name in ("models", "profiles") if name in limits}
+    lists = {name: ",".join(limits[name]) or ALL for name in ("models", "profiles") if name in limits}
     return {**limits, **lists}
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from svd_service.cli.display import explained
-from svd_service.cli.keyrings import NO_KEY, Created, Keys, NewKey, RedisKeys, ServiceKeys
+from svd_service.cli.keyrings import Created, Keys, RedisKeys, ServiceKeys
 from svd_service.cli.options import ApiKey
 from svd_service.cli.up import processes
 from svd_service.cli.up.preflight import StackError
@@ -23,8 +23,8 @@ from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError, UnavailableError, UnknownKeyError
 from svd_service.jobs.usage import Usage, as_csv
 from svd_service.ledger.api_keys import CACHE_TTL
-from svd_service.ledger.key import ADMIN, NEVER, Key
-from svd_service.ledger.usage import KEPT_DAYS
+from svd_service.ledger.key import ADMIN, ALL, NEVER, Key, NewKey
+from svd_service.ledger.usage import KEPT_DAYS, NO_KEY
 from svd_service.parameters import MAX_PRIORITY
 from svd_service.presentation import shown_url
 from svd_service.webhooks.signing import OVERLAP, checked_url
@@ -48,10 +48,6 @@ _COLUMNS: Final = {
     "frames": "frames",
     "bytes": "bytes",
 }
-
-
-#: Word of an option: every model or profile.
-ALL: Final = "all"
 
 JobsPerDay = Annotated[int | None, typer.Option(min=0, help="Quota of jobs per day (UTC); 0: none.")]
 SecondsPerDay = Annotated[float | None, typer.Option(min=0, help="Quota of device seconds per day; 0: none.")]

@@ -22,10 +22,42 @@ ADMIN: Final = "admin"
 #: Instead of a last day: the key does not expire.
 NEVER: Final = "never"
 
+#: Instead of a list of names: every model or profile.
+ALL: Final = "all"
+
 #: Names of tenants. They are parts of keys in Redis, of messages and of labels of metrics.
 _TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The owner that the usage of owners beyond a maximum is recorded under.
 _RESERVED: Final = "other"
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """What a key is created with. `limits` are fields of `Allowance`; `expires` is its last day, or `never`."""
+
+    name: str
+    owner: str = ""
+    priority: int = 0
+    webhook_url: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    expires: str = ""
+    admin: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `Keyring.create`.
+
+        Raises:
+            InvalidParameterError: `expires` is no day.
+        """
+        return {
+            "name": self.name,
+            "owner": self.owner,
+            "priority": self.priority,
+            "webhook_url": self.webhook_url,
+            "allowance": replace(Allowance(), **self.limits),
+            "expires_at": end_of(self.expires) if self.expires else None,
+            "scopes": (ADMIN,) if self.admin else (),
+        }
 
 
 @dataclass(frozen=True)

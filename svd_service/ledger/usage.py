@@ -4,7 +4,8 @@ from contextlib import suppress
 from datetime import date, timedelta
 from typing import Final, cast
 
-from svd_service.jobs.usage import DayUsage, Usage
+from svd_service.jobs.usage import GROUPS, DayUsage, Usage, grouped, total
+from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import reachable
 from svd_service.ledger.constants import Constants
 from svd_service.ledger.record import SEPARATOR
@@ -12,6 +13,9 @@ from svd_service.ledger.scripts import Scripts
 
 #: Number of days for which usage is kept.
 KEPT_DAYS: Final = Constants().usage_days
+
+#: The name of jobs without a key, among the names of owners.
+NO_KEY: Final = "-"
 
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -44,6 +48,23 @@ class UsageRecords:
         """Usage since the beginning, by owner; that of owners beyond a maximum number is under `other`."""
         with reachable():
             return _by_name(cast(dict[str, str], self._redis.hgetall(self._scripts.key("usage_totals"))))
+
+
+def usage_by(
+    records: UsageRecords, keyring: Keyring, owner: str, days: tuple[date, date], group: str
+) -> dict[str, Usage]:
+    """The usage of one owner, or of the owner of a key, by `group` of `GROUPS`; without `owner` the total of each.
+
+    `NO_KEY` stands for the owner of jobs without a key.
+
+    Raises:
+        UnknownKeyError: there is no such key or owner.
+    """
+    if owner:
+        known = "" if owner == NO_KEY else keyring.known_owner(owner)
+        return grouped(records.of(known, *days), GROUPS[group])
+    owners = dict.fromkeys(["", *(key.owner for key in keyring.list())])
+    return {each or NO_KEY: total(records.of(each, *days)) for each in owners}
 
 
 def _by_name(record: dict[str, str]) -> dict[str, Usage]:

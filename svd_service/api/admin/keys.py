@@ -1,33 +1,28 @@
 """The operators' routes about API keys: `/admin/keys`, and the usage of all owners, `/admin/usage`."""
 
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
-from datetime import UTC, date, datetime
+from dataclasses import asdict, fields
+from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal
 
 from flask import Blueprint, Response, jsonify
 from flask.typing import ResponseReturnValue
 from msgspec import Meta, Struct, field
 
-from svd_service.api.admin.routes import NO_KEY, operator
+from svd_service.api.admin.routes import operator
 from svd_service.api.http import forms
 from svd_service.api.http.context import jobs, keyring, webhook_secrets
 from svd_service.api.http.openapi import ADMIN, FORM, Answer, describe
 from svd_service.api.native.schema import ErrorView
 from svd_service.api.native.usage import UsageQuery, UsageRow
 from svd_service.jobs.allowance import Allowance
-from svd_service.jobs.usage import GROUPS, Usage, grouped, total
 from svd_service.ledger.api_keys import GRACE
-from svd_service.ledger.key import ADMIN as ADMIN_SCOPE
-from svd_service.ledger.key import Key, end_of
+from svd_service.ledger.key import ALL, Key, NewKey
+from svd_service.ledger.usage import usage_by
 from svd_service.parameters import MAX_PRIORITY, MAX_URL
-from svd_service.presentation import shown_url
+from svd_service.presentation import moment, shown_url
 from svd_service.webhooks.signing import checked_url
 
 blueprint = Blueprint("admin_keys", __name__, url_prefix="/admin")
-
-#: Instead of a list: every model or profile.
-ALL: Final = "all"
 
 _UNKNOWN: Final = {404: "There is no such key in Redis."}
 _INVALID: Final = {422: "A field is invalid."}
@@ -99,9 +94,9 @@ class KeyRecord(Struct, kw_only=True):
             name=key.name,
             owner=key.owner,
             priority=key.priority,
-            created_at=_moment(key.created_at),
-            revoked_at=_moment(key.revoked_at),
-            expires_at=_moment(key.expires_at),
+            created_at=moment(key.created_at),
+            revoked_at=moment(key.revoked_at),
+            expires_at=moment(key.expires_at),
             successor=key.successor,
             scopes=list(key.scopes),
             webhook_url=shown_url(key.webhook_url) if key.webhook_url else "",
@@ -159,15 +154,8 @@ def create() -> ResponseReturnValue:
     form = forms.parse(NewKeyForm)
     if form.webhook_url:
         checked_url(form.webhook_url, jobs().settings)
-    key, secret = keyring().create(
-        form.name,
-        owner=form.owner,
-        priority=form.priority,
-        webhook_url=form.webhook_url,
-        allowance=replace(Allowance(), **form.limits()),
-        expires_at=end_of(form.expires) if form.expires else None,
-        scopes=(ADMIN_SCOPE,) if form.admin else (),
-    )
+    new = NewKey(form.name, form.owner, form.priority, form.webhook_url, form.limits(), form.expires, form.admin)
+    key, secret = keyring().create(**new.arguments())
     return _new(key, secret, "create key", f"scopes {', '.join(key.scopes)}" if key.scopes else "")
 
 
@@ -224,13 +212,7 @@ def usage() -> Response:
     """The usage of one owner by day or by model, or the total of each owner; `-` are jobs without a key."""
     query = forms.parse_query(OwnersUsageQuery)
     days = query.days()
-    of: Callable[..., Any] = jobs().ledger.usage.of
-    if query.key:
-        owner = "" if query.key == NO_KEY else keyring().known_owner(query.key)
-        sums: dict[str, Usage] = grouped(of(owner, *days), GROUPS[query.group])
-    else:
-        owners = dict.fromkeys(["", *(key.owner for key in keyring().list())])
-        sums = {each or NO_KEY: total(of(each, *days)) for each in owners}
+    sums = usage_by(jobs().ledger.usage, keyring(), query.key, days, query.group)
     rows = [UsageRow(group=name, **asdict(amounts)) for name, amounts in sums.items()]
     return jsonify(OwnersUsageView(first=days[0], last=days[1], usage=rows))
 
@@ -249,7 +231,3 @@ def _changed(key: Key, act: str) -> Response:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for each in text.split(",") if (name := each.strip()) and name != ALL)
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -31,15 +31,13 @@ from svd_service.api.native.schema import ErrorView
 from svd_service.jobs.administration import Filter
 from svd_service.jobs.job import Job, State
 from svd_service.ledger.controls import HoldKind
+from svd_service.ledger.usage import NO_KEY
 from svd_service.presentation import JobView
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 
 _UNKNOWN: Final = {404: "There is no such job."}
 _INVALID: Final = {422: "A field is invalid."}
-
-#: In a query, the owner of jobs without a key.
-NO_KEY: Final = "-"
 
 
 def operator() -> str:

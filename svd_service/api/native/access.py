@@ -17,7 +17,7 @@ from svd_service.errors import InvalidLinkError
 from svd_service.jobs.allowance import Allowance
 from svd_service.jobs.parameters import MEDIA_TYPES
 from svd_service.parameters import MAX_PRIORITY, Format
-from svd_service.presentation import JobView
+from svd_service.presentation import JobView, moment
 
 blueprint = Blueprint("access", __name__)
 
@@ -71,7 +71,7 @@ def check_key() -> Response:
     if shown is None:
         lists = jobs().settings.page_lists_jobs
         return jsonify(KeyView(required=False, id="", name="", owner="", priority=MAX_PRIORITY, lists_jobs=lists))
-    expires_at = None if shown.expires_at is None else datetime.fromtimestamp(shown.expires_at, UTC)
+    expires_at = moment(shown.expires_at)
     return jsonify(
         KeyView(
             required=True,
