@@ -22,14 +22,12 @@ from svd_service.client.errors import (
 from svd_service.client.groups import Groups
 from svd_service.client.status import JobStatus
 from svd_service.client.transport import (
-    AWAY,
     FIRST_PAUSE,
     GROWTH,
     JITTER,
     Transport,
     file_of,
     form_of,
-    submission_headers,
     word,
 )
 from svd_service.parameters import Format, Parameters
@@ -103,12 +101,7 @@ class Client:
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
         form, files = form_of(image, parameters)
-        headers = submission_headers(cancel_after)
-        # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
-        answer = self._transport.retry(
-            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=headers), AWAY
-        )
-        return JobStatus.of(answer.json())
+        return JobStatus.of(self._transport.submit(form, files, cancel_after))
 
     def status(self, job_id: str) -> JobStatus:
         """Return the job's status.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
 from svd_service.client.status import ENDED, JobStatus
-from svd_service.client.transport import AWAY, Transport, form_of, submission_headers, word
+from svd_service.client.transport import Transport, form_of, word
 from svd_service.parameters import Parameters
 
 #: Seconds between two polls.
@@ -81,11 +81,7 @@ class Groups:
             form["n"] = str(n)
         if seeds is not None:
             form["seeds"] = ",".join(map(str, seeds))
-        headers = submission_headers(cancel_after)
-        answer = self._transport.retry(
-            lambda: self._transport.send("POST", "/generate", data=form, files=files, headers=headers), AWAY
-        )
-        return GroupStatus.of(answer.json())
+        return GroupStatus.of(self._transport.submit(form, files, cancel_after))
 
     def status(self, group_id: str) -> GroupStatus:
         """Return the group's status.

@@ -55,6 +55,15 @@ class Transport:
         with self._named_errors():
             return self._http.request(method, self.base_url + path, **content)
 
+    def submit(
+        self, form: Mapping[str, str], files: Mapping[str, tuple[str, bytes]], cancel_after: int | None = None
+    ) -> Any:
+        """Return the JSON of the response to a submission, which has `cancel_after` seconds, if given, to end."""
+        deadline = {} if cancel_after is None else {"Cancel-After": str(cancel_after)}
+        headers = {"Idempotency-Key": str(uuid.uuid4()), **deadline}
+        # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
+        return self.retry(lambda: self.send("POST", "/generate", data=form, files=files, headers=headers), AWAY).json()
+
     def events(self, path: str, last_id: str) -> Iterator[Event]:
         """Yield the server-sent events at `path` after the one with `last_id`."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
@@ -107,12 +116,6 @@ def form_of(
     """
     form = {name: _text(value) for name, value in parameters.items() if value is not None}
     return form, {} if image is None else {"image": file_of(image)}
-
-
-def submission_headers(cancel_after: int | None) -> dict[str, str]:
-    """Return the headers of a submission: a key of its own, and the seconds until its deadline, if it has one."""
-    deadline = {} if cancel_after is None else {"Cancel-After": str(cancel_after)}
-    return {"Idempotency-Key": str(uuid.uuid4()), **deadline}
 
 
 def file_of(file: str | PathLike[str] | bytes) -> tuple[str, bytes]:
