@@ -27,7 +27,7 @@ TYPESCRIPT = "typescript@5.9.3"
 
 PYTHON = "openapi-python-client==0.29.1"
 
-#: Media types that this one has to be told are files.
+#: Media types that must be listed as files for this one.
 FILES = ("video/mp4", "video/webm", "image/webp", "image/gif", "image/jpeg", "application/zip")
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(400)]
@@ -58,9 +58,9 @@ def generate(*command: str, folder: Path, **environment: str) -> str:
         check=False,
         timeout=200,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    return said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return output
 
 
 def text_of(folder: Path, ending: str) -> str:
@@ -78,8 +78,8 @@ def test_a_typescript_client_has_every_path(
     program, *arguments = FROM_NPM[package]
     words = {"DOCUMENT": str(document), "OUT": str(tmp_path)}
     filled = [each if each.startswith("-") else _filled(each, words) for each in arguments]
-    said = generate(str(folder / "node_modules" / ".bin" / program), *filled, folder=tmp_path)
-    assert "error" not in said.lower()
+    output = generate(str(folder / "node_modules" / ".bin" / program), *filled, folder=tmp_path)
+    assert "error" not in output.lower()
     made = text_of(tmp_path, ".ts")
     for path in json.loads(document.read_text())["paths"]:
         assert path.partition("{")[0] in made, path
@@ -93,8 +93,8 @@ def test_a_python_client_has_every_operation(request: pytest.FixtureRequest, doc
     command = (sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it formats what it made with ruff
     environment = {"PYTHONPATH": str(folder), "PATH": path}
-    said = generate(*command, "--config", str(config), "--output-path", "made", folder=tmp_path, **environment)
-    assert "WARNING" not in said, said
+    output = generate(*command, "--config", str(config), "--output-path", "made", folder=tmp_path, **environment)
+    assert "WARNING" not in output, output
     made = {path.stem for path in (tmp_path / "made" / "api").rglob("*.py")}
     assert {each["operationId"] for each in operations(document)} <= made
 

@@ -136,11 +136,11 @@ class _Comparison:
         job = self._client.submit(self._picture, **self._wanted)
         submitted = time.perf_counter()
         job = self._ended(job.id)
-        heard, heard_at = time.perf_counter(), time.time()
+        noticed, noticed_at = time.perf_counter(), time.time()
         self._client.download(job.id, self._video("service"))
         ended = time.perf_counter()
         values = dict(job.raw)
-        values["path"] = _path(values, submitted - began, heard - began, heard_at, ended - began)
+        values["path"] = _path(values, submitted - began, noticed - began, noticed_at, ended - began)
         return ended - began, values
 
     def _ended(self, job_id: str) -> JobStatus:
@@ -258,7 +258,7 @@ def idle(jobs: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _path(job: dict[str, Any], submitted: float, heard: float, heard_at: float, ended: float) -> dict[str, float]:
+def _path(job: dict[str, Any], submitted: float, noticed: float, noticed_at: float, ended: float) -> dict[str, float]:
     """Seconds of each part of a job's way. The ledger's clock and ours are of one machine."""
     attempt, phases = job["attempts"][-1], job["provenance"]["seconds"]
     created, claimed, done = (_moment(text) for text in (job["created_at"], attempt["started_at"], attempt["ended_at"]))
@@ -267,8 +267,8 @@ def _path(job: dict[str, Any], submitted: float, heard: float, heard_at: float, 
         "claim after acceptance": claimed - created,
         **{f"in the worker: {name}": seconds for name, seconds in phases.items()},
         "in the worker: the rest": done - claimed - sum(phases.values()),
-        "heard after the end": heard_at - done,
-        "download": ended - heard,
+        "heard after the end": noticed_at - done,
+        "download": ended - noticed,
     }
 
 

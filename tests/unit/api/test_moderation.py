@@ -212,7 +212,7 @@ def test_a_video_without_a_verdict_is_a_failed_job_in_every_dialect(moderated):
     assert http.get(f"/v1/videos/{job_id}/content").status_code in {404, 409}
     answer = http.get(f"/v2beta/image-to-video/result/{ids.lengthened(job_id)}", headers={"Accept": "video/*"})
     assert answer.status_code >= 400
-    assert "finish-reason" not in answer.headers  # nobody rejected it
+    assert "finish-reason" not in answer.headers  # no hook has rejected it
 
 
 @pytest.mark.parametrize("accept", ["video/*", "application/json"])

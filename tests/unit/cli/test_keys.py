@@ -67,10 +67,10 @@ class QuietHandler(WSGIRequestHandler):
 
 
 def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
-    said = run("create", "ann", "--priority", "1")
-    secret = re.search(r"sk-svd-\S+", said)
+    output = run("create", "ann", "--priority", "1")
+    secret = re.search(r"sk-svd-\S+", output)
     assert secret
-    assert "It is the first one" in said
+    assert "It is the first one" in output
     assert "It is the first one" not in run("create", "bob")
     keyring = Keyring(redis_client, settings)
     ann = keyring.identify(secret[0])
@@ -86,9 +86,9 @@ def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
 
 
 def test_webhooks_of_a_key_have_a_place_and_a_secret_that_can_be_changed(run, redis_client, settings):
-    said = run("create", "ann", "--webhook", "https://me:pw@example.com/ann?token=1")
-    key = re.search(r"sk-svd-\S+", said)
-    secret = re.search(r"whsec_[\w/+=]+", said)
+    output = run("create", "ann", "--webhook", "https://me:pw@example.com/ann?token=1")
+    key = re.search(r"sk-svd-\S+", output)
+    secret = re.search(r"whsec_[\w/+=]+", output)
     assert key
     assert secret
     ann = Keyring(redis_client, settings).identify(key[0])
@@ -135,8 +135,8 @@ def test_limits_of_a_key_are_set_changed_and_removed(run, redis_client, settings
     (ann,) = keyring.list()
     assert ann.allowance == Allowance(jobs_per_day=3, profiles=("draft",))
     assert ann.expires_at == datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-    said = run("limit", ann.id, "--seconds-per-day", "90.5", "--concurrent", "2", "--model", "a", "--model", "b")
-    assert "3 jobs/day, 90.5 s/day, 2 jobs at a time, a b, draft" in said
+    output = run("limit", ann.id, "--seconds-per-day", "90.5", "--concurrent", "2", "--model", "a", "--model", "b")
+    assert "3 jobs/day, 90.5 s/day, 2 jobs at a time, a b, draft" in output
     assert "3 jobs/day" in run("list")
     run("limit", ann.id, "--jobs-per-day", "0", "--profile", "all", "--expires", "never")
     (ann,) = keyring.list()
@@ -152,10 +152,10 @@ def test_keys_of_one_owner_and_a_rotation(run, redis_client, settings):
     keyring = Keyring(redis_client, settings)
     laptop, server = keyring.list()
     assert (laptop.owner, server.owner, server.allowance) == ("team", "team", Allowance(jobs_per_day=3))
-    said = run("rotate", laptop.id, "--grace", "2")
-    new = re.search(r"sk-svd-\S+", said)
+    output = run("rotate", laptop.id, "--grace", "2")
+    new = re.search(r"sk-svd-\S+", output)
     assert new
-    assert f"replaces {laptop.id}, which is valid for 2 more hours" in said
+    assert f"replaces {laptop.id}, which is valid for 2 more hours" in output
     replacing = keyring.identify(new[0])
     assert replacing
     assert f"(replaced by {replacing.id})" in run("list")
@@ -166,10 +166,12 @@ def test_keys_of_one_owner_and_a_rotation(run, redis_client, settings):
 
 
 def test_the_commands_work_on_a_service_elsewhere_as_an_operator(remote, redis_client, settings):
-    said = remote("create", "ann", "--owner", "team", "--jobs-per-day", "3", "--model", "a", "--expires", "2099-12-31")
-    secret = re.search(r"sk-svd-\S+", said)
+    output = remote(
+        "create", "ann", "--owner", "team", "--jobs-per-day", "3", "--model", "a", "--expires", "2099-12-31"
+    )
+    secret = re.search(r"sk-svd-\S+", output)
     assert secret
-    assert "whsec_" in said
+    assert "whsec_" in output
     keyring = Keyring(redis_client, settings)
     ann = keyring.identify(secret[0])
     assert ann
@@ -203,7 +205,7 @@ def test_the_record_of_a_key_of_another_release_can_be_read():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["revoke", "nothing"], "there is no key nothing"),
         (["usage", "nothing"], "there is no key or owner nothing"),
@@ -213,10 +215,10 @@ def test_the_record_of_a_key_of_another_release_can_be_read():
         (["list"], "is the service running"),
     ],
 )
-def test_what_goes_wrong_is_a_sentence(run, monkeypatch, words, said):
+def test_what_goes_wrong_is_a_sentence(run, monkeypatch, words, output):
     if words == ["list"]:
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit, match=output):
         keys.run(words)
 
 

@@ -270,13 +270,13 @@ def taken(parameters: Parameters, chance: random.Random) -> dict[str, float]:
     return {phase: seconds * chance.gauss(1, 0.1) for phase, seconds in expected.items()}
 
 
-def error(told: float | None, actual: float) -> float:
-    assert told is not None
-    return abs(told - actual) / actual
+def error(estimate: float | None, actual: float) -> float:
+    assert estimate is not None
+    return abs(estimate - actual) / actual
 
 
 @pytest.mark.enable_socket
-def test_a_mix_of_segments_and_interpolation_is_foretold_within_a_fifth(ledger: Ledger):
+def test_a_mix_of_segments_and_interpolation_is_estimated_within_a_fifth(ledger: Ledger):
     chance = random.Random(14)
     be_ready(ledger, "w/0")
     for number in range(20):
