@@ -1,6 +1,5 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
-import re
 from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
@@ -10,9 +9,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http.forms import UploadedFile
 from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
+from svd_service.api.openai.translation import SIZE, leniently, strictly
 from svd_service.errors import ContentFilteredError, InvalidParameterError, UnsupportedError
 from svd_service.jobs.job import Job, ResultFile, State, Still
-from svd_service.jobs.model import Model, Size
+from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Request
 from svd_service.parameters import TABLE, Delivery, Format, Parameters
 from svd_service.presentation import WebhookView
@@ -41,9 +41,6 @@ MODEL: Final = "openai_model"
 NEGATIVE_PROMPT: Final = "negative_prompt"
 GUIDANCE_SCALE: Final = "guidance_scale"
 SECONDS: Final = "seconds"
-
-#: Width and height in pixels, as a caller writes them.
-SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
 
 #: Warnings about recorded values, by the name of the note.
 NO_EFFECT: Final = {
@@ -92,6 +89,26 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    width: (
+        Annotated[
+            int, Meta(ge=16, le=4_096, description="With `height`: like `size` if the model cannot make them itself.")
+        ]
+        | UnsetType
+    ) = UNSET
+    height: Annotated[int, Meta(ge=16, le=4_096, description="See `width`.")] | UnsetType = UNSET
+    num_frames: (
+        Annotated[
+            int,
+            Meta(ge=2, description="Frames; more than the model makes at once are made in segments, to within 5 %."),
+        ]
+        | UnsetType
+    ) = UNSET
+    fps: (
+        Annotated[
+            int, Meta(ge=1, le=120, description="Frames per second; from 5 to 30 the model is conditioned on it.")
+        ]
+        | UnsetType
+    ) = UNSET
     negative_prompt: (
         Annotated[str, Meta(max_length=32_000, description="Recorded, without effect, as `prompt`.")] | UnsetType
     ) = UNSET
@@ -121,14 +138,8 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameterError(
                 "generate_audio", "Stable Video Diffusion makes no sound: send generate_audio=false"
             )
-        parameters = self.parameters()
-        if strict and self.seconds is not UNSET:
-            del parameters["seconds"]
-            parameters["num_frames"] = _frames(self.seconds, parameters, model)
-        if strict and self.size is not UNSET:
-            del parameters["size"]
-            parameters["width"], parameters["height"] = _pixels(self.size, parameters, model)
-        return video_request(parameters, model=model.name)
+        translate = strictly if strict else leniently
+        return video_request(translate(self.parameters(), model), model=model.name)
 
     def notes(self) -> dict[str, str]:
         """Values that are recorded with the job and do not influence the video."""
@@ -365,36 +376,8 @@ def _error(job: Job) -> VideoError | None:
 
 def _warnings(job: Job) -> list[str]:
     requested, used = job.notes.get(MODEL), job.model["name"]
-    unserved = f"The model {requested!r} is not served here: the video is made by {used}."
+    substituted = f"The video is made by the model {used}, not by {requested}."
     return [
         *(text for name, text in NO_EFFECT.items() if name in job.notes),
-        *([unserved] if requested and requested != used else []),
+        *([substituted] if requested and requested != used else []),
     ]
-
-
-def _frames(seconds: float, parameters: Parameters, model: Model) -> int:
-    if "num_frames" in parameters:
-        raise InvalidParameterError("seconds", "seconds and num_frames mean the same: send one of them")
-    fps = parameters.get("fps") or model.defaults.fps
-    frames = round(seconds * fps)
-    minimum, maximum = model.bounds.num_frames
-    if not minimum <= frames <= maximum:
-        raise InvalidParameterError(
-            "seconds",
-            f"seconds: {seconds:g} s are {frames} frames at {fps} per second; the model makes {minimum} to {maximum}. "
-            "A lower fps makes longer videos.",
-        )
-    return frames
-
-
-def _pixels(size: str, parameters: Parameters, model: Model) -> Size:
-    if "width" in parameters or "height" in parameters:
-        raise InvalidParameterError("size", "size and width, height mean the same: send one of them")
-    if not SIZE.fullmatch(size):
-        raise InvalidParameterError("size", f"size must be width x height, such as 1024x576; got {size[:20]!r}")
-    width, height = (int(side) for side in size.split("x"))
-    for side, (minimum, maximum) in ((width, model.bounds.width), (height, model.bounds.height)):
-        if side % 8 or not minimum <= side <= maximum:
-            limits = f"a multiple of 8, here between {minimum} and {maximum}"
-            raise InvalidParameterError("size", f"size: each side must be {limits}; got {size}")
-    return width, height

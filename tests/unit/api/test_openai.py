@@ -68,9 +68,7 @@ def test_a_model_that_a_worker_holds_makes_the_video_in_its_own_terms(create, jo
 
 def test_what_has_no_effect_is_said(create):
     warnings = create(model="sora-2").json["warnings"]
-    assert ["takes no text" in warnings[0], "'sora-2' is not served here" in warnings[1], len(warnings)] == [
-        True
-    ] * 2 + [2]
+    assert ["takes no text" in warnings[0], "not by sora-2" in warnings[1], len(warnings)] == [True] * 2 + [2]
     assert create(prompt=None, model="nano").json["warnings"] == []
 
 
@@ -500,7 +498,59 @@ def test_svd_xt_makes_them_in_segments_of_its_own_length_at_a_size_of_its_own(se
     assert parameters.clip.seconds == pytest.approx(seconds, rel=0.05)
 
 
-@pytest.mark.parametrize("fields", [{"seconds": "8"}, {"size": "1280x720"}])
+@pytest.mark.parametrize(
+    ("fields", "shown", "length"),
+    [
+        # As clients of vLLM-Omni and SGLang send them.
+        (
+            {"width": 1280, "height": 720, "num_frames": 81, "fps": 16},
+            {"size": "1280x720", "playback_fps": 16},
+            81 / 16,
+        ),
+        (
+            {"width": 854, "height": 480, "num_frames": 121, "fps": 24},
+            {"size": "854x480", "playback_fps": 24},
+            121 / 24,
+        ),
+        ({"num_frames": 200, "fps": 60}, {"playback_fps": 60, "fps": 30}, 200 / 60),
+        ({"num_frames": 100, "interpolate": 2, "playback_fps": 30}, {"playback_fps": 30}, 200 / 30),
+        ({"num_frames": 140}, {"fps": 7, "playback_fps": 7}, 20),
+        ({"num_frames": 6, "fps": 3}, {"playback_fps": 3, "fps": 5, "num_frames": 6, "segments": 1}, 2),
+        # What the model makes by itself stays as it is.
+        (
+            {"width": 96, "height": 64, "num_frames": 4, "fps": 16},
+            {"size": "96x64", "width": 96, "num_frames": 4, "playback_fps": 16},
+            0.25,
+        ),
+    ],
+    ids=str,
+)
+def test_sizes_frames_and_rates_of_other_servers_are_made(create, fields, shown, length):
+    video = create(**fields).json
+    assert shown == {name: {**video["parameters"], "size": video["size"]}[name] for name in shown}
+    assert video["duration_seconds"] == pytest.approx(length, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "part"),
+    [
+        ({"num_frames": 600, "fps": 12}, "seconds", "the maximum is 30 s"),
+        ({"num_frames": 900, "fps": 24}, "seconds", "no video of this model lasts 37.5 s"),
+        ({"num_frames": 81, "seconds": "4"}, "num_frames", "either seconds or num_frames"),
+        ({"num_frames": 81, "segments": 2}, "num_frames", "without segments"),
+        ({"width": 853, "height": 480}, "size", "853x480"),
+        ({"width": 1280}, "width", "width must lie between"),
+    ],
+    ids=str,
+)
+def test_contradictory_frames_and_sizes_are_rejected(http, photo, fields, param, part):
+    data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **fields}
+    answer = http.post("/v1/videos", data=data)
+    assert (answer.status_code, answer.json["error"]["param"]) == (422, param)
+    assert part in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("fields", [{"seconds": "8"}, {"size": "1280x720"}, {"num_frames": 81}, {"fps": 60}])
 def test_strictly_only_what_the_model_makes_by_itself_is_accepted(make_settings, redis_url, photo, fields):
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_OPENAI_STRICT="true")).test_client()
     data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **fields}
