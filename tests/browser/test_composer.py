@@ -11,12 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from svd_service.ledger import Ledger
 from tests.browser.steps import CAT, Open, add, card, drawn, ids, send
-from tests.browser.visit import Visit
+from tests.browser.visit import EVERY, KINDS, Visit
 from tools.harness.stack import Stack
-
-KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
-EVERY = pytest.mark.parametrize("kind", ["desktop", "phone", "wide"])
-
 
 #: Whether the first draft in IndexedDB has this zoom.
 STORED = """(zoom) => new Promise((resolve) => {
@@ -157,7 +153,7 @@ def test_a_number_is_typed_beside_its_slider(desk: Stack, ledger: Ledger, visit:
     assert desk.status(ids(page)[0])["parameters"]["motion_bucket_id"] == 255
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["desktop", "phone"])
 def test_the_button_is_reached_without_scrolling_and_nothing_covers_the_page(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):

@@ -10,6 +10,7 @@ from tests.browser.visit import SETTLED
 from tools.harness.stack import Stack
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["desktop", "phone"])
 def test_trying_generate_with_only_an_image_makes_a_job(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)

@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 from playwright.sync_api import Route, expect
 
 from svd_service.jobs.job import AttemptOutcome, Phase, Progress
@@ -10,9 +9,8 @@ from svd_service.ledger import Ledger
 from svd_service.ledger.controls import Pausable
 from svd_service.ledger.workers import Preparing
 from tests.browser.steps import CAT, Open, add, card, claim, finish, ids, send
+from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
-
-KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
 
 NOTIFICATIONS = """
     window.shown = [];

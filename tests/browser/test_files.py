@@ -11,9 +11,9 @@ from playwright.sync_api import FilePayload, Page, expect
 from svd_service.jobs.images.scan import FORMATS
 from svd_service.ledger import Ledger
 from tests.browser.steps import CAT, Open, add, drawn, ids, send
+from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
 
-KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
 MOVIE = b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(200)
 
 
@@ -68,7 +68,9 @@ def give(page: Page, way: str, *files: FilePayload) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("way", ["files", "paste", "drop"])
+@pytest.mark.parametrize(
+    "way", ["files", *(pytest.param(way, marks=pytest.mark.thorough) for way in ("paste", "drop"))]
+)
 def test_every_rejected_file_is_named_with_its_reason_and_the_others_are_added(
     desk: Stack, ledger: Ledger, visit: Open, kind: str, way: str
 ):

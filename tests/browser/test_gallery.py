@@ -8,10 +8,8 @@ from playwright.sync_api import Page, expect
 
 from svd_service.ledger import Ledger
 from tests.browser.steps import ASTRONAUT, CAT, Open, add, card, finish, ids, send
-from tests.browser.visit import SETTLED
+from tests.browser.visit import KINDS, SETTLED
 from tools.harness.stack import Stack
-
-KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
 
 
 def expire_in(stack: Stack, job_id: str, seconds: float) -> None:

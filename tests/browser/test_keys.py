@@ -11,10 +11,10 @@ from svd_service.ledger import Ledger
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.client import connect
 from tests.browser.steps import CAT, Open, add, card, finish, ids, send
+from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
 
 KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
-KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
 
 
 @pytest.fixture(scope="module")

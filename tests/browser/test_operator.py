@@ -14,6 +14,7 @@ from svd_service.ledger.client import connect
 from svd_service.ledger.key import ADMIN
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from tests.browser.steps import CAT, Open
+from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
 
 HOLDER = Holder("gpu@host/0", "NVIDIA H200", "instance", 1)
@@ -70,7 +71,7 @@ def beating(books: Ledger) -> Iterator[Beating]:
     worker.join()
 
 
-@pytest.mark.parametrize("kind", ["desktop", "phone"])
+@KINDS
 def test_an_operator_sees_the_service_pauses_it_and_retries_a_job(
     office: Stack, books: Ledger, keys: tuple[str, str], visit: Open, beating: Beating, kind: str
 ):

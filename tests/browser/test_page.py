@@ -16,6 +16,7 @@ from svd_service.ledger import Ledger
 from svd_service.ledger.attempts import Stop
 from svd_service.parameters import BOUNDS
 from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send
+from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
 
 
@@ -57,7 +58,7 @@ def test_the_footer_has_stabilitys_notice_while_its_model_is_served(desk: Stack,
     expect(footer).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("kind", ["desktop", "phone"])
+@KINDS
 def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str):
     window = visit(stack, kind)
     page = window.page
@@ -80,6 +81,7 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     window.look("4-running")
     expect(astronaut).to_have_attribute("data-status", "cancelled", timeout=SECONDS)
 
+    cat.scroll_into_view_if_needed()  # a video that is not in view is not fetched
     video = cat.locator("video")
     expect(video).to_have_js_property("readyState", 4, timeout=SECONDS)
     expect(video).to_have_js_property("loop", True)
@@ -220,7 +222,9 @@ def test_images_are_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open)
     expect(page.locator("#submit")).to_have_text("Make the video")
 
 
-@pytest.mark.parametrize("pushed", [True, False], ids=["pushed", "polled"])
+@pytest.mark.parametrize(
+    "pushed", [pytest.param(True, id="pushed"), pytest.param(False, id="polled", marks=pytest.mark.thorough)]
+)
 def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Open, pushed: bool):
     window = visit(desk)
     page = window.page

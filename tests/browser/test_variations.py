@@ -3,16 +3,14 @@
 import io
 import re
 
-import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
 from svd_service.jobs.job import AttemptOutcome, Phase, Progress
 from svd_service.ledger import Ledger
 from tests.browser.steps import ASTRONAUT, CAT, Open, add, card, claim, drawn, finish, ids, one_second, send
+from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
-
-KINDS = pytest.mark.parametrize("kind", ["desktop", "phone"])
 
 
 @KINDS

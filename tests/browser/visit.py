@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
@@ -22,6 +23,17 @@ VIEWPORTS: dict[str, dict[str, Any]] = {
         "reduced_motion": "reduce",
     },
 }
+
+
+def _windows(*thorough: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "kind", ["desktop", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in thorough)]
+    )
+
+
+#: Tests of behavior run in a desktop's window each time, in the other windows in thorough runs. Tests of layout name
+#: their own windows.
+KINDS, EVERY = _windows("phone"), _windows("phone", "wide")
 
 
 #: Waits until the transitions of the last change (colours, say) are over, however slow the machine is. Chromium

@@ -47,7 +47,7 @@ def ready(stack: Stack, name: str = "worker", grace: float = 300, **faults: Any)
 
 @pytest.mark.parametrize(
     ("send", "sign"),
-    [(to_group, signal.SIGTERM), (to_group, signal.SIGINT)],
+    [(to_group, signal.SIGTERM), pytest.param(to_group, signal.SIGINT, marks=pytest.mark.thorough)],
     ids=["SIGTERM to the group", "SIGINT to the group"],
 )
 def test_the_job_in_hand_is_finished_no_other_is_begun_and_the_worker_ends_then(
@@ -67,6 +67,7 @@ def test_the_job_in_hand_is_finished_no_other_is_begun_and_the_worker_ends_then(
     assert [attempt["outcome"] for attempt in stack.wait_for(waiting, "finished")["attempts"]] == ["finished"]
 
 
+@pytest.mark.thorough
 def test_an_idle_worker_ends_at_once(stack: Stack):
     worker = ready(stack)
     to_group(worker, signal.SIGTERM)
@@ -74,6 +75,7 @@ def test_an_idle_worker_ends_at_once(stack: Stack):
     assert stack.workers() == []
 
 
+@pytest.mark.thorough
 def test_a_worker_that_still_loads_its_model_ends_at_once(stack: Stack):
     worker = stack.start_stand_in("loading", load_seconds=600)
     stack.wait(lambda: " ready." in (stack.folder / "loading.log").read_text(), 60)
@@ -104,6 +106,7 @@ def test_a_deploy_loses_nothing_and_a_job_that_needs_longer_is_resumed_by_the_ne
         assert [attempt["outcome"] for attempt in job["attempts"]] == ["finished"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("signs", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)], ids=str)
 def test_a_second_signal_hurries(stack: Stack, photo: bytes, signs: tuple[signal.Signals, ...]):
     worker = ready(stack, step=1)

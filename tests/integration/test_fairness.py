@@ -48,6 +48,7 @@ def speak_as(stack: Stack, secrets: dict[str, str]) -> Iterator[Callable[[str], 
     del stack.http.headers["Authorization"]
 
 
+@pytest.mark.thorough
 def test_one_keys_first_job_starts_among_the_next_two_of_anothers_two_hundred(
     stack: Stack, speak_as: Callable[[str], None]
 ) -> None:

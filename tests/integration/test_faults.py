@@ -72,6 +72,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_and_no_job_is_taken(stack
     assert "no model in diffusers' layout" in log(stack, "loud")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("alive_timeout", "patience"),
     [(1800, 60), pytest.param(2, 9, marks=pytest.mark.xfail(reason="as Celery's default (4 s), it kills it for ever"))],
@@ -90,6 +91,7 @@ def test_a_load_that_is_slow_survives_a_respawn_and_readiness_waits_for_it(
     assert outcomes(stack.wait_for(job_id, "finished", seconds=patience)) == ["lost", "finished"]
 
 
+@pytest.mark.thorough
 def test_a_job_that_kills_its_process_each_time_fails_after_three_attempts(stack: Stack, photo: bytes):
     ready(stack)
     job_id = stack.submit(photo, seed=KILLS_ITS_PROCESS, **ONE_SECOND)
@@ -99,6 +101,7 @@ def test_a_job_that_kills_its_process_each_time_fails_after_three_attempts(stack
     assert stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")["attempt"] == 1
 
 
+@pytest.mark.thorough
 def test_a_job_that_hangs_fails_with_the_time_limit_and_the_worker_goes_on(stack: Stack, photo: bytes):
     stack.start_stand_in(variables={"SVD_JOB_TIMEOUT": "3", "SVD_LEASE": "30"})
     stack.wait(lambda: len(stack.workers()) == 1, 60)
@@ -186,6 +189,7 @@ def stopped(pid: int) -> bool:
     return set(states) == {"T"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("enqueue_again_after", "patience"),
     [(5, 60), pytest.param(1e6, 12, marks=pytest.mark.xfail(reason="in neither the queue nor `unacked`: it is lost"))],
@@ -214,7 +218,7 @@ def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
     assert outcomes(stack.wait_for(job_id, "finished", seconds=patience)) == ["finished"]
 
 
-@pytest.mark.parametrize("messages", [0, 2])
+@pytest.mark.parametrize("messages", [0, pytest.param(2, marks=pytest.mark.thorough)])
 def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: Stack, photo: bytes, messages: int):
     settings = Settings.from_mapping(stack.environment)
     publisher = Enqueuer(settings)
@@ -249,7 +253,10 @@ def test_a_job_runs_once_though_every_connection_is_dropped_in_the_middle_of_it(
 
 @pytest.mark.parametrize(
     "patience",
-    [300, pytest.param(0, marks=pytest.mark.xfail(reason="the result of minutes is thrown away"))],
+    [
+        300,
+        pytest.param(0, marks=[pytest.mark.thorough, pytest.mark.xfail(reason="the result of minutes is thrown away")]),
+    ],
 )
 def test_a_result_is_published_though_redis_was_down_when_it_was_ready(stack: Stack, photo: bytes, patience: float):
     # The default is bound when the module is read.
@@ -262,6 +269,7 @@ def test_a_result_is_published_though_redis_was_down_when_it_was_ready(stack: St
     assert outcomes(stack.wait_for(job_id, "finished")) == ["finished"]
 
 
+@pytest.mark.thorough
 def test_a_result_is_published_though_redis_was_frozen_when_it_was_ready(stack: Stack, photo: bytes):
     ready(stack)
     job_id = stack.submit(photo, **ONE_SECOND)
@@ -272,6 +280,7 @@ def test_a_result_is_published_though_redis_was_frozen_when_it_was_ready(stack: 
     assert outcomes(stack.wait_for(job_id, "finished")) == ["finished"]
 
 
+@pytest.mark.thorough
 def test_a_full_disk_costs_attempts_and_leaves_nothing_behind(stack: Stack, photo: bytes):
     ready(stack)
     # A limit on the size of files fails as a full disk does, in one process alone.

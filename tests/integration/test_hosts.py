@@ -107,6 +107,7 @@ def documented_rules() -> list[str]:
     return str(line).split()
 
 
+@pytest.mark.thorough
 def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guarded, photo: bytes):
     stack = guarded.stack
     job_id = stack.submit(photo, **ONE_SECOND)
@@ -146,6 +147,7 @@ def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guard
     assert [entry["object"] for entry in stack.redis.acl_log() if entry["reason"] != "auth"] == []
 
 
+@pytest.mark.thorough
 def test_the_user_of_the_documents_may_do_nothing_that_nobody_does(guarded: Guarded):
     allowed = {rule.removeprefix("+") for rule in documented_rules() if rule.startswith("+")}
     called = {name.removeprefix("cmdstat_") for name in guarded.stack.redis.info("commandstats")}
@@ -153,6 +155,7 @@ def test_the_user_of_the_documents_may_do_nothing_that_nobody_does(guarded: Guar
     assert allowed - called <= set(SELDOM)
 
 
+@pytest.mark.thorough
 def test_a_redis_whose_certificate_comes_from_elsewhere_is_not_spoken_to(guarded: Guarded):
     stack = guarded.stack
     for changed in (
@@ -200,6 +203,7 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.stop_all()
 
 
+@pytest.mark.thorough
 def test_a_failover_in_the_middle_of_a_job_loses_no_job_and_costs_no_attempt(replicated: Stack, photo: bytes):
     stack = replicated
     stack.start_api()
@@ -251,6 +255,7 @@ def test_workers_take_the_jobs_of_their_own_namespace_alone(workerless: Stack, p
 # Clocks that are wrong
 
 
+@pytest.mark.thorough
 def test_leases_hold_and_lapse_whatever_the_clocks_of_the_hosts_say(workerless: Stack, photo: bytes):
     stack = workerless
     two_hours = 7_200

@@ -241,6 +241,7 @@ def test_redis_away_or_frozen_is_503_within_three_seconds(make_stack, photo: byt
     assert stack.http.get("/health").status_code == 200
 
 
+@pytest.mark.thorough
 def test_counters_survive_the_restart_of_every_process(make_stack, photo: bytes):
     def start_all() -> None:
         stack.start_redis()

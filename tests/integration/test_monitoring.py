@@ -29,6 +29,8 @@ from tests import promql
 from tools.harness.local import CI, free_port
 from tools.harness.stack import Stack
 
+pytestmark = pytest.mark.thorough
+
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus" / "prometheus.yml"
 
 #: For each target: every metric, and the labels' values of each of its series.

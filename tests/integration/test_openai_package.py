@@ -57,7 +57,7 @@ with concurrent.futures.ThreadPoolExecutor(3) as threads:
 """
 
 
-@pytest.fixture(scope="module", params=["3.52.0", "2.6.1"])
+@pytest.fixture(scope="module", params=["3.52.0", pytest.param("2.6.1", marks=pytest.mark.thorough)])
 def package(request: pytest.FixtureRequest) -> Path:
     """The folder with one version of the package."""
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")

@@ -36,6 +36,7 @@ def ready(stack: Stack, name: str = "worker") -> str:
     return str(found[0])
 
 
+@pytest.mark.thorough
 def test_a_pause_survives_a_restart_of_everything_and_loses_nothing(stack: Stack, photo: bytes):
     ready(stack)
     act(stack, "pause", what="dispatch", reason="driver update")

@@ -93,7 +93,14 @@ def without_permission(stack: Stack) -> Iterator[str]:
         operator.execute_command("ACL", "SETUSER", "default", "nopass")
 
 
-FAULTS = [demoted, full_disk, busy, without_replicas, out_of_memory, without_permission]
+FAULTS = [
+    demoted,
+    out_of_memory,
+    *(
+        pytest.param(fault, marks=pytest.mark.thorough)
+        for fault in (full_disk, busy, without_replicas, without_permission)
+    ),
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
@@ -116,6 +123,7 @@ def test_workers_outlast_a_redis_that_answers_with_errors(
     assert error in (stack.folder / "worker.log").read_text()
 
 
+@pytest.mark.thorough
 def test_a_worker_that_starts_while_redis_takes_no_writes_waits_for_it(stack: Stack, photo: bytes):
     with demoted(stack):
         worker = stack.start_stand_in("early")

@@ -58,7 +58,7 @@ def next_job_is_done(stack: Stack, photo: bytes, seconds: float = 30) -> None:
     stack.wait_for(stack.submit(photo, **ONE_STEP), "finished", seconds=seconds)
 
 
-@pytest.mark.parametrize("position", ["next", "last"])
+@pytest.mark.parametrize("position", ["next", pytest.param("last", marks=pytest.mark.thorough)])
 def test_revoking_a_queued_job_cancels_it_and_the_next_one_runs(stack: Stack, photo: bytes, position: str):
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
@@ -91,7 +91,7 @@ def test_a_revoke_reaches_a_job_of_a_worker_that_is_down(stack: Stack, photo: by
     assert stack.wait_for(job_id, "cancelled")["attempts"] == []
 
 
-@pytest.mark.parametrize("sign", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("sign", [pytest.param("SIGTERM", marks=pytest.mark.thorough), "SIGKILL"])
 def test_terminating_a_running_job_cancels_it(stack: Stack, photo: bytes, celery: Celery, sign: str):
     ready(stack)
     job_id = stack.submit(photo, **FOUR_SECONDS)
@@ -104,6 +104,7 @@ def test_terminating_a_running_job_cancels_it(stack: Stack, photo: bytes, celery
     assert (stack.holder(after) == stack.holder(job_id)) == (sign == "SIGTERM")
 
 
+@pytest.mark.thorough
 def test_a_worker_that_remembers_revoked_ids_cancels_those_jobs(stack: Stack, photo: bytes, celery: Celery):
     # As a worker of an earlier version passes them on at the start, and `--statedb` across a restart.
     ready(stack)
@@ -115,6 +116,7 @@ def test_a_worker_that_remembers_revoked_ids_cancels_those_jobs(stack: Stack, ph
     stack.wait_for(after, "finished")
 
 
+@pytest.mark.thorough
 def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
@@ -128,6 +130,7 @@ def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack
     stack.wait_for(after, "finished")
 
 
+@pytest.mark.thorough
 def test_a_message_that_expires_is_delivered_all_the_same(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
@@ -149,29 +152,30 @@ def test_purged_messages_are_published_again(stack: Stack, photo: bytes, celery:
     stack.wait_for(waiting, "finished", seconds=30)
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        ("cancel_consumer", {"queue": QUEUE}),
-        ("add_consumer", {"queue": "svd.other"}),
-        ("pool_shrink", {"n": 1}),
-        ("autoscale", {"max": 0, "min": 0}),
-        ("pool_restart", {}),
-        ("rate_limit", {"task_name": "svd_service.generate", "rate_limit": "1/h"}),
-        ("time_limit", {"task_name": "svd_service.generate", "hard": 1, "soft": 1}),
-    ],
-)
-def test_a_command_that_would_strand_jobs_is_rejected(
-    stack: Stack, photo: bytes, celery: Celery, command: str, arguments: dict[str, Any]
-):
+#: Commands of Celery's remote control that would leave jobs in the queue or end them, with their arguments.
+STRANDING: dict[str, dict[str, Any]] = {
+    "cancel_consumer": {"queue": QUEUE},
+    "add_consumer": {"queue": "svd.other"},
+    "pool_shrink": {"n": 1},
+    "autoscale": {"max": 0, "min": 0},
+    "pool_restart": {},
+    "rate_limit": {"task_name": "svd_service.generate", "rate_limit": "1/h"},
+    "time_limit": {"task_name": "svd_service.generate", "hard": 1, "soft": 1},
+}
+
+
+def test_commands_that_would_strand_jobs_are_rejected(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
     next_job_is_done(stack, photo)
-    (reply,) = control(celery, command, **arguments)
-    assert reply["error"].startswith(f"{command} is rejected: ")
-    stack.wait_for(stack.submit(photo, **ONE_STEP | {"num_inference_steps": 20}), "finished", seconds=30)
-    next_job_is_done(stack, photo)
+    for command, arguments in STRANDING.items():
+        (reply,) = control(celery, command, **arguments)
+        assert reply["error"].startswith(f"{command} is rejected: ")
+        next_job_is_done(stack, photo)
+    longer_than_the_time_limit = stack.submit(photo, **ONE_STEP | {"num_inference_steps": 20})
+    stack.wait_for(longer_than_the_time_limit, "finished", seconds=30)
 
 
+@pytest.mark.thorough
 def test_the_pool_does_not_grow_beyond_the_devices(stack: Stack, photo: bytes, celery: Celery):
     worker = ready(stack)
     (reply,) = control(celery, "pool_grow", n=2)
@@ -182,6 +186,7 @@ def test_the_pool_does_not_grow_beyond_the_devices(stack: Stack, photo: bytes, c
     assert worker.poll() is None
 
 
+@pytest.mark.thorough
 def test_shutdown_drains_the_worker(stack: Stack, photo: bytes, celery: Celery):
     worker = ready(stack, "first")
     job_id = stack.submit(photo, **FOUR_SECONDS)

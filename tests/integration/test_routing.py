@@ -33,6 +33,7 @@ def workers_of(stack: Stack, *jobs: str) -> set[str]:
     return {attempt["worker"].partition("@")[0] for attempt in attempts}
 
 
+@pytest.mark.thorough
 def test_each_job_goes_to_a_worker_that_takes_it(make_stack: Callable[..., Stack], other_model: Path, photo: bytes):
     stack = make_stack(SVD_LEASE="2")
     stack.start_redis()

@@ -141,6 +141,7 @@ def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path
     assert list(up.scratch.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_jobs_and_their_webhooks_outlive_the_death_of_up(quick: Up, tmp_path: Path) -> None:
     process = quick.start_and_wait()
     with receiving() as receiver:
@@ -218,6 +219,7 @@ def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, quick: Up
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.thorough
 def test_another_user_can_read_nothing(quick: Up) -> None:
     process = quick.start_and_wait()
     data = quick.folder / "data"

@@ -111,6 +111,7 @@ def test_a_jobs_events_lead_from_its_submission_to_its_end(stack: Stack):
     assert seen[-1].raw == stack.status(job_id)
 
 
+@pytest.mark.thorough
 def test_events_go_on_after_redis_was_away(make_stack):
     stack = make_stack()
     stack.start_redis()
@@ -130,6 +131,7 @@ def test_events_go_on_after_redis_was_away(make_stack):
     assert seen[-1] == "cancelled"
 
 
+@pytest.mark.thorough
 @pytest.mark.may_repeat(reason="the 15 s that gunicorn may take are wall-clock time of a shared machine")
 def test_open_streams_do_not_hold_up_the_end_of_the_api(make_stack):
     stack = make_stack(SVD_API_STREAMS="8")

@@ -105,6 +105,7 @@ def test_a_webhook_worker_that_is_killed_in_mid_delivery_and_a_redis_that_restar
     assert told.attempts[0].error == "worker lost during the delivery"
 
 
+@pytest.mark.thorough
 def test_a_webhook_worker_that_is_stopped_finishes_what_it_has_in_hand(stack, ledger):
     asked = threading.Event()
 

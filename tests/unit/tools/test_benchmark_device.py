@@ -54,6 +54,7 @@ def test_every_lever_is_switched_and_every_profile_run():
     assert {case.plan.name for case in device.cases("cuda")} >= {"fast", "small", "least"}
 
 
+@pytest.mark.thorough
 def test_the_device_benchmark_tells_phases_shares_and_memory(benchmark, tmp_path: Path):
     assert benchmark(*TINY, "--cases", "plain", "draft", "lerp") == 0
     told = json.loads((tmp_path / "benchmark-device.json").read_text())
@@ -74,6 +75,7 @@ def no_automatic_collection() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_automatic_collection")
 def test_no_case_is_measured_beside_the_pipeline_of_another(benchmark, monkeypatch: pytest.MonkeyPatch):
     build, alive = architectures.build, []
@@ -130,6 +132,7 @@ def test_a_model_that_makes_no_picture_is_no_result(
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_what_is_measured_is_on_the_disk_before_the_next_case_begins(
     benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

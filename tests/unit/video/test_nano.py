@@ -133,6 +133,7 @@ def test_at_the_smallest_bucket_nothing_flickers(shoot: Shoot) -> None:
     assert psnr(film.frames[-1], film.photo) >= 23
 
 
+@pytest.mark.thorough
 def test_a_portrait_stays_a_portrait(shoot: Shoot) -> None:
     data = io.BytesIO()
     with Image.open(IMAGES / "coffee.jpg") as photo:
@@ -143,6 +144,7 @@ def test_a_portrait_stays_a_portrait(shoot: Shoot) -> None:
     assert last_frame_psnr(film.frames, film.photo, 127) >= 20
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot: Shoot) -> None:
     first, again, other = shoot("coffee", **SMALL), shoot("coffee", take=2, **SMALL), shoot("coffee", seed=2, **SMALL)
     assert first.file == again.file

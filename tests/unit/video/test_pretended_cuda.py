@@ -77,8 +77,11 @@ def test_tensors_of_the_host_and_of_the_device_are_not_mixed() -> None:
 
 @pytest.mark.parametrize(
     ("plan", "optimizations"),
-    [(FAST, frozenset()), *((plan, USUAL) for plan in MEMORY_PLANS)],
-    ids=["plain", *(plan.name for plan in MEMORY_PLANS)],
+    [
+        pytest.param(FAST, frozenset(), id="plain"),
+        pytest.param(FAST, USUAL, id="fast"),
+        *(pytest.param(plan, USUAL, id=plan.name, marks=pytest.mark.thorough) for plan in MEMORY_PLANS if plan != FAST),
+    ],
 )
 def test_each_memory_plan_keeps_everything_in_half_precision_and_where_it_belongs(
     picture: Image.Image, parameters: Parameters, plan: MemoryPlan, optimizations: frozenset[Optimization]

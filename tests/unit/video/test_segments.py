@@ -114,6 +114,7 @@ def test_the_file_has_the_size_and_the_rate_that_were_requested(
     assert said == {"width": 64, "output_width": 96, "fps": 7, "playback_fps": 20, "segments": 2}
 
 
+@pytest.mark.thorough
 def test_three_segments_take_the_hosts_memory_of_one(
     tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
 ) -> None:

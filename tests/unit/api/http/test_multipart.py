@@ -5,6 +5,7 @@ import io
 import json
 import resource
 import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -120,30 +121,33 @@ def test_what_is_no_image_may_not_be_large(http: FlaskClient, parts: list[bytes]
     assert (found.status_code, found.is_json) == (413, True)
 
 
-def costly() -> dict[str, tuple[bytes, str]]:
-    return {
-        "name": (b'{"' + b"n" * 25_000_000 + b'": 1}', "application/json"),
-        "backquotes": (b'{"' + b"`" * 25_000_000 + b'": 1}', "application/json"),
-        "value": (b'{"seed": "' + b"7" * 25_000_000 + b'"}', "application/json"),
-        "number": (b'{"seed": ' + b"7" * 25_000_000 + b"}", "application/json"),
-        "choice": (b'{"fit": "' + b"`" * 25_000_000 + b'"}', "application/json"),
-        "formats": (b'{"formats": "' + b"," * 25_000_000 + b'"}', "application/json"),
-        "lists": (b'{"a": [' + b"[]," * 8_000_000 + b"[]]}", "application/json"),
-        "keys": (b"{" + b",".join(b'"k%d":0' % number for number in range(2_000_000)) + b"}", "application/json"),
-        "levels": (b'{"seed":' * 2_000_000 + b"1" + b"}" * 2_000_000, "application/json"),
-        "800 levels": (b'{"seed":' + b"[" * 800 + b"]" * 800 + b"}", "application/json"),
-        "image in levels": (b'{"input_reference":' + b"[" * 800 + b"]" * 800 + b"}", "application/json"),
-        "percent": (b'{"input_reference":"data:,' + b"%41" * 8_000_000 + b'"}', "application/json"),
-        "fields": (b"a&" * 10_000_000, "application/x-www-form-urlencoded"),
-        "one field": (b"a=" + b"%41" * 6_000_000, "application/x-www-form-urlencoded"),
-        "few fields": (b"a=1&" * 50_000, "application/x-www-form-urlencoded"),
-    }
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+#: Bodies of some 25 MB that cost much to a parser or fill an error's message; made when a test asks for them.
+COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
+    "name": (lambda: b'{"' + b"n" * 25_000_000 + b'": 1}', JSON),
+    "backquotes": (lambda: b'{"' + b"`" * 25_000_000 + b'": 1}', JSON),
+    "value": (lambda: b'{"seed": "' + b"7" * 25_000_000 + b'"}', JSON),
+    "number": (lambda: b'{"seed": ' + b"7" * 25_000_000 + b"}", JSON),
+    "choice": (lambda: b'{"fit": "' + b"`" * 25_000_000 + b'"}', JSON),
+    "formats": (lambda: b'{"formats": "' + b"," * 25_000_000 + b'"}', JSON),
+    "lists": (lambda: b'{"a": [' + b"[]," * 8_000_000 + b"[]]}", JSON),
+    "keys": (lambda: b"{" + b",".join(b'"k%d":0' % number for number in range(2_000_000)) + b"}", JSON),
+    "levels": (lambda: b'{"seed":' * 2_000_000 + b"1" + b"}" * 2_000_000, JSON),
+    "800 levels": (lambda: b'{"seed":' + b"[" * 800 + b"]" * 800 + b"}", JSON),
+    "image in levels": (lambda: b'{"input_reference":' + b"[" * 800 + b"]" * 800 + b"}", JSON),
+    "percent": (lambda: b'{"input_reference":"data:,' + b"%41" * 8_000_000 + b'"}', JSON),
+    "fields": (lambda: b"a&" * 10_000_000, FORM),
+    "one field": (lambda: b"a=" + b"%41" * 6_000_000, FORM),
+    "few fields": (lambda: b"a=1&" * 50_000, FORM),
+}
 
 
-@pytest.mark.parametrize("case", costly())
+@pytest.mark.parametrize("case", COSTLY)
 @pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
 def test_a_costly_body_is_answered_soon_and_briefly(http: FlaskClient, case: str, path: str) -> None:
-    body, content_type = costly()[case]
+    make, content_type = COSTLY[case]
+    body = make()
     before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = http.post(path, data=body, content_type=content_type)
     assert time.process_time() - before < 2
