@@ -3,6 +3,9 @@
 #
 # usage: scripts/audit.sh      exit status 1 if a version has a known vulnerability; 0, with a warning, if no database was reachable
 set -euo pipefail
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+show_usage "${1:-}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh

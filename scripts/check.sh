@@ -3,6 +3,9 @@
 #
 # usage: scripts/check.sh [--fix]      --fix: apply ruff's fixes
 set -euo pipefail
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+show_usage "${1:-}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -d .venv/bin ]; then
   PATH=$PWD/.venv/bin:$PATH

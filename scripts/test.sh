@@ -5,6 +5,9 @@
 #        scripts/test.sh --checks                the static checks alone
 #        scripts/test.sh PYTEST ARGUMENTS        only these tests, without checks and coverage
 set -euo pipefail
+# shellcheck source=scripts/usage.sh
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+show_usage "${1:-}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh

@@ -15,7 +15,7 @@ _LINE_EVERY = 5.0
 
 
 def describe(job: JobStatus) -> str:
-    """Describe the job's state in a few words: `queued, number 2`, `sampling 3/25, 40 s left`, `failed: …`."""
+    """Describe the job's state in a few words: `queued, number 2`, `sampling 3/25, 40 s left`, `finished, pinned`."""
     left = "" if job.eta_seconds is None else f", {_duration(job.eta_seconds)} left"
     if job.state == "queued" and job.position:
         return ("queued, next" if job.position == 1 else f"queued, number {job.position}") + left
@@ -23,6 +23,8 @@ def describe(job: JobStatus) -> str:
         counted = f" {job.progress.step}/{job.progress.steps}" if job.progress.steps else ""
         again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
         return f"{job.progress.phase}{counted}{again}{left}"
+    if job.pinned:
+        return f"{job.state}, pinned"
     return f"{job.state}: {job.error_message}" if job.error_message else job.state
 
 

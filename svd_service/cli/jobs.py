@@ -1,4 +1,4 @@
-"""Commands for existing jobs: `status`, `list`, `download`, `cancel`, `delete`, `watch`."""
+"""Commands for existing jobs: `status`, `list`, `download`, `pin`, `unpin`, `share`, `cancel`, `delete`, `watch`."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urljoin
 
 import typer
 from rich.console import Console
@@ -19,6 +20,7 @@ from svd_service.cli.targets import target_for
 from svd_service.client.client import Client
 from svd_service.client.errors import ClientError, NotReadyError
 from svd_service.client.status import ENDED, JobStatus
+from svd_service.client.transport import word
 from svd_service.parameters import Format
 
 
@@ -81,6 +83,46 @@ def download(
         except OSError as error:
             sys.exit(f"{target}: {error.strerror or error}")
     typer.echo(str(target))
+
+
+def pin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
+    """Keep the videos of finished jobs until they are unpinned or deleted."""
+    with Client(server, api_key, patience=0) as client:
+        _each(job_ids, client.pin, "pinned")
+
+
+def unpin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
+    """Let pinned videos expire again; they are kept for at least ten more minutes."""
+    with Client(server, api_key, patience=0) as client:
+        _each(job_ids, client.unpin, "no longer pinned")
+
+
+def _each(job_ids: list[str], action: Callable[[str], object], done: str) -> None:
+    """Call `action` for each job and print what was done, or its error; exit with 1 if there was one."""
+    failed = False
+    for job_id in job_ids:
+        try:
+            action(job_id)
+            typer.echo(f"{job_id}: {done}")
+        except ClientError as error:
+            typer.echo(f"{job_id}: {explained(error)}", err=True)
+            failed = True
+    raise typer.Exit(int(failed))
+
+
+def share(
+    job_id: JobId,
+    expires_in: Annotated[
+        int | None, typer.Option(min=1, metavar="SECONDS", help="Lifetime of the link. Default: the service's.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+) -> None:
+    """Print a link to a finished job's video that works without an API key, until it expires."""
+    with Client(server, api_key, patience=0) as client:
+        link = client.call("POST", f"/jobs/{word(job_id)}/share", expires_in=expires_in)
+    typer.echo(urljoin(f"{client.base_url}/", link["url"]))
+    typer.echo(f"It works until {moment(link['expires_at'])}.", err=True)
 
 
 def delete(

@@ -180,6 +180,28 @@ class Client:
         answer = self._transport.retry(lambda: self._transport.send("DELETE", f"/jobs/{word(job_id)}"))
         return None if answer.status_code == 204 else JobStatus.of(answer.json())
 
+    def pin(self, job_id: str) -> JobStatus:
+        """Keep a finished job's video beyond its retention, until it is unpinned or deleted.
+
+        Raises:
+            NotReadyError: the job has no video, or as many videos are pinned as one key may pin.
+            ExpiredError: the video has expired.
+            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+        """
+        return self._pinned("PUT", job_id)
+
+    def unpin(self, job_id: str) -> JobStatus:
+        """Apply the usual retention to a pinned video again; it is kept for at least ten more minutes.
+
+        Raises:
+            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+        """
+        return self._pinned("DELETE", job_id)
+
+    def _pinned(self, method: str, job_id: str) -> JobStatus:
+        answer = self._transport.retry(lambda: self._transport.send(method, f"/jobs/{word(job_id)}/pin"))
+        return JobStatus.of(answer.json())
+
     def jobs(self, limit: int | None = None) -> Iterator[JobStatus]:
         """Yield the caller's jobs, newest first, at most `limit` of them.
 

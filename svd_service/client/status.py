@@ -55,6 +55,11 @@ class JobStatus:
         return self.progress.fraction if self.progress else 0.0
 
     @property
+    def pinned(self) -> bool:
+        """Whether the video is kept beyond its retention."""
+        return self.raw.get("pinned") is True
+
+    @property
     def trained(self) -> bool:
         """Whether the model's weights are trained; an untrained model's videos are noise."""
         return (self.raw.get("model") or {}).get("trained") is not False

@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - so http.server wants them
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - so http.server wants them
 
     def log_message(self, *_: object) -> None:
         pass

@@ -385,6 +385,32 @@ def test_a_download_may_wait(willing: StandIn, tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
 
 
+def test_videos_are_pinned_and_unpinned_and_the_status_shows_it(willing: StandIn) -> None:
+    pinned = told("finished", pinned=True)
+    willing.answer(f"PUT /jobs/{JOB}/pin", pinned)
+    willing.answer(f"DELETE /jobs/{JOB}/pin", DONE)
+    willing.answer("PUT /jobs/other/pin", refusal(409, "pin_limit", "100 videos are pinned already"))
+    done = run(willing, "pin", JOB, "other")
+    assert (done.exit_code, done.stdout) == (1, f"{JOB}: pinned\n")
+    assert done.stderr == "other: 100 videos are pinned already\n"
+    assert run(willing, "unpin", JOB).stdout == f"{JOB}: no longer pinned\n"
+    assert [asked.method for asked in willing.asked] == ["PUT", "PUT", "DELETE"]
+    willing.answer(f"GET /status/{JOB}", pinned)
+    assert "finished, pinned" in run(willing, "status", JOB).stdout
+
+
+def test_a_link_without_a_key_is_printed_whole(willing: StandIn) -> None:
+    path = f"/shared/{JOB}.mp4?expires=1&signature=abc"
+    link = json.dumps({"url": path, "expires_at": "2026-01-02T03:04:05Z"}).encode()
+    willing.answer(f"POST /jobs/{JOB}/share", Answer(link, status=201))
+    done = run(willing, "share", JOB, "--expires-in", 60)
+    assert done.stdout == f"{willing.url}{path}\n"
+    assert "It works until 2026-01-02" in done.stderr
+    assert willing.asked[-1].body == b"expires_in=60"
+    run(willing, "share", JOB)
+    assert willing.asked[-1].body == b""
+
+
 def test_only_ended_jobs_are_deleted(willing: StandIn) -> None:
     willing.answer(f"DELETE /jobs/{JOB}", Answer(b"", status=204))
     assert run(willing, "delete", JOB, "--yes").stdout == f"{JOB}: deleted\n"
