@@ -118,7 +118,8 @@ def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: L
 
 @KINDS
 def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, CAT)
     page.get_by_text("More settings").click()
     page.locator("#size").select_option("other")
@@ -127,6 +128,7 @@ def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, v
     expect(page.locator("#size-fault")).to_contain_text("even number")
     page.locator("#submit").click()
     expect(page.locator("#size-width")).to_be_focused()
+    window.look("size-fault")
     page.locator("#size-width").fill("320")
     page.locator("#segments").fill("2")
     expect(page.locator("#num_frames-readout")).to_have_text("3.9 s · 27 frames")
@@ -213,6 +215,54 @@ def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
     expect(page.get_by_label("Landscape")).to_be_checked()
 
 
+def test_two_fingers_zoom_about_their_middle_and_one_still_moves_the_frame(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk, "phone").page
+    add(page, drawn(800, 450, "red", "blue"))
+    page.evaluate("scrollTo(0, 0)")
+    stage = box(page.locator("#crop"))
+    x, y = stage["x"] + stage["width"] * 0.75, stage["y"] + stage["height"] / 2
+    touch(page, *([(x - apart, y), (x + apart, y)] for apart in (20, 25, 30, 40)))
+    expect(page.locator("#zoom")).to_have_value("2")
+    frame = box(page.locator("#crop .frame"))
+    middle = {"x": frame["x"] + frame["width"] / 2, "y": frame["y"] + frame["height"] / 2}
+    assert middle == {"x": pytest.approx(stage["x"] + stage["width"] * 0.625, abs=3), "y": pytest.approx(y, abs=3)}
+    touch(page, *([(x - apart, y), (x + apart, y)] for apart in (40, 38)))
+    expect(page.locator("#zoom")).to_have_value("1.9")
+    touch(page, [(x, y)], [(x + 30, y)], [(x + 60, y)])
+    assert box(page.locator("#crop .frame"))["x"] > frame["x"] + 20
+    send(page)
+    image = input_of(desk, ids(page)[0])
+    assert image.getpixel((60, 70))[2] > 195  # type: ignore[index]
+
+
+def touch(page: Page, *moments: list[tuple[float, float]]) -> None:
+    """Touch the page with as many fingers as a moment has points, move them, and take them away."""
+    client = page.context.new_cdp_session(page)
+    for number, points in enumerate(moments):
+        fingers = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(points)]
+        kind = "touchMove" if number else "touchStart"
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    client.detach()
+
+
+def test_a_submission_before_the_models_are_known_has_the_services_defaults(desk: Stack, ledger: Ledger, visit: Open):
+    window = visit(desk)
+    page = window.page
+    window.expected.append("503")
+    page.route("**/models", lambda route: route.fulfill(status=503))
+    page.reload()
+    add(page, CAT)
+    expect(page.locator("#settings")).to_be_hidden()
+    expect(page.locator("#image-warning")).to_be_hidden()
+    send(page)
+    defaults = desk.http.get("/models").json()["models"][0]["defaults"]
+    parameters = desk.status(ids(page)[0])["parameters"]
+    assert {name: parameters[name] for name in defaults} == defaults
+    page.unroute("**/models")
+    expect(page.locator("#num_frames")).to_have_value(str(defaults["num_frames"]))
+
+
 def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, drawn(800, 450, "red", "blue"))
@@ -277,8 +327,10 @@ def _cards(page: Page) -> int:
 
 @KINDS
 def test_variations_differ_in_motion_where_that_is_chosen(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, CAT)
+    expect(page.locator("#vary")).to_be_hidden()  # of a single video nothing differs
     page.locator("#variations").get_by_role("radio", name="4", exact=True).check()
     page.locator("#vary").select_option("motion")
     send(page)
@@ -291,3 +343,6 @@ def test_variations_differ_in_motion_where_that_is_chosen(desk: Stack, ledger: L
     expect(page.locator("#gallery > li")).to_have_count(1)
     page.locator(".batch > .about").get_by_role("button", name="Cancel all").click()
     expect(page.locator(".card[data-status=cancelled]")).to_have_count(4)
+    # There is nothing to be seen of a video that was not made.
+    expect(page.locator(".card").get_by_role("button", name="Compare")).to_have_count(0)
+    window.look("variations-cancelled")

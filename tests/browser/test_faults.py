@@ -17,7 +17,10 @@ NOTIFICATIONS = """
     window.Notification = class {
         static permission = 'granted';
         static requestPermission = async () => 'granted';
-        constructor(title) { window.shown.push(title); }
+        constructor(title) {
+            if (window.workersOnly) throw new TypeError('Illegal constructor');
+            window.shown.push(title);
+        }
         addEventListener() {}
     };
     Object.defineProperty(document, 'hidden', { configurable: true, get: () => window.away ?? false });
@@ -26,7 +29,8 @@ NOTIFICATIONS = """
 
 @KINDS
 def test_a_planned_stop_is_not_called_a_lost_worker(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, CAT)
     send(page)
     standing = card(page, "chelsea").locator(".standing")
@@ -36,6 +40,7 @@ def test_a_planned_stop_is_not_called_a_lost_worker(desk: Stack, ledger: Ledger,
     desk.redis.zadd("svd:leases", {ids(page)[0]: 1})
     ledger.maintenance.reap()
     expect(standing).to_contain_text("Its worker was lost; starting again")
+    window.look("lost")
 
 
 @KINDS
@@ -105,6 +110,11 @@ def test_the_title_shows_progress_and_a_notification_the_end(desk: Stack, ledger
     page = window.page
     window.context.add_init_script(NOTIFICATIONS)
     page.reload()
+    page.evaluate("window.workersOnly = true")  # as on some phones
+    page.get_by_role("button", name="Notify me").click()
+    expect(page.locator("#composer-message")).to_contain_text("This browser shows no notifications")
+    expect(page.locator("#notify")).to_have_attribute("aria-pressed", "false")
+    page.evaluate("window.workersOnly = false")
     page.get_by_role("button", name="Notify me").click()
     expect(page.locator("#notify")).to_have_attribute("aria-pressed", "true")
     add(page, CAT)
@@ -117,6 +127,6 @@ def test_the_title_shows_progress_and_a_notification_the_end(desk: Stack, ledger
     page.evaluate("window.away = true")
     finish(desk, page)
     page.wait_for_function("() => document.title.startsWith('✓ 1 ready')")
-    assert page.evaluate("window.shown") == ["chelsea: Ready"]
+    assert page.evaluate("window.shown") == ["You will be notified like this.", "chelsea: Ready"]
     page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
     page.wait_for_function("() => document.title === 'Image to video · svd-service'")

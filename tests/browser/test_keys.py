@@ -68,6 +68,11 @@ def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, vis
     finish(locked, page)
     whole = page.locator(".batch > .about")
     expect(whole.locator(".standing")).to_contain_text("1 of 2 ready")
+    # Sent from elsewhere, they can be seen; the image to change is there.
+    ready = page.locator(".batch .card[data-status=finished]")
+    expect(ready.get_by_role("button", name="Compare")).to_be_visible()
+    expect(ready.get_by_role("button", name="Change")).to_have_count(0)
+    window.look("from-elsewhere")
     with page.expect_download() as download:
         whole.get_by_role("link", name="Contact sheet").click()
     assert download.value.path().read_bytes()[:3] == b"\xff\xd8\xff"
@@ -92,6 +97,7 @@ def test_a_key_is_checked_before_the_dialog_closes(locked: Stack, visit: Open, k
     expect(page.locator("#key-fault")).to_contain_text("does not accept this key")
     expect(page.locator("#key-dialog")).to_be_visible()
     expect(page.locator("#key-open")).to_have_text("API key")
+    expect(page.locator("#settings")).to_be_hidden()  # a model's, which only holders of a key know
     window.look("key-rejected")
     # Not kept either: the next visit is not one with a wrong key.
     assert page.evaluate("localStorage.getItem('svd-service.key')") is None
@@ -99,6 +105,7 @@ def test_a_key_is_checked_before_the_dialog_closes(locked: Stack, visit: Open, k
     page.keyboard.press("Enter")
     expect(page.locator("#key-dialog")).to_be_hidden()
     expect(page.locator("#key-open")).to_have_text("API key ✓")
+    expect(page.locator("#settings")).to_be_visible()
     expect(page.locator("#notices")).not_to_contain_text("API key")
     expect(page.locator("#composer-fault")).to_be_empty()
     send(page)
@@ -145,6 +152,7 @@ def test_a_copied_link_opens_without_the_key(locked: Stack, visit: Open, kind: s
     finish(locked, page)
     card(page, "chelsea").get_by_role("button", name="Copy link").click()
     expect(card(page, "chelsea").locator(".message")).to_contain_text("Everybody who has it can watch the video until")
+    window.look("link-copied")
     link = page.evaluate("window.copied")
     assert "sk-svd" not in link
     stranger = visit(locked, kind)  # opens the page without a key

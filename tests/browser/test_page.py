@@ -98,7 +98,8 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     with page.expect_download() as download:
         cat.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "chelsea.mp4"
-    assert b"ftyp" in Path(download.value.path()).read_bytes()[:16]
+    video_file = Path(download.value.path()).read_bytes()
+    assert b"ftyp" in video_file[:16]
     for name, kind, frames in (("GIF", "gif", 4), ("WebP", "webp", 4)):
         with page.expect_download() as download:
             cat.get_by_role("link", name=name).click()
@@ -106,6 +107,9 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
         with Image.open(download.value.path()) as moving:
             assert (moving.format, getattr(moving, "n_frames", 1)) == (kind.upper(), frames)
 
+    page.locator("#files").set_input_files({"name": "my.mp4", "mimeType": "video/mp4", "buffer": video_file})
+    expect(page.locator("#composer-message")).to_contain_text("The settings of my.mp4 are used")
+    expect(page.locator("#num_inference_steps")).to_have_value("30")
     cat.get_by_role("button", name="Change").click()
     expect(page.locator("#seed")).to_have_value(re.compile(r"^\d+$"))
     cat.get_by_role("button", name="Delete").click()

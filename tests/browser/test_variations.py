@@ -52,6 +52,11 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
         f"motion 127 · {steps} steps · seed {seed}" for seed in sorted(seeds)
     ]
     window.look("compared")
+    boxes = [box for video in videos.all() if (box := video.bounding_box())]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] < boxes[1]["x"]
+    # All four are seen at once.
+    assert max(box["y"] + box["height"] for box in boxes) <= page.evaluate("innerHeight")
     assert len(presses) <= 9, presses
     # They are one card, also when the page is opened again.
     page.keyboard.press("Escape")
@@ -79,7 +84,8 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
 def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, drawn(1200, 300, "red", "blue"))
     page.locator("#zoom").fill("2")
     page.locator("#seed").fill("5")
@@ -94,6 +100,7 @@ def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
     expect(page.locator("#motion_bucket_id")).to_have_value("200")
     expect(page.locator("#zoom")).to_have_value("2")
     assert page.locator("#crop img").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1200, 300]
+    window.look("changed")
     # The other image keeps the settings that were made for it.
     page.get_by_role("button", name="Edit chelsea").click()
     expect(page.locator("#motion_bucket_id")).to_have_value("60")
@@ -107,8 +114,9 @@ def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
     expect(page.locator("#seed")).to_have_value("")
 
 
-def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, ledger: Ledger, visit: Open):
-    page = visit(desk).page
+@KINDS
+def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
     buffer = io.BytesIO()
     Image.new("RGB", (300, 500), "teal").save(buffer, "PNG")
     add(page, {"name": "tall.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
@@ -120,8 +128,9 @@ def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, 
     assert box["height"] > box["width"]
 
 
-def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledger, visit: Open):
-    page = visit(desk).page
+@KINDS
+def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
     expect(page.locator("#about")).to_contain_text("nano")
     comment = '{"model": {"name": "nano"}, "parameters": {"seed": 77, "motion_bucket_id": 33, "num_frames": 9}}'
     video = one_second(comment)
@@ -133,8 +142,9 @@ def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledg
     expect(page.locator("#num_frames")).to_have_value("9")
 
 
-def test_what_left_no_video_is_cleared_at_once(desk: Stack, ledger: Ledger, visit: Open):
-    page = visit(desk).page
+@KINDS
+def test_what_left_no_video_is_cleared_at_once(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+    page = visit(desk, kind).page
     add(page, CAT, ASTRONAUT)
     send(page)
     for name in ("chelsea", "astronaut"):

@@ -130,7 +130,7 @@ export async function generate(image, fields, { path = "generate", signal, progr
   const headers = withKey({ "Idempotency-Key": randomWord() });
   const form = new FormData();
   form.append("image", image, image.name || "image");
-  for (const [name, value] of Object.entries(fields)) if (String(value)) form.append(name, value);
+  for (const [name, value] of Object.entries(fields)) if (value !== undefined && String(value)) form.append(name, value);
   for (let attempt = 1; ; attempt++) {
     try {
       return await (await answered(upload(path, form, headers, { signal, progress }))).json();

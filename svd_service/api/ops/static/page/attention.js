@@ -39,13 +39,7 @@ export class Attention {
     const ended = ["queued", "started"].includes(before) && ["finished", "failed"].includes(job.status);
     if (!ended || !document.hidden) return;
     if (job.status === "finished") this.#ready++;
-    if (!this.#wanted) return;
-    try {
-      const shown = new Notification(`${job.name}: ${standing(job)}`, { tag: job.task_id, icon: "page/icon.svg" });
-      shown.addEventListener("click", () => window.focus());
-    } catch {
-      // Some phones allow notifications to service workers only.
-    }
+    if (this.#wanted) notify(`${job.name}: ${standing(job)}`, job.task_id);
   }
 
   get #wanted() {
@@ -57,14 +51,16 @@ export class Attention {
   }
 
   async #switch() {
-    const on = !this.#wanted && (await Notification.requestPermission()) === "granted";
+    const allowed = !this.#wanted && (await Notification.requestPermission()) === "granted";
+    const on = allowed && notify("You will be notified like this.", "sample");
     try {
       localStorage.setItem(KEY, on ? "1" : "");
     } catch {
       // a browser that keeps nothing
     }
+    if (allowed && !on) report($("composer-message"), "This browser shows no notifications of pages. The tab's title has the progress.");
     if (!on && Notification.permission === "denied") {
-      report($("gallery-message"), "The browser does not allow notifications of this page: change that in its settings.");
+      report($("composer-message"), "The browser does not allow notifications of this page: change that in its settings.");
     }
     this.#show();
   }
@@ -73,5 +69,16 @@ export class Attention {
     if ($("notify").hidden) return;
     $("notify").setAttribute("aria-pressed", String(this.#wanted));
     $("notify").textContent = this.#wanted ? "Notify me ✓" : "Notify me";
+  }
+}
+
+/** Show a notification; returns whether the browser does. Some phones allow it to service workers only. */
+function notify(text, tag) {
+  try {
+    const shown = new Notification(text, { tag, icon: "page/icon.svg" });
+    shown.addEventListener("click", () => window.focus());
+    return true;
+  } catch {
+    return false;
   }
 }

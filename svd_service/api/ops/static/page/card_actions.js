@@ -26,7 +26,7 @@ export class Actions {
       case "stopping":
         return [];
       case "finished":
-        return [...this.#downloads(), this.#button("Copy link", () => this.#copy()), minor(this.#keep(), ...this.#repeats(), dispose)];
+        return [...this.#downloads(), this.#button("Copy link", () => this.#copy()), minor(this.#keep(), ...this.#repeats({ look: true }), dispose)];
       case "failed":
         if (!card.record?.sent) return [minor(dispose)];
         return [this.#button("Try again", () => this.#again()), minor(this.#repeats().at(-1), dispose)];
@@ -44,16 +44,14 @@ export class Actions {
     return button;
   }
 
-  /** Of a job that this browser submitted. */
-  #repeats() {
+  /** What leads to the next video; with `look`, to this one beside others. The image is in the browser that sent it. */
+  #repeats({ look = false } = {}) {
     const { card } = this;
     const { gallery, group, record } = card;
-    if (!record?.sent) return [];
-    return [
-      this.#button("Another seed", () => this.#again(), "quiet"),
-      this.#button(group ? "Compare" : "Enlarge", () => gallery.compare(card), "quiet"),
-      this.#button("Change", () => gallery.actions.change(record, card.job), "quiet"),
-    ];
+    const again = this.#button("Another seed", () => this.#again(), "quiet");
+    const view = this.#button(group ? "Compare" : "Enlarge", () => gallery.compare(card), "quiet");
+    const change = this.#button("Change", () => gallery.actions.change(record, card.job), "quiet");
+    return [record?.sent && again, look && view, record?.sent && change].filter(Boolean);
   }
 
   #button(text, action, className = "") {

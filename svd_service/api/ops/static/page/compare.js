@@ -3,6 +3,13 @@
 import { $, element } from "./dom.js";
 import { phrase, values } from "./words.js";
 
+/** Columns in which videos leave no gaps and are all seen at once on a wide screen; upright ones need less width. */
+function columns(cards) {
+  const upright = cards.every(({ job: { video } }) => video.output_height > video.output_width);
+  if (upright) return Math.min(cards.length, 4);
+  return cards.length < 4 ? cards.length : Math.ceil(cards.length / 2);
+}
+
 /** `cards` are the gallery's; `use(card)` takes one's settings into the composer. */
 export class Compare {
   #use;
@@ -17,6 +24,9 @@ export class Compare {
   async open(cards) {
     $("compare-title").textContent = cards.length === 1 ? cards[0].name : `${cards.length} videos of ${cards[0].name}`;
     $("compare").classList.toggle("single", cards.length === 1);
+    const across = columns(cards);
+    $("compare-videos").style.setProperty("--columns", across);
+    $("compare-videos").style.setProperty("--rows", Math.ceil(cards.length / across));
     $("compare-videos").replaceChildren(...cards.map((card, place) => this.#figure(card, place, cards.length)));
     $("compare").showModal();
     await Promise.all(cards.map((card, place) => this.#load(card, place)));
@@ -27,7 +37,7 @@ export class Compare {
     const name = `${card.name}, ${values(card.job.parameters)}`;
     const video = element("video", { muted: true, loop: true, playsInline: true, "aria-label": name });
     const { output_width: width, output_height: height } = card.job.video;
-    video.style.aspectRatio = width / height;
+    video.style.setProperty("--shape", width / height);
     const enlarge = element(
       "button",
       { type: "button", class: "quiet", "aria-pressed": "false", on: { click: (e) => this.#enlarge(e.target, place) } },
@@ -65,7 +75,7 @@ export class Compare {
   #enlarge(pressed, place) {
     const large = pressed.getAttribute("aria-pressed") !== "true";
     pressed.setAttribute("aria-pressed", String(large));
-    pressed.textContent = large ? "All" : "Enlarge";
+    pressed.textContent = large ? "Show all" : "Enlarge";
     $("compare").classList.toggle("single", large);
     [...$("compare-videos").children].forEach((figure, other) => (figure.hidden = large && other !== place));
   }

@@ -219,6 +219,9 @@ export class Composer {
     $("drop").hidden = any;
     $("example").hidden = any;
     $("editor").hidden = !any;
+    // Until the models are known, neither are their settings: the service's defaults are used.
+    $("settings").hidden = !this.settings.offered;
+    $("vary-field").hidden = this.#variations === 1;
     $("submit").disabled = !any || Boolean(this.#sending);
     $("submit").textContent = this.#sending ? "Sending …" : this.#callToAction();
     $("strip").replaceChildren(...this.#drafts.map((each) => this.#tile(each)), ...(any ? [addTile()] : []));
@@ -237,7 +240,7 @@ export class Composer {
   }
 
   #warn() {
-    const text = this.#current ? warning(this.#current, this.#target(this.#current)) : "";
+    const text = this.#current && this.settings.offered ? warning(this.#current, this.#target(this.#current)) : "";
     $("image-warning").textContent = text;
     $("image-warning").hidden = !text;
   }
@@ -325,7 +328,7 @@ export class Composer {
       original: one.original,
       draft: kept(one),
       fields: {
-        ...(one.intact || settings.size ? sizeFields(this.settings.defaults, one.shape, settings.size) : {}),
+        ...(this.settings.offered && (one.intact || settings.size) ? sizeFields(this.settings.defaults, one.shape, settings.size) : {}),
         ...(one.intact && { fit: one.pad ? "pad" : "crop" }),
       },
     };

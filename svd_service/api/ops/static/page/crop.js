@@ -1,9 +1,13 @@
 // Which part of an image is used: the arithmetic, the frame that a person moves, and the cut image.
 
 import { announce, element } from "./dom.js";
+import { listenForPinch } from "./pinch.js";
 
 /** Larger files than this are sent smaller, in bytes: pixels that no video shows are not uploaded. */
 const LARGE = 10_000_000;
+
+/** What ends a drag. */
+const ENDS = ["pointerup", "pointercancel", "pinchstart"];
 
 /** The part of an image (in its own pixels) that a video of `target` shows. `place`: {x, y, zoom}, x and y in 0..1. */
 export function region(image, target, place) {
@@ -54,7 +58,7 @@ function draw(image, part, width, height, quality) {
   });
 }
 
-/** The frame over an image. It moves by pointer, by wheel and by keys, and calls `moved(place)`. */
+/** The frame over an image. It moves by pointer, by wheel, by two fingers and by keys, and calls `moved(place)`. */
 export class Frame {
   constructor(box, moved) {
     this.box = box;
@@ -63,6 +67,7 @@ export class Frame {
     box.addEventListener("pointerdown", (event) => this.#grab(event));
     box.addEventListener("keydown", (event) => this.#key(event));
     box.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    listenForPinch(box, (factor, at) => this.#usable && this.#zoom(factor, at));
   }
 
   /** Show a draft: {image, place, pad, name} and the size of its video. */
@@ -104,34 +109,45 @@ export class Frame {
     this.moved(place);
   }
 
-  /** Zoom about the pointer. Over a stage that is not in use, and beyond the limits, the wheel scrolls the page. */
+  /** Whether there is a part to choose. */
+  get #usable() {
+    return Boolean(this.draft?.intact && !this.draft.pad);
+  }
+
+  /** Over a stage that is not in use, and beyond the limits, the wheel scrolls the page. */
   #wheel(event) {
-    if (!this.draft?.intact || this.draft.pad || (document.activeElement !== this.box && !event.ctrlKey)) return;
+    if (!this.#usable || (document.activeElement !== this.box && !event.ctrlKey)) return;
+    if (this.#zoom(Math.exp(-event.deltaY / 600), event)) event.preventDefault();
+  }
+
+  /** Zoom about a point of the window; returns whether that changed anything. */
+  #zoom(factor, { clientX, clientY }) {
     const { place, image } = this.draft;
-    const zoom = Math.min(4, Math.max(1, place.zoom * Math.exp(-event.deltaY / 600)));
-    if (zoom === place.zoom) return;
-    event.preventDefault();
+    const zoom = Math.min(4, Math.max(1, place.zoom * factor));
+    if (zoom === place.zoom) return false;
     const whole = { width: image.naturalWidth, height: image.naturalHeight };
     const before = region(whole, this.target, place);
     const after = region(whole, this.target, { ...place, zoom });
     const box = this.box.getBoundingClientRect();
-    const at = { x: ((event.clientX - box.left) / box.width) * whole.width, y: ((event.clientY - box.top) / box.height) * whole.height };
+    const at = { x: ((clientX - box.left) / box.width) * whole.width, y: ((clientY - box.top) / box.height) * whole.height };
     const shift = (point, start, size, now, room) => (room > 0 ? (point - ((point - start) * now) / size) / room : 0.5);
     this.move({
       zoom,
       x: shift(at.x, before.left, before.width, after.width, whole.width - after.width),
       y: shift(at.y, before.top, before.height, after.height, whole.height - after.height),
     });
+    return true;
   }
 
   #grab(event) {
-    if (!this.draft?.intact || this.draft.pad || event.button !== 0) return;
+    if (!this.#usable || event.button !== 0 || !event.isPrimary) return;
     const { naturalWidth: width, naturalHeight: height } = this.draft.image;
     const part = region({ width, height }, this.target, this.draft.place);
     const scale = width / this.box.clientWidth;
     const from = { ...this.draft.place, pageX: event.pageX, pageY: event.pageY };
     const room = { x: (width - part.width) / scale, y: (height - part.height) / scale };
     const follow = (move) => {
+      if (move.pointerId !== event.pointerId) return;
       const change = {};
       // The frame follows the pointer; along a side that it fills it cannot move.
       if (room.x > 0.5) change.x = from.x + (move.pageX - from.pageX) / room.x;
@@ -141,15 +157,17 @@ export class Frame {
     const release = () => {
       this.box.classList.remove("held");
       this.box.removeEventListener("pointermove", follow);
+      for (const end of ENDS) this.box.removeEventListener(end, release);
     };
     this.box.setPointerCapture(event.pointerId);
     this.box.classList.add("held");
     this.box.addEventListener("pointermove", follow);
-    for (const end of ["pointerup", "pointercancel"]) this.box.addEventListener(end, release, { once: true });
+    // A second finger zooms instead.
+    for (const end of ENDS) this.box.addEventListener(end, release);
   }
 
   #key(event) {
-    if (!this.draft?.intact || this.draft.pad || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.#usable || event.ctrlKey || event.metaKey || event.altKey) return;
     const { x, y, zoom } = this.draft.place;
     const step = event.shiftKey ? 0.2 : 0.05;
     const change = {
