@@ -32,6 +32,8 @@ def card(page: Page, name: str) -> Locator:
 
 def add(page: Page, *pictures: Path | FilePayload) -> None:
     page.locator("#files").set_input_files(list(pictures))  # type: ignore[arg-type]
+    # Where the editor is open already, it shows the draft before until the files are read.
+    expect(page.locator("#composer")).not_to_have_attribute("aria-busy", "true")
     expect(page.locator("#editor")).to_be_visible()
 
 
