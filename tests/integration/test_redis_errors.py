@@ -95,7 +95,7 @@ def without_permission(stack: Stack) -> Iterator[str]:
 
 FAULTS = [
     demoted,
-    out_of_memory,
+    pytest.param(out_of_memory, marks=pytest.mark.thorough),
     *(
         pytest.param(fault, marks=pytest.mark.thorough)
         for fault in (full_disk, busy, without_replicas, without_permission)
