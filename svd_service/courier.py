@@ -6,4 +6,4 @@ from svd_service.webhooks.app import app
 
 __all__ = ["app"]
 
-warnings.warn("svd_service.courier is deprecated: use svd_service.webhooks.app", DeprecationWarning, stacklevel=2)
+warnings.warn(f"{__name__} is deprecated: use svd_service.webhooks.app", DeprecationWarning, stacklevel=2)

@@ -348,14 +348,21 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_same_signal_twice_means_at_once() -> None:
-    with Stop() as stop:
-        assert not stop.wanted
-        signal.raise_signal(signal.SIGINT)
-        assert (stop.wanted, stop.hurry) == (True, False)
-        signal.raise_signal(signal.SIGTERM)
-        assert not stop.hurry
-        signal.raise_signal(signal.SIGINT)
-        assert stop.hurry
+    code = """
+import signal
+from svd_service.cli.up.stop import Stop
+with Stop() as stop:
+    assert not stop.wanted
+    signal.raise_signal(signal.SIGINT)
+    assert (stop.wanted, stop.hurry) == (True, False)
+    signal.raise_signal(signal.SIGTERM)
+    assert not stop.hurry
+    signal.raise_signal(signal.SIGINT)
+    assert stop.hurry
+signal.raise_signal(signal.SIGTERM)  # as before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGTERM, done.stderr
 
 
 # All parts together
@@ -537,7 +544,7 @@ def test_output_to_a_full_disk_does_not_end_it(make_settings: MakeSettings) -> N
     settings = make_settings()
     with Path("/dev/full").open("w", buffering=1) as full, Stop() as stop:
         console = Console(file=full, soft_wrap=True)
-        signal.raise_signal(signal.SIGINT)
+        stop._receive(signal.SIGINT, None)
         assert (
             Stack(settings, Model("tiny", "", trained=False), settings.data_dir, console, stop).run(flower=False) == 0
         )

@@ -7,7 +7,7 @@ const ALONE = 1_000;
 const BESIDE_STREAM = 5_000;
 
 /** Milliseconds until a rejected stream is requested again. */
-const REFUSED = 30_000;
+const RETRY_STREAM = 30_000;
 
 /**
  * Watches jobs until they have ended. `changed(job)`, `gone(id)`, `reached(error)` with null when all is well, and `locked()`
@@ -89,7 +89,7 @@ export class Feed {
     const stream = new AbortController();
     this.#stream = stream;
     while (this.#open.size && this.#pushes) {
-      let wait = REFUSED;
+      let wait = RETRY_STREAM;
       try {
         const response = await ask("events", { headers: { Accept: "text/event-stream" }, signal: stream.signal });
         this.#streaming = true;

@@ -58,7 +58,7 @@ export async function forget(id) {
 
 /** All records of jobs, newest first. */
 export async function all() {
-  const records = (await everything("jobs")).map(({ picture, ...record }) => ({ sent: picture, ...record })); // its old name
+  const records = (await everything("jobs")).map(({ picture: sent, ...record }) => ({ sent, ...record })); // its old name
   return records.sort((a, b) => b.created - a.created);
 }
 
