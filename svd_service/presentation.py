@@ -283,38 +283,40 @@ class GroupView(Struct, kw_only=True):
         )
 
 
-class GroupEvent(Struct):
-    """The payload of a group's webhook: `type` is group.finished, group.failed or group.cancelled.
-
-    `timestamp` is when the last job ended; `data` is the group at that moment, without the state of the webhook.
-    """
+class _EndEvent(Struct):
+    """What the payloads of all webhooks share: the event's id, its type, and when the job or the group ended."""
 
     id: str
     type: str
     timestamp: datetime
-    data: GroupView
-
-    @classmethod
-    def of(cls, id: str, kind: str, group: Group) -> Self:
-        """The event `kind` of `group`, given as it was at its end."""
-        return cls(id, kind, moment(group.ended_at), GroupView.of(replace(group, webhook=None)))
 
 
-class WebhookEvent(Struct):
+class WebhookEvent(_EndEvent):
     """The payload of a webhook. `type`: job.finished, job.failed or job.cancelled; `timestamp` is when the job ended.
 
     `data` is the job at its end, without the state of the webhook itself.
     """
 
-    id: str
-    type: str
-    timestamp: datetime
     data: JobView
 
     @classmethod
     def of(cls, id: str, kind: str, job: Job) -> Self:
         """The event `kind` of `job`, given as it was at its end."""
         return cls(id, kind, moment(job.ended_at), JobView.of(replace(job, webhook=None)))
+
+
+class GroupEvent(_EndEvent):
+    """The payload of a group's webhook: `type` is group.finished, group.failed or group.cancelled.
+
+    `timestamp` is when the last job ended; `data` is the group at that moment, without the state of the webhook.
+    """
+
+    data: GroupView
+
+    @classmethod
+    def of(cls, id: str, kind: str, group: Group) -> Self:
+        """The event `kind` of `group`, given as it was at its end."""
+        return cls(id, kind, moment(group.ended_at), GroupView.of(replace(group, webhook=None)))
 
 
 def result_path(job_id: str, kind: Format) -> str:

@@ -12,10 +12,8 @@ from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.errors import (
     InvalidParameterError,
     NotReadyError,
-    UnavailableError,
     UnknownGroupError,
     UnknownJobError,
-    WriteRefusedError,
 )
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.group import Group
@@ -25,7 +23,7 @@ from svd_service.jobs.parameters import Request
 from svd_service.jobs.queries import as_due, is_id
 from svd_service.jobs.removal import Removal
 from svd_service.jobs.submission import GroupSubmission
-from svd_service.jobs.submit import Draft, Order, Submit, fingerprint
+from svd_service.jobs.submit import Draft, Order, Submit, cleaned_up_unless_accepted, fingerprint
 from svd_service.parameters import MAX_GROUP, MAX_SEED
 from svd_service.telemetry import logs
 
@@ -156,18 +154,10 @@ class Groups:
         """Store the images and write the jobs to the ledger; returns the id of the group, or of what it repeats."""
         self._ledger.jobs.ping()
         logs.add(group_id=group_id)
-        try:
+        with cleaned_up_unless_accepted(lambda: self._clean_up(drafts)):
             for draft in drafts:
                 draft.store_input()
             return self._ledger.groups.submit(self._submission(group_id, drafts, order, seeds))
-        except WriteRefusedError:
-            self._clean_up(drafts)
-            raise
-        except UnavailableError:  # the jobs may have been accepted; if not, the sweep for orphans deletes the images
-            raise
-        except BaseException:
-            self._clean_up(drafts)
-            raise
 
     def _submission(self, group_id: str, drafts: list[Draft], order: Order, seeds: Seeds) -> GroupSubmission:
         jobs = [self._submit.submission(draft, ahead=number) for number, draft in enumerate(drafts)]

@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -244,19 +244,10 @@ class Submit:
 
     def _accept(self, draft: Draft, cached: CachedVideo | None) -> str:
         """Store the input and write the job to the ledger; returns its id, or that of the job it repeats."""
-        draft.store_input()
-        try:
+        logs.add(job_id=draft.job_id)
+        with cleaned_up_unless_accepted(lambda: self._clean_up(draft, cached)):
+            draft.store_input()
             accepted = self._ledger.jobs.submit(self.submission(draft, cached))
-        except WriteRefusedError:
-            self._clean_up(draft, cached)
-            raise
-        except UnavailableError:
-            # The job may have been accepted and need its image. If not, the sweep for orphans deletes it.
-            logs.add(job_id=draft.job_id)
-            raise
-        except BaseException:
-            self._clean_up(draft, cached)
-            raise
         logs.add(job_id=accepted)
         if accepted == draft.job_id:
             logger.info("job %s: accepted", accepted)
@@ -309,6 +300,21 @@ class Submit:
             delete_inputs_or_leave(self._artifacts, draft.job_id)
         if cached is not None:
             self._cache.drop(cached)
+
+
+@contextmanager
+def cleaned_up_unless_accepted(clean_up: Callable[[], None]) -> Iterator[None]:
+    """Call `clean_up` if storing inputs or writing their jobs to the ledger fails.
+
+    When Redis does not answer, the jobs may have been accepted and need their inputs, so nothing is deleted; if they
+    were not, the sweep for orphans deletes them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, WriteRefusedError) or not isinstance(error, UnavailableError):
+            clean_up()
+        raise
 
 
 def fingerprint(request: Request, image: bytes = b"", **more: object) -> str:
