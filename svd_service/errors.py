@@ -1,46 +1,46 @@
 """The errors of jobs, as one tree. None has an HTTP status: each dialect maps them to its own responses.
 
 JobError
-├── RefusedError                the submission is invalid; nothing was stored
-│   ├── InvalidParameterError   a parameter is out of bounds or cannot be parsed
-│   ├── MissingImageError     the request has no image
-│   ├── UnsupportedError        beyond what Stable Video Diffusion can do
-│   ├── NotAnImageError        the bytes are not an image of a supported format
-│   ├── BrokenImageError      an image, but truncated or damaged
-│   ├── AnimatedImageError    an image with several frames
-│   ├── ImageSizeError        not one of the sizes that the API accepts
-│   ├── ImageTooLargeError    too many bytes or too many pixels
-│   └── ContentFilteredError  the moderation hook rejects the image (or, in a worker, the video)
-├── UnreadableFileError         a file's Content Credentials need too much time or memory to read
-├── NotInstalledError           this installation lacks an optional package
-├── IdempotencyConflictError    an `Idempotency-Key` was used before, for another request
-├── UnknownJobError             no such job (or not the caller's)
-│   └── UnknownGroupError       no such group of jobs (or not the caller's)
-├── NotReadyError               the job has no result (yet)
-│   └── FilteredResultError   the moderation hook rejected the video
-├── MissingFormatError          the job was not submitted with this format
-├── NoPreviewError              the job has no preview (yet, or any more)
-├── ExpiredError                the result has expired
-├── PinLimitError               the owner has pinned as many jobs as allowed
-├── UnauthorizedError           the request has no API key, or an invalid one
-├── InvalidLinkError            a share link was not signed here, or its key was revoked
-│   └── ExpiredLinkError        a share link has expired
-├── ForbiddenError              the request's origin or host is not allowed
-├── MissingScopeError           the request requires an API key with another scope
-├── NotRetryableError           the job did not fail, or its image is no longer stored
-├── NotAllowedError             the key must not use this model or profile
-├── PausedError                 an operator has paused the intake; nothing was stored
-├── LimitedError                rejected for now: retry later
-│   ├── QueueFullError          too many jobs are queued
-│   ├── LateError               the job would probably not end before its deadline
-│   ├── QuotaExceededError      the key's quota is used up
-│   └── RateLimitedError        too many requests
-├── UnknownKeyError             no such API key
-├── ConfiguredSecretError       a webhook secret is a setting, which a command cannot change
-├── BrokenInputError            the stored image or video is missing or cannot be read
-├── StaleAttemptError           this attempt no longer holds the job (or its webhook); all its writes are rejected
-└── UnavailableError            the ledger or the artifacts cannot be reached
-    ├── WriteRefusedError       Redis accepts no writes; nothing was changed
+├── RefusedError                    the submission is invalid; nothing was stored
+│   ├── InvalidParameterError       a parameter is out of bounds or cannot be parsed
+│   ├── MissingImageError           the request has no image
+│   ├── UnsupportedError            beyond what Stable Video Diffusion can do
+│   ├── NotAnImageError             the bytes are not an image of a supported format
+│   ├── BrokenImageError            an image, but truncated or damaged
+│   ├── AnimatedImageError          an image with several frames
+│   ├── ImageSizeError              not one of the sizes that the API accepts
+│   ├── ImageTooLargeError          too many bytes or too many pixels
+│   └── ContentFilteredError        the moderation hook rejects the image (or, in a worker, the video)
+├── UnreadableFileError             a file's Content Credentials need too much time or memory to read
+├── NotInstalledError               this installation lacks an optional package
+├── IdempotencyConflictError        an `Idempotency-Key` was used before, for another request
+├── UnknownJobError                 no such job (or not the caller's)
+│   └── UnknownGroupError           no such group of jobs (or not the caller's)
+├── NotReadyError                   the job has no result (yet)
+│   └── FilteredResultError         the moderation hook rejected the video
+├── MissingFormatError              the job was not submitted with this format
+├── NoPreviewError                  the job has no preview (yet, or any more)
+├── ExpiredError                    the result has expired
+├── PinLimitError                   the owner has pinned as many jobs as allowed
+├── UnauthorizedError               the request has no API key, or an invalid one
+├── InvalidLinkError                a share link was not signed here, or its key was revoked
+│   └── ExpiredLinkError            a share link has expired
+├── ForbiddenError                  the request's origin or host is not allowed
+├── MissingScopeError               the request requires an API key with another scope
+├── NotRetryableError               the job did not fail, or its image is no longer stored
+├── NotAllowedError                 the key must not use this model or profile
+├── PausedError                     an operator has paused the intake; nothing was stored
+├── LimitedError                    rejected for now: retry later
+│   ├── QueueFullError              too many jobs are queued
+│   ├── LateError                   the job would probably not end before its deadline
+│   ├── QuotaExceededError          the key's quota is used up
+│   └── RateLimitedError            too many requests
+├── UnknownKeyError                 no such API key
+├── ConfiguredSecretError           a webhook secret is a setting, which a command cannot change
+├── BrokenInputError                the stored image or video is missing or cannot be read
+├── StaleAttemptError               this attempt no longer holds the job (or webhook); its writes are rejected
+└── UnavailableError                the ledger or the artifacts cannot be reached
+    ├── WriteRefusedError           Redis accepts no writes; nothing was changed
     └── ModerationUnavailableError  the moderation hook gives no verdict
 """
 

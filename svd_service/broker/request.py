@@ -10,17 +10,17 @@ from celery.worker.request import Request
 
 
 class LastingRequest(Request):
-    """A request that does not expire: who sends a message cannot know when it is due."""
+    """A request that does not expire: the sender cannot know when the job will run."""
 
     def maybe_expire(self) -> None:
-        """Never."""
+        """Do nothing: messages never expire."""
 
 
 class DeliveryRequest(LastingRequest):
     """The request of a webhook's delivery, which is neither revoked nor terminated."""
 
     def revoked(self) -> bool:
-        """Never."""
+        """Always false: a delivery cannot be revoked."""
         return False
 
     def terminate(self, pool: Any, signal: int | None = None) -> None:

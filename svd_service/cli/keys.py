@@ -1,6 +1,7 @@
 """`svd-service keys`: create, list, rotate and revoke API keys, and show their usage.
 
-It works on the service's Redis, or with `--url` through HTTP with an operator's key. Webhook URLs and signing secrets
+What a key may do, and what rotating and revoking it does, is decided in `ledger/api_keys.py`. The commands work on the
+service's Redis, or with `--url` through HTTP with an operator's key. Webhook URLs and signing secrets
 are set and shown on a machine that reaches Redis.
 """
 

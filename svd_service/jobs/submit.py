@@ -49,6 +49,9 @@ Moderate = Callable[[bytes, str, str], None]
 class Order:
     """The video that a caller requests, and how its job is handled.
 
+    A `Request` (parameters) becomes an `Order` (with owner and handling), a `Draft` (prepared), and a `Submission` (for
+    the ledger).
+
     `notes` are returned with the job and do not influence the video. `webhook` is the URL that is notified when the job
     ends; the caller has checked it. `allowance` is that of the owner's key. The job fails `cancel_after` seconds after
     its acceptance unless it has ended; if `strict`, it is rejected when it would probably not end before. `job_id` is

@@ -104,7 +104,7 @@ class Keyring:
         return next((key.owner for key in self.list() if key.id == name), name)
 
     def known_owner(self, name: str) -> str:
-        """The same, for a key or an owner that there is.
+        """Like `owner_of`, but the key or the owner must exist.
 
         Raises:
             UnknownKeyError: there is none.

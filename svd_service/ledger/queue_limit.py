@@ -13,7 +13,8 @@ from svd_service.ledger.record import DAMAGE, SEPARATOR
 from svd_service.ledger.scripts import Scripts
 from svd_service.parameters import Profile
 
-#: `Retry-After` of a full queue in seconds: while no estimate is possible, and the maximum.
+#: `Retry-After` in seconds: while no estimate is possible (of a full queue, a used-up quota, a deadline that cannot be
+#: met), and the maximum of a full queue.
 UNKNOWN_RETRY_AFTER: Final = 30
 LONGEST_RETRY_AFTER: Final = 3_600
 

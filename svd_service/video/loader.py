@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.video.download import Report
+from svd_service.video.download_progress import Report
 from svd_service.video.generator import CPU, Generator
 from svd_service.video.memory_plan import GB, HOST, MemoryPlan, choose, need
 from svd_service.video.optimizations import Optimization, chosen

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from svd_service.jobs.model import Model
-from svd_service.video.download import Report, progress_reported
+from svd_service.video.download_progress import Report, progress_reported
 
 logger = logging.getLogger(__name__)
 

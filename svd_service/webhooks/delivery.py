@@ -33,7 +33,7 @@ CONNECT: Final = 3.0
 #: Maximum bytes of a response that are read and discarded, and seconds for each part of them, so that the receiver does
 #: not see a connection that was closed early.
 READ: Final = 4_096
-POLITENESS: Final = 0.5
+DISCARD_TIMEOUT: Final = 0.5
 
 #: The receiver wants no more deliveries (RFC 9110, Standard Webhooks).
 GONE: Final = 410
@@ -120,7 +120,7 @@ def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
         with closing(exchange.connection(parts)) as connection:
             connection.request("POST", target_of(parts), body=message.body, headers=headers)
             with closing(connection.getresponse()) as answer:
-                connection.linger(POLITENESS)
+                connection.linger(DISCARD_TIMEOUT)
                 with suppress(OSError, http.client.HTTPException):
                     answer.read(READ)
                 return answer.status

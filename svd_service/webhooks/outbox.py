@@ -74,7 +74,7 @@ class Outbox:
         return list(
             self._scripts.run(
                 "post",
-                again=POST_AGAIN,
+                enqueue_again_after=POST_AGAIN,
                 room=ROOM,
                 room_of_owner=ROOM_OF_OWNER,
                 room_of_host=ROOM_OF_HOST,

@@ -161,12 +161,12 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         outcome = "failed"
     except UnavailableError as error:
         part = "The moderation hook" if isinstance(error, ModerationUnavailableError) else "Storage"
-        return _repeat(claim, slot, Failure(error.code, f"{part} could not be reached in any attempt: {error}"))
+        return _end_for_retry(claim, slot, Failure(error.code, f"{part} could not be reached in any attempt: {error}"))
     except Exception as error:
         logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
         if is_device_lost(error):
             failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
-            _repeat(claim, slot, failure)
+            _end_for_retry(claim, slot, failure)
             raise DeviceLostError(str(error)) from error
         failure = _failure(error)
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
@@ -179,7 +179,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     return outcome
 
 
-def _repeat(claim: Claim, slot: Slot, failure: Failure) -> str:
+def _end_for_retry(claim: Claim, slot: Slot, failure: Failure) -> str:
     _patiently(lambda: slot.jobs.ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, failure))
     slot.jobs.dispatch()
     return "retried"
@@ -314,15 +314,15 @@ class Reporter:
     """Reports an attempt's progress to the ledger, within a phase at most every `REPORT_INTERVAL`, and stops the
     attempt when necessary.
 
-    The generation calls it with a `Progress`, in its thread. `deadline` is on `time.monotonic`'s clock, in seconds.
-    `on_phase` is called when a phase begins.
+    The generation calls it with a `Progress`, in its thread. `deadline`, that of `SVD_JOB_TIMEOUT`, is in seconds on
+    the clock of `time.monotonic`. `on_phase` is called when a phase begins.
 
     Raises, when called:
         CancelRequested: the job was cancelled.
         ReleaseRequested: the worker shuts down, and its drain timeout is over.
         StaleAttemptError: the claim is no longer the job's.
-        DeadlineError: the job's own deadline is past.
-        TimeLimitError: the deadline is past.
+        DeadlineError: the deadline that the caller set for the job (`Cancel-After`) has passed.
+        TimeLimitError: `SVD_JOB_TIMEOUT` has passed.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ class CancelRequested(JobError):  # noqa: N818  (a request, not an error)
 
 
 class ReleaseRequested(JobError):  # noqa: N818  (a request, not an error)
-    """The worker shuts down, and the deadline of this attempt is past."""
+    """The worker shuts down, and its drain timeout has passed."""
 
 
 class TimeLimitError(JobError):
@@ -22,7 +22,7 @@ class TimeLimitError(JobError):
 
 
 class DeadlineError(JobError):
-    """The job's deadline passed while this attempt ran."""
+    """The job's deadline (`Cancel-After`) passed while this attempt ran."""
 
     code = DEADLINE_EXCEEDED.code
 
@@ -31,6 +31,6 @@ class DeadlineError(JobError):
 
 
 class DeviceLostError(JobError):
-    """The device failed in a way that leaves this process unable to use it. The attempt is settled."""
+    """The device failed in a way that leaves this process unable to use it. The attempt's end is already recorded."""
 
     code = "device_lost"

@@ -53,9 +53,9 @@ STATUSES: Final[dict[type[errors.JobError], int]] = {
 }
 
 
-_AWAY: Final = "the service cannot reach a part of it right now; nothing is lost, try again"
+_UNREACHABLE: Final = "the service cannot reach a part of it right now; nothing is lost, try again"
 
-#: The disk is full, as far as this process may fill it.
+#: The disk is full, or the quota of this user on it.
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -65,19 +65,19 @@ def status_of(error: errors.JobError) -> int:
 
 
 def headers_of(error: errors.JobError) -> dict[str, str]:
-    """The headers that belong to `error` in every dialect: how to show a key, when to come again."""
+    """The headers that belong to `error` in every dialect: how to show a key, when to retry."""
     if isinstance(error, errors.UnauthorizedError):
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, errors.LimitedError):
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, errors.NotReadyError):
-        return come_again(error)
+        return retry_headers(error)
     if isinstance(error, errors.PausedError):
         return {"Retry-After": "60"}
     return {"Retry-After": "2"} if status_of(error) == 503 else {}
 
 
-def come_again(error: errors.NotReadyError) -> dict[str, str]:
+def retry_headers(error: errors.NotReadyError) -> dict[str, str]:
     """The `Retry-After` header, if a retry can succeed."""
     if State(error.state).ended:
         return {}
@@ -120,7 +120,7 @@ def _present(error: errors.JobError) -> ResponseReturnValue:
         status,
         error.code,
         # Its cause names hosts and folders: that is for the log.
-        _AWAY if type(error) in {errors.UnavailableError, ArtifactsUnavailableError} else str(error),
+        _UNREACHABLE if type(error) in {errors.UnavailableError, ArtifactsUnavailableError} else str(error),
         parameter=getattr(error, "parameter", ""),
         job_status="expired" if isinstance(error, errors.ExpiredError) else getattr(error, "state", ""),
     )

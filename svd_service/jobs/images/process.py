@@ -86,7 +86,7 @@ class Decoder:
             from svd_service.marking import ingredients, reader  # noqa: PLC0415 - few images have some
 
             reader.load()
-            limits.allow(pixels=0, file_bytes=self._file_bytes, seconds=limits.SECONDS_A_BYTE * self._file_bytes)
+            limits.allow(pixels=0, file_bytes=self._file_bytes, seconds=limits.SECONDS_PER_BYTE * self._file_bytes)
             found = ingredients.source_of(file, self._image.media_type, "image")
         if found is None:
             return nothing
@@ -98,7 +98,7 @@ class Decoder:
         from svd_service.marking import reader  # noqa: PLC0415 - most processes never need it
 
         reader.load()  # before the limits, which are for the file
-        limits.allow(pixels=0, file_bytes=bytes, seconds=limits.SECONDS_A_BYTE * bytes)
+        limits.allow(pixels=0, file_bytes=bytes, seconds=limits.SECONDS_PER_BYTE * bytes)
         try:
             with io.FileIO(self._source, closefd=False) as file:
                 found = reader.read(file, certificates)

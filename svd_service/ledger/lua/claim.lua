@@ -24,7 +24,7 @@ if fail_if_late(id, state, args.record_ttl) ~= 'queued' then return { 'ended' } 
 local _, model = route_of(id)
 local held_back = is_held_back(args.worker)
 if held_back or pause_of('dispatch', model) then
-  -- Its message is used up: it waits in the ledger again, first of all.
+  -- Its message is consumed, so put the job back at the head of the ledger's queue.
   if redis.call('ZSCORE', key(ENQUEUED .. ':' .. model), id) then
     withdraw(id)
     wait(id, clock(model) - 1)

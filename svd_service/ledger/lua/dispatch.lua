@@ -13,12 +13,13 @@ local at_work = queues_at_work(args.worker_timeout)
 local function queues_of(model)
   local found = {}
   for name, workers in pairs(at_work) do
-    local of, profiles = parts_of(name)
-    if of == model then
-      local queue = { name = name, room = workers - load_of(ENQUEUED, name), lines = {}, width = math.huge }
+    local its_model, profiles = parts_of(name)
+    if its_model == model then
+      local room = workers - load_of(ENQUEUED, name)
+      local queue = { name = name, room = room, lines = {}, number_of_profiles = math.huge }
       for profile in string.gmatch(profiles, '[^,]+') do
         queue.lines[#queue.lines + 1] = model .. '|' .. profile
-        queue.width = #queue.lines
+        queue.number_of_profiles = #queue.lines
       end
       if profiles == '' then queue.lines[1] = model end
       found[#found + 1] = queue
@@ -28,7 +29,7 @@ local function queues_of(model)
     found[1] = { name = model .. '|', room = 1 - load_of(ENQUEUED, model .. '|'), lines = { model } }
   end
   table.sort(found, function(a, b)
-    if a.width ~= b.width then return a.width < b.width end
+    if a.number_of_profiles ~= b.number_of_profiles then return a.number_of_profiles < b.number_of_profiles end
     return a.name < b.name
   end)
   return found
@@ -66,7 +67,7 @@ for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
   for _ = 1, MAX_CHOSEN do
     local best = next_of(queues)
     if not best then break end
-    redis.call('ZREM', key('waiting:' .. best.line), best.id)  -- its own route may be another, if damaged
+    redis.call('ZREM', key('waiting:' .. best.line), best.id)  -- by list: a damaged record may name another route
     enqueue(best.id, best.queue.name)
     best.queue.room = best.queue.room - 1
     redis.call('SET', key('clock:' .. model), math.max(clock(model), best.tag))

@@ -33,11 +33,12 @@ local function is_taken_elsewhere(id)
 end
 
 -- While all workers of its queue are busy, an enqueued id waits as intended. While one is idle, its message was lost, or
--- the worker rejected it: enqueue it again, and another job beside it. After `max_refusals` in a row it moves to the back
--- of the queue, so that it delays no other job. A message that arrives after all does no harm: a job is claimed only once.
--- If no worker takes from its queue any more, but one takes from another queue that accepts it, it is requeued.
+-- the worker rejected it: enqueue it again, and free its slot so that another job is enqueued, too. After `max_refusals`
+-- in a row it moves to the back of the queue, so that it delays no other job. A message that arrives after all does no
+-- harm: a job is claimed only once. If no worker takes from its queue any more, but one takes from another queue that
+-- accepts it, it is requeued.
 local overdue = {}
-local function look_after(model, id)
+local function enqueue_again_or_requeue(model, id)
   local queue = field(id, 'queue') or ''
   if (at_work[queue] or 0) > load_of('started', queue) then
     if redis.call('HINCRBY', job_key(id), UNCLAIMED, 1) > args.max_refusals then
@@ -61,7 +62,7 @@ for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
   local enqueued = ENQUEUED .. ':' .. model
   local waiting_since = now - args.enqueue_again_after
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key(enqueued), '-inf', waiting_since, 'LIMIT', 0, 1000)) do
-    if is_usable(id, 'queued', enqueued) then look_after(model, id) end
+    if is_usable(id, 'queued', enqueued) then enqueue_again_or_requeue(model, id) end
   end
 end
 

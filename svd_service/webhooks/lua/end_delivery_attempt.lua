@@ -13,7 +13,7 @@ if token ~= args.token then
   return (last == args.token or redis.call('EXISTS', delivery_key(id)) == 0) and 'ok' or 'stale'
 end
 if not is_delivery(id) then return 'stale' end
-close_try(id, outcome == 'delivered' and outcome or 'failed', args.code, args.message)
+close_delivery_attempt(id, outcome == 'delivered' and outcome or 'failed', args.code, args.message)
 redis.call('HSET', delivery_key(id), 'last_token', token)
 if outcome == 'delivered' then
   end_delivery(id, 'delivered')

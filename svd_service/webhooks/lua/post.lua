@@ -1,11 +1,12 @@
 -- Choose the due deliveries that are enqueued with Celery now.
--- Arguments: again (seconds after which one that was enqueued and not claimed is enqueued again), room (enqueued or claimed
--- at once), room_of_owner and room_of_host (of those), defer (seconds), give_up (seconds for which a delivery is tried),
--- backoff (seconds until the third attempt of one that kills webhook workers), growth and longest (of that backoff).
+-- Arguments: enqueue_again_after (seconds after which one that was enqueued and not claimed is enqueued again), room
+-- (enqueued or claimed at once), room_of_owner and room_of_host (of those), defer (seconds), give_up (seconds for which a
+-- delivery is retried), backoff (seconds until the third attempt of one that kills webhook workers), growth and longest
+-- (of that backoff).
 -- Returns ids; the caller enqueues each.
 -- include: outbox
 -- flags: allow-oom
-local LOOK = 1000  -- maximum number of due deliveries that one call examines
+local MAX_EXAMINED = 1000  -- maximum number of due deliveries that one call examines
 
 local function requeue_lost(id)
   local number = of_delivery(id, ATTEMPTS)
@@ -14,7 +15,7 @@ local function requeue_lost(id)
     return
   end
   -- Its webhook worker is dead.
-  close_try(id, 'lost', '', DELIVERY_LOST_MESSAGE)
+  close_delivery_attempt(id, 'lost', '', DELIVERY_LOST_MESSAGE)
   -- Give up only if the attempt began after the deadline: time without a webhook worker does not count.
   if tonumber(of_delivery(id, 'began:' .. number)) > tonumber(of_delivery(id, 'began:1')) + args.give_up then
     end_delivery(id, 'given_up')
@@ -23,7 +24,7 @@ local function requeue_lost(id)
   end
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('posted'), '-inf', now, 'LIMIT', 0, LOOK)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('posted'), '-inf', now, 'LIMIT', 0, MAX_EXAMINED)) do
   if is_delivery(id) then requeue_lost(id) end
 end
 
@@ -43,7 +44,7 @@ for _, id in ipairs(redis.call('ZRANGE', key('posted'), 0, args.room)) do
 end
 
 local chosen = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', now, 'LIMIT', 0, LOOK)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', now, 'LIMIT', 0, MAX_EXAMINED)) do
   if #chosen == room then break end
   if is_delivery(id) then
     local target = redis.call('HMGET', delivery_key(id), 'host', 'owner')
@@ -51,7 +52,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', now, 'LIM
       take('host', target[1], 1)
       take('owner', target[2], 1)
       redis.call('ZREM', key('outbox'), id)
-      redis.call('ZADD', key('posted'), now + args.again, id)
+      redis.call('ZADD', key('posted'), now + args.enqueue_again_after, id)
       chosen[#chosen + 1] = id
     else  -- after those that are due now, so that any number of them never hides others
       redis.call('ZADD', key('outbox'), now + args.defer, id)

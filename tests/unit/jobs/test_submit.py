@@ -10,7 +10,7 @@ from svd_service.jobs.submit import cleaned_up_unless_accepted
     ("error", "calls"),
     [
         pytest.param(WriteRefusedError("read only"), 1, id="the ledger accepts no writes"),
-        pytest.param(QueueFullError("full", 1.0), 1, id="rejected"),
+        pytest.param(QueueFullError("full", 1), 1, id="rejected"),
         pytest.param(KeyboardInterrupt(), 1, id="stopped"),
         pytest.param(UnavailableError("no answer"), 0, id="the job may have been accepted"),
     ],

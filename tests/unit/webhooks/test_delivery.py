@@ -103,7 +103,7 @@ def test_a_receiver_that_does_not_answer_in_time_has_failed(delivery_to, make_se
 
 
 def test_an_answer_without_an_end_is_an_answer(delivery_to, settings, monkeypatch):
-    monkeypatch.setattr(under_test, "POLITENESS", 0.05)
+    monkeypatch.setattr(under_test, "DISCARD_TIMEOUT", 0.05)
     with receiving(200, headers={"Content-Length": "1000000000"}) as receiver:
         assert send(delivery_to(receiver.url), [SECRET], settings) == Outcome(200)
 

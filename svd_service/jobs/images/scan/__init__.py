@@ -1,4 +1,4 @@
-"""What a file is and what it consists of, before Pillow sees it: one module a format.
+"""What a file is and what it consists of, before Pillow sees it: one module per format.
 
 Each `scan` walks the file's structure in a bounded number of steps and returns a file of the same pixels without
 metadata, and the orientation and color information of the metadata. Only color profiles are unpacked, up to a limit.

@@ -1,7 +1,8 @@
 """PNG (W3C, third edition): a list of chunks, of which only a few affect pixels.
 
-Text, time, histograms and the like are skipped as they are, packed; ancillary chunks with a wrong check sum are left
-out, as libpng does. The pixels' own check sums (CRC) are not looked at: their data carry another.
+What else an upload meets, and in which order: `jobs/images/opening.py`. Text, time, histograms and the like are skipped
+without decompression; ancillary chunks with a wrong check sum are left out, as libpng does. The check sums (CRC) of
+the pixels' chunks are not verified: the zlib stream has its own.
 """
 
 import struct
@@ -32,7 +33,7 @@ def scan(content: bytes) -> Scanned:
     view = memoryview(content)
     for name, start, end in _chunks(content):
         if name == b"IDAT":
-            # Those behind another chunk are no part of the image.
+            # IDATs after a different chunk are no part of the image.
             if not behind:
                 pixels.append(view[start:end])
             continue

@@ -1,8 +1,8 @@
 -- Accepting jobs: idempotency keys, pauses, quotas, the queue's limits, new records.
 -- include: base, routes, queue, notify, group, usage, quota, paused
 
--- What a submission with this `Idempotency-Key` must be answered, if the key was used before: {'repeated' or 'conflict',
--- id of the job or group}. One that was deleted in the meantime frees its key.
+-- The answer to a submission whose `Idempotency-Key` was used before: {'repeated' or 'conflict', id of the job or
+-- group}. One that was deleted in the meantime frees its key.
 local function earlier_answer(owner, idempotency_key, fingerprint)
   if idempotency_key == '' then return nil end
   local earlier = redis.call('HMGET', key('idempotency:' .. owner .. ':' .. idempotency_key), 'id', 'fingerprint')

@@ -19,7 +19,7 @@ local function is_delivery(id)
   return false
 end
 
-local function close_try(id, outcome, code, message)
+local function close_delivery_attempt(id, outcome, code, message)
   local number = of_delivery(id, ATTEMPTS)
   redis.call('HSET', delivery_key(id), 'code:' .. number, code, 'error:' .. number, message)
   redis.call('HDEL', delivery_key(id), 'token')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from svd_service.jobs.model import Model
-from svd_service.video import download
+from svd_service.video import download_progress
 from svd_service.video.weights import find
 from tests.unit.video.loopback_hub import Hub
 
@@ -15,18 +15,18 @@ HUB_MODEL = Model(name="someone/svd", source="someone/svd")
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FIRST", 0.1)
-    monkeypatch.setattr(download, "INTERVAL", 0.1)
+    monkeypatch.setattr(download_progress, "FIRST", 0.1)
+    monkeypatch.setattr(download_progress, "INTERVAL", 0.1)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == download.__name__]
+    return [record.getMessage() for record in caplog.records if record.name == download_progress.__name__]
 
 
 def test_a_download_is_logged_with_its_size(
     connect: Callable[[Hub], None], tiny_both: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "GB", 1.0)
+    monkeypatch.setattr(download_progress, "GB", 1.0)
     half = sum(path.stat().st_size for path in tiny_both.glob("*/*.fp16.safetensors"))
     reports: list[str] = []
     with caplog.at_level(logging.INFO), Hub(tiny_both, delay=1).running() as hub:
@@ -45,7 +45,7 @@ def test_a_model_in_the_cache_asks_and_logs_nothing_of_it(
     with Hub(tiny_both).running() as hub:
         connect(hub)
         find(HUB_MODEL, half=True)
-    monkeypatch.setattr(download, "FIRST", 60.0)
+    monkeypatch.setattr(download_progress, "FIRST", 60.0)
     caplog.clear()
     with caplog.at_level(logging.INFO), Hub(tiny_both).running() as hub:
         connect(hub)
@@ -57,7 +57,7 @@ def test_a_model_in_the_cache_asks_and_logs_nothing_of_it(
 def test_the_size_is_unknown_where_the_hub_lists_no_files(connect: Callable[[Hub], None], tiny_both: Path) -> None:
     with Hub(tiny_both, 404).running() as hub:
         connect(hub)
-        assert download._size("someone/svd", None, "fp16") == 0
+        assert download_progress._size("someone/svd", None, "fp16") == 0
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_size_is_unknown_where_the_hub_lists_no_files(connect: Callable[[Hub
     ],
 )
 def test_a_line_names_bytes_share_speed_and_time_left(done: int, total: int, speed: float, words: str) -> None:
-    assert download.described(done, total, speed) == words
+    assert download_progress.described(done, total, speed) == words
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_a_line_names_bytes_share_speed_and_time_left(done: int, total: int, spe
     ],
 )
 def test_only_the_weights_that_are_used_are_counted(path: str, variant: str | None, wanted: bool) -> None:
-    assert download._wanted(path, variant) is wanted
+    assert download_progress._wanted(path, variant) is wanted
 
 
 def test_its_thread_ends_with_the_download(connect: Callable[[Hub], None], tiny_both: Path) -> None:
     before = set(threading.enumerate())
     with Hub(tiny_both).running() as hub:
         connect(hub)
-        with download.progress_reported("someone/svd", None, None):
+        with download_progress.progress_reported("someone/svd", None, None):
             (thread,) = (each for each in set(threading.enumerate()) - before if each.daemon and "_report" in each.name)
     thread.join(10)
     assert not thread.is_alive()
