@@ -1,36 +1,71 @@
-"""Generators of clients take the OpenAPI document as it is: no errors, no operations left out."""
+"""Generators of clients take the OpenAPI document as it is: no errors, no operations left out.
+
+Their clients do whole jobs, with the native API and with OpenAI's: the programs in `generated/` submit an image, poll
+the status and download the video.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from svd_service.api import create_app
 from svd_service.config import Settings
 from tests.integration.packages import installed
+from tests.samples import IMAGES
 from tools.harness.local import CI
+from tools.harness.stack import Stack
 
-#: npm packages, with the arguments that generate a client of DOCUMENT below OUT.
-FROM_NPM = {
-    "openapi-typescript@7.13.0": ("openapi-typescript", "DOCUMENT", "-o", "OUT/client.d.ts"),
-    "@hey-api/openapi-ts@0.99.0": ("openapi-ts", "-i", "DOCUMENT", "-o", "OUT"),
-    "orval@8.38.0": ("orval", "--input", "DOCUMENT", "--output", "OUT/client.ts"),
-}
+PROGRAMS = Path(__file__).with_name("generated")
 
-#: What they write with; @hey-api/openapi-ts does not start with a newer one.
-TYPESCRIPT = "typescript@5.9.3"
+
+@dataclass(frozen=True)
+class Generator:
+    """An npm package: `arguments` generate a client of DOCUMENT at OUT, with which `program` works."""
+
+    package: str
+    program: str
+    arguments: tuple[str, ...]
+
+
+GENERATORS = (
+    Generator(
+        "openapi-typescript@7.13.0",
+        "openapi_fetch.ts",
+        # Fields with a default may be left out of a request.
+        ("openapi-typescript", "DOCUMENT", "--default-non-nullable=false", "-o", "OUT/client.d.ts"),
+    ),
+    Generator("@hey-api/openapi-ts@0.99.0", "hey_api.ts", ("openapi-ts", "-i", "DOCUMENT", "-o", "OUT")),
+    Generator("orval@8.38.0", "orval.ts", ("orval", "--input", "DOCUMENT", "--output", "OUT/client.ts")),
+)
+
+#: What the clients, and the programs, are compiled and run with; @hey-api/openapi-ts does not start with a newer
+#: TypeScript.
+COMPANIONS = ("typescript@5.9.3", "axios@1.21.1", "openapi-fetch@0.17.0")
 
 PYTHON = "openapi-python-client==0.29.1"
 
-#: Media types that must be listed as files for this one.
-FILES = ("video/mp4", "video/webm", "image/webp", "image/gif", "image/jpeg", "application/zip")
+#: The compiler's options: Node's types are not installed.
+COMPILER = {
+    "types": [],
+    "strict": True,
+    "module": "commonjs",
+    "moduleResolution": "node10",
+    "target": "es2022",
+    "lib": ["es2022", "dom", "dom.iterable"],
+    "skipLibCheck": True,
+    "esModuleInterop": True,
+    "outDir": "compiled",
+}
 
-pytestmark = [pytest.mark.thorough, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(500)]
 
 
 @pytest.fixture(scope="module")
@@ -67,36 +102,71 @@ def text_of(folder: Path, ending: str) -> str:
     return "".join(path.read_text() for path in folder.rglob(f"*{ending}"))
 
 
-@pytest.mark.parametrize("package", FROM_NPM)
-def test_a_typescript_client_has_every_path(
-    request: pytest.FixtureRequest, document: Path, tmp_path: Path, package: str
-):
+def require_videos(paths: list[Path]) -> None:
+    """Require that the programs have downloaded MP4s."""
+    for path in paths:
+        assert path.read_bytes()[4:8] == b"ftyp"
+        with av.open(path) as container:
+            assert len(list(container.decode(video=0))) == 3
+
+
+def compiled(folder: Path, program: str) -> Path:
+    """Compile a program and the client that it imports; returns the script. Only the program must have no errors."""
+    for name in (program, "node.ts"):
+        shutil.copy(PROGRAMS / name, folder)
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": COMPILER, "files": [program]}))
+    command = (str(folder / "node_modules" / ".bin" / "tsc"), "--project", ".")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
+    # orval's own client has two: it puts objects into forms.
+    assert not [line for line in done.stdout.splitlines() if line.startswith((program, "node.ts", "tsconfig"))], (
+        done.stdout
+    )
+    return folder / "compiled" / Path(program).with_suffix(".js")
+
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.package)
+def test_a_typescript_client_has_every_path_and_does_whole_jobs(
+    request: pytest.FixtureRequest, document: Path, stack: Stack, tmp_path: Path, generator: Generator
+) -> None:
     if shutil.which("npm") is None:
         (pytest.fail if CI else pytest.skip)("there is no npm")
     npm = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
-    folder = installed(request, package, lambda folder: (*npm, "--prefix", str(folder), package, TYPESCRIPT))
-    program, *arguments = FROM_NPM[package]
-    words = {"DOCUMENT": str(document), "OUT": str(tmp_path)}
+    packages = (generator.package, *COMPANIONS)
+    name = f"{generator.package}-and-companions"
+    folder = installed(request, name, lambda folder: (*npm, "--prefix", str(folder), *packages))
+    (tmp_path / "node_modules").symlink_to(folder / "node_modules")
+    (tmp_path / "made").mkdir()
+    program, *arguments = generator.arguments
+    words = {"DOCUMENT": str(document), "OUT": str(tmp_path / "made")}
     filled = [each if each.startswith("-") else _filled(each, words) for each in arguments]
     output = generate(str(folder / "node_modules" / ".bin" / program), *filled, folder=tmp_path)
     assert "error" not in output.lower()
-    made = text_of(tmp_path, ".ts")
+    made = text_of(tmp_path / "made", ".ts")
     for path in json.loads(document.read_text())["paths"]:
         assert path.partition("{")[0] in made, path
+    videos = [tmp_path / "native.mp4", tmp_path / "openai.mp4"]
+    script = str(compiled(tmp_path, generator.program))
+    generate("node", script, stack.url, str(IMAGES / "chelsea.jpg"), *map(str, videos), folder=tmp_path)
+    require_videos(videos)
 
 
-def test_a_python_client_has_every_operation(request: pytest.FixtureRequest, document: Path, tmp_path: Path):
+def test_a_python_client_has_every_operation_and_does_whole_jobs(
+    request: pytest.FixtureRequest, document: Path, stack: Stack, tmp_path: Path
+) -> None:
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     folder = installed(request, PYTHON, lambda folder: (*pip, "--target", str(folder), PYTHON))
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({"content_type_overrides": dict.fromkeys(FILES, "application/octet-stream")}))
     command = (sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it formats what it made with ruff
     environment = {"PYTHONPATH": str(folder), "PATH": path}
-    output = generate(*command, "--config", str(config), "--output-path", "made", folder=tmp_path, **environment)
+    output = generate(*command, "--output-path", "made", folder=tmp_path, **environment)
     assert "WARNING" not in output, output
     made = {path.stem for path in (tmp_path / "made" / "api").rglob("*.py")}
     assert {each["operationId"] for each in operations(document)} <= made
+    videos = [tmp_path / "native.mp4", tmp_path / "openai.mp4"]
+    script = shutil.copy(PROGRAMS / "python_client.py", tmp_path)
+    words = (stack.url, str(IMAGES / "chelsea.jpg"), *map(str, videos))
+    generate(sys.executable, str(script), *words, folder=tmp_path, **environment)
+    require_videos(videos)
 
 
 def _filled(argument: str, words: dict[str, str]) -> str:

@@ -25,6 +25,10 @@ from svd_service.presentation import GroupEvent, WebhookEvent
 #: clients read a file as JSON or text as soon as there is a second successful answer.
 FILE: Final = UploadedFile
 
+#: The media type of any file, which `openapi-python-client` needs to see to read an answer as a file: it knows none of
+#: the media types of videos and images.
+ANY_FILE: Final = "application/octet-stream"
+
 #: Media types of request bodies.
 FORM: Final = "multipart/form-data"
 JSON: Final = "application/json"
@@ -333,6 +337,7 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
             name: {"description": words, "schema": {"type": "string"}} for name, words in answer.headers.items()
         }
     if answer.schema is not None:
-        kinds = {**dict.fromkeys(answer.media_types, answer.schema), **answer.alternatives}
+        any_file = {ANY_FILE: FILE} if answer.schema is FILE else {}
+        kinds = {**dict.fromkeys(answer.media_types, answer.schema), **answer.alternatives, **any_file}
         described["content"] = {name: {"schema": schemas.of(kind)} for name, kind in kinds.items()}
     return described
