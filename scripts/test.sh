@@ -27,27 +27,36 @@ case ${1:-} in
     ;;
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
-scripts/check.sh
-
 # Unit tests keep a core busy; tests of whole services mostly wait, for steps, leases and each other. So three processes run
-# at once: the unit tests on one core and with lower priority, the services, and the browser with the chaos runs. The
-# ledger's state machine, the longest unit test, is in the last, where coverage does not slow it down threefold.
+# at once: the unit tests on one core and with lower priority, the browser with the chaos runs, and the services after the
+# static checks, which take a minute. The ledger's state machine, the longest unit test, is with the browser, where coverage
+# does not slow it down threefold.
 declare -A lanes
 lane() { # lane NAME PRIORITY PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
   local name=$1 priority=$2
   shift 2
+  set -m # without job control, a background process ignores SIGINT
   nice -n "$priority" .venv/bin/python -m pytest "$@" "${marked[@]}" -p no:cacheprovider >"$outputs/$name" 2>&1 &
+  set +m
   lanes[$name]=$!
 }
+# shellcheck disable=SC2329 # the trap calls it
+finish() { # at SIGINT, as after Ctrl-C, pytest stops what the tests have started
+  [ ${#lanes[@]} = 0 ] || kill -INT "${lanes[@]}" 2>/dev/null || true
+  wait
+  rm -rf "$outputs"
+}
 outputs=$(mktemp -d)
-trap 'rm -rf "$outputs"' EXIT
+trap finish EXIT
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
 OMP_NUM_THREADS=1 lane unit 5 tests/unit tests/contracts --ignore "$state_machine" "${coverage[@]}"
 lane browser 0 tests/browser tests/chaos "$state_machine"
+scripts/check.sh
 .venv/bin/python -m pytest tests/integration "${marked[@]}" || status=$?
 for name in browser unit; do
   wait "${lanes[$name]}" || status=$?
   cat "$outputs/$name"
+  unset "lanes[$name]"
 done
 exit "$status"
