@@ -183,6 +183,19 @@ def test_a_job_of_three_segments_survives_its_process_in_the_third_and_is_cancel
     assert int(str(stack.redis.hget(f"svd:job:{cancelled}", "version"))) <= changes + 3
 
 
+@pytest.mark.thorough
+def test_a_job_of_three_segments_survives_the_whole_worker_in_the_third(stack: Stack, photo: bytes):
+    first = ready(stack, "first")
+    job_id = stack.submit(photo, segments=3, **ONE_SECOND)
+    in_segment(stack, job_id, 3)
+    os.killpg(first.pid, signal.SIGKILL)
+    ready(stack, "second")
+    job = stack.wait_for(job_id, "finished", "failed")
+    assert (job["status"], outcomes(job)) == ("finished", ["lost", "finished"])
+    assert [attempt["worker"].partition("@")[0] for attempt in job["attempts"]] == ["first", "second"]
+    assert stack.redis.hget("svd:counters", "ended|finished") == "1"
+
+
 def stopped(pid: int) -> bool:
     """Whether all threads of a process have stopped; on a busy machine they run for a moment after SIGSTOP."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
