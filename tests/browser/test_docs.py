@@ -21,6 +21,10 @@ def test_trying_generate_with_only_an_image_makes_a_job(desk: Stack, ledger: Led
     generate = page.locator("#operations-native-post_generate")
     generate.locator(".opblock-summary-control").click()
     generate.get_by_role("button", name="Try it out").click()
+    reset = generate.get_by_role("button", name="Reset").bounding_box()
+    assert reset is not None
+    assert page.viewport_size is not None
+    assert reset["x"] + reset["width"] <= page.viewport_size["width"]
     generate.locator("input[type=file]").set_input_files(CAT)
     with page.expect_response("**/generate") as sent:
         generate.get_by_role("button", name="Execute").click()

@@ -202,7 +202,7 @@ def document(app: Flask, *, closed: bool) -> dict[str, Any]:
         paths.setdefault(path, {})[method] = {
             "operationId": f"{method}{re.sub(r'[^a-z0-9]+', '_', path.lower()).rstrip('_')}",
             **_operation(operation, rule, schemas),
-            "summary": words.partition("\n")[0],
+            "summary": words.partition("\n")[0].replace("`", ""),  # plain text, unlike a description
             "description": words.partition("\n")[2].strip(),
         }
     return {

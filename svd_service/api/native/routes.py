@@ -80,7 +80,7 @@ def delete(task_id: str) -> ResponseReturnValue:
 @blueprint.get("/events")
 @describe("native", _EVENTS, error=ErrorView)
 def all_events() -> Response:
-    """Server-sent events of all the caller's jobs, beginning with how the newest stand."""
+    """Server-sent events of all the caller's jobs: the state of the newest ones, then every change."""
     return stream.stream_owner(hub(), owner=owner())
 
 

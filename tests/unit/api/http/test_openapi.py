@@ -44,6 +44,7 @@ def test_every_operation_has_a_name_of_its_own_a_summary_and_its_errors(document
     assert len(set(names)) == len(names)
     for name, operation in operations(document):
         assert operation["summary"].endswith("."), name
+        assert "`" not in operation["summary"], name
         assert all(answer["description"] for answer in operation["responses"].values()), name
         if "security" not in operation:
             assert {"401", "429", "503"} <= set(operation["responses"]), name
