@@ -141,7 +141,8 @@ def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, v
 
 @KINDS
 def test_a_number_is_typed_beside_its_slider(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, CAT)
     number, slider = page.get_by_label("Motion, as a number"), page.locator("#motion_bucket_id")
     number.fill("77")
@@ -151,6 +152,7 @@ def test_a_number_is_typed_beside_its_slider(desk: Stack, ledger: Ledger, visit:
     number.fill("900")
     number.press("Tab")
     expect(number).to_have_value("255")
+    window.look("number")
     send(page)
     assert desk.status(ids(page)[0])["parameters"]["motion_bucket_id"] == 255
 
@@ -194,10 +196,12 @@ def test_images_that_will_disappoint_come_with_a_warning(desk: Stack, ledger: Le
 def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, drawn(800, 600, "red", "blue"))
     page.get_by_role("button", name="Rotate").click()
     expect(page.get_by_label("Portrait")).to_be_checked()
+    window.look("turned")
     send(page)
     image = input_of(desk, ids(page)[0])
     assert image.size == (144, 256)
@@ -216,7 +220,8 @@ def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
 
 
 def test_two_fingers_zoom_about_their_middle_and_one_still_moves_the_frame(desk: Stack, ledger: Ledger, visit: Open):
-    page = visit(desk, "phone").page
+    window = visit(desk, "phone")
+    page = window.page
     add(page, drawn(800, 450, "red", "blue"))
     page.evaluate("scrollTo(0, 0)")
     stage = box(page.locator("#crop"))
@@ -230,6 +235,7 @@ def test_two_fingers_zoom_about_their_middle_and_one_still_moves_the_frame(desk:
     expect(page.locator("#zoom")).to_have_value("1.9")
     touch(page, [(x, y)], [(x + 30, y)], [(x + 60, y)])
     assert box(page.locator("#crop .frame"))["x"] > frame["x"] + 20
+    window.look("pinched")
     send(page)
     image = input_of(desk, ids(page)[0])
     assert image.getpixel((60, 70))[2] > 195  # type: ignore[index]
@@ -264,7 +270,8 @@ def test_a_submission_before_the_models_are_known_has_the_services_defaults(desk
 
 
 def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger: Ledger, visit: Open):
-    page = visit(desk).page
+    window = visit(desk)
+    page = window.page
     add(page, drawn(800, 450, "red", "blue"))
     stage = box(page.locator("#crop"))
     page.mouse.move(stage["x"] + stage["width"] * 0.9, stage["y"] + stage["height"] / 2)
@@ -275,6 +282,7 @@ def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger
     page.locator("#crop").focus()
     page.mouse.wheel(0, -500)
     expect(page.locator("#zoom")).not_to_have_value("1")
+    window.look("zoomed")
     send(page)
     image = input_of(desk, ids(page)[0])
     assert image.getpixel((200, 70))[2] > 195  # type: ignore[index]

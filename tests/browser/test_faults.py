@@ -117,6 +117,7 @@ def test_the_title_shows_progress_and_a_notification_the_end(desk: Stack, ledger
     page.evaluate("window.workersOnly = false")
     page.get_by_role("button", name="Notify me").click()
     expect(page.locator("#notify")).to_have_attribute("aria-pressed", "true")
+    window.look("notified")
     add(page, CAT)
     send(page)
     page.wait_for_function("() => document.title.startsWith('Waiting')")

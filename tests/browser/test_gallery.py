@@ -115,6 +115,7 @@ def shared(make_stack: Callable[..., Stack]) -> Stack:
     return stack
 
 
+@pytest.mark.thorough
 @KINDS
 def test_a_fresh_browser_lists_the_jobs_of_an_open_service_where_the_operator_allows_it(
     desk: Stack, ledger: Ledger, shared: Stack, visit: Open, kind: str
@@ -123,7 +124,9 @@ def test_a_fresh_browser_lists_the_jobs_of_an_open_service_where_the_operator_al
         stack.redis.flushall()
         with CAT.open("rb") as image:
             assert stack.http.post("/generate", files={"image": image}).status_code == 202
-        page = visit(stack, kind).page
+        window = visit(stack, kind)
+        page = window.page
         expect(page.locator("#about")).to_contain_text("nano")
         page.wait_for_timeout(500)
         expect(page.locator(".card")).to_have_count(count)
+        window.look(f"listed-{count}")

@@ -71,6 +71,7 @@ def beating(books: Ledger) -> Iterator[Beating]:
     worker.join()
 
 
+@pytest.mark.thorough
 @KINDS
 def test_an_operator_sees_the_service_pauses_it_and_retries_a_job(
     office: Stack, books: Ledger, keys: tuple[str, str], visit: Open, beating: Beating, kind: str

@@ -20,6 +20,7 @@ from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
 
 
+@pytest.mark.thorough
 def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page

@@ -116,13 +116,15 @@ def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
 
 @KINDS
 def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     buffer = io.BytesIO()
     Image.new("RGB", (300, 500), "teal").save(buffer, "PNG")
     add(page, {"name": "tall.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
     page.locator("#seed").fill("7")
     send(page)
     expect(card(page, "tall").locator(".detail")).to_contain_text(re.compile(r"motion 127 · \d+ steps · seed 7"))
+    window.look("tall")
     box = card(page, "tall").locator(".screen").bounding_box()
     assert box is not None
     assert box["height"] > box["width"]
@@ -130,13 +132,15 @@ def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, 
 
 @KINDS
 def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     expect(page.locator("#about")).to_contain_text("nano")
     comment = '{"model": {"name": "nano"}, "parameters": {"seed": 77, "motion_bucket_id": 33, "num_frames": 9}}'
     video = one_second(comment)
     page.locator("#files").set_input_files({"name": "old.mp4", "mimeType": "video/mp4", "buffer": video})
     expect(page.locator("#composer-message")).to_contain_text("The settings of old.mp4 are used")
     add(page, CAT)
+    window.look("restored")
     expect(page.locator("#seed")).to_have_value("77")
     expect(page.locator("#motion_bucket_id")).to_have_value("33")
     expect(page.locator("#num_frames")).to_have_value("9")
@@ -144,12 +148,14 @@ def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledg
 
 @KINDS
 def test_what_left_no_video_is_cleared_at_once(desk: Stack, ledger: Ledger, visit: Open, kind: str):
-    page = visit(desk, kind).page
+    window = visit(desk, kind)
+    page = window.page
     add(page, CAT, ASTRONAUT)
     send(page)
     for name in ("chelsea", "astronaut"):
         card(page, name).get_by_role("button", name="Cancel").click()
         expect(card(page, name)).to_have_attribute("data-status", "cancelled")
+    window.look("expired")
     page.get_by_role("button", name="Clear expired").click()
     expect(page.locator(".card")).to_have_count(0)
     assert desk.http.get("/jobs").json()["jobs"] == []

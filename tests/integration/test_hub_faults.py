@@ -62,6 +62,7 @@ def test_up_ends_with_one_sentence(run: Callable[..., tuple[int, str]], status: 
     assert lines[0].startswith(f"svd-service up: {FAULTS[status]}")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("status", [403, pytest.param(503, marks=pytest.mark.thorough)])
 def test_pull_ends_with_one_sentence(run: Callable[..., tuple[int, str]], status: int) -> None:
     code, output = run(status, "models", "pull")

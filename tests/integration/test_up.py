@@ -165,6 +165,7 @@ def test_jobs_and_their_webhooks_outlive_the_death_of_up(quick: Up, tmp_path: Pa
     assert quick.left() == {}
 
 
+@pytest.mark.thorough
 def test_a_part_that_crashes_is_started_again_and_jobs_go_on(quick: Up, tmp_path: Path) -> None:
     process = quick.start_and_wait()
     worker = next(pid for pid, command in sorted(quick.left().items()) if "svd_service.celery_app" in command)

@@ -73,6 +73,7 @@ def finished_by(stack: Stack, job_id: str) -> list[str]:
     return [attempt["worker"].partition("@")[0] for attempt in job["attempts"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("first", "second"), [("before", "now"), pytest.param("now", "before", marks=pytest.mark.thorough)]
 )

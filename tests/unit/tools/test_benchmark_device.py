@@ -92,6 +92,7 @@ def test_no_case_is_measured_beside_the_pipeline_of_another(benchmark, monkeypat
     assert alive == [0, 0, 0]  # for the count, and for each case
 
 
+@pytest.mark.thorough
 def test_a_case_that_could_not_be_compiled_does_not_say_it_was(
     benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -112,6 +113,7 @@ def test_the_schedulers_tables_stay_with_the_host_wherever_the_model_is_made():
     assert len(pipe.scheduler.timesteps) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 @pytest.mark.parametrize(("weight", "reason"), [(float("nan"), "not finite"), (0.0, "constant")])
 def test_a_model_that_makes_no_picture_is_no_result(

@@ -120,6 +120,7 @@ def waits_of(picture: Image.Image, parameters: Parameters, optimizations: Collec
         return device.waits
 
 
+@pytest.mark.thorough
 def test_the_host_waits_for_the_device_at_the_known_places_only(picture: Image.Image, ask: Ask) -> None:
     parameters = ask(max_guidance_scale=3.0, num_frames=2, num_inference_steps=3)
     assert set(waits_of(picture, parameters, USUAL)) == KNOWN
