@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
@@ -13,6 +14,7 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.video.decoder import decoded, last_frame
 from svd_service.video.interpolation import Interpolator
 from svd_service.video.playback import scaled, unscaled
+from svd_service.video.seam import joined
 from svd_service.video.writer import Frame
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Segments:
         """Generate a video that begins with an image, or extends the MP4 `start`: frames in RGB, uint8, (height, width,
         3), as `Generator.generate`. Those that extend a video have the size of the file.
 
-        A segment continues from the last frame of the one before, which is not repeated.
+        A segment continues from the last frame of the one before, which is not repeated (`video/seam.py`).
 
         Raises:
             BrokenInputError: the MP4 cannot be decoded.
@@ -99,9 +101,8 @@ class Segments:
         with closing(
             self._model.generate(image, parameters, lambda progress: self._report(progress, number), self._on_preview)
         ) as frames:
-            if number > 1 or parameters.extend is not None:
-                next(frames)  # the one that it continues from
-            yield from frames
+            continues = number > 1 or parameters.extend is not None
+            yield from joined(np.asarray(image), frames) if continues else frames
 
     def _interpolated(self, number: int, frames: list[Frame]) -> Frames:
         for done, frame in enumerate(frames):

@@ -151,6 +151,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot
     assert (first.frames != other.frames).any()
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["coffee", "rocket"])
+def test_there_is_no_jump_where_a_segment_follows_another(shoot: Shoot, name: str) -> None:
+    frames = shoot(name, segments=2).frames.astype(float)
+    changes = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
+    assert len(changes) == 26
+    assert changes[13] <= 1.5 * np.median(changes)
+
+
 @pytest.mark.parametrize("name", [pytest.param("astronaut", marks=pytest.mark.thorough), "rocket"])
 def test_a_preview_shows_the_frame_that_is_to_come_and_no_other_photo(
     nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
