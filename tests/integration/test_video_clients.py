@@ -41,6 +41,32 @@ async def main():
 asyncio.run(main())
 """
 
+#: Creates, polls and downloads the videos `seconds:size,…` at once; every other one with the synchronous client.
+OPENAI_JOBS = """
+import asyncio, base64, json, sys, openai
+url, path, wanted = sys.argv[1:]
+to = {"base_url": f"{url}/v1", "api_key": "none"}
+def request(each):
+    seconds, size = each.split(":")
+    return dict(model="sora-2", prompt="it comes alive", seconds=seconds, size=size)
+def sync(each):
+    client = openai.OpenAI(**to)
+    with open(path, "rb") as image:
+        video = client.videos.create_and_poll(input_reference=image, **request(each))
+    return video.to_dict(), client.videos.download_content(video.id).read()
+async def without_waiting(each):
+    client = openai.AsyncOpenAI(**to)
+    with open(path, "rb") as image:
+        video = await client.videos.create_and_poll(input_reference=image, **request(each))
+    return video.to_dict(), await (await client.videos.download_content(video.id)).aread()
+async def main():
+    jobs = enumerate(wanted.split(","))
+    calls = [asyncio.to_thread(sync, each) if number % 2 else without_waiting(each) for number, each in jobs]
+    done = await asyncio.gather(*calls)
+    print(json.dumps([[video, base64.b64encode(content).decode()] for video, content in done]))
+asyncio.run(main())
+"""
+
 #: The same as a user of LiteLLM does it, for one length and size.
 LITELLM = """
 import base64, json, sys, time, litellm
@@ -64,7 +90,7 @@ def package(request: pytest.FixtureRequest, requirement: str) -> Path:
     return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
 
 
-def run(folder: Path, program: str, *words: str) -> Any:
+def run(folder: Path, program: str, *words: str, timeout: float = 220) -> Any:
     """What a program prints that finds the package in `folder`."""
     # LiteLLM would fetch prices from the network.
     environment = {"PYTHONPATH": str(folder), "PATH": os.environ["PATH"], "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
@@ -75,7 +101,7 @@ def run(folder: Path, program: str, *words: str) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=220,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -102,6 +128,28 @@ def test_openais_async_client_gets_each_length_in_each_size(request: pytest.Fixt
     assert (done["id"], done["status"], done["error"]) == (created[0]["id"], "completed", None)
     size, length = measured(content)
     assert (size, length) == (SIZES[0], pytest.approx(4, rel=0.05))
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(2_400)
+def test_openais_client_completes_each_length_and_size_with_the_model_of_the_package(
+    request: pytest.FixtureRequest, tmp_path: Path
+):
+    """By default two of the twelve combinations, which are 630 frames and take eight minutes (SVD_TEST_LONG=1)."""
+    wanted = ["4:1024x1792", "8:1280x720"]
+    if "SVD_TEST_LONG" in os.environ:
+        wanted = [f"{seconds}:{size}" for seconds in SECONDS for size in SIZES]
+    folder = package(request, "openai==3.52.0")
+    stack = Stack(tmp_path, {})
+    try:
+        stack.start_all()
+        done = run(folder, OPENAI_JOBS, stack.url, str(IMAGES / "chelsea.jpg"), ",".join(wanted), timeout=2_300)
+    finally:
+        stack.stop_all()
+    for each, (video, content) in zip(wanted, done, strict=True):
+        seconds, size = each.split(":")
+        assert (video["status"], video["error"], video["size"]) == ("completed", None, size)
+        assert measured(content) == (size, pytest.approx(float(seconds), rel=0.05))
 
 
 @pytest.mark.skipif(
