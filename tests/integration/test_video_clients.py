@@ -19,6 +19,9 @@ from tools.harness.stack import Stack
 SECONDS = ("4", "8", "12")
 SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
 
+#: Read here, since a test does not see the settings of its environment.
+LONG = "SVD_TEST_LONG" in os.environ
+
 #: Creates a video of each length in each size, deletes all but the first, waits for that and downloads it.
 OPENAI = """
 import asyncio, base64, itertools, json, sys, openai
@@ -137,7 +140,7 @@ def test_openais_client_completes_each_length_and_size_with_the_model_of_the_pac
 ):
     """By default two of the twelve combinations, which are 630 frames and take eight minutes (SVD_TEST_LONG=1)."""
     wanted = ["4:1024x1792", "8:1280x720"]
-    if "SVD_TEST_LONG" in os.environ:
+    if LONG:
         wanted = [f"{seconds}:{size}" for seconds in SECONDS for size in SIZES]
     folder = package(request, "openai==3.52.0")
     stack = Stack(tmp_path, {})
