@@ -88,22 +88,31 @@ def download(
 def pin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """Keep the videos of finished jobs until they are unpinned or deleted."""
     with Client(server, api_key, patience=0) as client:
-        _each(job_ids, client.pin, "pinned")
+
+        def keep(job_id: str) -> str:
+            client.pin(job_id)
+            return "pinned"
+
+        _each(job_ids, keep)
 
 
 def unpin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """Let pinned videos expire again; they are kept for at least ten more minutes."""
     with Client(server, api_key, patience=0) as client:
-        _each(job_ids, client.unpin, "no longer pinned")
+
+        def release(job_id: str) -> str:
+            client.unpin(job_id)
+            return "no longer pinned"
+
+        _each(job_ids, release)
 
 
-def _each(job_ids: list[str], action: Callable[[str], object], done: str) -> None:
-    """Call `action` for each job and print what was done, or its error; exit with 1 if there was one."""
+def _each(job_ids: list[str], action: Callable[[str], str]) -> None:
+    """Call `action` for each job and print what it did (its value) or its error; exit with 1 if there was one."""
     failed = False
     for job_id in job_ids:
         try:
-            action(job_id)
-            typer.echo(f"{job_id}: {done}")
+            typer.echo(f"{job_id}: {action(job_id)}")
         except ClientError as error:
             typer.echo(f"{job_id}: {explained(error)}", err=True)
             failed = True
@@ -134,19 +143,16 @@ def delete(
     """Delete ended jobs and their videos for good. One that has not ended is left alone: cancel it first."""
     if not yes:
         typer.confirm(f"Delete {len(job_ids)} jobs and their videos for good?", abort=True)
-    failed = False
     with Client(server, api_key, patience=0) as client:
-        for job_id in job_ids:
-            try:
-                state = client.status(job_id).state
-                if state in ENDED and client.delete(job_id) is None:
-                    typer.echo(f"{job_id}: deleted")
-                    continue
-                typer.echo(f"{job_id}: is {state}; cancel it first", err=True)
-            except ClientError as error:
-                typer.echo(f"{job_id}: {explained(error)}", err=True)
-            failed = True
-    raise typer.Exit(int(failed))
+
+        def remove(job_id: str) -> str:
+            state = client.status(job_id).state
+            if state not in ENDED:
+                raise ClientError(f"is {state}; cancel it first")
+            client.delete(job_id)
+            return "deleted"
+
+        _each(job_ids, remove)
 
 
 def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
