@@ -38,6 +38,9 @@ _COPIED: Final = 1_048_576
 #: The request to free an image.
 CLOSE: Final = b'{"do": "close"}\n'
 
+#: Requests about the image that the process has open: another process does not have it.
+OF_OPEN_IMAGE: Final = frozenset({"fit", "credentials"})
+
 #: What a decoder runs. It shares neither the environment, which holds secrets, nor any open file but its own.
 _PROGRAM: Final = """
 import json, sys
@@ -88,7 +91,7 @@ class Decoder:
 
     def start(self) -> socket.socket:
         """Have a process, which need not be ready yet; the way to it."""
-        if self._channel is not None and self._process is not None and self._process.poll() is None:
+        if self._channel is not None and self._is_running:
             return self._channel
         self.stop()
         ours, theirs = socket.socketpair()
@@ -105,6 +108,10 @@ class Decoder:
         self._channel = ours
         return ours
 
+    @property
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def request(self, **request: Any) -> dict[str, Any]:
         """The answer to a request of `process`.
 
@@ -113,6 +120,8 @@ class Decoder:
             DecoderEndedError: there is no answer, and no process any more.
             UnavailableError: it took too long, by the clock.
         """
+        if request["do"] in OF_OPEN_IMAGE and not self._is_running:
+            raise DecoderEndedError(self.stop())
         channel = self.start()
         try:
             channel.sendall(json.dumps(request).encode() + b"\n")

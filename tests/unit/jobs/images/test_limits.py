@@ -98,6 +98,13 @@ def test_an_image_survives_the_end_of_its_decoder(decoder: pool.Decoder) -> None
         assert image.fitted(32, 24, Fit.CROP).size == (32, 24)
 
 
+def test_an_image_survives_a_decoder_that_has_ended_before_the_next_request(decoder: pool.Decoder) -> None:
+    with opening.open_image(stored(SMALL, "png"), SETTINGS) as image:
+        os.kill(pid(decoder), signal.SIGKILL)
+        os.waitid(os.P_PID, pid(decoder), os.WEXITED | os.WNOWAIT)
+        assert image.fitted(32, 24, Fit.CROP).size == (32, 24)
+
+
 @pytest.mark.parametrize(
     ("signal_", "error"),
     [(signal.SIGSEGV, BrokenImageError), (signal.SIGKILL, UnavailableError), (signal.SIGPROF, ImageTooLargeError)],
