@@ -179,7 +179,7 @@ def test_what_dashboard_and_rules_ask_for_is_what_the_running_parts_show(exposit
         assert set(re.findall(r"\{\{ *(\w+) *\}\}", legend)) <= (grouped or labels), query
 
 
-def labels_of(asked: promql.Asked, exposition: Exposition) -> set[str]:
+def labels_of(asked: promql.MetricSelector, exposition: Exposition) -> set[str]:
     """The labels of a metric's series, as Prometheus has them."""
     if asked.metric in promql.OWN:
         return promql.OWN[asked.metric]

@@ -118,7 +118,7 @@ def test_workers_outlast_a_redis_that_answers_with_errors(
         for job_id in jobs:
             stack.wait_for(job_id, "finished")
         assert stack.wait_for(stack.submit(photo, **ONE_STEP), "finished")["attempt"] == 1
-        stack.wait(lambda: len({heard.headers["webhook-id"] for heard in receiver.heard}) == len(jobs), 60)
+        stack.wait(lambda: len({heard.headers["webhook-id"] for heard in receiver.requests}) == len(jobs), 60)
     assert (worker.poll(), webhooks.poll()) == (None, None)
     assert error in (stack.folder / "worker.log").read_text()
 

@@ -208,4 +208,4 @@ def test_a_revoked_webhook_is_delivered(stack: Stack, photo: bytes, celery: Cele
         job_id = stack.submit(photo, webhook_url=receiver.url, **FOUR_SECONDS)
         celery.control.revoke(f"msg_{job_id}")
         stack.wait_for(job_id, "finished")
-        stack.wait(lambda: receiver.heard, 20)
+        stack.wait(lambda: receiver.requests, 20)

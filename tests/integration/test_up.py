@@ -157,8 +157,8 @@ def test_jobs_and_their_webhooks_outlive_the_death_of_up(quick: Up, tmp_path: Pa
             for job in jobs:
                 client.wait(job.id, timeout=90)
                 assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
-        wait_for(lambda: len({heard.headers["webhook-id"] for heard in receiver.heard}) == len(jobs), 60)
-    told = {event["data"]["task_id"]: event["type"] for event in (json.loads(each.body) for each in receiver.heard)}
+        wait_for(lambda: len({heard.headers["webhook-id"] for heard in receiver.requests}) == len(jobs), 60)
+    told = {event["data"]["task_id"]: event["type"] for event in (json.loads(each.body) for each in receiver.requests)}
     assert told == {job.id: "job.finished" for job in jobs}
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0

@@ -71,7 +71,7 @@ def test_a_receiver_that_is_down_for_five_attempts_gets_the_event_later(stack, l
         told = until_delivered(stack, ledger, "late")
     assert [each.error for each in told.attempts[:5]] == ["connection refused"] * 5
     assert told.attempts[-1].status_code == 204
-    (heard,) = receiver.heard
+    (heard,) = receiver.requests
     settings = make_settings(REDIS_URL=stack.redis_url)
     with connect(settings) as client:
         (secret,) = WebhookSecrets(client, settings).of("")
@@ -90,7 +90,7 @@ def test_a_webhook_worker_that_is_killed_in_mid_delivery_and_a_redis_that_restar
     with receiving(answer_too_late, 204) as receiver:
         stack.start_webhook_worker(SVD_WEBHOOK_TIMEOUT="60")
         end(ledger, "held", receiver.url)
-        stack.wait(lambda: receiver.heard, 60)
+        stack.wait(lambda: receiver.requests, 60)
         stack.stop("webhooks", signal.SIGKILL)
         killed.set()
         stack.redis.zadd("svd:posted", {"held": 0})  # the minute and a bit that its claim still had are over
@@ -100,8 +100,8 @@ def test_a_webhook_worker_that_is_killed_in_mid_delivery_and_a_redis_that_restar
         stack.start_webhook_worker()
         told = until_delivered(stack, ledger, "held")
         stack.stop("webhooks")
-    assert len({heard.headers["webhook-id"] for heard in receiver.heard}) == 1
-    assert len({heard.body for heard in receiver.heard}) == 1
+    assert len({heard.headers["webhook-id"] for heard in receiver.requests}) == 1
+    assert len({heard.body for heard in receiver.requests}) == 1
     assert told.attempts[0].error == "worker lost during the delivery"
 
 
@@ -116,7 +116,7 @@ def test_a_webhook_worker_that_is_stopped_finishes_what_it_has_in_hand(stack, le
     with receiving(answer_when_asked_to_end) as receiver:
         process = stack.start_webhook_worker(SVD_WEBHOOK_TIMEOUT="60")
         end(ledger, "stopped", receiver.url)
-        stack.wait(lambda: receiver.heard, 60)
+        stack.wait(lambda: receiver.requests, 60)
         process.send_signal(signal.SIGTERM)
         log = Path(stack.folder / "webhooks.log")
         stack.wait(lambda: "Warm shutdown" in log.read_text(), 60)
@@ -124,4 +124,4 @@ def test_a_webhook_worker_that_is_stopped_finishes_what_it_has_in_hand(stack, le
         assert stack.processes.pop("webhooks").wait(60) == 0
     told = webhook(ledger, "stopped")
     assert told.state is WebhookState.DELIVERED
-    assert len(told.attempts) == len(receiver.heard) == 1
+    assert len(told.attempts) == len(receiver.requests) == 1

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One request."""
+class ReceivedRequest:
+    """One request as it was received."""
 
     path: str
     headers: dict[str, str]
@@ -17,8 +17,8 @@ class Heard:
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers the n-th request with `answers[n]` (the last one again and again); one that is callable is called first
-    and gives the status. `heard` has the received requests; `host` is where it listens, `headers` go with every answer.
+    """Answers the n-th request with status `answers[n]` (a callable is called for it), and further requests with the
+    last one. `headers` are sent with every answer; `requests` lists the received requests.
     """
 
     daemon_threads = True
@@ -30,16 +30,16 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.answers = answers or (204,)
         self.headers = headers or {}
-        self.heard: list[Heard] = []
+        self.requests: list[ReceivedRequest] = []
         self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        """Where webhooks may be sent."""
+        """The URL to send webhooks to."""
         return f"http://127.0.0.1:{self.server_port}/hook"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """The other side may be killed."""
+        """Ignore the error: a test may kill the sender."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -48,8 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with self.server.lock:
-            answer = self.server.answers[min(len(self.server.heard), len(self.server.answers) - 1)]
-            self.server.heard.append(Heard(self.path, dict(self.headers), body))
+            answer = self.server.answers[min(len(self.server.requests), len(self.server.answers) - 1)]
+            self.server.requests.append(ReceivedRequest(self.path, dict(self.headers), body))
         self.send_response(answer() if callable(answer) else answer)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 def receiving(
     *answers: int | Callable[[], int], port: int = 0, headers: Mapping[str, str] | None = None
 ) -> Iterator[Receiver]:
-    """A receiver for as long as the block lasts."""
+    """Run a receiver in a thread until the block ends."""
     with Receiver(*answers, port=port, headers=headers) as receiver:
         thread = threading.Thread(target=receiver.serve_forever, args=(0.01,))
         thread.start()

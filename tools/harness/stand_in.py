@@ -12,8 +12,8 @@ JOB = "00000000-0000-4000-8000-000000000001"
 
 
 @dataclass
-class Asked:
-    """One request as it came."""
+class ReceivedRequest:
+    """One request as it was received."""
 
     method: str
     path: str
@@ -23,7 +23,7 @@ class Asked:
 
 @dataclass
 class Answer:
-    """One answer. `cut` ends the connection after so many bytes of the body; a negative one before any answer."""
+    """One answer. `cut` closes the connection after so many bytes of the body; if negative, before any answer."""
 
     body: bytes
     status: int = 200
@@ -31,13 +31,13 @@ class Answer:
     cut: int | None = None
 
 
-def told(status: str, **more: Any) -> Answer:
-    """A job's status."""
+def job_answer(status: str, **more: Any) -> Answer:
+    """An answer with a job's status."""
     return Answer(json.dumps({"task_id": JOB, "status": status, **more}).encode())
 
 
 def stream(*jobs: dict[str, Any]) -> Answer:
-    """Server-sent events of a job; each has the arguments of `told`."""
+    """Server-sent events of a job; each has the arguments of `job_answer`."""
     events = (
         f"id: {number}\ndata: {json.dumps({'task_id': JOB, **job})}\n\n" for number, job in enumerate(jobs, start=1)
     )
@@ -52,13 +52,16 @@ def refusal(http_status: int, code: str, message: str, state: str | None = None,
 
 
 class StandIn(ThreadingHTTPServer):
-    """Answers each path with its answers in turn, and with the last one for ever."""
+    """Answers the requests of each path with its prepared answers in order, and further ones with the last.
+
+    `requests` lists the received requests.
+    """
 
     def __init__(self, port: int = 0, answers: dict[str, Answer] | None = None) -> None:
-        self.asked: list[Asked] = []
-        well = Answer(b'{"status": "ok", "workers": []}')
+        self.requests: list[ReceivedRequest] = []
+        healthy = Answer(b'{"status": "ok", "workers": []}')
         self._answers = {
-            request: deque([answer]) for request, answer in {"GET /health": well, **(answers or {})}.items()
+            request: deque([answer]) for request, answer in {"GET /health": healthy, **(answers or {})}.items()
         }
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -66,22 +69,22 @@ class StandIn(ThreadingHTTPServer):
         self._thread.start()
 
     def answer(self, request: str, *answers: Answer) -> None:
-        """Say what `request` ("GET /health") is answered with."""
+        """Set the answers to `request` ("GET /health")."""
         self._answers[request] = deque(answers)
 
     def next_answer(self, request: str) -> Answer:
-        """What comes now."""
+        """Return the next answer to `request`."""
         answers = self._answers.get(request)
         if answers is None:
             return refusal(404, "unknown", f"no {request}")
         return answers.popleft() if len(answers) > 1 else answers[0]
 
     def count(self, request: str) -> int:
-        """The number of such requests."""
-        return sum(f"{asked.method} {asked.path}" == request for asked in self.asked)
+        """Number of received requests of this method and path ("GET /health")."""
+        return sum(f"{each.method} {each.path}" == request for each in self.requests)
 
     def stop(self) -> None:
-        """End, and free the port."""
+        """Stop the server and free the port."""
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -93,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append(Asked(self.command, self.path, self.headers, body))
+        self.server.requests.append(ReceivedRequest(self.command, self.path, self.headers, body))
         answer = self.server.next_answer(f"{self.command} {self.path}")
         if answer.cut is None:
             self._send(answer, answer.body)
@@ -110,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - so http.server wants them
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - http.server requires these names
 
     def log_message(self, *_: object) -> None:
         pass

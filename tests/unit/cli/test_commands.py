@@ -16,9 +16,9 @@ from svd_service import __version__
 from svd_service.cli.main import app
 from svd_service.client import ClientError, UnreachableError
 from tools.harness.local import free_port
-from tools.harness.stand_in import JOB, Answer, StandIn, refusal, stream, told
+from tools.harness.stand_in import JOB, Answer, StandIn, job_answer, refusal, stream
 
-DONE = told("finished", model={"name": "nano", "trained": True})
+DONE = job_answer("finished", model={"name": "nano", "trained": True})
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def cat(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def willing(service: StandIn) -> StandIn:
-    service.answer("POST /generate", told("queued", position=2))
+    service.answer("POST /generate", job_answer("queued", position=2))
     service.answer(f"GET /status/{JOB}", DONE)
     service.answer(f"GET /results/{JOB}", Answer(b"a video"))
     return service
@@ -44,7 +44,7 @@ def test_a_picture_becomes_a_file(willing: StandIn, cat: Path, tmp_path: Path) -
     result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4", "--cancel-after", 60)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
-    assert next(asked for asked in willing.asked if asked.method == "POST").headers["Cancel-After"] == "60"
+    assert next(asked for asked in willing.requests if asked.method == "POST").headers["Cancel-After"] == "60"
     assert result.stdout == f"{cat} → {tmp_path / 'out.mp4'}\n"
 
 
@@ -58,7 +58,7 @@ def test_a_job_is_extended_instead_of_a_picture(willing: StandIn, cat: Path, tmp
     assert result.exit_code == 0, result.output
     assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"a video"
     assert result.stdout == f"{JOB} → {tmp_path / JOB}.mp4\n"
-    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    body = next(asked.body for asked in willing.requests if asked.method == "POST")
     assert body == f"extend={JOB}&extend_as=alone".encode()
     for arguments in ([], [cat, "--extend", JOB]):
         rejected = run(willing, "generate", *arguments, "-o", tmp_path)
@@ -71,7 +71,7 @@ def test_the_files_ending_says_what_the_video_comes_as(willing: StandIn, cat: Pa
     target = tmp_path / f"out.{kind.upper()}"
     assert run(willing, "generate", cat, "-o", target).exit_code == 0
     assert target.read_bytes() == kind.encode()
-    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    body = next(asked.body for asked in willing.requests if asked.method == "POST")
     assert f'name="formats"\r\n\r\n{kind}\r\n'.encode() in body
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_written_so_is_rejected_before_the_image_is_sent(
     result = run(willing, "generate", cat, "-o", tmp_path / out, *(["--format", form] if form else []))
     assert result.exit_code == 2
     assert words in result.stderr
-    assert willing.asked == []
+    assert willing.requests == []
 
 
 def test_a_service_that_does_not_know_the_format_fails_with_the_message_of_the_service(
@@ -137,14 +137,14 @@ def test_all_parameters_reach_the_service(willing: StandIn, cat: Path, tmp_path:
     }
     options = [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert run(willing, "generate", cat, "-o", tmp_path / "o.mp4", *options).exit_code == 0
-    body = next(asked.body for asked in willing.asked if asked.method == "POST")
+    body = next(asked.body for asked in willing.requests if asked.method == "POST")
     for name, value in said.items():
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
 
 
 def test_without_a_terminal_each_change_is_a_line(willing: StandIn, cat: Path, tmp_path: Path) -> None:
     sampling = {"phase": "sampling", "step": 1, "steps": 4, "fraction": 0.2}
-    willing.answer(f"GET /status/{JOB}", told("started", progress=sampling, attempt=2), DONE)
+    willing.answer(f"GET /status/{JOB}", job_answer("started", progress=sampling, attempt=2), DONE)
     lines = run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
     assert lines == [
         "cat.jpg: queued, number 2 (0%)",
@@ -164,7 +164,7 @@ def test_json_tells_all_of_each_picture(willing: StandIn, cat: Path, tmp_path: P
 def test_one_bad_picture_does_not_keep_the_others_from_their_videos(
     willing: StandIn, cat: Path, tmp_path: Path
 ) -> None:
-    willing.answer("POST /generate", refusal(415, "not_an_image", "this is no picture"), told("queued"))
+    willing.answer("POST /generate", refusal(415, "not_an_image", "this is no picture"), job_answer("queued"))
     result = run(willing, "generate", cat, cat, "-o", tmp_path / "videos")
     assert result.exit_code == 1
     assert f"{cat}: this is no picture" in result.stderr
@@ -196,7 +196,7 @@ def test_who_will_have_to_wait_is_told_so(
 
 
 def test_a_job_that_failed_says_why(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"GET /status/{JOB}", told("failed", error={"code": "timeout", "message": "it took too long"}))
+    willing.answer(f"GET /status/{JOB}", job_answer("failed", error={"code": "timeout", "message": "it took too long"}))
     result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4")
     assert result.exit_code == 1
     assert result.stderr.count("it took too long") == 1
@@ -204,7 +204,7 @@ def test_a_job_that_failed_says_why(willing: StandIn, cat: Path, tmp_path: Path)
 
 
 def test_an_untrained_model_is_named_as_such(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"GET /status/{JOB}", told("finished", model={"trained": False}))
+    willing.answer(f"GET /status/{JOB}", job_answer("finished", model={"trained": False}))
     assert "untrained weights" in run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr
 
 
@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_there_is_refused_before_the_picture_is_sent(
 ) -> None:
     result = run(willing, "generate", cat, "-o", tmp_path / "nowhere" / "o.mp4")
     assert result.exit_code == 2
-    assert willing.asked == []
+    assert willing.requests == []
 
 
 def test_a_picture_that_is_not_there_is_refused(willing: StandIn, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_nobody_there_is_said_at_once(cat: Path) -> None:
 
 def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
     """Exit status and words of a `generate` that gets Ctrl-C while its job runs."""
-    service.answer(f"GET /status/{JOB}", told("started"))
+    service.answer(f"GET /status/{JOB}", job_answer("started"))
     command = [sys.executable, "-m", "svd_service", "generate", str(cat), "-o", str(target)]
     process = subprocess.Popen([*command, "--server", service.url], stderr=subprocess.PIPE, text=True)
     while not service.count(f"GET /status/{JOB}"):
@@ -247,7 +247,7 @@ def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
 
 
 def test_ctrl_c_cancels_the_jobs(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"DELETE /jobs/{JOB}", told("started", cancel_requested=True))
+    willing.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
     exit_status, stderr = interrupted(willing, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"{cat}: cancelled" in stderr
@@ -262,7 +262,7 @@ def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(willing: StandIn
 
 
 def test_the_time_left_is_told(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer("POST /generate", told("queued", position=2, eta_seconds=200.0))
+    willing.answer("POST /generate", job_answer("queued", position=2, eta_seconds=200.0))
     lines = run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
     assert lines[0] == f"{cat.name}: queued, number 2, 3 min left (0%)"
 
@@ -277,9 +277,9 @@ def test_the_videos_are_opened_if_one_likes(willing: StandIn, cat: Path, tmp_pat
 def test_the_key_may_come_from_the_environment(willing: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVD_API_KEY", "secret")
     assert run(willing, "status", JOB).exit_code == 0
-    assert willing.asked[-1].headers["Authorization"] == "Bearer secret"
+    assert willing.requests[-1].headers["Authorization"] == "Bearer secret"
     run(willing, "status", JOB, "--api-key", "another")
-    assert willing.asked[-1].headers["Authorization"] == "Bearer another"
+    assert willing.requests[-1].headers["Authorization"] == "Bearer another"
 
 
 def test_jobs_are_listed(willing: StandIn) -> None:
@@ -292,8 +292,8 @@ def test_jobs_are_listed(willing: StandIn) -> None:
 
 
 def test_cancelling_says_what_becomes_of_each_job(willing: StandIn) -> None:
-    willing.answer(f"GET /status/{JOB}", told("started"))
-    willing.answer(f"DELETE /jobs/{JOB}", told("started", cancel_requested=True))
+    willing.answer(f"GET /status/{JOB}", job_answer("started"))
+    willing.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
     result = run(willing, "cancel", JOB, "other")
     assert result.exit_code == 1
     assert f"{JOB}: being cancelled" in result.stdout
@@ -317,7 +317,7 @@ def test_watching_a_job_that_fails_is_a_failure(willing: StandIn) -> None:
 
 
 def test_status_is_a_table_or_json(willing: StandIn) -> None:
-    willing.answer(f"GET /status/{JOB}", told("queued", position=1, parameters={"seed": 7}))
+    willing.answer(f"GET /status/{JOB}", job_answer("queued", position=1, parameters={"seed": 7}))
     assert "queued, next" in run(willing, "status", JOB).stdout
     assert json.loads(run(willing, "status", JOB, "--json").stdout)["parameters"] == {"seed": 7}
 
@@ -386,7 +386,7 @@ def test_a_download_may_wait(willing: StandIn, tmp_path: Path) -> None:
 
 
 def test_videos_are_pinned_and_unpinned_and_the_status_shows_it(willing: StandIn) -> None:
-    pinned = told("finished", pinned=True)
+    pinned = job_answer("finished", pinned=True)
     willing.answer(f"PUT /jobs/{JOB}/pin", pinned)
     willing.answer(f"DELETE /jobs/{JOB}/pin", DONE)
     willing.answer("PUT /jobs/other/pin", refusal(409, "pin_limit", "100 videos are pinned already"))
@@ -394,7 +394,7 @@ def test_videos_are_pinned_and_unpinned_and_the_status_shows_it(willing: StandIn
     assert (done.exit_code, done.stdout) == (1, f"{JOB}: pinned\n")
     assert done.stderr == "other: 100 videos are pinned already\n"
     assert run(willing, "unpin", JOB).stdout == f"{JOB}: no longer pinned\n"
-    assert [asked.method for asked in willing.asked] == ["PUT", "PUT", "DELETE"]
+    assert [asked.method for asked in willing.requests] == ["PUT", "PUT", "DELETE"]
     willing.answer(f"GET /status/{JOB}", pinned)
     assert "finished, pinned" in run(willing, "status", JOB).stdout
 
@@ -406,15 +406,15 @@ def test_a_link_without_a_key_is_printed_whole(willing: StandIn) -> None:
     done = run(willing, "share", JOB, "--expires-in", 60)
     assert done.stdout == f"{willing.url}{path}\n"
     assert "It works until 2026-01-02" in done.stderr
-    assert willing.asked[-1].body == b"expires_in=60"
+    assert willing.requests[-1].body == b"expires_in=60"
     run(willing, "share", JOB)
-    assert willing.asked[-1].body == b""
+    assert willing.requests[-1].body == b""
 
 
 def test_only_ended_jobs_are_deleted(willing: StandIn) -> None:
     willing.answer(f"DELETE /jobs/{JOB}", Answer(b"", status=204))
     assert run(willing, "delete", JOB, "--yes").stdout == f"{JOB}: deleted\n"
-    willing.answer(f"GET /status/{JOB}", told("started"))
+    willing.answer(f"GET /status/{JOB}", job_answer("started"))
     result = run(willing, "delete", JOB, "--yes")
     assert (result.exit_code, willing.count(f"DELETE /jobs/{JOB}")) == (1, 1)
     assert "cancel it first" in result.stderr
@@ -451,14 +451,14 @@ def test_a_list_fits_80_columns_with_whole_ids_and_the_zone(willing: StandIn, mo
 
 
 def test_several_videos_of_one_image_are_a_group(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    jobs = [json.loads(told("queued").body)] * 2
+    jobs = [json.loads(job_answer("queued").body)] * 2
     body = {"group_id": "g", "status": "queued", "jobs": jobs}
     willing.answer("POST /generate", Answer(json.dumps(body).encode()))
     assert run(willing, "generate", cat, "--seeds", "7,8", "-o", tmp_path).exit_code == 0
     assert {path.name for path in tmp_path.glob("*.mp4")} == {"cat-7.mp4", "cat-8.mp4"}
     assert run(willing, "generate", cat, "-n", "2", "--cancel-after", "90", "-o", tmp_path).exit_code == 0
     assert {path.name for path in tmp_path.glob("cat-[12].mp4")} == {"cat-1.mp4", "cat-2.mp4"}
-    posted = [asked for asked in willing.asked if asked.method == "POST"]
+    posted = [asked for asked in willing.requests if asked.method == "POST"]
     assert len(posted) == 2
     assert b'name="seeds"' in posted[0].body
     assert b'name="n"' in posted[1].body

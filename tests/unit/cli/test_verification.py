@@ -48,7 +48,7 @@ def test_the_exit_status_follows_from_the_verdict(service: StandIn, file: Path, 
     service.answer("POST /verify", answer(verdict))
     result = run(file, "--server", service.url)
     assert (result.exit_code, result.stdout.splitlines()[0]) == (status, f"{verdict.replace('_', ' ')}: A sentence.")
-    assert b"a file" in service.asked[-1].body
+    assert b"a file" in service.requests[-1].body
 
 
 def test_what_the_credentials_state_is_shown(service: StandIn, file: Path) -> None:

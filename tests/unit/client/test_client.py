@@ -25,7 +25,7 @@ from svd_service.client import (
 )
 from svd_service.client.events import Event, read_events
 from tools.harness.local import free_port
-from tools.harness.stand_in import JOB, Answer, StandIn, refusal, stream, told
+from tools.harness.stand_in import JOB, Answer, StandIn, job_answer, refusal, stream
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def client(service: StandIn) -> Iterator[Client]:
 
 
 def test_a_picture_is_sent_with_the_parameters_that_were_said(client: Client, service: StandIn, tmp_path: Path) -> None:
-    service.answer("POST /generate", told("queued", position=3))
+    service.answer("POST /generate", job_answer("queued", position=3))
     (tmp_path / "cat.jpg").write_bytes(b"a cat")
     job = client.submit(tmp_path / "cat.jpg", seed=0, noise_aug_strength=0.5, fit="pad", width=None)
-    body = service.asked[-1].body
+    body = service.requests[-1].body
     assert (job.id, job.state, job.position) == (JOB, "queued", 3)
     assert b'name="image"; filename="cat.jpg"' in body
     assert b"a cat" in body
@@ -48,43 +48,43 @@ def test_a_picture_is_sent_with_the_parameters_that_were_said(client: Client, se
 
 
 def test_an_address_without_a_scheme_will_do(service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", told("queued"))
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with Client(service.url.removeprefix("http://")) as client:
         assert client.status(JOB).state == "queued"
 
 
 def test_an_image_may_be_bytes(client: Client, service: StandIn) -> None:
-    service.answer("POST /generate", told("queued"))
+    service.answer("POST /generate", job_answer("queued"))
     client.submit(b"a dog")
-    assert b"a dog" in service.asked[-1].body
-    assert "Cancel-After" not in service.asked[-1].headers
+    assert b"a dog" in service.requests[-1].body
+    assert "Cancel-After" not in service.requests[-1].headers
 
 
 def test_a_submission_names_its_deadline(client: Client, service: StandIn) -> None:
-    service.answer("POST /generate", told("queued"))
+    service.answer("POST /generate", job_answer("queued"))
     client.submit(b"a dog", cancel_after=90, seed=3)
-    assert service.asked[-1].headers["Cancel-After"] == "90"
-    assert b"cancel_after" not in service.asked[-1].body
+    assert service.requests[-1].headers["Cancel-After"] == "90"
+    assert b"cancel_after" not in service.requests[-1].body
 
 
 def test_the_old_name_of_the_image_works_with_a_warning(client: Client, service: StandIn) -> None:
-    service.answer("POST /generate", told("queued"))
+    service.answer("POST /generate", job_answer("queued"))
     with pytest.warns(DeprecationWarning, match="use image"):
         client.submit(picture=b"a dog")  # type: ignore[call-arg]
-    assert b"a dog" in service.asked[-1].body
+    assert b"a dog" in service.requests[-1].body
 
 
 def test_a_job_is_extended_without_an_image(client: Client, service: StandIn) -> None:
-    service.answer("POST /generate", told("queued"))
+    service.answer("POST /generate", job_answer("queued"))
     assert client.submit(extend=JOB, seconds=4).id == JOB
-    assert service.asked[-1].body == f"extend={JOB}&seconds=4".encode()
+    assert service.requests[-1].body == f"extend={JOB}&seconds=4".encode()
 
 
 def test_the_key_is_sent_as_a_bearer_token(service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", told("queued"))
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with Client(service.url, api_key="secret") as client:
         client.status(JOB)
-    assert service.asked[-1].headers["Authorization"] == "Bearer secret"
+    assert service.requests[-1].headers["Authorization"] == "Bearer secret"
 
 
 def test_a_refusal_says_what_the_service_said(client: Client, service: StandIn) -> None:
@@ -123,13 +123,16 @@ def test_an_answer_that_is_not_the_services_is_told_by_its_status(client: Client
 def test_an_id_cannot_lead_to_another_path(client: Client, service: StandIn) -> None:
     with pytest.raises(UnknownJobError):
         client.status("../health?x")
-    assert service.asked[-1].path == "/status/..%2Fhealth%3Fx"
+    assert service.requests[-1].path == "/status/..%2Fhealth%3Fx"
 
 
 def test_waiting_tells_of_each_look_and_ends_with_the_video(client: Client, service: StandIn) -> None:
     sampling = {"phase": "sampling", "step": 3, "steps": 25, "fraction": 0.13}
     service.answer(
-        f"GET /status/{JOB}", told("queued", position=1), told("started", progress=sampling), told("finished")
+        f"GET /status/{JOB}",
+        job_answer("queued", position=1),
+        job_answer("started", progress=sampling),
+        job_answer("finished"),
     )
     seen: list[JobStatus] = []
     assert client.wait(JOB, seen.append).state == "finished"
@@ -138,14 +141,16 @@ def test_waiting_tells_of_each_look_and_ends_with_the_video(client: Client, serv
 
 
 def test_waiting_for_a_job_that_fails_raises_with_its_reason(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", told("failed", error={"code": "crashed", "message": "3 attempts crashed"}))
+    service.answer(
+        f"GET /status/{JOB}", job_answer("failed", error={"code": "crashed", "message": "3 attempts crashed"})
+    )
     with pytest.raises(JobEndedError, match="failed: 3 attempts crashed") as caught:
         client.wait(JOB)
     assert caught.value.job.state == "failed"
 
 
 def test_waiting_ends_when_the_callers_patience_does(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", told("queued"))
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with pytest.raises(WaitTimeoutError, match="still queued"):
         client.wait(JOB, timeout=0.5)
 
@@ -166,7 +171,7 @@ def coming(port: int, seconds: float, request: str, answer: Answer) -> Iterator[
 def test_reading_goes_on_when_the_service_comes_back() -> None:
     port = free_port()
     with (
-        coming(port, 0.5, f"GET /status/{JOB}", told("finished")),
+        coming(port, 0.5, f"GET /status/{JOB}", job_answer("finished")),
         Client(f"http://127.0.0.1:{port}", patience=60) as client,
     ):
         assert client.status(JOB).state == "finished"
@@ -174,7 +179,7 @@ def test_reading_goes_on_when_the_service_comes_back() -> None:
 
 def test_reading_survives_a_connection_that_breaks(client: Client, service: StandIn) -> None:
     broken = Answer(b"{}", cut=-1)
-    service.answer(f"GET /status/{JOB}", broken, broken, told("started"))
+    service.answer(f"GET /status/{JOB}", broken, broken, job_answer("started"))
     assert client.status(JOB).state == "started"
 
 
@@ -188,14 +193,14 @@ def test_patience_ends(service: StandIn) -> None:
 def test_a_picture_is_sent_again_when_nobody_listened() -> None:
     port = free_port()
     with (
-        coming(port, 0.5, "POST /generate", told("queued")),
+        coming(port, 0.5, "POST /generate", job_answer("queued")),
         Client(f"http://127.0.0.1:{port}", patience=60) as client,
     ):
         assert client.submit(b"a cat").state == "queued"
 
 
 def test_reading_goes_on_when_the_service_says_not_now(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "not yet"), told("started"))
+    service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "not yet"), job_answer("started"))
     assert client.status(JOB).state == "started"
 
 
@@ -203,13 +208,13 @@ def test_reading_goes_on_when_the_service_says_not_now(client: Client, service: 
 def test_a_picture_that_may_have_arrived_is_sent_again_as_the_same_one(
     client: Client, service: StandIn, answer: Answer
 ) -> None:
-    service.answer("POST /generate", answer, told("queued"))
+    service.answer("POST /generate", answer, job_answer("queued"))
     assert client.submit(b"a cat").id == JOB
-    first, second = (asked.headers["Idempotency-Key"] for asked in service.asked)
+    first, second = (asked.headers["Idempotency-Key"] for asked in service.requests)
     assert first == second
-    service.answer("POST /generate", told("queued"))
+    service.answer("POST /generate", job_answer("queued"))
     client.submit(b"a cat")
-    assert service.asked[-1].headers["Idempotency-Key"] != first
+    assert service.requests[-1].headers["Idempotency-Key"] != first
 
 
 def test_a_picture_for_which_there_is_no_room_is_not_sent_again_and_again(client: Client, service: StandIn) -> None:
@@ -252,7 +257,7 @@ def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
 
 def test_a_proxy_is_not_asked_the_way_to_this_machine(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    service.answer(f"GET /status/{JOB}", told("queued"))
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with Client(service.url, patience=0) as client:
         assert client.status(JOB).state == "queued"
 
@@ -269,16 +274,16 @@ def test_watching_hears_of_each_change_to_the_end(client: Client, service: Stand
 
 def test_watching_goes_on_where_the_stream_broke(client: Client, service: StandIn) -> None:
     service.answer(f"GET /jobs/{JOB}/events", stream({"status": "queued"}), stream({"status": "finished"}))
-    service.answer(f"GET /status/{JOB}", told("started"))
+    service.answer(f"GET /status/{JOB}", job_answer("started"))
     assert [job.state for job in client.watch(JOB)] == ["queued", "started", "finished"]
-    asked = [asked for asked in service.asked if asked.path.endswith("/events")]
+    asked = [asked for asked in service.requests if asked.path.endswith("/events")]
     assert [request.headers["Last-Event-ID"] for request in asked] == [None, "1"]
 
 
 @pytest.mark.parametrize("answer", [refusal(503, "too_many_streams", "try again"), refusal(404, "not_found", "what?")])
 def test_watching_asks_where_there_are_no_events(client: Client, service: StandIn, answer: Answer) -> None:
     service.answer(f"GET /jobs/{JOB}/events", answer)
-    service.answer(f"GET /status/{JOB}", told("started"), told("finished"))
+    service.answer(f"GET /status/{JOB}", job_answer("started"), job_answer("finished"))
     assert [job.state for job in client.watch(JOB)] == ["started", "finished"]
 
 
@@ -288,13 +293,13 @@ def test_watching_an_unknown_job_says_so(client: Client) -> None:
 
 
 def test_a_job_that_has_not_ended_is_cancelled(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", told("queued"))
-    service.answer(f"DELETE /jobs/{JOB}", told("cancelled"))
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
+    service.answer(f"DELETE /jobs/{JOB}", job_answer("cancelled"))
     assert client.cancel(JOB).state == "cancelled"
 
 
 def test_cancelling_does_not_delete_a_job_that_has_ended(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", told("finished"))
+    service.answer(f"GET /status/{JOB}", job_answer("finished"))
     assert client.cancel(JOB).state == "finished"
     assert service.count(f"DELETE /jobs/{JOB}") == 0
 
@@ -346,5 +351,5 @@ def test_a_file_is_verified(client: Client, service: StandIn, tmp_path: Path) ->
     )
     (tmp_path / "out.mp4").write_bytes(b"a video")
     assert client.verify(tmp_path / "out.mp4")["verdict"] == "unmarked"
-    assert b'name="file"; filename="out.mp4"' in service.asked[-1].body
+    assert b'name="file"; filename="out.mp4"' in service.requests[-1].body
     assert client.verify(b"a video")["verdict"] == "unmarked"

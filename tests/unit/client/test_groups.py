@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from svd_service.client import Client, UnknownJobError, groups
-from tools.harness.stand_in import JOB, Answer, StandIn, refusal, told
+from tools.harness.stand_in import JOB, Answer, StandIn, job_answer, refusal
 
 GROUP = "0b6c8f6e-0000-4000-8000-000000000000"
 
 
 def group(state: str, *jobs: str) -> Answer:
-    members = [json.loads(told(job).body) for job in jobs]
+    members = [json.loads(job_answer(job).body) for job in jobs]
     body = {"group_id": GROUP, "status": state, "progress": 0.5, "eta_seconds": 3.0, "jobs": members}
     return Answer(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
@@ -24,9 +24,9 @@ def test_a_group_is_submitted_with_its_seeds(service: StandIn) -> None:
     assert (found.id, found.state, found.fraction, found.eta_seconds, found.ended) == (GROUP, "queued", 0.5, 3.0, False)
     assert [job.id for job in found.jobs] == [JOB, JOB]
     for name, value in {"n": "2", "seeds": "5,6", "fps": "7"}.items():
-        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in service.asked[-1].body
-    assert service.asked[-1].headers["Idempotency-Key"]
-    assert service.asked[-1].headers["Cancel-After"] == "90"
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in service.requests[-1].body
+    assert service.requests[-1].headers["Idempotency-Key"]
+    assert service.requests[-1].headers["Cancel-After"] == "90"
 
 
 def test_one_video_is_no_group(service: StandIn) -> None:

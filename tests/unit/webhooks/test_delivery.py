@@ -51,7 +51,7 @@ def delivery_to(ledger, outbox):
 def test_a_receiver_gets_the_native_status_signed(ledger, delivery_to, settings):
     with receiving(200) as receiver:
         assert send(delivery_to(f"{receiver.url}?token=1"), [SECRET], settings) == Outcome(200)
-    (heard,) = receiver.heard
+    (heard,) = receiver.requests
     assert (heard.path, heard.headers["Content-Type"]) == ("/hook?token=1", "application/json")
     event = Webhook(SECRET).verify(heard.body, heard.headers)
     assert set(event) == {"id", "type", "timestamp", "data"}
@@ -68,7 +68,7 @@ def test_credentials_of_the_url_are_a_header_and_no_part_of_the_request(delivery
     with receiving() as receiver:
         url = receiver.url.replace("http://", "http://me%40x:p%3Aw@")
         assert send(delivery_to(url), [SECRET], settings).delivered
-    (heard,) = receiver.heard
+    (heard,) = receiver.requests
     assert heard.headers["Authorization"] == f"Basic {base64.b64encode(b'me@x:p:w').decode()}"
     assert heard.headers["Host"] == f"127.0.0.1:{receiver.server_port}"
 
@@ -78,7 +78,7 @@ def test_redirects_are_not_followed(delivery_to, settings, status):
     with receiving() as elsewhere, receiving(status, headers={"Location": elsewhere.url}) as receiver:
         outcome = send(delivery_to(receiver.url), [SECRET], settings)
     assert (outcome, outcome.delivered) == (Outcome(status), False)
-    assert elsewhere.heard == []
+    assert elsewhere.requests == []
 
 
 @pytest.mark.parametrize("status", [199, 300, 400, 404, 410, 429, 500, 503])
@@ -141,7 +141,7 @@ def test_an_address_that_is_not_public_is_refused_however_it_was_come_by(deliver
     with receiving() as receiver:
         url = f"http://innocent.example:{receiver.server_port}/"
         assert "public" in send(delivery_to(url), [SECRET], make_settings()).error
-    assert receiver.heard == []
+    assert receiver.requests == []
 
 
 def test_the_address_that_was_judged_is_the_one_that_is_used(delivery_to, make_settings, monkeypatch):
@@ -155,7 +155,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_used(delivery_to, make_s
     monkeypatch.setattr(under_test, "is_public", lambda address: address == ipaddress.ip_address("127.0.0.1"))
     with receiving() as receiver:
         assert send(delivery_to(f"http://hook.example:{receiver.server_port}/"), [SECRET], make_settings()).delivered
-    assert receiver.heard[0].headers["Host"] == f"hook.example:{receiver.server_port}"
+    assert receiver.requests[0].headers["Host"] == f"hook.example:{receiver.server_port}"
 
 
 def end(ledger, url, job_id="a"):
@@ -169,7 +169,7 @@ def test_a_deliverer_delivers_what_is_due_once(ledger, deliverer):
         deliverer.deliver("a")
         deliverer.deliver("a")
         deliverer.deliver("nothing")
-    assert len(receiver.heard) == 1
+    assert len(receiver.requests) == 1
     assert ledger.jobs.find("a").webhook.state is WebhookState.DELIVERED
 
 
