@@ -1,4 +1,4 @@
-"""What tests of every kind share: settings from a mapping, a real Redis, an environment that says nothing of ours."""
+"""Fixtures of all tests: settings from a mapping, a real Redis, an environment without variables of the service."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ from svd_service.config import Settings, settings
 from tools.harness import s3
 from tools.harness.local import CI, free_port, redis_program
 
-# A shell that starts us in the background has us ignore Ctrl-C, and so would every process that a test starts.
+# A shell makes its background processes ignore SIGINT, and the processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: `--hypothesis-profile=thorough`: many more examples, other ones each time.
+#: `--hypothesis-profile=thorough`: many more examples, different ones each time.
 hypothesis.settings.register_profile("thorough", max_examples=2_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On CI's shared machines a failed test with the marker `may_repeat` is repeated once, and named (RERUN)."""
+    """In CI, whose machines are shared, rerun a failed test with the marker `may_repeat` once; it is shown as RERUN."""
     for item in items:
         for marker in item.iter_markers("may_repeat"):
             assert marker.kwargs.get("reason"), f"{item.nodeid}: may_repeat needs a reason"
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _without_service_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith(("REDIS_", "VIDEO_", "SVD_")):
             monkeypatch.delenv(name)
@@ -45,7 +45,7 @@ def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def make_settings(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings of a CPU machine that keeps its data in the test's own folder; keywords are environment variables."""
+    """Make settings of a CPU machine with its data in the test's own folder; keywords are environment variables."""
 
     def make(**variables: object) -> Settings:
         defaults = {"SVD_DATA_DIR": str(tmp_path / "data"), "SVD_DEVICES": "cpu"}
@@ -56,13 +56,13 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture(name="settings")
 def _settings(make_settings: Callable[..., Settings]) -> Settings:
-    """As `make_settings()` gives them; no Redis is behind them."""
+    """The default settings of `make_settings()`; no Redis runs at their address."""
     return make_settings()
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real Redis (or Valkey) that lives as long as the session. Tests take `redis_url`."""
+    """URL of a real Redis (or Valkey) that runs for the whole session. Tests use `redis_url`."""
     try:
         program = redis_program()
     except StackError as error:
@@ -83,7 +83,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
-    """URL of the session's Redis, with nothing in it."""
+    """URL of the session's Redis, emptied."""
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
@@ -91,14 +91,14 @@ def redis_url(redis_server: str) -> str:
 
 @pytest.fixture
 def redis_client(redis_url: str) -> "Iterator[redis.Redis]":
-    """A client of that Redis, for a look behind the ledger."""
+    """A client of that Redis, to read and change the ledger's keys directly."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
-    """A real S3 server that lives as long as the session. Tests take `s3_variables`."""
+    """A real S3 server that runs for the whole session. Tests use `s3_variables`."""
     server = s3.Server(free_port(), tmp_path_factory.mktemp("s3") / "log")
     yield server
     server.stop()
@@ -106,7 +106,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
 
 @pytest.fixture
 def s3_variables(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Settings for a store of the test's own on that server."""
+    """Environment variables for an empty store of the test's own on that server."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return s3_server.variables(f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
 
@@ -119,6 +119,6 @@ def _wait_for_redis(url: str, process: "subprocess.Popen[bytes]") -> None:
                 client.ping()
                 return
             except redis.ConnectionError:
-                assert process.poll() is None, f"Redis ended with status {process.returncode}"
-                assert time.monotonic() < deadline, "Redis does not answer"
+                assert process.poll() is None, f"Redis exited with status {process.returncode}"
+                assert time.monotonic() < deadline, "Redis did not start within 60 s"
                 time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The tiny model under the name that programs outside of this repository import it by."""
+"""The tiny model, under the name by which programs outside this repository import it."""
 
 from tools.harness.tiny_model import build
 

@@ -29,7 +29,7 @@ def photo() -> bytes:
 
 @pytest.fixture(scope="module")
 def make_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Callable[..., Stack]]:
-    """Makes stacks that end with the module. Keywords are environment variables."""
+    """Make stacks that are stopped after the module. Keywords are environment variables."""
     stacks: list[Stack] = []
 
     def make(**variables: str) -> Stack:
@@ -43,7 +43,7 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> It
 
 @pytest.fixture(scope="module")
 def workerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Redis and the API, for tests that start workers with a stand-in for a model; 3 seconds make a worker lost."""
+    """Redis and the API with a lease of 3 s, for tests that start workers with a stand-in for the model."""
     stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3"})
     stack.start_redis()
     stack.start_api()
@@ -62,7 +62,10 @@ def _running_short_lease_stack(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def short_lease_stack(_running_short_lease_stack: Stack) -> Iterator[Stack]:
-    """A service without workers, with a lease of 3 s; after each test only Redis and the API are left, and no job."""
+    """A service without workers, with a lease of 3 s.
+
+    After each test, all processes but Redis and the API are killed, and the ledger is emptied.
+    """
     stack = _running_short_lease_stack
     yield stack
     for name in [name for name in stack.processes if name not in {"redis", "api"}]:
@@ -72,7 +75,7 @@ def short_lease_stack(_running_short_lease_stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
-    """A running service with one worker process and the tiny model, for all who leave it as it is."""
+    """A running service with one worker process and the tiny model, for tests that do not stop or reconfigure it."""
     stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_MODEL": str(tiny_model)})
     try:
         stack.start_all()

@@ -1,6 +1,6 @@
-"""What a user of the `openai` package does, nothing changed but the address; run with the package on the path.
+"""A program for the `openai` package in which only the base URL is changed; run with the package on the path.
 
-usage: openai_program.py URL PICTURE          Prints as one JSON object what happened.
+usage: openai_program.py URL IMAGE          Prints the results as one JSON object.
 """
 
 import base64
@@ -18,7 +18,7 @@ FAST = {"num_inference_steps": 2, "width": 64, "height": 64, "max_guidance_scale
 
 
 def error_of(call: Callable[[], Any]) -> list[Any]:
-    """Class, status, code and parameter of the error that `call` ends in."""
+    """Class, status, code and parameter of the error that `call` raises."""
     try:
         call()
     except openai.APIStatusError as error:
@@ -28,42 +28,42 @@ def error_of(call: Callable[[], Any]) -> list[Any]:
 
 def run(url: str, path: str) -> dict[str, Any]:
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-any", max_retries=0)
-    videos, picture = client.videos, open(path, "rb").read()  # noqa: PTH123, SIM115
-    data_url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+    videos, image = client.videos, open(path, "rb").read()  # noqa: PTH123, SIM115
+    data_url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
 
     with open(path, "rb") as file:  # noqa: PTH123
         of_file = videos.create(
             model="sora-2", prompt="a cat", input_reference=file, seconds="1", size="64x64",
             extra_body={"seed": 5, "num_inference_steps": 2, "max_guidance_scale": 1.0},
         )  # fmt: skip
-    of_bytes = videos.create(prompt="a cat", input_reference=picture, extra_body={**FAST, "seed": 5})
-    of_named = videos.create(prompt="x", input_reference=("cat.png", picture, "image/png"), extra_body=FAST)
+    of_bytes = videos.create(prompt="a cat", input_reference=image, extra_body={**FAST, "seed": 5})
+    of_named = videos.create(prompt="x", input_reference=("cat.png", image, "image/png"), extra_body=FAST)
     of_data_url = videos.create(prompt="a cat", extra_body={**FAST, "input_reference": data_url})
     of_object = videos.create(prompt="a cat", extra_body={**FAST, "input_reference": {"image_url": data_url}})
 
     slow = {**FAST, "num_inference_steps": 100, "num_frames": 25}
-    waiting = videos.create(prompt="x", input_reference=picture, extra_body=slow)
+    waiting = videos.create(prompt="x", input_reference=image, extra_body=slow)
     not_ready = error_of(lambda: videos.download_content(waiting.id))
     deleted_waiting = videos.delete(waiting.id).to_dict()
 
-    done = videos.create_and_poll(prompt="a dog", input_reference=picture, extra_body={**FAST, "seed": 7})
+    done = videos.create_and_poll(prompt="a dog", input_reference=image, extra_body={**FAST, "seed": 7})
     contents = {variant: videos.download_content(done.id, variant=variant) for variant in VARIANTS}
     listed = [video.id for video in videos.list(limit=2)]
     ascending = [video.id for video in videos.list(limit=2, order="asc")]
     unknown = "00000000-0000-4000-8000-000000000000"
     errors = {
-        "no_picture": error_of(lambda: videos.create(prompt="x")),
+        "missing_image": error_of(lambda: videos.create(prompt="x")),
         "remix": error_of(lambda: videos.remix(done.id, prompt="x")),
         "unknown": error_of(lambda: videos.retrieve(unknown)),
         "unknown_content": error_of(lambda: videos.download_content(unknown)),
         "unknown_delete": error_of(lambda: videos.delete(unknown)),
         "not_ready": not_ready,
         "deleted": error_of(lambda: videos.retrieve(waiting.id)),
-        "size": error_of(lambda: videos.create(prompt="x", input_reference=picture, size="99999x720")),
-        "seed": error_of(lambda: videos.create(prompt="x", input_reference=picture, extra_body={"seed": -1})),
-        "no_image": error_of(lambda: videos.create(prompt="x", input_reference=b"no picture")),
+        "size": error_of(lambda: videos.create(prompt="x", input_reference=image, size="99999x720")),
+        "seed": error_of(lambda: videos.create(prompt="x", input_reference=image, extra_body={"seed": -1})),
+        "not_an_image": error_of(lambda: videos.create(prompt="x", input_reference=b"not an image")),
     }
-    # Older versions of the package do not extend; newer ones take an id as `video` in their types, but not when called.
+    # Older versions of the package cannot extend; newer ones accept an id as `video` only in their types.
     by_id = {"video": openai.NOT_GIVEN, "extra_body": {"video": {"id": done.id}}}
     extended = videos.extend(prompt="on", seconds="4", **by_id) if hasattr(videos, "extend") else None
     deleted = videos.delete(done.id)

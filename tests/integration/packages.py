@@ -1,4 +1,4 @@
-"""Packages of other people's that tests use as they are, in folders of their own; installed once in pytest's cache."""
+"""Third-party packages that tests use unmodified, each installed once into its own folder in pytest's cache."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from tools.harness.local import CI
 
 
 def installed(request: pytest.FixtureRequest, name: str, command: Callable[[Path], Sequence[str]]) -> Path:
-    """A folder in which `command(folder)` has put the package `name`; it is run if that was not done before."""
+    """Return the folder of the package `name`, after installing it with `command(folder)` if it is not cached."""
     cache = request.config.cache
     assert cache is not None
     folder = cache.mkdir(re.sub("[=@/]", "-", name))
@@ -21,7 +21,7 @@ def installed(request: pytest.FixtureRequest, name: str, command: Callable[[Path
         try:
             subprocess.run(command(folder), env={**os.environ}, check=True, capture_output=True, text=True, timeout=180)
         except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", "") or ""
-            (pytest.fail if CI else pytest.skip)(f"{name} cannot be installed: {error} {said[-2000:]}")
+            output = getattr(error, "stderr", "") or ""
+            (pytest.fail if CI else pytest.skip)(f"{name} cannot be installed: {error} {output[-2000:]}")
         done.touch()
     return folder

@@ -1,9 +1,9 @@
-// What a user of the npm package `stability-ai` does. Its host is a constant in it; only where that name leads is
-// changed here, by the HTTP library that it uses itself, as a name server would.
+// A program for the npm package `stability-ai`. The package has its host as a constant; this program only redirects
+// that host to the service, by an interceptor of axios, the HTTP library that the package uses.
 //
-// usage: node stability_program.cjs FOLDER URL PICTURE          FOLDER: where the package is installed
+// usage: node stability_program.cjs FOLDER URL IMAGE          FOLDER: where the package is installed
 const { createRequire } = require("node:module");
-const [folder, url, picture] = process.argv.slice(2);
+const [folder, url, image] = process.argv.slice(2);
 const load = createRequire(`${folder}/node_modules/`);
 
 load("axios").interceptors.request.use((request) => {
@@ -14,7 +14,7 @@ const { default: StabilityAI } = load("stability-ai");
 
 (async () => {
   const client = new StabilityAI("sk-any").v2beta.stableVideo;
-  const { id } = await client.imageToVideo(picture, 1.8, 127, { seed: 42 });
+  const { id } = await client.imageToVideo(image, 1.8, 127, { seed: 42 });
   const statuses = [];
   let result = await client.imageToVideoResult(id);
   while (result.status) {

@@ -11,7 +11,7 @@ from tools.harness.local import ROOT
 
 
 @pytest.mark.thorough
-def test_the_service_is_measured_against_bare_calls_in_turns(tiny_model: Path, tmp_path: Path):
+def test_the_calls_benchmark_alternates_jobs_and_bare_calls(tiny_model: Path, tmp_path: Path):
     command = [sys.executable, "-m", "tools.benchmark", "calls", "--model", str(tiny_model), "--photo"]
     done = subprocess.run(
         [*command, str(IMAGES / "chelsea.jpg"), "--pairs", "2", "--jobs", "2"],
@@ -22,16 +22,16 @@ def test_the_service_is_measured_against_bare_calls_in_turns(tiny_model: Path, t
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads((tmp_path / "benchmark-calls.json").read_text())
-    assert {name: len(seconds) for name, seconds in told["seconds"].items()} == {
+    figures = json.loads((tmp_path / "benchmark-calls.json").read_text())
+    assert {name: len(seconds) for name, seconds in figures["seconds"].items()} == {
         "documented": 2,
         "resized": 2,
         "best": 2,
         "service": 2,
     }
-    assert set(told["ratios"]) == {"documented", "resized", "best"}
-    assert told["likeness_db"]["same chunk"] > 45
-    assert told["parameters"]["seed"] == 7
-    assert 0 <= told["back_to_back"]["idle_share"] < 1
-    assert [bar["at_most"] for bar in told["bars"]] == [0.9, 1.05, 0.03]
+    assert set(figures["ratios"]) == {"documented", "resized", "best"}
+    assert figures["likeness_db"]["same chunk"] > 45
+    assert figures["parameters"]["seed"] == 7
+    assert 0 <= figures["back_to_back"]["idle_share"] < 1
+    assert [bar["at_most"] for bar in figures["bars"]] == [0.9, 1.05, 0.03]
     assert "| service" in done.stdout

@@ -1,7 +1,7 @@
-"""Generators of clients take the OpenAPI document as it is: no errors, no operations left out.
+"""Client generators accept the OpenAPI document as it is, without errors and without omitting operations.
 
-Their clients do whole jobs, with the native API and with OpenAI's: the programs in `generated/` submit an image, poll
-the status and download the video.
+The generated clients complete jobs with the native API and with OpenAI's: the programs in `generated/` submit an image,
+poll the status and download the video.
 """
 
 import json
@@ -28,7 +28,7 @@ PROGRAMS = Path(__file__).with_name("generated")
 
 @dataclass(frozen=True)
 class Generator:
-    """An npm package: `arguments` generate a client of DOCUMENT at OUT, with which `program` works."""
+    """An npm package: `arguments` generate from DOCUMENT a client at OUT, which `program` uses."""
 
     package: str
     program: str
@@ -39,15 +39,14 @@ GENERATORS = (
     Generator(
         "openapi-typescript@7.13.0",
         "openapi_fetch.ts",
-        # Fields with a default may be left out of a request.
+        # A request may omit fields that have a default.
         ("openapi-typescript", "DOCUMENT", "--default-non-nullable=false", "-o", "OUT/client.d.ts"),
     ),
     Generator("@hey-api/openapi-ts@0.99.0", "hey_api.ts", ("openapi-ts", "-i", "DOCUMENT", "-o", "OUT")),
     Generator("orval@8.38.0", "orval.ts", ("orval", "--input", "DOCUMENT", "--output", "OUT/client.ts")),
 )
 
-#: What the clients, and the programs, are compiled and run with; @hey-api/openapi-ts does not start with a newer
-#: TypeScript.
+#: Packages to compile and run the clients and the programs; @hey-api/openapi-ts does not start with a newer TypeScript.
 COMPANIONS = ("typescript@5.9.3", "axios@1.21.1", "openapi-fetch@0.17.0")
 
 PYTHON = "openapi-python-client==0.29.1"
@@ -83,7 +82,7 @@ def operations(document: Path) -> list[dict[str, Any]]:
 
 
 def generate(*command: str, folder: Path, **environment: str) -> str:
-    """Run a generator; returns what it printed."""
+    """Run a generator and return its output."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -103,7 +102,7 @@ def text_of(folder: Path, ending: str) -> str:
 
 
 def require_videos(paths: list[Path]) -> None:
-    """Require that the programs have downloaded MP4s."""
+    """Assert that the files are MP4s of 3 frames."""
     for path in paths:
         assert path.read_bytes()[4:8] == b"ftyp"
         with av.open(path) as container:
@@ -111,13 +110,13 @@ def require_videos(paths: list[Path]) -> None:
 
 
 def compiled(folder: Path, program: str) -> Path:
-    """Compile a program and the client that it imports; returns the script. Only the program must have no errors."""
+    """Compile a program and the client that it imports, and return the script. Errors in the client are ignored."""
     for name in (program, "node.ts"):
         shutil.copy(PROGRAMS / name, folder)
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": COMPILER, "files": [program]}))
     command = (str(folder / "node_modules" / ".bin" / "tsc"), "--project", ".")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
-    # orval's own client has two: it puts objects into forms.
+    # orval's client has two errors: it puts objects into forms.
     assert not [line for line in done.stdout.splitlines() if line.startswith((program, "node.ts", "tsconfig"))], (
         done.stdout
     )
@@ -125,51 +124,53 @@ def compiled(folder: Path, program: str) -> Path:
 
 
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.package)
-def test_a_typescript_client_has_every_path_and_does_whole_jobs(
+def test_a_typescript_client_has_every_path_and_completes_jobs(
     request: pytest.FixtureRequest, document: Path, stack: Stack, tmp_path: Path, generator: Generator
 ) -> None:
     if shutil.which("npm") is None:
-        (pytest.fail if CI else pytest.skip)("there is no npm")
+        (pytest.fail if CI else pytest.skip)("npm is not installed")
     npm = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
     packages = (generator.package, *COMPANIONS)
     name = f"{generator.package}-and-companions"
     folder = installed(request, name, lambda folder: (*npm, "--prefix", str(folder), *packages))
     (tmp_path / "node_modules").symlink_to(folder / "node_modules")
-    (tmp_path / "made").mkdir()
+    (tmp_path / "generated").mkdir()
     program, *arguments = generator.arguments
-    words = {"DOCUMENT": str(document), "OUT": str(tmp_path / "made")}
-    filled = [each if each.startswith("-") else _filled(each, words) for each in arguments]
+    values = {"DOCUMENT": str(document), "OUT": str(tmp_path / "generated")}
+    filled = [each if each.startswith("-") else _filled(each, values) for each in arguments]
     output = generate(str(folder / "node_modules" / ".bin" / program), *filled, folder=tmp_path)
     assert "error" not in output.lower()
-    made = text_of(tmp_path / "made", ".ts")
+    generated = text_of(tmp_path / "generated", ".ts")
     for path in json.loads(document.read_text())["paths"]:
-        assert path.partition("{")[0] in made, path
+        assert path.partition("{")[0] in generated, path
     videos = [tmp_path / "native.mp4", tmp_path / "openai.mp4"]
     script = str(compiled(tmp_path, generator.program))
     generate("node", script, stack.url, str(IMAGES / "chelsea.jpg"), *map(str, videos), folder=tmp_path)
     require_videos(videos)
 
 
-def test_a_python_client_has_every_operation_and_does_whole_jobs(
+def test_a_python_client_has_every_operation_and_completes_jobs(
     request: pytest.FixtureRequest, document: Path, stack: Stack, tmp_path: Path
 ) -> None:
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     folder = installed(request, PYTHON, lambda folder: (*pip, "--target", str(folder), PYTHON))
     command = (sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it formats what it made with ruff
+    path = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the generator formats its output with ruff
+    )
     environment = {"PYTHONPATH": str(folder), "PATH": path}
-    output = generate(*command, "--output-path", "made", folder=tmp_path, **environment)
+    output = generate(*command, "--output-path", "generated", folder=tmp_path, **environment)
     assert "WARNING" not in output, output
-    made = {path.stem for path in (tmp_path / "made" / "api").rglob("*.py")}
-    assert {each["operationId"] for each in operations(document)} <= made
+    generated = {path.stem for path in (tmp_path / "generated" / "api").rglob("*.py")}
+    assert {each["operationId"] for each in operations(document)} <= generated
     videos = [tmp_path / "native.mp4", tmp_path / "openai.mp4"]
     script = shutil.copy(PROGRAMS / "python_client.py", tmp_path)
-    words = (stack.url, str(IMAGES / "chelsea.jpg"), *map(str, videos))
-    generate(sys.executable, str(script), *words, folder=tmp_path, **environment)
+    values = (stack.url, str(IMAGES / "chelsea.jpg"), *map(str, videos))
+    generate(sys.executable, str(script), *values, folder=tmp_path, **environment)
     require_videos(videos)
 
 
-def _filled(argument: str, words: dict[str, str]) -> str:
-    for word, value in words.items():
+def _filled(argument: str, values: dict[str, str]) -> str:
+    for word, value in values.items():
         argument = argument.replace(word, value)
     return argument

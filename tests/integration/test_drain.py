@@ -1,4 +1,4 @@
-"""A worker that is told to stop: the model is a stand-in, the rest is real."""
+"""Stopping workers by signals: the model is a stand-in, everything else is real."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ TWO_SECONDS = {"num_inference_steps": 20, "width": 64, "height": 64}
 ONE_STEP = TWO_SECONDS | {"num_inference_steps": 1}
 FOUR_SECONDS = TWO_SECONDS | {"num_inference_steps": 40}
 
-#: Seconds that ending may take, beside a job: far less than any grace given here, far more than a quiet machine needs.
+#: Seconds within which a worker must exit, apart from its job: far less than the drain timeout, far more than it takes.
 SOON = 60
 
 
@@ -34,7 +34,7 @@ def to_process(worker: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
 
 
 def to_group(worker: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
-    """As a terminal does, systemd without KillMode=mixed, and `timeout`, which tells the process once more."""
+    """Signal the group, as terminals and systemd without KillMode=mixed do, and then the process, as `timeout` does."""
     os.killpg(worker.pid, sign)
     worker.send_signal(sign)
 
@@ -50,7 +50,7 @@ def ready(stack: Stack, name: str = "worker", grace: float = 300, **faults: Any)
     [(to_group, signal.SIGTERM), pytest.param(to_group, signal.SIGINT, marks=pytest.mark.thorough)],
     ids=["SIGTERM to the group", "SIGINT to the group"],
 )
-def test_the_job_in_hand_is_finished_no_other_is_begun_and_the_worker_ends_then(
+def test_a_stopped_worker_finishes_its_job_claims_no_other_and_exits(
     stack: Stack, photo: bytes, send: Callable[..., None], sign: signal.Signals
 ):
     worker = ready(stack)
@@ -68,7 +68,7 @@ def test_the_job_in_hand_is_finished_no_other_is_begun_and_the_worker_ends_then(
 
 
 @pytest.mark.thorough
-def test_an_idle_worker_ends_at_once(stack: Stack):
+def test_an_idle_worker_exits_immediately(stack: Stack):
     worker = ready(stack)
     to_group(worker, signal.SIGTERM)
     assert worker.wait(SOON) == 0
@@ -76,14 +76,14 @@ def test_an_idle_worker_ends_at_once(stack: Stack):
 
 
 @pytest.mark.thorough
-def test_a_worker_that_still_loads_its_model_ends_at_once(stack: Stack):
+def test_a_worker_that_is_loading_its_model_exits_immediately(stack: Stack):
     worker = stack.start_stand_in("loading", load_seconds=600)
     stack.wait(lambda: " ready." in (stack.folder / "loading.log").read_text(), 60)
     to_process(worker, signal.SIGTERM)
     worker.wait(SOON)
 
 
-def test_a_deploy_loses_nothing_and_a_job_that_needs_longer_is_resumed_by_the_new_worker(stack: Stack, photo: bytes):
+def test_a_deploy_loses_no_job_and_the_new_worker_restarts_the_released_one(stack: Stack, photo: bytes):
     old = ready(stack, "old", grace=1)
     done = stack.submit(photo, **ONE_STEP)
     stack.wait_for(done, "finished")
@@ -99,7 +99,7 @@ def test_a_deploy_loses_nothing_and_a_job_that_needs_longer_is_resumed_by_the_ne
         ("released", "old"),
         ("finished", "new"),
     ]
-    # What was handed back does not count as one of the job's attempts.
+    # The released attempt does not count towards the limit of attempts.
     assert stack.redis.hget(f"svd:job:{running}", "tries") == "1"
     for job_id in (done, waiting):
         job = stack.wait_for(job_id, "finished")
@@ -107,8 +107,10 @@ def test_a_deploy_loses_nothing_and_a_job_that_needs_longer_is_resumed_by_the_ne
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("signs", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)], ids=str)
-def test_a_second_signal_hurries(stack: Stack, photo: bytes, signs: tuple[signal.Signals, ...]):
+@pytest.mark.parametrize("signs", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)], ids=["two SIGTERM", "SIGQUIT"])
+def test_a_second_sigterm_or_one_sigquit_releases_the_job_immediately(
+    stack: Stack, photo: bytes, signs: tuple[signal.Signals, ...]
+):
     worker = ready(stack, step=1)
     job_id = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(job_id)

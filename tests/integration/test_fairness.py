@@ -1,4 +1,4 @@
-"""Two keys and one worker: the many jobs of the one do not hold up the first of the other."""
+"""Two keys and one worker: the many queued jobs of one key do not delay the first job of the other."""
 
 import io
 import os
@@ -16,7 +16,7 @@ SHORT = {"num_inference_steps": 1, "width": 64, "height": 64}
 MANY = 200
 
 
-def picture() -> bytes:
+def image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "teal").save(buffer, "PNG")
     return buffer.getvalue()
@@ -24,7 +24,7 @@ def picture() -> bytes:
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """A worker, whose model is a stand-in, that loses no job by being frozen for a while."""
+    """A service whose worker has a stand-in for the model and a lease so long that the test can freeze it."""
     stack = make_stack(SVD_LEASE="600")
     stack.start_redis()
     stack.start_stand_in()
@@ -40,40 +40,40 @@ def secrets(stack: Stack) -> dict[str, str]:
 
 
 @pytest.fixture
-def speak_as(stack: Stack, secrets: dict[str, str]) -> Iterator[Callable[[str], None]]:
-    def speak(name: str) -> None:
+def authenticate_as(stack: Stack, secrets: dict[str, str]) -> Iterator[Callable[[str], None]]:
+    def authenticate(name: str) -> None:
         stack.http.headers["Authorization"] = f"Bearer {secrets[name]}"
 
-    yield speak
+    yield authenticate
     del stack.http.headers["Authorization"]
 
 
 @pytest.mark.thorough
-def test_one_keys_first_job_starts_among_the_next_two_of_anothers_two_hundred(
-    stack: Stack, speak_as: Callable[[str], None]
+def test_a_keys_first_job_is_at_most_second_despite_200_queued_jobs_of_another_key(
+    stack: Stack, authenticate_as: Callable[[str], None]
 ) -> None:
-    speak_as("ann")
+    authenticate_as("ann")
     worker = stack.processes["worker"]
-    stack.wait_until_started(stack.submit(picture(), **{**SHORT, "num_inference_steps": 20}))
-    # Nothing of what follows starts before all of it is queued.
+    stack.wait_until_started(stack.submit(image(), **{**SHORT, "num_inference_steps": 20}))
+    # Freeze the worker until all jobs are queued.
     os.killpg(worker.pid, signal.SIGSTOP)
     try:
         for _ in range(MANY):
-            stack.submit(picture(), **SHORT)
-        speak_as("bob")
-        job_id = stack.submit(picture(), **SHORT)
+            stack.submit(image(), **SHORT)
+        authenticate_as("bob")
+        job_id = stack.submit(image(), **SHORT)
         before = started(stack)
     finally:
         os.killpg(worker.pid, signal.SIGCONT)
     assert stack.wait_for(job_id, "finished", "failed")["status"] == "finished"
     moment = float(str(stack.redis.hget(f"svd:job:{job_id}", "started")))
     earlier = [other for other, at in started(stack).items() if at < moment and other not in before]
-    assert len(earlier) <= 1, "it is the first or the second to start"
+    assert len(earlier) <= 1, "the job is the first or the second to start"
     assert len(before) == 1
 
 
 def started(stack: Stack) -> dict[str, float]:
-    """When each job that was started ever was."""
+    """Start time of each job that has been started, by id."""
     ids = [str(name).rpartition(":")[2] for name in stack.redis.scan_iter("svd:job:*", count=1_000)]
     moments = {job_id: stack.redis.hget(f"svd:job:{job_id}", "started") for job_id in ids}
     return {job_id: float(str(moment)) for job_id, moment in moments.items() if moment}

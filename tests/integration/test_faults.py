@@ -1,7 +1,7 @@
-"""The faults that Celery on Redis is known to lose or double jobs by, one test each; docs/reliability.md has the table.
+"""Faults in which Celery on Redis is known to lose or duplicate jobs, one test each; docs/reliability.md has the table.
 
-The model is a stand-in whose steps take a tenth of a second, the rest is real. Where a test is marked as failing
-(`xfail`, strict), the mechanism that cures the fault is switched off, to show that it is what cures it.
+The model is a stand-in whose steps take 0.1 s, everything else is real. Cases marked `xfail` (strict) disable the
+remedy, to prove that it is what prevents the fault.
 """
 
 import io
@@ -33,7 +33,7 @@ ONE_STEP = ONE_SECOND | {"num_inference_steps": 1}
 TWO_SECONDS = ONE_SECOND | {"num_inference_steps": 20}
 FOUR_SECONDS = ONE_SECOND | {"num_inference_steps": 40}
 
-#: Seconds of a lease, as the stack is set.
+#: The stack's lease in seconds.
 LEASE = 3
 
 
@@ -61,7 +61,7 @@ def log(stack: Stack, name: str) -> str:
     return (stack.folder / f"{name}.log").read_text()
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_worker_and_no_job_is_taken(stack: Stack, photo: bytes, tmp_path: Path):
+def test_a_worker_whose_model_cannot_be_loaded_exits_and_claims_no_job(stack: Stack, photo: bytes, tmp_path: Path):
     broken = tmp_path / "broken"
     broken.touch()
     worker = stack.start_stand_in("loud", load_fails=str(broken))
@@ -75,9 +75,12 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_and_no_job_is_taken(stack
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("alive_timeout", "patience"),
-    [(1800, 60), pytest.param(2, 9, marks=pytest.mark.xfail(reason="as Celery's default (4 s), it kills it for ever"))],
+    [
+        (1800, 60),
+        pytest.param(2, 9, marks=pytest.mark.xfail(reason="like Celery's default (4 s), it kills every load")),
+    ],
 )
-def test_a_load_that_is_slow_survives_a_respawn_and_readiness_waits_for_it(
+def test_a_slow_load_delays_readiness_and_is_not_killed_in_a_replaced_process(
     stack: Stack, photo: bytes, alive_timeout: int, patience: float
 ):
     name = f"slow{alive_timeout}"
@@ -102,7 +105,7 @@ def test_a_job_that_kills_its_process_each_time_fails_after_three_attempts(stack
 
 
 @pytest.mark.thorough
-def test_a_job_that_hangs_fails_with_the_time_limit_and_the_worker_goes_on(stack: Stack, photo: bytes):
+def test_a_job_that_hangs_fails_with_the_time_limit_and_the_worker_continues(stack: Stack, photo: bytes):
     stack.start_stand_in(variables={"SVD_JOB_TIMEOUT": "3", "SVD_LEASE": "30"})
     stack.wait(lambda: len(stack.workers()) == 1, 60)
     slow = stack.submit(photo, **FOUR_SECONDS)
@@ -136,7 +139,7 @@ def test_a_lost_device_costs_an_attempt_and_the_process_is_replaced(stack: Stack
     assert stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")["attempt"] == 1
 
 
-def test_the_job_of_a_killed_worker_is_begun_elsewhere_when_its_lease_has_lapsed(stack: Stack, photo: bytes):
+def test_another_worker_restarts_the_job_of_a_killed_worker_when_the_lease_expires(stack: Stack, photo: bytes):
     first = ready(stack, "first")
     job_id = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(job_id)
@@ -150,7 +153,7 @@ def test_the_job_of_a_killed_worker_is_begun_elsewhere_when_its_lease_has_lapsed
 
 
 def in_segment(stack: Stack, job_id: str, number: int) -> dict[str, Any]:
-    """Wait until that segment of the job is being sampled; the job's progress then."""
+    """Wait until the job samples segment `number`, and return its progress."""
 
     def reached() -> Any:
         progress = stack.status(job_id)["progress"]
@@ -160,7 +163,7 @@ def in_segment(stack: Stack, job_id: str, number: int) -> dict[str, Any]:
     return found
 
 
-def test_a_job_of_three_segments_survives_its_process_in_the_third_and_is_cancelled_in_the_second(
+def test_a_job_of_three_segments_survives_a_killed_process_and_is_cancelled_within_a_segment(
     stack: Stack, photo: bytes
 ):
     ready(stack)
@@ -179,12 +182,12 @@ def test_a_job_of_three_segments_survives_its_process_in_the_third_and_is_cancel
     assert (answer.status_code, answer.json()["progress"]["segment"]) == (202, 2)
     changes = int(str(stack.redis.hget(f"svd:job:{cancelled}", "version")))
     assert outcomes(stack.wait_for(cancelled, "cancelled", "finished")) == ["cancelled"]
-    # Each step is a change, and so are the request and the end.
+    # Each step changes the record; so do the cancel request and the end.
     assert int(str(stack.redis.hget(f"svd:job:{cancelled}", "version"))) <= changes + 3
 
 
 @pytest.mark.thorough
-def test_a_job_of_three_segments_survives_the_whole_worker_in_the_third(stack: Stack, photo: bytes):
+def test_a_job_of_three_segments_survives_a_killed_worker(stack: Stack, photo: bytes):
     first = ready(stack, "first")
     job_id = stack.submit(photo, segments=3, **ONE_SECOND)
     in_segment(stack, job_id, 3)
@@ -197,7 +200,7 @@ def test_a_job_of_three_segments_survives_the_whole_worker_in_the_third(stack: S
 
 
 def stopped(pid: int) -> bool:
-    """Whether all threads of a process have stopped; on a busy machine they run for a moment after SIGSTOP."""
+    """Return whether all threads of a process have stopped; on a busy machine they run for a moment after SIGSTOP."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     return set(states) == {"T"}
 
@@ -205,9 +208,12 @@ def stopped(pid: int) -> bool:
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("enqueue_again_after", "patience"),
-    [(5, 60), pytest.param(1e6, 12, marks=pytest.mark.xfail(reason="in neither the queue nor `unacked`: it is lost"))],
+    [
+        (5, 60),
+        pytest.param(1e6, 12, marks=pytest.mark.xfail(reason="the message is in neither the queue nor `unacked`")),
+    ],
 )
-def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
+def test_a_message_received_by_a_frozen_worker_that_dies_is_enqueued_again(
     stack: Stack, photo: bytes, enqueue_again_after: float, patience: float
 ):
     switched = {"constants": {"svd_service.ledger.maintenance:ENQUEUE_AGAIN_AFTER": enqueue_again_after}}
@@ -216,34 +222,36 @@ def test_a_job_published_to_a_frozen_worker_that_dies_is_not_lost(
         os.killpg(frozen.pid, signal.SIGSTOP)
         stack.wait(lambda: stopped(frozen.pid), 10)
         job_id = stack.submit(photo, **ONE_STEP)
-        # The worker asks Redis once a second to push what comes next: between two such questions nothing is lost, nor
-        # if the ledger has not enqueued the job, because the last one counts as running.
+        # The worker polls Redis (BRPOP) once a second. No message is lost if it was frozen between two polls, nor if
+        # the ledger has not enqueued the job because the previous one still counts as running.
         enqueued = any(stack.redis.zscore(key, job_id) for key in stack.redis.scan_iter("svd:published:*"))
         if enqueued and not stack.redis.llen("svd") and not stack.redis.hlen("unacked"):
             break
         os.killpg(frozen.pid, signal.SIGCONT)
         stack.wait_for(job_id, "finished")
     else:
-        pytest.fail("no message was lost")
+        pytest.fail("no message was lost in 20 attempts")
     os.killpg(frozen.pid, signal.SIGKILL)
     frozen.wait()
     ready(stack, "next", **switched)
     assert outcomes(stack.wait_for(job_id, "finished", seconds=patience)) == ["finished"]
 
 
-@pytest.mark.parametrize("messages", [0, pytest.param(2, marks=pytest.mark.thorough)])
-def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: Stack, photo: bytes, messages: int):
+@pytest.mark.parametrize(
+    "messages", [pytest.param(0, id="not sent"), pytest.param(2, id="sent twice", marks=pytest.mark.thorough)]
+)
+def test_a_job_runs_once_although_enqueueing_it_seemed_to_fail(stack: Stack, photo: bytes, messages: int):
     settings = Settings.from_mapping(stack.environment)
-    publisher = Enqueuer(settings)
+    enqueuer = Enqueuer(settings)
 
-    def publish(job_id: str, queue: str) -> None:
+    def enqueue(job_id: str, queue: str) -> None:
         for _ in range(messages):
-            publisher(job_id, queue)
+            enqueuer(job_id, queue)
         raise UnavailableError("no answer in time")
 
     ready(stack)
     ledger = open_ledger(stack.redis, settings)
-    jobs = use_cases(ledger, LocalArtifacts(settings.data_dir), settings, publish)
+    jobs = use_cases(ledger, LocalArtifacts(settings.data_dir), settings, enqueue)
     order = Order(Request(num_inference_steps=10, width=64, height=64), idempotency_key="once")
     (job_id,) = {jobs.submit(io.BytesIO(photo), order).id for _ in range(2)}
     assert outcomes(stack.wait_for(job_id, "finished", "failed")) == ["finished"]
@@ -251,7 +259,7 @@ def test_a_publication_that_seemed_to_fail_is_neither_lost_nor_doubled(stack: St
     assert log(stack, "worker").count(f"job {job_id}: attempt") == 2  # it began, and it finished
 
 
-def test_a_job_runs_once_though_every_connection_is_dropped_in_the_middle_of_it(stack: Stack, photo: bytes):
+def test_a_job_runs_once_although_all_connections_are_dropped_while_it_runs(stack: Stack, photo: bytes):
     ready(stack)
     job_id = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(job_id)
@@ -259,7 +267,7 @@ def test_a_job_runs_once_though_every_connection_is_dropped_in_the_middle_of_it(
         stack.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         time.sleep(0.5)
     assert outcomes(stack.wait_for(job_id, "finished", "failed")) == ["finished"]
-    # Whatever Celery delivers once more comes to nothing: the next job is done, and this one was begun once.
+    # Messages that Celery delivers twice have no effect: the next job finishes, and this one was started once.
     assert outcomes(stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")) == ["finished"]
     assert log(stack, "worker").count(f"job {job_id}: attempt") == 2  # it began, and it finished
 
@@ -268,11 +276,13 @@ def test_a_job_runs_once_though_every_connection_is_dropped_in_the_middle_of_it(
     "patience",
     [
         300,
-        pytest.param(0, marks=[pytest.mark.thorough, pytest.mark.xfail(reason="the result of minutes is thrown away")]),
+        pytest.param(
+            0, marks=[pytest.mark.thorough, pytest.mark.xfail(reason="without retries the result is discarded")]
+        ),
     ],
 )
-def test_a_result_is_published_though_redis_was_down_when_it_was_ready(stack: Stack, photo: bytes, patience: float):
-    # The default is bound when the module is read.
+def test_a_result_is_committed_although_redis_was_down_when_it_was_ready(stack: Stack, photo: bytes, patience: float):
+    # The default is bound when the module is imported.
     ready(stack, constants={"svd_service.worker.attempt:_patiently.__defaults__": [patience]})
     job_id = stack.submit(photo, **ONE_SECOND)
     stack.wait_until_started(job_id)
@@ -283,7 +293,7 @@ def test_a_result_is_published_though_redis_was_down_when_it_was_ready(stack: St
 
 
 @pytest.mark.thorough
-def test_a_result_is_published_though_redis_was_frozen_when_it_was_ready(stack: Stack, photo: bytes):
+def test_a_result_is_committed_although_redis_was_frozen_when_it_was_ready(stack: Stack, photo: bytes):
     ready(stack)
     job_id = stack.submit(photo, **ONE_SECOND)
     stack.wait_until_started(job_id)
@@ -294,9 +304,9 @@ def test_a_result_is_published_though_redis_was_frozen_when_it_was_ready(stack: 
 
 
 @pytest.mark.thorough
-def test_a_full_disk_costs_attempts_and_leaves_nothing_behind(stack: Stack, photo: bytes):
+def test_a_full_disk_fails_attempts_and_leaves_no_files(stack: Stack, photo: bytes):
     ready(stack)
-    # A limit on the size of files fails as a full disk does, in one process alone.
+    # A limit on file sizes has the same effect as a full disk, but on one process only.
     first = stack.submit(photo, **ONE_SECOND)
     stack.wait_for(first, "finished")
     resource.prlimit(stack.holder(first), resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))

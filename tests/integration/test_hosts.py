@@ -1,4 +1,4 @@
-"""Several hosts: Redis behind TLS with a user of its own, a Redis that fails over, clocks that are wrong."""
+"""Several hosts: Redis with TLS and a user of its own, failover of Redis, wrong clocks."""
 
 import re
 import signal
@@ -28,41 +28,41 @@ FOUR_SECONDS = ONE_SECOND | {"num_inference_steps": 40}
 
 PASSWORD = "what a URL: does not/like @ all"
 
-#: Commands that the user may call, and why a short run does not need them.
-SELDOM = {
+#: Commands that the user may call but that a short run does not call, with what calls them.
+NOT_CALLED_HERE = {
     "select": "a database other than 0",
-    "watch": "Celery gives a message back, with unwatch",
-    "unwatch": "the same",
-    "discard": "a transaction that is given up",
-    "rpop": "Celery fetches one message, without waiting",
-    "pexpire": "a queue of Celery's that is to vanish",
-    "unsubscribe": "an event stream ends",
-    "punsubscribe": "Flower goes",
-    "expire": "an Idempotency-Key, the limit of requests",
-    "incr": "the limit of requests",
-    "zincrby": "leases, after Redis was away",
-    "zscore": "a claim that another holds",
+    "watch": "Celery, when it requeues a message",
+    "unwatch": "Celery, when it requeues a message",
+    "discard": "Celery, when it aborts a transaction",
+    "rpop": "Celery, when it fetches one message without waiting",
+    "pexpire": "Celery, for queues that expire",
+    "unsubscribe": "an event stream that ends",
+    "punsubscribe": "Flower, when it stops",
+    "expire": "Idempotency-Key, rate limit",
+    "incr": "rate limit",
+    "zincrby": "leases, after an outage of Redis",
+    "zscore": "a claim of another attempt",
     "zscan": "svd-service check-ledger",
     "ttl": "the end of a webhook",
-    "zrevrank": "further pages of jobs",
-    "zrevrange": "pages of jobs",
+    "zrevrank": "further pages of the list of jobs",
+    "zrevrange": "the list of jobs",
 }
 
-#: Commands that whoever may connect may call, and the test's own.
-NOT_THE_USERS = {"auth", "hello", "config|resetstat", "acl|log", "acl|setuser"}
+#: Commands that need no permission, and those of the test itself.
+WITHOUT_PERMISSION = {"auth", "hello", "config|resetstat", "acl|log", "acl|setuser"}
 
 
 @dataclass
-class Guarded:
-    """A service whose Redis wants TLS, a client's certificate, and a password."""
+class SecuredStack:
+    """A service whose Redis requires TLS, a client certificate and a password."""
 
     stack: Stack
     flower: str
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredStack]:
+    folder = tmp_path_factory.mktemp("secured")
     authority = trustme.CA()
     server, client = authority.issue_cert("localhost"), authority.issue_cert("worker@example.org")
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -86,7 +86,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     try:
         stack.start_redis()
         if tuple(map(int, str(stack.redis.info("server")["redis_version"]).split(".")[:2])) < (7, 2):
-            pytest.skip("this Redis is older than the documented user, who may call `client setinfo`")
+            pytest.skip("this Redis is older than 7.2: the documented user has the permission `client|setinfo`")
         stack.redis.execute_command("ACL", "SETUSER", "svd", "reset", "on", f">{PASSWORD}", *documented_rules())
         stack.redis.config_resetstat()
         proxy = (sys.executable, str(Path(__file__).with_name("tls_proxy.py")), str(port), str(stack.redis_port))
@@ -96,24 +96,24 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         stack.start_exporter()
         stack.start_api()
         stack.wait_for_workers(1)
-        yield Guarded(stack, f"http://127.0.0.1:{flower}")
+        yield SecuredStack(stack, f"http://127.0.0.1:{flower}")
     finally:
         stack.stop_all()
 
 
 def documented_rules() -> list[str]:
-    """What the operator's guide says that the user may, but for its password."""
+    """The ACL rules of the user in docs/operations.md, without its password."""
     (line,) = re.findall(r"^user svd on >\S+ (.*)$", OPERATIONS.read_text(), re.MULTILINE)
     return str(line).split()
 
 
 @pytest.mark.thorough
-def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guarded, photo: bytes):
-    stack = guarded.stack
+def test_every_process_works_over_tls_with_the_documented_redis_user(secured: SecuredStack, photo: bytes):
+    stack = secured.stack
     job_id = stack.submit(photo, **ONE_SECOND)
     with stack.http.stream("GET", f"/jobs/{job_id}/events") as events:
-        told = events.read().decode()
-    assert '"status":"finished"' in told
+        received = events.read().decode()
+    assert '"status":"finished"' in received
     assert len(stack.http.get(f"/results/{job_id}").content) == stack.status(job_id)["result"]["bytes"]
     assert stack.http.get("/jobs").json()["jobs"][0]["task_id"] == job_id
 
@@ -123,7 +123,7 @@ def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guard
     stack.wait_for(cancelled, "cancelled")
     assert stack.http.delete(f"/jobs/{cancelled}").status_code == 204
 
-    # What Celery calls a result, its remote control, what Flower sees of its events and of its queue.
+    # Celery's remote control and its results; Flower's view of Celery's events and queues.
     inspected = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "svd_service.celery_app", "inspect", "ping"],
         env=stack.environment,
@@ -133,14 +133,14 @@ def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guard
         check=False,
     )
     assert "pong" in inspected.stdout, inspected.stderr
-    stack.wait(lambda: "flower_worker_online{" in httpx2.get(f"{guarded.flower}/metrics").text, 60)
-    assert "svd" in httpx2.get(f"{guarded.flower}/broker", auth=("operator", "secret")).text
+    stack.wait(lambda: "flower_worker_online{" in httpx2.get(f"{secured.flower}/metrics").text, 60)
+    assert "svd" in httpx2.get(f"{secured.flower}/broker", auth=("operator", "secret")).text
     exported = httpx2.get(f"http://127.0.0.1:{stack.exporter_port}/metrics").text
     assert 'svd_jobs_ended_total{state="finished"} 1.0' in exported
 
     made = [sys.executable, "-m", "svd_service", "keys", "create", "ann"]
     key = subprocess.run(made, env=stack.environment, capture_output=True, text=True, check=True).stdout.strip()
-    # Heard everywhere within two seconds.
+    # Every process requires the key within two seconds.
     stack.wait(lambda: stack.http.get("/jobs").status_code == 401, 60)
     assert stack.http.get("/jobs", headers={"Authorization": f"Bearer {key}"}).json()["jobs"] == []
 
@@ -148,16 +148,16 @@ def test_every_part_works_over_tls_with_the_user_of_the_documents(guarded: Guard
 
 
 @pytest.mark.thorough
-def test_the_user_of_the_documents_may_do_nothing_that_nobody_does(guarded: Guarded):
+def test_the_documented_redis_user_has_no_unused_permissions(secured: SecuredStack):
     allowed = {rule.removeprefix("+") for rule in documented_rules() if rule.startswith("+")}
-    called = {name.removeprefix("cmdstat_") for name in guarded.stack.redis.info("commandstats")}
-    assert called - allowed <= NOT_THE_USERS
-    assert allowed - called <= set(SELDOM)
+    called = {name.removeprefix("cmdstat_") for name in secured.stack.redis.info("commandstats")}
+    assert called - allowed <= WITHOUT_PERMISSION
+    assert allowed - called <= set(NOT_CALLED_HERE)
 
 
 @pytest.mark.thorough
-def test_a_redis_whose_certificate_comes_from_elsewhere_is_not_spoken_to(guarded: Guarded):
-    stack = guarded.stack
+def test_connecting_to_redis_fails_unless_both_certificates_are_valid(secured: SecuredStack):
+    stack = secured.stack
     for changed in (
         {"REDIS_CA_FILE": str(stack.folder / "another.pem")},
         {"REDIS_CA_FILE": ""},
@@ -169,12 +169,12 @@ def test_a_redis_whose_certificate_comes_from_elsewhere_is_not_spoken_to(guarded
             client.ping()
 
 
-# A Redis that fails over
+# Failover of Redis
 
 
 @pytest.fixture
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A master, its replica, and a Sentinel that gives the master up after a second."""
+    """A master, its replica, and a Sentinel that starts a failover when the master has been down for a second."""
     folder = tmp_path_factory.mktemp("replicated")
     replica, sentinel = free_port(), free_port()
     stack = Stack(
@@ -196,7 +196,7 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.wait(lambda: stack.redis.info("replication")["connected_slaves"] == 1, 60)
         stack.start("sentinel", redis_program(), str(folder / "sentinel.conf"), "--sentinel")
         with redis.Redis(port=sentinel, decode_responses=True) as client:
-            # It hears of the replica from the master, which it asks every ten seconds.
+            # The Sentinel learns of the replica from the master, which it queries every ten seconds.
             stack.wait(lambda: int(client.sentinel_master("Ours")["num-slaves"]) == 1, 60)
         yield stack
     finally:
@@ -204,14 +204,14 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.mark.thorough
-def test_a_failover_in_the_middle_of_a_job_loses_no_job_and_costs_no_attempt(replicated: Stack, photo: bytes):
+def test_a_failover_during_a_job_loses_no_job_and_costs_no_attempt(replicated: Stack, photo: bytes):
     stack = replicated
     stack.start_api()
     stack.start_stand_in()
     stack.wait_for_workers(1)
     jobs = [stack.submit(photo, **FOUR_SECONDS) for _ in range(3)]
     stack.wait_until_started(jobs[0])
-    # What was replicated is what a failover keeps; the documents say so.
+    # A failover keeps only what was replicated, as docs/operations.md states.
     assert stack.redis.wait(1, 5000) == 1
     stack.stop("redis", signal.SIGKILL)
 
@@ -226,7 +226,7 @@ def test_a_failover_in_the_middle_of_a_job_loses_no_job_and_costs_no_attempt(rep
 # Two services, for two models, on one Redis
 
 
-def test_workers_take_the_jobs_of_their_own_namespace_alone(workerless: Stack, photo: bytes):
+def test_workers_claim_only_jobs_of_their_own_namespace(workerless: Stack, photo: bytes):
     stack = workerless
     port = free_port()
     apart = {"SVD_NAMESPACE": "other", "SVD_DATA_DIR": str(stack.folder / "other")}
@@ -245,24 +245,24 @@ def test_workers_take_the_jobs_of_their_own_namespace_alone(workerless: Stack, p
             stack.wait(lambda job_id=job_id: other.get(f"/status/{job_id}").json()["status"] == "finished", 60)
         assert stack.http.get(f"/status/{theirs[0]}").status_code == 404
         assert stack.status(ours)["status"] == "queued"
-        # A worker joins, and nobody had to be told.
+        # A new worker needs no configuration elsewhere.
         stack.start_stand_in("ours")
         assert stack.wait_for(ours, "finished", "failed")["attempts"][0]["worker"].startswith("ours@")
     for name in ("other-api", "theirs", "ours"):
         stack.stop(name)
 
 
-# Clocks that are wrong
+# Wrong clocks
 
 
 @pytest.mark.thorough
-def test_leases_hold_and_lapse_whatever_the_clocks_of_the_hosts_say(workerless: Stack, photo: bytes):
+def test_leases_are_renewed_and_expire_although_the_hosts_clocks_are_wrong(workerless: Stack, photo: bytes):
     stack = workerless
     two_hours = 7_200
     stack.start_stand_in("ahead", skew=two_hours)
     stack.start_stand_in("behind", skew=-two_hours)
     stack.wait_for_workers(2)
-    # Longer than the lease (3 s), so that each is renewed, and one process each: both work.
+    # Longer than the lease (3 s), so that both leases are renewed, and one job for each of the two processes.
     jobs = [stack.submit(photo, **FOUR_SECONDS) for _ in range(2)]
     ends = [stack.wait_for(job_id, "finished", "failed") for job_id in jobs]
     assert {tuple(attempt["outcome"] for attempt in end["attempts"]) for end in ends} == {("finished",)}
@@ -275,5 +275,5 @@ def test_leases_hold_and_lapse_whatever_the_clocks_of_the_hosts_say(workerless: 
     end = stack.wait_for(job_id, "finished", "failed")
     assert [attempt["outcome"] for attempt in end["attempts"]] == ["lost", "finished"]
     assert {attempt["worker"].split("@")[0] for attempt in end["attempts"]} == {"ahead", "behind"}
-    told = [attempt[moment] for attempt in end["attempts"] for moment in ("started_at", "ended_at")]
-    assert all(abs(datetime.fromisoformat(moment) - datetime.now(UTC)) < timedelta(hours=1) for moment in told)
+    times = [attempt[name] for attempt in end["attempts"] for name in ("started_at", "ended_at")]
+    assert all(abs(datetime.fromisoformat(time) - datetime.now(UTC)) < timedelta(hours=1) for time in times)

@@ -1,4 +1,4 @@
-"""`svd-service up` and `models pull` with a hub that rejects, fails or does not answer: one sentence each."""
+"""`svd-service up` and `models pull` print one line of error if the hub denies access, fails or does not answer."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ FAULTS = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Runs `svd-service` in a folder whose `.env` names a hub that answers with `status`, or not at all."""
+    """Run `svd-service` in a folder whose `.env` names a hub that answers with `status`, or not at all (None)."""
 
     def run(status: int | None, *command: str) -> tuple[int, str]:
         hub = Hub(tmp_path, status or 404, "RepoNotFound" if status == 404 else "GatedRepo" if status == 403 else "")
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("status", FAULTS)
-def test_up_ends_with_one_sentence(run: Callable[..., tuple[int, str]], status: int | None) -> None:
+def test_up_exits_with_one_line_of_error(run: Callable[..., tuple[int, str]], status: int | None) -> None:
     code, output = run(status, "up")
     assert code == 1, output
     assert "Traceback" not in output
@@ -64,7 +64,7 @@ def test_up_ends_with_one_sentence(run: Callable[..., tuple[int, str]], status: 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("status", [403, pytest.param(503, marks=pytest.mark.thorough)])
-def test_pull_ends_with_one_sentence(run: Callable[..., tuple[int, str]], status: int) -> None:
+def test_pull_exits_with_one_line_of_error(run: Callable[..., tuple[int, str]], status: int) -> None:
     code, output = run(status, "models", "pull")
     assert (code, "Traceback" in output) == (1, False), output
     assert FAULTS[status] in output.splitlines()[-1]

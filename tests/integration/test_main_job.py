@@ -32,7 +32,7 @@ def finished(stack: Stack, photo: bytes) -> dict:
     return stack.wait_for(stack.submit(photo, seed=7, **FAST), "finished", "failed")
 
 
-def test_a_picture_becomes_a_video(stack: Stack, finished: dict):
+def test_a_job_generates_a_playable_mp4(stack: Stack, finished: dict):
     assert finished["status"] == "finished", finished["error"]
     video = stack.http.get(f"/results/{finished['task_id']}")
     assert video.status_code == 200
@@ -75,7 +75,7 @@ def test_the_files_of_a_job_have_content_credentials(stack: Stack, photo: bytes)
     assert stack.http.get("/health").json()["content_credentials"] == "signed, signer unknown"
 
 
-def test_the_status_tells_the_whole_story(finished: dict):
+def test_the_status_has_parameters_model_times_attempts_and_provenance(finished: dict):
     assert finished["parameters"] | FAST == finished["parameters"]
     assert finished["parameters"]["seed"] == 7
     assert finished["model"] == {"name": "tiny", "revision": "seed-0", "trained": False}
@@ -85,7 +85,7 @@ def test_the_status_tells_the_whole_story(finished: dict):
     assert finished["provenance"]["model"]["trained"] is False
 
 
-def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: bytes):
+def test_omitted_parameters_take_the_models_defaults(stack: Stack, photo: bytes):
     (model,) = stack.http.get("/models").json()["models"]
     job = stack.wait_for(stack.submit(photo), "finished", "failed")
     assert job["status"] == "finished", job["error"]
@@ -98,16 +98,16 @@ def test_what_the_caller_leaves_out_is_the_models_choice(stack: Stack, photo: by
     assert chosen == defaults | also | clip | size | extension == job["parameters"]
 
 
-def test_same_seed_same_bytes(stack: Stack, photo: bytes, finished: dict):
+def test_the_same_seed_generates_the_same_bytes(stack: Stack, photo: bytes, finished: dict):
     again = stack.wait_for(stack.submit(photo, seed=7, **FAST), "finished")
     other = stack.wait_for(stack.submit(photo, seed=8, **FAST), "finished")
     unsigned = [job["provenance"]["content_credentials"]["unsigned_sha256"] for job in (again, finished, other)]
     assert unsigned[0] == unsigned[1] != unsigned[2]
-    # A signature has a time and an id of its own.
+    # Each signature has its own time and id.
     assert again["result"]["sha256"] != finished["result"]["sha256"]
 
 
-def test_a_result_answers_ranges_and_conditions(stack: Stack, finished: dict):
+def test_downloads_support_range_and_conditional_requests(stack: Stack, finished: dict):
     url = finished["result"]["url"]
     whole = stack.http.get(url)
     assert whole.headers["ETag"] == f'"{hashlib.sha256(whole.content).hexdigest()}"'
@@ -128,14 +128,14 @@ def test_a_result_answers_ranges_and_conditions(stack: Stack, finished: dict):
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(whole.content)))
 
 
-def test_the_inputs_of_ended_jobs_are_gone(stack: Stack, finished: dict):
-    # A worker takes the picture away just after it has told the end; another test's job may have only then ended.
+def test_the_input_images_of_ended_jobs_are_deleted(stack: Stack, finished: dict):
+    # A worker deletes the image just after it has committed the end, and a job of another test may end just now.
     stack.wait(lambda: not any(name.startswith("inputs/") for name in artifacts(stack)), 60)
     left = artifacts(stack)
     assert f"results/{finished['task_id']}" in {str(Path(name).parent) for name in left}
 
 
-def test_a_killed_child_does_not_lose_its_job(stack: Stack, photo: bytes):
+def test_the_job_of_a_killed_child_process_is_retried(stack: Stack, photo: bytes):
     job_id = stack.submit(photo, **{**FAST, "num_frames": 12, "num_inference_steps": 60})
     stack.wait(lambda: (stack.status(job_id)["progress"] or {}).get("phase") == "sampling", 60)
     key = f"svd:job:{job_id}"
@@ -146,7 +146,7 @@ def test_a_killed_child_does_not_lose_its_job(stack: Stack, photo: bytes):
     assert job["attempt"] == 2
 
 
-def test_a_job_whose_picture_is_gone_fails_with_a_reason(stack: Stack, photo: bytes):
+def test_a_job_whose_stored_image_is_missing_fails_with_broken_input(stack: Stack, photo: bytes):
     stack.processes["worker"].send_signal(signal.SIGSTOP)
     try:
         job_id = stack.submit(photo, **FAST)
@@ -159,7 +159,7 @@ def test_a_job_whose_picture_is_gone_fails_with_a_reason(stack: Stack, photo: by
     assert (answer.status_code, answer.json()["status"]) == (409, "failed")
 
 
-def test_celerys_own_tools_answer(stack: Stack):
+def test_celery_inspect_gets_answers_from_the_worker(stack: Stack):
     celery = ("-m", "celery", "-A", "svd_service.celery_app")
     for command, expected in (("active", "empty"), ("registered", "svd_service.generate"), ("stats", "prefork")):
         done = subprocess.run(
@@ -173,7 +173,7 @@ def test_celerys_own_tools_answer(stack: Stack):
         assert expected in done.stdout
 
 
-def test_health_names_the_ready_worker(stack: Stack):
+def test_health_lists_the_ready_worker(stack: Stack):
     health = stack.http.get("/health").json()
     assert (health["status"], health["redis"], health["workers_ready"]) == ("ok", True, 1)
     assert health["workers"][0]["model"] == "tiny"
@@ -186,7 +186,7 @@ def test_an_unknown_job_is_404_everywhere(stack: Stack):
         assert (answer.status_code, set(answer.json())) == (404, {"error"})
 
 
-def test_nothing_is_left_of_what_is_refused(stack: Stack, photo: bytes):
+def test_rejected_submissions_leave_no_files(stack: Stack, photo: bytes):
     before = artifacts(stack)
     animated = io.BytesIO()
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
@@ -194,7 +194,7 @@ def test_nothing_is_left_of_what_is_refused(stack: Stack, photo: bytes):
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     cases = [
-        ({"image": b"no picture"}, {}, 415, "not_an_image"),
+        ({"image": b"not an image"}, {}, 415, "not_an_image"),
         ({"image": photo[: len(photo) // 2]}, {}, 422, "broken_image"),
         ({"image": animated.getvalue()}, {}, 422, "animated_image"),
         ({"image": bomb.getvalue()}, {}, 413, "image_too_large"),
@@ -219,19 +219,19 @@ def test_nothing_is_left_of_what_is_refused(stack: Stack, photo: bytes):
 
 
 @pytest.mark.may_repeat(reason="the three seconds are wall-clock time of a shared machine")
-def test_redis_away_or_frozen_is_503_within_three_seconds(make_stack, photo: bytes):
+def test_requests_get_503_within_three_seconds_while_redis_is_frozen_or_down(make_stack, photo: bytes):
     stack = make_stack()
     stack.start_redis()
     stack.start_api()
     redis_process = stack.processes["redis"]
     for sign in (signal.SIGSTOP, signal.SIGKILL):
         redis_process.send_signal(sign)
-        for ask in (
+        for request in (
             lambda: stack.http.get("/health"),
             lambda: stack.http.get(f"/status/{uuid.uuid4()}"),
             lambda: stack.http.post("/generate", files={"image": photo}),
         ):
-            answer = ask()
+            answer = request()
             assert answer.status_code == 503
             assert answer.elapsed.total_seconds() < 3
     assert artifacts(stack) == set()
@@ -261,7 +261,7 @@ def test_counters_survive_the_restart_of_every_process(make_stack, photo: bytes)
     stack.start_stand_in(step=0.01)
     for job_id in jobs[5:]:
         stack.wait_for(job_id, "failed")
-    assert stack.http.post("/generate", files={"image": b"no picture"}).status_code == 415
+    assert stack.http.post("/generate", files={"image": b"not an image"}).status_code == 415
     stack.end_all()
     start_all()
     exporter = httpx2.get(f"http://127.0.0.1:{stack.exporter_port}/metrics").text
@@ -277,7 +277,7 @@ def test_counters_survive_the_restart_of_every_process(make_stack, photo: bytes)
             assert line in metrics.splitlines()
 
 
-def test_a_group_of_four_is_made_followed_and_shown_together(stack: Stack, photo: bytes):
+def test_a_group_of_four_is_generated_streamed_and_deleted_together(stack: Stack, photo: bytes):
     with Client(stack.url) as client:
         group = client.groups.submit(photo, n=4, seed=7, num_frames=3, num_inference_steps=2, width=64, height=64)
         assert [job.raw["parameters"]["seed"] for job in group.jobs] == [7, 8, 9, 10]

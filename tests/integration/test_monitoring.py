@@ -33,21 +33,21 @@ pytestmark = pytest.mark.thorough
 
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus" / "prometheus.yml"
 
-#: For each target: every metric, and the labels' values of each of its series.
+#: For each scrape target, by metric: the labels of each series.
 Exposition = dict[str, dict[str, list[dict[str, str]]]]
 
 KEY = "sk-svd-a-secret-that-no-log-may-hold"
 KEY_ID = id_of(digest_of(KEY))
 
-#: The trace and the span of whoever submits the job.
+#: The trace and the span of the caller that submits the job.
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
-needs_prometheus = pytest.mark.skipif(not CI and not shutil.which("prometheus"), reason="Prometheus is not here")
+needs_prometheus = pytest.mark.skipif(not CI and not shutil.which("prometheus"), reason="Prometheus is not installed")
 
 
 @dataclass
 class Collector:
-    """Takes spans as OpenTelemetry's collector does: OTLP over HTTP."""
+    """Receives spans like OpenTelemetry's collector: OTLP over HTTP."""
 
     port: int = 0
     spans: list[tuple[str, Any]] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Collector:
                 self.spans += [(named["service.name"], span) for span in scope.spans]
 
     def trace(self) -> dict[str, tuple[str, Any]]:
-        """The spans of our trace by name, each with its service."""
+        """Spans of the trace TRACE by name, each with its service."""
         return {span.name: (service, span) for service, span in self.spans if span.trace_id.hex() == TRACE}
 
 
@@ -76,7 +76,7 @@ def collector() -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         collector.port = server.server_port
@@ -89,7 +89,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Callable[..., Stack], collector: Collector) -> Stack:
-    """A service that is watched in every way there is."""
+    """A service with all observability features: keys, JSON logs, tracing, the exporter."""
     stack = make_stack(
         SVD_API_KEYS=f"ann:{digest_of(KEY)}",
         SVD_LOG_FORMAT="json",
@@ -121,7 +121,7 @@ def finished(stack: Stack, photo: bytes, flower_port: int) -> dict:
 
 @pytest.fixture(scope="module")
 def failed(stack: Stack, finished: dict) -> str:
-    """A job whose picture is gone."""
+    """The id of a job that failed because its stored image is missing."""
     settings = Settings.from_mapping(stack.environment)
     parameters = Parameters(1, 64, 64, 2, 1, 7, 127, 0.02, 1.0, 1.0, 2, Fit.CROP)
     job_id = "00000000-0000-4000-8000-000000000000"
@@ -134,7 +134,7 @@ def failed(stack: Stack, finished: dict) -> str:
 
 @pytest.fixture(scope="module")
 def exposition(stack: Stack, flower_port: int, finished: dict, failed: str) -> Exposition:
-    """What the running parts show to Prometheus, beside a worker that says it has a device with memory of its own."""
+    """The metrics of the running processes, which include a fake worker whose device reports its memory."""
     settings = Settings.from_mapping(stack.environment)
     ledger = open_ledger(connect(settings), settings)
     ports = {"api": stack.api_port, "exporter": stack.exporter_port, "flower": flower_port}
@@ -152,25 +152,25 @@ def exposition(stack: Stack, flower_port: int, finished: dict, failed: str) -> E
                     series.setdefault(sample.name, []).append(sample.labels)
         return shown
 
-    # Flower shows the tasks that a worker runs when that has said so.
+    # Flower exports this metric only after an event of the worker.
     stack.wait(lambda: "flower_worker_number_of_currently_executing_tasks" in read()["flower"], 60)
     shown = read()
     ledger.workers.leave("gpu/0")
-    # Prometheus keeps the ledger's figures of the exporter's alone.
+    # Prometheus keeps the ledger's metrics from the exporter only.
     shown["api"] = {name: series for name, series in shown["api"].items() if not name.startswith("svd_")}
     return shown
 
 
-def test_what_dashboard_and_rules_ask_for_is_what_the_running_parts_show(exposition: Exposition):
+def test_dashboard_and_rules_use_only_metrics_labels_and_values_that_are_exported(exposition: Exposition):
     queries = [(target["expr"], target.get("legendFormat", "")) for target in promql.targets()]
     queries += [(rule["expr"], "") for rule in promql.rules()]
     assert len(queries) > 40
     for query, legend in queries:
-        asked, grouped = promql.selectors(query)
-        assert asked, query
-        labels = set().union(*(labels_of(each, exposition) for each in asked))
+        selectors, grouped = promql.selectors(query)
+        assert selectors, query
+        labels = set().union(*(labels_of(each, exposition) for each in selectors))
         assert grouped <= labels, query
-        for each in asked:
+        for each in selectors:
             for label, operator, value in each.matchers:
                 assert label in labels_of(each, exposition), query
                 if operator == "=" and label != "job" and each.metric not in promql.OWN:
@@ -179,19 +179,19 @@ def test_what_dashboard_and_rules_ask_for_is_what_the_running_parts_show(exposit
         assert set(re.findall(r"\{\{ *(\w+) *\}\}", legend)) <= (grouped or labels), query
 
 
-def labels_of(asked: promql.MetricSelector, exposition: Exposition) -> set[str]:
-    """The labels of a metric's series, as Prometheus has them."""
-    if asked.metric in promql.OWN:
-        return promql.OWN[asked.metric]
-    if asked.metric in promql.recorded():
-        return promql.recorded()[asked.metric]
-    part = asked.value("job")
-    assert part in exposition, f"{asked.metric}: of which part?"
-    assert asked.metric in exposition[part], f"{part} shows no {asked.metric}"
-    return {"job", "instance"}.union(*exposition[part][asked.metric])
+def labels_of(selector: promql.MetricSelector, exposition: Exposition) -> set[str]:
+    """Labels of a metric's series after Prometheus has scraped it."""
+    if selector.metric in promql.OWN:
+        return promql.OWN[selector.metric]
+    if selector.metric in promql.recorded():
+        return promql.recorded()[selector.metric]
+    target = selector.value("job")
+    assert target in exposition, f"{selector.metric}: the query must name its scrape target by the label job"
+    assert selector.metric in exposition[target], f"{target} does not export {selector.metric}"
+    return {"job", "instance"}.union(*exposition[target][selector.metric])
 
 
-def test_flower_is_behind_a_password_and_knows_the_job_by_its_id(stack: Stack, flower_port: int, finished: dict):
+def test_flower_requires_a_password_and_finds_the_task_by_the_jobs_id(stack: Stack, flower_port: int, finished: dict):
     url = f"http://127.0.0.1:{flower_port}/api/task/info/{finished['task_id']}"
     assert httpx2.get(url).status_code == 401
     task = stack.wait(lambda: httpx2.get(url, auth=("svd", "secret")), 60).json()
@@ -199,7 +199,7 @@ def test_flower_is_behind_a_password_and_knows_the_job_by_its_id(stack: Stack, f
 
 
 @needs_prometheus
-def test_a_real_prometheus_scrapes_every_part(stack: Stack, flower_port: int, finished: dict):
+def test_prometheus_scrapes_every_process_and_evaluates_every_rule(stack: Stack, flower_port: int, finished: dict):
     configuration = yaml.safe_load(CONFIGURATION.read_text())
     ports = {"api": stack.api_port, "exporter": stack.exporter_port, "flower": flower_port}
     scraped = [job for job in configuration["scrape_configs"] if job["job_name"] in ports]
@@ -219,16 +219,16 @@ def test_a_real_prometheus_scrapes_every_part(stack: Stack, flower_port: int, fi
         f"--web.listen-address=127.0.0.1:{port}",
     )
 
-    def asked(query: str) -> dict[str, float]:
+    def result(query: str) -> dict[str, float]:
         # 503 while it starts.
         found = httpx2.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}).raise_for_status()
         answer = found.json()
         return {series["metric"]["job"]: float(series["value"][1]) for series in answer["data"]["result"]}
 
-    stack.wait(lambda: asked("up == 1").keys() == ports.keys(), 60)
-    stack.wait(lambda: asked('svd_jobs_ended_total{state="finished"}') == {"exporter": 1}, 60)
-    stack.wait(lambda: asked('sum by (job) (flask_http_request_total{status="202"})') == {"api": 1}, 60)
-    stack.wait(lambda: asked("flower_worker_online") == {"flower": 1}, 60)
+    stack.wait(lambda: result("up == 1").keys() == ports.keys(), 60)
+    stack.wait(lambda: result('svd_jobs_ended_total{state="finished"}') == {"exporter": 1}, 60)
+    stack.wait(lambda: result('sum by (job) (flask_http_request_total{status="202"})') == {"api": 1}, 60)
+    stack.wait(lambda: result("flower_worker_online") == {"flower": 1}, 60)
 
     def evaluated() -> list[dict]:
         groups = httpx2.get(f"http://127.0.0.1:{port}/api/v1/rules").raise_for_status().json()["data"]["groups"]
@@ -242,7 +242,7 @@ def test_a_real_prometheus_scrapes_every_part(stack: Stack, flower_port: int, fi
 
 
 @needs_prometheus
-def test_promtool_finds_nothing_wrong_with_the_metrics(stack: Stack, finished: dict):
+def test_promtool_finds_no_problems_in_the_metrics(stack: Stack, finished: dict):
     for url in (f"{stack.url}/metrics", f"http://127.0.0.1:{stack.exporter_port}/metrics"):
         done = subprocess.run(
             ["promtool", "check", "metrics"], input=httpx2.get(url).text, capture_output=True, text=True, check=False
@@ -251,11 +251,11 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(stack: Stack, finished: d
 
 
 def logged(stack: Stack, part: str) -> list[dict[str, Any]]:
-    """The lines of a part's log; the last one may not be whole yet."""
+    """The entries in a process's log without the last line, which may be incomplete."""
     return [json.loads(line) for line in (stack.folder / f"{part}.log").read_text().split("\n")[:-1]]
 
 
-def test_every_line_of_api_worker_and_exporter_is_an_event(stack: Stack, finished: dict, failed: str):
+def test_every_log_line_of_api_worker_and_exporter_is_a_json_event(stack: Stack, finished: dict, failed: str):
     stack.wait(lambda: any(line["message"].endswith("attempt 1 failed") for line in logged(stack, "worker")), 60)
     for part in ("api", "worker", "exporter"):
         lines = logged(stack, part)
@@ -266,7 +266,7 @@ def test_every_line_of_api_worker_and_exporter_is_an_event(stack: Stack, finishe
     assert all("worker" in line for line in logged(stack, "worker"))
 
 
-def test_a_job_is_followed_by_its_id_from_the_request_to_the_video(stack: Stack, finished: dict):
+def test_logs_have_the_jobs_id_from_the_request_to_the_video(stack: Stack, finished: dict):
     job_id = finished["task_id"]
 
     def of_job(part: str) -> list[dict[str, Any]]:
@@ -284,21 +284,21 @@ def test_a_job_is_followed_by_its_id_from_the_request_to_the_video(stack: Stack,
     assert ended["message"] == f"job {job_id}: attempt 1 finished"
     assert (ended["key_id"], ended["trace_id"]) == (KEY_ID, TRACE)
     celery = {line["logger"]: line["worker"] for line in of_job("worker") if line["logger"].startswith("celery.")}
-    # Its parent has the worker's name, its process that of its place.
+    # The parent logs under the worker's name, the child process under that name and its index.
     assert celery["celery.app.trace"] == worker
     assert worker == f"{celery['celery.worker.strategy']}/0"
 
 
-def test_an_exception_is_one_line_of_the_log(stack: Stack, failed: str):
-    def told() -> list[dict[str, Any]]:
+def test_an_exception_is_logged_as_one_line(stack: Stack, failed: str):
+    def errors() -> list[dict[str, Any]]:
         return [line for line in logged(stack, "worker") if line.get("job_id") == failed and "exception" in line]
 
-    (line,) = stack.wait(told, 60)
+    (line,) = stack.wait(errors, 60)
     assert line["level"] == "ERROR"
     assert line["exception"].endswith("BrokenInputError: The stored image is missing or cannot be read.")
 
 
-def test_no_log_holds_a_key(stack: Stack, finished: dict):
+def test_no_log_contains_an_api_key(stack: Stack, finished: dict):
     answer = stack.http.get(f"/status/{finished['task_id']}", params={"api_key": KEY})
     wrong = stack.http.get("/jobs", headers={"Authorization": f"Bearer {KEY}-wrong"})
     assert wrong.status_code == 401
@@ -309,7 +309,7 @@ def test_no_log_holds_a_key(stack: Stack, finished: dict):
         assert KEY not in log.read_text(), log.name
 
 
-def test_one_trace_spans_request_queue_generation_and_publication(stack: Stack, collector: Collector, finished: dict):
+def test_one_trace_covers_request_queue_generation_and_upload(stack: Stack, collector: Collector, finished: dict):
     expected = {
         "POST /generate": "svd-api",
         **dict.fromkeys(("queue", "generation", "preparing", "sampling", "decoding", "publish"), "svd-worker"),

@@ -1,4 +1,4 @@
-"""The unmodified `openai` package against the real service; it lives in folders of its own, as two versions do."""
+"""The unmodified `openai` package against the real service, in two versions, each installed in its own folder."""
 
 import base64
 import http.server
@@ -23,14 +23,14 @@ from tests.integration.packages import installed
 from tests.samples import IMAGES
 from tools.harness.stack import Stack
 
-#: Stands for a proxy whose upstream broke off.
+#: The response of a proxy whose upstream connection broke.
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 PROGRAM = Path(__file__).with_name("openai_program.py")
 
 
-#: What a user without a key, or with too many jobs, has to do with.
-TURNED_AWAY = """
+#: Creates videos with each key until that is rejected; prints each error.
+REJECTED = """
 import sys, warnings, openai
 warnings.simplefilter("ignore", DeprecationWarning)
 url, path, *keys = sys.argv[1:]
@@ -43,15 +43,15 @@ for key in keys:
         print(type(error).__name__, error.code, "Retry-After" in error.response.headers)
 """
 
-#: Creates one video, with the package's own repetitions, then three at once; prints the ids that it was given.
-THROUGH_A_BAD_LINE = """
+#: Creates one video, then three concurrently, with the package's automatic retries; prints the ids.
+WITH_RETRIES = """
 import concurrent.futures, json, sys, warnings, openai
 warnings.simplefilter("ignore", DeprecationWarning)
 url, path = sys.argv[1:]
 client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
 def create(_):
-    with open(path, "rb") as picture:
-        return client.videos.create(prompt="x", input_reference=picture).id
+    with open(path, "rb") as image:
+        return client.videos.create(prompt="x", input_reference=image).id
 with concurrent.futures.ThreadPoolExecutor(3) as threads:
     print(json.dumps([create(0), *threads.map(create, range(3))]))
 """
@@ -59,16 +59,16 @@ with concurrent.futures.ThreadPoolExecutor(3) as threads:
 
 @pytest.fixture(scope="module", params=["3.52.0", pytest.param("2.6.1", marks=pytest.mark.thorough)])
 def package(request: pytest.FixtureRequest) -> Path:
-    """The folder with one version of the package."""
+    """The folder of one version of the package."""
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     requirement = f"openai=={request.param}"
     return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
 
 
-def run(package: Path, stack: Stack, *words: str, timeout: float = 100) -> str:
-    """What a program of Python's prints that finds this version of the package."""
+def run(package: Path, stack: Stack, *arguments: str, timeout: float = 100) -> str:
+    """Run Python with this version of the package, and return its output."""
     program = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *arguments],
         env={"PYTHONPATH": str(package), "PATH": os.environ["PATH"]},
         cwd=package,
         capture_output=True,
@@ -82,13 +82,13 @@ def run(package: Path, stack: Stack, *words: str, timeout: float = 100) -> str:
 
 @pytest.fixture(scope="module")
 def done(package: Path, stack: Stack) -> dict[str, Any]:
-    """What the program of a user tells."""
+    """The output of `openai_program.py`."""
     known = {video["id"] for video in stack.http.get("/v1/videos?limit=100").json()["data"]}
-    told = run(package, stack, str(PROGRAM), stack.url, str(IMAGES / "chelsea.jpg"), timeout=200)
-    return {"known": known, "expected_version": package.name.rpartition("-")[2], **json.loads(told)}
+    output = run(package, stack, str(PROGRAM), stack.url, str(IMAGES / "chelsea.jpg"), timeout=200)
+    return {"known": known, "expected_version": package.name.rpartition("-")[2], **json.loads(output)}
 
 
-def test_pictures_go_in_as_files_bytes_and_data_urls(done):
+def test_images_are_accepted_as_files_bytes_and_data_urls(done):
     assert done["version"] == done["expected_version"]
     for video in done["created"]:
         assert (video["object"], video["model"], video["size"], video["progress"]) == ("video", "tiny", "64x64", 0)
@@ -98,7 +98,7 @@ def test_pictures_go_in_as_files_bytes_and_data_urls(done):
     assert (of_file["seconds"], of_file["prompt"]) == ("1", "a cat")
     parameters = of_file["parameters"]
     assert parameters["seed"] == 5
-    # A segment begins with the last frame of the one before it.
+    # A segment begins with the last frame of the previous one.
     frames = parameters["segments"] * (parameters["num_frames"] - 1) + 1
     assert frames / parameters["playback_fps"] == pytest.approx(1, rel=0.05)
     assert "sora-2" in of_file["warnings"][1]
@@ -107,14 +107,14 @@ def test_pictures_go_in_as_files_bytes_and_data_urls(done):
     assert done["models"] == ["tiny", "sora-2", "sora-2-pro"]
 
 
-def test_a_video_is_polled_until_it_is_there(done):
+def test_create_and_poll_returns_the_completed_video(done):
     video = done["done"]
     assert (video["status"], video["progress"], video["error"], video["prompt"]) == ("completed", 100, None, "a dog")
     assert video["created_at"] <= video["completed_at"] < video["expires_at"]
     assert video["parameters"]["seed"] == 7
 
 
-def test_a_video_is_extended_even_if_it_is_deleted_meanwhile(done):
+def test_an_extension_completes_although_its_source_is_deleted_meanwhile(done):
     if done["version"] < "3":
         assert done["extended"] is None
         return
@@ -126,7 +126,7 @@ def test_a_video_is_extended_even_if_it_is_deleted_meanwhile(done):
     assert ended["duration_seconds"] == pytest.approx(before + 4, rel=0.05)
 
 
-def test_all_three_contents_come(done):
+def test_all_three_variants_of_the_content_are_downloaded(done):
     kinds = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
     assert {name: kind for name, (kind, _) in done["contents"].items()} == kinds
     contents = {name: io.BytesIO(base64.b64decode(content)) for name, (_, content) in done["contents"].items()}
@@ -137,13 +137,13 @@ def test_all_three_contents_come(done):
             assert (image.format, image.size) == (kind, size)
 
 
-def test_the_list_is_paged_through_by_itself(done):
+def test_the_list_fetches_further_pages_automatically(done):
     ours = [video_id for video_id in done["listed"] if video_id not in done["known"]]
     assert ours == [done["done"]["id"], *reversed([video["id"] for video in done["created"]])]
     assert done["ascending"] == done["listed"][::-1]
 
 
-def test_deleted_videos_are_gone(done):
+def test_deleted_videos_are_not_listed(done):
     for answer in done["deleted"]:
         assert (answer["object"], answer["deleted"]) == ("video.deleted", True)
     assert done["deleted"][0]["id"] == done["done"]["id"]
@@ -154,7 +154,7 @@ def test_deleted_videos_are_gone(done):
 @pytest.mark.parametrize(
     ("case", "error"),
     [
-        ("no_picture", ["BadRequestError", 400, "missing_image", None]),
+        ("missing_image", ["BadRequestError", 400, "missing_image", None]),
         ("remix", ["BadRequestError", 400, "not_supported", None]),
         ("unknown", ["NotFoundError", 404, "unknown_job", None]),
         ("unknown_content", ["NotFoundError", 404, "unknown_job", None]),
@@ -164,30 +164,32 @@ def test_deleted_videos_are_gone(done):
         ("not_ready", ["ConflictError", 409, "not_ready", None]),
         ("size", ["UnprocessableEntityError", 422, "invalid_parameter", "size"]),
         ("seed", ["UnprocessableEntityError", 422, "invalid_parameter", "seed"]),
-        ("no_image", ["APIStatusError", 415, "not_an_image", None]),
+        ("not_an_image", ["APIStatusError", 415, "not_an_image", None]),
     ],
 )
-def test_errors_are_of_the_class_that_users_catch(done, case, error):
+def test_errors_raise_the_packages_exception_classes(done, case, error):
     assert done["errors"][case] == error
 
 
-def test_who_is_turned_away_hears_why(package: Path, make_stack: Callable[..., Stack]):
+def test_a_wrong_key_and_a_full_queue_raise_the_packages_exceptions(package: Path, make_stack: Callable[..., Stack]):
     stack = make_stack(SVD_MAX_QUEUED="1")
     stack.start_redis()
     stack.start_api()
     _, secret = Keyring(stack.redis, Settings.from_mapping(stack.environment)).create("ann")
-    told = run(package, stack, "-c", TURNED_AWAY, stack.url, str(IMAGES / "chelsea.jpg"), "sk-wrong", secret)
-    wrong, full = told.splitlines()
+    output = run(package, stack, "-c", REJECTED, stack.url, str(IMAGES / "chelsea.jpg"), "sk-wrong", secret)
+    wrong, full = output.splitlines()
     assert wrong.split()[:2] == ["AuthenticationError", "unauthorized"]
     assert (full.split()[0], full.split()[2]) == ("RateLimitError", "True")
 
 
 @contextmanager
-def losing_answers(stack: Stack) -> Iterator[tuple[str, list[int]]]:
-    """URL of a proxy that hands every request on, and keeps the answer to itself where the request is sent for the
-    first time: by turns it drops the connection and says 502. Beside it a list, of the status of each such answer.
+def losing_responses(stack: Stack) -> Iterator[tuple[str, list[int]]]:
+    """Run a proxy that loses the response to each request that is not a retry.
+
+    Instead of the response it alternately drops the connection and answers 502. Yields its URL and the list of the
+    lost responses' statuses.
     """
-    kept: list[int] = []
+    lost: list[int] = []
     turn = threading.Lock()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -202,8 +204,8 @@ def losing_answers(stack: Stack) -> Iterator[tuple[str, list[int]]]:
                 self.wfile.write(answer.content)
                 return
             with turn:
-                kept.append(answer.status_code)
-                if len(kept) % 2:
+                lost.append(answer.status_code)
+                if len(lost) % 2:
                     return
             self.wfile.write(BAD_GATEWAY)
 
@@ -214,20 +216,20 @@ def losing_answers(stack: Stack) -> Iterator[tuple[str, list[int]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", kept
+        yield f"http://127.0.0.1:{server.server_port}", lost
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def test_a_create_whose_answer_was_lost_is_one_job(package: Path, make_stack: Callable[..., Stack]):
+def test_a_retried_create_whose_response_was_lost_makes_one_job(package: Path, make_stack: Callable[..., Stack]):
     stack = make_stack()
     stack.start_redis()
     stack.start_api()
-    with losing_answers(stack) as (url, kept):
-        told = run(package, stack, "-c", THROUGH_A_BAD_LINE, url, str(IMAGES / "chelsea.jpg"))
-    given = json.loads(told)
-    assert kept == [200] * 4
-    assert len(set(given)) == len(given) == 4
-    assert sorted(video["id"] for video in stack.http.get("/v1/videos").json()["data"]) == sorted(given)
+    with losing_responses(stack) as (url, lost):
+        output = run(package, stack, "-c", WITH_RETRIES, url, str(IMAGES / "chelsea.jpg"))
+    ids = json.loads(output)
+    assert lost == [200] * 4
+    assert len(set(ids)) == len(ids) == 4
+    assert sorted(video["id"] for video in stack.http.get("/v1/videos").json()["data"]) == sorted(ids)

@@ -1,4 +1,4 @@
-"""The running service keeps what its OpenAPI document promises: schemathesis, with every check that it has."""
+"""The running service conforms to its OpenAPI document, by all checks of schemathesis."""
 
 import io
 import json
@@ -23,21 +23,21 @@ from tools.harness.stack import Stack
 HERE = Path(__file__).parent
 EXAMPLES = 16
 
-#: What only the job's owner may do: of their few examples, those of the other identity are answered 404.
+#: Operations that only a job's owner may call: of their few examples, those of the other user get 404.
 FOR_OWNERS = ("POST /jobs/{task_id}/share\n", "PUT /jobs/{task_id}/pin\n")
 
 _WEBP = io.BytesIO()
 Image.new("RGB", (64, 64), "teal").save(_WEBP, "WEBP")
 THUMBNAIL = _WEBP.getvalue()
 
-#: What the finished job comes as beside the MP4.
+#: The finished job's formats besides MP4.
 FURTHER: list[Format] = [kind for kind in Format if kind is not Format.MP4]
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """An API that wants keys, and no worker: what is submitted stays queued."""
-    stack = Stack(tmp_path_factory.mktemp("closed"), {"SVD_STREAM_LIFETIME": "0.3"})
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """An API that requires keys, without workers: submitted jobs stay queued."""
+    stack = Stack(tmp_path_factory.mktemp("keyed"), {"SVD_STREAM_LIFETIME": "0.3"})
     stack.start_redis()
     stack.start_api()
     yield stack
@@ -45,12 +45,12 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def settings_of(closed: Stack) -> Settings:
-    return Settings.from_mapping(closed.environment)
+def settings_of(keyed: Stack) -> Settings:
+    return Settings.from_mapping(keyed.environment)
 
 
 def finish(stack: Stack, settings: Settings, job_id: str) -> None:
-    """Takes the part of a worker."""
+    """Finish a job in place of a worker."""
     ledger = open_ledger(stack.redis, settings)
     claim = ledger.attempts.claim(job_id, Holder("host/0", "cpu", "instance", 1))
     assert claim is not None
@@ -63,8 +63,8 @@ def finish(stack: Stack, settings: Settings, job_id: str) -> None:
     ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=1)
 
 
-def show(stack: Stack, settings: Settings, job_id: str) -> None:
-    """Takes the part of a worker that has a preview to show."""
+def start(stack: Stack, settings: Settings, job_id: str) -> None:
+    """Start a job and upload a preview in place of a worker."""
     ledger = open_ledger(stack.redis, settings)
     claim = ledger.attempts.claim(job_id, Holder("host/0", "cpu", "instance", 1))
     assert claim is not None
@@ -74,41 +74,41 @@ def show(stack: Stack, settings: Settings, job_id: str) -> None:
 
 
 def users(folder: Path, secrets: dict[str, str]) -> Path:
-    """Who may ask, as schemathesis wants to be told: with two it also looks whether one gets at what is the other's."""
+    """Write schemathesis' file of users; with two of them it also checks whether one can access the other's jobs."""
     file = folder / "users.json"
-    told = [
+    entries = [
         {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {secret}"}]}
         for name, secret in secrets.items()
     ]
-    file.write_text(json.dumps({"auth": told}))
+    file.write_text(json.dumps({"auth": entries}))
     return file
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(400)
-def test_every_answer_is_one_that_is_documented(
-    closed: Stack, settings_of: Settings, photo: bytes, tmp_path: Path
+def test_every_response_matches_the_openapi_document(
+    keyed: Stack, settings_of: Settings, photo: bytes, tmp_path: Path
 ) -> None:
-    keyring = Keyring(closed.redis, settings_of)
+    keyring = Keyring(keyed.redis, settings_of)
     secrets = {name: keyring.create(name, priority=2)[1] for name in ("ann", "bob")}
-    closed.http.headers["Authorization"] = f"Bearer {secrets['ann']}"
-    finished, started = closed.submit(photo, formats=",".join(FURTHER)), closed.submit(photo)
-    finish(closed, settings_of, finished)
-    group = closed.http.post("/groups", files={"image": photo}).json()
-    finish(closed, settings_of, group["jobs"][0]["task_id"])
-    show(closed, settings_of, started)
+    keyed.http.headers["Authorization"] = f"Bearer {secrets['ann']}"
+    finished, started = keyed.submit(photo, formats=",".join(FURTHER)), keyed.submit(photo)
+    finish(keyed, settings_of, finished)
+    group = keyed.http.post("/groups", files={"image": photo}).json()
+    finish(keyed, settings_of, group["jobs"][0]["task_id"])
+    start(keyed, settings_of, started)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", HERE / "schemathesis.toml", "run"),
-            f"{closed.url}/openapi.json",
+            f"{keyed.url}/openapi.json",
             *("--auth-wfc", users(tmp_path, secrets)),
             *("--request-timeout", "20"),
-            *("--max-examples", str(EXAMPLES), "--continue-on-failure"),  # all checks are on, as schemathesis comes
+            *("--max-examples", str(EXAMPLES), "--continue-on-failure"),  # all checks are enabled by default
             *("--generation-deterministic", "--no-color"),
         ],
         cwd=tmp_path,
         env={
-            **closed.environment,
+            **keyed.environment,
             "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks",
             "FINISHED_JOB": finished,
             "FINISHED_GROUP": group["group_id"],

@@ -1,4 +1,4 @@
-"""Pauses and held-back workers, with real processes; the model is a stand-in."""
+"""Pauses and drained workers, with real processes; the model is a stand-in."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ ONE_STEP = {"num_inference_steps": 1, "width": 64, "height": 64}
 
 @pytest.fixture
 def stack(short_lease_stack: Stack) -> Iterator[Stack]:
-    """A service whose client has an operator's key."""
+    """A service whose HTTP client has an operator's key."""
     stack = short_lease_stack
     _, secret = Keyring(stack.redis, Settings.from_mapping(stack.environment)).create("olga", scopes=(ADMIN,))
     stack.http.headers["Authorization"] = f"Bearer {secret}"
@@ -30,14 +30,14 @@ def act(stack: Stack, name: str, **form: str) -> None:
 
 
 def ready(stack: Stack, name: str = "worker") -> str:
-    """Start a worker; returns its name when it is ready."""
+    """Start a worker, wait until it is ready, and return its name."""
     stack.start_stand_in(name, step=0.05)
     found = stack.wait(lambda: [each for each in stack.workers() if each.startswith(f"{name}@")], 60)
     return str(found[0])
 
 
 @pytest.mark.thorough
-def test_a_pause_survives_a_restart_of_everything_and_loses_nothing(stack: Stack, photo: bytes):
+def test_a_pause_survives_a_restart_of_all_processes_and_loses_no_job(stack: Stack, photo: bytes):
     ready(stack)
     act(stack, "pause", what="dispatch", reason="driver update")
     ids = [stack.submit(photo, **ONE_STEP) for _ in range(JOBS)]
@@ -45,8 +45,7 @@ def test_a_pause_survives_a_restart_of_everything_and_loses_nothing(stack: Stack
     stack.start_redis()
     stack.start_api()
     ready(stack)
-    probe = "preparing"  # several rounds of maintenance pass while another worker starts
-    ready(stack, probe)
+    ready(stack, "another")  # several rounds of maintenance pass while another worker starts
     jobs = [stack.status(job_id) for job_id in ids]
     assert [(job["status"], job["position"], job["attempts"]) for job in jobs] == [
         ("queued", place, []) for place in range(1, JOBS + 1)
@@ -59,7 +58,7 @@ def test_a_pause_survives_a_restart_of_everything_and_loses_nothing(stack: Stack
         assert [attempt["outcome"] for attempt in stack.wait_for(job_id, "finished")["attempts"]] == ["finished"]
 
 
-def test_a_drained_worker_leaves_all_jobs_to_the_others_until_it_is_released(stack: Stack, photo: bytes):
+def test_a_drained_worker_gets_no_jobs_until_it_is_released(stack: Stack, photo: bytes):
     drained = ready(stack, "one")
     act(stack, "drain", worker=drained.rpartition("/")[0], reason="fan")
     other = ready(stack, "two")

@@ -1,6 +1,6 @@
-"""A Redis that answers, but with errors: workers wait and reconnect, and every job and webhook gets its end.
+"""A Redis that answers with errors: workers wait and reconnect, every job ends and every webhook is delivered.
 
-The model is a stand-in, the rest is real.
+The model is a stand-in, everything else is real.
 """
 
 import shutil
@@ -38,7 +38,7 @@ def demoted(stack: Stack) -> Iterator[str]:
 
 @contextmanager
 def full_disk(stack: Stack) -> Iterator[str]:
-    """As Redis sees it: its last snapshot could not be written, here since a folder has its name."""
+    """Make Redis' last snapshot fail, as on a full disk: a folder has the snapshot's name."""
     dump = stack.folder / "redis" / "dump.rdb"
     dump.mkdir()
     stack.redis.config_set("save", "3600 1000000")
@@ -104,7 +104,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_workers_outlast_a_redis_that_answers_with_errors(
+def test_workers_survive_errors_from_redis(
     stack: Stack, photo: bytes, fault: Callable[[Stack], AbstractContextManager[str]]
 ):
     worker, webhooks = stack.start_stand_in(), stack.start_webhook_worker()
@@ -118,13 +118,13 @@ def test_workers_outlast_a_redis_that_answers_with_errors(
         for job_id in jobs:
             stack.wait_for(job_id, "finished")
         assert stack.wait_for(stack.submit(photo, **ONE_STEP), "finished")["attempt"] == 1
-        stack.wait(lambda: len({heard.headers["webhook-id"] for heard in receiver.requests}) == len(jobs), 60)
+        stack.wait(lambda: len({request.headers["webhook-id"] for request in receiver.requests}) == len(jobs), 60)
     assert (worker.poll(), webhooks.poll()) == (None, None)
     assert error in (stack.folder / "worker.log").read_text()
 
 
 @pytest.mark.thorough
-def test_a_worker_that_starts_while_redis_takes_no_writes_waits_for_it(stack: Stack, photo: bytes):
+def test_a_starting_worker_waits_while_redis_rejects_writes(stack: Stack, photo: bytes):
     with demoted(stack):
         worker = stack.start_stand_in("early")
         time.sleep(TROUBLE + 4)
@@ -133,13 +133,13 @@ def test_a_worker_that_starts_while_redis_takes_no_writes_waits_for_it(stack: St
     assert worker.poll() is None
 
 
-def test_garbage_in_a_queue_is_dropped_and_counted(stack: Stack, photo: bytes):
+def test_malformed_messages_in_a_queue_are_dropped_and_counted(stack: Stack, photo: bytes):
     worker, webhooks = stack.start_stand_in(), stack.start_webhook_worker()
     stack.wait(lambda: len(stack.workers()) == 1, 60)
     stack.wait(lambda: " ready." in (stack.folder / "webhooks.log").read_text(), 60)
-    garbage = [b"no JSON", b"\xff\xfe", b"[]", b"{}", b'{"properties": {"delivery_tag": "x", "delivery_info": {}}}']
+    malformed = [b"not JSON", b"\xff\xfe", b"[]", b"{}", b'{"properties": {"delivery_tag": "x", "delivery_info": {}}}']
     for queue in ("svd.nano", "svd-webhooks"):
-        for each in garbage:
+        for each in malformed:
             stack.redis.lpush(queue, each)
         for headers, content_type in (
             ({"task": "unknown", "id": "1"}, "application/json"),

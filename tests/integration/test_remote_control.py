@@ -1,6 +1,6 @@
-"""Celery's remote control against the ledger: whatever a command does, the jobs behind it are done.
+"""Celery's remote control against the ledger: no command leaves jobs behind that never run.
 
-Each command is given as `celery control` and Flower's buttons give it, over Redis to every worker.
+Each command is sent over Redis to every worker, as `celery control` and Flower's buttons do.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from tools.harness.stack import Stack
 ONE_STEP: dict[str, Any] = {"num_inference_steps": 1, "width": 64, "height": 64}
 FOUR_SECONDS = ONE_STEP | {"num_inference_steps": 40}
 
-#: Celery's queue of the stack's model.
+#: The Celery queue of the stack's model.
 QUEUE = "svd.nano"
 
 
@@ -28,7 +28,7 @@ def stack(short_lease_stack: Stack) -> Stack:
 
 @pytest.fixture
 def celery(stack: Stack) -> Iterator[Celery]:
-    """An app on the stack's Redis with none of our settings, as any client of Celery's has."""
+    """A Celery app on the stack's Redis with none of the service's settings, like any client of Celery."""
     with Celery(broker=stack.redis_url, backend=stack.redis_url, set_as_current=False) as app:
         yield app
 
@@ -40,21 +40,21 @@ def ready(stack: Stack, name: str = "worker", **faults: Any) -> "subprocess.Pope
 
 
 def command_line(stack: Stack, *arguments: str) -> str:
-    """What `celery -A svd_service.celery_app` prints."""
+    """Run `celery -A svd_service.celery_app`, and return its output."""
     command = [sys.executable, "-m", "celery", "-A", "svd_service.celery_app", *arguments]
     done = subprocess.run(command, env=stack.environment, cwd=stack.folder, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
 def control(celery: Celery, command: str, **arguments: Any) -> list[dict[str, Any]]:
-    """The first worker's reply. A worker that has just started may not listen yet: it is asked again."""
+    """Send a command and return the first worker's reply; a worker that has just started may need a second request."""
     for _ in range(6):
         if replies := celery.control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1):
             return [reply for each in replies for reply in each.values()]
     return []
 
 
-def next_job_is_done(stack: Stack, photo: bytes, seconds: float = 30) -> None:
+def next_job_finishes(stack: Stack, photo: bytes, seconds: float = 30) -> None:
     stack.wait_for(stack.submit(photo, **ONE_STEP), "finished", seconds=seconds)
 
 
@@ -63,7 +63,7 @@ def test_revoking_a_queued_job_cancels_it_and_the_next_one_runs(stack: Stack, ph
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(running)
-    # The first has a message in Celery's queue; the last waits in the ledger, and no worker knows of it.
+    # The first has a message in Celery's queue; the last is only in the ledger.
     waiting = [stack.submit(photo, **ONE_STEP) for _ in range(3)]
     revoked = waiting[0 if position == "next" else -1]
     assert "cancelled" in command_line(stack, "control", "revoke", revoked)
@@ -80,11 +80,11 @@ def test_revoking_a_running_job_cancels_it_at_its_next_step(stack: Stack, photo:
     stack.wait_until_started(job_id)
     celery.control.revoke(job_id)
     assert stack.wait_for(job_id, "finished", "cancelled")["status"] == "cancelled"
-    next_job_is_done(stack, photo)
+    next_job_finishes(stack, photo)
 
 
 def test_a_revoke_reaches_a_job_of_a_worker_that_is_down(stack: Stack, photo: bytes, celery: Celery):
-    # The worker that is there takes the jobs of another profile only.
+    # The only worker takes jobs of another profile.
     ready(stack, variables={"SVD_PROFILES": "draft"})
     job_id = stack.submit(photo, **ONE_STEP)
     celery.control.revoke(job_id)
@@ -106,7 +106,7 @@ def test_terminating_a_running_job_cancels_it(stack: Stack, photo: bytes, celery
 
 @pytest.mark.thorough
 def test_a_worker_that_remembers_revoked_ids_cancels_those_jobs(stack: Stack, photo: bytes, celery: Celery):
-    # As a worker of an earlier version passes them on at the start, and `--statedb` across a restart.
+    # Workers of earlier versions send revoked ids when they start, and `--statedb` keeps them across a restart.
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(running)
@@ -123,7 +123,7 @@ def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack
     stack.wait_until_started(running)
     stamped, after = stack.submit(photo, **ONE_STEP), stack.submit(photo, **ONE_STEP)
     control(celery, "revoke_by_stamped_headers", headers={"batch": ["one"]})
-    # Its own message has no such header.
+    # The service's own message has no such header.
     stack.redis.delete(QUEUE)
     celery.send_task("svd_service.generate", task_id=stamped, queue=QUEUE, stamped_headers=["batch"], batch="one")
     assert stack.wait_for(stamped, "finished", "cancelled")["status"] == "cancelled"
@@ -131,7 +131,7 @@ def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack
 
 
 @pytest.mark.thorough
-def test_a_message_that_expires_is_delivered_all_the_same(stack: Stack, photo: bytes, celery: Celery):
+def test_the_job_of_an_expired_message_runs_anyway(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(running)
@@ -141,7 +141,7 @@ def test_a_message_that_expires_is_delivered_all_the_same(stack: Stack, photo: b
     assert stack.wait_for(job_id, "finished", seconds=30)["attempt"] == 1
 
 
-def test_purged_messages_are_published_again(stack: Stack, photo: bytes, celery: Celery):
+def test_purged_messages_are_enqueued_again(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
     running = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(running)
@@ -166,11 +166,11 @@ STRANDING: dict[str, dict[str, Any]] = {
 
 def test_commands_that_would_strand_jobs_are_rejected(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
-    next_job_is_done(stack, photo)
+    next_job_finishes(stack, photo)
     for command, arguments in STRANDING.items():
         (reply,) = control(celery, command, **arguments)
         assert reply["error"].startswith(f"{command} is rejected: ")
-        next_job_is_done(stack, photo)
+        next_job_finishes(stack, photo)
     longer_than_the_time_limit = stack.submit(photo, **ONE_STEP | {"num_inference_steps": 20})
     stack.wait_for(longer_than_the_time_limit, "finished", seconds=30)
 
@@ -180,7 +180,7 @@ def test_the_pool_does_not_grow_beyond_the_devices(stack: Stack, photo: bytes, c
     worker = ready(stack)
     (reply,) = control(celery, "pool_grow", n=2)
     assert "SVD_DEVICES" in reply["error"]
-    next_job_is_done(stack, photo)
+    next_job_finishes(stack, photo)
     assert len(stack.workers()) == 1
     assert "the model could not be loaded" not in (stack.folder / "worker.log").read_text()
     assert worker.poll() is None
@@ -200,7 +200,7 @@ def test_shutdown_drains_the_worker(stack: Stack, photo: bytes, celery: Celery):
     stack.wait_for(waiting, "finished")
 
 
-def test_a_revoked_webhook_is_delivered(stack: Stack, photo: bytes, celery: Celery):
+def test_a_webhook_whose_task_is_revoked_is_delivered(stack: Stack, photo: bytes, celery: Celery):
     stack.start_webhook_worker()
     ready(stack)
     with receiving() as receiver:

@@ -1,4 +1,4 @@
-"""Workers of several kinds on one ledger: each job goes to one that takes it, and nobody is told who comes or goes."""
+"""Workers of several models and profiles on one ledger: each job goes to a matching worker, without configuration."""
 
 import json
 import os
@@ -16,47 +16,49 @@ FAST = {"num_frames": 3, "num_inference_steps": 4, "width": 64, "height": 64, "m
 
 @pytest.fixture
 def other_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The same weights under another name, with other defaults."""
+    """The tiny model's weights under another name, with other defaults."""
     folder = tmp_path / "other"
     shutil.copytree(tiny_model, folder)
     description = folder / "svd_service.json"
-    told = json.loads(description.read_text())
-    told["name"] = "other"
-    told["defaults"]["num_frames"] = 5
-    description.write_text(json.dumps(told))
+    properties = json.loads(description.read_text())
+    properties["name"] = "other"
+    properties["defaults"]["num_frames"] = 5
+    description.write_text(json.dumps(properties))
     return folder
 
 
 def workers_of(stack: Stack, *jobs: str) -> set[str]:
-    """Names of the workers that made these videos, without their host's."""
+    """Wait until the jobs are finished, and return the names of their workers, without the hosts."""
     attempts = [attempt for job in jobs for attempt in stack.wait_for(job, "finished")["attempts"]]
     return {attempt["worker"].partition("@")[0] for attempt in attempts}
 
 
 @pytest.mark.thorough
-def test_each_job_goes_to_a_worker_that_takes_it(make_stack: Callable[..., Stack], other_model: Path, photo: bytes):
+def test_each_job_runs_on_a_worker_of_its_model_and_profile(
+    make_stack: Callable[..., Stack], other_model: Path, photo: bytes
+):
     stack = make_stack(SVD_LEASE="2")
     stack.start_redis()
     stack.start_api()
     stack.start_stand_in("drafts", step=0.4, variables={"SVD_PROFILES": "draft"})
     stack.wait_for_workers(1)
 
-    # Who takes drafts alone leaves the others to those who are yet to come.
+    # A worker for drafts only leaves the other jobs in the queue for workers that start later.
     exact = [stack.submit(photo, **FAST) for _ in range(3)]
     drafts = [stack.submit(photo, profile="draft", **FAST) for _ in range(2)]
     assert workers_of(stack, *drafts) == {"drafts"}
     assert {stack.status(job)["status"] for job in exact} == {"queued"}
 
-    # The API learns of a model when a worker has loaded it, and of nothing else.
-    refused = stack.http.post("/generate", files={"image": ("picture", photo)}, data={"model": "other"})
-    assert (refused.status_code, refused.json()["error"]["parameter"]) == (422, "model")
+    # The API learns of a model only from a worker that has loaded it.
+    rejected = stack.http.post("/generate", files={"image": ("image", photo)}, data={"model": "other"})
+    assert (rejected.status_code, rejected.json()["error"]["parameter"]) == (422, "model")
     stack.start_stand_in("other", step=0.05, variables={"SVD_MODEL": str(other_model)})
     stack.wait_for_workers(2)
     assert [model["name"] for model in stack.http.get("/models").json()["models"]] == ["tiny", "other"]
     of_other = stack.submit(photo, model="other", **{name: FAST[name] for name in ("width", "height")})
     assert workers_of(stack, of_other) == {"other"}
-    told = stack.status(of_other)
-    assert (told["model"]["name"], told["parameters"]["num_frames"]) == ("other", 5)
+    status = stack.status(of_other)
+    assert (status["model"]["name"], status["parameters"]["num_frames"]) == ("other", 5)
 
     stack.start_stand_in("all", step=0.05)
     assert workers_of(stack, *exact) == {"all"}
@@ -65,7 +67,7 @@ def test_each_job_goes_to_a_worker_that_takes_it(make_stack: Callable[..., Stack
     }
     assert queues == {"drafts": ["draft"], "other": [], "all": []}
 
-    # The one who takes drafts alone dies with one in hand and one on its way: both go to who is left.
+    # The worker for drafts only is killed with one job running and one enqueued: another worker runs both.
     draft = {**FAST, "profile": "draft", "num_inference_steps": 60}
     left = [stack.submit(photo, **draft)]
     stack.wait_until_started(left[0])

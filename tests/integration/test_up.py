@@ -1,4 +1,4 @@
-"""`svd-service up` and `svd-service generate` as a person uses them: real processes, the tiny model."""
+"""`svd-service up` and `svd-service generate` from the command line: real processes, the tiny model."""
 
 import json
 import os
@@ -23,17 +23,17 @@ from tools.harness.receiver import receiving
 from tools.harness.stack import FAULTS
 
 SERVICE = (sys.executable, "-m", "svd_service")
-PICTURE = IMAGES / "chelsea.jpg"
+IMAGE = IMAGES / "chelsea.jpg"
 
 
 class Up:
-    """One `svd-service up` in a folder of its own, where `.env` says how it is set."""
+    """One `svd-service up` in a folder of its own, configured by the folder's `.env`."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        # Every process of this service has this in its environment, which is how what is left of it is found.
+        # Every process of this service has SVD_DATA_DIR in its environment; `left` finds them by it.
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "SVD_DATA_DIR": str(folder / "data")}
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
@@ -43,7 +43,7 @@ class Up:
         (folder / ".env").write_text(
             f"SVD_MODEL={model}\nSVD_DEVICES=cpu\nSVD_LEASE=2\nSVD_WEBHOOK_PRIVATE=true\n{exporter}\n{flower}\n"
         )
-        # Somebody's own modules of the same names must not hide ours.
+        # Modules of the user with the same names must not hide those of the service.
         (folder / "wsgi.py").write_text("raise SystemExit('the wrong wsgi.py')\n")
         (folder / "celeryconfig.py").write_text("raise SystemExit('the wrong celeryconfig.py')\n")
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,8 +58,8 @@ class Up:
 
     def start_and_wait(self, *options: str) -> "subprocess.Popen[bytes]":
         process = self.start(*options)
-        wait_for(lambda: "Ready" in self.said or process.poll() is not None, 90)
-        assert process.poll() is None, self.said
+        wait_for(lambda: "Ready" in self.output or process.poll() is not None, 90)
+        assert process.poll() is None, self.output
         return process
 
     @property
@@ -67,11 +67,11 @@ class Up:
         return self.folder / "up.log"
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def left(self) -> dict[int, str]:
-        """Processes of this service that are alive: their ids and command lines."""
+        """Ids and command lines of the processes of this service that are alive."""
         mark = f"SVD_DATA_DIR={self.folder / 'data'}\0".encode()
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
@@ -92,13 +92,13 @@ class Up:
 def wait_for(condition: Callable[[], object], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        assert time.monotonic() < deadline, f"the condition is still false after {seconds} s"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Up]:
-    """One folder for all of these: what one test's service leaves there, the next one's finds."""
+    """One folder for all tests: each service finds the data of the previous one."""
     up = Up(tmp_path_factory.mktemp("up"), tiny_model)
     yield up
     up.stop()
@@ -112,7 +112,7 @@ def up(place: Up) -> Iterator[Up]:
 
 @pytest.fixture
 def quick(up: Up) -> Iterator[Up]:
-    """The same with a stand-in for the model, which loads at once: the first test has the real one."""
+    """The same with a stand-in for the model, which loads immediately; only the first test uses a real model."""
     stand_in = {"PYTHONPATH": str(FAULTS), "TEST_FAULTS": '{"stand_in": 0.1}'}
     up.environment |= stand_in
     yield up
@@ -120,14 +120,14 @@ def quick(up: Up) -> Iterator[Up]:
         del up.environment[name]
 
 
-def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path: Path) -> None:
+def test_up_generates_a_video_and_leaves_no_process_after_ctrl_c(up: Up, tmp_path: Path) -> None:
     process = up.start_and_wait("--flower")
     out = tmp_path / "out.mp4"
-    subprocess.run([*SERVICE, "generate", str(PICTURE), "-o", str(out), "--server", up.url], check=True)
+    subprocess.run([*SERVICE, "generate", str(IMAGE), "-o", str(out), "--server", up.url], check=True)
     with av.open(str(out)) as video:
         assert sum(1 for _ in video.decode(video=0)) == 3
     for words in ("tiny  (its weights are untrained", up.url, "redis://:***@127.0.0.1:", "flower", "password"):
-        assert words in up.said
+        assert words in up.output
 
     second = subprocess.run(
         [*SERVICE, "up"], env=up.environment, cwd=up.folder, capture_output=True, text=True, check=False
@@ -142,11 +142,11 @@ def test_from_picture_to_video_and_nothing_is_left_after_ctrl_c(up: Up, tmp_path
 
 
 @pytest.mark.thorough
-def test_jobs_and_their_webhooks_outlive_the_death_of_up(quick: Up, tmp_path: Path) -> None:
+def test_jobs_and_webhooks_survive_when_up_is_killed(quick: Up, tmp_path: Path) -> None:
     process = quick.start_and_wait()
     with receiving() as receiver:
         with Client(quick.url) as client:
-            jobs = [client.submit(PICTURE, seed=seed, webhook_url=receiver.url) for seed in range(2)]
+            jobs = [client.submit(IMAGE, seed=seed, webhook_url=receiver.url) for seed in range(2)]
             wait_for(lambda: client.status(jobs[0].id).state != "queued", 90)
         process.kill()
         process.wait()
@@ -157,22 +157,22 @@ def test_jobs_and_their_webhooks_outlive_the_death_of_up(quick: Up, tmp_path: Pa
             for job in jobs:
                 client.wait(job.id, timeout=90)
                 assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
-        wait_for(lambda: len({heard.headers["webhook-id"] for heard in receiver.requests}) == len(jobs), 60)
-    told = {event["data"]["task_id"]: event["type"] for event in (json.loads(each.body) for each in receiver.requests)}
-    assert told == {job.id: "job.finished" for job in jobs}
+        wait_for(lambda: len({request.headers["webhook-id"] for request in receiver.requests}) == len(jobs), 60)
+    events = [json.loads(each.body) for each in receiver.requests]
+    assert {event["data"]["task_id"]: event["type"] for event in events} == {job.id: "job.finished" for job in jobs}
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     assert quick.left() == {}
 
 
 @pytest.mark.thorough
-def test_a_part_that_crashes_is_started_again_and_jobs_go_on(quick: Up, tmp_path: Path) -> None:
+def test_up_restarts_a_crashed_worker_and_jobs_continue(quick: Up, tmp_path: Path) -> None:
     process = quick.start_and_wait()
     worker = next(pid for pid, command in sorted(quick.left().items()) if "svd_service.celery_app" in command)
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: "worker ended by itself (status SIGKILL): restarting" in quick.said, 30)
+    wait_for(lambda: "worker ended by itself (status SIGKILL): restarting" in quick.output, 30)
     with Client(quick.url) as client:
-        job = client.submit(PICTURE)
+        job = client.submit(IMAGE)
         client.wait(job.id, timeout=90)
         assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
     process.send_signal(signal.SIGINT)
@@ -182,7 +182,7 @@ def test_a_part_that_crashes_is_started_again_and_jobs_go_on(quick: Up, tmp_path
 
 @pytest.fixture
 def small_disk(place: Up) -> Iterator[Path]:
-    """The data folder as a disk of its own; only root may mount one."""
+    """Mount a small disk as the data folder; only root may do that."""
     folder = place.folder / "data"
     folder.mkdir(exist_ok=True)
     mounted = subprocess.run(
@@ -196,24 +196,24 @@ def small_disk(place: Up) -> Iterator[Path]:
 
 
 @pytest.mark.thorough
-def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, quick: Up, tmp_path: Path) -> None:
+def test_the_service_survives_a_full_disk_and_health_reports_it(small_disk: Path, quick: Up, tmp_path: Path) -> None:
     process = quick.start_and_wait()
     with Client(quick.url) as client:
-        client.wait(client.submit(PICTURE, seed=1).id, timeout=90)
+        client.wait(client.submit(IMAGE, seed=1).id, timeout=90)
         assert client.health()["status"] == "ok"
         filler = small_disk / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(100_000))
-        # So that Redis has something to write.
+        # Give Redis something to write.
         with suppress(ClientError):
-            client.submit(PICTURE, seed=2)
+            client.submit(IMAGE, seed=2)
         wait_for(lambda: client.health()["status"] == "degraded", 30)
         time.sleep(10)
-        assert process.poll() is None, quick.said
+        assert process.poll() is None, quick.output
         filler.unlink()
         wait_for(lambda: client.health()["status"] == "ok" and client.health()["workers"], 90)
-        job = client.submit(PICTURE, seed=3)
+        job = client.submit(IMAGE, seed=3)
         client.wait(job.id, timeout=90)
         assert client.download(job.id, tmp_path / "out.mp4").stat().st_size > 0
     process.send_signal(signal.SIGINT)
@@ -221,7 +221,7 @@ def test_a_full_disk_is_outlasted_and_health_says_so(small_disk: Path, quick: Up
 
 
 @pytest.mark.thorough
-def test_another_user_can_read_nothing(quick: Up) -> None:
+def test_other_users_can_read_neither_data_nor_redis(quick: Up) -> None:
     process = quick.start_and_wait()
     data = quick.folder / "data"
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -242,11 +242,11 @@ def test_another_user_can_read_nothing(quick: Up) -> None:
     assert process.wait(timeout=60) == 0
 
 
-def test_a_model_that_is_none_is_said_before_anything_starts(up: Up, tmp_path: Path) -> None:
+def test_up_rejects_a_folder_without_a_model_before_it_starts_anything(up: Up, tmp_path: Path) -> None:
     up.environment["SVD_MODEL"] = str(tmp_path)
     try:
         assert up.start().wait(timeout=60) == 2
     finally:
         del up.environment["SVD_MODEL"]
-    assert "SVD_MODEL" in up.said
-    assert "Traceback" not in up.said
+    assert "SVD_MODEL" in up.output
+    assert "Traceback" not in up.output

@@ -14,7 +14,7 @@ import pytest
 from tools.harness.local import ROOT
 from tools.harness.stack import FAULTS, Stack
 
-#: The release before this one; its tag, once there is one.
+#: Commit of the previous release; its tag, once there is one.
 BEFORE = "bcc0042b494ba9b904c12acedacf96156538f2e8"
 
 #: A step of the stand-in for a model takes 0.1 s.
@@ -24,7 +24,7 @@ LONG = SHORT | {"num_inference_steps": 100}
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """PYTHONPATH of a process of each release; the stand-in for a model is the release's own."""
+    """PYTHONPATH for the processes of each release, with that release's own stand-in for the model."""
     folder = tmp_path_factory.mktemp("before")
     archive = subprocess.run(["git", "archive", BEFORE], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
@@ -41,7 +41,7 @@ def _path(*folders: Path) -> str:
 
 @pytest.fixture
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Redis alone; a worker is lost after 3 s."""
+    """Only Redis; the lease is 3 s."""
     stack = Stack(tmp_path_factory.mktemp("stack"), {"SVD_LEASE": "3"})
     stack.start_redis()
     yield stack
@@ -51,7 +51,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def start_api(stack: Stack, path: str) -> None:
-    """Start the API of a release, instead of the one that runs."""
+    """Start the API of a release, in place of the running one."""
     if "api" in stack.processes:
         stack.stop("api")
     arguments = ("-c", "python:svd_service.gunicorn", "wsgi:application")
@@ -66,7 +66,7 @@ def start_worker(stack: Stack, name: str, path: str) -> None:
 
 
 def finished_by(stack: Stack, job_id: str) -> list[str]:
-    """Wait for a job's end; returns the names of the workers of its attempts."""
+    """Wait until the job is finished, and return the names of the workers of its attempts."""
     job = stack.wait_for(job_id, "finished", "failed")
     assert job["status"] == "finished", f"{job['error']}\n{stack.logs()}"
     assert stack.http.get(f"/results/{job_id}").status_code == 200
@@ -90,7 +90,7 @@ def test_jobs_survive_while_workers_and_the_api_are_of_different_releases(
     start_worker(stack, second, releases[second])
     assert finished_by(stack, waiting) == [second]
     assert finished_by(stack, in_progress) == [first, second]
-    # The first release's API after the second's worker has updated the throughput model.
+    # Use the first release's API after the second's worker has updated the throughput model.
     cancelled = stack.submit(photo, **LONG)
     stack.wait_until_started(cancelled)
     assert stack.http.delete(f"/jobs/{cancelled}").status_code in {200, 202}

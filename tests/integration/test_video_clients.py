@@ -1,4 +1,4 @@
-"""Unmodified clients of OpenAI's video API, with its lengths and sizes: the async client of its package; LiteLLM."""
+"""Unmodified clients of OpenAI's video API, with its lengths and sizes: the clients of its package, and LiteLLM."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from tools.harness.stack import Stack
 SECONDS = ("4", "8", "12")
 SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
 
-#: Read here, since a test does not see the settings of its environment.
+#: Read at import, since a fixture removes the service's variables from the environment of tests.
 LONG = "SVD_TEST_LONG" in os.environ
 
 #: Creates a video of each length in each size, deletes all but the first, waits for that and downloads it.
@@ -44,7 +44,7 @@ async def main():
 asyncio.run(main())
 """
 
-#: Creates, polls and downloads the videos `seconds:size,…` at once; every other one with the synchronous client.
+#: Creates, polls and downloads the videos `seconds:size,…` concurrently; every other one with the synchronous client.
 OPENAI_JOBS = """
 import asyncio, base64, json, sys, openai
 url, path, wanted = sys.argv[1:]
@@ -70,7 +70,7 @@ async def main():
 asyncio.run(main())
 """
 
-#: The same as a user of LiteLLM does it, for one length and size.
+#: Creates, polls and downloads one video with LiteLLM.
 LITELLM = """
 import base64, json, sys, time, litellm
 url, path, seconds, size = sys.argv[1:]
@@ -93,12 +93,12 @@ def package(request: pytest.FixtureRequest, requirement: str) -> Path:
     return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
 
 
-def run(folder: Path, program: str, *words: str, timeout: float = 220) -> Any:
-    """What a program prints that finds the package in `folder`."""
-    # LiteLLM would fetch prices from the network.
+def run(folder: Path, program: str, *arguments: str, timeout: float = 220) -> Any:
+    """Run a program with the package in `folder`, and return the JSON on its last line of output."""
+    # Otherwise LiteLLM fetches prices from the network.
     environment = {"PYTHONPATH": str(folder), "PATH": os.environ["PATH"], "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *words],
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
         env=environment,
         cwd=folder,
         capture_output=True,
@@ -111,7 +111,7 @@ def run(folder: Path, program: str, *words: str, timeout: float = 220) -> Any:
 
 
 def measured(content: str) -> tuple[str, Any]:
-    """Size and seconds of the MP4 in Base64."""
+    """Size and duration in seconds of an MP4 in Base64."""
     with av.open(io.BytesIO(base64.b64decode(content)), "r") as container:
         stream = container.streams.video[0]
         assert stream.average_rate is not None
@@ -119,7 +119,7 @@ def measured(content: str) -> tuple[str, Any]:
         return f"{stream.width}x{stream.height}", float(frames / stream.average_rate)
 
 
-def test_openais_async_client_gets_each_length_in_each_size(request: pytest.FixtureRequest, stack: Stack):
+def test_openais_async_client_creates_videos_of_each_length_and_size(request: pytest.FixtureRequest, stack: Stack):
     folder = package(request, "openai==3.52.0")
     wanted = [(seconds, size) for seconds in SECONDS for size in SIZES]
     created, done, content = run(
@@ -135,10 +135,10 @@ def test_openais_async_client_gets_each_length_in_each_size(request: pytest.Fixt
 
 @pytest.mark.thorough
 @pytest.mark.timeout(2_400)
-def test_openais_client_completes_each_length_and_size_with_the_model_of_the_package(
+def test_openais_clients_complete_each_length_and_size_with_the_bundled_model(
     request: pytest.FixtureRequest, tmp_path: Path
 ):
-    """By default two of the twelve combinations, which are 630 frames and take eight minutes (SVD_TEST_LONG=1)."""
+    """Two of the twelve combinations; all of them (SVD_TEST_LONG=1) are 630 frames, which take eight minutes."""
     wanted = ["4:1024x1792", "8:1280x720"]
     if LONG:
         wanted = [f"{seconds}:{size}" for seconds in SECONDS for size in SIZES]
@@ -156,9 +156,10 @@ def test_openais_client_completes_each_length_and_size_with_the_model_of_the_pac
 
 
 @pytest.mark.skipif(
-    "SVD_TEST_LITELLM" not in os.environ, reason="LiteLLM is 350 MB with what it needs: SVD_TEST_LITELLM=1 installs it"
+    "SVD_TEST_LITELLM" not in os.environ,
+    reason="LiteLLM is 350 MB with its dependencies: SVD_TEST_LITELLM=1 installs it",
 )
-def test_litellm_makes_asks_for_and_downloads_a_video(request: pytest.FixtureRequest, stack: Stack):
+def test_litellm_creates_polls_and_downloads_a_video(request: pytest.FixtureRequest, stack: Stack):
     folder = package(request, "litellm==1.110.2")
     (created,), done, content = run(folder, LITELLM, stack.url, str(IMAGES / "chelsea.jpg"), "8", "1280x720")
     assert (created["seconds"], created["size"]) == ("8", "1280x720")

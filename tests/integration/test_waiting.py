@@ -1,4 +1,4 @@
-"""What people do while they wait, against real processes: cancel, listen, send the same thing twice."""
+"""Waiting for a job, against real processes: cancelling, event streams, retried submissions, `Prefer: wait`."""
 
 import io
 import json
@@ -20,19 +20,19 @@ FAST = {"num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64, "m
 SLOW = {**FAST, "num_frames": 8, "num_inference_steps": 100, "width": 256, "height": 256}
 
 
-def small_picture() -> bytes:
+def small_image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def told(stack: Stack, job_id: str, *names: str) -> list[str]:
-    """Fields of the ledger's record: its times are exact, and by one clock."""
+def fields_of(stack: Stack, job_id: str, *names: str) -> list[str]:
+    """Fields of the job's record in the ledger, whose times are exact and by one clock."""
     return [str(value) for value in stack.redis.hmget(f"svd:job:{job_id}", *names)]
 
 
 def step_seconds(stack: Stack, job_id: str) -> float:
-    """How long a step of the running job takes."""
+    """Seconds that a step of the running job takes."""
 
     def reaches(step: int) -> Any:
         return lambda: (now := stack.status(job_id)["progress"]) and now["step"] >= step and (time.time(), now["step"])
@@ -42,21 +42,21 @@ def step_seconds(stack: Stack, job_id: str) -> float:
 
 
 @pytest.mark.thorough
-def test_twenty_running_jobs_are_cancelled_within_a_step_and_the_next_starts_at_once(
+def test_running_jobs_are_cancelled_within_a_step_and_the_next_one_starts(
     stack: Stack,
 ):
-    picture = small_picture()
-    running = stack.submit(picture, **SLOW)
+    image = small_image()
+    running = stack.submit(image, **SLOW)
     steps, cancelled_after, next_after, holders = [], [], [], set()
     for _ in range(20):
-        following = stack.submit(picture, **SLOW)
+        following = stack.submit(image, **SLOW)
         steps.append(step_seconds(stack, running))
         seconds, microseconds = stack.redis.time()
         assert stack.http.delete(f"/jobs/{running}").status_code == 202
         stack.wait_for(running, "cancelled")
         stack.wait_for(following, "started")
-        ended, held = told(stack, running, "ended", "held:1")
-        (began,) = told(stack, following, "began:1")
+        ended, held = fields_of(stack, running, "ended", "held:1")
+        (began,) = fields_of(stack, following, "began:1")
         cancelled_after.append(float(ended) - seconds - microseconds / 1e6)
         next_after.append(float(began) - float(ended))
         holders.add(json.loads(held)["pid"])
@@ -69,13 +69,13 @@ def test_twenty_running_jobs_are_cancelled_within_a_step_and_the_next_starts_at_
         f"(at most {max(in_steps):.2f}: {max(cancelled_after):.3f} s); the next began "
         f"{statistics.median(next_after):.3f} s later (at most {max(next_after):.3f} s)"
     )
-    sys.stderr.write(f"\n{figures}\n")  # `pytest -s` shows it
-    assert len(holders) == 1  # one process all along: nothing was loaded anew
+    sys.stderr.write(f"\n{figures}\n")  # shown by `pytest -s`
+    assert len(holders) == 1  # one process ran all jobs: the model was loaded once
     assert statistics.median(in_steps) <= 1.5
 
 
-def test_the_same_submission_sent_a_hundred_times_at_once_is_one_job(stack: Stack):
-    picture = small_picture()
+def test_a_hundred_concurrent_requests_with_the_same_idempotency_key_create_one_job(stack: Stack):
+    image = small_image()
     together = threading.Barrier(100)
     created = stack.redis.hget("svd:counters", "created")
 
@@ -83,10 +83,10 @@ def test_the_same_submission_sent_a_hundred_times_at_once_is_one_job(stack: Stac
         together.wait()
         answer = stack.http.post(
             "/generate",
-            files={"image": ("picture", picture)},
+            files={"image": ("image", image)},
             data={name: str(value) for name, value in FAST.items()},
             headers={"Idempotency-Key": "the same"},
-            timeout=120,  # for all hundred, on a busy machine
+            timeout=120,  # a hundred requests at once on a busy machine
         )
         return answer.status_code, answer.json().get("task_id", "")
 
@@ -100,9 +100,9 @@ def test_the_same_submission_sent_a_hundred_times_at_once_is_one_job(stack: Stac
     assert stack.status(job_id)["attempt"] == 1
 
 
-def test_a_jobs_events_lead_from_its_submission_to_its_end(stack: Stack):
+def test_a_jobs_event_stream_lasts_from_submission_to_end(stack: Stack):
     with Client(stack.url) as client:
-        job_id = stack.submit(small_picture(), **{**SLOW, "num_inference_steps": 8})
+        job_id = stack.submit(small_image(), **{**SLOW, "num_inference_steps": 8})
         seen = list(client.watch(job_id))
     states = list(dict.fromkeys(job.state for job in seen))
     assert states in (["queued", "started", "finished"], ["started", "finished"])
@@ -112,11 +112,11 @@ def test_a_jobs_events_lead_from_its_submission_to_its_end(stack: Stack):
 
 
 @pytest.mark.thorough
-def test_events_go_on_after_redis_was_away(make_stack):
+def test_event_streams_continue_after_an_outage_of_redis(make_stack):
     stack = make_stack()
     stack.start_redis()
     stack.start_api()
-    job_id = stack.submit(small_picture(), **FAST)
+    job_id = stack.submit(small_image(), **FAST)
     seen: list[str] = []
     with Client(stack.url) as client:
         reader = threading.Thread(target=lambda: seen.extend(job.state for job in client.watch(job_id)))
@@ -133,7 +133,7 @@ def test_events_go_on_after_redis_was_away(make_stack):
 
 @pytest.mark.thorough
 @pytest.mark.may_repeat(reason="the 15 s that gunicorn may take are wall-clock time of a shared machine")
-def test_open_streams_do_not_hold_up_the_end_of_the_api(make_stack):
+def test_open_event_streams_do_not_delay_the_apis_shutdown(make_stack):
     stack = make_stack(SVD_API_STREAMS="8")
     stack.start_redis()
     stack.start_api()
@@ -147,8 +147,8 @@ def test_open_streams_do_not_hold_up_the_end_of_the_api(make_stack):
     assert time.monotonic() - began < 15
 
 
-def test_curl_with_a_preference_to_wait_gets_the_video_itself(stack: Stack):
-    files, data = {"image": ("picture", small_picture())}, {name: str(value) for name, value in FAST.items()}
+def test_prefer_wait_returns_the_video_or_202_when_the_time_is_over(stack: Stack):
+    files, data = {"image": ("image", small_image())}, {name: str(value) for name, value in FAST.items()}
     answer = stack.http.post("/generate", files=files, data=data, headers={"Prefer": "wait=60"}, timeout=70)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "video/mp4"), answer.text
     assert answer.headers["Preference-Applied"] == "wait=60"

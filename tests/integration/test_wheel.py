@@ -1,4 +1,4 @@
-"""The wheel is the product: installed outside of the checkout, it has all that the service needs."""
+"""The wheel, installed outside the checkout, contains everything that the service needs."""
 
 import os
 import signal
@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.thorough, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an environment with the wheel; the packages that it requires are those of this environment."""
+    """The Python of an environment with the wheel, which uses this environment's packages as its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    # pip builds in the source folder, and what lies in `build/` there would get into the wheel.
+    # pip builds in the source folder, and would include files in its `build/`; so build from a clone.
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
@@ -62,7 +62,7 @@ def test_the_service_runs_from_the_wheel_in_an_empty_folder(python: Path, tmp_pa
         assert str(ROOT) not in where.stdout
         for path in ("/", "/page/main.js", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/metrics"):
             assert httpx2.get(f"{url}{path}").status_code == 200, path
-        made = [
+        generate = [
             str(python),
             "-m",
             "svd_service",
@@ -73,7 +73,7 @@ def test_the_service_runs_from_the_wheel_in_an_empty_folder(python: Path, tmp_pa
             "--server",
             url,
         ]
-        subprocess.run(made, cwd=tmp_path, env=environment, check=True, timeout=200, capture_output=True)
+        subprocess.run(generate, cwd=tmp_path, env=environment, check=True, timeout=200, capture_output=True)
         assert (tmp_path / "out.mp4").read_bytes()[4:8] == b"ftyp"
     finally:
         up.send_signal(signal.SIGINT)

@@ -1,6 +1,6 @@
-"""TLS before a server that has none: `python tls_proxy.py LISTEN_PORT TARGET_PORT CERTIFICATE CLIENT_CA`.
+"""A TLS proxy for a server without TLS: `python tls_proxy.py LISTEN_PORT TARGET_PORT CERTIFICATE CLIENT_CA`.
 
-Both on loopback. Takes only clients with a certificate of that authority, and ends with its process.
+Both ports are on loopback. It accepts only clients with a certificate from that authority.
 """
 
 import asyncio

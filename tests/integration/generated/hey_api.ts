@@ -1,6 +1,6 @@
-/** What a user of the client of @hey-api/openapi-ts does: run with the service's URL, an image and the file to write. */
-import { client } from "./made/client.gen";
-import { getResultsTaskId, getStatusTaskId, getV1VideosVideoId, getV1VideosVideoIdContent, postGenerate, postV1Videos } from "./made/sdk.gen";
+/** A program for a client from @hey-api/openapi-ts; its arguments are the service's URL, an image and two output files. */
+import { client } from "./generated/client.gen";
+import { getResultsTaskId, getStatusTaskId, getV1VideosVideoId, getV1VideosVideoIdContent, postGenerate, postV1Videos } from "./generated/sdk.gen";
 import { arguments_, dataUrl, pause, save } from "./node";
 
 const { url, image, results } = arguments_();

@@ -1,4 +1,4 @@
-/** What the programs of generated clients need of Node, whose types are not installed. */
+/** Declarations of the parts of Node that the programs use (Node's types are not installed), and shared functions. */
 declare const process: { argv: string[] };
 declare function require(name: "node:fs"): {
   readFileSync(path: string, encoding: "base64"): string;
@@ -21,6 +21,6 @@ export function present<T>({ data, error }: { data?: T; error?: unknown }): T {
 }
 
 export async function save(path: string, data: unknown): Promise<void> {
-  if (!(data instanceof Blob)) throw new Error(`the video is ${typeof data}, no blob`);
+  if (!(data instanceof Blob)) throw new Error(`the video is ${typeof data}, not a blob`);
   fs.writeFileSync(path, new Uint8Array(await data.arrayBuffer()));
 }

@@ -1,6 +1,6 @@
-/** What a user of openapi-typescript and openapi-fetch does: run with the service's URL, an image and the file to write. */
+/** A program for openapi-typescript and openapi-fetch; its arguments are the service's URL, an image and two output files. */
 import createClient from "openapi-fetch";
-import type { paths } from "./made/client";
+import type { paths } from "./generated/client";
 import { arguments_, dataUrl, pause, present, save } from "./node";
 
 const { url, image, results } = arguments_();

@@ -1,13 +1,13 @@
-/** What a user of orval's client does: run with the service's URL, an image and the file to write. */
+/** A program for a client from orval; its arguments are the service's URL, an image and two output files. */
 import axios from "axios";
-import { getResultsTaskId, getStatusTaskId, getV1VideosVideoId, getV1VideosVideoIdContent, postGenerate, postV1Videos } from "./made/client";
+import { getResultsTaskId, getStatusTaskId, getV1VideosVideoId, getV1VideosVideoIdContent, postGenerate, postV1Videos } from "./generated/client";
 import { arguments_, dataUrl, pause, save } from "./node";
 
 const { url, image, results } = arguments_();
 
 async function main(): Promise<void> {
   axios.defaults.baseURL = url;
-  axios.defaults.adapter = "fetch"; // Node's other adapter knows no blobs
+  axios.defaults.adapter = "fetch"; // Node's other adapter does not support blobs
   const { data: accepted } = await postGenerate({ image: dataUrl(image), num_inference_steps: 2 });
   let job = accepted;
   for (; job.status === "queued" || job.status === "started"; await pause()) {

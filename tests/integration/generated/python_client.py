@@ -1,14 +1,14 @@
-"""What a user of openapi-python-client's client does: run with the service's URL, an image and the files to write."""
+"""A program for a client from openapi-python-client; arguments: the service's URL, an image, two output files."""
 
 import sys
 import time
 from pathlib import Path
 
-from made.api.native import get_results_task_id, get_status_task_id, post_generate  # type: ignore[import-not-found, unused-ignore]
-from made.api.openai import get_v1_videos_video_id, get_v1_videos_video_id_content, post_v1_videos  # type: ignore[import-not-found, unused-ignore]
-from made.client import Client  # type: ignore[import-not-found, unused-ignore]
-from made.models import GenerateForm, VideoForm  # type: ignore[import-not-found, unused-ignore]
-from made.types import File  # type: ignore[import-not-found, unused-ignore]
+from generated.api.native import get_results_task_id, get_status_task_id, post_generate  # type: ignore[import-not-found, unused-ignore]
+from generated.api.openai import get_v1_videos_video_id, get_v1_videos_video_id_content, post_v1_videos  # type: ignore[import-not-found, unused-ignore]
+from generated.client import Client  # type: ignore[import-not-found, unused-ignore]
+from generated.models import GenerateForm, VideoForm  # type: ignore[import-not-found, unused-ignore]
+from generated.types import File  # type: ignore[import-not-found, unused-ignore]
 
 url, image, native, openai = sys.argv[1:]
 client = Client(base_url=url, raise_on_unexpected_status=True)
