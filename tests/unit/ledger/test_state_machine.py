@@ -1,14 +1,15 @@
 """Hypothesis plays callers, workers, webhook workers and maintenance, alive and dead, against the ledger in Redis.
 
 After each step the invariants of `svd_service/ledger/__init__.py` are checked in the raw keys. Scripts are repeated as
-if their answer had been lost. A usual run takes about two thousand steps; ten thousand and more:
+if their answer had been lost. A usual run takes about a thousand steps, one with `scripts/test.sh --thorough` four
+thousand; ten thousand and more, different ones each time:
 
     python -m pytest tests/unit/ledger/test_state_machine.py --hypothesis-profile=thorough
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,8 +31,10 @@ from svd_service.ledger.maintenance import ENQUEUE_AGAIN_AFTER, Reaped
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT, WorkerStatus
 from svd_service.parameters import Fit, Profile
+from svd_service.webhooks.backoff import GROWTH, LONGEST_PAUSE
 from svd_service.webhooks.outbox import LUA as OUTBOX_LUA
-from svd_service.webhooks.outbox import Delivery, Outbox
+from svd_service.webhooks.outbox import MARGIN, POST_AGAIN, Delivery, Outbox
+from tests.unit.ledger.samples import Clock
 
 PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
 MAX_ATTEMPTS = 3
@@ -41,13 +44,15 @@ OWNERS, KEYS, WORKERS = ("", "one", "two"), ("", "", "", "k", "l"), ("w/0", "w/1
 ROUTES = (*[("tiny", Profile.EXACT)] * 5, ("tiny", Profile.DRAFT), ("other", Profile.EXACT))
 TAKEN = (*[("tiny", ())] * 5, ("tiny", ("draft",)), ("tiny", ("exact",)), ("other", ()), ("other", ("draft",)))
 
-#: Longer than anything takes here, so that no time passes but what a rule makes pass.
-LONG = 3_600
+#: Seconds of a lease, until a job's deadline, and until a failed delivery is retried. Time passes only when a rule
+#: advances the clock, in steps that are shorter than the pause after which leases are extended (`lua/lib/attempt.lua`).
+LEASE, DEADLINE, PAUSE = 10, 30, 20
+STEP, LONGEST_STEP = 2, 3
 
 THOROUGH = hypothesis.settings.get_current_profile_name() == "thorough"
 STEPS = 50
 #: Not every step of an example gets to be taken, so there are some more examples than the division gives.
-EXAMPLES = 300 if THOROUGH else 60
+EXAMPLES, FEW_EXAMPLES = 300 if THOROUGH else 60, 20
 
 
 @dataclass
@@ -59,31 +64,36 @@ class ModelJob:
     state: State = State.QUEUED
     token: str | None = None
     last_token: str | None = None
-    lapsed: bool = False
+    lease: float = 0.0
     cancel: bool = False
     returned: bool = False
     tries: int = 0
     outcomes: list[str | None] = field(default_factory=list)
     failure: str | None = None
     result: Result | None = None
-    due: bool = False
+    kept_until: float = 0.0
     webhook: bool = False
-    deadline: bool = False
-    late: bool = False
+    deadline: float | None = None
     model: str = "tiny"
     profile: Profile = Profile.EXACT
 
 
 @dataclass
 class ModelDelivery:
-    """What a delivery should look like. `posted`: given out or in hand; `due`: its time has come, or is over there."""
+    """What a delivery should look like.
 
+    `posted`: enqueued or claimed; `at`: when it is due, or when that ends. `first` and `began` are the times of its
+    first and its last attempt.
+    """
+
+    at: float
     state: str = "pending"
     posted: bool = False
-    due: bool = True
     token: str | None = None
     last_token: str | None = None
     tries: int = 0
+    first: float = 0.0
+    began: float = 0.0
 
 
 class RepeatingScripts(Scripts):
@@ -101,25 +111,17 @@ class RepeatingScripts(Scripts):
 
 
 def snapshot(client: Any) -> dict[str, Any]:
-    """Everything in Redis, but what being told the same again may renew: leases, heartbeats, the version told."""
-    found: dict[str, Any] = {}
-    for key in client.keys("svd:*"):
-        kind = client.type(key)
-        if kind == "zset":
-            times = not (key.endswith((":leases", ":models", ":queues")) or key.startswith("svd:workers"))
-            found[key] = client.zrange(key, 0, -1, withscores=times)
-        elif key.startswith("svd:history:"):
-            continue  # the queue's greatest age grows
-        elif kind == "hash":
-            found[key] = {name: value for name, value in client.hgetall(key).items() if name != "version"}
-        elif kind == "set":
-            found[key] = client.smembers(key)
-        elif not key.endswith(":heard"):
-            found[key] = client.get(key)
-    return found
+    """Everything in Redis. Between a script and its repetition no time passes, so no lease or heartbeat may change."""
+    read = {
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        "hash": client.hgetall,
+        "set": client.smembers,
+        "string": client.get,
+    }
+    return {key: read[client.type(key)](key) for key in client.keys("svd:*")}
 
 
-#: What may happen: how often, and with what arguments. One rule draws from it, since of several rules Hypothesis leaves
+#: What may happen: how often, and with what arguments. One rule draws from it: of several rules, Hypothesis leaves
 #: out some in many of its examples.
 HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
     "a_caller_submits": (
@@ -134,13 +136,13 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
             "runs": (1, 1, 2),
         },
     ),
-    "a_caller_asks": (3, {"what": ("cancel", "forget", "look", "positions"), "runs": (1, 2)}),
+    "a_caller_reads_or_cancels": (3, {"what": ("cancel", "forget", "look", "positions"), "runs": (1, 2)}),
     "a_worker_process": (
         2,
         {"worker": WORKERS, "what": ("beats", "beats", "dies", "leaves"), "taken": TAKEN, "runs": (1, 2)},
     ),
     "a_message_is_delivered": (8, {"worker": WORKERS, "runs": (1, 1, 2)}),
-    "an_attempt_says_something": (
+    "an_attempt_reports": (
         6,
         {
             "what": ("report", "progress", "finish", "finish", "failed", "retried", "released", "cancelled", "lost"),
@@ -148,17 +150,21 @@ HAPPENINGS: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {
         },
     ),
     "a_webhook_worker": (
-        5,
+        7,
         {
-            "what": ("posts", "claims", "claims", "delivers", "fails", "despairs", "is told: gone"),
+            "what": ("posts", "claims", "claims", "fails", "fails for good", "gone", "delivers", "delivers"),
             "runs": (1, 1, 2),
         },
     ),
     "time_passes_for": (
         5,
-        {"what": ("a lease", "a lease", "publication", "desertion", "silence", "retention", "a webhook")},
+        {
+            "what": (
+                *("a lease", "a lease", "the time to claim", "desertion", "no activity", "a deadline"),
+                *("result retention", "record retention", "a webhook"),
+            )
+        },
     ),
-    "a_deadline_passes": (1, {}),
     "a_worker_does_maintenance": (6, {"what": ("dispatch", "reap", "expire"), "runs": (1, 1, 2)}),
 }
 
@@ -178,16 +184,20 @@ class Chance:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Lets things happen; `self.jobs` says what should come of it."""
+    """Lets things happen; `self.jobs` has what should come of it."""
 
     def __init__(self, client: Any, settings: Settings) -> None:
         super().__init__()
         client.flushdb()
         self.client = client
+        self.settings = settings
+        self.clock = Clock()
         self.scripts = (
-            RepeatingScripts(client, settings.namespace),
-            RepeatingScripts(client, settings.namespace, OUTBOX_LUA),
+            RepeatingScripts(client, settings.namespace, clock=self.clock),
+            RepeatingScripts(client, settings.namespace, OUTBOX_LUA, clock=self.clock),
         )
+        self.last_activity = self.clock.now
+        self.statuses: dict[str, WorkerStatus] = {}
         self.ledger = open_ledger(client, settings, self.scripts[0])
         self.outbox = Outbox(client, settings, self.scripts[1])
         self.deliveries: dict[str, ModelDelivery] = {}
@@ -229,22 +239,22 @@ class LedgerMachine(RuleBasedStateMachine):
     def a_caller_submits(self, chance, owner, key, fingerprint, webhook, deadline, route, runs):
         self._accept(owner, key, fingerprint, runs, webhook=webhook, deadline=deadline, route=route)
 
-    def a_caller_asks(self, chance, what, runs):
+    def a_caller_reads_or_cancels(self, chance, what, runs):
         if what == "positions":
             self._check_positions()
         elif self.ever:
             job_id = chance.choice(self.ever)
-            {"cancel": lambda: self._cancel(job_id, runs), "forget": lambda: self._ask_to_forget(job_id)}.get(
+            {"cancel": lambda: self._cancel(job_id, runs), "forget": lambda: self._delete(job_id)}.get(
                 what, lambda: self._look(job_id)
             )()
 
     def a_worker_process(self, chance, worker, what, taken, runs):
         if what == "beats":
             self._heartbeat(worker, taken, runs)
-        elif what == "dies":
-            self._shift_worker(worker, -2 * LONG)
         else:
-            self.ledger.workers.leave(worker)
+            self.statuses.pop(worker, None)  # no more heartbeats
+            if what == "leaves":
+                self.ledger.workers.leave(worker)
 
     def a_message_is_delivered(self, chance, worker, runs):
         """To its first worker, or once more, or to one who knows, rightly or not, that the job's holder is dead."""
@@ -255,11 +265,11 @@ class LedgerMachine(RuleBasedStateMachine):
             tokens = ["", "", *([held.claim.token] if held else []), *(claim.token for claim in self.claims[-2:])]
             self._claim(job_id, worker, chance.choice(tokens), runs)
 
-    def an_attempt_says_something(self, chance, what, runs):
-        """One that is heard, or one that is stale and does not know it."""
-        heard = [claim for claim in self.claims if self._heard(claim) is not None]
+    def an_attempt_reports(self, chance, what, runs):
+        """The current attempt, or a stale one that does not know it yet."""
+        holding = [claim for claim in self.claims if self._holding(claim) is not None]
         if self.claims:
-            claim = chance.choice(heard * 3 + self.claims)
+            claim = chance.choice(holding * 3 + self.claims)
             if what in {"report", "progress"}:
                 self._report(claim, Progress(Phase.SAMPLING, 1, 4) if what == "progress" else None, runs)
             elif what == "finish":
@@ -268,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self._end_attempt(claim, what, runs)
 
     def a_webhook_worker(self, chance, what, runs):
-        """One that gives out what is due, takes a delivery in hand, or settles a try, which may be stale."""
+        """One that gives out what is due, takes a delivery in hand, or ends an attempt, which may be stale."""
         if what == "posts":
             self._post(runs)
         elif what == "claims":
@@ -276,32 +286,52 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.ever:
                 self._claim_delivery(chance.choice(pool * 3 + self.ever), runs)
         elif self.tries:
-            heard = [each for each in self.tries if self._holds(each)]
-            self._settle_delivery(chance.choice(heard * 3 + self.tries), what, runs)
-
-    def a_deadline_passes(self, chance):
-        for job_id in chance.some([job_id for job_id in self.jobs if self.jobs[job_id].deadline]):
-            self._pass_deadline(job_id)
+            holding = [each for each in self.tries if self._holds(each)]
+            self._settle_delivery(chance.choice(holding * 3 + self.tries), what, runs)
 
     def time_passes_for(self, chance, what):
-        started, ended = self._of_state(State.STARTED), self._ended()
-        if what == "a lease":
-            for job_id in chance.some(started):
-                self._lapse(job_id)
-        elif what == "silence":
-            self._be_silent()
-        elif what in {"publication", "desertion"}:
-            if what == "desertion":
-                self._desert(chance)
-            for job_id in self._members("published:*"):
-                self._shift(self._published(job_id), job_id, -LONG - ENQUEUE_AGAIN_AFTER - 1)
+        if what == "no activity":
+            self.clock.advance(60)
+        elif what in {"result retention", "record retention"}:  # as if all had been down
+            settings = self.settings
+            self.clock.advance(1 + (settings.result_ttl if what == "result retention" else settings.record_ttl))
+        elif what == "a lease":
+            self._pass_time(LEASE + 1, lost=set(chance.some(self._of_state(State.STARTED))))
+        elif what == "a deadline":
+            self._pass_time(DEADLINE + 1)
         elif what == "a webhook":
-            for job_id in chance.some(sorted(self.deliveries)):
-                self._let_time_pass_for(job_id)
-        elif what == "retention" and ended:
-            job_id = chance.choice(ended)
-            self._shift("ended", job_id, -10_000_000)
-            self.jobs[job_id].due = True
+            self._pass_time(chance.choice((PAUSE + 1, POST_AGAIN + 1)))
+        else:
+            seconds = ENQUEUE_AGAIN_AFTER + 1
+            if what == "desertion" and (queues := sorted({queue for _, queue in self._loads()})):
+                deserted = chance.choice(queues)
+                for worker in [worker for worker, status in self.statuses.items() if status.queue == deserted]:
+                    del self.statuses[worker]
+                seconds += WORKER_TIMEOUT
+            self._pass_time(seconds)
+
+    def _pass_time(self, seconds: float, lost: Collection[str] = ()) -> None:
+        """Advance the clock while workers send heartbeats and the holders of all jobs but the `lost` renew leases."""
+        end = self.clock.now + seconds
+        while self.clock.now < end:
+            self.clock.advance(min(STEP, end - self.clock.now))
+            self._note_activity()
+            assert self.ledger.attempts.claim("none", Holder("", "cpu", "instance", 1)) is None
+            for worker, status in self.statuses.items():
+                self.ledger.workers.heartbeat(status)
+                self.queues[worker] = status.queue
+            for claim in self.claims:
+                job = self._holding(claim)
+                if job is not None and claim.job_id not in lost:
+                    self.ledger.attempts.report(claim, None)
+                    job.lease = self.clock.now + LEASE
+
+    def _note_activity(self) -> None:
+        """A pause without any activity counts for no lease."""
+        missed = max(self.clock.now - self.last_activity - LONGEST_STEP, 0)
+        for job_id in self._of_state(State.STARTED):
+            self.jobs[job_id].lease += missed
+        self.last_activity = self.clock.now
 
     def a_worker_does_maintenance(self, chance, what, runs):
         {"dispatch": self._dispatch, "reap": self._reap, "expire": self._expire}[what](runs)
@@ -334,7 +364,12 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         assert accepted == job_id
         self.jobs[job_id] = ModelJob(
-            owner, self.made, webhook=webhook, deadline=deadline, model=route[0], profile=route[1]
+            owner,
+            self.made,
+            webhook=webhook,
+            deadline=self.clock.now + DEADLINE if deadline else None,
+            model=route[0],
+            profile=route[1],
         )
         self.ever.append(job_id)
         self.made += 1
@@ -356,7 +391,7 @@ class LedgerMachine(RuleBasedStateMachine):
         # Each has a host of its own, so that none waits for another.
         url = f"https://{job_id}/" if webhook else ""
         more: Any = {"owner": owner, "idempotency_key": key, "fingerprint": fingerprint, "webhook": url}
-        more["cancel_after"] = LONG if deadline else None
+        more["cancel_after"] = DEADLINE if deadline else None
         parameters = replace(PARAMETERS, profile=route[1])
         model = {"name": route[0]}
         return self.ledger.jobs.submit(
@@ -371,16 +406,16 @@ class LedgerMachine(RuleBasedStateMachine):
                 return
             job = self.jobs[job_id]
             if job.state is State.QUEUED:
-                self._fail_late(job) if job.late else self._end(job, State.CANCELLED)
+                self._fail_late(job) if self._is_late(job) else self._end(job, State.CANCELLED)
             job.cancel = job.cancel or job.state is State.STARTED
             assert self.ledger.jobs.cancel(job_id) is job.state
 
-    def _ask_to_forget(self, job_id: str) -> None:
+    def _delete(self, job_id: str) -> None:
         if job_id not in self.jobs:
             with pytest.raises(UnknownJobError):
                 self.ledger.jobs.forget(job_id)
             return
-        if self.jobs[job_id].state is State.QUEUED and self.jobs[job_id].late:
+        if self.jobs[job_id].state is State.QUEUED and self._is_late(self.jobs[job_id]):
             self._fail_late(self.jobs[job_id])
         assert self.ledger.jobs.forget(job_id) is self.jobs[job_id].state.ended
         if self.jobs[job_id].state.ended:
@@ -407,30 +442,31 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _heartbeat(self, worker: str, taken: tuple[str, tuple[str, ...]], runs: int) -> None:
         status = WorkerStatus(worker, "cpu", "instance", 1, taken[0], False, 0.0, 1.0, profiles=taken[1])
+        self._note_activity()
         with self._repeated(runs):
             self.ledger.workers.heartbeat(status)
+        self.statuses[worker] = status
         self.queues[worker] = status.queue
-        self._shift_worker(worker, LONG)
-        self._shift("queues", status.queue, LONG)
 
     def _claim(self, job_id: str, worker: str, dead: str, runs: int) -> None:
+        self._note_activity()
         job = self.jobs.get(job_id)
-        # One of which nothing was ever heard takes anything.
+        # A worker that never sent a heartbeat takes anything.
         if job is not None and worker in self.queues and not _takes(self.queues[worker], job):
             assert self.ledger.attempts.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead) is None
-            self.seen["refused"] += 1
+            self.seen["not its own"] += 1
             return
-        if job is not None and job.state is State.STARTED and (job.lapsed or job.token == dead):
+        if job is not None and job.state is State.STARTED and (job.lease < self.clock.now or job.token == dead):
             self._lose(job)
         with self._repeated(runs):
             claim = self.ledger.attempts.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead)
-        if job is not None and job.state is State.QUEUED and job.late:
+        if job is not None and job.state is State.QUEUED and self._is_late(job):
             self._fail_late(job)
         if job is None or job.state is not State.QUEUED:
             assert claim is None
             return
         assert claim is not None
-        job.state, job.token, job.lapsed = State.STARTED, claim.token, False
+        job.state, job.token, job.lease = State.STARTED, claim.token, self.clock.now + LEASE
         job.outcomes.append(None)
         job.tries += 1
         self.counted["attempts|started"] += 1
@@ -438,20 +474,21 @@ class LedgerMachine(RuleBasedStateMachine):
         self.claims.append(claim)
 
     def _report(self, claim: Claim, progress: Progress | None, runs: int) -> None:
-        job = self._heard(claim)
+        self._note_activity()
+        job = self._holding(claim)
         with self._repeated(runs):
             if job is None:
                 with pytest.raises(StaleAttemptError):
                     self.ledger.attempts.report(claim, progress)
                 return
             assert self.ledger.attempts.report(claim, progress) is (
-                Stop.CANCEL if job.cancel else Stop.DEADLINE if job.late else None
+                Stop.CANCEL if job.cancel else Stop.DEADLINE if self._is_late(job) else None
             )
-        job.lapsed = False
+        job.lease = self.clock.now + LEASE
 
     def _publish(self, claim: Claim, runs: int) -> None:
         result = Result(f"results/{claim.job_id}/{claim.token}.mp4", 1, "00ff", 64, 64, 3, {})
-        job = self._heard(claim)
+        job = self._holding(claim)
         with self._repeated(runs):
             if job is None:
                 self._expect_nothing(claim, lambda: self._finish(claim, result), of=State.FINISHED)
@@ -465,7 +502,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.attempts.finish(claim, result, device="cpu", seconds={"sampling": 1.0}, steps=2)
 
     def _end_attempt(self, claim: Claim, outcome: str, runs: int) -> None:
-        job = self._heard(claim)
+        job = self._holding(claim)
         with self._repeated(runs):
             if job is None:
                 self._expect_nothing(claim, lambda: self._settle(claim, outcome))
@@ -486,10 +523,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.attempts.end_attempt(claim, AttemptOutcome(outcome), failure)
 
     def _expect_nothing(self, claim: Claim, write: Callable[[], None], of: State | None = None) -> None:
-        """A write that comes too late is refused, or waved through if its attempt has been settled by its own word."""
+        """A write that comes too late is rejected, unless it repeats the one that ended its attempt."""
         job = self.jobs.get(claim.job_id)
-        told = job is not None and job.last_token == claim.token and of in {None, job.state}
-        if told:
+        repeated = job is not None and job.last_token == claim.token and of in {None, job.state}
+        if repeated:
             write()
         else:
             with pytest.raises(StaleAttemptError):
@@ -498,72 +535,76 @@ class LedgerMachine(RuleBasedStateMachine):
     # Webhook workers
 
     def _post(self, runs: int) -> None:
-        due = {job_id for job_id, each in self.deliveries.items() if each.state == "pending" and each.due}
-        lost = {job_id for job_id in due if self.deliveries[job_id].token is not None}
-        # A delivery that has killed two webhook workers waits.
-        chosen = due - {job_id for job_id in lost if self.deliveries[job_id].tries > 1}
+        due = {job_id for job_id in self.deliveries if self._is_due(job_id)}
+        for job_id in [job_id for job_id in due if self.deliveries[job_id].token is not None]:
+            delivery = self.deliveries[job_id]
+            self.counted["webhook_tries|lost"] += 1
+            delivery.posted, delivery.token, delivery.at = False, None, self.clock.now
+            if delivery.began > delivery.first + self.settings.webhook_give_up:
+                self._end_delivery(job_id, "given_up")
+            elif delivery.tries > 1:  # it may have killed two webhook workers
+                delivery.at += min(PAUSE * GROWTH ** (delivery.tries - 2), LONGEST_PAUSE)
+        chosen = {job_id for job_id in due if self._is_due(job_id)}
         with self._repeated(runs):
             answered = self.outbox.post()
         assert set(answered) == (chosen if runs == 1 else set())
-        for job_id in lost:
-            self.counted["webhook_tries|lost"] += 1
-            delivery = self.deliveries[job_id]
-            delivery.posted, delivery.due, delivery.token = False, False, None
         for job_id in chosen:
-            self.deliveries[job_id].posted, self.deliveries[job_id].due = True, False
-            self._shift("posted", job_id, LONG)  # however slow this machine is
+            self.deliveries[job_id].posted, self.deliveries[job_id].at = True, self.clock.now + POST_AGAIN
+
+    def _is_due(self, job_id: str) -> bool:
+        delivery = self.deliveries.get(job_id)
+        return delivery is not None and delivery.state == "pending" and delivery.at <= self.clock.now
 
     def _claim_delivery(self, job_id: str, runs: int) -> None:
         with self._repeated(runs):
             claimed = self.outbox.claim(job_id)
         delivery = self.deliveries.get(job_id)
         free = delivery is not None and delivery.state == "pending" and delivery.token is None
-        if delivery is None or not free or not (delivery.posted or delivery.due):
+        if delivery is None or not free or not (delivery.posted or self._is_due(job_id)):
             assert claimed is None
             return
         assert claimed is not None
         delivery.tries += 1
+        delivery.began = self.clock.now
+        delivery.first = delivery.first or self.clock.now
         assert (claimed.number, claimed.job.id, claimed.job.state.ended) == (delivery.tries, job_id, True)
-        delivery.posted, delivery.due, delivery.token = True, False, claimed.token
-        self._shift("posted", job_id, LONG)
+        delivery.posted, delivery.token = True, claimed.token
+        delivery.at = self.clock.now + self.settings.webhook_timeout + MARGIN
         self.tries.append(claimed)
 
     def _settle_delivery(self, claimed: Delivery, what: str, runs: int) -> None:
-        tell: Callable[[], None] = {
+        end: Callable[[], None] = {
             "delivers": lambda: self.outbox.deliver(claimed, 200),
-            "fails": lambda: self.outbox.fail(claimed, 500, "", pause=LONG),
-            "despairs": lambda: self.outbox.fail(claimed, 500, "", pause=1_000 * LONG),
-            "is told: gone": lambda: self.outbox.give_up(claimed, 410, ""),
+            "fails": lambda: self.outbox.fail(claimed, 500, "", pause=PAUSE),
+            "fails for good": lambda: self.outbox.fail(claimed, 500, "", pause=1 + self.settings.webhook_give_up),
+            "gone": lambda: self.outbox.give_up(claimed, 410, ""),
         }[what]
         held = self._holds(claimed)
         delivery = self.deliveries.get(claimed.job.id)
         with self._repeated(runs):
             if not held and delivery is not None and delivery.last_token != claimed.token:
                 with pytest.raises(StaleAttemptError):
-                    tell()
+                    end()
                 return
-            tell()
+            end()
         if not held or delivery is None:
             return
         delivery.token, delivery.last_token, delivery.posted = None, claimed.token, False
         self.counted["webhook_tries|" + ("delivered" if what == "delivers" else "failed")] += 1
-        if what == "fails":
-            delivery.due = False
-            return
-        delivery.state = "delivered" if what == "delivers" else "given_up"
-        self.counted[f"webhooks|{delivery.state}"] += 1
-        if claimed.job.id not in self.jobs:
-            del self.deliveries[claimed.job.id]
+        if what == "fails" and self.clock.now + PAUSE <= delivery.first + self.settings.webhook_give_up:
+            delivery.at = self.clock.now + PAUSE
+        else:
+            self._end_delivery(claimed.job.id, "delivered" if what == "delivers" else "given_up")
+
+    def _end_delivery(self, job_id: str, state: str) -> None:
+        self.deliveries[job_id].state = state
+        self.counted[f"webhooks|{state}"] += 1
+        if job_id not in self.jobs:
+            del self.deliveries[job_id]
 
     def _holds(self, claimed: Delivery) -> bool:
         delivery = self.deliveries.get(claimed.job.id)
         return delivery is not None and delivery.token == claimed.token
-
-    def _let_time_pass_for(self, job_id: str) -> None:
-        delivery = self.deliveries[job_id]
-        if delivery.state == "pending":
-            self._shift("posted" if delivery.posted else "outbox", job_id, -3 * LONG)
-            delivery.due = True
 
     # Maintenance
 
@@ -590,7 +631,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
             if runs == 1:
                 assert answered[job_id] == celery_queue("svd", queue)
-        # Nobody has room for what still waits, and all of that is new.
+        # No worker has room for what still waits, and all of that is new.
         for job_id in waiting - set(chosen):
             job = self.jobs[job_id]
             takers = [queue for queue in at_work if _takes(queue, job)]
@@ -598,7 +639,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 takers = [f"{job.model}|"]
             assert all(loads["published", queue] >= max(1, at_work[queue]) for queue in takers)
             assert not takers or not job.returned
-        self._note_publication(chosen)
 
     def _check_order(self, chosen: list[str], waiting: set[str], model: str, profile: Profile) -> None:
         """Those who had waited already come first; an owner's other jobs in the order of their submission."""
@@ -614,54 +654,27 @@ class LedgerMachine(RuleBasedStateMachine):
             first = [job.number for job in mine if job.owner == owner and not job.returned]
             assert first == sorted(numbers)[: len(first)]
 
-    def _desert(self, chance: "Chance") -> None:
-        """All workers of a queue that has jobs fall silent."""
-        if queues := sorted({queue for _, queue in self._loads()}):
-            deserted = chance.choice(queues)
-            for worker in (worker for worker, queue in self.queues.items() if queue == deserted):
-                self._shift_worker(worker, -2 * LONG)
-
-    def _lapse(self, job_id: str) -> None:
-        self._shift("leases", job_id, -3 * LONG)
-        self.jobs[job_id].lapsed = True
-
-    def _pass_deadline(self, job_id: str) -> None:
-        self.client.hset(f"svd:job:{job_id}", "deadline", 1)
-        self._shift("deadlines", job_id, -10 * LONG)
-        self.jobs[job_id].late = True
-
-    def _be_silent(self) -> None:
-        """Nobody is heard for a long time."""
-        for job_id in self._members("leases"):
-            self._shift("leases", job_id, -10 * LONG)
-        if heard := self.client.get("svd:heard"):
-            self.client.set("svd:heard", float(heard) - 10 * LONG)
-
-    def _note_publication(self, job_ids: Iterable[str]) -> None:
-        """However slow this machine is: only a rule makes it long ago."""
-        for job_id in job_ids:
-            self._shift(self._published(job_id), job_id, LONG)
-
     def _reap(self, runs: int) -> None:
-        lapsed = {job_id for job_id, job in self.jobs.items() if job.lapsed}
+        self._note_activity()
+        lapsed = {job_id for job_id in self._of_state(State.STARTED) if self.jobs[job_id].lease <= self.clock.now}
         queue_of = {job_id: self.client.hget(f"svd:job:{job_id}", "queue") for job_id in self.jobs}
         started = Counter(queue_of[job_id] for job_id in self._of_state(State.STARTED) if job_id not in lapsed)
-        seconds, _ = self.client.time()
+        enqueued_before = self.clock.now - ENQUEUE_AGAIN_AFTER
         overdue = {
             job_id
             for model in ("tiny", "other")
-            for job_id in self.client.zrangebyscore(f"svd:published:{model}", "-inf", seconds)
+            for job_id in self.client.zrangebyscore(f"svd:published:{model}", "-inf", enqueued_before)
         }
         at_work = self._at_work()
         republished = {
             job_id
             for job_id in overdue
-            if not self.jobs[job_id].late and at_work[queue_of[job_id]] > started[queue_of[job_id]]
+            if not self._is_late(self.jobs[job_id]) and at_work[queue_of[job_id]] > started[queue_of[job_id]]
         }
         deserted = {
             job_id
             for job_id in overdue
-            if not self.jobs[job_id].late
+            if not self._is_late(self.jobs[job_id])
             and queue_of[job_id] not in at_work
             and any(_takes(queue, self.jobs[job_id]) for queue in at_work)
         }
@@ -675,7 +688,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for job_id in lapsed:
             self._lose(self.jobs[job_id])
         for job in [self.jobs[job_id] for job_id in self._of_state(State.QUEUED)]:
-            if job.late:
+            if self._is_late(job):
                 self._fail_late(job)
         if runs > 1:
             assert answered == Reaped([], {})
@@ -686,30 +699,30 @@ class LedgerMachine(RuleBasedStateMachine):
         self.seen.update({"deserted": len(deserted), "republished": len(republished)})
         for job_id in deserted:
             self.jobs[job_id].returned = True
-        self._note_publication(republished)
 
     def _expire(self, runs: int) -> None:
-        due = {job_id for job_id, job in self.jobs.items() if job.due}
+        due = {job_id for job_id in self._ended() if self.jobs[job_id].kept_until <= self.clock.now}
         with self._repeated(runs):
             answered = self.ledger.maintenance.expire()
         assert set(answered) == (due if runs == 1 else set())
         for job_id in due:
             job = self.jobs[job_id]
             if job.state is State.FINISHED:
-                job.state, job.due, job.result = State.EXPIRED, False, None
+                job.state, job.result = State.EXPIRED, None
+                job.kept_until = self.clock.now + self.settings.record_ttl
             else:
                 self._forget(job_id)
 
     # What should come of it
 
-    def _heard(self, claim: Claim) -> ModelJob | None:
+    def _holding(self, claim: Claim) -> ModelJob | None:
         job = self.jobs.get(claim.job_id)
         return job if job is not None and job.state is State.STARTED and job.token == claim.token else None
 
     def _close(self, job: ModelJob, outcome: str) -> None:
         assert job.outcomes[-1] is None
         job.outcomes[-1] = outcome
-        job.token, job.lapsed = None, False
+        job.token = None
         self.counted[f"attempts|{outcome}"] += 1
 
     def _lose(self, job: ModelJob) -> None:
@@ -719,7 +732,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _repeat_or_end(self, job: ModelJob, code: str) -> None:
         if job.cancel:
             self._end(job, State.CANCELLED)
-        elif job.late:
+        elif self._is_late(job):
             self._fail_late(job)
         elif job.tries >= MAX_ATTEMPTS:
             self._fail(job, code)
@@ -736,9 +749,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _end(self, job: ModelJob, state: State) -> None:
         job.state = state
+        job.kept_until = self.clock.now
+        job.kept_until += self.settings.result_ttl if state is State.FINISHED else self.settings.record_ttl
         self.counted[f"ended|{state}"] += 1
         if job.webhook:
-            self.deliveries[f"job-{job.number:03}"] = ModelDelivery()
+            self.deliveries[f"job-{job.number:03}"] = ModelDelivery(self.clock.now)
 
     def _forget(self, job_id: str) -> None:
         del self.jobs[job_id]
@@ -750,28 +765,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def _repeated(self, runs: int) -> "_Runs":
         return _Runs(self.scripts, runs)
 
-    def _shift(self, name: str, member: str, seconds: float) -> None:
-        if self.client.zscore(f"svd:{name}", member) is not None:
-            self.client.zincrby(f"svd:{name}", seconds, member)
-
-    def _shift_worker(self, worker: str, seconds: float) -> None:
-        for name in ("workers", f"workers:{self.queues.get(worker)}"):
-            self._shift(name, worker, seconds)
-
     def _members(self, name: str) -> set[str]:
         """Of all sets whose name has that pattern."""
         return {each for key in self.client.keys(f"svd:{name}") for each in self.client.zrange(key, 0, -1)}
 
-    def _published(self, job_id: str) -> str:
-        return f"published:{self.jobs[job_id].model}"
-
     def _at_work(self) -> Counter[str]:
         """How many live workers take jobs from each queue."""
-        live = self.client.zrangebyscore("svd:workers", self.client.time()[0] - WORKER_TIMEOUT, "+inf")
+        live = self.client.zrangebyscore("svd:workers", self.clock.now - WORKER_TIMEOUT, "+inf")
         return Counter(self.queues[worker] for worker in live)
 
     def _loads(self) -> Counter[tuple[str, str]]:
-        """How many jobs each queue has that are published or started, as the jobs themselves say."""
+        """How many jobs each queue has that are published or started, according to the jobs themselves."""
         names = {"published": self._members("published:*"), "started": self._members("leases")}
         return Counter(
             (kind, self.client.hget(f"svd:job:{job_id}", "queue"))
@@ -785,6 +789,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _state(self, job_id: str) -> State | None:
         return self.jobs[job_id].state if job_id in self.jobs else None
+
+    def _is_late(self, job: ModelJob) -> bool:
+        return job.deadline is not None and job.deadline <= self.clock.now
 
     def _of_state(self, state: State) -> list[str]:
         return [job_id for job_id, job in self.jobs.items() if job.state is state]
@@ -811,8 +818,8 @@ class LedgerMachine(RuleBasedStateMachine):
         sets = {name: self._members(name) for name in ("leases", "ended")}
         assert sets["leases"] == set(self._of_state(State.STARTED))
         assert sets["ended"] == set(self._ended())
-        timed = {i for i, job in self.jobs.items() if job.deadline and not job.state.ended}
-        late = {i for i in timed if self.jobs[i].late}
+        timed = {i for i, job in self.jobs.items() if job.deadline is not None and not job.state.ended}
+        late = {i for i in timed if self._is_late(self.jobs[i])}
         assert timed - late <= self._members("deadlines") <= timed
         for owner in OWNERS:
             assert self._members(f"owner:{owner}") == {i for i, job in self.jobs.items() if job.owner == owner}
@@ -870,9 +877,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_ended_job_with_a_webhook_has_one_delivery_and_pending_ones_are_in_the_outbox(self):
-        asked_and_ended = {job_id for job_id in self._ended() if self.jobs[job_id].webhook}
+        requested_and_ended = {job_id for job_id in self._ended() if self.jobs[job_id].webhook}
         outlived = {job_id for job_id in self.deliveries if job_id not in self.jobs}
-        assert set(self.deliveries) == asked_and_ended | outlived
+        assert set(self.deliveries) == requested_and_ended | outlived
         assert all(self.deliveries[job_id].state == "pending" for job_id in outlived)
         assert set(self.client.keys("svd:delivery:*")) == {f"svd:delivery:{job_id}" for job_id in self.deliveries}
         pending = {job_id: each for job_id, each in self.deliveries.items() if each.state == "pending"}
@@ -886,7 +893,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert ("next" in record) == (job_id in pending and delivery.token is None)
 
     @invariant()
-    def each_record_says_what_happened_and_only_legal_moves_were_made(self):
+    def each_record_has_what_happened_and_only_legal_moves_were_made(self):
         ids = list(self.jobs)
         with self.client.pipeline(transaction=False) as pipe:
             for job_id in ids:
@@ -916,7 +923,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ("ended" in record) == job.state.ended
 
     @invariant()
-    def every_change_is_told_with_the_next_version(self):
+    def every_change_is_notified_with_the_next_version(self):
         while (message := self.listener.get_message(timeout=0)) is not None:
             job_id, version, *_ = message["data"].split(" ")
             assert int(version) == self.versions.get(job_id, 0) + 1
@@ -953,8 +960,9 @@ def _reach(state: State) -> frozenset[State]:
 
 @pytest.mark.enable_socket
 @pytest.mark.timeout(1_800)
-def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_settings):
-    settings = make_settings(SVD_LEASE=LONG, SVD_MAX_ATTEMPTS=MAX_ATTEMPTS, SVD_WEBHOOK_BACKOFF=LONG)
+@pytest.mark.parametrize("examples", [FEW_EXAMPLES, pytest.param(EXAMPLES, marks=pytest.mark.thorough)])
+def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_settings, examples):
+    settings = make_settings(SVD_LEASE=LEASE, SVD_MAX_ATTEMPTS=MAX_ATTEMPTS, SVD_WEBHOOK_BACKOFF=PAUSE)
     taken = Counter[str]()
 
     class Counted(LedgerMachine):
@@ -971,7 +979,7 @@ def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_
         run_state_machine_as_test(
             make,
             settings=hypothesis.settings(
-                max_examples=EXAMPLES,
+                max_examples=examples,
                 stateful_step_count=STEPS,
                 deadline=None,
                 derandomize=not THOROUGH,
@@ -979,9 +987,9 @@ def test_the_invariants_hold_whatever_happens_in_whatever_order(redis_url, make_
                 suppress_health_check=list(hypothesis.HealthCheck),
             ),
         )
-    assert taken["steps"] >= EXAMPLES * STEPS * 0.7
-    assert all(taken[f"webhook_tries|{outcome}"] for outcome in ("delivered", "failed")), taken
-    assert taken["refused"], taken
-    assert taken["failed|deadline_exceeded"], taken
-    rare = ("webhook_tries|lost", "deserted", "republished")
-    assert all(taken[name] for name in rare) or not THOROUGH, taken
+    assert taken["steps"] >= examples * STEPS * 0.7
+    if examples > FEW_EXAMPLES:
+        frequent = ("webhook_tries|delivered", "webhook_tries|failed", "not its own", "failed|deadline_exceeded")
+        assert all(taken[name] for name in frequent), taken
+    if THOROUGH:
+        assert all(taken[name] for name in ("webhook_tries|lost", "deserted", "republished")), taken
