@@ -70,7 +70,7 @@ def submit(http: FlaskClient, photo: bytes) -> Callable[..., str]:
 
 @pytest.fixture
 def claim(jobs: UseCases) -> Callable[[str], Claim]:
-    """Takes the part of a worker: claims the job."""
+    """Claims the job as a worker does."""
 
     def take(job_id: str) -> Claim:
         claim = jobs.ledger.attempts.claim(job_id, HOLDER)
@@ -82,7 +82,7 @@ def claim(jobs: UseCases) -> Callable[[str], Claim]:
 
 @pytest.fixture
 def finish(jobs: UseCases, claim: Callable[[str], Claim]) -> Callable[[str], None]:
-    """Takes the part of a worker: publishes `VIDEO` as the job's result."""
+    """Finishes the job as a worker does, with `VIDEO` as its result."""
 
     def publish(job_id: str) -> None:
         held = claim(job_id)

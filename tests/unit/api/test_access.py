@@ -1,4 +1,4 @@
-"""Checking a key, and links that work without one."""
+"""Checking a key, and links that work without a key."""
 
 import io
 import math
@@ -45,7 +45,7 @@ def test_a_key_is_checked(http, keyring):
     assert http.get("/key", headers={"Authorization": "Bearer sk-svd-wrong"}).status_code == 401
 
 
-def test_a_link_works_without_a_key_whole_and_in_part(http, ann, job_of_ann):
+def test_a_link_works_without_a_key_also_for_ranges(http, ann, job_of_ann):
     url = link(http, job_of_ann, ann[1])
     whole = http.get(url, buffered=True)
     assert (whole.status_code, whole.mimetype, whole.data) == (200, "video/mp4", VIDEO)
@@ -65,7 +65,7 @@ def test_a_changed_link_is_rejected(http, ann, job_of_ann, before, after):
     assert (changed.status_code, changed.json["error"]["code"]) == (403, "invalid_link")
 
 
-def test_a_link_is_for_one_job(http, photo, ann, job_of_ann, finish):
+def test_a_link_is_valid_for_one_job_only(http, photo, ann, job_of_ann, finish):
     other = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=ann[1]).json["task_id"]
     finish(other)
     url = link(http, job_of_ann, ann[1])
@@ -79,13 +79,13 @@ def test_a_link_expires(app, http, ann, job_of_ann):
     assert (answer.status_code, answer.json["error"]["code"]) == (410, "link_expired")
 
 
-def test_a_link_ends_with_its_key(http, keyring, ann, job_of_ann):
+def test_a_link_is_invalid_once_its_key_is_revoked(http, keyring, ann, job_of_ann):
     url = link(http, job_of_ann, ann[1])
     keyring.revoke(ann[0].id)
     assert http.get(url).status_code == 403
 
 
-def test_a_link_ends_with_the_key_that_made_it_and_not_with_another_of_its_owner(http, keyring, ann, job_of_ann):
+def test_a_link_depends_on_the_key_that_made_it_not_on_others_of_the_owner(http, keyring, ann, job_of_ann):
     second, secret = keyring.create("server", owner=ann[0].id)
     other = {"Authorization": f"Bearer {secret}"}
     assert http.get(f"/status/{job_of_ann}", headers=other).json["status"] == "finished"
@@ -115,7 +115,7 @@ def test_a_link_of_an_earlier_release_works(app, http, ann, job_of_ann):
     assert http.get(f"/shared/{job_of_ann}.mp4?expires={end}&signature={signature}", buffered=True).status_code == 200
 
 
-def test_a_link_of_an_open_service_ends_with_its_first_key(http, submit, finish, keyring):
+def test_a_link_of_an_open_service_is_invalid_once_there_is_a_key(http, submit, finish, keyring):
     job_id = submit()
     finish(job_id)
     url = link(http, job_id)
@@ -125,7 +125,7 @@ def test_a_link_of_an_open_service_ends_with_its_first_key(http, submit, finish,
     assert http.get(url).status_code == 403
 
 
-def test_a_link_outlives_neither_the_job_nor_its_time(http, ann, job_of_ann):
+def test_a_link_is_invalid_once_the_job_is_deleted_or_expired(http, ann, job_of_ann):
     status = http.get(f"/status/{job_of_ann}", headers=ann[1]).json
     answer = http.post(f"/jobs/{job_of_ann}/share", data={"expires_in": 2_000_000}, headers=ann[1]).json
     assert answer["expires_at"][:19] == status["expires_at"][:19]
@@ -133,7 +133,7 @@ def test_a_link_outlives_neither_the_job_nor_its_time(http, ann, job_of_ann):
     assert http.get(answer["url"]).status_code == 404
 
 
-def test_only_a_video_of_ones_own_is_shared(http, photo, ann, job_of_ann, keyring):
+def test_a_key_can_share_only_its_own_videos(http, photo, ann, job_of_ann, keyring):
     waiting = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=ann[1]).json["task_id"]
     assert http.post(f"/jobs/{waiting}/share", headers=ann[1]).status_code == 409
     bob = {"Authorization": f"Bearer {keyring.create('bob')[1]}"}
@@ -185,6 +185,6 @@ def test_a_key_pins_no_more_videos_than_the_limit(http, submit, finish, redis_cl
 
 
 @pytest.mark.parametrize("method", ["put", "delete"])
-def test_what_has_no_video_cannot_be_pinned(http, submit, method):
+def test_a_job_without_a_video_cannot_be_pinned(http, submit, method):
     assert getattr(http, method)(f"/jobs/{submit()}/pin").status_code == 409
     assert getattr(http, method)("/jobs/00000000-0000-4000-8000-000000000000/pin").status_code == 404

@@ -40,7 +40,7 @@ def inputs(jobs):
     return [name for name, _ in jobs.artifacts.names("inputs")]
 
 
-def test_an_extension_is_a_job_of_its_own_with_a_copy_of_the_video(extend, finished, jobs):
+def test_an_extension_is_a_separate_job_with_a_copy_of_the_video(extend, finished, jobs):
     source = finished(seed=5, fps=9)
     answer = extend(extend=source, seconds="2")
     assert answer.status_code == 202
@@ -84,7 +84,9 @@ def test_a_repeated_extension_is_the_same_job_even_if_the_video_is_gone(extend, 
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/videos/extensions"])
-def test_what_cannot_be_extended_is_named(http, submit, finished, jobs, redis_client, claim, path):
+def test_a_job_that_cannot_be_extended_is_rejected_with_the_reason(
+    http, submit, finished, jobs, redis_client, claim, path
+):
     def post(job_id, **fields):
         name = "extend" if path == "/generate" else "video[id]"
         answer = http.post(path, data={name: job_id, **fields})
@@ -105,7 +107,7 @@ def test_what_cannot_be_extended_is_named(http, submit, finished, jobs, redis_cl
     assert [name for name in inputs(jobs) if name.endswith(".mp4")] == []
 
 
-def test_a_queued_job_says_when_it_can_be_extended(extend, submit):
+def test_extending_a_queued_job_is_rejected_with_retry_after(extend, submit):
     answer = extend(extend=submit())
     assert (answer.status_code, answer.json["status"]) == (409, "queued")
     assert int(answer.headers["Retry-After"]) >= 1
@@ -124,7 +126,7 @@ def test_the_job_of_another_key_does_not_exist(app, photo, jobs):
     assert post(bob, extend=source).status_code == 404
 
 
-def test_an_image_and_a_job_contradict_each_other(extend, finished, photo):
+def test_an_image_and_a_job_to_extend_exclude_each_other(extend, finished, photo):
     answer = extend(extend=finished(), image=(io.BytesIO(photo), "cat.jpg"))
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, "extend")
     answer = extend(seed="1")
@@ -162,7 +164,7 @@ def test_openais_extension_has_both_parts_and_their_total_length(http, finished,
     assert "takes no text" in video["warnings"][0]
 
 
-def test_openais_total_is_made_of_the_lengths_that_were_asked_for(http, finish, photo):
+def test_openais_total_length_is_the_sum_of_the_requested_lengths(http, finish, photo):
     form = {"input_reference": (io.BytesIO(photo), "cat.jpg"), "seconds": "4", "size": "720x1280"}
     first = http.post("/v1/videos", data=form).json
     finish(first["id"])
@@ -186,17 +188,17 @@ def test_openais_extension_needs_a_video(http, body, status, code):
     assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
 
 
-def test_files_are_not_extended(http):
+def test_an_uploaded_video_is_not_extended(http):
     answer = http.post("/v1/videos/extensions", data={"prompt": "x", "video": (io.BytesIO(VIDEO), "video.mp4")})
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "not_supported")
 
 
-def test_a_create_of_openais_does_not_extend(http, finished):
+def test_openais_create_route_does_not_extend(http, finished):
     answer = http.post("/v1/videos", data={"extend": finished()})
     assert (answer.status_code, answer.json["error"]["param"]) == (422, "extend")
 
 
-def test_a_retried_extension_is_one_job(http, finished):
+def test_an_extension_that_the_client_retries_is_one_job(http, finished):
     source = finished()
 
     def post(count):
@@ -208,7 +210,7 @@ def test_a_retried_extension_is_one_job(http, finished):
     assert post(0) != first
 
 
-def test_extensions_are_not_the_id_of_a_job(http):
+def test_the_path_extensions_is_not_taken_for_a_job_id(http):
     for method in ("get", "delete"):
         answer = getattr(http, method)("/v1/videos/extensions")
         assert (answer.status_code, {*answer.headers["Allow"].split(", ")}) == (405, {"POST", "OPTIONS"})

@@ -1,4 +1,4 @@
-"""Faults of what the API needs, as its callers see them."""
+"""Faults of the API's dependencies, as its callers see them."""
 
 import io
 import threading
@@ -14,7 +14,7 @@ from svd_service.ledger.client import reachable
 
 @pytest.fixture
 def busy(redis_client, redis_url):
-    """A Redis whose time a script takes."""
+    """A Redis that a script keeps busy."""
     redis_client.config_set("busy-reply-threshold", 50)
 
     def work():
@@ -46,12 +46,12 @@ def test_a_busy_redis_is_503_in_transactions_too(http, redis_client, busy):
 
 @pytest.fixture
 def become_replica(redis_client):
-    """Makes Redis a replica: it answers questions and takes no writes."""
+    """Makes Redis a replica, which answers reads and rejects writes."""
     yield lambda: redis_client.execute_command("REPLICAOF", "127.0.0.1", "1")
     redis_client.execute_command("REPLICAOF", "NO", "ONE")
 
 
-def test_questions_are_answered_by_a_redis_that_takes_no_writes(http, submit, finish, become_replica):
+def test_reads_work_with_a_redis_that_accepts_no_writes(http, submit, finish, become_replica):
     waiting, finished = submit(), submit()
     finish(finished)
     http.application.extensions["web"].keyring._cache.clear()
@@ -82,7 +82,7 @@ def test_a_full_disk_under_the_temporary_folder_is_503(http, photo, monkeypatch)
         assert answer.headers["Retry-After"]
 
 
-def test_one_callers_event_streams_leave_room_for_others(redis_url, make_settings):
+def test_event_streams_are_limited_for_each_caller(redis_url, make_settings):
     app = create_app(make_settings(REDIS_URL=redis_url, SVD_STREAMS_PER_KEY=2, SVD_API_STREAMS=5))
     keys = [app.extensions["web"].keyring.create(name)[1] for name in ("ann", "bob")]
     http, opened = app.test_client(), []
@@ -106,7 +106,7 @@ def test_one_callers_event_streams_leave_room_for_others(redis_url, make_setting
             answer.close()
 
 
-def test_without_keys_an_address_has_its_own_streams(redis_url, make_settings):
+def test_without_keys_event_streams_are_limited_for_each_address(redis_url, make_settings):
     app = create_app(make_settings(REDIS_URL=redis_url, SVD_STREAMS_PER_KEY=1, SVD_TRUSTED_PROXIES=1))
     http = app.test_client()
     answers = [http.get("/events", headers={"X-Forwarded-For": f"192.0.2.{last}"}) for last in (1, 1, 2)]

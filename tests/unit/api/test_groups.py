@@ -58,12 +58,12 @@ def test_seeds_are_listed_or_counted_from_the_first(http, post, photo):
     assert "task_id" in post(n="1").json
 
 
-def test_a_route_of_its_own_always_answers_with_a_group(http, photo):
-    def ask(**fields):
+def test_the_groups_route_always_answers_with_a_group(http, photo):
+    def send(**fields):
         return http.post("/groups", data={"image": (io.BytesIO(photo), "cat.jpg"), **fields}).json
 
-    assert ask(n="2")["n"] == 2
-    assert [job["parameters"]["seed"] for job in ask(seed="7")["jobs"]] == [7]
+    assert send(n="2")["n"] == 2
+    assert [job["parameters"]["seed"] for job in send(seed="7")["jobs"]] == [7]
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_a_route_of_its_own_always_answers_with_a_group(http, photo):
         ({"seeds": "1,2", "seed": "1"}, "seed"),
     ],
 )
-def test_what_is_no_group_is_rejected(post, data_dir, fields, parameter):
+def test_an_invalid_group_is_rejected(post, data_dir, fields, parameter):
     answer = post(**fields)
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, parameter)
     assert inputs(data_dir) == []
 
 
-def test_a_full_queue_takes_no_part_of_a_group(app, http, post, jobs, data_dir, make_settings, redis_url):
+def test_a_full_queue_accepts_no_part_of_a_group(app, http, post, jobs, data_dir, make_settings, redis_url):
     from svd_service.api import create_app
 
     small = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_QUEUED=3)).test_client()
@@ -106,7 +106,7 @@ def test_a_full_queue_takes_no_part_of_a_group(app, http, post, jobs, data_dir, 
         (Allowance(concurrent_jobs=3), "3 jobs at a time, too few left for 3: retry when one of them has ended"),
     ],
 )
-def test_a_quota_takes_no_part_of_a_group(app, http, post, data_dir, allowance, message, more):
+def test_a_used_up_quota_accepts_no_part_of_a_group(app, http, post, data_dir, allowance, message, more):
     _, secret = app.extensions["web"].keyring.create("ann", allowance=allowance)
     mine = {"Authorization": f"Bearer {secret}"}
     single = post(mine).json["task_id"]
@@ -120,7 +120,7 @@ def test_a_quota_takes_no_part_of_a_group(app, http, post, data_dir, allowance, 
     assert post(mine).status_code == 429
 
 
-def test_a_key_gets_no_group_of_a_profile_that_it_must_not_use(app, post, data_dir):
+def test_a_key_cannot_submit_a_group_with_a_profile_that_it_must_not_use(app, post, data_dir):
     _, secret = app.extensions["web"].keyring.create("ann", allowance=Allowance(profiles=("draft",)))
     mine = {"Authorization": f"Bearer {secret}"}
     assert post(mine, n="2").status_code == 403
@@ -129,7 +129,7 @@ def test_a_key_gets_no_group_of_a_profile_that_it_must_not_use(app, post, data_d
 
 
 @pytest.mark.parametrize("more", [{}, {"Idempotency-Key": "k"}])
-def test_a_paused_intake_takes_no_group(http, post, jobs, data_dir, more):
+def test_a_paused_intake_accepts_no_group(http, post, jobs, data_dir, more):
     jobs.ledger.controls.pause(Pausable.INTAKE, "nano", by="olga", reason="driver update")
     answer = post(more, n="3")
     assert (answer.status_code, answer.json["error"]["code"]) == (503, "paused")
@@ -150,15 +150,15 @@ def test_usage_counts_each_job_of_a_group(app, http, post, finish):
     assert (total["submitted"], total["finished"], total["cancelled"]) == (3, 1, 2)
 
 
-def test_a_group_counts_as_so_many_requests(make_settings, redis_url, photo):
+def test_a_group_of_n_counts_as_n_requests(make_settings, redis_url, photo):
     from svd_service.api import create_app
 
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_RATE_LIMIT=5)).test_client()
 
-    def ask(n):
+    def send(n):
         return http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), "n": n}).status_code
 
-    assert [ask("6"), ask("4"), ask("2")] == [429, 202, 429]
+    assert [send("6"), send("4"), send("2")] == [429, 202, 429]
 
 
 def test_the_same_key_gets_the_same_group(post, data_dir):
@@ -204,15 +204,15 @@ def test_the_contact_sheet_has_the_finished_videos(http, post, finish, jobs):
     assert http.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
 
 
-def test_other_keys_know_nothing_of_a_group(app, http, post):
+def test_a_group_is_404_for_other_keys(app, http, post):
     keyring = app.extensions["web"].keyring
     _, ann = keyring.create("ann")
     _, bob = keyring.create("bob")
     mine, others = ({"Authorization": f"Bearer {secret}"} for secret in (ann, bob))
     path = f"/groups/{post(mine, n='2').json['group_id']}"
     assert http.get(path, headers=mine).status_code == 200
-    for ask in (http.get, http.delete):
-        answer = ask(path, headers=others)
+    for request in (http.get, http.delete):
+        answer = request(path, headers=others)
         assert (answer.status_code, answer.json["error"]["code"]) == (404, "unknown_group")
     assert http.get(f"{path}/events", headers=others).status_code == 404
     assert http.get(f"{path}/contact-sheet", headers=others).status_code == 404
@@ -249,7 +249,7 @@ def test_one_stream_follows_all_jobs_of_a_group(http, post, finish):
     assert again.status_code == 204
 
 
-def test_a_group_that_is_waited_for_comes_back_ended(post, jobs, finish):
+def test_a_request_that_waits_for_a_group_returns_it_ended(post, jobs, finish):
     import threading
     import time
 

@@ -43,7 +43,7 @@ def seconds_until_tomorrow() -> float:
     return (midnight - now).total_seconds()
 
 
-def test_the_fourth_of_three_jobs_is_rejected_in_each_dialect_with_the_time_of_the_reset(send, keyring):
+def test_a_job_above_the_quota_is_rejected_in_each_dialect_with_the_time_of_the_reset(send, keyring):
     ann, bob = (keyring.create(name, allowance=Allowance(jobs_per_day=3))[1] for name in ("ann", "bob"))
     for secret in (ann, bob):
         assert [send(dialect, secret).status_code < 300 for dialect in PATHS] == [True] * 3
@@ -60,7 +60,7 @@ def test_the_fourth_of_three_jobs_is_rejected_in_each_dialect_with_the_time_of_t
     assert stability["errors"][0].startswith("You lack sufficient credits to make this request: 3 jobs a day")
 
 
-def test_all_keys_of_an_owner_have_its_quota_together(send, http, keyring):
+def test_all_keys_of_an_owner_share_its_quota(send, http, keyring):
     key, first = keyring.create("laptop", owner="team", allowance=Allowance(jobs_per_day=3))
     second = keyring.create("server", owner="team")[1]
     assert [send("native", secret).status_code for secret in (first, second, first)] == [202] * 3
@@ -103,7 +103,7 @@ def test_a_model_or_profile_that_a_key_must_not_use_is_forbidden(send, keyring, 
     assert message in answer.text
 
 
-def test_a_key_limited_to_drafts_makes_drafts(send, keyring):
+def test_a_key_limited_to_drafts_makes_drafts_by_default(send, keyring):
     _, secret = keyring.create("ann", allowance=Allowance(profiles=("draft",)))
     assert send("native", secret, profile="draft").status_code == 202
     assert send("native", secret, profile="exact").status_code == 403

@@ -59,7 +59,7 @@ ALLOWING = b'{"verdict": "allow"}'
 
 @pytest.fixture(name="moderated")
 def _moderated(redis_url, make_settings):
-    """Makes a client of a service whose hook answers so."""
+    """Makes a client of a service whose hook gives this answer."""
 
     def make(answer, **variables):
         settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="stand-in", **variables)
@@ -98,7 +98,7 @@ def test_a_rejected_image_is_an_error_of_the_dialect_and_leaves_nothing(moderate
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("answer", [HookError("connection refused"), HookError("timed out"), b"nonsense"])
-def test_by_default_nothing_is_accepted_without_a_verdict(moderated, dialect, answer):
+def test_by_default_a_submission_without_a_verdict_is_rejected(moderated, dialect, answer):
     http, jobs, _ = moderated(answer)
     found = submit(http, dialect)
     assert (found.status_code, found.headers["Retry-After"]) == (503, "2")
@@ -123,7 +123,7 @@ def test_an_allowed_image_becomes_a_job(moderated, dialect):
     assert verdicts(jobs) == {("image", "allow"): 1}
 
 
-#: What an HTTP hook does that gives no verdict; `None`: nothing listens at its address.
+#: Behaviour of an HTTP hook that gives no verdict; `None`: nothing listens at its address.
 NO_VERDICT = {
     "down": None,
     "slow": {"delay": 1.0},
@@ -135,7 +135,7 @@ NO_VERDICT = {
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("kind", NO_VERDICT)
-def test_a_hook_on_the_network_that_gives_no_verdict_leaves_nothing(redis_url, make_settings, dialect, kind):
+def test_an_http_hook_that_gives_no_verdict_leaves_nothing(redis_url, make_settings, dialect, kind):
     with serving() as hook:
         url = "http://127.0.0.1:9/moderate?x=1" if kind == "down" else hook.url
         vars(hook).update(NO_VERDICT[kind] or {})
@@ -152,7 +152,7 @@ def test_a_hook_on_the_network_that_gives_no_verdict_leaves_nothing(redis_url, m
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_hook_on_the_network_decides(redis_url, make_settings, dialect):
+def test_the_verdict_of_an_http_hook_is_applied(redis_url, make_settings, dialect):
     with serving() as hook:
         http = create_app(make_settings(REDIS_URL=redis_url, SVD_MODERATION_URL=hook.url)).test_client()
         assert submit(http, dialect).status_code in {200, 202}
@@ -162,7 +162,7 @@ def test_a_hook_on_the_network_decides(redis_url, make_settings, dialect):
     assert (answer.status_code, is_right(answer.json, answer.headers)) == (status, True), answer.json
 
 
-def test_a_real_command_that_is_slow_is_no_verdict(redis_url, make_settings):
+def test_a_slow_real_command_gives_no_verdict(redis_url, make_settings):
     settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="sleep 30", SVD_MODERATION_TIMEOUT=0.3)
     http = create_app(settings).test_client()
     began = time.monotonic()

@@ -31,23 +31,23 @@ def test_a_submission_is_accepted_with_its_effective_values(http, photo):
     assert http.get(answer.headers["Location"]).json == job
 
 
-def test_a_request_names_one_of_the_models_that_there_are(http, jobs, photo):
+def test_a_request_may_name_one_of_the_available_models(http, jobs, photo):
     jobs.ledger.workers.introduce(Model("other", "org/other", defaults=Defaults(64, 64, num_frames=4)))
 
-    def ask(name):
+    def submit_to(name):
         return http.post("/generate", data={"image": (io.BytesIO(photo), "upload"), "model": name})
 
     for name, used in (("other", "other"), ("nano", "nano"), ("", "nano")):
-        answer = ask(name)
+        answer = submit_to(name)
         assert (answer.status_code, answer.json["model"]["name"]) == (202, used)
-    assert (ask("other").json["parameters"]["width"], ask("other").json["position"]) == (64, 3)
-    refused = ask("nobody's")
-    assert (refused.status_code, refused.json["error"]["parameter"]) == (422, "model")
-    assert refused.json["error"]["message"] == "model: any of nano, other; got nobody's"
+    assert (submit_to("other").json["parameters"]["width"], submit_to("other").json["position"]) == (64, 3)
+    rejected = submit_to("unknown")
+    assert (rejected.status_code, rejected.json["error"]["parameter"]) == (422, "model")
+    assert rejected.json["error"]["message"] == "model: any of nano, other; got unknown"
     assert [model["name"] for model in http.get("/models").json["models"]] == ["nano", "other"]
 
 
-def test_a_draft_takes_the_models_draft_steps_unless_the_caller_says_how_many(http, photo):
+def test_a_draft_uses_the_models_draft_steps_unless_the_caller_sets_a_number(http, photo):
     def used(**fields):
         answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), **fields})
         return answer.json["parameters"]["profile"], answer.json["parameters"]["num_inference_steps"]
@@ -57,12 +57,12 @@ def test_a_draft_takes_the_models_draft_steps_unless_the_caller_says_how_many(ht
     assert used(profile="draft", num_inference_steps="3") == ("draft", 3)
 
 
-def test_a_profile_that_nobody_offers_is_refused(http, photo):
+def test_an_unknown_profile_is_rejected(http, photo):
     answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), "profile": "fast"})
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, "profile")
 
 
-def test_the_stored_picture_has_the_size_to_be_generated(http, data_dir):
+def test_the_stored_image_has_the_size_to_be_generated(http, data_dir):
     http.post("/generate", data={"image": (png((100, 200)), "x")})
     (path,) = stored(data_dir)
     from PIL import Image
@@ -71,7 +71,7 @@ def test_the_stored_picture_has_the_size_to_be_generated(http, data_dir):
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (144, 256))
 
 
-def test_the_story_of_a_job(http, jobs, submit, claim):
+def test_the_status_of_a_job_from_submission_to_its_end(http, jobs, submit, claim):
     job_id = submit()
     held = claim(job_id)
     jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
@@ -108,7 +108,7 @@ def test_a_result_is_the_video(http, submit, finish, suffix):
 
 @pytest.fixture
 def finished(jobs, submit, claim):
-    """A finished job whose video is there as an MP4, a GIF and a ZIP."""
+    """A finished job whose video is stored as an MP4, a GIF and a ZIP."""
     job_id = submit(formats="zip,mp4, gif")
     held = claim(job_id)
     name = result_name(job_id, held.token)
@@ -125,7 +125,7 @@ def finished(jobs, submit, claim):
 
 
 @pytest.mark.parametrize("path", ["/results/{}.gif", "/results/{}?format=gif"])
-def test_a_result_comes_in_the_formats_that_were_asked_for(http, finished, path):
+def test_a_result_is_served_in_the_requested_formats(http, finished, path):
     answer = http.get(path.format(finished), buffered=True)
     assert (answer.status_code, answer.data, answer.mimetype) == (200, b"as a gif", "image/gif")
     assert answer.headers["ETag"] == f'"{"g" * 64}"'
@@ -154,7 +154,7 @@ def test_the_status_lists_the_files(http, finished):
         assert len(http.get(file["url"], buffered=True).data) == file["bytes"]
 
 
-def test_a_format_that_was_not_asked_for_is_404_and_says_what_there_is(http, submit, finished):
+def test_a_format_that_was_not_requested_is_404_with_the_available_formats(http, submit, finished):
     for job_id, made in ((finished, "mp4, gif, zip"), (submit(formats="webm"), "mp4, webm"), (submit(), "mp4;")):
         answer = http.get(f"/results/{job_id}.webp", buffered=True)
         assert (answer.status_code, answer.json["error"]["code"]) == (404, "format_not_made")
@@ -166,7 +166,7 @@ def test_a_format_that_was_not_asked_for_is_404_and_says_what_there_is(http, sub
 
 
 @pytest.mark.parametrize(
-    ("said", "made"),
+    ("given", "made"),
     [
         ("", []),
         ("mp4", []),
@@ -175,11 +175,11 @@ def test_a_format_that_was_not_asked_for_is_404_and_says_what_there_is(http, sub
         (["webm, gif"], ["webm", "gif"]),
     ],
 )
-def test_formats_are_said_with_commas_or_one_by_one(http, submit, said, made):
-    assert http.get(f"/status/{submit(formats=said)}").json["parameters"]["formats"] == made
+def test_formats_are_a_list_with_commas_or_a_repeated_field(http, submit, given, made):
+    assert http.get(f"/status/{submit(formats=given)}").json["parameters"]["formats"] == made
 
 
-def test_a_preview_is_there_while_the_job_runs(http, jobs, submit, claim):
+def test_a_preview_is_served_while_the_job_runs(http, jobs, submit, claim):
     job_id = submit()
     assert http.get(f"/jobs/{job_id}/preview").status_code == 404
     held = claim(job_id)
@@ -198,7 +198,7 @@ def test_a_preview_is_there_while_the_job_runs(http, jobs, submit, claim):
     assert http.get(f"/status/{job_id}").json["preview"] is None
 
 
-def test_a_range_condition_that_fails_is_told(http, submit, finish):
+def test_an_unsatisfiable_range_is_416_and_a_failed_condition_412(http, submit, finish):
     job_id = submit()
     finish(job_id)
     assert http.get(f"/results/{job_id}", headers={"Range": "bytes=1-3"}, buffered=True).data == VIDEO[1:4]
@@ -207,12 +207,12 @@ def test_a_range_condition_that_fails_is_told(http, submit, finish):
     assert http.get(f"/results/{job_id}", headers={"If-Match": '"other"'}, buffered=True).status_code == 412
 
 
-def test_a_result_that_is_not_there_yet_is_409_with_the_status(http, submit):
+def test_a_result_that_is_not_ready_is_409_with_the_status(http, submit):
     answer = http.get(f"/results/{submit()}", buffered=True)
     assert (answer.status_code, answer.json["status"], answer.json["error"]["code"]) == (409, "queued", "not_ready")
 
 
-def test_who_asks_too_early_is_told_when_to_come_again(http, jobs, submit, finish, claim):
+def test_a_request_for_an_unfinished_result_gets_retry_after_by_its_eta(http, jobs, submit, finish, claim):
     waiting = http.get(f"/results/{submit()}", buffered=True)
     assert waiting.headers["Retry-After"] == "5"  # nothing is known yet
     finish(submit())
@@ -226,7 +226,7 @@ def test_who_asks_too_early_is_told_when_to_come_again(http, jobs, submit, finis
     assert "Retry-After" not in http.get(f"/results/{job_id}").headers
 
 
-def test_a_result_past_its_time_is_410_before_and_after_the_sweep(http, jobs, submit, finish, redis_client, data_dir):
+def test_an_expired_result_is_410_before_and_after_the_sweep(http, jobs, submit, finish, redis_client, data_dir):
     job_id = submit()
     finish(job_id)
     redis_client.hset(f"svd:job:{job_id}", "expires", "1")
@@ -239,7 +239,7 @@ def test_a_result_past_its_time_is_410_before_and_after_the_sweep(http, jobs, su
     assert not [path for path in stored(data_dir) if path.suffix == ".mp4"]
 
 
-def test_a_result_that_vanished_from_the_store_is_410(http, submit, finish, data_dir):
+def test_a_result_missing_from_the_store_is_410(http, submit, finish, data_dir):
     job_id = submit()
     finish(job_id)
     next(path for path in stored(data_dir) if path.suffix == ".mp4").unlink()
@@ -263,7 +263,7 @@ def test_an_unknown_id_is_404(http, path, job_id):
         ({"image": (io.BytesIO(b"%PDF-1.7"), "x.jpg")}, 415, "not_an_image", None),
     ],
 )
-def test_what_is_no_picture_is_refused(http, data_dir, fields, status, code, parameter):
+def test_an_upload_that_is_no_image_is_rejected(http, data_dir, fields, status, code, parameter):
     answer = http.post("/generate", data=fields, content_type="multipart/form-data")
     assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
     assert stored(data_dir) == []
@@ -291,7 +291,7 @@ def test_what_is_no_picture_is_refused(http, data_dir, fields, status, code, par
         ("prompt", "a cat"),
     ],
 )
-def test_a_parameter_at_fault_is_named(http, data_dir, jobs, name, value):
+def test_an_invalid_parameter_is_named(http, data_dir, jobs, name, value):
     answer = http.post("/generate", data={"image": (png((64, 64)), "x"), name: value})
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "invalid_parameter"
@@ -316,22 +316,22 @@ def test_a_parameter_at_fault_is_named(http, data_dir, jobs, name, value):
         ("fps", b"7", "fps must be a whole number; got a file"),
     ],
 )
-def test_a_refusal_says_what_would_do(http, name, value, message):
+def test_the_message_for_an_invalid_parameter_states_what_is_valid(http, name, value, message):
     value = (io.BytesIO(value), "x") if isinstance(value, bytes) else value
     answer = http.post("/generate", data={"image": (png((64, 64)), "x"), name: value})
     assert (answer.status_code, answer.json["error"]["message"]) == (422, message)
 
 
-def test_what_a_question_may_be_is_said_too(http):
-    said = [http.get(f"/jobs?{query}").json["error"]["message"] for query in ("order=up", "limit=0", "page=2")]
-    assert said == [
+def test_the_message_for_an_invalid_query_states_what_is_valid(http):
+    messages = [http.get(f"/jobs?{query}").json["error"]["message"] for query in ("order=up", "limit=0", "page=2")]
+    assert messages == [
         "order must be one of asc, desc; got 'up'",
         "limit must be a whole number >= 1; got '0'",
         "there is no field page",
     ]
 
 
-def test_a_request_that_is_too_large_is_refused(http, jobs, change_settings):
+def test_a_request_that_is_too_large_is_rejected(http, jobs, change_settings):
     change_settings(max_upload_bytes=1000)
     answer = http.post("/generate", data={"image": (io.BytesIO(bytes(400_000)), "cat.jpg")})
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "image_too_large")
@@ -362,7 +362,7 @@ def test_a_full_store_is_503_and_makes_no_job(http, jobs, photo, monkeypatch):
     assert jobs.ledger.stats.figures().created == 0
 
 
-def test_a_redis_with_full_memory_refuses_submissions_and_nothing_is_left_of_them(
+def test_a_redis_with_full_memory_rejects_submissions_and_nothing_is_left_of_them(
     http, submit, photo, data_dir, redis_client
 ):
     job_id = submit()
@@ -381,7 +381,7 @@ def test_a_redis_with_full_memory_refuses_submissions_and_nothing_is_left_of_the
         redis_client.config_set("maxmemory", "0")
 
 
-def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, submit, monkeypatch):
+def test_a_job_is_accepted_although_the_broker_accepts_no_message(http, jobs, submit, monkeypatch):
     from svd_service.errors import UnavailableError
 
     def away(job_id, queue):
@@ -391,13 +391,13 @@ def test_a_broker_that_takes_no_message_does_not_refuse_the_job(http, jobs, subm
     assert http.get(f"/status/{submit()}").json["status"] == "queued"
 
 
-def test_what_the_router_refuses_has_the_same_shape(http):
+def test_errors_of_the_router_have_the_same_shape(http):
     for method, path, status in (("get", "/generate", 405), ("get", "/nowhere", 404), ("post", "/status/x", 405)):
         answer = getattr(http, method)(path)
         assert (answer.status_code, set(answer.json)) == (status, {"error"})
 
 
-def test_a_bug_is_500_in_the_same_shape(http, jobs, app, monkeypatch):
+def test_an_unexpected_exception_is_500_in_the_same_shape(http, jobs, app, monkeypatch):
     app.testing = False
 
     def broken(job_id):
@@ -419,7 +419,7 @@ def test_a_queued_job_is_cancelled_at_once_and_deleted_the_second_time(http, sub
         assert again.status_code == 404
 
 
-def test_a_started_job_is_asked_to_stop_as_often_as_one_likes(http, jobs, submit, claim):
+def test_cancelling_a_started_job_is_idempotent(http, jobs, submit, claim):
     job_id = submit()
     held = claim(job_id)
     for _ in range(2):
@@ -448,7 +448,7 @@ def test_jobs_are_listed_page_by_page(http, submit):
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=many", "order=up", "page=2"])
-def test_a_page_that_cannot_be_is_refused(http, query):
+def test_an_invalid_page_is_rejected(http, query):
     answer = http.get(f"/jobs?{query}")
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, query.partition("=")[0])
 

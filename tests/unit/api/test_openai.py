@@ -31,7 +31,7 @@ def data_url(content: bytes, media_type: str = "image/jpeg") -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def test_a_video_is_queued_with_all_fields_that_the_clients_know(create):
+def test_a_video_is_queued_with_all_fields_that_the_openai_clients_expect(create):
     answer = create(model="sora-2", seconds="1", size="256x144", seed="5", fps="8")
     video = answer.json
     uuid.UUID(video["id"])
@@ -59,14 +59,14 @@ def test_the_profile_is_one_of_the_extras(create):
     assert (used["profile"], used["num_inference_steps"]) == ("draft", 1)
 
 
-def test_a_model_that_a_worker_holds_makes_the_video_in_its_own_terms(create, jobs):
+def test_a_model_of_a_worker_makes_the_video_with_its_own_defaults(create, jobs):
     jobs.ledger.workers.introduce(Model("other", "org/other", defaults=Defaults(64, 64, fps=10)))
     video = create(model="other", prompt=None, seconds="2").json
     assert (video["model"], video["warnings"], video["size"]) == ("other", [], "64x64")
     assert video["parameters"]["num_frames"] == 20
 
 
-def test_what_has_no_effect_is_said(create):
+def test_fields_without_effect_are_reported_as_warnings(create):
     warnings = create(model="sora-2").json["warnings"]
     assert ["takes no text" in warnings[0], "not by sora-2" in warnings[1], len(warnings)] == [True] * 2 + [2]
     assert create(prompt=None, model="nano").json["warnings"] == []
@@ -80,7 +80,7 @@ def test_json_with_a_data_url_makes_the_same_job_as_a_form_with_a_file(http, cre
         assert (video["parameters"], video["prompt"]) == (form["parameters"], "a cat")
 
 
-def test_a_form_may_hold_a_data_url_larger_than_forms_usually_are(http):
+def test_a_form_may_hold_a_data_url_larger_than_the_usual_limit_of_forms(http):
     noise = io.BytesIO()
     Image.effect_noise((900, 900), 90).save(noise, "PNG")
     assert len(noise.getvalue()) > 600_000
@@ -90,7 +90,7 @@ def test_a_form_may_hold_a_data_url_larger_than_forms_usually_are(http):
         assert answer.status_code == 200, answer.text
 
 
-def test_data_urls_may_be_written_in_other_ways(http):
+def test_other_notations_of_data_urls_are_accepted(http):
     content = png((64, 64)).getvalue()
     quoted = "".join(f"%{byte:02x}" for byte in content)
     for url in (f"data:,{quoted}", f"DATA:image/png;x=y;BASE64,{base64.b64encode(content).decode()}"):
@@ -120,7 +120,7 @@ def test_data_urls_may_be_written_in_other_ways(http):
         ({"prompt": 5}, 422, "prompt"),
     ],
 )
-def test_what_is_wrong_is_refused_in_openais_shape(http, photo, fields, status, param):
+def test_invalid_fields_are_rejected_in_openais_shape(http, photo, fields, status, param):
     answer = http.post("/v1/videos", json={"prompt": "x", "input_reference": data_url(photo), **fields})
     assert answer.status_code == status, answer.text
     assert set(answer.json) == {"error"}
@@ -129,14 +129,14 @@ def test_what_is_wrong_is_refused_in_openais_shape(http, photo, fields, status, 
     assert error["type"] == "invalid_request_error"
 
 
-def test_bodies_that_are_no_json_object_are_refused(http):
+def test_bodies_that_are_no_json_object_are_rejected(http):
     for body in (b"", b"{", b"[]", b"7", b"[" * 100_000, b'{"prompt": "\xff"}'):
         answer = http.post("/v1/videos", data=body, content_type="application/json")
         assert (answer.status_code, set(answer.json)) == (400, {"error"}), body[:20]
     assert http.post("/v1/videos").status_code == 400
 
 
-def test_the_story_of_a_video(http, jobs, create, claim):
+def test_the_status_of_a_video_from_creation_to_its_end(http, jobs, create, claim):
     video_id = create().json["id"]
     held = claim(video_id)
     jobs.ledger.attempts.report(held, Progress(Phase.SAMPLING, 3, 6))
@@ -150,14 +150,14 @@ def test_the_story_of_a_video(http, jobs, create, claim):
     assert "openai-poll-after-ms" not in answer.headers
 
 
-def test_a_cancelled_job_has_failed_with_that_reason(http, jobs, create):
+def test_a_cancelled_job_is_failed_with_that_reason(http, jobs, create):
     video_id = create().json["id"]
     jobs.removal.cancel(video_id)
     video = http.get(f"/v1/videos/{video_id}").json
     assert (video["status"], video["error"]["code"]) == ("failed", "cancelled")
 
 
-def test_contents_come_in_all_variants(http, jobs, create, finish):
+def test_content_is_served_in_all_variants(http, jobs, create, finish):
     video_id = create().json["id"]
     assert http.get(f"/v1/videos/{video_id}/content").status_code == 409
     finish(video_id)
@@ -185,7 +185,7 @@ def test_contents_come_in_all_variants(http, jobs, create, finish):
     assert http.get(f"/results/{video_id}/spritesheet", buffered=True).data == b"sheet"
 
 
-def test_a_video_past_its_time_stays_completed_and_has_no_content(http, create, finish, redis_client):
+def test_an_expired_video_stays_completed_and_has_no_content(http, create, finish, redis_client):
     video_id = create().json["id"]
     finish(video_id)
     redis_client.hset(f"svd:job:{video_id}", "expires", "1")
@@ -194,7 +194,7 @@ def test_a_video_past_its_time_stays_completed_and_has_no_content(http, create, 
     assert (answer.status_code, answer.json["error"]["code"]) == (410, "expired")
 
 
-def test_the_list_goes_page_by_page_in_both_orders(http, create, submit):
+def test_the_list_has_pages_in_both_orders(http, create, submit):
     ids = [create().json["id"], submit(), create().json["id"]]
     first = http.get("/v1/videos?limit=2").json
     assert first | {"object": "list", "has_more": True, "first_id": ids[2], "last_id": ids[1]} == first
@@ -209,7 +209,7 @@ def test_the_list_goes_page_by_page_in_both_orders(http, create, submit):
         assert http.get(f"/v1/videos?{query}").status_code == status
 
 
-def test_deleting_what_has_ended_leaves_nothing(http, jobs, create, finish, data_dir):
+def test_deleting_an_ended_video_leaves_nothing(http, jobs, create, finish, data_dir):
     video_id = create().json["id"]
     finish(video_id)
     answer = http.delete(f"/v1/videos/{video_id}")
@@ -220,14 +220,14 @@ def test_deleting_what_has_ended_leaves_nothing(http, jobs, create, finish, data
     assert http.get("/v1/videos").json["data"] == []
 
 
-def test_deleting_a_queued_job_takes_it_out_of_the_queue(http, jobs, create, data_dir):
+def test_deleting_a_queued_job_removes_it_from_the_queue(http, jobs, create, data_dir):
     first, second = create().json["id"], create().json["id"]
     assert http.delete(f"/v1/videos/{first}").status_code == 200
     assert http.get(f"/v1/videos/{second}").json["queue_position"] == 1
     assert [path.stem for path in data_dir.rglob("*") if path.is_file()] == [second]
 
 
-def test_deleting_a_started_job_cancels_it_and_nobody_sees_it_again(http, jobs, create, claim, data_dir):
+def test_deleting_a_started_job_cancels_it_and_hides_it_at_once(http, jobs, create, claim, data_dir):
     video_id = create().json["id"]
     held = claim(video_id)
     assert http.delete(f"/v1/videos/{video_id}").status_code == 200
@@ -240,7 +240,7 @@ def test_deleting_a_started_job_cancels_it_and_nobody_sees_it_again(http, jobs, 
     assert [path for path in data_dir.rglob("*") if path.is_file()] == []
 
 
-def test_what_svd_cannot_do_is_a_400_in_the_same_shape(http, create):
+def test_operations_that_svd_cannot_do_are_a_400_in_the_same_shape(http, create):
     video_id = create().json["id"]
     for path in ("edits", "characters", f"{video_id}/remix"):
         answer = http.post(f"/v1/videos/{path}", json={"prompt": "x"})
@@ -289,7 +289,7 @@ def test_an_idempotency_key_gives_the_same_job(http, photo):
     assert post() == post()
 
 
-def test_the_models_are_listed_as_the_clients_know_them(http):
+def test_the_models_are_listed_as_the_openai_clients_expect(http):
     card = {"id": "nano", "object": "model", "created": 0, "owned_by": "svd-service"}
     cards = [card, {**card, "id": "sora-2"}, {**card, "id": "sora-2-pro"}]
     assert http.get("/v1/models").json == {"object": "list", "data": cards}
@@ -301,13 +301,13 @@ def test_the_models_are_listed_as_the_clients_know_them(http):
 
 
 @pytest.mark.parametrize("body", ["{", "[]", "null", ""])
-def test_json_that_is_no_object_is_told_so(http, body):
+def test_json_that_is_no_object_is_rejected_with_that_message(http, body):
     answer = http.post("/v1/videos", data=body, content_type="application/json")
     assert answer.status_code == 400
     assert "the request's body must be a JSON object" in answer.json["error"]["message"]
 
 
-def test_a_size_that_is_none_is_told_how_to_write_one(http, photo):
+def test_an_invalid_size_is_rejected_with_an_example(http, photo):
     data = {"prompt": "x", "size": "big", "input_reference": (io.BytesIO(photo), "upload")}
     error = http.post("/v1/videos", data=data).json["error"]
     assert (error["param"], error["message"]) == ("size", "size must be width x height, such as 1280x720; got 'big'")
@@ -315,7 +315,7 @@ def test_a_size_that_is_none_is_told_how_to_write_one(http, photo):
 
 @pytest.fixture
 def send(http, photo):
-    """Sends the one request as the `openai` package does that has sent it so many times before."""
+    """Sends the same request as the `openai` package does after `sent_before` earlier attempts."""
 
     def post(sent_before, **headers):
         data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload")}
@@ -329,35 +329,35 @@ def listed(http):
     return {video["id"] for video in http.get("/v1/videos").json["data"]}
 
 
-def test_a_create_that_is_repeated_gets_the_job_that_was_made(http, send):
+def test_a_retried_create_gets_the_job_of_the_first_attempt(http, send):
     first = send(0).json["id"]
     assert [send(times).json["id"] for times in (1, 2)] == [first] * 2
     assert listed(http) == {first}
 
 
-def test_two_creates_that_are_alike_are_two_jobs(http, send):
+def test_two_equal_creates_are_two_jobs(http, send):
     ids = {send(0).json["id"] for _ in range(2)}
     assert len(ids) == 2
     assert listed(http) == ids
 
 
-def test_a_create_is_told_by_its_words_and_its_picture(http, send, photo):
+def test_a_retry_is_recognized_by_its_fields_and_its_image(http, send, photo):
     first = send(0).json["id"]
     repeated = {"x-stainless-retry-count": "1"}
-    for said in ({"prompt": "y"}, {"seed": "1"}, {"input_reference": (png((64, 64)), "upload")}):
-        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **said}
+    for change in ({"prompt": "y"}, {"seed": "1"}, {"input_reference": (png((64, 64)), "upload")}):
+        data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **change}
         assert http.post("/v1/videos", data=data, headers=repeated).json["id"] != first
     assert len(listed(http)) == 4
 
 
-def test_a_create_as_json_is_repeated_likewise(http, photo):
+def test_a_create_as_json_can_be_retried_too(http, photo):
     body = {"prompt": "x", "input_reference": {"image_url": data_url(photo)}}
     ids = {http.post("/v1/videos", json=body, headers={"x-stainless-retry-count": count}).json["id"] for count in "012"}
     assert listed(http) == ids
     assert len(ids) == 1
 
 
-def test_a_create_that_is_repeated_while_the_first_one_goes_on_is_one_job(http, jobs, send, monkeypatch):
+def test_a_create_retried_while_the_first_attempt_runs_is_one_job(http, jobs, send, monkeypatch):
     put, repeated = jobs.artifacts.put, []
 
     def slow_put(name, content):
@@ -372,7 +372,7 @@ def test_a_create_that_is_repeated_while_the_first_one_goes_on_is_one_job(http, 
     assert jobs.artifacts.size(jobs.queries.find(first).input) > 0
 
 
-def test_a_create_that_had_no_room_is_a_job_of_its_own_when_it_is_repeated(make_settings, redis_url, photo):
+def test_a_create_rejected_by_a_full_queue_makes_a_new_job_when_it_is_retried(make_settings, redis_url, photo):
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_QUEUED=1)).test_client()
 
     def send(sent_before):
@@ -381,20 +381,20 @@ def test_a_create_that_had_no_room_is_a_job_of_its_own_when_it_is_repeated(make_
 
     first = send(0).json["id"]
     assert send(0).status_code == 429
-    http.delete(f"/jobs/{first}")  # makes room
+    http.delete(f"/jobs/{first}")  # makes room in the queue
     second = send(1)
     assert second.status_code == 200
     assert second.json["id"] != first
 
 
-@pytest.mark.parametrize("ask", ["/v1/videos/{}", "/v1/videos/{}/content"])
-def test_whose_id_was_asked_for_is_not_what_a_create_repeats(http, send, ask):
+@pytest.mark.parametrize("path", ["/v1/videos/{}", "/v1/videos/{}/content"])
+def test_a_job_that_the_client_has_read_is_not_the_one_of_a_retried_create(http, send, path):
     first = send(0).json["id"]
-    http.get(ask.format(first))
+    http.get(path.format(first))
     assert send(1).json["id"] != first
 
 
-def test_a_deleted_job_is_not_what_a_create_repeats(http, send):
+def test_a_deleted_job_is_not_the_one_of_a_retried_create(http, send):
     first = send(0).json["id"]
     assert http.delete(f"/v1/videos/{first}").status_code == 200
     second = send(1)
@@ -402,27 +402,27 @@ def test_a_deleted_job_is_not_what_a_create_repeats(http, send):
     assert second.json["id"] != first
 
 
-def test_an_idempotency_key_says_more_than_a_count(send):
+def test_an_idempotency_key_takes_precedence_over_a_retry_count(send):
     key = {"Idempotency-Key": "k"}
     assert send(0, **key).json["id"] == send(0, **key).json["id"] != send(1).json["id"]
 
 
 @pytest.mark.parametrize("count", ["", "-1", "many", "9" * 5_000])
-def test_a_count_that_is_none_is_passed_over(send, count):
+def test_an_invalid_retry_count_is_ignored(send, count):
     assert send(count).json["id"] != send(count).json["id"]
 
 
-def test_a_job_made_here_is_seen_natively(http, create):
+def test_a_job_made_here_is_visible_in_the_native_dialect(http, create):
     video_id = create(seed="9").json["id"]
     assert http.get(f"/status/{video_id}").json["parameters"]["seed"] == 9
     assert json.loads(http.get("/v1/videos").data)["data"][0]["id"] == video_id
 
 
 @pytest.mark.parametrize(
-    "said", [{"formats": "webm,gif"}, {"formats[]": ["gif", "webm"]}, {"formats": ["webm", "gif"]}], ids=str
+    "change", [{"formats": "webm,gif"}, {"formats[]": ["gif", "webm"]}, {"formats": ["webm", "gif"]}], ids=str
 )
-def test_further_formats_are_extras_and_variants(http, jobs, create, said):
-    video = create(**said).json
+def test_further_formats_are_extras_and_variants(http, jobs, create, change):
+    video = create(**change).json
     assert video["parameters"]["formats"] == ["webm", "gif"]
     assert http.get(f"/v1/videos/{video['id']}/content?variant=gif").status_code == 409
     absent = http.get(f"/v1/videos/{video['id']}/content?variant=zip")
@@ -479,7 +479,7 @@ SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seconds", ["4", "8", "12", "16", "20"])
-def test_openais_own_lengths_and_sizes_are_accepted(create, seconds, size):
+def test_lengths_and_sizes_of_openai_are_accepted(create, seconds, size):
     video = create(model="sora-2", seconds=seconds, size=size).json
     assert (video["seconds"], video["size"]) == (seconds, size)
     assert video["duration_seconds"] == pytest.approx(float(seconds), rel=0.05)
@@ -487,7 +487,7 @@ def test_openais_own_lengths_and_sizes_are_accepted(create, seconds, size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seconds", [4, 8, 12, 16, 20])
-def test_svd_xt_makes_them_in_segments_of_its_own_length_at_a_size_of_its_own(seconds, size):
+def test_svd_xt_makes_them_in_segments_of_its_length_at_its_own_size(seconds, size):
     form = forms.convert(VideoForm, {"seconds": seconds, "size": size})
     xt = Model(name="xt", source="stabilityai/stable-video-diffusion-img2vid-xt")
     parameters = form.request_to(xt).resolve(xt, (720, 1280))
@@ -516,7 +516,7 @@ def test_svd_xt_makes_them_in_segments_of_its_own_length_at_a_size_of_its_own(se
         ({"num_frames": 100, "interpolate": 2, "playback_fps": 30}, {"playback_fps": 30}, 200 / 30),
         ({"num_frames": 140}, {"fps": 7, "playback_fps": 7}, 20),
         ({"num_frames": 6, "fps": 3}, {"playback_fps": 3, "fps": 5, "num_frames": 6, "segments": 1}, 2),
-        # What the model makes by itself stays as it is.
+        # A size and length that the model makes natively stay as they are.
         (
             {"width": 96, "height": 64, "num_frames": 4, "fps": 16},
             {"size": "96x64", "width": 96, "num_frames": 4, "playback_fps": 16},
@@ -525,7 +525,7 @@ def test_svd_xt_makes_them_in_segments_of_its_own_length_at_a_size_of_its_own(se
     ],
     ids=str,
 )
-def test_sizes_frames_and_rates_of_other_servers_are_made(create, fields, shown, length):
+def test_sizes_frames_and_rates_of_other_servers_are_accepted(create, fields, shown, length):
     video = create(**fields).json
     assert shown == {name: {**video["parameters"], "size": video["size"]}[name] for name in shown}
     assert video["duration_seconds"] == pytest.approx(length, rel=0.05)
@@ -551,7 +551,7 @@ def test_contradictory_frames_and_sizes_are_rejected(http, photo, fields, param,
 
 
 @pytest.mark.parametrize("fields", [{"seconds": "8"}, {"size": "1280x720"}, {"num_frames": 81}, {"fps": 60}])
-def test_strictly_only_what_the_model_makes_by_itself_is_accepted(make_settings, redis_url, photo, fields):
+def test_strict_mode_accepts_only_what_the_model_makes_natively(make_settings, redis_url, photo, fields):
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_OPENAI_STRICT="true")).test_client()
     data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **fields}
     answer = http.post("/v1/videos", data=data)

@@ -1,4 +1,4 @@
-"""The table of parameters, and that everything derived from it has all of them."""
+"""The table of parameters, and its completeness in everything derived from it."""
 
 from inspect import signature
 from typing import Any
@@ -14,15 +14,15 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.parameters import DERIVED_FROM, OF_THE_VIDEO, TABLE, Format, Parameter
 
 
-def test_forms_of_dialects_with_extensions_take_every_parameter():
+def test_forms_of_dialects_with_extensions_accept_every_parameter():
     assert TABLE.keys() <= {*GenerateForm.__struct_fields__}
-    # OpenAI's dialect extends videos by another route, and names them otherwise.
+    # OpenAI's dialect extends videos by another route, under other field names.
     assert TABLE.keys() - {*VideoForm.__struct_fields__} == {"extend", "extend_as"}
     assert TABLE.keys() - {*ExtensionForm.__struct_fields__} == {"extend"}
 
 
 @pytest.mark.parametrize("form", [GenerationForm, AlphaGenerationForm])
-def test_stabilitys_forms_take_only_what_they_name(form):
+def test_stabilitys_forms_accept_only_the_parameters_that_they_name(form):
     own = {"image", "seed", "cfg_scale", "motion_bucket_id"}
     assert {*form.__struct_fields__} == own | {"profile", "formats", "webhook_url"}
 
@@ -47,7 +47,7 @@ def test_the_openapi_document_has_the_limits_and_descriptions_of_the_table(http,
     limits = {name: getattr(row.spec, name) for name in ("minimum", "maximum", "multiple_of", "max_length")}
     assert _schema_limits(schema) == {name: limit for name, limit in limits.items() if limit is not None}
     assert schema["description"] == row.spec.description
-    # Generated clients send defaults, and an extension has other ones.
+    # Generated clients send defaults, and an extension has other defaults.
     assert ("default" in schema) == (row.name == "priority")
 
 

@@ -13,11 +13,11 @@ from svd_service.jobs import maintenance
 from tests.unit.api.samples import VIDEO, png
 from tools.harness.local import free_port
 
-#: How each dialect is asked for a video, and where it says what was wrong.
+#: How a video is requested in each dialect, and where its error code is.
 SUBMISSIONS = {
-    "/generate": ("image", {}, lambda said: said["error"]["code"], "artifacts_unavailable"),
-    "/v1/videos": ("input_reference", {"prompt": "x"}, lambda said: said["error"]["code"], "artifacts_unavailable"),
-    "/v2beta/image-to-video": ("image", {}, lambda said: said["name"], "service_unavailable"),
+    "/generate": ("image", {}, lambda body: body["error"]["code"], "artifacts_unavailable"),
+    "/v1/videos": ("input_reference", {"prompt": "x"}, lambda body: body["error"]["code"], "artifacts_unavailable"),
+    "/v2beta/image-to-video": ("image", {}, lambda body: body["name"], "service_unavailable"),
 }
 
 
@@ -55,12 +55,12 @@ def followed(link: str, **headers: str) -> tuple[int, bytes, str]:
         return answer.status, answer.read(), answer.headers["Content-Type"]
 
 
-def test_a_result_comes_whole_in_part_or_not_at_all(http, finished):
+def test_a_result_is_served_whole_or_in_part_as_its_conditions_require(http, finished):
     whole = http.get(f"/results/{finished}.mp4", buffered=True)
     assert (whole.status_code, whole.data, whole.mimetype) == (200, VIDEO, "video/mp4")
     assert whole.headers["Content-Length"] == str(len(VIDEO))
-    for asked, part in (("bytes=5-9", VIDEO[5:10]), ("bytes=0-1", VIDEO[:2]), ("bytes=-7", VIDEO[-7:])):
-        answer = http.get(f"/results/{finished}", headers={"Range": asked}, buffered=True)
+    for requested, part in (("bytes=5-9", VIDEO[5:10]), ("bytes=0-1", VIDEO[:2]), ("bytes=-7", VIDEO[-7:])):
+        answer = http.get(f"/results/{finished}", headers={"Range": requested}, buffered=True)
         assert (answer.status_code, answer.data) == (206, part)
     etag = whole.headers["ETag"]
     assert http.get(f"/results/{finished}", headers={"If-None-Match": etag}, buffered=True).status_code == 304
@@ -69,7 +69,7 @@ def test_a_result_comes_whole_in_part_or_not_at_all(http, finished):
     assert http.head(f"/results/{finished}").headers["Content-Length"] == str(len(VIDEO))
 
 
-def test_a_result_may_come_from_the_store_itself(redirecting, finished):
+def test_a_result_may_be_downloaded_from_the_store_directly(redirecting, finished):
     for path in (f"/results/{finished}", f"/v1/videos/{finished}/content"):
         answer = redirecting.get(path)
         assert answer.status_code == 307
@@ -80,8 +80,8 @@ def test_a_result_may_come_from_the_store_itself(redirecting, finished):
         assert followed(link, Range="bytes=1-3")[:2] == (206, VIDEO[1:4])
 
 
-def test_who_could_not_follow_gets_the_bytes(redirecting, finished):
-    # A link is for GET alone; a page's script may not read what another origin says; Stability's headers are ours.
+def test_a_client_that_cannot_follow_the_redirect_gets_the_bytes(redirecting, finished):
+    # A link is for GET only; a page's script must not read another origin; a store cannot send Stability's headers.
     assert redirecting.head(f"/results/{finished}").status_code == 200
     by_script = redirecting.get(f"/results/{finished}", headers={"Sec-Fetch-Mode": "cors"}, buffered=True)
     assert (by_script.status_code, by_script.data) == (200, VIDEO)
@@ -89,7 +89,7 @@ def test_who_could_not_follow_gets_the_bytes(redirecting, finished):
     assert (stability.status_code, stability.data, stability.headers["finish-reason"]) == (200, VIDEO, "SUCCESS")
 
 
-def test_a_result_that_vanished_is_410_whichever_way_it_would_have_come(http, redirecting, jobs, finished):
+def test_a_result_missing_from_the_store_is_410_with_and_without_redirects(http, redirecting, jobs, finished):
     for name in names(jobs):
         jobs.artifacts.delete(name)
     for client in (http, redirecting):
@@ -108,8 +108,8 @@ def test_deleting_and_retention_empty_the_bucket(http, jobs, submit, finish, red
     assert jobs.maintenance.expire() == 1
     assert names(jobs) == set()
 
-    jobs.artifacts.put("results/nobody/token.mp4", b"left by a worker that died")
-    jobs.artifacts.put("inputs/nobody.png", b"left by a submission")
+    jobs.artifacts.put("results/unknown/token.mp4", b"left by a worker that died")
+    jobs.artifacts.put("inputs/unknown.png", b"left by a submission")
     jobs.artifacts.put("another/thing.txt", b"not ours")
     monkeypatch.setattr(maintenance, "ORPHAN_AGE", -60.0)
     assert jobs.maintenance.sweep_orphans() == 2
@@ -122,16 +122,16 @@ def away(make_settings, variables):
 
 
 @pytest.mark.parametrize("path", SUBMISSIONS)
-def test_while_the_store_is_away_a_submission_is_503_in_the_callers_words(away, jobs, path):
+def test_while_the_store_is_away_a_submission_is_503_in_the_callers_dialect(away, jobs, path):
     field, more, code, expected = SUBMISSIONS[path]
-    answer = away.post(path, data={field: (png((1024, 576)), "picture.png"), **more})
+    answer = away.post(path, data={field: (png((1024, 576)), "image.png"), **more})
     assert (answer.status_code, code(answer.get_json())) == (503, expected), answer.text
     assert answer.headers["Retry-After"]
     assert "127.0.0.1" not in answer.text
     assert jobs.ledger.stats.figures().created == 0
 
 
-def test_while_the_store_is_away_jobs_are_told_of_and_cancelled_but_not_deleted(away, jobs, finished, submit):
+def test_while_the_store_is_away_jobs_are_shown_and_cancelled_but_not_deleted(away, jobs, finished, submit):
     assert away.get(f"/status/{finished}").status_code == 200
     assert away.get(f"/results/{finished}").status_code == 503
     assert away.delete(f"/jobs/{finished}").status_code == 503

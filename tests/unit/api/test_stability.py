@@ -33,7 +33,7 @@ def test_a_generation_has_an_id_of_64_characters(create):
     assert len(answer.headers.getlist("x-request-id")) == 1
 
 
-def test_every_id_is_that_of_one_job():
+def test_ids_and_jobs_correspond_one_to_one():
     job_id = str(uuid.uuid4())
     assert ids.shortened(ids.lengthened(job_id)) == job_id
     assert len({ids.lengthened(str(uuid.uuid4())) for _ in range(100)}) == 100
@@ -49,20 +49,20 @@ def test_the_defaults_are_those_of_each_version(create, job_of):
         assert (used.max_guidance_scale, used.min_guidance_scale, used.motion_bucket_id) == (scale, 1.0, motion)
 
 
-def test_what_is_asked_for_is_what_is_used(create, job_of):
+def test_requested_values_are_used(create, job_of):
     used = job_of(create(seed="7", cfg_scale="0.5", motion_bucket_id="3")).parameters
     assert (used.seed, used.max_guidance_scale, used.motion_bucket_id) == (7, 1.0, 3)
     assert len({job_of(create(seed="0")).parameters.seed for _ in range(3)}) == 3
 
 
-def test_the_profile_is_an_extra_of_ours(create, job_of):
+def test_the_profile_is_accepted_as_an_extra_field(create, job_of):
     used = job_of(create(profile="draft")).parameters
     assert (used.profile, used.num_inference_steps) == ("draft", 1)
     assert job_of(create()).parameters.profile == "exact"
     assert create(profile="fast").status_code == 422
 
 
-def test_a_model_for_smaller_sizes_makes_its_own_of_the_same_shape(create, job_of):
+def test_a_model_for_smaller_sizes_uses_its_own_size_of_the_same_shape(create, job_of):
     for size, expected in (((1024, 576), (256, 144)), ((576, 1024), (144, 256)), ((768, 768), (192, 192))):
         answer = create(size=size)
         used = job_of(answer).parameters
@@ -82,14 +82,14 @@ def test_a_model_for_smaller_sizes_makes_its_own_of_the_same_shape(create, job_o
         ((768, 768), {"style": "x"}, 422, "unprocessable_entity", "style"),
     ],
 )
-def test_what_is_wrong_is_refused_in_stabilitys_shape(create, size, fields, status, name, word):
+def test_invalid_fields_are_rejected_in_stabilitys_shape(create, size, fields, status, name, word):
     answer = create(size=size, **fields)
     assert (answer.status_code, set(answer.json), answer.json["name"]) == (status, {"id", "name", "errors"}, name)
     assert word in answer.json["errors"][0]
     assert answer.headers.getlist("x-request-id") == [answer.json["id"]]
 
 
-def test_a_request_without_a_picture_or_with_none_is_refused(http):
+def test_a_request_without_an_image_or_with_an_invalid_one_is_rejected(http):
     for data, status in (({}, 400), ({"image": "text"}, 400), ({"image": (io.BytesIO(b"no"), "x.png")}, 415)):
         answer = http.post(PATHS[0], data=data)
         assert (answer.status_code, set(answer.json)) == (status, {"id", "name", "errors"})
@@ -102,7 +102,7 @@ def finished(create, finish):
     return generation_id
 
 
-def test_a_result_is_pending_until_it_is_there(http, create, claim, jobs):
+def test_a_result_is_pending_until_it_is_ready(http, create, claim, jobs):
     generation_id = create().json["id"]
     for path in PATHS:
         answer = http.get(f"{path}/result/{generation_id}")
@@ -120,7 +120,7 @@ def test_a_result_is_pending_until_it_is_there(http, create, claim, jobs):
 @pytest.mark.parametrize(
     "accept", [None, "*/*", "video/*", "video/mp4", "video/*, application/json", "application/json, video/*"]
 )
-def test_a_result_is_a_video_unless_json_is_liked_better(http, finished, accept):
+def test_a_result_is_a_video_unless_json_is_preferred(http, finished, accept):
     headers = {"Accept": accept} if accept else {}
     answer = http.get(f"{PATHS[0]}/result/{finished}", headers=headers, buffered=True)
     assert (answer.status_code, answer.content_type, answer.data) == (200, "video/mp4", VIDEO)
@@ -136,7 +136,7 @@ def test_a_result_may_be_json(http, finished, accept):
     assert (answer.headers["finish-reason"], answer.headers["seed"]) == ("SUCCESS", "42")
 
 
-def test_a_result_in_other_kinds_is_not_to_be_had(http, finished):
+def test_other_accepted_types_get_no_result(http, finished):
     answer = http.get(f"{PATHS[0]}/result/{finished}", headers={"Accept": "image/png"})
     assert (answer.status_code, answer.json["name"]) == (406, "not_acceptable")
 
@@ -163,13 +163,13 @@ def test_every_error_beneath_the_prefixes_has_stabilitys_shape(http, app, jobs, 
         assert answer.headers.getlist("x-request-id") == [answer.json["id"]]
 
 
-def test_a_job_made_here_is_seen_in_the_other_dialects(http, create):
+def test_a_job_made_here_is_visible_in_the_other_dialects(http, create):
     job_id = ids.shortened(create(seed="9").json["id"])
     assert http.get(f"/status/{job_id}").json["parameters"]["seed"] == 9
     assert http.get(f"/v1/videos/{job_id}").json["prompt"] is None
 
 
-def test_another_format_is_asked_for_with_the_picture_and_with_the_result(http, jobs, claim, create):
+def test_another_format_is_requested_with_the_image_and_with_the_result(http, jobs, claim, create):
     generation = create(seed="7", formats="gif").json["id"]
     job_id = ids.shortened(generation)
     path = f"{PATHS[0]}/result/{generation}"
@@ -184,8 +184,8 @@ def test_another_format_is_asked_for_with_the_picture_and_with_the_result(http, 
         answer = http.get(f"{path}?format=gif", headers={"Accept": accept}, buffered=True)
         assert (answer.status_code, answer.data, answer.mimetype) == (200, b"a gif", "image/gif"), accept
         assert answer.headers["seed"] == "7"
-    told = http.get(f"{path}?format=gif", headers={"Accept": "application/json"}).json
-    assert base64.b64decode(told["video"]) == b"a gif"
+    answer = http.get(f"{path}?format=gif", headers={"Accept": "application/json"}).json
+    assert base64.b64decode(answer["video"]) == b"a gif"
     assert http.get(path, buffered=True).data == VIDEO
     absent = http.get(f"{path}?format=zip", buffered=True)
     assert (absent.status_code, absent.json["name"]) == (404, "not_found")

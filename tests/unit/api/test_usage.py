@@ -47,8 +47,8 @@ def test_usage_as_csv(http, submit, today):
     assert (row["day"], row["submitted"], row["device_seconds"]) == (str(today), "1", "0.0")
 
 
-def test_a_key_sees_its_own_usage_alone(http, app, submit):
-    submit()  # before there are keys
+def test_a_key_sees_only_its_own_usage(http, app, submit):
+    submit()  # before the first key
     _, secret = app.extensions["web"].keyring.create("ann")
     shown = http.get("/usage", headers={"Authorization": f"Bearer {secret}"}).json
     assert shown["total"]["submitted"] == 0
@@ -64,12 +64,12 @@ def test_a_key_sees_its_own_usage_alone(http, app, submit):
         ("first=2026-01-01", "there is no field first"),
     ],
 )
-def test_an_invalid_query_is_rejected_by_name(http, query, message):
+def test_an_invalid_query_is_rejected_with_the_parameters_name(http, query, message):
     answer = http.get(f"/usage?{query}")
     assert answer.status_code == 422
     assert message in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize("query", ["to=0001-01-01", "from=0001-01-01&to=9999-12-31", "to=9999-12-31"])
-def test_dates_at_the_ends_of_the_calendar_do_no_harm(http, query):
+def test_dates_at_the_ends_of_the_calendar_are_handled(http, query):
     assert http.get(f"/usage?{query}").status_code in {200, 422}

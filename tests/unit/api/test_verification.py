@@ -1,4 +1,4 @@
-"""`POST /verify`: what it answers of files made here, elsewhere, changed or unmarked, and that no file costs much."""
+"""`POST /verify`: answers for files made here, elsewhere, changed or unmarked, and the limits of their cost."""
 
 import io
 import signal
@@ -52,14 +52,14 @@ def test_a_file_of_a_known_job_was_made_here(verify, chain, files, submit, finis
     assert found["job"]["created_at"] <= found["job"]["ended_at"]
 
 
-def test_a_file_of_a_deleted_job_was_made_here_all_the_same(verify, chain, files):
+def test_a_file_of_a_deleted_job_was_still_made_here(verify, chain, files):
     found = verify(made_by(chain, files[Format.MP4])).json
     assert (found["verdict"], found["job"]) == ("made_here", None)
     assert found["credentials"]["job_id"] == "0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11"
 
 
 def test_a_key_does_not_see_the_job_of_another(app, verify, chain, files, submit):
-    job_id = submit()  # of the time without keys: no key's
+    job_id = submit()  # submitted before the first key: belongs to no key
     _, secret = app.extensions["web"].keyring.create("ann")
     found = verify(made_by(chain, files[Format.MP4], job_id), {"Authorization": f"Bearer {secret}"}).json
     assert (found["verdict"], found["job"]) == ("made_here", None)
@@ -92,12 +92,12 @@ def test_the_file_is_not_kept(verify, files, data_dir: Path):
 
 
 @pytest.mark.parametrize("fields", [{}, {"file": "a text"}, {"image": "x"}])
-def test_a_request_without_a_file_is_an_error_of_the_caller(http, fields):
+def test_a_request_without_a_file_is_a_client_error(http, fields):
     answer = http.post("/verify", data=fields)
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, next(iter(fields), "file"))
 
 
-def test_a_file_may_have_as_many_bytes_as_an_upload(make_settings, redis_url, files):
+def test_a_file_has_the_size_limit_of_uploads(make_settings, redis_url, files):
     from svd_service.api import create_app
 
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_UPLOAD_BYTES=1000)).test_client()
@@ -106,8 +106,8 @@ def test_a_file_may_have_as_many_bytes_as_an_upload(make_settings, redis_url, fi
     assert answer.get_json()["error"] == {"code": "image_too_large", "message": "the file has more than 1,000 bytes"}
 
 
-def test_a_file_that_takes_minutes_is_given_up_and_the_next_one_is_read(verify, chain, files):
-    # Blocks of one byte, which the library reads one by one: 4 s of processor time, where 2 are allowed.
+def test_reading_a_file_has_a_time_limit_and_the_next_one_is_read(verify, chain, files):
+    # Blocks of one byte, which the library reads one by one: 4 s of CPU time, where 2 s are allowed.
     gif = files[Format.GIF]
     bomb = gif[:-1] + b"!\xff\x0bNETSCAPE2.0" + b"\x01\x00" * 3_000_000 + b"\x00;"
     answer = verify(bomb)
@@ -118,7 +118,7 @@ def test_a_file_that_takes_minutes_is_given_up_and_the_next_one_is_read(verify, 
 @pytest.mark.parametrize(
     ("status", "code"), [(-signal.SIGPROF, 422), (-signal.SIGSEGV, 422), (1, 422), (-signal.SIGKILL, 503)]
 )
-def test_the_end_of_the_process_that_reads_is_answered(verify, monkeypatch, status, code):
+def test_the_death_of_the_reading_process_is_an_error_response(verify, monkeypatch, status, code):
     def ended(self, **request):
         raise DecoderEndedError(status)
 
@@ -126,7 +126,7 @@ def test_the_end_of_the_process_that_reads_is_answered(verify, monkeypatch, stat
     assert verify(b"a file").status_code == code
 
 
-def test_without_the_library_it_names_the_extra(verify, monkeypatch):
+def test_without_the_library_the_error_names_the_extra(verify, monkeypatch):
     monkeypatch.setattr(verification, "is_installed", lambda: False)
     answer = verify(b"a file")
     assert (answer.status_code, answer.json["error"]["code"]) == (501, "not_installed")

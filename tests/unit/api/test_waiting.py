@@ -29,7 +29,7 @@ def post(http, photo):
 
 @pytest.fixture
 def soon(jobs):
-    """Takes the part of a worker: does something to the next job as soon as there is one."""
+    """Acts as a worker on the next job as soon as there is one."""
     threads = []
 
     def act(what):
@@ -51,7 +51,7 @@ def data_url(photo):
     return "data:image/jpeg;base64," + base64.b64encode(photo).decode()
 
 
-def test_a_submission_that_waits_gets_the_video(post, soon, finish):
+def test_a_submission_that_waits_returns_the_video(post, soon, finish):
     soon(finish)
     answer = post(Prefer="wait=20")
     assert (answer.status_code, answer.mimetype, answer.data) == (200, "video/mp4", VIDEO)
@@ -66,7 +66,7 @@ def test_a_client_that_accepts_json_alone_gets_the_finished_job(post, soon, fini
     assert (answer.status_code, answer.json["status"]) == (200, "finished")
 
 
-def test_a_job_that_takes_longer_is_accepted(post):
+def test_a_job_that_takes_longer_than_the_wait_is_202(post):
     began = time.monotonic()
     answer = post(Prefer="respond-async, wait=1")
     assert time.monotonic() - began >= 1
@@ -75,7 +75,7 @@ def test_a_job_that_takes_longer_is_accepted(post):
     assert answer.headers["Location"] == f"/status/{answer.json['task_id']}"
 
 
-def test_a_job_that_fails_while_its_caller_waits_is_an_error_that_names_the_job(post, soon, jobs, claim):
+def test_a_job_that_fails_during_the_wait_is_an_error_that_names_the_job(post, soon, jobs, claim):
     soon(lambda job_id: jobs.ledger.attempts.end_attempt(claim(job_id), AttemptOutcome.FAILED, Failure("x", "Why.")))
     answer = post(Prefer="wait=20")
     assert (answer.status_code, answer.json["status"]) == (409, "failed")
@@ -86,7 +86,7 @@ def test_a_job_that_fails_while_its_caller_waits_is_an_error_that_names_the_job(
 @pytest.mark.parametrize(
     "preference", ["", "wait", "wait=0", "wait=-1", "wait=x", 'wait="', "return=minimal", "wait=²"]
 )
-def test_a_preference_that_is_none_is_ignored(post, preference):
+def test_an_invalid_preference_is_ignored(post, preference):
     answer = post(Prefer=preference)
     assert answer.status_code == 202
     assert "Preference-Applied" not in answer.headers
@@ -100,7 +100,7 @@ def test_the_wait_has_a_maximum(post, change_settings):
     assert "Preference-Applied" not in post(Prefer="wait=600").headers
 
 
-def test_beyond_the_maximum_of_readers_nobody_waits(post, app, soon, finish):
+def test_above_the_limit_of_waiting_requests_a_submission_does_not_wait(post, app, soon, finish):
     hub = app.extensions["events"]
     boxes = [hub.open(owner="somebody", caller=f"{number}") for number in range(hub._capacity)]
     answer = post(Prefer="wait=20")
@@ -110,7 +110,7 @@ def test_beyond_the_maximum_of_readers_nobody_waits(post, app, soon, finish):
         hub.shut(box)
 
 
-def test_a_caller_who_waits_learns_the_job_though_redis_is_away(post, monkeypatch, jobs):
+def test_a_waiting_caller_gets_the_job_id_although_redis_is_away(post, monkeypatch, jobs):
     def fail(*_, **__):
         raise UnavailableError("away")
 
@@ -126,13 +126,13 @@ def test_a_caller_who_waits_learns_the_job_though_redis_is_away(post, monkeypatc
     assert (answer.status_code, answer.json["status"]) == (202, "queued")
 
 
-def test_an_image_comes_in_json_as_a_data_url(http, photo):
+def test_an_image_in_json_is_a_data_url(http, photo):
     answer = http.post("/generate", json={"image": data_url(photo), "seed": 5, "formats": ["gif"], "fps": None})
     assert answer.status_code == 202
     assert (answer.json["parameters"]["seed"], answer.json["parameters"]["formats"]) == (5, ["gif"])
 
 
-def test_an_image_comes_in_a_form_as_a_data_url(http, photo):
+def test_an_image_in_a_form_may_be_a_data_url(http, photo):
     assert http.post("/generate", data={"image": data_url(photo)}).status_code == 202
 
 
@@ -162,7 +162,7 @@ def test_an_image_by_url_is_fetched_where_the_settings_allow_it(http, photo, cha
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), (" 5m ", 300), ("1H", 3600)])
-def test_a_job_has_the_deadline_that_its_caller_sets(post, jobs, text, seconds):
+def test_a_job_has_the_deadline_of_its_cancel_after_header(post, jobs, text, seconds):
     answer = post(Cancel_After=text)
     job = jobs.queries.find(answer.json["task_id"])
     assert job.deadline_at == pytest.approx(job.created_at + seconds, abs=0.1)
@@ -170,7 +170,7 @@ def test_a_job_has_the_deadline_that_its_caller_sets(post, jobs, text, seconds):
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "soon", "5 minutes", "1.5", "99999999", "8d", "700000"])
-def test_a_deadline_that_is_none_is_rejected(post, text):
+def test_an_invalid_deadline_is_rejected(post, text):
     answer = post(Cancel_After=text)
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, "Cancel-After")
 
@@ -188,7 +188,7 @@ def test_a_queued_job_past_its_deadline_is_shown_as_failed_before_maintenance_ru
     assert http.get(f"/status/{job_id}").status_code == 404
 
 
-def test_a_strict_caller_is_rejected_if_the_job_would_end_too_late(post, monkeypatch, jobs, data_dir):
+def test_a_strict_submission_is_rejected_if_the_job_would_end_too_late(post, monkeypatch, jobs, data_dir):
     monkeypatch.setattr(Estimates, "until_end", lambda *_: 100.0)
     answer = post(Prefer="handling=strict", Cancel_After="60")
     assert (answer.status_code, answer.json["error"]["code"]) == (429, "deadline_unreachable")
@@ -199,7 +199,7 @@ def test_a_strict_caller_is_rejected_if_the_job_would_end_too_late(post, monkeyp
     assert post(Prefer="handling=strict", Cancel_After="2m").status_code == 202
 
 
-def test_a_strict_submission_that_is_repeated_gets_its_job(post, monkeypatch):
+def test_a_repeated_strict_submission_gets_its_job(post, monkeypatch):
     first = post({"seed": "1"}, Idempotency_Key="k", Cancel_After="60", Prefer="handling=strict")
     monkeypatch.setattr(Estimates, "until_end", lambda *_: 100.0)
     again = post({"seed": "1"}, Idempotency_Key="k", Cancel_After="60", Prefer="handling=strict")

@@ -1,4 +1,4 @@
-"""Where a caller wants its job's end told, in each dialect; what of it is shown."""
+"""Webhook URLs of jobs and keys, in each dialect, and what the status shows of them."""
 
 import io
 
@@ -11,7 +11,7 @@ from tests.unit.api.samples import png
 URL = "https://me:pw@example.com/hook?token=1"
 SHOWN = "https://example.com/hook?…"
 
-#: The path that makes a job in each dialect, its picture's field, and where its answer has the id.
+#: The path that makes a job in each dialect, the field of its image, and where its answer has the id.
 DIALECTS = {
     "/generate": ("image", lambda answer: answer["task_id"]),
     "/v1/videos": ("input_reference", lambda answer: answer["id"]),
@@ -23,8 +23,8 @@ DIALECTS = {
 @pytest.fixture
 def post(http):
     def post(path="/generate", headers=None, **fields):
-        picture = (png((1024, 576)), "x.png")
-        return http.post(path, data={DIALECTS[path][0]: picture, **fields}, headers=headers)
+        image = (png((1024, 576)), "x.png")
+        return http.post(path, data={DIALECTS[path][0]: image, **fields}, headers=headers)
 
     return post
 
@@ -35,7 +35,7 @@ def key(app):
 
 
 @pytest.mark.parametrize("path", DIALECTS)
-def test_every_dialect_takes_a_webhook(jobs, post, path):
+def test_every_dialect_accepts_a_webhook(jobs, post, path):
     answer = post(path, webhook_url=URL)
     assert answer.status_code in {200, 202}, answer.text
     assert jobs.ledger.jobs.find(DIALECTS[path][1](answer.json)).webhook.url == URL
@@ -45,17 +45,17 @@ def test_every_dialect_takes_a_webhook(jobs, post, path):
 
 @pytest.mark.parametrize("path", DIALECTS)
 @pytest.mark.parametrize("url", ["http://localhost/", "http://10.0.0.1/", "nonsense", "ftp://example.com/"])
-def test_a_url_where_no_webhook_may_go_is_refused_in_the_dialects_shape(jobs, post, path, url):
+def test_a_webhook_url_that_is_not_allowed_is_rejected_in_the_dialects_shape(jobs, post, path, url):
     answer = post(path, webhook_url=url)
     assert answer.status_code == 422
-    told = answer.json["errors"][0] if path.startswith("/v2") else answer.json["error"]["message"]
-    assert told.startswith("webhook_url: ")
+    message = answer.json["errors"][0] if path.startswith("/v2") else answer.json["error"]["message"]
+    assert message.startswith("webhook_url: ")
     if not path.startswith("/v2"):
         assert "webhook_url" in answer.json["error"].values()
     assert jobs.queries.page() == ([], False)
 
 
-def test_a_private_address_is_taken_where_a_setting_says_so(change_settings, post):
+def test_a_private_address_is_accepted_if_a_setting_allows_it(change_settings, post):
     change_settings(webhook_private=True)
     assert post(webhook_url="http://localhost/").status_code == 202
 
@@ -68,7 +68,7 @@ def test_a_key_may_have_a_webhook_for_all_of_its_jobs(jobs, post, key):
     assert jobs.ledger.jobs.find(other).webhook.url == "https://example.org/"
 
 
-def test_the_status_tells_what_becomes_of_it_and_nothing_secret(http, jobs, post, redis_client):
+def test_the_status_shows_the_webhooks_deliveries_without_secrets(http, jobs, post, redis_client):
     job = post(webhook_url=URL).json
     assert job["webhook"] == {"url": SHOWN, "state": "waiting", "attempts": [], "next_attempt_at": None}
     http.delete(f"/jobs/{job['task_id']}")
@@ -80,18 +80,18 @@ def test_the_status_tells_what_becomes_of_it_and_nothing_secret(http, jobs, post
     for path in (f"/status/{job['task_id']}", f"/v1/videos/{job['task_id']}"):
         answer = http.get(path)
         assert not [secret for secret in ("pw", "token") if secret in answer.text]
-        told = answer.json["webhook"]
-        assert (told["url"], told["state"]) == (SHOWN, "pending")
-        (attempt,) = told["attempts"]
+        webhook = answer.json["webhook"]
+        assert (webhook["url"], webhook["state"]) == (SHOWN, "pending")
+        (attempt,) = webhook["attempts"]
         assert (attempt["status_code"], attempt["error"]) == (503, None)
-        assert attempt["at"] < told["next_attempt_at"]
+        assert attempt["at"] < webhook["next_attempt_at"]
 
 
-def test_without_a_webhook_the_status_says_none(http, submit):
+def test_without_a_webhook_the_status_has_none(http, submit):
     assert http.get(f"/status/{submit()}").json["webhook"] is None
 
 
-def test_a_webhook_has_no_part_in_what_a_request_is(http, photo):
+def test_the_webhook_is_not_part_of_the_idempotency_fingerprint(http, photo):
     def post(**fields):
         data = {"image": (io.BytesIO(photo), "cat.jpg"), "seed": "1", **fields}
         return http.post("/generate", data=data, headers={"Idempotency-Key": "k"}).json

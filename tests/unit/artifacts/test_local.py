@@ -1,4 +1,4 @@
-"""What is the local store's own: durability, full disks, modes, and what a killed writer leaves."""
+"""What only the local store has: durability, full disks, modes, and files of a killed writer."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_bytes_are_on_disk_before_their_name_is_and_the_name_before_put_returns(
+def test_put_syncs_the_bytes_before_the_name_and_the_name_before_it_returns(
     store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -56,11 +56,11 @@ def test_bytes_are_on_disk_before_their_name_is_and_the_name_before_put_returns(
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
     store.put(NAME, b"video")
-    # The folders were new, so their own names have to be on disk too.
+    # The folders were new, so their own names have to be synced too.
     assert done == ["sync .", "sync staged", "sync .", "sync results", "rename", "sync results/3f2b"]
 
 
-def test_a_full_disk_publishes_nothing_and_leaves_nothing(tiny_disk: Path) -> None:
+def test_a_full_disk_stores_nothing_and_leaves_nothing(tiny_disk: Path) -> None:
     store = LocalArtifacts(tiny_disk)
     store.put("inputs/small.png", b"small")
     with pytest.raises(ArtifactsUnavailableError, match="No space left"):
@@ -96,7 +96,7 @@ for write in (put, stage):
 """
 
 
-def test_a_file_that_may_not_grow_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_size_limit_stores_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, check=True)
     assert run.stdout.count("File too large") == 2
     assert files(tmp_path) == []
@@ -131,7 +131,7 @@ def test_a_killed_writer_leaves_only_what_the_sweep_removes(store: LocalArtifact
 
 
 @pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
-def test_modes_are_left_to_the_umask(
+def test_modes_follow_the_umask(
     store: LocalArtifacts, tmp_path: Path, umask: int, file_mode: int, folder_mode: int
 ) -> None:
     before = os.umask(umask)
@@ -144,7 +144,7 @@ def test_modes_are_left_to_the_umask(
         assert (tmp_path / folder).stat().st_mode & 0o777 == folder_mode
 
 
-def test_folders_that_are_left_empty_go_but_never_the_root(store: LocalArtifacts, tmp_path: Path) -> None:
+def test_folders_that_become_empty_are_removed_but_never_the_root(store: LocalArtifacts, tmp_path: Path) -> None:
     store.put(NAME, b"video")
     store.put("results/other/1.mp4", b"video")
     store.delete(NAME)
@@ -153,7 +153,7 @@ def test_folders_that_are_left_empty_go_but_never_the_root(store: LocalArtifacts
     assert sorted(path.name for path in tmp_path.iterdir()) == [".staging"]
 
 
-def test_what_others_keep_in_the_folder_is_not_told(store: LocalArtifacts, tmp_path: Path) -> None:
+def test_foreign_files_in_the_folder_are_not_listed(store: LocalArtifacts, tmp_path: Path) -> None:
     store.put(NAME, b"video")
     for foreign in (".hidden/file", "lost+found/file", "results/.DS_Store", "results/a b"):
         (tmp_path / foreign).parent.mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def test_what_others_keep_in_the_folder_is_not_told(store: LocalArtifacts, tmp_p
     assert [name for name, _ in store.names()] == [NAME]
 
 
-def test_a_root_of_several_new_folders_is_made(tmp_path: Path) -> None:
+def test_missing_parents_of_the_root_are_created(tmp_path: Path) -> None:
     LocalArtifacts(tmp_path / "a" / "b" / "c").put(NAME, b"video")
     assert (tmp_path / "a" / "b" / "c" / NAME).read_bytes() == b"video"
 
@@ -177,7 +177,7 @@ def test_a_root_of_several_new_folders_is_made(tmp_path: Path) -> None:
     ],
     ids=["open", "size", "delete", "names", "sweep"],
 )
-def test_a_failing_disk_is_told_as_such(
+def test_an_io_error_is_reported_as_such(
     store: LocalArtifacts, monkeypatch: pytest.MonkeyPatch, use: Callable[[LocalArtifacts], object]
 ) -> None:
     def fail(*_: object, **__: object) -> None:

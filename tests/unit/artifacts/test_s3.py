@@ -1,4 +1,4 @@
-"""What is the S3 store's own: links, what it is configured by, time limits, and what a stranger gets to read."""
+"""What only the S3 store has: links, its settings, time limits, and what its errors reveal."""
 
 import importlib.util
 import os
@@ -45,7 +45,7 @@ def store(make: Make) -> ArtifactStore:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """URL of a server that takes connections and never says anything, as one does whose cable was pulled."""
+    """URL of a server that accepts connections and never answers, as if its cable were unplugged."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)
@@ -65,17 +65,17 @@ def test_the_settings_choose_the_store(make_settings: Callable[..., Settings], t
 @pytest.mark.parametrize(
     "place", ["s3://", "s3://B", "s3://bucket/../other", "s3://bucket//x", "data", "http://host/x"]
 )
-def test_a_place_that_is_none_is_refused(make_settings: Callable[..., Settings], place: str) -> None:
+def test_an_invalid_store_url_is_rejected(make_settings: Callable[..., Settings], place: str) -> None:
     with pytest.raises(ConfigurationError, match="SVD_ARTIFACTS"):
         make_settings(SVD_ARTIFACTS=place)
 
 
-def test_half_of_a_key_is_refused(make_settings: Callable[..., Settings]) -> None:
+def test_an_access_key_without_its_secret_is_rejected(make_settings: Callable[..., Settings]) -> None:
     with pytest.raises(ConfigurationError, match="SVD_S3_SECRET_ACCESS_KEY"):
         store_of(make_settings(SVD_ARTIFACTS="s3://bucket", SVD_S3_ACCESS_KEY_ID="a"))
 
 
-def test_without_the_extra_the_message_says_what_to_install(
+def test_without_the_extra_the_message_names_the_package_to_install(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -83,7 +83,7 @@ def test_without_the_extra_the_message_says_what_to_install(
         store_of(make_settings(SVD_ARTIFACTS="s3://bucket"))
 
 
-def test_the_bucket_is_where_the_settings_say() -> None:
+def test_the_endpoint_of_the_bucket_follows_the_settings() -> None:
     assert Bucket("b", region="eu-west-3").url() == "https://s3.eu-west-3.amazonaws.com"
     assert Bucket("b", path_style=False).url() == "https://b.s3.us-east-1.amazonaws.com"
     assert Bucket("b", endpoint="http://host:9000/").url() == "http://host:9000"
@@ -92,7 +92,7 @@ def test_the_bucket_is_where_the_settings_say() -> None:
 
 
 @pytest.mark.parametrize("kind", RESULT_FILES)
-def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore, kind: ResultFile) -> None:
+def test_a_link_serves_the_bytes_with_their_type_and_name(store: ArtifactStore, kind: ResultFile) -> None:
     name = file_name(NAME, kind)
     store.put(name, b"bytes")
     link = store.link(name, 60)
@@ -104,7 +104,7 @@ def test_a_link_gives_the_bytes_with_their_type_and_name(store: ArtifactStore, k
         assert answer.headers["Content-Disposition"] == f'{shown}; filename="3f2b{ending}"'
 
 
-def test_a_link_is_for_a_while_and_for_where_clients_are(make: Make) -> None:
+def test_a_link_expires_and_has_the_public_endpoint(make: Make) -> None:
     link = make(SVD_S3_PUBLIC_ENDPOINT="https://videos.example").link(NAME, 60)
     assert link is not None
     assert link.startswith("https://videos.example/svd-test/")
@@ -123,18 +123,18 @@ def test_a_link_is_signed_as_botocore_signs_it(
     assert parse_qs(link.query) == parse_qs(urlsplit(theirs.url).query)
 
 
-def test_a_wrong_secret_is_refused(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_secret_is_rejected(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ArtifactsUnavailableError, match="denies access"):
         make(SVD_S3_SECRET_ACCESS_KEY="wrong").put(NAME, b"video")
     assert "403" in caplog.text
 
 
-def test_files_have_no_link(tmp_path: Path) -> None:
+def test_the_local_store_has_no_links(tmp_path: Path) -> None:
     store: ArtifactStore = LocalArtifacts(tmp_path)
     assert store.link(NAME, 60) is None
 
 
-def test_variables_of_aws_own_are_not_heeded(
+def test_variables_of_aws_are_ignored(
     make: Make, s3_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
@@ -153,7 +153,7 @@ def test_variables_of_aws_own_are_not_heeded(
     assert "leaked" not in link
 
 
-def test_a_file_of_several_parts_is_published_whole(store: ArtifactStore) -> None:
+def test_a_file_of_several_parts_is_stored_whole(store: ArtifactStore) -> None:
     content = os.urandom(1_000_000) * 17
     assert len(content) > s3.PART
     with store.staged(NAME) as path:
@@ -162,7 +162,7 @@ def test_a_file_of_several_parts_is_published_whole(store: ArtifactStore) -> Non
         assert file.read() == content
 
 
-def test_reading_does_not_wait_for_the_whole_nor_keep_it(store: ArtifactStore) -> None:
+def test_reading_streams_the_file(store: ArtifactStore) -> None:
     store.put(NAME, bytes(8_000_000))
     with store.open(NAME) as file:
         assert len(file.read(10)) == 10
@@ -174,7 +174,7 @@ def test_reading_does_not_wait_for_the_whole_nor_keep_it(store: ArtifactStore) -
             file.read(10)
 
 
-def test_what_was_replaced_is_not_mixed_with_what_came_instead(store: ArtifactStore) -> None:
+def test_a_file_replaced_while_it_is_read_is_not_mixed_with_its_replacement(store: ArtifactStore) -> None:
     store.put(NAME, b"a" * 1_000_000)
     with store.open(NAME) as file:
         file.read(10)
@@ -196,28 +196,28 @@ USES: dict[str, Callable[[ArtifactStore], object]] = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_store_that_says_nothing_is_given_up_in_time(
+def test_a_store_that_does_not_answer_times_out(
     make: Make, silent: str, use: Callable[[ArtifactStore], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "READ_TIMEOUT", 1)
     began = time.monotonic()
     with pytest.raises(ArtifactsUnavailableError) as caught:
         use(make(SVD_S3_ENDPOINT=silent))
-    # Without a limit it would be for ever. (This machine may be slow, so the bound is wide.)
+    # Without a limit it would wait forever. (This machine may be slow, so the bound is wide.)
     assert time.monotonic() - began < 30
-    # The words reach callers: where the store is and what it said are not for them.
+    # The message reaches callers: it must not contain the store's address or its answer.
     assert str(caught.value) == "the artifact store cannot be reached"
 
 
 @pytest.mark.parametrize("use", [use for name, use in USES.items() if name != "delete"])
-def test_a_bucket_that_is_not_there_is_not_an_artifact_that_is_missing(
+def test_a_missing_bucket_is_not_reported_as_a_missing_artifact(
     make: Make, use: Callable[[ArtifactStore], object]
 ) -> None:
     with pytest.raises(ArtifactsUnavailableError):
         use(make(SVD_ARTIFACTS="s3://no-such-bucket"))
 
 
-def test_without_a_disk_to_write_on_nothing_is_staged(make: Make, tmp_path: Path) -> None:
+def test_without_a_writable_disk_nothing_is_staged(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = make(SVD_DATA_DIR=str(tmp_path / "file" / "data"))
     with pytest.raises(ArtifactsUnavailableError, match="disk"), store.staged(NAME):
@@ -225,7 +225,7 @@ def test_without_a_disk_to_write_on_nothing_is_staged(make: Make, tmp_path: Path
     store.put(NAME, b"needs no disk")
 
 
-def test_what_others_keep_in_the_bucket_is_not_told(make: Make, s3_variables: dict[str, str]) -> None:
+def test_foreign_objects_in_the_bucket_are_not_listed(make: Make, s3_variables: dict[str, str]) -> None:
     place = s3_variables["SVD_ARTIFACTS"]
     ours, another = make(), make(SVD_ARTIFACTS=f"{place}-another")
     another.put(NAME, b"another's")
@@ -239,7 +239,7 @@ from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings
 
 store = store_of(Settings.from_mapping(os.environ))
-print("obstore" in sys.modules, flush=True)  # what has it must not fork
+print("obstore" in sys.modules, flush=True)  # a process that has loaded it must not fork
 child = os.fork()
 store.put("results/3f2b/%d.mp4" % (child == 0), b"video")
 print("put", flush=True)
@@ -248,7 +248,7 @@ if child:
 """
 
 
-def test_a_store_that_was_made_before_a_fork_works_after_it(s3_variables: dict[str, str], tmp_path: Path) -> None:
+def test_a_store_created_before_a_fork_works_after_it(s3_variables: dict[str, str], tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "SVD_DATA_DIR": str(tmp_path), **s3_variables}
     command = [sys.executable, "-c", FORKED]
     done = subprocess.run(

@@ -81,7 +81,7 @@ def test_garbage_is_dropped_and_counted_and_the_next_message_arrives(
     assert DROPPED.take() == 0
 
 
-def test_a_message_that_its_handler_cannot_bear_is_dropped_and_not_delivered_again(
+def test_a_message_whose_handler_raises_is_dropped_and_not_redelivered(
     connection: Connection, redis_client: redis.Redis
 ):
     def handle(_: object) -> None:
@@ -94,7 +94,7 @@ def test_a_message_that_its_handler_cannot_bear_is_dropped_and_not_delivered_aga
     assert redis_client.hlen("unacked") == 0
 
 
-def test_errors_of_redis_in_a_handler_are_no_garbage(connection: Connection, redis_client: redis.Redis):
+def test_redis_errors_in_a_handler_do_not_count_as_garbage(connection: Connection, redis_client: redis.Redis):
     def handle(_: object) -> None:
         raise redis.ReadOnlyError("READONLY")
 
@@ -106,7 +106,7 @@ def test_errors_of_redis_in_a_handler_are_no_garbage(connection: Connection, red
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+socket", "sentinel"])
-def test_every_error_of_redis_is_a_reason_to_reconnect(scheme: str):
+def test_every_redis_error_causes_a_reconnect(scheme: str):
     transport.register()
     url = {"redis+socket": "redis+socket:///nowhere"}.get(scheme, f"{scheme}://localhost")
     for error in (redis.ReadOnlyError, redis.ResponseError, redis.OutOfMemoryError, redis.exceptions.NoPermissionError):

@@ -1,4 +1,4 @@
-"""Server-sent events, over a real Redis; the reader is the test."""
+"""Server-sent events over a real Redis, read by the test."""
 
 import json
 import threading
@@ -42,12 +42,12 @@ class Reader:
                 return {**lines, "data": json.loads(lines["data"])}
 
     def rest(self) -> list[dict[str, Any]]:
-        told = []
+        received = []
         while True:
             try:
-                told.append(self.event())
+                received.append(self.event())
             except StopIteration:
-                return told
+                return received
 
     def close(self) -> None:
         self._answer.close()
@@ -69,11 +69,11 @@ def stream(http) -> Iterator[Callable[..., Reader]]:
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met within 60 s"
         time.sleep(0.01)
 
 
-def test_that_a_job_has_ended_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
+def test_the_end_of_a_job_is_notified_at_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(events, "THROTTLE", 1e9)
     changes = events._Changes()
     changes._sent["job"] = time.monotonic()
@@ -85,7 +85,7 @@ def test_that_a_job_has_ended_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
     assert changes.due() == {"job": "ann"}
 
 
-def test_a_stream_tells_of_a_job_from_how_it_stands_to_its_end(http, stream, jobs, submit, claim):
+def test_a_stream_sends_a_jobs_current_state_and_every_change_until_its_end(http, stream, jobs, submit, claim):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events")
     first = reader.event()
@@ -102,7 +102,7 @@ def test_a_stream_tells_of_a_job_from_how_it_stands_to_its_end(http, stream, job
     assert rest[0]["id"] == "4"
 
 
-def test_an_ended_job_is_told_once_and_a_browser_that_comes_back_is_sent_away(http, stream, submit, finish):
+def test_an_ended_job_is_sent_once_and_a_reconnect_gets_204(http, stream, submit, finish):
     job_id = submit()
     finish(job_id)
     (only,) = stream(f"/jobs/{job_id}/events").rest()
@@ -113,14 +113,14 @@ def test_an_ended_job_is_told_once_and_a_browser_that_comes_back_is_sent_away(ht
 
 
 @pytest.mark.parametrize("seen", ["none", "-1", "9" * 5_000])
-def test_who_says_nonsense_of_what_it_has_seen_is_told_all(stream, submit, finish, seen):
+def test_an_invalid_last_event_id_gets_all_events(stream, submit, finish, seen):
     job_id = submit()
     finish(job_id)
     (only,) = stream(f"/jobs/{job_id}/events", **{"Last-Event-ID": seen}).rest()
     assert only["data"]["status"] == "finished"
 
 
-def test_a_stream_ends_when_its_time_is_over_and_the_reader_resumes(http, stream, jobs, submit, claim, monkeypatch):
+def test_a_stream_ends_at_its_time_limit_and_the_reader_resumes(http, stream, jobs, submit, claim, monkeypatch):
     monkeypatch.setattr(http.application.extensions["events"], "_lifetime", 0.3)
     job_id = submit()
     first, *rest = stream(f"/jobs/{job_id}/events").rest()
@@ -131,7 +131,7 @@ def test_a_stream_ends_when_its_time_is_over_and_the_reader_resumes(http, stream
     assert (resumed["id"], resumed["data"]["status"]) == ("2", "started")
 
 
-def test_a_stream_resumes_with_what_is_new(stream, jobs, submit, claim):
+def test_a_resumed_stream_sends_only_new_events(stream, jobs, submit, claim):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events", **{"Last-Event-ID": "1"})
     assert reader.chunk().startswith("retry:")
@@ -139,7 +139,7 @@ def test_a_stream_resumes_with_what_is_new(stream, jobs, submit, claim):
     assert reader.event()["id"] == "2"
 
 
-def test_a_slow_reader_loses_steps_and_never_the_end(app, stream, jobs, submit, claim):
+def test_a_slow_reader_misses_progress_but_never_the_end(app, stream, jobs, submit, claim):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events")
     reader.event()
@@ -149,24 +149,24 @@ def test_a_slow_reader_loses_steps_and_never_the_end(app, stream, jobs, submit, 
     jobs.ledger.attempts.end_attempt(held, AttemptOutcome.FAILED, Failure("time_limit", "It took too long."))
     (box,) = app.extensions["events"]._mailboxes
     wait_for(lambda: any(event.ended for event in box._news.values()))
-    told = reader.rest()
-    assert len(told) == 1
-    assert told[-1]["data"]["status"] == "failed"
+    received = reader.rest()
+    assert len(received) == 1
+    assert received[-1]["data"]["status"] == "failed"
 
 
-def test_all_jobs_of_an_owner_are_told_of_in_one_stream(stream, jobs, submit, claim):
+def test_one_stream_sends_the_events_of_all_jobs_of_an_owner(stream, jobs, submit, claim):
     old = [submit(), submit()]
     reader = stream("/events")
     assert [reader.event()["data"]["task_id"] for _ in old] == old
     new = submit()
-    told = reader.event()
-    assert (told["id"], told["data"]["status"]) == (f"{new}:1", "queued")
+    received = reader.event()
+    assert (received["id"], received["data"]["status"]) == (f"{new}:1", "queued")
     claim(old[1])
-    told = reader.event()
-    assert (told["data"]["task_id"], told["data"]["status"]) == (old[1], "started")
+    received = reader.event()
+    assert (received["data"]["task_id"], received["data"]["status"]) == (old[1], "started")
 
 
-def test_another_owners_jobs_are_not_told_of(http, stream, jobs, submit, monkeypatch):
+def test_a_stream_sends_no_events_of_another_owners_jobs(http, stream, jobs, submit, monkeypatch):
     mine = submit()
     for module in (routes, generate):
         monkeypatch.setattr(module, "owner", lambda: "other")
@@ -177,26 +177,26 @@ def test_another_owners_jobs_are_not_told_of(http, stream, jobs, submit, monkeyp
     assert reader.event()["data"]["task_id"] == theirs
 
 
-def test_that_a_job_was_deleted_is_sent(http, stream, submit, redis_client):
+def test_the_deletion_of_a_job_is_sent(http, stream, submit, redis_client):
     job_id = submit()
     reader = stream("/events")
     reader.event()
-    # What is gone when the listener begins is told by nothing.
+    # A deletion before the listener has subscribed produces no event.
     wait_for(lambda: redis_client.pubsub_numsub("svd:events")[0][1])
     for _ in range(2):
         http.delete(f"/jobs/{job_id}")
-    told = reader.event()
-    while "event" not in told:
-        assert told["data"]["status"] == "cancelled"
-        told = reader.event()
-    assert (told["event"], told["data"]) == ("deleted", {"task_id": job_id})
+    received = reader.event()
+    while "event" not in received:
+        assert received["data"]["status"] == "cancelled"
+        received = reader.event()
+    assert (received["event"], received["data"]) == ("deleted", {"task_id": job_id})
 
 
 def test_an_unknown_job_has_no_stream(http):
     assert http.get("/jobs/nothing/events").status_code == 404
 
 
-def test_a_silent_stream_says_that_it_is_there(stream, submit, monkeypatch):
+def test_a_stream_without_events_sends_heartbeats(stream, submit, monkeypatch):
     monkeypatch.setattr(stream_module, "HEARTBEAT", 0.1)
     first, second = stream(f"/jobs/{submit()}/events"), stream("/events")
     for reader in (first, second):
@@ -204,7 +204,7 @@ def test_a_silent_stream_says_that_it_is_there(stream, submit, monkeypatch):
         assert reader.chunk().startswith(":")
 
 
-def test_beyond_the_cap_a_stream_is_refused_until_another_ends(http, app, stream, submit, monkeypatch):
+def test_a_stream_above_the_limit_is_rejected_until_another_ends(http, app, stream, submit, monkeypatch):
     monkeypatch.setattr(app.extensions["events"], "_capacity", 2)
     path = f"/jobs/{submit()}/events"
     first, _ = stream(path), stream(path)
@@ -215,12 +215,12 @@ def test_beyond_the_cap_a_stream_is_refused_until_another_ends(http, app, stream
     stream(path).event()
 
 
-def test_asking_for_the_head_of_a_stream_keeps_nothing_open(http, app, submit):
+def test_a_head_request_for_a_stream_leaves_no_stream_open(http, app, submit):
     assert http.head(f"/jobs/{submit()}/events").status_code == 200
     assert app.extensions["events"]._watching() == []
 
 
-def test_streams_end_when_the_process_is_to_end(http, app, stream, submit):
+def test_streams_end_when_the_process_shuts_down(http, app, stream, submit):
     stopping = threading.Event()
     app.extensions["events"].close_when(stopping.is_set)
     reader = stream("/events")
@@ -231,7 +231,7 @@ def test_streams_end_when_the_process_is_to_end(http, app, stream, submit):
     assert http.get("/events").status_code == 503
 
 
-def test_the_listener_ends_with_the_last_stream_and_begins_with_the_next(app, stream, submit, claim):
+def test_the_listener_stops_with_the_last_stream_and_starts_with_the_next(app, stream, submit, claim):
     hub = app.extensions["events"]
     for _ in range(2):
         job_id = submit()
@@ -244,14 +244,14 @@ def test_the_listener_ends_with_the_last_stream_and_begins_with_the_next(app, st
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_of_the_listener_ends_the_streams_and_not_the_next_ones(app, stream, submit, claim, monkeypatch):
+def test_an_exception_in_the_listener_ends_the_open_streams_only(app, stream, submit, claim, monkeypatch):
     job_id = submit()
     with monkeypatch.context() as broken:
         broken.setattr(app.extensions["events"], "_tell", lambda changed: 1 / 0)
         reader = stream(f"/jobs/{job_id}/events")
         assert [event["id"] for event in reader.rest()] == ["1"]
         reader.close()
-        # The listener's last words belong to this test, not to the next one.
+        # The listener's last log records belong to this test, not to the next one.
         for listener in [thread for thread in threading.enumerate() if thread.name == "events"]:
             listener.join(60)
     again = stream(f"/jobs/{job_id}/events")
@@ -260,12 +260,12 @@ def test_a_bug_of_the_listener_ends_the_streams_and_not_the_next_ones(app, strea
     assert again.event()["data"]["status"] == "started"
 
 
-def test_what_was_lost_while_the_subscription_was_broken_is_sent(stream, jobs, submit, claim, redis_client):
+def test_events_missed_while_the_subscription_was_broken_are_sent(stream, jobs, submit, claim, redis_client):
     job_id = submit()
     reader = stream(f"/jobs/{job_id}/events")
     reader.event()
     wait_for(lambda: redis_client.pubsub_numsub("svd:events")[0][1])
-    # As a partition would: the connection is cut, and the change happens before anybody listens again.
+    # As in a network partition: the connection is cut, and the change happens before the next subscription.
     with redis_client.pipeline(transaction=True) as both:
         both.client_kill_filter(_type="pubsub")
         both.hset(f"svd:job:{job_id}", "cancel", "1")

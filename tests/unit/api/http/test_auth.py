@@ -17,25 +17,25 @@ PUBLIC = {
 #: Needs a signature instead of a key.
 SHARED = "/shared/<task_id>.<any(mp4, webm, webp, gif, zip):format>"
 
-#: A file that there is, of each folder of files.
+#: An existing file of each folder of static files.
 FILES = {
     "/page/<path:filename>": "main.js",
     "/operator/<path:filename>": "main.js",
     "/docs/<path:filename>": "start.js",
 }
 
-#: What the arguments of a route are filled with, so that the walk below asks for the other key's job. A route with an
-#: argument that is not here has to be listed, or the test fails.
+#: Values for the arguments of a route, so that the walk below requests the other key's job. A route with an
+#: argument that is missing here has to be listed, or the test fails.
 ARGUMENTS: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(("task_id", "group_id", "job_id", "video_id", "character_id", "id", "model", "filename"), str),
     "generation_id": lengthened,
     "format": lambda _: "mp4",
 }
 
-#: Routes that say of every id that Stable Video Diffusion cannot do this.
+#: Routes that answer for every id that Stable Video Diffusion cannot do this.
 CANNOT = {"/v1/videos/<video_id>/remix", "/v1/videos/characters/<character_id>"}
 
-#: Routes without an argument, and how the walk asks them.
+#: Routes without an argument, which the walk requests as they are.
 LISTS_AND_SUBMISSIONS = {
     "/usage",  # test_usage.py
     "/verify",  # test_verification.py
@@ -75,12 +75,12 @@ def job_of_ann(http, photo, ann, finish):
     return job_id
 
 
-def test_without_keys_every_header_is_as_good_as_none(http):
+def test_without_keys_the_authorization_header_is_ignored(http):
     for header in ({}, {"Authorization": "Bearer sk-anything"}, {"Authorization": "Basic eDp5"}):
         assert http.get("/models", headers=header).status_code == 200
 
 
-def test_with_keys_every_route_but_the_public_ones_asks_for_one(app, http, ann):
+def test_with_keys_every_route_but_the_public_ones_requires_one(app, http, ann):
     for rule in app.url_map.iter_rules():
         values = dict.fromkeys(rule.arguments, FILES.get(rule.rule, "x")) | {"format": "gif"}
         path = app.url_map.bind("").build(rule.endpoint, values)
@@ -93,21 +93,21 @@ def test_with_keys_every_route_but_the_public_ones_asks_for_one(app, http, ann):
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), rule
 
 
-def test_what_does_not_exist_asks_for_a_key_too(http, ann):
+def test_an_unknown_path_requires_a_key_too(http, ann):
     assert http.get("/nowhere").status_code == 401
     assert http.get("/nowhere", headers=bearer(ann)).status_code == 404
     assert http.delete("/models", headers=bearer(ann)).status_code == 405
 
 
 @pytest.mark.parametrize("shown", ["Bearer {}", "bearer {}", "BEARER  {}", "{}"])
-def test_a_key_is_shown_as_a_bearer_token_or_alone(http, ann, shown):
+def test_a_key_is_accepted_with_or_without_bearer(http, ann, shown):
     assert http.get("/models", headers={"Authorization": shown.format(ann[1])}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "shown", ["", "Bearer", "Bearer ", "Basic {}", "Bearer {}x", "Bearer sk-svd-nothing", "{} {}", "\x80"]
 )
-def test_anything_else_is_401_in_the_dialects_shape(http, ann, shown):
+def test_an_invalid_key_is_401_in_the_dialects_shape(http, ann, shown):
     answer = http.get("/models", headers={"Authorization": shown.replace("{}", ann[1])})
     assert (answer.status_code, answer.json["error"]["code"]) == (401, "unauthorized")
     assert ann[1] not in answer.text
@@ -120,16 +120,16 @@ def filled(rule, job_id):
     return path
 
 
-def test_no_route_shows_one_key_a_job_of_another(app, http, photo, ann, bob, job_of_ann):
+def test_no_route_shows_a_key_the_job_of_another(app, http, photo, ann, bob, job_of_ann):
     group_of_ann = post(http, photo, ann, seeds="7").json["group_id"]
     walked = set()
     for rule in app.url_map.iter_rules():
         if rule.rule in {*PUBLIC, SHARED} or rule.rule.startswith("/admin/"):  # test_admin.py has the operators' routes
             continue
         unknown = rule.arguments - set(ARGUMENTS)
-        assert not unknown, f"{rule}: say in ARGUMENTS which of {unknown} is a job's id"
+        assert not unknown, f"{rule}: state in ARGUMENTS which of {unknown} is a job's id"
         if not rule.arguments:
-            assert rule.rule in LISTS_AND_SUBMISSIONS, f"{rule}: show below that it tells bob nothing of ann's"
+            assert rule.rule in LISTS_AND_SUBMISSIONS, f"{rule}: add a test that it shows bob none of ann's jobs"
             continue
         status = 400 if rule.rule in CANNOT else 404
         for method in rule.methods - {"OPTIONS"}:
@@ -144,7 +144,7 @@ def test_no_route_shows_one_key_a_job_of_another(app, http, photo, ann, bob, job
     assert http.get(f"/results/{job_of_ann}", headers=bearer(ann), buffered=True).data == VIDEO
 
 
-def test_a_list_is_of_ones_own_jobs_and_begins_behind_ones_own(http, ann, bob, job_of_ann):
+def test_a_list_has_the_keys_own_jobs_only_also_as_its_start(http, ann, bob, job_of_ann):
     assert [job["task_id"] for job in http.get("/jobs", headers=bearer(ann)).json["jobs"]] == [job_of_ann]
     assert http.get("/jobs", headers=bearer(bob)).json["jobs"] == []
     assert http.get(f"/jobs?after={job_of_ann}", headers=bearer(bob)).status_code == 404
@@ -152,13 +152,13 @@ def test_a_list_is_of_ones_own_jobs_and_begins_behind_ones_own(http, ann, bob, j
     assert http.get(f"/results/{job_of_ann}", headers=bearer(ann), buffered=True).status_code == 200
 
 
-def test_openais_list_is_of_ones_own_jobs(http, ann, bob, job_of_ann):
+def test_openais_list_has_the_keys_own_jobs_only(http, ann, bob, job_of_ann):
     assert [video["id"] for video in http.get("/v1/videos", headers=bearer(ann)).json["data"]] == [job_of_ann]
     assert http.get("/v1/videos", headers=bearer(bob)).json["data"] == []
     assert http.get(f"/v1/videos?after={job_of_ann}", headers=bearer(bob)).status_code == 404
 
 
-def test_each_dialect_turns_away_in_its_own_shape(http, ann):
+def test_each_dialect_rejects_a_missing_key_in_its_own_shape(http, ann):
     answer = http.get("/v1/videos")
     assert (answer.status_code, answer.json["error"]["type"]) == (401, "authentication_error")
     answer = http.post("/v2beta/image-to-video")
@@ -166,19 +166,19 @@ def test_each_dialect_turns_away_in_its_own_shape(http, ann):
     assert http.get("/v2beta/nowhere", headers={"Authorization": ann[1]}).json["name"] == "not_found"
 
 
-def test_events_are_of_ones_own_jobs(http, photo, ann, bob, job_of_ann):
+def test_event_streams_have_the_keys_own_jobs_only(http, photo, ann, bob, job_of_ann):
     with http.get("/events", headers=bearer(bob)) as stream:
         events = iter(stream.response)
         theirs = post(http, photo, ann).json["task_id"]
         ours = post(http, photo, bob).json["task_id"]
-        heard = ""
-        while ours not in heard:
-            heard += next(events).decode()
-    assert theirs not in heard
-    assert job_of_ann not in heard
+        received = ""
+        while ours not in received:
+            received += next(events).decode()
+    assert theirs not in received
+    assert job_of_ann not in received
 
 
-def test_one_keys_idempotency_key_is_not_anothers(http, photo, ann, bob):
+def test_idempotency_keys_of_different_api_keys_are_independent(http, photo, ann, bob):
     ids = set()
     for key in (ann, bob):
         headers = {**bearer(key), "Idempotency-Key": "same"}
@@ -187,21 +187,21 @@ def test_one_keys_idempotency_key_is_not_anothers(http, photo, ann, bob):
     assert len(ids) == 2
 
 
-def test_jobs_of_the_time_without_keys_are_nobodys(http, submit, keyring):
+def test_jobs_submitted_before_the_first_key_belong_to_no_key(http, submit, keyring):
     job_id = submit()
     key = keyring.create("ann")
     keyring._cache.clear()
     assert http.get(f"/status/{job_id}", headers=bearer(key)).status_code == 404
 
 
-def test_a_key_may_ask_for_its_own_priority_and_no_more(http, photo, ann, bob):
+def test_a_key_may_request_its_own_priority_and_no_higher(http, photo, ann, bob):
     assert post(http, photo, ann, priority="1").json["priority"] == 1
-    refused = post(http, photo, bob, priority="1")
-    assert (refused.status_code, refused.json["error"]["parameter"]) == (422, "priority")
+    rejected = post(http, photo, bob, priority="1")
+    assert (rejected.status_code, rejected.json["error"]["parameter"]) == (422, "priority")
     assert post(http, photo, bob).json["priority"] == 0
 
 
-def test_while_redis_is_away_nobody_is_let_in(make_settings):
+def test_without_redis_every_request_that_requires_a_key_is_503(make_settings):
     http = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0")).test_client()
     answer = http.get("/models")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
@@ -214,45 +214,45 @@ def limited(redis_url, make_settings):
     return app.test_client()
 
 
-def ask(http, address="192.0.2.1", path="/models", **headers):
+def get(http, address="192.0.2.1", path="/models", **headers):
     return http.get(path, headers={"X-Forwarded-For": address, **headers})
 
 
-def test_an_address_has_its_rate(limited):
-    assert [ask(limited).status_code for _ in range(4)] == [200, 200, 200, 429]
-    refused = ask(limited)
-    assert refused.json["error"]["code"] == "rate_limited"
-    assert 1 <= int(refused.headers["Retry-After"]) <= 120
-    assert ask(limited, "192.0.2.2").status_code == 200
-    assert ask(limited, path="/health").status_code == 200
+def test_requests_of_one_address_are_limited(limited):
+    assert [get(limited).status_code for _ in range(4)] == [200, 200, 200, 429]
+    rejected = get(limited)
+    assert rejected.json["error"]["code"] == "rate_limited"
+    assert 1 <= int(rejected.headers["Retry-After"]) <= 120
+    assert get(limited, "192.0.2.2").status_code == 200
+    assert get(limited, path="/health").status_code == 200
 
 
-def test_a_host_with_ipv6_cannot_get_round_it_by_the_addresses_it_has(limited):
-    answers = [ask(limited, f"2001:db8::{number}").status_code for number in range(4)]
+def test_all_ipv6_addresses_of_one_64_prefix_share_a_limit(limited):
+    answers = [get(limited, f"2001:db8::{number}").status_code for number in range(4)]
     assert answers == [200, 200, 200, 429]
-    assert ask(limited, "2001:db8:0:1::1").status_code == 200
+    assert get(limited, "2001:db8:0:1::1").status_code == 200
 
 
-def test_what_a_client_says_before_the_trusted_proxy_does_not_count(limited):
-    answers = [ask(limited, f"203.0.113.{number}, 192.0.2.1").status_code for number in range(4)]
+def test_forwarded_addresses_before_the_trusted_proxys_are_ignored(limited):
+    answers = [get(limited, f"203.0.113.{number}, 192.0.2.1").status_code for number in range(4)]
     assert answers[-1] == 429
 
 
-def test_without_trusted_proxies_nobody_is_believed(redis_url, make_settings):
+def test_without_trusted_proxies_forwarded_addresses_are_ignored(redis_url, make_settings):
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_RATE_LIMIT=3)).test_client()
-    assert [ask(http, f"192.0.2.{number}").status_code for number in range(4)][-1] == 429
+    assert [get(http, f"192.0.2.{number}").status_code for number in range(4)][-1] == 429
 
 
-def test_a_key_has_its_rate_wherever_it_comes_from_and_guessing_has_one(limited):
+def test_requests_of_one_key_and_invalid_keys_are_limited_across_addresses(limited):
     keyring = limited.application.extensions["web"].keyring
     key = keyring.create("ann")
-    answers = [ask(limited, f"192.0.2.{number}", **bearer(key)).status_code for number in range(4)]
+    answers = [get(limited, f"192.0.2.{number}", **bearer(key)).status_code for number in range(4)]
     assert answers == [200, 200, 200, 429]
-    guesses = [ask(limited, Authorization=f"Bearer sk-svd-{number}").status_code for number in range(4)]
+    guesses = [get(limited, Authorization=f"Bearer sk-svd-{number}").status_code for number in range(4)]
     assert guesses == [401, 401, 401, 429]
 
 
-def test_a_full_queue_is_429_and_says_when_to_come_again(redis_url, make_settings, photo):
+def test_a_full_queue_is_429_with_retry_after(redis_url, make_settings, photo):
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_QUEUED=2)).test_client()
 
     def post(**headers):
@@ -269,7 +269,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_again(redis_url, make_setting
     assert len(list(jobs.artifacts.names())) == 2
 
 
-def test_one_keys_full_queue_is_not_anothers(redis_url, make_settings, photo):
+def test_the_full_queue_of_one_key_does_not_affect_another(redis_url, make_settings, photo):
     app = create_app(make_settings(REDIS_URL=redis_url, SVD_MAX_QUEUED_PER_KEY=1))
     ann, bob = (app.extensions["web"].keyring.create(name) for name in ("ann", "bob"))
     answers = [post(app.test_client(), photo, key).status_code for key in (ann, ann, bob)]

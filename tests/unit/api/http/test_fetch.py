@@ -19,7 +19,7 @@ pytestmark = pytest.mark.enable_socket
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         port = self.server.server_port  # type: ignore[attr-defined]
-        self.server.asked.append((self.path, self.headers["Host"]))  # type: ignore[attr-defined]
+        self.server.requests.append((self.path, self.headers["Host"]))  # type: ignore[attr-defined]
         locations = {
             "/moved": "/cat.png",
             "/loop": "/loop",
@@ -45,7 +45,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("0.0.0.0", 0), _Handler)
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.stopped = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -81,7 +81,7 @@ def get(server: _Server, path: str, *, max_bytes: int = 10_000, deadline: float 
         "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::1",
     ],
 )  # fmt: skip
-def test_no_address_of_our_own_is_public(address: str) -> None:
+def test_private_and_local_addresses_are_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
@@ -90,9 +90,9 @@ def test_addresses_of_the_internet_are_public() -> None:
         assert is_public(ipaddress.ip_address(address))
 
 
-def test_what_is_at_a_permitted_address_comes(server: _Server) -> None:
+def test_an_image_is_fetched_from_a_permitted_address(server: _Server) -> None:
     assert get(server, "/cat.png?x=1") == get(server, "/moved") == CONTENT
-    assert server.asked[0] == ("/cat.png?x=1", f"127.0.0.1:{server.server_port}")
+    assert server.requests[0] == ("/cat.png?x=1", f"127.0.0.1:{server.server_port}")
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_what_is_at_a_permitted_address_comes(server: _Server) -> None:
         "http://0x7f000001:{port}/", "http://0:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "HTTP://127.0.0.1:{port}",
     ],
 )  # fmt: skip
-def test_loopback_is_refused_however_it_is_written(server: _Server, url: str) -> None:
+def test_loopback_is_rejected_in_every_notation(server: _Server, url: str) -> None:
     with pytest.raises(InvalidParameterError, match=r"not on the public Internet|no connection"):
         fetch(url.format(port=server.server_port), parameter="image", max_bytes=10_000)
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_loopback_is_refused_however_it_is_written(server: _Server, url: str) ->
         ("http://127.0.0.1/\r\nX: y", "no connection"), (f"http://{'x' * 70}.invalid/", "no connection"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_a_parameter_at_fault(server: _Server, path: str, words: str) -> None:
+def test_a_url_that_cannot_be_fetched_is_an_invalid_parameter(server: _Server, path: str, words: str) -> None:
     with pytest.raises(InvalidParameterError, match=words) as raised:
         get(server, path)
     assert raised.value.parameter == "image"
-    assert not [host for _, host in server.asked if "127.0.0.2" in host]
+    assert not [host for _, host in server.requests if "127.0.0.2" in host]
 
 
-def test_a_name_is_resolved_once_and_the_judged_address_is_used(
+def test_a_name_is_resolved_once_and_the_checked_address_is_used(
     server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter(["127.0.0.1", "127.0.0.2", "127.0.0.2"])
@@ -137,7 +137,7 @@ def test_a_name_is_resolved_once_and_the_judged_address_is_used(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     assert get(server, f"http://cat.example:{server.server_port}/cat.png") == CONTENT
-    assert server.asked == [("/cat.png", f"cat.example:{server.server_port}")]
+    assert server.requests == [("/cat.png", f"cat.example:{server.server_port}")]
     with pytest.raises(InvalidParameterError, match="public"):
         get(server, f"http://cat.example:{server.server_port}/cat.png")
 
@@ -165,24 +165,24 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
     assert seconds[1] <= 15
 
 
-def test_bytes_are_bounded(server: _Server) -> None:
+def test_the_number_of_bytes_is_limited(server: _Server) -> None:
     assert get(server, "/cat.png", max_bytes=len(CONTENT)) == CONTENT
     with pytest.raises(ImageTooLargeError):
         get(server, "/cat.png", max_bytes=len(CONTENT) - 1)
 
 
-def test_time_is_bounded_though_bytes_keep_coming(server: _Server) -> None:
+def test_the_time_is_limited_although_bytes_keep_arriving(server: _Server) -> None:
     began = time.monotonic()
     with pytest.raises(InvalidParameterError, match="timed out"):
         get(server, "/drip", deadline=1.0)
     assert time.monotonic() - began < 30
 
 
-def test_switched_on_urls_are_fetched_but_none_of_ours(http, change_settings, server) -> None:
+def test_enabled_urls_are_fetched_but_never_from_local_addresses(http, change_settings, server) -> None:
     change_settings(fetch_urls=True)
     url = f"http://127.0.0.1:{server.server_port}/cat.png"
     for reference in (url, {"image_url": url}):
         answer = http.post("/v1/videos", json={"prompt": "x", "input_reference": reference})
         assert answer.status_code == 422
         assert "public Internet" in answer.text
-    assert server.asked == []
+    assert server.requests == []

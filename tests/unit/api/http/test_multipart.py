@@ -1,4 +1,4 @@
-"""Forms and JSON as clients really write them, and as they should not."""
+"""Forms and JSON as real clients write them, and malformed ones."""
 
 import base64
 import io
@@ -53,25 +53,25 @@ IMAGE = part('name="image"; filename="a.png"', PNG)
         'filename=""',
     ],
 )
-def test_an_image_is_taken_whatever_its_file_is_called(http: FlaskClient, file: str | bytes) -> None:
+def test_an_image_is_accepted_with_any_file_name(http: FlaskClient, file: str | bytes) -> None:
     name = file if isinstance(file, bytes) else file.encode()
     found = send(http, part(b'name="image"; ' + name, PNG, "Content-Type: image/png"))
     assert found.status_code == 202, found.text
 
 
 @pytest.mark.parametrize("headers", [(), ("Content-Type: image/png",), ("Content-Type: application/octet-stream",)])
-def test_an_image_is_taken_without_a_file_name(http: FlaskClient, headers: tuple[str, ...]) -> None:
+def test_an_image_is_accepted_without_a_file_name(http: FlaskClient, headers: tuple[str, ...]) -> None:
     assert send(http, part('name="image"', PNG, *headers)).status_code == 202
     for field in ("input_reference", "image_reference"):
         found = send(http, part(f'name="{field}"', PNG, *headers), part('name="prompt"', b"x"), path="/v1/videos")
         assert found.status_code == 200, found.text
 
 
-def test_parts_without_a_name_are_passed_over(http: FlaskClient) -> None:
+def test_parts_without_a_name_are_ignored(http: FlaskClient) -> None:
     assert send(http, part('filename="a.png"', b"x"), part("", b"y"), IMAGE).status_code == 202
 
 
-def test_a_file_field_that_was_left_empty_is_no_image(http: FlaskClient) -> None:
+def test_an_empty_file_field_is_no_image(http: FlaskClient) -> None:
     found = send(http, part('name="image"; filename=""', b"", "Content-Type: application/octet-stream"))
     assert (found.status_code, found.get_json()["error"]["code"]) == (400, "missing_image")
 
@@ -88,14 +88,14 @@ def test_a_file_field_that_was_left_empty_is_no_image(http: FlaskClient) -> None
     ],
 )
 @pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
-def test_a_damaged_form_is_an_error_of_the_caller(http: FlaskClient, body: bytes, path: str) -> None:
+def test_a_damaged_form_is_a_client_error(http: FlaskClient, body: bytes, path: str) -> None:
     found = http.post(path, data=body, content_type=f"multipart/form-data; boundary={BOUNDARY}")
     assert found.status_code == 400
     assert found.is_json
 
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=é", "text/plain", ""])
-def test_a_body_that_is_no_form_is_an_error_of_the_caller(http: FlaskClient, content_type: str) -> None:
+def test_a_body_that_is_no_form_is_a_client_error(http: FlaskClient, content_type: str) -> None:
     assert http.post("/generate", data=IMAGE, headers={"Content-Type": content_type}).status_code == 400
 
 
@@ -115,7 +115,7 @@ def test_a_body_that_is_no_form_is_an_error_of_the_caller(http: FlaskClient, con
     ids=["parts", "field", "fields", "header", "name", "preamble"],
 )
 @pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
-def test_what_is_no_image_may_not_be_large(http: FlaskClient, parts: list[bytes], path: str) -> None:
+def test_parts_other_than_the_image_are_limited_in_size(http: FlaskClient, parts: list[bytes], path: str) -> None:
     field = "input_reference" if path.startswith("/v1") else "image"
     found = send(http, *parts, IMAGE.replace(b"image", field.encode()), path=path)
     assert (found.status_code, found.is_json) == (413, True)
@@ -123,7 +123,7 @@ def test_what_is_no_image_may_not_be_large(http: FlaskClient, parts: list[bytes]
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
-#: Bodies of some 25 MB that cost much to a parser or fill an error's message; made when a test asks for them.
+#: Bodies of some 25 MB that are costly to parse or would fill an error's message; built when a test needs them.
 COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
     "name": (lambda: b'{"' + b"n" * 25_000_000 + b'": 1}', JSON),
     "backquotes": (lambda: b'{"' + b"`" * 25_000_000 + b'": 1}', JSON),
@@ -145,7 +145,7 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("case", COSTLY)
 @pytest.mark.parametrize("path", ["/generate", "/v1/videos", "/v2beta/image-to-video"])
-def test_a_costly_body_is_answered_soon_and_briefly(http: FlaskClient, case: str, path: str) -> None:
+def test_a_costly_body_gets_a_quick_and_short_answer(http: FlaskClient, case: str, path: str) -> None:
     make, content_type = COSTLY[case]
     body = make()
     before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -156,13 +156,13 @@ def test_a_costly_body_is_answered_soon_and_briefly(http: FlaskClient, case: str
     assert len(found.data) < 1_000
 
 
-def test_a_deep_image_reference_is_digested(http: FlaskClient) -> None:
+def test_a_deeply_nested_image_reference_is_parsed(http: FlaskClient) -> None:
     body = '{"input_reference":' + '{"image_url":' * 700 + '"x"' + "}" * 700 + "}"
     headers = {"X-Stainless-Retry-Count": "0", "Content-Type": "application/json"}
     assert http.post("/v1/videos", data=body, headers=headers).status_code in {400, 422}
 
 
-def test_an_unknown_field_is_named_briefly(http: FlaskClient) -> None:
+def test_the_name_of_an_unknown_field_is_shortened(http: FlaskClient) -> None:
     found = http.post("/v1/videos", json={"n" * 1_000: 1})
     assert found.status_code == 422
     assert len(found.get_json()["error"]["message"]) < 100
@@ -173,35 +173,35 @@ def test_an_unknown_field_is_named_briefly(http: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("text", ["7", "+7", " 7 ", "7.0", "7.", "\t7\n", "007"])
-def test_a_whole_number_may_be_written_in_many_ways(http: FlaskClient, jobs: UseCases, text: str) -> None:
+def test_notations_of_an_integer_are_accepted(http: FlaskClient, jobs: UseCases, text: str) -> None:
     found = send(http, IMAGE, part('name="seed"', text.encode()))
     assert found.status_code == 202, found.text
     assert jobs.queries.find(found.get_json()["task_id"]).parameters.seed == 7
 
 
 @pytest.mark.parametrize("text", ["7.5", "0x7", "７", "7,0", "+-7", "", "seven", "nan", "7" * 30])
-def test_what_is_no_whole_number_is_none(http: FlaskClient, text: str) -> None:
+def test_a_value_that_is_no_integer_is_rejected(http: FlaskClient, text: str) -> None:
     assert send(http, IMAGE, part('name="seed"', text.encode())).status_code == (422 if text else 202)
 
 
 @pytest.mark.parametrize("text", ["0.5", "+0.5", ".5", " 5e-1 ", "5E-1"])
-def test_a_number_may_be_written_in_many_ways(http: FlaskClient, jobs: UseCases, text: str) -> None:
+def test_notations_of_a_number_are_accepted(http: FlaskClient, jobs: UseCases, text: str) -> None:
     found = send(http, IMAGE, part('name="noise_aug_strength"', text.encode()))
     assert jobs.queries.find(found.get_json()["task_id"]).parameters.noise_aug_strength == 0.5
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "0,5", "1_0", "0.5.5"])
-def test_what_is_no_number_is_none(http: FlaskClient, text: str) -> None:
+def test_a_value_that_is_no_number_is_rejected(http: FlaskClient, text: str) -> None:
     assert send(http, IMAGE, part('name="noise_aug_strength"', text.encode())).status_code == 422
 
 
-def test_choices_may_have_spaces_around_them_and_queries_a_plus(http: FlaskClient) -> None:
+def test_spaces_around_a_choice_and_a_plus_in_a_query_are_ignored(http: FlaskClient) -> None:
     assert send(http, IMAGE, part('name="fit"', b" pad ")).status_code == 202
     assert http.get("/jobs?limit=+7&order=asc").status_code == 200
 
 
 @pytest.mark.parametrize(("value", "status"), [(7.0, 200), (7.5, 422), (True, 422), ("+7", 200), (1e300, 422)])
-def test_numbers_of_json(http: FlaskClient, value: object, status: int) -> None:
+def test_json_numbers_are_accepted_or_rejected_by_type(http: FlaskClient, value: object, status: int) -> None:
     body = {"input_reference": {"image_url": DATA_URL}, "seed": value}
     assert http.post("/v1/videos", json=body).status_code == status
 
@@ -232,26 +232,26 @@ DATA_URL = f"data:image/png;base64,{BASE64}"
         f"data:,{quote(PNG)}",
     ],
 )
-def test_a_data_url_is_read_as_browsers_do(http: FlaskClient, url: str) -> None:
+def test_data_urls_are_parsed_as_browsers_do(http: FlaskClient, url: str) -> None:
     found = http.post("/v1/videos", json={"input_reference": {"image_url": url}})
     assert found.status_code == 200, found.text
     assert http.post("/v1/videos", data={"input_reference[image_url]": url}).status_code == 200
 
 
 @pytest.mark.parametrize("data", ["A", "AAAAA", "AA=A", "AA!A", "é"])
-def test_bad_base64_is_an_error_of_the_caller(http: FlaskClient, data: str) -> None:
+def test_bad_base64_is_a_client_error(http: FlaskClient, data: str) -> None:
     found = http.post("/v1/videos", json={"input_reference": {"image_url": f"data:image/png;base64,{data}"}})
     assert (found.status_code, found.get_json()["error"]["param"]) == (422, "input_reference")
 
 
-def test_a_long_percent_encoded_image_is_whole(http: FlaskClient) -> None:
-    noise = io.BytesIO(PNG + bytes(range(256)) * 3_000)  # what stands behind a PNG is no part of it
+def test_a_long_percent_encoded_image_is_decoded_completely(http: FlaskClient) -> None:
+    noise = io.BytesIO(PNG + bytes(range(256)) * 3_000)  # bytes after the end of a PNG are no part of it
     url = "data:," + quote(noise.getvalue())
     body = json.dumps({"input_reference": url})
     assert http.post("/v1/videos", data=body, content_type="application/json").status_code == 200
 
 
-def test_a_large_form_waits_for_another_one_but_not_for_ever(http: FlaskClient) -> None:
+def test_a_large_form_waits_for_another_one_for_a_limited_time(http: FlaskClient) -> None:
     large = part('name="image"; filename="a.png"', PNG + bytes(2_000_000))
     with multipart._ONE_LARGE:
         began = time.monotonic()

@@ -29,17 +29,17 @@ def test_every_route_is_described(app):
         for rule in app.url_map.iter_rules()
         if not openapi.is_file(rule.endpoint) and openapi.operation_of(app, rule.endpoint) is None
     ]
-    assert silent == [], "say with @describe what these take and answer"
+    assert silent == [], "add @describe with the parameters and answers of these"
 
 
-def test_every_route_is_in_the_document_and_no_other(app, document):
+def test_the_document_has_exactly_the_routes(app, document):
     rules = (rule for rule in app.url_map.iter_rules() if not openapi.is_file(rule.endpoint))
     described = ((rule, openapi.operation_of(app, rule.endpoint)) for rule in rules)
     listed = {openapi.path_of(rule) for rule, operation in described if operation and operation.listed}
     assert set(document["paths"]) == listed
 
 
-def test_every_operation_has_a_name_of_its_own_a_summary_and_its_errors(document):
+def test_every_operation_has_a_unique_name_a_summary_and_its_errors(document):
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len(set(names)) == len(names)
     for name, operation in operations(document):
@@ -53,7 +53,7 @@ def test_every_operation_has_a_name_of_its_own_a_summary_and_its_errors(document
                     assert answer["content"]["application/json"]["schema"], f"{name} {status}"
 
 
-def test_the_service_itself_comes_first_and_every_group_is_explained(document):
+def test_the_service_itself_comes_first_and_every_group_has_a_description(document):
     groups = {tag["name"]: tag["description"] for tag in document["tags"]}
     webhooks = [operation for hook in document["webhooks"].values() for operation in hook.values()]
     used = {tag for operation in (*dict(operations(document)).values(), *webhooks) for tag in operation["tags"]}
@@ -61,13 +61,13 @@ def test_the_service_itself_comes_first_and_every_group_is_explained(document):
     assert used == set(groups)
 
 
-def test_every_reference_leads_somewhere(document):
+def test_every_reference_resolves(document):
     references = set(re.findall(r"'\$ref': '#/components/schemas/([^']+)'", str(document)))
     assert references <= set(document["components"]["schemas"])
     assert "JobView" in references
 
 
-def test_what_documents_a_form_validates_it(document):
+def test_a_form_is_documented_by_what_validates_it(document):
     schema = document["components"]["schemas"]["GenerateForm"]
     assert set(schema["properties"]) == set(GenerateForm.__struct_fields__)
     assert schema["required"] == []  # an image or a job to extend
@@ -76,19 +76,19 @@ def test_what_documents_a_form_validates_it(document):
     assert schema["properties"]["seed"]["maximum"] == 2**32 - 1
 
 
-def test_what_webhooks_are_told_is_described(document):
-    told = document["webhooks"]["job.ended"]["post"]
-    assert {header["name"] for header in told["parameters"]} == {
+def test_the_requests_to_webhooks_are_described(document):
+    webhook = document["webhooks"]["job.ended"]["post"]
+    assert {header["name"] for header in webhook["parameters"]} == {
         "webhook-id",
         "webhook-timestamp",
         "webhook-signature",
     }
-    assert told["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/WebhookEvent")
+    assert webhook["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/WebhookEvent")
     data = document["components"]["schemas"]["WebhookEvent"]["properties"]["data"]
     assert data["$ref"].endswith("/JobView")
 
 
-def test_a_key_is_said_to_be_needed_when_it_is(app, http, document):
+def test_the_document_requires_a_key_if_the_service_does(app, http, document):
     assert document["security"] == []
     keyring = app.extensions["web"].keyring
     keyring.create("ann")
@@ -99,7 +99,7 @@ def test_a_key_is_said_to_be_needed_when_it_is(app, http, document):
     assert "security" not in closed["paths"]["/generate"]["post"]
 
 
-def test_generators_of_clients_get_what_they_understand(document):
+def test_the_document_suits_client_generators(document):
     assert "prefixItems" not in str(document)
     assert [name for name in document["components"]["schemas"] if "." in name] == []  # two types of one name
     assert document["components"]["schemas"]["Bounds"]["properties"]["width"]["items"] == {"type": "integer"}
@@ -126,35 +126,35 @@ class Query(msgspec.Struct):
 
 
 class Body(msgspec.Struct):
-    """What is said."""
+    """A message to store."""
 
-    words: str
+    text: str
 
 
 def test_a_dialect_may_take_json_and_a_query(settings):
     app = Flask("another")
 
-    @app.post("/say/<int:number>")
+    @app.post("/notes/<int:number>")
     @describe(
         "another",
         {201: Answer("The body.", Body)},
         body={openapi.JSON: Body},
         query=Query,
-        headers={"X-Loud": "Loudly."},
+        headers={"X-Flag": "A flag."},
         access=openapi.PUBLIC,
     )
-    def say(number: int) -> str:
-        """Say it.
+    def note(number: int) -> str:
+        """Store a note.
 
-        In so many words.
+        Notes are kept for a day.
         """
         return ""
 
-    operation = openapi.document(app, closed=True)["paths"]["/say/{number}"]["post"]
-    assert (operation["summary"], operation["description"]) == ("Say it.", "In so many words.")
+    operation = openapi.document(app, closed=True)["paths"]["/notes/{number}"]["post"]
+    assert (operation["summary"], operation["description"]) == ("Store a note.", "Notes are kept for a day.")
     assert [(p["name"], p["in"], p.get("required", False)) for p in operation["parameters"]] == [
         ("number", "path", True),
-        ("X-Loud", "header", False),
+        ("X-Flag", "header", False),
         ("limit", "query", False),
         ("after", "query", False),
     ]
@@ -177,7 +177,7 @@ class Page(HTMLParser):
         self.inline += sum(name.startswith("on") for name in given)
 
 
-def test_the_page_for_people_comes_from_here_alone(http):
+def test_the_documentation_page_loads_nothing_from_other_hosts(http):
     answer = http.get("/docs", buffered=True)
     assert answer.mimetype == "text/html"
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
@@ -191,7 +191,7 @@ def test_the_page_for_people_comes_from_here_alone(http):
     assert "openapi.json" in http.get("/docs/start.js", buffered=True).text
 
 
-def test_the_page_brings_its_licences(http):
+def test_the_documentation_page_serves_its_licences(http):
     for name in ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"):
         assert http.get(f"/docs/{name}", buffered=True).status_code == 200
     assert http.get("/docs/../openapi.py", buffered=True).status_code == 404

@@ -30,13 +30,13 @@ def post(http, photo, **headers):
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
     ],
 )
-def test_another_sites_page_cannot_submit_to_an_open_service(http, photo, headers):
+def test_a_page_of_another_site_cannot_submit_to_an_open_service(http, photo, headers):
     answer = post(http, photo, **headers)
     assert (answer.status_code, answer.json["error"]["code"]) == (403, "forbidden")
     assert "SVD_CORS_ORIGINS" in answer.json["error"]["message"]
 
 
-def test_another_sites_page_reads_and_deletes_nothing_of_an_open_service(http, submit):
+def test_a_page_of_another_site_cannot_read_or_delete_at_an_open_service(http, submit):
     job_id = submit()
     for method, path in [
         ("GET", "/jobs"),
@@ -65,7 +65,7 @@ def test_another_sites_page_reads_and_deletes_nothing_of_an_open_service(http, s
         {"Referer": "http://localhost/"},
     ],
 )
-def test_the_own_page_and_clients_that_are_no_browsers_go_on_working(http, photo, headers):
+def test_the_own_page_and_clients_other_than_browsers_are_accepted(http, photo, headers):
     assert post(http, photo, **headers).status_code == 202
 
 
@@ -77,7 +77,7 @@ def test_a_link_on_another_site_may_be_followed(http):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "", "x]y"])
-def test_a_name_that_somebody_pointed_at_us_is_rejected(http, host):
+def test_an_unknown_host_name_is_rejected(http, host):
     answer = http.get("/jobs", headers={"Host": host})
     assert answer.status_code in {400, 403}
     assert http.delete("/jobs/x", headers={"Host": host}).status_code in {400, 403}
@@ -86,7 +86,7 @@ def test_a_name_that_somebody_pointed_at_us_is_rejected(http, host):
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST", "app.localhost:1"])
-def test_loopback_names_and_addresses_are_ours(http, host):
+def test_loopback_names_and_addresses_are_accepted(http, host):
     assert http.get("/jobs", headers={"Host": host}).status_code == 200
 
 
@@ -107,7 +107,7 @@ def test_with_keys_neither_host_nor_origin_matters(http):
     assert http.get("/jobs", headers=FOREIGN).status_code == 401
 
 
-def test_no_redirect_names_the_host_of_a_request(http):
+def test_redirects_do_not_repeat_the_host_of_the_request(http):
     for path in ("//jobs", "/jobs/", "//evil.example/jobs", "/docs/"):
         answer = http.get(path, headers={"Host": "evil.example"})
         assert "evil.example" not in answer.headers.get("Location", "")
@@ -132,19 +132,19 @@ def test_pages_of_allowed_origins_use_the_service_and_read_its_answers(make_http
 def test_a_preflight_request_is_answered_without_a_key(make_http):
     http = make_http(SVD_CORS_ORIGINS="https://app.example.com")
     http.application.extensions["web"].keyring.create("ann")
-    asked = {
+    preflight = {
         "Origin": "https://app.example.com",
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization, x-stainless-os",
     }
-    answer = http.options("/v1/videos", headers=asked)
-    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, asked["Origin"])
+    answer = http.options("/v1/videos", headers=preflight)
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, preflight["Origin"])
     assert answer.headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os"
     assert "DELETE" in answer.headers["Access-Control-Allow-Methods"]
-    foreign = http.options("/v1/videos", headers=asked | {"Origin": "https://evil.example"})
+    foreign = http.options("/v1/videos", headers=preflight | {"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
-    refused = http.get("/v1/videos", headers={"Origin": asked["Origin"]})
-    assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, asked["Origin"])
+    refused = http.get("/v1/videos", headers={"Origin": preflight["Origin"]})
+    assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, preflight["Origin"])
 
 
 def test_without_the_setting_there_is_no_cors(http):
@@ -152,14 +152,14 @@ def test_without_the_setting_there_is_no_cors(http):
     assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
 
 
-def test_every_answer_forbids_to_guess_its_type(http, submit):
+def test_every_answer_forbids_content_sniffing(http, submit):
     submit()
     for path in ("/", "/health", "/metrics", "/docs", "/docs/swagger-ui.css", "/page/main.js", "/jobs", "/nowhere"):
         answer = http.get(path, buffered=True)
         assert answer.headers.getlist("X-Content-Type-Options") == ["nosniff"], path
 
 
-def test_methods_that_strangers_invent_are_one_series(http):
+def test_unknown_methods_share_one_metric_series(http):
     before = None
     for number in range(40):
         assert http.open("/health", method=f"METHOD{number}").status_code == 405

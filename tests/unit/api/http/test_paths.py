@@ -8,20 +8,20 @@ from svd_service.api import create_app
 
 @pytest.fixture(params=["setting, removed", "setting, passed on", "header", "header, passed on"])
 def below(request, redis_url, make_settings):
-    """Requests as a proxy passes them on that publishes the service under /video."""
+    """Sends requests as a proxy does that serves the service under /video."""
     header = request.param.startswith("header")
     variables = {"SVD_TRUSTED_PROXIES": 1} if header else {"SVD_ROOT_PATH": "/video"}
     http = create_app(make_settings(REDIS_URL=redis_url, **variables)).test_client()
     prefix = "/video" if request.param.endswith("passed on") else ""
     headers = {"X-Forwarded-Prefix": "/video"} if header else {}
 
-    def ask(method, path, **options):
+    def send(method, path, **options):
         return http.open(prefix + path, method=method, headers=headers, **options)
 
-    return ask
+    return send
 
 
-def test_every_address_that_an_answer_names_is_below_the_path(below, photo):
+def test_every_url_in_an_answer_is_below_the_path(below, photo):
     answers = [below("POST", "/generate", data={"image": (io.BytesIO(photo), "x")}) for _ in range(2)]
     job_id = answers[0].json["task_id"]
     assert answers[0].headers["Location"] == f"/video/status/{job_id}"
@@ -30,13 +30,13 @@ def test_every_address_that_an_answer_names_is_below_the_path(below, photo):
     assert below("GET", f"/status/{job_id}").status_code == 200
 
 
-def test_the_page_and_the_docs_name_no_address_outside_of_the_path(below):
+def test_the_page_and_the_docs_name_no_url_outside_of_the_path(below):
     for path in ("/", "/docs", "/page/main.js", "/page/api.js", "/docs/start.js"):
         text = below("GET", path, buffered=True).text
         assert not re.findall(r"""["'`]/[a-z$][^"'`]*""", text), path
 
 
-def test_without_its_folder_the_page_is_redirected_to_it(redis_url, make_settings):
+def test_the_path_without_a_slash_is_redirected_to_the_page(redis_url, make_settings):
     http = create_app(make_settings(REDIS_URL=redis_url, SVD_ROOT_PATH="/video")).test_client()
     answer = http.get("/video", headers={"Host": "evil.example"})
     assert (answer.status_code, answer.headers["Location"]) == (308, "/video/")
@@ -50,12 +50,12 @@ def test_a_prefix_that_is_no_path_is_ignored(redis_url, make_settings, photo, pr
     assert answer.headers["Location"].startswith("/status/")
 
 
-def test_nobody_but_a_trusted_proxy_moves_the_path(http, photo):
+def test_without_a_trusted_proxy_the_forwarded_prefix_is_ignored(http, photo):
     answer = http.post("/generate", data={"image": (io.BytesIO(photo), "x")}, headers={"X-Forwarded-Prefix": "/video"})
     assert answer.headers["Location"].startswith("/status/")
 
 
-def test_results_and_events_name_addresses_below_the_path(redis_url, make_settings, photo, tmp_path):
+def test_urls_in_results_and_events_are_below_the_path(redis_url, make_settings, photo, tmp_path):
     app = create_app(make_settings(REDIS_URL=redis_url, SVD_ROOT_PATH="/video"))
     http, hub = app.test_client(), app.extensions["events"]
     job_id = http.post("/generate", data={"image": (io.BytesIO(photo), "x")}).get_json()["task_id"]

@@ -61,7 +61,7 @@ def test_ranges_are_those_of_rfc_9110(video, header, status, first, last):
         assert answer.headers.get("Content-Range") == (f"bytes {first}-{last}/{SIZE}" if status == 206 else None)
 
 
-def test_a_range_is_about_get_alone_and_about_the_version_that_it_names(video):
+def test_a_range_applies_to_get_only_and_to_the_version_of_its_if_range(video):
     http, (path, *_) = video
     assert http.head(path, headers={"Range": "bytes=0-3"}, buffered=True).status_code == 200
     etag = http.head(path, buffered=True).headers["ETag"]

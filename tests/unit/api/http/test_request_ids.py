@@ -8,8 +8,8 @@ from svd_service.errors import UnavailableError
 from svd_service.telemetry import logs
 
 
-class Heard(logging.Handler):
-    """Keeps what each record is about."""
+class RecordList(logging.Handler):
+    """Keeps the message and the context of each record."""
 
     def __init__(self):
         super().__init__()
@@ -20,43 +20,43 @@ class Heard(logging.Handler):
 
 
 @pytest.fixture
-def heard(app):
-    """What is logged of the package, as it would be told."""
-    handler = Heard()
+def records(app):
+    """The log records of the package, with their context."""
+    handler = RecordList()
     logger = logging.getLogger("svd_service")
     logger.addHandler(handler)
     yield handler.about
     logger.removeHandler(handler)
 
 
-def test_every_answer_names_its_request(http):
+def test_every_answer_has_a_request_id(http):
     names = [http.get(path).headers["X-Request-ID"] for path in ("/health", "/nowhere")]
     assert [len(name) for name in names] == [32, 32]
     assert names[0] != names[1]
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"), [("proxy-1.a:b", True), ("a b", False), ("x" * 129, False), ("", False), ("<script>", False)]
+    ("sent_id", "kept"), [("proxy-1.a:b", True), ("a b", False), ("x" * 129, False), ("", False), ("<script>", False)]
 )
-def test_a_name_that_a_proxy_gave_is_kept_if_it_is_one(http, said, kept):
-    answer = http.get("/health", headers={"X-Request-ID": said})
-    assert (answer.headers["X-Request-ID"] == said) is kept
+def test_the_request_id_of_a_proxy_is_kept_if_it_is_valid(http, sent_id, kept):
+    answer = http.get("/health", headers={"X-Request-ID": sent_id})
+    assert (answer.headers["X-Request-ID"] == sent_id) is kept
 
 
-def test_what_is_logged_of_a_submission_is_about_its_request_key_and_job(app, http, heard, photo):
+def test_log_records_of_a_submission_name_its_request_key_and_job(app, http, records, photo):
     key, secret = app.extensions["web"].keyring.create("ann")
     sent = {"Authorization": f"Bearer {secret}", "X-Request-ID": "r-1"}
     job_id = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=sent).json["task_id"]
-    (accepted,) = (about for about in heard if about["message"] == f"job {job_id}: accepted")
+    (accepted,) = (about for about in records if about["message"] == f"job {job_id}: accepted")
     assert {name: accepted[name] for name in ("request_id", "key_id", "job_id")} == {
         "request_id": "r-1",
         "key_id": key.id,
         "job_id": job_id,
     }
-    assert secret not in str(heard)
+    assert secret not in str(records)
 
 
-def test_the_access_log_gets_what_the_request_turned_out_to_be_about(app, http, submit, monkeypatch):
+def test_the_access_log_has_the_context_of_the_request(app, http, submit, monkeypatch):
     job_id = submit()
     environments = []
     inner = app.wsgi_app
@@ -71,7 +71,7 @@ def test_the_access_log_gets_what_the_request_turned_out_to_be_about(app, http, 
     assert environ[logs.WSGI_FIELDS] == {"request_id": answer.headers["X-Request-ID"], "job_id": job_id}
 
 
-def test_what_is_logged_of_one_request_says_nothing_of_the_one_before(http, submit, heard, monkeypatch):
+def test_log_records_of_a_request_have_no_context_of_the_one_before(http, submit, records, monkeypatch):
     submit()
 
     def away(*_):
@@ -79,5 +79,5 @@ def test_what_is_logged_of_one_request_says_nothing_of_the_one_before(http, subm
 
     monkeypatch.setattr(auth, "_presented", away)
     answer = http.get("/jobs")
-    (line,) = (about for about in heard if about["message"] == "GET /jobs: away")
+    (line,) = (about for about in records if about["message"] == "GET /jobs: away")
     assert line == {"message": "GET /jobs: away", "request_id": answer.headers["X-Request-ID"]}

@@ -24,7 +24,7 @@ def reasons(http):
     return health.get("reasons", [])
 
 
-def test_health_is_degraded_until_a_worker_holds_the_apis_own_model(http, jobs):
+def test_health_is_degraded_until_a_worker_has_loaded_the_apis_own_model(http, jobs):
     assert reasons(http) == ["no_worker_ready"]
     jobs.ledger.workers.prepare(Preparing("w/0", "loading", time.time()))
     assert reasons(http) == ["model_loading"]
@@ -38,7 +38,7 @@ def test_health_is_degraded_until_a_worker_holds_the_apis_own_model(http, jobs):
     assert reasons(http) == []
 
 
-def test_strangers_learn_neither_hosts_nor_devices_nor_causes(make_settings, redis_url, tmp_path):
+def test_health_shows_hosts_devices_and_causes_only_locally_or_with_a_key(make_settings, redis_url, tmp_path):
     (tmp_path / "file").touch()
     settings = make_settings(REDIS_URL=redis_url, SVD_ARTIFACTS=tmp_path / "file" / "x", SVD_TRUSTED_PROXIES=1)
     app = create_app(settings)
@@ -73,14 +73,14 @@ def test_a_503_names_neither_hosts_nor_causes(make_settings):
     assert "127.0.0.1" not in health.text
 
 
-def test_health_says_that_redis_lost_the_keys(http, redis_client):
+def test_health_reports_that_redis_lost_the_keys(http, redis_client):
     http.application.extensions["web"].keyring.create("ann")
     assert "keys_lost" not in reasons(http)
     redis_client.flushall()
     assert "keys_lost" in reasons(http)
 
 
-def test_health_tells_of_redis_and_the_workers(http, jobs):
+def test_health_shows_redis_and_the_workers(http, jobs):
     before = http.get("/health").json
     assert before | {"status": "degraded", "redis": True, "workers_ready": 0, "workers": []} == before
     jobs.ledger.workers.heartbeat(WorkerStatus("w/0", "cpu", "i", 1, "nano", True, 1.0, 2.0, memory="lean"))
@@ -100,7 +100,7 @@ def test_health_tells_of_redis_and_the_workers(http, jobs):
     ]
 
 
-def test_health_tells_when_the_store_is_away_and_is_no_reason_to_send_nobody_here(make_settings, redis_url, tmp_path):
+def test_health_reports_an_unreachable_store_and_stays_200(make_settings, redis_url, tmp_path):
     (tmp_path / "file").touch()
     app = create_app(make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / "file" / "data"))
     answer = app.test_client().get("/health")
@@ -109,24 +109,24 @@ def test_health_tells_when_the_store_is_away_and_is_no_reason_to_send_nobody_her
     assert "Not a directory" in (answer.get_json() or {})["message"]
 
 
-def test_the_store_is_asked_every_few_seconds_however_often_health_is(tmp_path, monkeypatch):
+def test_the_store_is_checked_every_few_seconds_however_often_health_is_requested(tmp_path, monkeypatch):
     store = LocalArtifacts(tmp_path)
-    asked: list[float] = []
+    checks: list[float] = []
 
     def away() -> None:
-        asked.append(time.monotonic())
+        checks.append(time.monotonic())
         raise ArtifactsUnavailableError("away")
 
     monkeypatch.setattr(store, "ready", away)
     watch = StoreWatch(store)
     assert [watch.trouble() for _ in range(3)] == ["away"] * 3
-    assert len(asked) == 1
+    assert len(checks) == 1
     monkeypatch.setattr(watch, "_next", 0.0)
     monkeypatch.setattr(store, "ready", lambda: None)
     assert watch.trouble() is None
 
 
-def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):
+def test_without_redis_health_is_503_and_metrics_are_still_served(make_settings):
     http = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0")).test_client()
     answer = http.get("/health")
     assert answer.status_code == 503
@@ -134,11 +134,11 @@ def test_without_redis_health_is_503_and_the_metrics_still_come(make_settings):
     metrics = http.get("/metrics")
     assert metrics.status_code == 200
     assert "svd_ledger_up 0.0" in metrics.text
-    posted = http.post("/generate", data={"image": (io.BytesIO(b"no picture"), "x")})
+    posted = http.post("/generate", data={"image": (io.BytesIO(b"no image"), "x")})
     assert (posted.status_code, (posted.get_json() or {})["error"]["code"]) == (503, "unavailable")
 
 
-def test_health_tells_what_keeps_a_worker_from_being_ready(http, jobs):
+def test_health_shows_why_a_worker_is_not_ready(http, jobs):
     jobs.ledger.workers.prepare(Preparing("w/0", "warming up", 5.0))
     health = http.get("/health").get_json()
     assert (health["workers_ready"], health["workers"]) == (0, [])
@@ -154,7 +154,7 @@ def test_the_model_is_described(http):
     assert answer
     (model,) = answer["models"]
     assert model["name"] == "nano"
-    assert model["source"] == "nano"  # and not in which folder of this host
+    assert model["source"] == "nano"  # and not the folder on this host
     assert model["defaults"]["width"] == 256
     assert model["bounds"]["num_frames"] == [2, 25]
     assert model["profiles"] == {
@@ -163,7 +163,7 @@ def test_the_model_is_described(http):
     }
 
 
-def test_metrics_tell_of_http_and_of_the_ledger(http, submit):
+def test_metrics_include_http_and_the_ledger(http, submit):
     submit()
     http.get("/status/x")
     text = http.get("/metrics").text
@@ -173,7 +173,7 @@ def test_metrics_tell_of_http_and_of_the_ledger(http, submit):
     assert "svd_jobs_created_total 1.0" in text
 
 
-def test_openmetrics_end_once(http):
+def test_openmetrics_output_has_one_end_marker(http):
     text = http.get("/metrics", headers={"Accept": "application/openmetrics-text"}).text
     assert text.count("# EOF") == 1
     assert text.endswith("# EOF\n")

@@ -7,7 +7,7 @@ FILES = sorted(file.name for file in PAGE.iterdir())
 TEXTS = [name for name in FILES if name.endswith((".js", ".css", ".html", ".svg"))]
 
 
-def test_the_page_is_html_that_runs_nothing_but_its_own_scripts(http):
+def test_the_page_is_html_whose_policy_allows_its_own_scripts_only(http):
     answer = http.get("/", buffered=True)
     assert (answer.status_code, answer.mimetype) == (200, "text/html")
     policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
@@ -18,7 +18,7 @@ def test_the_page_is_html_that_runs_nothing_but_its_own_scripts(http):
 
 
 @pytest.mark.parametrize("path", ["/", *(f"/page/{name}" for name in FILES)])
-def test_every_file_is_asked_for_again_but_sent_only_when_it_changed(http, path):
+def test_every_file_is_revalidated_and_sent_only_if_it_changed(http, path):
     first = http.get(path, buffered=True)
     assert first.status_code == 200
     assert first.headers["Cache-Control"] == "no-cache"
@@ -29,7 +29,7 @@ def test_every_file_is_asked_for_again_but_sent_only_when_it_changed(http, path)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_has_the_type_that_browsers_want(http, name):
+def test_every_file_has_the_content_type_that_browsers_require(http, name):
     kinds = {
         "js": {"text/javascript", "application/javascript"},
         "css": {"text/css"},
@@ -42,13 +42,13 @@ def test_every_file_has_the_type_that_browsers_want(http, name):
 
 
 @pytest.mark.parametrize("path", ["/page/", "/page/none.js", "/page/../pages.py", "/page/%2e%2e/%2e%2e/pages.py"])
-def test_there_is_nothing_else(http, path):
+def test_other_paths_are_404(http, path):
     answer = http.get(path)
     assert answer.status_code == 404
     assert answer.json["error"]["code"] == "not_found"
 
 
-def test_nothing_names_another_host_or_writes_markup():
+def test_no_file_names_another_host_or_writes_markup():
     for name in TEXTS:
         text = (PAGE / name).read_text()
         assert "//" not in text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), name
