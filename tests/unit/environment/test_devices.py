@@ -6,7 +6,7 @@ from svd_service.environment.devices import cuda_devices
 
 @pytest.fixture
 def three_devices(monkeypatch: pytest.MonkeyPatch):
-    # A container with the host's second, third and sixth device.
+    # A container that has the host's second, third and sixth device.
     monkeypatch.setattr("glob.glob", lambda pattern: [pattern.replace("[0-9]*", number) for number in "125"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     cuda_devices.cache_clear()
@@ -27,7 +27,7 @@ def three_devices(monkeypatch: pytest.MonkeyPatch):
         ("-1", ("cpu",)),
     ],
 )
-def test_the_worker_uses_the_devices_that_cuda_may_see(
+def test_the_worker_uses_the_devices_visible_to_cuda(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, devices: tuple[str, ...]
 ):
     if visible is not None:

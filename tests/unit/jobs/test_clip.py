@@ -1,4 +1,4 @@
-"""How a length and a size become what a model generates."""
+"""How a requested length and size become parameters of the model."""
 
 from dataclasses import replace
 from itertools import product
@@ -27,7 +27,7 @@ def resolved(model: Model = SVD_XT, **values: Any) -> Parameters:
 
 @pytest.mark.parametrize("interpolate", [1, 2, 4])
 @pytest.mark.parametrize("model", [SVD_XT, NANO], ids=lambda model: model.name)
-def test_openais_lengths_and_sizes_become_legal_parameters_of_that_length_and_size(model: Model, interpolate: int):
+def test_openais_lengths_and_sizes_become_valid_parameters_of_that_length_and_size(model: Model, interpolate: int):
     for seconds, size in product(SECONDS, SIZES):
         parameters = resolved(model, seconds=seconds, size=size, interpolate=interpolate)
         assert parameters.clip.seconds == pytest.approx(seconds, rel=0.05)
@@ -38,7 +38,7 @@ def test_openais_lengths_and_sizes_become_legal_parameters_of_that_length_and_si
         assert parameters.playback_fps / interpolate >= 6
 
 
-def test_a_length_takes_as_few_segments_as_it_can_of_frames_that_the_model_likes():
+def test_a_length_uses_as_few_segments_as_possible_of_the_models_preferred_frame_counts():
     eight = resolved(seconds=8)
     assert (eight.num_frames, eight.segments, eight.fps, eight.playback_fps) == (25, 2, 6, 6)
     assert eight.clip.frames == 49
@@ -46,7 +46,7 @@ def test_a_length_takes_as_few_segments_as_it_can_of_frames_that_the_model_likes
     assert resolved(seconds=2).clip.frames == 14
 
 
-def test_what_a_caller_fixes_stays_and_the_length_follows_by_the_rest():
+def test_values_that_a_caller_fixes_stay_and_the_others_give_the_length():
     parameters = resolved(seconds=8, fps=10)
     assert (parameters.fps, parameters.playback_fps) == (10, 10)
     assert parameters.clip.seconds == pytest.approx(8, rel=0.05)
@@ -76,13 +76,13 @@ def test_a_loop_counts_as_part_of_the_length():
         ({"output_width": 1281}, "output_width"),
     ],
 )
-def test_what_cannot_be_had_is_rejected_by_its_own_name(values: dict[str, Any], parameter: str):
+def test_an_impossible_value_is_rejected_with_the_parameters_name(values: dict[str, Any], parameter: str):
     with pytest.raises(InvalidParameterError) as rejected:
         resolved(**values)
     assert rejected.value.parameter == parameter
 
 
-def test_limits_of_the_service_hold_for_length_and_area():
+def test_limits_of_the_service_apply_to_length_and_area():
     limits = Limits(seconds=10, pixels=1280 * 720)
     Request(seconds=10, size="1280x720").resolve(SVD_XT, IMAGE, limits)
     for values, parameter in (
@@ -96,7 +96,7 @@ def test_limits_of_the_service_hold_for_length_and_area():
         assert rejected.value.parameter == parameter
 
 
-def test_a_size_that_the_model_makes_well_is_not_scaled():
+def test_a_native_size_of_the_model_is_not_scaled():
     for size in ((1024, 576), (576, 1024), (768, 768), (1000, 600)):
         assert native_size(SVD_XT, size) == size
 
@@ -105,19 +105,19 @@ def test_a_size_that_the_model_makes_well_is_not_scaled():
     ("size", "native"),
     [("1920x1080", (1024, 576)), ("512x512", (768, 768)), ("640x480", (832, 640)), ("64x64", (768, 768))],
 )
-def test_another_size_is_scaled_from_the_one_most_like_it(size: str, native: tuple[int, int]):
+def test_another_size_is_scaled_from_the_most_similar_native_size(size: str, native: tuple[int, int]):
     parameters = resolved(size=size)
     assert (parameters.width, parameters.height) == native
     assert native[0] % 64 == native[1] % 64 == 0
 
 
-def test_a_model_of_one_size_makes_that():
+def test_a_model_with_one_native_size_generates_that_size():
     bounds = Bounds((256, 256), (144, 144))
     only = Model("only", "only", defaults=Defaults(width=256, height=144), bounds=bounds)
     assert native_size(only, (720, 1280)) == (256, 144)
 
 
-def test_what_is_generated_may_be_chosen_beside_the_size_of_the_file():
+def test_the_generated_size_may_be_set_independently_of_the_output_size():
     parameters = resolved(width=512, height=512, size="640x360")
     assert (parameters.width, parameters.height, parameters.output_size) == (512, 512, (640, 360))
     assert resolved(output_width=1280).output_size == (1280, 720)
@@ -125,7 +125,7 @@ def test_what_is_generated_may_be_chosen_beside_the_size_of_the_file():
     assert resolved().output_size == (1024, 576)
 
 
-def test_the_frames_of_a_clip_are_counted_as_they_are_shown():
+def test_the_frames_of_a_clip_are_counted_as_shown():
     clip = Clip(num_frames=25, segments=3, interpolate=2, playback_fps=14, loop=Loop.NONE)
     assert (clip.generated, clip.played, clip.frames) == (73, 145, 145)
     assert replace(clip, loop=Loop.PINGPONG).frames == 288
@@ -140,19 +140,19 @@ def test_playback_follows_conditioning_and_interpolation_unless_it_is_given():
         resolved(fps=7, playback_fps=int(BOUNDS["playback_fps"][1]) + 1)
 
 
-def test_seeds_of_segments_follow_from_the_jobs_and_wrap_around():
+def test_seeds_of_segments_derive_from_the_jobs_seed_and_wrap_around():
     assert resolved(seed=5, segments=3).seeds == (5, 6, 7)
     assert resolved(seed=MAX_SEED, segments=2).seeds == (MAX_SEED, 0)
 
 
-def test_a_record_of_an_older_version_is_one_segment_as_it_was_generated():
+def test_a_record_of_an_older_version_is_read_as_one_segment():
     known = resolved(seed=1).to_dict()
     new = ("interpolate", "playback_fps", "segments", "loop", "output_width", "output_height")
     old = {name: value for name, value in known.items() if name not in new}
     assert Parameters.from_dict(old) == Parameters.from_dict(known)
 
 
-def test_progress_over_segments_and_phases_never_goes_back():
+def test_progress_over_segments_and_phases_never_decreases():
     weights = dict(zip(Phase, (0.05, 0.5, 0.2, 0.2, 0.05), strict=True))
     fractions = [
         Progress(phase, step, 4, segment, 3, weights).fraction
@@ -166,5 +166,5 @@ def test_progress_over_segments_and_phases_never_goes_back():
     assert fractions[-1] == pytest.approx(0.95)
 
 
-def test_resolving_nothing_changes_nothing():
+def test_an_empty_request_keeps_the_defaults():
     assert resolve_clip(SVD_XT, None, None) == {}

@@ -1,4 +1,4 @@
-"""A job that was made before is not made again: over a real Redis, and files on the local disk."""
+"""A repeated job gets a copy of the earlier video: over a real Redis, with files on the local disk."""
 
 import io
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from svd_service.webhooks.outbox import Outbox
 pytestmark = pytest.mark.enable_socket
 
 DEVICE, OTHER_DEVICE = "cpu (fast)", "cpu (slow)"
-ASKED = Request(seed=7, num_inference_steps=3, formats=(Format.GIF,))
+REQUEST = Request(seed=7, num_inference_steps=3, formats=(Format.GIF,))
 
 
-def asked(**changes: Any) -> Request:
-    return Request(**{**ASKED.values, **changes})
+def request_with(**changes: Any) -> Request:
+    return Request(**{**REQUEST.values, **changes})
 
 
 @pytest.fixture
@@ -55,15 +55,15 @@ def ready(jobs: UseCases, device: str) -> None:
     )
 
 
-def submit(jobs: UseCases, request: Request = ASKED, colour: str = "red", **more: Any) -> Job:
-    picture = io.BytesIO()
-    Image.new("RGB", (256, 144), colour).save(picture, "PNG")
-    picture.seek(0)
-    return jobs.submit(picture, Order(request, **more))
+def submit(jobs: UseCases, request: Request = REQUEST, colour: str = "red", **more: Any) -> Job:
+    image = io.BytesIO()
+    Image.new("RGB", (256, 144), colour).save(image, "PNG")
+    image.seek(0)
+    return jobs.submit(image, Order(request, **more))
 
 
 def make_video(jobs: UseCases, job: Job, *, device: str = DEVICE, reusable: bool = True) -> None:
-    """Take a worker's part."""
+    """Finish a job as a worker does."""
     claim = jobs.ledger.attempts.claim(job.id, Holder(f"host/{device}", device, "instance", 1))
     assert claim is not None
     name = result_name(job.id, claim.token)
@@ -77,7 +77,7 @@ def make_video(jobs: UseCases, job: Job, *, device: str = DEVICE, reusable: bool
 
 @pytest.fixture
 def made(jobs: UseCases) -> Job:
-    """A job that is finished."""
+    """A finished job."""
     job = submit(jobs)
     make_video(jobs, job)
     return job
@@ -97,7 +97,7 @@ def lookups(jobs: UseCases) -> dict[str, int]:
     return jobs.ledger.stats.figures().cache
 
 
-def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made):
+def test_a_repeated_job_is_finished_at_once_with_its_own_files(jobs, made):
     again = submit(jobs)
     assert (again.state, again.cached_from, again.attempts) == (State.FINISHED, made.id, ())
     assert again.id != made.id
@@ -113,34 +113,34 @@ def test_the_same_job_again_is_finished_at_once_with_files_of_its_own(jobs, made
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["the original", "the copy"])
-def test_deleting_one_leaves_the_other_and_a_copy_can_be_copied(jobs, made, first):
+def test_deleting_one_job_keeps_the_other_and_a_copy_can_be_copied(jobs, made, first):
     pair = [made, submit(jobs)]
     gone, kept = pair[first], pair[1 - first]
     assert jobs.removal.cancel_or_delete(gone.id) is None
     assert files(jobs, gone) == []
     assert read(jobs, kept) == b"video"
-    # The one that is deleted was the latest, or the other is.
+    # The deleted job was the latest, or the other one is.
     third = submit(jobs)
     assert third.state is (State.FINISHED if first == 0 else State.QUEUED)
 
 
-def test_a_job_without_a_seed_is_made_anew_and_found_by_one_that_says_the_seed(jobs):
-    drawn = submit(jobs, asked(seed=None))
+def test_a_job_without_a_seed_is_generated_anew_and_found_by_one_with_its_seed(jobs):
+    drawn = submit(jobs, request_with(seed=None))
     make_video(jobs, drawn)
-    assert submit(jobs, asked(seed=None)).state is State.QUEUED
+    assert submit(jobs, request_with(seed=None)).state is State.QUEUED
     assert lookups(jobs) == {}
-    assert submit(jobs, asked(seed=drawn.parameters.seed)).cached_from == drawn.id
+    assert submit(jobs, request_with(seed=drawn.parameters.seed)).cached_from == drawn.id
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        asked(seed=8),
-        asked(num_inference_steps=4),
-        asked(formats=()),
-        asked(formats=(Format.GIF, Format.ZIP)),
-        asked(fps=8),
-        asked(decode_chunk_size=1),
+        request_with(seed=8),
+        request_with(num_inference_steps=4),
+        request_with(formats=()),
+        request_with(formats=(Format.GIF, Format.ZIP)),
+        request_with(fps=8),
+        request_with(decode_chunk_size=1),
     ],
     ids=["seed", "steps", "fewer formats", "more formats", "fps", "chunks"],
 )
@@ -149,7 +149,7 @@ def test_other_settings_are_another_video(jobs, made, request_):
     assert lookups(jobs) == {"miss": 2}
 
 
-def test_another_picture_another_key_or_another_model_is_another_video(jobs, made, make, tmp_path):
+def test_another_image_key_or_model_is_another_video(jobs, made, make, tmp_path):
     assert submit(jobs, colour="blue").state is State.QUEUED
     assert submit(jobs, owner="ben").state is State.QUEUED
     other = make(SVD_MODEL="someone/another-svd")
@@ -157,36 +157,36 @@ def test_another_picture_another_key_or_another_model_is_another_video(jobs, mad
     assert submit(other).state is State.QUEUED
 
 
-def test_what_another_kind_of_device_made_is_not_copied(jobs, made, redis_client):
+def test_a_video_of_another_kind_of_device_is_not_copied(jobs, made, redis_client):
     redis_client.delete("svd:workers")
-    assert submit(jobs).state is State.QUEUED  # who knows which device will be there
+    assert submit(jobs).state is State.QUEUED  # without workers, the next device is unknown
     ready(jobs, OTHER_DEVICE)
     assert submit(jobs).state is State.QUEUED
     ready(jobs, DEVICE)
     assert submit(jobs).cached_from == made.id
 
 
-def test_unless_it_is_switched_on_nothing_is_looked_for(jobs, made, make):
+def test_without_the_setting_no_lookup_is_made(jobs, made, make):
     off = make(SVD_CONTENT_CACHE=False)
     assert submit(off).state is State.QUEUED
     assert lookups(jobs) == {"miss": 1}
 
 
-def test_a_result_past_its_time_is_not_copied(jobs, made, redis_client):
+def test_an_expired_result_is_not_copied(jobs, made, redis_client):
     redis_client.hset(f"svd:job:{made.id}", "expires", "1")
     assert submit(jobs).state is State.QUEUED
     with pytest.raises(ExpiredError):
         read(jobs, made)
 
 
-def test_a_result_that_vanished_from_the_store_is_made_anew(jobs, made):
+def test_a_result_missing_from_the_store_is_generated_anew(jobs, made):
     jobs.artifacts.delete(file_name(jobs.queries.find(made.id).result.artifact, Format.GIF))
     again = submit(jobs)
     assert again.state is State.QUEUED
     assert files(jobs, again) == [again.input]
 
 
-def test_one_that_is_deleted_while_its_files_are_copied_is_made_anew(jobs, made, monkeypatch):
+def test_a_job_deleted_while_its_files_are_copied_is_generated_anew(jobs, made, monkeypatch):
     accept = jobs.ledger.jobs.submit
 
     def too_late(submission: Submission) -> str:
@@ -201,7 +201,7 @@ def test_one_that_is_deleted_while_its_files_are_copied_is_made_anew(jobs, made,
     assert lookups(jobs) == {"miss": 2}
 
 
-def test_a_copy_needs_no_room_in_the_queue(jobs, made, make):
+def test_a_copy_is_accepted_with_a_full_queue(jobs, made, make):
     full = make(SVD_MAX_QUEUED=1)
     submit(full, colour="blue")
     assert submit(full).state is State.FINISHED
@@ -209,7 +209,7 @@ def test_a_copy_needs_no_room_in_the_queue(jobs, made, make):
         submit(full, colour="green")
 
 
-def test_a_video_that_was_made_otherwise_than_asked_is_not_copied(jobs):
+def test_a_video_made_with_other_values_than_requested_is_not_copied(jobs):
     make_video(jobs, submit(jobs), reusable=False)
     assert submit(jobs).state is State.QUEUED
 
@@ -236,7 +236,7 @@ def test_the_script_that_accepts_a_copy_may_be_repeated(jobs, made, monkeypatch)
     assert lookups(jobs) == {"miss": 1, "hit": 1}
 
 
-def test_retention_takes_a_copy_as_any_result(jobs, made, redis_client):
+def test_retention_deletes_a_copy_like_any_result(jobs, made, redis_client):
     again = submit(jobs)
     redis_client.zadd("svd:ended", {again.id: 1})
     assert jobs.maintenance.expire() == 1
@@ -249,13 +249,15 @@ def test_retention_takes_a_copy_as_any_result(jobs, made, redis_client):
     assert read(jobs, made) == b"video"
 
 
-def test_the_end_of_a_job_that_was_made_before_is_told_as_any_other(jobs: UseCases, made: Job, redis_url: str) -> None:
+def test_the_end_of_a_copied_job_is_delivered_to_its_webhook_like_any_other(
+    jobs: UseCases, made: Job, redis_url: str
+) -> None:
     again = submit(jobs, webhook="https://example.com/")
     assert again.cached_from == made.id
     with connect(jobs.settings) as client:
         outbox = Outbox(client, jobs.settings)
         assert outbox.post() == [again.id]
-        told = outbox.claim(again.id)
-    assert told is not None
-    assert isinstance(told.job, Job)
-    assert (told.type, told.job.result) == ("job.finished", again.result)
+        delivery = outbox.claim(again.id)
+    assert delivery is not None
+    assert isinstance(delivery.job, Job)
+    assert (delivery.type, delivery.job.result) == ("job.finished", again.result)

@@ -1,4 +1,4 @@
-"""What finished jobs teach, and how good estimates are: pure arithmetic, then the ledger's scripts on a real Redis."""
+"""Learning from finished jobs and the accuracy of estimates: arithmetic, then the ledger's scripts on a real Redis."""
 
 import heapq
 import math
@@ -25,8 +25,8 @@ LARGE = replace(SMALL, width=128, height=128)
 DEVICE = "a device"
 
 
-def pace(per_pixel: float = 1e-5) -> ThroughputModel:
-    """A device whose every phase takes so many seconds a pixel."""
+def throughput_model(per_pixel: float = 1e-5) -> ThroughputModel:
+    """A device whose phases each take `per_pixel` seconds a pixel."""
     line = [1.0, 0.0, math.log(per_pixel), 0.0, 0.0]
     return ThroughputModel.of(str([line, line, line, line]))
 
@@ -46,22 +46,22 @@ def runner(work: Work | None = None, *profiles: str, **busy: Any) -> Runner:
 
 def estimator(runners: list[Runner], queue: list[tuple[int, Parameters]] | None = None) -> Estimator:
     entries = [(place, work_of(what), str(what.profile)) for place, what in queue or []]
-    return Estimator({DEVICE: pace()}, runners, entries)
+    return Estimator({DEVICE: throughput_model()}, runners, entries)
 
 
-def test_guidance_doubles_the_work_of_the_steps_alone():
+def test_guidance_doubles_the_work_of_the_steps_only():
     plain, guided = work_of(SMALL), work_of(replace(SMALL, max_guidance_scale=2.0))
     assert guided[1] == (2 * plain[1][0], 10)
     assert [guided[i] for i in (0, 2, 3, 4)] == [plain[i] for i in (0, 2, 3, 4)]
 
 
-def test_further_formats_are_work_of_the_last_phase_alone():
+def test_further_formats_add_work_to_the_last_phase_only():
     plain, many = work_of(SMALL), work_of(replace(SMALL, formats=(Format.WEBP, Format.GIF)))
     assert many[:4] == plain[:4]
     assert many[4][0] > 2 * plain[4][0]
 
 
-def test_segments_repeat_the_work_of_one_and_interpolation_is_work_of_its_own():
+def test_segments_multiply_the_work_of_one_and_interpolation_is_a_separate_phase():
     plain, many = work_of(SMALL), work_of(replace(SMALL, segments=3))
     assert [(size, times * 3) for size, times in plain[:3]] == list(many[:3])
     assert plain[3][1] == many[3][1] == 0
@@ -72,76 +72,76 @@ def test_segments_repeat_the_work_of_one_and_interpolation_is_work_of_its_own():
     assert twice[3][0] < four_times[3][0] < 3 * twice[3][0]
 
 
-def test_what_an_older_version_learned_or_queued_is_understood():
+def test_throughput_and_queue_entries_of_an_older_version_are_read():
     old = "[[1,1,1,0,0],[1,2,2,0,0],[1,3,3,0,0],[1,4,4,0,0]]"
     assert [line and line.mean_size for line in ThroughputModel.of(old).lines] == [1, 2, 3, None, 4]
-    told = {"throughput": {}, "runners": [], "queue": [[0, "[[1,1],[2,5],[3,1],[4,1]]", "exact"]]}
-    ((_, work, _),) = Estimator.of("tiny", told).queue
+    record = {"throughput": {}, "runners": [], "queue": [[0, "[[1,1],[2,5],[3,1],[4,1]]", "exact"]]}
+    ((_, work, _),) = Estimator.of("tiny", record).queue
     assert [times for _, times in work] == [1, 5, 1, 0, 1]
 
 
-def test_nothing_is_told_where_nothing_is_known_or_nobody_is_ready():
+def test_there_is_no_estimate_without_known_throughput_or_ready_workers():
     assert Estimator({}, [runner()]).estimate(queued(1)).eta_seconds is None
     assert estimator([]).estimate(queued(1)).eta_seconds is None
 
 
-def test_the_next_job_beside_an_idle_worker_takes_its_own_time():
+def test_the_next_job_of_an_idle_worker_takes_its_own_time():
     assert estimator([runner()]).estimate(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
 
 
-def test_the_work_ahead_is_shared_among_the_workers_that_are_ready():
+def test_the_work_ahead_is_shared_among_the_ready_workers():
     ahead = [(place, LARGE) for place in range(6)]
     for number in (1, 2, 3):
-        told = estimator([runner() for _ in range(number)], ahead).estimate(queued(7)).eta_seconds
-        assert told == pytest.approx(seconds_of(LARGE) * 6 / number + seconds_of(SMALL), abs=0.1)
+        eta = estimator([runner() for _ in range(number)], ahead).estimate(queued(7)).eta_seconds
+        assert eta == pytest.approx(seconds_of(LARGE) * 6 / number + seconds_of(SMALL), abs=0.1)
 
 
-def test_a_job_that_stands_for_its_neighbours_counts_as_often():
+def test_a_sampled_job_counts_for_its_neighbours_too():
     every = estimator([runner()], [(place, LARGE) for place in range(40)])
     some = estimator([runner()], [(place, LARGE) for place in (*range(20), 20, 25, 30, 35)])
     assert some.estimate(queued(41)).eta_seconds == pytest.approx(every.estimate(queued(41)).eta_seconds, abs=0.2)
 
 
-def test_what_runs_counts_by_what_is_left_of_it():
+def test_a_running_job_counts_by_its_remaining_work():
     half = Progress(Phase.SAMPLING, 5, 10)
     (pixels, _), (volume, _), *_ = work_of(LARGE)
     elapsed = 1e-5 * (pixels + 5 * volume)
-    told = estimator([runner(work_of(LARGE), elapsed=elapsed, progress=half)]).estimate(queued(1))
-    assert told.eta_seconds == pytest.approx(seconds_of(LARGE) - elapsed + seconds_of(SMALL), abs=0.1)
+    job = estimator([runner(work_of(LARGE), elapsed=elapsed, progress=half)]).estimate(queued(1))
+    assert job.eta_seconds == pytest.approx(seconds_of(LARGE) - elapsed + seconds_of(SMALL), abs=0.1)
 
 
-def test_the_time_left_goes_on_passing_while_nothing_is_heard():
+def test_the_remaining_time_decreases_between_progress_reports():
     begun: dict[str, Any] = {"elapsed": 1e-5 * 64 * 64, "progress": Progress(Phase.SAMPLING, 0, 10)}
 
-    def told(silence: float) -> float:
+    def eta(silence: float) -> float:
         busy = runner(work_of(SMALL), **{**begun, "elapsed": begun["elapsed"] + silence}, silence=silence)
         return estimator([busy]).estimate(queued(1)).eta_seconds or 0.0
 
-    assert told(0.0) - told(2.0) == pytest.approx(2.0, abs=0.1)
-    assert told(1000.0) == pytest.approx(seconds_of(SMALL), rel=0.05)
+    assert eta(0.0) - eta(2.0) == pytest.approx(2.0, abs=0.1)
+    assert eta(1000.0) == pytest.approx(seconds_of(SMALL), rel=0.05)
 
 
-def test_a_device_without_experience_is_taken_to_be_like_the_others_of_its_model():
-    newcomer = Estimator({DEVICE: pace()}, [Runner("another")])
+def test_a_device_without_measurements_is_assumed_to_be_like_others_of_its_model():
+    newcomer = Estimator({DEVICE: throughput_model()}, [Runner("another")])
     assert newcomer.estimate(queued(1)).eta_seconds == pytest.approx(seconds_of(SMALL), abs=0.1)
 
 
-def test_jobs_that_only_others_take_hold_up_nobody():
+def test_jobs_that_a_worker_does_not_accept_do_not_delay_its_own():
     draft, exact = replace(SMALL, profile=Profile.DRAFT), LARGE
     alone = seconds_of(SMALL)
     queue = [(place, exact) for place in range(6)]
     specialist, other = runner(None, "draft"), runner(None, "exact")
-    told = estimator([specialist, other], queue)
-    assert told.estimate(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
-    assert told.estimate(queued(7, exact)).eta_seconds == pytest.approx(7 * seconds_of(LARGE), abs=0.1)
-    # Whoever takes all helps both; nobody takes what nobody takes.
+    estimates = estimator([specialist, other], queue)
+    assert estimates.estimate(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
+    assert estimates.estimate(queued(7, exact)).eta_seconds == pytest.approx(7 * seconds_of(LARGE), abs=0.1)
+    # A worker that accepts all profiles helps both; a job that no worker accepts has no estimate.
     helped = estimator([specialist, other, runner()], queue).estimate(queued(7, exact)).eta_seconds
     assert helped == pytest.approx(4 * seconds_of(LARGE), abs=0.1)
     assert estimator([specialist], queue).estimate(queued(7, exact)).eta_seconds is None
     assert estimator([specialist], queue).estimate(queued(7, draft)).eta_seconds == pytest.approx(alone, abs=0.1)
 
 
-def test_a_job_that_stands_for_many_is_shared_by_those_who_take_it():
+def test_a_sampled_job_is_shared_by_the_workers_that_accept_it():
     some = estimator([runner(None, "draft"), runner(), runner()], [(0, LARGE), (8, LARGE), (16, LARGE)])
     assert some.estimate(queued(25, LARGE)).eta_seconds == pytest.approx(13 * seconds_of(LARGE), rel=0.05)
 
@@ -150,7 +150,7 @@ def test_a_job_that_stands_for_many_is_shared_by_those_who_take_it():
 
 
 def test_a_start_is_estimated_from_workers_with_known_throughput():
-    known = estimator([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first stands for two
+    known = estimator([runner(work_of(SMALL))], [(place, SMALL) for place in (0, 2)])  # the first counts for two
     assert known.until_start(3, Profile.EXACT) == pytest.approx(4 * seconds_of(SMALL), rel=0.01)
     assert replace(known, runners=[]).until_start(3, Profile.EXACT) is None
     assert replace(known, throughput={}).until_start(0, Profile.EXACT) is None
@@ -170,11 +170,11 @@ def submit(ledger: Ledger, job_id: str, parameters: Parameters = SMALL) -> None:
 def run(ledger: Ledger, job_id: str, seconds: dict[str, float]) -> None:
     claim = ledger.attempts.claim(job_id, Holder("w/0", DEVICE, "instance", 1))
     assert claim is not None
-    # The last phase's time is what the claim's age leaves: none here, so it is next to nothing.
+    # The last phase's time is the rest of the claim's age: next to nothing here.
     ledger.attempts.finish(claim, Result("a", 1, "", 64, 64, 8), device=DEVICE, seconds=seconds, steps=10)
 
 
-def foretold(ledger: Ledger, job_id: str) -> Job:
+def estimated(ledger: Ledger, job_id: str) -> Job:
     (job,) = ledger.estimates.estimate([ledger.jobs.find(job_id)])
     return job
 
@@ -183,7 +183,7 @@ MEASURED = {"preparing": 1.0, "sampling": 20.0, "decoding": 4.0, "encoding": 0.1
 
 
 @pytest.mark.enable_socket
-def test_a_started_job_is_foretold_the_same_alone_and_beside_a_queued_one(ledger: Ledger):
+def test_a_started_job_has_the_same_estimate_alone_and_beside_a_queued_one(ledger: Ledger):
     be_ready(ledger, "w/0")
     submit(ledger, "first")
     run(ledger, "first", MEASURED)
@@ -198,20 +198,20 @@ def test_a_started_job_is_foretold_the_same_alone_and_beside_a_queued_one(ledger
 
 
 @pytest.mark.enable_socket
-def test_a_finished_job_teaches_how_long_the_next_one_takes(ledger: Ledger):
+def test_the_next_job_is_estimated_from_a_finished_one(ledger: Ledger):
     be_ready(ledger, "w/0")
     submit(ledger, "first")
-    assert foretold(ledger, "first").eta_seconds is None
+    assert estimated(ledger, "first").eta_seconds is None
     run(ledger, "first", MEASURED)
     submit(ledger, "same")
     submit(ledger, "large", LARGE)
-    assert foretold(ledger, "same").eta_seconds == pytest.approx(25, abs=0.1)
-    assert foretold(ledger, "large").eta_seconds == pytest.approx(25 + 4 * 25, abs=0.2)
-    assert foretold(ledger, "first").eta_seconds is None
+    assert estimated(ledger, "same").eta_seconds == pytest.approx(25, abs=0.1)
+    assert estimated(ledger, "large").eta_seconds == pytest.approx(25 + 4 * 25, abs=0.2)
+    assert estimated(ledger, "first").eta_seconds is None
 
 
 @pytest.mark.enable_socket
-def test_progress_is_weighed_as_measured(ledger: Ledger):
+def test_progress_is_weighted_by_measured_phases(ledger: Ledger):
     be_ready(ledger, "w/0")
     submit(ledger, "first")
     run(ledger, "first", MEASURED)
@@ -219,15 +219,15 @@ def test_progress_is_weighed_as_measured(ledger: Ledger):
     claim = ledger.attempts.claim("second", Holder("w/0", DEVICE, "instance", 1))
     assert claim is not None
     ledger.attempts.report(claim, Progress(Phase.SAMPLING, 5, 10))
-    job = foretold(ledger, "second")
+    job = estimated(ledger, "second")
     assert job.progress is not None
     assert job.progress.fraction == pytest.approx((1 + 10) / 25, abs=0.001)
     assert job.eta_seconds is not None
-    assert 0 < job.eta_seconds < 14  # it is much faster than the first was, which it shows by itself
+    assert 0 < job.eta_seconds < 14  # its own progress shows that it is much faster than the first one
 
 
 @pytest.mark.enable_socket
-def test_a_fixed_cost_and_a_growing_one_are_both_learned(ledger: Ledger):
+def test_fixed_and_size_dependent_costs_are_both_learned(ledger: Ledger):
     sizes = [replace(SMALL, width=side, height=side) for side in (64, 128, 192, 256)]
 
     def takes(parameters: Parameters) -> dict[str, float]:
@@ -241,8 +241,8 @@ def test_a_fixed_cost_and_a_growing_one_are_both_learned(ledger: Ledger):
         run(ledger, f"{number}", takes(sizes[number % 3]))
     for name, parameters in zip("abcd", sizes, strict=True):
         submit(ledger, name, parameters)
-        told = foretold(ledger, name).eta_seconds
-        assert told == pytest.approx(sum(takes(parameters).values()), rel=0.2)
+        eta = estimated(ledger, name).eta_seconds
+        assert eta == pytest.approx(sum(takes(parameters).values()), rel=0.2)
         ledger.jobs.cancel(name)
 
 
@@ -253,7 +253,7 @@ def mixed(chance: random.Random) -> Parameters:
 
 
 def taken(parameters: Parameters, chance: random.Random) -> dict[str, float]:
-    """Seconds of the phases on a device with fixed costs beside those that grow with the size, and 10 % of chance.
+    """Seconds of the phases on a device with fixed costs, costs that grow with the size, and 10 % of noise.
 
     Interpolation takes what it does on one core at 1024x576: 0.20 s for the flow and 0.11 s for a new frame.
     """
@@ -265,7 +265,7 @@ def taken(parameters: Parameters, chance: random.Random) -> dict[str, float]:
         "preparing": 0.3 * parameters.segments,
         "sampling": steps * (0.05 + 1e-6 * parameters.num_frames * pixels),
         "decoding": 0.2 * parameters.segments + 1e-6 * frames * pixels,
-        "interpolating": pixels / (1024 * 576) * 40 * (0.20 * pairs + 0.11 * new),  # slower: it is to count here
+        "interpolating": pixels / (1024 * 576) * 40 * (0.20 * pairs + 0.11 * new),  # slower, so that it matters here
     }
     return {phase: seconds * chance.gauss(1, 0.1) for phase, seconds in expected.items()}
 
@@ -285,12 +285,12 @@ def test_a_mix_of_segments_and_interpolation_is_estimated_within_a_fifth(ledger:
     alone, behind_others, end, interpolation = [], [], 0.0, 0.0
     jobs = [(each := mixed(chance), taken(each, chance)) for _ in range(40)]
     for parameters, seconds in jobs:
-        alone.append(error(foretold_alone(ledger, parameters), sum(seconds.values())))
+        alone.append(error(eta_alone(ledger, parameters), sum(seconds.values())))
     for number, (parameters, seconds) in enumerate(jobs):
         submit(ledger, f"queued-{number}", parameters)
         end, interpolation = end + sum(seconds.values()), interpolation + seconds["interpolating"]
-        behind_others.append(error(foretold(ledger, f"queued-{number}").eta_seconds, end))
-    assert interpolation > end / 10  # it counts
+        behind_others.append(error(estimated(ledger, f"queued-{number}").eta_seconds, end))
+    assert interpolation > end / 10  # it matters
     assert statistics.median(alone) <= 0.2
     assert statistics.median(behind_others) <= 0.2
 
@@ -303,19 +303,19 @@ def test_a_long_queue_costs_little_more_than_a_short_one(ledger: Ledger, redis_c
     fill(redis_client, 100_000)
 
     def spent() -> float:
-        """Seconds of a processor, Redis' and ours: other work on the machine takes none of them."""
+        """CPU seconds of Redis and of this thread; independent of other work on the machine."""
         of_redis = redis_client.info("cpu")
         return float(of_redis["used_cpu_user"] + of_redis["used_cpu_sys"]) + time.thread_time()
 
     before = spent()
-    told = foretold(ledger, "job-99999")
+    job = estimated(ledger, "job-99999")
     took = spent() - before
     assert took < 0.2, f"{took:.3f} s"
-    assert told.eta_seconds == pytest.approx(100_000 * 25 / 2, rel=0.01)
+    assert job.eta_seconds == pytest.approx(100_000 * 25 / 2, rel=0.01)
 
 
 def fill(client: Any, number: int) -> None:
-    """Queue so many jobs at once, as `submit.lua` leaves them."""
+    """Queue `number` jobs at once, as `submit.lua` stores them."""
     fields = client.eval(
         """
         redis.call('HSET', 'svd:job:t', unpack(ARGV))
@@ -340,8 +340,8 @@ def template(client: Any) -> dict[str, str]:
     return fields
 
 
-def test_fifty_jobs_of_three_sizes_through_two_workers_are_foretold_within_a_fifth():
-    """The issue's bar, with simulated durations: a fixed cost, a cost per pixel, and 10 % of chance."""
+def test_fifty_jobs_of_three_sizes_on_two_workers_are_estimated_within_a_fifth():
+    """The required accuracy, with simulated durations: a fixed cost, a cost per pixel, and 10 % of noise."""
     chance = random.Random(5)
     sizes = [replace(SMALL, width=side, height=side) for side in (64, 96, 128)]
     jobs = [chance.choice(sizes) for _ in range(50)]
@@ -354,37 +354,37 @@ def test_fifty_jobs_of_three_sizes_through_two_workers_are_foretold_within_a_fif
     errors = []
     for place, end in list(enumerate(ends))[10:]:
         ahead = list(enumerate(jobs[:place]))
-        told = estimator([runner(), runner()], ahead).estimate(queued(place + 1, jobs[place])).eta_seconds
-        assert told is not None
-        errors.append(abs(told - end) / end)
+        eta = estimator([runner(), runner()], ahead).estimate(queued(place + 1, jobs[place])).eta_seconds
+        assert eta is not None
+        errors.append(abs(eta - end) / end)
     assert statistics.median(errors) <= 0.2
 
 
 @pytest.mark.enable_socket
-def test_the_far_end_of_a_queue_is_looked_at_once_for_all_who_ask(ledger: Ledger, redis_client: "redis.Redis"):
+def test_the_far_end_of_a_queue_is_sampled_once_for_many_requests(ledger: Ledger, redis_client: "redis.Redis"):
     be_ready(ledger, "w/0")
     submit(ledger, "taught")
     run(ledger, "taught", MEASURED)
-    own = foretold_alone(ledger)
+    own = eta_alone(ledger)
 
-    def asked(place: int) -> dict[Any, Any]:
-        """What is remembered of the far end after somebody asked for this place."""
-        assert foretold(ledger, f"job-{place - 1}").eta_seconds == pytest.approx(place * own, rel=0.01)
+    def sample_for(place: int) -> dict[Any, Any]:
+        """The cached far end of the queue after an estimate for this position."""
+        assert estimated(ledger, f"job-{place - 1}").eta_seconds == pytest.approx(place * own, rel=0.01)
         return dict(redis_client.hgetall("svd:queue_sample:tiny"))
 
     for number in range(64):
         submit(ledger, f"job-{number}")
-    # It is remembered for two seconds, which a slow machine may need for one question.
-    assert any(asked(41) == asked(64) != {} for _ in range(20))
+    # It is cached for two seconds, which a slow machine may need for one estimate.
+    assert any(sample_for(41) == sample_for(64) != {} for _ in range(20))
     for number in range(64, 80):
         submit(ledger, f"job-{number}")
-    assert any(asked(80).get("length") == "80" for _ in range(20))
+    assert any(sample_for(80).get("length") == "80" for _ in range(20))
 
 
-def foretold_alone(ledger: Ledger, parameters: Parameters = SMALL) -> float:
-    """Seconds that are foretold for the only job there is."""
+def eta_alone(ledger: Ledger, parameters: Parameters = SMALL) -> float:
+    """Estimated seconds of the only queued job."""
     submit(ledger, "alone", parameters)
-    eta = foretold(ledger, "alone").eta_seconds
+    eta = estimated(ledger, "alone").eta_seconds
     ledger.jobs.forget("alone", insist=True)
     assert eta is not None
     return eta

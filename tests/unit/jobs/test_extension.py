@@ -1,4 +1,4 @@
-"""What a job that extends another one inherits, and what it may change."""
+"""Parameters that an extension inherits, and those that it may change."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ NANO = Model(
 
 @pytest.fixture
 def extend() -> Callable[..., Parameters]:
-    """Parameters of a job that extends one which was submitted with `source`; keywords are those of its request."""
+    """Parameters of a job that extends one submitted with `source`; keywords are those of its request."""
 
     def resolve(source: dict[str, Any] | None = None, limits: Limits = NO_LIMITS, **given: Any) -> Parameters:
         first = Request(**(source or {})).resolve(NANO, (256, 144))
@@ -56,7 +56,7 @@ def test_an_extension_has_the_parameters_of_the_extended_video_but_another_seed(
         ({"loop": "pingpong"}, 2 * (27 + 26) - 2),
     ],
 )
-def test_the_frame_that_is_continued_from_is_not_shown_twice(extend, given, frames):
+def test_the_frame_where_the_extension_begins_is_not_shown_twice(extend, given, frames):
     assert extend({"interpolate": 2}, **given).clip.frames == frames
 
 
@@ -69,7 +69,7 @@ def test_seconds_are_those_of_the_new_part(extend, seconds, source):
     assert extend(source, seconds=seconds, extend_as="alone").clip.seconds == pytest.approx(seconds, rel=0.05)
 
 
-def test_a_profile_brings_its_own_steps_and_a_rate_its_own_playback(extend):
+def test_a_profile_sets_its_own_steps_and_a_rate_its_own_playback(extend):
     assert extend(profile="draft").num_inference_steps == 2
     assert extend({"num_inference_steps": 9}).num_inference_steps == 9
     assert extend(extend_as="alone", interpolate=4).playback_fps == 28
@@ -98,7 +98,7 @@ def test_another_size_or_rate_is_rejected(extend, given, parameter):
     assert raised.value.parameter == parameter
 
 
-def test_the_same_size_may_be_named(extend):
+def test_the_same_size_is_accepted(extend):
     assert extend({"size": "1280x720"}, size="1280x720", width=256).output_size == (1280, 720)
 
 
@@ -109,7 +109,7 @@ def test_the_joined_video_counts_against_the_maximum_length(extend):
     assert extend({"seconds": 8}, limits, seconds=4, extend_as="alone").segments > 1
 
 
-def test_records_of_older_versions_extend_nothing():
+def test_records_of_older_versions_are_no_extensions():
     values = Request().resolve(NANO, (256, 144)).to_dict()
     for name in ("extend", "extend_as", "extended_frames"):
         del values[name]

@@ -26,7 +26,7 @@ def test_the_licence_of_another_model_is_unknown():
     assert license_of("somebody/else") is None
 
 
-def test_a_model_shows_its_licence_and_keeps_it_between_hosts(make_settings):
+def test_a_models_licence_is_shown_and_survives_serialization(make_settings):
     model = Model.of(make_settings(SVD_MODEL=CUDA_MODEL))
     assert model.shown()["license"]["notice"] == "Powered by Stability AI"
     assert Model.from_dict(json.loads(json.dumps(model.to_dict()))) == model

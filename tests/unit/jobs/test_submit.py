@@ -1,4 +1,4 @@
-"""What a submission leaves behind when storing its input or writing its job fails."""
+"""What a submission leaves when storing its input or writing its job fails."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A job's parameters, holders and results, short ways to submit and finish one, and the ledger's time."""
+"""Parameters, holders and results of jobs, shortcuts to submit and finish one, and the ledger's clock."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,7 +36,7 @@ URL = "https://me:pw@Example.com:8443/hook?token=1"
 
 
 class Clock:
-    """The time of a ledger, in seconds since the epoch, at first at the beginning of a minute."""
+    """The clock of a ledger, in seconds since the epoch; it starts at the beginning of a minute."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_040.0
@@ -49,7 +49,7 @@ class Clock:
 
 
 def pass_time(ledger: Ledger, clock: Clock, seconds: float) -> None:
-    """Let time pass while a worker of another model is active, since without activity no lease expires."""
+    """Advance the clock while a worker of another model is active, since without activity no lease expires."""
     end = clock.now + seconds
     while clock.now < end:
         clock.advance(min(2.0, end - clock.now))

@@ -26,14 +26,14 @@ def make_keyring(redis_client: Any, make_settings: Callable[..., Settings]) -> C
     return make
 
 
-def test_without_keys_everybody_may_ask(make_keyring):
+def test_without_keys_every_request_is_accepted(make_keyring):
     keyring = make_keyring()
     assert keyring.is_open()
     assert keyring.identify("") is None
     assert keyring.identify("anything") is None
 
 
-def test_with_one_key_nobody_else_may(make_keyring):
+def test_with_one_key_every_other_secret_is_rejected(make_keyring):
     key, secret = make_keyring().create("ann", priority=1)
     keyring = make_keyring()
     assert keyring.identify(secret) == key
@@ -43,13 +43,13 @@ def test_with_one_key_nobody_else_may(make_keyring):
             keyring.identify(wrong)
 
 
-def test_a_key_is_recognised_as_one_and_cannot_be_guessed(make_keyring):
+def test_a_key_has_a_recognizable_prefix_and_cannot_be_guessed(make_keyring):
     secrets = {make_keyring().create("ann")[1] for _ in range(20)}
     assert len(secrets) == 20
     assert all(secret.startswith("sk-svd-") and len(secret) >= 7 + 32 for secret in secrets)
 
 
-def test_only_the_hash_of_a_key_is_kept(make_keyring, redis_client):
+def test_only_the_hash_of_a_key_is_stored(make_keyring, redis_client):
     _, secret = make_keyring().create("ann")
     stored = redis_client.hgetall("svd:keys")
     assert list(stored) == [hashlib.sha256(secret.encode()).hexdigest()]
@@ -57,7 +57,7 @@ def test_only_the_hash_of_a_key_is_kept(make_keyring, redis_client):
     assert secret.removeprefix("sk-svd-") not in json.dumps(stored)
 
 
-def test_a_revoked_key_is_not_heard_and_revoking_the_last_does_not_open_the_service(make_keyring):
+def test_a_revoked_key_is_rejected_and_revoking_the_last_does_not_open_the_service(make_keyring):
     key, secret = make_keyring().create("ann")
     assert make_keyring().revoke(key.id).revoked_at
     keyring = make_keyring()
@@ -69,7 +69,7 @@ def test_a_revoked_key_is_not_heard_and_revoking_the_last_does_not_open_the_serv
     assert listed.revoked_at
 
 
-def test_a_process_hears_of_a_revoked_key_within_seconds(make_keyring, monkeypatch):
+def test_a_process_rejects_a_revoked_key_within_seconds(make_keyring, monkeypatch):
     keyring = make_keyring()
     key, secret = keyring.create("ann")
     assert keyring.identify(secret) == key
@@ -106,7 +106,7 @@ def test_forgetting_all_keys_opens_the_service(make_keyring):
     assert make_keyring().is_open()
 
 
-def test_keys_of_the_settings_are_the_same_owners_as_in_redis(make_keyring):
+def test_a_key_has_the_same_owner_in_the_settings_and_in_redis(make_keyring):
     key, secret = make_keyring().create("ann")
     make_keyring().forget_all()
     keyring = make_keyring(SVD_API_KEYS=f"ann:{digest_of(secret)}, bob:{digest_of('other')}:2")
@@ -121,12 +121,12 @@ def test_keys_of_the_settings_are_the_same_owners_as_in_redis(make_keyring):
 @pytest.mark.parametrize(
     "setting", ["ann", "ann:sk-svd-secret", f"ann:{'0' * 64}:3", f"ann:{'0' * 64} bob", f"{'0' * 64}"]
 )
-def test_a_setting_that_is_no_list_of_hashes_is_refused(make_settings, setting):
+def test_a_setting_that_is_no_list_of_hashes_is_rejected(make_settings, setting):
     with pytest.raises(ConfigurationError, match="SVD_API_KEYS"):
         make_settings(SVD_API_KEYS=setting)
 
 
-def test_while_redis_is_away_nobody_is_let_in(make_settings):
+def test_without_redis_identification_raises_unavailable(make_settings):
     settings = make_settings(REDIS_URL="redis://127.0.0.1:1/0", SVD_API_KEYS=f"ann:{digest_of('secret')}")
     keyring = Keyring(connect(settings), settings)
     assert keyring.identify("secret")
@@ -136,7 +136,7 @@ def test_while_redis_is_away_nobody_is_let_in(make_settings):
 
 
 @pytest.mark.enable_socket
-def test_a_command_that_is_overtaken_undoes_nothing_of_the_others(redis_client, settings, monkeypatch):
+def test_concurrent_commands_do_not_undo_each_other(redis_client, settings, monkeypatch):
     keyring, other = Keyring(redis_client, settings), Keyring(redis_client, settings)
     key, secret = keyring.create("ann")
     overtaken: list[Key] = []
@@ -154,7 +154,7 @@ def test_a_command_that_is_overtaken_undoes_nothing_of_the_others(redis_client, 
         Keyring(redis_client, settings).identify(secret)
 
 
-def test_a_service_that_had_keys_stays_closed_when_redis_has_lost_them(redis_client, make_keyring, caplog):
+def test_a_service_that_had_keys_stays_closed_when_redis_loses_them(redis_client, make_keyring, caplog):
     make_keyring().create("ann")
     redis_client.flushall()
     for keyring in (make_keyring(), make_keyring()):
@@ -168,7 +168,7 @@ def test_a_service_that_had_keys_stays_closed_when_redis_has_lost_them(redis_cli
     assert not make_keyring().has_lost_its_keys()
 
 
-def test_a_process_that_saw_keys_of_another_remembers_them_too(redis_client, make_settings, redis_url, tmp_path):
+def test_a_process_that_has_seen_keys_stays_closed_too(redis_client, make_settings, redis_url, tmp_path):
     here, there = (make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / name) for name in ("here", "there"))
     Keyring(redis_client, here).create("ann")
     assert not Keyring(redis_client, there).is_open()
@@ -184,12 +184,10 @@ def test_forgetting_all_keys_opens_the_service_on_every_host(redis_client, make_
     Keyring(redis_client, here).forget_all()
     assert Keyring(redis_client, there).is_open()
     redis_client.flushall()
-    assert Keyring(redis_client, there).is_open()  # there is nothing left to remember
+    assert Keyring(redis_client, there).is_open()  # no marker file is left
 
 
-def test_a_folder_that_cannot_be_written_does_not_keep_a_key_from_working(
-    redis_client, make_settings, redis_url, tmp_path
-):
+def test_keys_work_with_a_folder_that_cannot_be_written(redis_client, make_settings, redis_url, tmp_path):
     (tmp_path / "file").touch()
     keyring = Keyring(redis_client, make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=tmp_path / "file" / "data"))
     key, secret = keyring.create("ann")
@@ -200,14 +198,14 @@ def test_a_folder_that_cannot_be_written_does_not_keep_a_key_from_working(
     ("bind", "open_", "is_open"),
     [("127.0.0.1:8000", "0", True), ("0.0.0.0:8000", "0", False), ("0.0.0.0:8000", "1", True), (":8000", "0", False)],
 )
-def test_without_keys_only_this_machine_is_let_in_unless_a_setting_says_so(
+def test_without_keys_the_service_is_open_only_on_loopback_or_by_a_setting(
     redis_client, make_settings, redis_url, bind, open_, is_open
 ):
     keyring = Keyring(redis_client, make_settings(REDIS_URL=redis_url, SVD_BIND=bind, SVD_OPEN=open_))
     assert keyring.is_open() == is_open
 
 
-def test_keys_of_one_owner_share_its_limits_and_one_is_revoked_alone(make_keyring):
+def test_keys_of_one_owner_share_its_limits_and_are_revoked_separately(make_keyring):
     keyring = make_keyring()
     first, _ = keyring.create("laptop", allowance=Allowance(jobs_per_day=3))
     second, secret = keyring.create("server", owner=first.id)
@@ -226,7 +224,7 @@ def test_keys_of_one_owner_share_its_limits_and_one_is_revoked_alone(make_keyrin
     assert not keyring.is_current(first.id)
 
 
-def test_an_owner_has_a_name_and_only_one_set_of_limits(make_keyring):
+def test_an_owner_has_one_name_and_one_set_of_limits(make_keyring):
     keyring = make_keyring()
     first, _ = keyring.create("ann", owner="team-a", allowance=Allowance(jobs_per_day=3))
     assert (first.owner, keyring.owner_of(first.id), keyring.owner_of("team-a")) == ("team-a", "team-a", "team-a")
@@ -241,7 +239,7 @@ def test_an_owner_has_a_name_and_only_one_set_of_limits(make_keyring):
         keyring.known_owner("team-b")
 
 
-def test_a_rotated_key_keeps_everything_and_the_old_one_is_valid_for_a_time(make_keyring, monkeypatch):
+def test_a_rotated_key_keeps_its_attributes_and_the_old_secret_is_valid_for_a_time(make_keyring, monkeypatch):
     monkeypatch.setattr(keys, "CACHE_TTL", 0.0)
     keyring = make_keyring()
     old, old_secret = keyring.create(
@@ -262,7 +260,7 @@ def test_a_rotated_key_keeps_everything_and_the_old_one_is_valid_for_a_time(make
     assert (newest.tenant, newest.expires_at) == (old.id, None)
 
 
-def test_a_rotation_prolongs_no_key(make_keyring):
+def test_a_rotation_does_not_extend_the_validity_of_a_key(make_keyring):
     keyring = make_keyring()
     end = time.time() + 50
     old, _ = keyring.create("ann", expires_at=end)

@@ -12,7 +12,7 @@ from svd_service.ledger.client import broker_options, connect, reachable
 MakeSettings = Callable[..., Settings]
 
 
-def test_a_password_is_taken_from_the_url_as_it_was_meant(make_settings: MakeSettings):
+def test_the_password_of_the_url_is_decoded(make_settings: MakeSettings):
     client = connect(make_settings(REDIS_URL="rediss://svd:p%40ss%2F@h:7/2", REDIS_CA_FILE="/ca.pem"))
     options = client.connection_pool.connection_kwargs
     assert client.connection_pool.connection_class is redis.SSLConnection
@@ -20,12 +20,12 @@ def test_a_password_is_taken_from_the_url_as_it_was_meant(make_settings: MakeSet
     assert (options["ssl_cert_reqs"], options["ssl_ca_certs"]) == ("required", "/ca.pem")
 
 
-def test_without_tls_none_of_its_options_is_given(make_settings: MakeSettings):
+def test_without_tls_no_tls_option_is_passed(make_settings: MakeSettings):
     options = connect(make_settings(REDIS_URL="redis://h:7/2")).connection_pool.connection_kwargs
     assert not [name for name in options if name.startswith("ssl")]
 
 
-def test_sentinels_are_asked_for_the_master_and_both_are_spoken_to_with_tls(make_settings: MakeSettings):
+def test_sentinels_resolve_the_master_and_both_use_tls(make_settings: MakeSettings):
     settings = make_settings(
         REDIS_URL="rediss://svd:p%40ss@Ours/2",
         REDIS_CA_FILE="/ca.pem",
@@ -37,18 +37,21 @@ def test_sentinels_are_asked_for_the_master_and_both_are_spoken_to_with_tls(make
     assert pool.service_name == "Ours"
     assert pool.connection_class is SentinelManagedSSLConnection
     assert [pool.connection_kwargs[name] for name in ("username", "password", "db")] == ["svd", "p@ss", 2]
-    asked = [client.connection_pool for client in pool.sentinel_manager.sentinels]
-    assert [(each.connection_kwargs["host"], each.connection_kwargs["port"]) for each in asked] == [("a", 1), ("b", 2)]
-    for each in asked:
+    sentinels = [client.connection_pool for client in pool.sentinel_manager.sentinels]
+    assert [(each.connection_kwargs["host"], each.connection_kwargs["port"]) for each in sentinels] == [
+        ("a", 1),
+        ("b", 2),
+    ]
+    for each in sentinels:
         assert each.connection_class is redis.SSLConnection
         assert [each.connection_kwargs[name] for name in ("username", "password")] == ["watch", "it"]
         assert each.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
-        # Two that are silent leave a caller within its time.
+        # Two unresponsive sentinels leave a caller within its timeout.
         assert each.connection_kwargs["socket_timeout"] == each.connection_kwargs["socket_connect_timeout"] == 1
         assert each.connection_kwargs["retry"].get_retries() == 0
 
 
-def test_celery_asks_the_same_sentinels(make_settings: MakeSettings):
+def test_celery_uses_the_same_sentinels(make_settings: MakeSettings):
     assert broker_options(make_settings(), timeout=1) == {}
     options = broker_options(make_settings(REDIS_URL="redis://Ours/0", REDIS_SENTINELS="a:1"), timeout=1)
     assert options["master_name"] == "Ours"
@@ -57,15 +60,15 @@ def test_celery_asks_the_same_sentinels(make_settings: MakeSettings):
 
 
 @pytest.fixture
-def lonely_master(redis_client: redis.Redis) -> Iterator[None]:
-    """Redis is a master that wants a replica (docs/operations.md advises it), and has none."""
+def master_without_replica(redis_client: redis.Redis) -> Iterator[None]:
+    """Redis is a master that requires a replica (docs/operations.md advises it) and has none."""
     redis_client.config_set("min-replicas-to-write", 1)
     yield
     redis_client.config_set("min-replicas-to-write", 0)
 
 
-@pytest.mark.usefixtures("lonely_master")
-def test_a_master_that_takes_no_writes_for_want_of_a_replica_is_away(redis_url: str, make_settings: MakeSettings):
+@pytest.mark.usefixtures("master_without_replica")
+def test_a_master_that_rejects_writes_without_a_replica_is_unavailable(redis_url: str, make_settings: MakeSettings):
     settings = make_settings(REDIS_URL=redis_url)
     client = connect(settings)
     with pytest.raises(UnavailableError, match="NOREPLICAS"), reachable():

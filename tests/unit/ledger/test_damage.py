@@ -23,14 +23,14 @@ pytestmark = pytest.mark.enable_socket
 
 WORKER = WorkerStatus("host/0", "cpu", "instance", 1, "tiny", False, 0.0, 1.0)
 
-#: Examples are independent only because each begins with an empty Redis.
+#: Each example flushes Redis, so that examples are independent.
 SETTINGS = hypothesis.settings(
     max_examples=40, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 
 
 def run_everything(ledger: Ledger, outbox: Outbox, job_ids: list[str]) -> None:
-    """What workers, webhook workers and callers do within a second, but for what they do with one job."""
+    """Operations of workers, webhook workers and callers in one second, apart from those on a single job."""
     ledger.workers.heartbeat(WORKER)
     ledger.maintenance.reap()
     ledger.maintenance.dispatch()
@@ -46,7 +46,7 @@ def run_everything(ledger: Ledger, outbox: Outbox, job_ids: list[str]) -> None:
 
 
 def finishes(ledger: Ledger, job_id: str) -> bool:
-    """Whether a worker gets to the job, within a few more rounds than there are others."""
+    """Whether a worker claims the job, within a few more rounds than there are other jobs."""
     for _ in range(30):
         ledger.maintenance.dispatch()
         for chosen in cast(list[str], ledger.jobs._redis.zrange("svd:published:tiny", 0, -1)):
@@ -93,7 +93,7 @@ def damage(client: Any, data: st.DataObject) -> None:
         client.delete(key)
         client.set(key, "garbage") if kind != "string" else client.hset(key, "a", "b")
     elif kind == "hash":
-        # Which buckets of histograms there are depends on the speed of the machine.
+        # Which histogram buckets exist depends on the speed of the machine.
         names = sorted(name for name in client.hkeys(key) if "_bucket|" not in name)
         name = data.draw(st.sampled_from(names), label="field")
         if how == "lose":
@@ -112,7 +112,7 @@ def damage(client: Any, data: st.DataObject) -> None:
 
 @SETTINGS
 @hypothesis.given(data=st.data())
-def test_whatever_is_damaged_everything_still_ends_and_a_new_job_runs(data, redis_client, settings):
+def test_with_any_damage_all_scripts_end_and_a_new_job_runs(data, redis_client, settings):
     redis_client.flushdb()
     ledger, outbox = open_ledger(redis_client, settings), Outbox(redis_client, settings)
     ids = furnish(ledger, outbox)
@@ -126,7 +126,9 @@ def test_whatever_is_damaged_everything_still_ends_and_a_new_job_runs(data, redi
 
 
 @pytest.mark.parametrize("state", ["waiting", "enqueued", "started", "finished", "failed", "posted"])
-def test_a_job_without_its_record_is_dropped_counted_and_holds_up_no_other(state, ledger, outbox, redis_client, caplog):
+def test_a_job_without_its_record_is_dropped_and_counted_and_delays_no_other(
+    state, ledger, outbox, redis_client, caplog
+):
     ids = furnish(ledger, outbox)
     redis_client.delete(f"svd:job:{state}")
     redis_client.zadd("svd:ended", dict.fromkeys(redis_client.zrange("svd:ended", 0, -1), 1))
@@ -143,7 +145,7 @@ def test_a_job_without_its_record_is_dropped_counted_and_holds_up_no_other(state
     assert not any(redis_client.zscore(key, state) for key in sets if redis_client.type(key) == "zset")
 
 
-def test_the_counters_are_right_again_after_damage(ledger, outbox, redis_client):
+def test_the_counters_are_repaired_after_damage(ledger, outbox, redis_client):
     furnish(ledger, outbox)
     for job_id in ("waiting", "started"):
         redis_client.delete(f"svd:job:{job_id}")
@@ -160,7 +162,7 @@ def test_the_counters_are_right_again_after_damage(ledger, outbox, redis_client)
     assert redis_client.hgetall("svd:loads") == {}
 
 
-def test_the_check_says_what_it_repaired(ledger, outbox, redis_client, settings):
+def test_the_check_reports_what_it_repaired(ledger, outbox, redis_client, settings):
     furnish(ledger, outbox)
     assert check(redis_client, settings).repaired == []
     redis_client.delete("svd:job:waiting", "svd:published:tiny", "svd:models")
@@ -181,7 +183,7 @@ def test_api_keys_of_the_wrong_type_are_named_and_kept(redis_client, settings):
     assert redis_client.get("svd:keys") == "garbage"
 
 
-def test_a_policy_that_deletes_jobs_is_named(redis_client, settings):
+def test_an_eviction_policy_that_deletes_jobs_is_reported(redis_client, settings):
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
     try:
         (problem,) = check(redis_client, settings).problems
@@ -190,7 +192,7 @@ def test_a_policy_that_deletes_jobs_is_named(redis_client, settings):
     assert "maxmemory-policy is allkeys-lru" in problem
 
 
-def test_one_process_checks_at_its_start_and_logs_what_it_found(redis_client, redis_url, make_settings, caplog):
+def test_one_process_checks_at_startup_and_logs_its_findings(redis_client, redis_url, make_settings, caplog):
     settings = make_settings(REDIS_URL=redis_url)
     redis_client.set("svd:leases", "garbage")
     check_at_start(settings).join(30)
@@ -200,7 +202,7 @@ def test_one_process_checks_at_its_start_and_logs_what_it_found(redis_client, re
     assert redis_client.get("svd:leases") == "garbage"
 
 
-def test_a_layout_of_a_newer_release_is_refused(redis_client, settings):
+def test_a_layout_of_a_newer_release_is_rejected(redis_client, settings):
     require_schema(redis_client, settings)
     require_schema(redis_client, settings)
     assert redis_client.get("svd:schema") == str(SCHEMA)
@@ -209,7 +211,7 @@ def test_a_layout_of_a_newer_release_is_refused(redis_client, settings):
         require_schema(redis_client, settings)
 
 
-def test_a_ledger_of_the_release_before_is_read_as_it_is(redis_client, settings):
+def test_a_ledger_of_the_previous_release_is_read_without_migration(redis_client, settings):
     """`layout_1.json` is what commit 0fdfff4 left in a Redis."""
     for key, value in json.loads((Path(__file__).parent / "layout_1.json").read_text()).items():
         if isinstance(value, dict):
@@ -238,7 +240,7 @@ def test_a_ledger_of_the_release_before_is_read_as_it_is(redis_client, settings)
     assert redis_client.hgetall("svd:loads") == redis_client.hgetall("svd:queued_of") == {}
 
 
-def test_the_check_on_demand_prints_what_it_found(redis_client, redis_url, monkeypatch, make_settings, capsys):
+def test_the_check_on_demand_prints_its_findings(redis_client, redis_url, monkeypatch, make_settings, capsys):
     monkeypatch.setattr("svd_service.cli.ledger.settings", lambda: make_settings(REDIS_URL=redis_url))
     assert run_check() == 0
     assert capsys.readouterr().out == "The ledger is in order.\n"

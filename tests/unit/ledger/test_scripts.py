@@ -40,7 +40,7 @@ def test_every_change_is_notified_with_a_rising_version(ledger, redis_client):
 def test_without_redis_every_method_raises_unavailable(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     ledger = open_ledger(connect(away), away)
-    for ask in (
+    for call in (
         lambda: submit(ledger),
         lambda: ledger.jobs.find("a"),
         ledger.stats.figures,
@@ -48,7 +48,7 @@ def test_without_redis_every_method_raises_unavailable(make_settings):
         ledger.jobs.ping,
     ):
         with pytest.raises(UnavailableError):
-            ask()
+            call()
 
 
 def test_a_redis_that_accepts_no_writes_is_unavailable(ledger, redis_client):
@@ -63,7 +63,7 @@ def test_a_redis_that_accepts_no_writes_is_unavailable(ledger, redis_client):
 
 @pytest.fixture
 def full_memory(redis_client):
-    """Fills Redis: nothing that needs memory is written any more."""
+    """Fills Redis, so that it rejects writes that need memory."""
 
     def fill() -> None:
         redis_client.config_set("maxmemory", "1mb")

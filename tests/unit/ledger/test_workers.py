@@ -36,8 +36,8 @@ def test_a_registered_model_is_found_until_it_has_no_workers_and_jobs(ledger, cl
 
 def test_unknown_fields_of_a_newer_workers_model_are_ignored(ledger, redis_client):
     ledger.workers.introduce(Model("other", "org/other"))
-    told = redis_client.hget("svd:model_descriptions", "other")
-    redis_client.hset("svd:model_descriptions", "other", told.replace("{", '{"of_tomorrow": 1, ', 1))
+    description = redis_client.hget("svd:model_descriptions", "other")
+    redis_client.hset("svd:model_descriptions", "other", description.replace("{", '{"of_tomorrow": 1, ', 1))
     assert ledger.workers.model("other") == Model("other", "org/other")
 
 

@@ -1,4 +1,4 @@
-"""A file of each kind, and what is inside of an MP4."""
+"""A file of each kind, and the boxes of an MP4."""
 
 import io
 import itertools

@@ -32,7 +32,7 @@ def test_the_stored_chain_is_readable_by_its_user_alone(tmp_path, chain):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_processes_that_store_at_once_leave_one_whole_chain(tmp_path, chain):
+def test_processes_that_store_concurrently_leave_one_complete_chain(tmp_path, chain):
     other = chains.make()
     threads = [threading.Thread(target=chains.store, args=(tmp_path, each)) for each in (chain, other) * 8]
     for thread in threads:
@@ -44,7 +44,7 @@ def test_processes_that_store_at_once_leave_one_whole_chain(tmp_path, chain):
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA"])
-def test_a_damaged_file_counts_as_none(tmp_path, chain, content):
+def test_a_damaged_file_counts_as_missing(tmp_path, chain, content):
     chains.store(tmp_path, chain)
     (tmp_path / ".c2pa" / "chain.pem").write_bytes(content)
     assert chains.stored(tmp_path) is None

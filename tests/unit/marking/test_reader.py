@@ -1,4 +1,4 @@
-"""The reader knows files that were signed here, elsewhere, changed or not at all, and stays offline."""
+"""The reader distinguishes files signed here, signed elsewhere, changed and unsigned, and stays offline."""
 
 import contextlib
 import io
@@ -62,7 +62,7 @@ def test_files_of_this_installation_are_recognized_by_their_bytes(kind, sign, ch
     assert chain.common_name in explain(found)
 
 
-def test_another_installations_file_is_made_elsewhere(sign, chain):
+def test_a_file_of_another_installation_was_made_elsewhere(sign, chain):
     found = read(sign(Format.MP4, chains.make()), chain)
     assert (found.state, found.verdict) == (Validity.VALID, Verdict.MADE_ELSEWHERE)
     assert "not verified" in explain(found)
@@ -70,7 +70,7 @@ def test_another_installations_file_is_made_elsewhere(sign, chain):
 
 
 def copied(certificate: x509.Certificate, key: Any, issuer: x509.Name) -> x509.CertificateBuilder:
-    """A certificate for `key` with everything else that `certificate` has."""
+    """A certificate for `key` with all other fields of `certificate`."""
     return x509.CertificateBuilder(
         issuer,
         certificate.subject,
@@ -86,7 +86,7 @@ def pem(builder: x509.CertificateBuilder, key: Any) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def test_a_certificate_that_looks_the_same_is_not_ours(sign, chain):
+def test_a_certificate_with_the_same_fields_and_another_key_is_not_ours(sign, chain):
     certificate, forger = x509.load_pem_x509_certificate(chain.signer), chains.make()
     forged = pem(copied(certificate, forger._private_key, certificate.issuer), forger._private_key)
     found = read(sign(Format.WEBP, Chain(forger.key, forged)), chain)
@@ -117,7 +117,7 @@ def test_unmarked_files_have_no_credentials(files, chain):
     assert verdict_of(None) is Verdict.UNMARKED
 
 
-def test_the_texts_of_strangers_are_short_and_printable(files):
+def test_texts_of_foreign_manifests_are_shortened_and_printable(files):
     found = read(Signer(chains.make()).sign(files[Format.GIF], "image/gif", Claims("x" * 500, "a\x1b[2Jmodel" * 90)))
     assert len(found.job_id) == 200
     assert len(found.statement.model) <= 200
@@ -151,14 +151,14 @@ def _with_ocsp(content, url):
 @pytest.mark.parametrize(
     ("make", "setting"), [(_with_remote_manifest, "remote_manifest_fetch"), (_with_ocsp, "ocsp_fetch")]
 )
-def test_no_request_leaves(make, setting, files):
+def test_no_request_is_sent(make, setting, files):
     with socket.create_server(("127.0.0.1", 0)) as server:
         content = make(files[Still.SPRITESHEET], f"http://127.0.0.1:{server.getsockname()[1]}/manifest.c2pa")
         server.setblocking(False)
         read(content)
         with pytest.raises(BlockingIOError):
             server.accept()
-        # The library does send one if it may, so that the test can fail.
+        # The library sends one if it may, so that the test can fail.
         server.settimeout(30)
         arrived = threading.Event()
 
@@ -173,7 +173,7 @@ def test_no_request_leaves(make, setting, files):
         assert arrived.wait(30)
 
 
-def test_a_file_that_refers_to_another_host_is_named_so(files):
+def test_a_file_with_a_remote_manifest_is_reported_as_such(files):
     found = read(_with_remote_manifest(files[Still.SPRITESHEET], "http://127.0.0.1:9/manifest.c2pa"))
     assert (found.state, found.verdict) == (Validity.REMOTE, Verdict.UNMARKED)
     assert "not fetched" in explain(found)

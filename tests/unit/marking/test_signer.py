@@ -1,4 +1,4 @@
-"""Every format is signed so that C2PA's reader accepts it, and remains what it was."""
+"""Every format is signed so that C2PA's reader accepts it, and keeps its content."""
 
 import errno
 import io
@@ -73,7 +73,7 @@ def test_a_reader_that_trusts_the_root_trusts_the_file(kind, sign, chain):
 @pytest.mark.parametrize("kind", EMBEDDED)
 def test_a_changed_byte_of_the_content_makes_the_file_invalid(kind, sign, files):
     signed = bytearray(sign(kind))
-    # A byte that is the same before and after signing: of the content, not of the manifest.
+    # A byte that is equal before and after signing belongs to the content, not to the manifest.
     middle = files[kind][len(files[kind]) // 2 :][:32]
     signed[bytes(signed).index(middle)] ^= 1
     assert read(kind, bytes(signed))[0] == "Invalid"
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_signed_is_unchanged(tmp_path, chain):
     assert ([each.name for each in tmp_path.iterdir()], path.read_bytes()) == (["staged.mp4"], b"no video")
 
 
-def test_a_full_disk_is_an_error_of_the_disk(tmp_path, chain, files, monkeypatch):
+def test_a_full_disk_raises_the_os_error(tmp_path, chain, files, monkeypatch):
     path = write(tmp_path / "staged.mp4", files[Format.MP4])
 
     class Full(signers._Target):

@@ -1,4 +1,4 @@
-"""The two kinds of hooks: what they get, and every way in which one gives no verdict."""
+"""The two kinds of hooks: their input, and every way in which one gives no verdict."""
 
 import json
 import sys
@@ -33,13 +33,13 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def ask(service):
+def hook(service):
     return HTTPHook(service.url, Secrets(), 1.0)
 
 
 @pytest.mark.enable_socket
-def test_a_request_is_signed_as_webhooks_are_and_has_the_image(ask, service):
-    assert parse(ask(QUESTION)) is None
+def test_a_request_is_signed_like_webhooks_and_has_the_image(hook, service):
+    assert parse(hook(QUESTION)) is None
     ((headers, body),) = service.received
     standardwebhooks.Webhook(SECRET).verify(body, {name.lower(): value for name, value in headers.items()})
     assert json.loads(body) == {
@@ -52,14 +52,14 @@ def test_a_request_is_signed_as_webhooks_are_and_has_the_image(ask, service):
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("status", [204, 301, 404, 500])
-def test_another_status_than_200_is_no_verdict(ask, service, status):
+def test_a_status_other_than_200_is_no_verdict(hook, service, status):
     service.status = status
     with pytest.raises(HookError, match=str(status)):
-        ask(QUESTION)
+        hook(QUESTION)
 
 
 @pytest.mark.enable_socket
-def test_a_slow_hook_is_no_verdict_in_time(service):
+def test_a_slow_hook_times_out_without_a_verdict(service):
     service.delay = 2
     began = time.monotonic()
     with pytest.raises(HookError, match="timed out"):
@@ -82,7 +82,7 @@ def test_an_answer_that_is_no_verdict_is_an_error(answer):
         parse(answer)
 
 
-def test_a_rejection_has_a_reason_that_can_be_shown():
+def test_the_reason_of_a_rejection_can_be_shown():
     assert parse(b'{"verdict": "reject", "reason": "a face", "score": 0.9}') == "a face"
     assert parse(b'{"verdict": "reject"}') == "the content is not allowed here"
     assert parse(json.dumps({"verdict": "reject", "reason": "a\n\x1b[31m" + "b" * 999}).encode()) == "a[31m" + "b" * 295
@@ -97,9 +97,9 @@ def test_a_command_gets_the_image_on_its_input_and_no_secret(monkeypatch):
     monkeypatch.setenv("SVD_WEBHOOK_SECRET", SECRET)
     program = """
 import json, os, sys
-asked = json.load(sys.stdin)
+question = json.load(sys.stdin)
 assert not any(name.startswith("SVD_") for name in os.environ)
-print(json.dumps({"verdict": "reject", "reason": asked["type"] + " " + asked["images"][0]["data"]}))
+print(json.dumps({"verdict": "reject", "reason": question["type"] + " " + question["images"][0]["data"]}))
 """
     assert parse(command(program)(QUESTION)) == "moderation.image cGl4ZWxz"
 
@@ -113,7 +113,7 @@ def test_a_command_that_fails_gives_no_verdict(program, reason):
         command(program)(QUESTION)
 
 
-def test_a_command_that_does_not_read_its_input_may_answer():
+def test_a_command_may_answer_without_reading_its_input():
     large = Question("moderation.image", "a-job", "", [HookImage.of(bytes(1_000_000), "image/png")])
     assert parse(command('print("{\\"verdict\\": \\"allow\\"}")')(large)) is None
 

@@ -48,5 +48,5 @@ def test_invalid_framing_is_an_error(framed):
 
 
 @pytest.mark.parametrize("framed", [b"", b"5", b"5\r\nhell", b"5\r\nhello", b"5\r\nhello\r\n0\r\n"])
-def test_a_body_without_its_end_is_not_done(framed):
+def test_a_body_without_its_end_is_incomplete(framed):
     assert not decoded([framed])[1].done

@@ -118,7 +118,7 @@ def head(method=b"POST", path=b"/", *fields):
     return b"\r\n".join([method + b" " + path + b" HTTP/1.1", b"Host: x", *fields, b"", b""])
 
 
-def test_slow_clients_of_every_kind_hold_up_nobody(port, connect):
+def test_slow_clients_of_every_kind_do_not_delay_others(port, connect):
     for kind in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", head(b"POST", b"/", b"Content-Length: 1000") + b"xx"):
         for _ in range(45):
             connect(kind)
@@ -142,7 +142,7 @@ def test_a_silent_connection_is_closed_and_a_half_sent_request_answered_with_408
     assert 0.5 < time.monotonic() - began < 3
 
 
-def test_a_dripping_head_has_no_longer_than_a_silent_one(connect):
+def test_a_head_sent_byte_by_byte_has_the_same_time_limit_as_a_silent_connection(connect):
     client = connect(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
     began = time.monotonic()
     with suppress(OSError):
@@ -155,12 +155,12 @@ def test_a_dripping_head_has_no_longer_than_a_silent_one(connect):
 def test_a_body_must_keep_up_the_minimum_rate(connect):
     client = connect(head(b"POST", b"/", b"Content-Length: 5000"))
     began = time.monotonic()
-    for _ in range(10):  # 1,500 bytes a second for two seconds: longer than the head's time, and quick enough
+    for _ in range(10):  # 1,500 bytes a second for two seconds: longer than the head's time limit, and fast enough
         client.sendall(b"x" * 300)
         time.sleep(0.2)
     client.sendall(b"x" * 2_000)
     answer = b""
-    while b"/ 5000 " not in answer and (part := client.recv(1_000)):  # head and body may come one after the other
+    while b"/ 5000 " not in answer and (part := client.recv(1_000)):  # head and body may arrive separately
         answer += part
     assert b"/ 5000 " in answer
     assert time.monotonic() - began > 1.5
@@ -168,7 +168,7 @@ def test_a_body_must_keep_up_the_minimum_rate(connect):
     assert everything(slow).startswith(b"HTTP/1.1 408 ")
 
 
-def test_bodies_arrive_whole_in_whatever_framing(port):
+def test_bodies_arrive_complete_in_any_framing(port):
     for size in (0, 1, 70_000, 900_000):
         content = b"y" * size
         for body in (content, iter([content[: size // 3], content[size // 3 :]])):
@@ -191,17 +191,17 @@ def test_requests_on_one_connection_do_not_mix(connect):
     assert answers.count(b"HTTP/1.1 200") == 5
 
 
-def test_reading_a_large_body_in_small_pieces_does_not_copy_all_of_it_each_time():
+def test_reading_a_large_body_in_small_pieces_takes_linear_time():
     inbox = Inbox()
     inbox.store(b"y" * 20_000_000)
     inbox.rewind()
     body, began = Body(LengthReader(inbox, 20_000_000)), time.process_time()
     assert sum(len(piece) for piece in iter(lambda: body.read(4_096), b"")) == 20_000_000
-    assert time.process_time() - began < 10  # half a second; minutes when each read copies what is left
+    assert time.process_time() - began < 10  # half a second; minutes if each read copied the rest
     inbox.drop_body()
 
 
-def test_a_client_that_expects_it_is_told_to_continue_once(connect):
+def test_a_client_that_expects_100_continue_gets_it_once(connect):
     client = connect(head(b"POST", b"/", b"Expect: 100-continue", b"Content-Length: 5", b"Connection: close"))
     assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.sendall(b"hello")
@@ -224,7 +224,7 @@ def test_a_client_that_expects_it_is_told_to_continue_once(connect):
         (b"\x16\x03\x01 hello\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_request_is_rejected_at_once_in_json(connect, request_bytes, status):
+def test_an_invalid_request_is_rejected_at_once_in_json(connect, request_bytes, status):
     began = time.monotonic()
     answer = everything(connect(request_bytes))
     assert time.monotonic() - began < 0.9
@@ -234,12 +234,12 @@ def test_what_is_no_request_is_rejected_at_once_in_json(connect, request_bytes, 
     assert "not valid HTTP" in json.loads(body)["error"]["message"]
 
 
-def test_a_body_beyond_the_limit_reaches_the_application_before_it_has_come(connect):
+def test_a_body_above_the_limit_reaches_the_application_before_it_is_received(connect):
     client = connect(head(b"POST", b"/ignore", b"Content-Length: 2000000") + b"x" * 10)
     assert everything(client).startswith(b"HTTP/1.1 200 ")
 
 
-def test_uploads_under_way_take_bounded_room(connect, port):
+def test_uploads_in_progress_use_bounded_space(connect, port):
     clients = [connect(head(b"POST", b"/", b"Content-Length: 990000") + b"x" * 900_000) for _ in range(5)]
     time.sleep(1.5)
     answered, _, _ = select.select(clients, [], [], 0)
@@ -247,19 +247,19 @@ def test_uploads_under_way_take_bounded_room(connect, port):
     assert {client.recv(13) for client in answered} == {b"HTTP/1.1 503 "}
 
 
-def test_more_connections_than_there_may_be_do_not_keep_out_a_new_one(port, connect):
+def test_idle_connections_above_the_limit_do_not_block_a_new_one(port, connect):
     for _ in range(150):
         connect()
     assert is_quick(port)
 
 
-def test_uploads_that_are_worked_on_leave_threads_to_the_others(port, connect):
+def test_uploads_being_processed_leave_threads_to_other_requests(port, connect):
     for _ in range(6):
         connect(head(b"POST", b"/slow", b"Content-Length: 1") + b"1")
     assert is_quick(port)
 
 
-def test_requests_that_wait_leave_threads_to_other_uploads_and_are_bounded(connect):
+def test_waiting_requests_leave_threads_to_other_uploads_and_are_limited(connect):
     post = [b"Content-Length: 1", b"Connection: close"]
     began = time.monotonic()
     waiting = [connect(head(b"POST", b"/preferred", *post, b"Prefer: wait=9, strict") + b"x") for _ in range(4)]
@@ -275,14 +275,14 @@ def test_requests_that_wait_leave_threads_to_other_uploads_and_are_bounded(conne
     assert everything(again).endswith(b" wait=9")
 
 
-def test_clients_that_do_not_read_leave_threads_to_the_others(port, connect):
+def test_clients_that_do_not_read_leave_threads_to_other_requests(port, connect):
     for _ in range(8):
         connect(head(b"GET", b"/large"))
     time.sleep(0.2)
     assert is_quick(port)
 
 
-def test_a_client_that_reads_gets_a_large_answer_whole(port):
+def test_a_client_that_reads_gets_a_large_answer_completely(port):
     sizes = []
 
     def read():
@@ -296,6 +296,6 @@ def test_a_client_that_reads_gets_a_large_answer_whole(port):
     assert sizes == [40_000_000] * 2
 
 
-def test_a_client_cannot_set_the_path_past_a_proxys_rules(connect):
+def test_a_client_cannot_bypass_a_proxys_path_rules(connect):
     answer = everything(connect(head(b"GET", b"/public/x", b"SCRIPT_NAME: /public", b"Connection: close")))
     assert answer.endswith(b"/public/x 0 ")

@@ -60,7 +60,7 @@ PARAMETERS = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
 
 
 @dataclass
-class Told:
+class FixedFigures:
     figures_: Figures
 
     def figures(self) -> Figures:
@@ -72,7 +72,7 @@ class Unreachable:
         raise UnavailableError("Redis cannot be reached")
 
 
-def exposed(source: "Told | Unreachable | Stats") -> str:
+def exposed(source: "FixedFigures | Unreachable | Stats") -> str:
     return generate_latest(registry(LedgerCollector(source))).decode()
 
 
@@ -96,8 +96,8 @@ def promtool() -> str:
     return found
 
 
-def test_every_figure_of_the_ledger_is_shown() -> None:
-    shown = samples(exposed(Told(FIGURES)))
+def test_every_figure_of_the_ledger_is_exposed() -> None:
+    shown = samples(exposed(FixedFigures(FIGURES)))
     expected = {
         "svd_ledger_up": 1,
         "svd_jobs[queued]": 2,
@@ -154,20 +154,20 @@ def test_every_figure_of_the_ledger_is_shown() -> None:
     assert "svd_queue_predicted_wait_seconds[svd-xt][draft]" not in shown
 
 
-def test_the_disk_under_the_data_folder_and_the_bound_of_the_queue_are_shown(
+def test_the_disk_of_the_data_folder_and_the_queue_limit_are_exposed(
     make_settings: Callable[..., Settings],
 ) -> None:
     settings = make_settings(SVD_LONGEST_WAIT=900)
     before = samples(generate_latest(registry(HostCollector(settings))).decode())
-    assert before == {"svd_queue_bound_seconds": 900}  # there is no such folder yet
+    assert before == {"svd_queue_bound_seconds": 900}  # the folder does not exist yet
     settings.data_dir.mkdir()
     shown = samples(generate_latest(registry(HostCollector(settings))).decode())
     assert shown["svd_data_size_bytes"] == shutil.disk_usage(settings.data_dir).total
     assert 0 < shown["svd_data_free_bytes"] <= shown["svd_data_size_bytes"]
 
 
-def test_counters_of_what_has_not_happened_yet_start_at_zero() -> None:
-    shown = samples(exposed(Told(NOTHING)))
+def test_counters_without_events_start_at_zero() -> None:
+    shown = samples(exposed(FixedFigures(NOTHING)))
     assert shown["svd_jobs[started]"] == 0
     assert shown["svd_jobs_ended_total[cancelled]"] == 0
     assert shown["svd_attempts_in_vain_total[worker_lost][lost]"] == 0
@@ -177,11 +177,11 @@ def test_counters_of_what_has_not_happened_yet_start_at_zero() -> None:
     assert set(shown.values()) == {0, 1}
 
 
-def test_a_ledger_out_of_reach_says_so_and_nothing_else() -> None:
+def test_an_unreachable_ledger_exposes_only_that_it_is_down() -> None:
     assert samples(exposed(Unreachable())) == {"svd_ledger_up": 0}
 
 
-def test_a_redis_that_is_not_there_is_a_ledger_out_of_reach(make_settings: Callable[..., Settings]) -> None:
+def test_without_redis_the_ledger_is_unreachable(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     assert samples(exposed(open_ledger(connect(settings), settings).stats)) == {"svd_ledger_up": 0}
 
@@ -195,32 +195,38 @@ def test_the_order_does_not_depend_on_that_of_the_figures() -> None:
         steps=dict(reversed(FIGURES.steps.items())),
         workers=FIGURES.workers[::-1],
     )
-    assert exposed(Told(turned)) == exposed(Told(FIGURES))
-    reasons = [line for line in exposed(Told(FIGURES)).splitlines() if line.startswith("svd_jobs_failed_total{")]
+    assert exposed(FixedFigures(turned)) == exposed(FixedFigures(FIGURES))
+    reasons = [
+        line for line in exposed(FixedFigures(FIGURES)).splitlines() if line.startswith("svd_jobs_failed_total{")
+    ]
     assert reasons == sorted(reasons)
 
 
 def test_the_families_are_described_as_they_are_collected(settings: Settings) -> None:
-    for collector in (LedgerCollector(Told(FIGURES)), HostCollector(settings)):
+    for collector in (LedgerCollector(FixedFigures(FIGURES)), HostCollector(settings)):
         assert names(collector.describe()) == names(collector.collect())
 
 
-def test_registering_reads_nothing_and_one_family_can_be_asked_for_alone() -> None:
+def test_registering_reads_nothing_and_a_single_family_can_be_requested() -> None:
     shown = generate_latest(registry(LedgerCollector(Unreachable())).restricted_registry(["svd_ledger_up"])).decode()
     assert samples(shown) == {"svd_ledger_up": 0}
-    some = generate_latest(registry(LedgerCollector(Told(FIGURES))).restricted_registry(["svd_queue_length"])).decode()
+    some = generate_latest(
+        registry(LedgerCollector(FixedFigures(FIGURES))).restricted_registry(["svd_queue_length"])
+    ).decode()
     assert samples(some) == {"svd_queue_length[svd-xt][exact]": 2, "svd_queue_length[svd-xt][draft]": 0}
 
 
-@pytest.mark.parametrize("source", [Told(FIGURES), Told(NOTHING), Unreachable()], ids=["busy", "new", "unreachable"])
-def test_promtool_has_nothing_to_say(promtool: str, source: Told | Unreachable) -> None:
+@pytest.mark.parametrize(
+    "source", [FixedFigures(FIGURES), FixedFigures(NOTHING), Unreachable()], ids=["busy", "new", "unreachable"]
+)
+def test_promtool_reports_no_problem(promtool: str, source: FixedFigures | Unreachable) -> None:
     check = subprocess.run(
         [promtool, "check", "metrics"], input=exposed(source), text=True, capture_output=True, check=False, timeout=60
     )
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
 
 
-def test_what_the_real_ledger_counted_outlives_every_process(
+def test_counts_of_the_real_ledger_outlive_every_process(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
@@ -242,7 +248,7 @@ def test_what_the_real_ledger_counted_outlives_every_process(
     assert not any(name.startswith("svd_queue_predicted_wait_seconds") for name in shown)
 
 
-def test_what_workers_say_of_their_devices_memory_is_shown_and_a_newer_ones_other_words_are_not(
+def test_reported_device_memory_is_exposed_and_unknown_fields_of_newer_workers_are_ignored(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
@@ -254,7 +260,7 @@ def test_what_workers_say_of_their_devices_memory_is_shown_and_a_newer_ones_othe
     assert samples(exposed(ledger.stats))["svd_device_memory_used_bytes[cuda:0][host-b/0]"] == 70
 
 
-def test_attempts_in_vain_are_counted_by_cause(redis_url: str, make_settings: Callable[..., Settings]) -> None:
+def test_failed_attempts_are_counted_by_cause(redis_url: str, make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(REDIS_URL=redis_url, SVD_MAX_ATTEMPTS=3)
     ledger = open_ledger(connect(settings), settings)
     ledger.jobs.submit(Submission("job", parameters=PARAMETERS, model={}, input="inputs/job.png"))
@@ -274,13 +280,13 @@ def test_attempts_in_vain_are_counted_by_cause(redis_url: str, make_settings: Ca
     }
 
 
-def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
+def test_the_wait_at_the_end_of_the_queue_is_predicted_from_finished_jobs(
     redis_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
     ledger = open_ledger(connect(settings), settings)
     ledger.workers.heartbeat(replace(WORKER, device="cpu", model="tiny"))
-    assert ledger.stats.figures().queues["tiny", "exact"].predicted_wait is None  # the time a job takes is unknown
+    assert ledger.stats.figures().queues["tiny", "exact"].predicted_wait is None  # the throughput is unknown
     finish_one_job(ledger)
     for number in range(3):
         ledger.jobs.submit(
@@ -290,14 +296,12 @@ def test_the_wait_at_the_end_of_the_queue_is_foretold_from_what_jobs_took(
     (last,) = ledger.estimates.estimate([ledger.jobs.find("waiting-2")])
     assert waits is not None
     assert last.eta_seconds is not None
-    # Who comes now begins when the last of those who wait is done.
+    # A new job starts when the last waiting one has finished.
     assert waits == pytest.approx(last.eta_seconds, abs=0.1)
     assert waits > 3 * 1.5
 
 
-def test_without_a_worker_nobody_knows_how_long_the_wait_is(
-    redis_url: str, make_settings: Callable[..., Settings]
-) -> None:
+def test_without_a_worker_there_is_no_predicted_wait(redis_url: str, make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(REDIS_URL=redis_url)
     ledger = open_ledger(connect(settings), settings)
     ledger.jobs.submit(Submission("waiting", parameters=PARAMETERS, model={"name": "tiny"}, input="inputs/job.png"))
@@ -316,12 +320,14 @@ def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Sett
 
 
 @pytest.mark.parametrize("bind", ["9808", ":9808", "localhost", "localhost:port", "localhost:99999", "192.0.2.1:9808"])
-def test_an_address_that_cannot_be_used_is_refused_by_name(make_settings: Callable[..., Settings], bind: str) -> None:
+def test_an_unusable_address_is_rejected_with_the_settings_name(
+    make_settings: Callable[..., Settings], bind: str
+) -> None:
     with pytest.raises(ConfigurationError, match="SVD_EXPORTER_BIND"), serving(make_settings(SVD_EXPORTER_BIND=bind)):
         pass
 
 
-def test_the_command_says_where_it_listens_and_ends_well_on_sigterm() -> None:
+def test_the_command_logs_its_address_and_exits_cleanly_on_sigterm() -> None:
     with exporter_process(SVD_EXPORTER_BIND="127.0.0.1:0") as process:
         assert process.stderr
         assert "metrics on http://127.0.0.1:" in process.stderr.readline()
@@ -329,21 +335,21 @@ def test_the_command_says_where_it_listens_and_ends_well_on_sigterm() -> None:
         assert process.wait(timeout=60) == 0
 
 
-def test_the_command_refuses_a_wrong_setting_without_a_traceback() -> None:
+def test_the_command_rejects_a_wrong_setting_without_a_traceback() -> None:
     with exporter_process(SVD_EXPORTER_BIND="nowhere") as process:
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said == "svd-service exporter: SVD_EXPORTER_BIND='nowhere': expected host:port\n"
+    assert stderr == "svd-service exporter: SVD_EXPORTER_BIND='nowhere': expected host:port\n"
 
 
-def test_the_module_brings_neither_flask_nor_celery_nor_torch() -> None:
+def test_the_module_imports_neither_flask_nor_celery_nor_torch() -> None:
     program = "import sys, svd_service.telemetry.exporter; print(*{'flask', 'celery', 'torch'} & sys.modules.keys())"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.strip() == ""
 
 
 def test_the_exporter_shows_no_figures_of_its_own_process() -> None:
-    assert "python_info" not in exposed(Told(FIGURES))
+    assert "python_info" not in exposed(FixedFigures(FIGURES))
 
 
 def exporter_process(**variables: str) -> "subprocess.Popen[str]":

@@ -19,7 +19,7 @@ logger = logging.getLogger("svd_service.tests")
 
 @pytest.fixture(autouse=True)
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is configured here is undone."""
+    """Restores the logging configuration after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -33,21 +33,21 @@ def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    # pytest's own would be another one by the time that the test is called.
+    # pytest replaces its own stream before the test is called.
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     return cast(io.StringIO, sys.stderr)
 
 
 @pytest.fixture
 def lines(make_settings: Callable[..., Settings], stderr: io.StringIO) -> Callable[[], list[dict]]:
-    """What was logged, as JSON."""
+    """The logged lines, as parsed JSON."""
     logs.configure(make_settings(SVD_LOG_FORMAT="json"))
     return lambda: [json.loads(line) for line in stderr.getvalue().splitlines()]
 
 
 @pytest.fixture
 def plain(make_settings: Callable[..., Settings], stderr: io.StringIO) -> Callable[[], list[str]]:
-    """What was logged, for people."""
+    """The logged lines in the plain format."""
     logs.configure(make_settings())
     return lambda: stderr.getvalue().splitlines()
 
@@ -70,14 +70,14 @@ def test_an_exception_is_part_of_its_line(lines: Callable[[], list[dict]]) -> No
     assert line["exception"].endswith("ValueError: no such thing")
 
 
-def test_lines_carry_what_they_are_about_for_as_long_as_that_lasts(lines: Callable[[], list[dict]]) -> None:
+def test_lines_carry_their_context_while_it_is_active(lines: Callable[[], list[dict]]) -> None:
     logs.identify(worker="host/0")
     with logs.context(request_id="r", key_id=""):
         with logs.context(job_id="j"):
             logs.add(key_id="k")
             logger.info("inner")
         logger.info("outer")
-    logs.add(job_id="nobody's")
+    logs.add(job_id="unrelated")
     logger.info("outside")
     assert [{name: line[name] for name in line if name.endswith("_id") or name == "worker"} for line in lines()] == [
         {"worker": "host/0", "request_id": "r", "job_id": "j", "key_id": "k"},
@@ -86,7 +86,7 @@ def test_lines_carry_what_they_are_about_for_as_long_as_that_lasts(lines: Callab
     ]
 
 
-def test_another_thread_has_a_context_of_its_own(lines: Callable[[], list[dict]]) -> None:
+def test_another_thread_has_its_own_context(lines: Callable[[], list[dict]]) -> None:
     with logs.context(job_id="j"):
         thread = threading.Thread(target=lambda: logger.info("beside"))
         thread.start()
@@ -95,13 +95,13 @@ def test_another_thread_has_a_context_of_its_own(lines: Callable[[], list[dict]]
     assert "job_id" not in line
 
 
-def test_celerys_lines_about_a_task_are_about_its_job(lines: Callable[[], list[dict]]) -> None:
+def test_celerys_lines_about_a_task_have_its_job_id(lines: Callable[[], list[dict]]) -> None:
     logging.getLogger("celery.app.trace").info("Task %(id)s succeeded", {"id": "j"}, extra={"data": {"id": "j"}})
     (line,) = lines()
     assert (line["message"], line["job_id"]) == ("Task j succeeded", "j")
 
 
-def test_a_warning_of_pythons_is_a_line(lines: Callable[[], list[dict]]) -> None:
+def test_a_python_warning_is_logged(lines: Callable[[], list[dict]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=False)
@@ -112,7 +112,7 @@ def test_a_warning_of_pythons_is_a_line(lines: Callable[[], list[dict]]) -> None
     assert "mind the gap" in line["message"]
 
 
-def test_what_ends_a_process_is_its_last_line() -> None:
+def test_an_uncaught_exception_is_the_last_line_of_a_process() -> None:
     program = """
 import threading
 from svd_service.telemetry import logs
@@ -133,7 +133,7 @@ raise ValueError("in the end")
     assert process["exception"].endswith("ValueError: in the end")
 
 
-def test_a_plain_line_says_at_its_end_what_it_is_about(plain: Callable[[], list[str]]) -> None:
+def test_a_plain_line_ends_with_its_context(plain: Callable[[], list[str]]) -> None:
     with logs.context(job_id="j", key_id="k"):
         logger.warning("look")
     (line,) = plain()
@@ -141,16 +141,16 @@ def test_a_plain_line_says_at_its_end_what_it_is_about(plain: Callable[[], list[
     assert line.endswith("]: look (job_id=j key_id=k)")
 
 
-def test_nobody_can_make_up_a_plain_line(plain: Callable[[], list[str]]) -> None:
+def test_newlines_in_a_message_cannot_forge_a_plain_line(plain: Callable[[], list[str]]) -> None:
     logger.warning("not found: %s", "/\n2026-01-01 INFO svd_service[1]: all is well\r")
     (line,) = plain()
     assert line.endswith(r"not found: /\n2026-01-01 INFO svd_service[1]: all is well\r")
 
 
-def test_the_access_log_says_what_was_asked_and_answered_and_not_the_query(
+def test_the_access_log_has_the_path_and_the_status_and_not_the_query(
     lines: Callable[[], list[dict]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # gunicorn reads its settings when the module is loaded, and the module that of its own.
+    # gunicorn reads its settings when the module is imported, and the module reads this variable.
     from datetime import timedelta
 
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nonexistent")
@@ -170,8 +170,8 @@ def test_the_access_log_says_what_was_asked_and_answered_and_not_the_query(
     log.access(answer, None, environ, timedelta(seconds=1.5))
     for path, status in (("/health", "200 OK"), ("/metrics", "200 OK"), ("/health", "503 SERVICE UNAVAILABLE")):
         log.access(SimpleNamespace(status=status), None, {"REQUEST_METHOD": "GET", "RAW_URI": path}, timedelta(0))
-    line, unwell = lines()
+    line, unhealthy = lines()
     assert line["message"] == "GET /status/x%0Ay 404"
     about = ("request_id", "key_id", "status", "bytes", "seconds", "address")
     assert [line[name] for name in about] == ["r", "k", 404, 12, 1.5, "192.0.2.1"]
-    assert unwell["message"] == "GET /health 503"
+    assert unhealthy["message"] == "GET /health 503"

@@ -29,14 +29,14 @@ from svd_service.worker.shared_memory import Drain
 from tests.samples import IMAGES
 from tests.unit.worker.samples import rendering
 
-PICTURE = IMAGES / "chelsea.jpg"
+PHOTO = IMAGES / "chelsea.jpg"
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
 
 
 @pytest.fixture
 def spans(make_settings: Callable[..., Settings]) -> Iterator[Callable[[], list[ReadableSpan]]]:
-    """The collector: every span that has ended, in the order of their beginning."""
+    """The collector: all finished spans, in the order of their start."""
     exporter = InMemorySpanExporter()
     tracing.configure(make_settings(SVD_TRACING="true"), "tests", SimpleSpanProcessor(exporter))
     yield lambda: sorted(exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
@@ -56,17 +56,15 @@ def slot(app: Flask) -> Slot:
     return Slot(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Drain()), jobs.settings)
 
 
-def all_phases(
-    picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
-) -> Any:
+def all_phases(image: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any) -> Any:
     on_progress(Progress(Phase.PREPARING))
-    rendered = rendering(picture, parameters, path, on_progress, **further)
+    rendered = rendering(image, parameters, path, on_progress, **further)
     on_progress(Progress(Phase.DECODING))
     return rendered
 
 
 def submit(app: Flask, **headers: str) -> str:
-    form = {"image": (io.BytesIO(PICTURE.read_bytes()), "cat.jpg")}
+    form = {"image": (io.BytesIO(PHOTO.read_bytes()), "cat.jpg")}
     answer = app.test_client().post("/generate", data=form, headers=headers)
     assert answer.status_code == 202
     return str((answer.get_json() or {})["task_id"])
@@ -89,7 +87,7 @@ def traces(spans: list[ReadableSpan]) -> set[str]:
     return {f"{span.context.trace_id:032x}" for span in spans if span.context}
 
 
-def test_one_trace_goes_from_the_callers_span_to_the_published_video(
+def test_one_trace_covers_the_callers_span_to_the_published_video(
     app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]
 ) -> None:
     job_id = submit(app, traceparent=TRACEPARENT)
@@ -120,7 +118,7 @@ def test_one_trace_goes_from_the_callers_span_to_the_published_video(
     assert all(span.status.status_code is StatusCode.UNSET for span in spans())
 
 
-def test_every_attempt_has_a_wait_and_a_generation_also_one_whose_worker_died(
+def test_every_attempt_has_a_wait_and_a_generation_span_also_if_its_worker_died(
     app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]
 ) -> None:
     job_id = submit(app)
@@ -134,9 +132,9 @@ def test_every_attempt_has_a_wait_and_a_generation_also_one_whose_worker_died(
     assert claim
     slot.jobs.ledger.attempts.end_attempt(
         claim, AttemptOutcome.LOST
-    )  # as its parent does when it finds the process dead
+    )  # as its parent does when it finds that the process has died
     assert run_job(job_id, slot) == "finished"
-    assert Counter(span.name for span in spans())["queue"] == 2  # of the lost attempt, only its end is known
+    assert Counter(span.name for span in spans())["queue"] == 2  # only the end of the lost attempt is known
     generations = [span for span in spans() if span.name == "generation"]
     assert [(span.attributes or {})["svd.attempt"] for span in generations] == [1, 2, 3]
     assert [(span.attributes or {})["svd.worker"] for span in generations] == ["host/0", "host/1", "host/0"]
@@ -152,7 +150,7 @@ def test_a_cancelled_attempt_is_no_error(app: Flask, slot: Slot, spans: Callable
     job_id = submit(app)
 
     def cancelled(
-        picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
+        image: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
     ) -> Any:
         slot.jobs.removal.cancel(job_id)
         on_progress(Progress(Phase.SAMPLING, 1, 2))
@@ -164,7 +162,7 @@ def test_a_cancelled_attempt_is_no_error(app: Flask, slot: Slot, spans: Callable
     assert "publish" not in by_name(spans())
 
 
-def test_a_job_that_was_submitted_without_a_trace_has_one_that_begins_with_its_wait(
+def test_a_job_submitted_without_a_trace_has_one_that_begins_with_its_wait(
     app: Flask, slot: Slot, make_settings: Callable[..., Settings]
 ) -> None:
     job_id = submit(app)
@@ -179,7 +177,7 @@ def test_a_job_that_was_submitted_without_a_trace_has_one_that_begins_with_its_w
     assert parent(found["generation"]) == parent(found["publish"]) == own(found["queue"])
 
 
-def test_who_only_asks_is_traced_only_if_the_caller_traces(app: Flask, spans: Callable[[], list[ReadableSpan]]) -> None:
+def test_reads_are_traced_only_if_the_caller_traces(app: Flask, spans: Callable[[], list[ReadableSpan]]) -> None:
     http = app.test_client()
     http.get("/models")
     assert spans() == []
@@ -192,7 +190,7 @@ def test_who_only_asks_is_traced_only_if_the_caller_traces(app: Flask, spans: Ca
     assert parent(spans()[-1]) == ""
 
 
-def test_an_answer_that_fails_is_an_error_of_its_span(
+def test_a_server_error_is_an_error_of_its_span(
     make_settings: Callable[..., Settings], spans: Callable[[], list[ReadableSpan]]
 ) -> None:
     app = create_app(make_settings(REDIS_URL="redis://127.0.0.1:1/0"))
@@ -202,18 +200,18 @@ def test_an_answer_that_fails_is_an_error_of_its_span(
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "status 503")
 
 
-def test_what_is_logged_names_the_trace(app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]) -> None:
-    told: list[str] = []
+def test_log_lines_have_the_trace_id(app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]) -> None:
+    trace_ids: list[str] = []
 
     def render(*arguments: Any, **further: Any) -> Any:
-        told.append((logs._context.get() or {})["trace_id"])
+        trace_ids.append((logs._context.get() or {})["trace_id"])
         return all_phases(*arguments, **further)
 
     run_job(submit(app, traceparent=TRACEPARENT), replace(slot, render=render))
-    assert told == [TRACE]
+    assert trace_ids == [TRACE]
 
 
-def test_without_tracing_no_trace_is_kept_and_nothing_of_opentelemetry_comes_in(app: Flask, slot: Slot) -> None:
+def test_without_tracing_no_trace_is_stored_and_opentelemetry_is_not_imported(app: Flask, slot: Slot) -> None:
     job_id = submit(app, traceparent=TRACEPARENT)
     assert slot.jobs.queries.find(job_id).trace == {}
     program = """
@@ -234,7 +232,7 @@ print("opentelemetry" in sys.modules)
     assert done.stdout.splitlines() == ["{} {} ''", "False"]
 
 
-def test_tracing_without_the_packages_says_what_to_install() -> None:
+def test_tracing_without_the_packages_names_what_to_install() -> None:
     program = """
 import sys
 sys.modules["opentelemetry.exporter"] = None

@@ -1,4 +1,4 @@
-"""The benchmark at toy size: it runs, tells what it should, and refuses what cannot be right."""
+"""The benchmark at toy size: it runs, reports its results, and rejects implausible ones."""
 
 import json
 import os
@@ -26,36 +26,36 @@ def job(start: str, end: str, **seconds: float) -> dict:
     }
 
 
-def test_a_worker_is_idle_while_it_neither_prepares_nor_samples_nor_decodes():
-    told = calls.idle([job("00.00", "05.00"), job("05.10", "10.00", sampling=3.3)])
-    assert told["seconds_a_job"] == pytest.approx(5.0)
-    assert told["idle_a_job"] == pytest.approx((10 - 4.5 - 4.8) / 2)
-    assert told["idle_share"] == pytest.approx(0.07)
+def test_idle_time_is_the_time_without_preparing_sampling_and_decoding():
+    result = calls.idle([job("00.00", "05.00"), job("05.10", "10.00", sampling=3.3)])
+    assert result["seconds_a_job"] == pytest.approx(5.0)
+    assert result["idle_a_job"] == pytest.approx((10 - 4.5 - 4.8) / 2)
+    assert result["idle_share"] == pytest.approx(0.07)
 
 
 def test_jobs_that_overlap_leave_no_idle_time():
-    told = calls.idle([job("00.00", "05.00"), job("04.40", "09.00")])
-    assert told["idle_share"] == 0
+    result = calls.idle([job("00.00", "05.00"), job("04.40", "09.00")])
+    assert result["idle_share"] == 0
 
 
-def test_a_ratio_is_that_of_the_medians_and_pair_by_pair():
-    told = report.ratio([1.0, 2.0, 9.0], [2.0, 2.0, 3.0])
-    assert (told["of_medians"], told["least"], told["median"], told["greatest"]) == (1.0, 0.5, 1.0, 3.0)
+def test_a_ratio_is_computed_of_the_medians_and_of_each_pair():
+    result = report.ratio([1.0, 2.0, 9.0], [2.0, 2.0, 3.0])
+    assert (result["of_medians"], result["least"], result["median"], result["greatest"]) == (1.0, 0.5, 1.0, 3.0)
 
 
-def test_a_summary_tells_the_spread():
-    told = report.summary([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (told["n"], told["median"], told["lower_quartile"], told["upper_quartile"]) == (5, 3.0, 2.0, 4.0)
-    assert told["spread"] == pytest.approx(2 / 3, abs=1e-4)
+def test_a_summary_has_the_spread():
+    result = report.summary([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (result["n"], result["median"], result["lower_quartile"], result["upper_quartile"]) == (5, 3.0, 2.0, 4.0)
+    assert result["spread"] == pytest.approx(2 / 3, abs=1e-4)
 
 
-def test_a_bar_that_fails_is_said_to_fail(capsys: pytest.CaptureFixture[str]):
+def test_a_missed_bar_is_reported_as_failed(capsys: pytest.CaptureFixture[str]):
     assert report.show_bars([report.bar("speed", 0.9, 0.9)])
     assert not report.show_bars([report.bar("speed", 0.9, 0.9), report.bar("memory", 2.1, 2.0)])
     assert "FAILS" in capsys.readouterr().out
 
 
-def test_other_frames_are_found_out():
+def test_different_frames_are_detected():
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     assert calls.psnr(frames, frames) == 100
     assert calls.psnr(frames, 255 - frames) < 10
@@ -64,7 +64,7 @@ def test_other_frames_are_found_out():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.5, (0.1, 0.5, 0.9)])
-def test_a_video_of_no_numbers_or_of_one_colour_is_refused(value: float | tuple[float, ...]):
+def test_a_video_with_non_finite_values_or_of_one_colour_is_rejected(value: float | tuple[float, ...]):
     video = np.random.default_rng(0).random((3, 8, 8, 3))
     calls.check(video, "fine")
     video[1] = value
@@ -72,34 +72,36 @@ def test_a_video_of_no_numbers_or_of_one_colour_is_refused(value: float | tuple[
         calls.check(video, "broken")
 
 
-def test_the_photo_is_always_the_same_and_has_the_size_of_a_phones(tmp_path: Path):
+def test_the_photo_is_reproducible_and_has_12_megapixels(tmp_path: Path):
     one = photo.make(tmp_path / "one.jpg", (400, 300)).read_bytes()
     assert photo.make(tmp_path / "two.jpg", (400, 300)).read_bytes() == one
     assert photo.SIZE[0] * photo.SIZE[1] == 12_000_000
 
 
-def test_what_was_measured_is_kept_when_something_fails(tmp_path: Path):
+def test_results_are_kept_when_something_fails(tmp_path: Path):
     result = {"seconds": 1.0}
     with pytest.raises(report.BenchmarkError), report.kept(tmp_path / "new" / "kept.json", result):
         raise report.BenchmarkError("it broke")
-    told = json.loads((tmp_path / "new" / "kept.json").read_text())
-    assert told == {"seconds": 1.0, "error": "BenchmarkError: it broke"}
+    result = json.loads((tmp_path / "new" / "kept.json").read_text())
+    assert result == {"seconds": 1.0, "error": "BenchmarkError: it broke"}
 
 
 @pytest.mark.thorough
 def test_the_service_costs_are_measured_over_real_processes(tmp_path: Path):
     done = benchmark("costs", "--levels", "2", "20", "--rounds", "2", "--seconds", "0.2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "benchmark-costs.json").read_text())
-    assert set(told["summaries"]) == {"submit", "status", "position", "ledger: submit", "ledger: position"}
-    assert all({level: one["n"] for level, one in by.items()} == {"2": 2, "20": 2} for by in told["summaries"].values())
-    assert [bar["at_most"] for bar in told["bars"]] == [costs.MOST] * 3 + [costs.BYTES]
-    assert told["status_rate"]["requests_a_second"] > 0
-    assert told["machine"]["cores"] >= 1
+    result = json.loads((tmp_path / "benchmark-costs.json").read_text())
+    assert set(result["summaries"]) == {"submit", "status", "position", "ledger: submit", "ledger: position"}
+    assert all(
+        {level: one["n"] for level, one in by.items()} == {"2": 2, "20": 2} for by in result["summaries"].values()
+    )
+    assert [bar["at_most"] for bar in result["bars"]] == [costs.MOST] * 3 + [costs.BYTES]
+    assert result["status_rate"]["requests_a_second"] > 0
+    assert result["machine"]["cores"] >= 1
     assert "| position" in done.stdout
 
 
-def test_a_wrong_word_says_what_there_is(tmp_path: Path):
+def test_an_unknown_benchmark_lists_the_available_ones(tmp_path: Path):
     done = benchmark("sunshine", cwd=tmp_path)
     assert done.returncode == 2
     assert "calls" in done.stderr

@@ -1,4 +1,4 @@
-"""The device's benchmark at toy size: each optimization and profile is run, and what cannot be right is refused."""
+"""The device's benchmark at toy size: each optimization and profile is run, and implausible results are rejected."""
 
 import gc
 import importlib.util
@@ -21,7 +21,7 @@ TINY = ("device", "--architecture", "tiny", "--random-weights", "--device", "cpu
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """The operations are too small to be shared: threads that wait for each other would take seconds."""
+    """The operations are too small for several threads, which would wait for each other for seconds."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -45,7 +45,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return run
 
 
-def test_every_lever_is_switched_and_every_profile_run():
+def test_every_optimization_is_switched_and_every_profile_run():
     for kind, usual in AUTO.items():
         optimizations = [case.optimizations for case in device.cases(kind)]
         assert frozenset() in optimizations
@@ -55,17 +55,17 @@ def test_every_lever_is_switched_and_every_profile_run():
 
 
 @pytest.mark.thorough
-def test_the_device_benchmark_tells_phases_shares_and_memory(benchmark, tmp_path: Path):
+def test_the_device_benchmark_reports_phases_shares_and_memory(benchmark, tmp_path: Path):
     assert benchmark(*TINY, "--cases", "plain", "draft", "lerp") == 0
-    told = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert list(told["cases"]) == ["plain", "draft profile", "as it comes, with lerp"]
-    for case in told["cases"].values():
+    result = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert list(result["cases"]) == ["plain", "draft profile", "as it comes, with lerp"]
+    for case in result["cases"].values():
         assert set(case["phases"]) == {"preparing", "sampling", "decoding", "encoding"}
         assert case["seconds"]["median"] > 0
         assert case["mfu"]["whole"] > 0
         assert case["peak_gb"] > 0
-    assert all(amount > 0 for amount in told["tflop"].values())
-    assert told["ceilings"]["tflops"] > 0
+    assert all(amount > 0 for amount in result["tflop"].values())
+    assert result["ceilings"]["tflops"] > 0
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def no_automatic_collection() -> Iterator[None]:
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("no_automatic_collection")
-def test_no_case_is_measured_beside_the_pipeline_of_another(benchmark, monkeypatch: pytest.MonkeyPatch):
+def test_no_case_is_measured_while_the_pipeline_of_another_is_in_memory(benchmark, monkeypatch: pytest.MonkeyPatch):
     build, alive = architectures.build, []
     unets: list[weakref.ref[Any]] = []
 
@@ -89,11 +89,11 @@ def test_no_case_is_measured_beside_the_pipeline_of_another(benchmark, monkeypat
 
     monkeypatch.setattr(architectures, "build", watched)
     assert benchmark(*TINY, "--cases", "plain", "draft") == 0
-    assert alive == [0, 0, 0]  # for the count, and for each case
+    assert alive == [0, 0, 0]  # once for the FLOP count, and once for each case
 
 
 @pytest.mark.thorough
-def test_a_case_that_could_not_be_compiled_does_not_say_it_was(
+def test_a_case_that_could_not_be_compiled_is_not_listed_as_compiled(
     benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     def no_compiler(*_, **__):
@@ -101,12 +101,12 @@ def test_a_case_that_could_not_be_compiled_does_not_say_it_was(
 
     monkeypatch.setattr("svd_service.video.compilation.torch.compile", lambda *_, **__: no_compiler)
     assert benchmark(*TINY, "--cases", "with compile") == 0
-    told = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert "compile" not in told["cases"]["as it comes, with compile"]["optimizations"]
+    result = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert "compile" not in result["cases"]["as it comes, with compile"]["optimizations"]
 
 
-def test_the_schedulers_tables_stay_with_the_host_wherever_the_model_is_made():
-    # NumPy reads them; the meta device stands for any that is not the host.
+def test_the_schedulers_tables_stay_on_the_host_wherever_the_model_is_created():
+    # NumPy reads them; the meta device stands for any device other than the host.
     pipe = architectures.build(architectures.ARCHITECTURES["tiny"], torch.device("meta"), torch.float16)
     assert pipe.unet.device.type == "meta"
     pipe.scheduler.set_timesteps(2, device="cpu")
@@ -116,7 +116,7 @@ def test_the_schedulers_tables_stay_with_the_host_wherever_the_model_is_made():
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 @pytest.mark.parametrize(("weight", "reason"), [(float("nan"), "not finite"), (0.0, "constant")])
-def test_a_model_that_makes_no_picture_is_no_result(
+def test_a_model_that_makes_no_image_yields_no_result(
     benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weight: float, reason: str
 ):
     build = architectures.build
@@ -135,7 +135,7 @@ def test_a_model_that_makes_no_picture_is_no_result(
 
 
 @pytest.mark.thorough
-def test_what_is_measured_is_on_the_disk_before_the_next_case_begins(
+def test_results_are_written_to_disk_before_the_next_case_begins(
     benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     seen = []
@@ -148,10 +148,10 @@ def test_what_is_measured_is_on_the_disk_before_the_next_case_begins(
 
     monkeypatch.setattr(architectures, "build", watched)
     assert benchmark(*TINY, "--cases", "plain", "draft") == 0
-    assert seen == [None, None, ["plain"]]  # for the count, and for each case
+    assert seen == [None, None, ["plain"]]  # once for the FLOP count, and once for each case
 
 
 def test_no_case_begins_that_would_end_too_late(benchmark, tmp_path: Path):
     assert benchmark(*TINY, "--cases", "plain", "draft", "--seconds", "0.001") == 0
-    told = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert (told["cases"], told["planned"]) == ({}, ["plain", "draft profile"])
+    result = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert (result["cases"], result["planned"]) == ({}, ["plain", "draft profile"])

@@ -31,7 +31,7 @@ def changed(old: str, new: str) -> Any:
         (changed('"/a"', '"/b"'), [("/paths/~1a", "removed"), ("/paths/~1b", "added")]),
     ],
 )
-def test_texts_are_told_from_other_differences(after: Any, found: list[tuple[str, str]]) -> None:
+def test_texts_are_distinguished_from_other_differences(after: Any, found: list[tuple[str, str]]) -> None:
     assert compared(after) == found
 
 

@@ -40,22 +40,22 @@ def step(day: gpu_day.Day, tmp_path: Path, program: str, seconds: float) -> bool
         return day._step("benchmark", (sys.executable, "-c", program, str(path)), seconds, output, measured)
 
 
-def test_a_step_that_takes_too_long_is_ended_and_what_it_measured_is_kept(day: gpu_day.Day, tmp_path: Path) -> None:
+def test_a_step_that_takes_too_long_is_stopped_and_its_measurements_are_kept(day: gpu_day.Day, tmp_path: Path) -> None:
     assert step(day, tmp_path, STEP, 1.0)
-    told = json.loads((tmp_path / "day.json").read_text())["steps"]["benchmark"]
-    assert told["timed_out"]
-    assert told["status"] == -signal.SIGTERM
-    assert "0" in told["cases"]
-    assert told["seconds"] < 10
+    result = json.loads((tmp_path / "day.json").read_text())["steps"]["benchmark"]
+    assert result["timed_out"]
+    assert result["status"] == -signal.SIGTERM
+    assert "0" in result["cases"]
+    assert result["seconds"] < 10
 
 
-def test_a_step_that_fails_is_named(day: gpu_day.Day, tmp_path: Path) -> None:
+def test_a_failed_step_is_recorded_with_its_status(day: gpu_day.Day, tmp_path: Path) -> None:
     assert not step(day, tmp_path, "raise SystemExit(3)", 60)
-    told = json.loads((tmp_path / "day.json").read_text())["steps"]["benchmark"]
-    assert (told["status"], told["timed_out"]) == (3, False)
+    result = json.loads((tmp_path / "day.json").read_text())["steps"]["benchmark"]
+    assert (result["status"], result["timed_out"]) == (3, False)
 
 
-def test_a_day_is_complete_if_every_case_was_measured_and_no_step_ran_out_of_time(day: gpu_day.Day) -> None:
+def test_a_day_is_complete_if_every_case_was_measured_and_no_step_timed_out(day: gpu_day.Day) -> None:
     def is_complete(tests: dict[str, Any], benchmark: dict[str, Any]) -> bool:
         day._result["steps"] = {"tests": {"timed_out": False} | tests, "benchmark": {"timed_out": False} | benchmark}
         return day._is_complete()
@@ -82,7 +82,7 @@ sys.exit(gpu_day.main(["--device", "cpu", "--json", sys.argv[1] + "/day.json"]))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_it_in_the_middle_the_json_has_what_was_measured(tmp_path: Path, sign: signal.Signals) -> None:
+def test_after_a_signal_the_json_has_the_measurements_so_far(tmp_path: Path, sign: signal.Signals) -> None:
     path = tmp_path / "day.json"
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path), STEP], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -92,10 +92,10 @@ def test_whatever_ends_it_in_the_middle_the_json_has_what_was_measured(tmp_path:
         time.sleep(0.05)
     process.send_signal(sign)
     process.wait(timeout=30)
-    told = json.loads(path.read_text())
-    assert told["steps"]["benchmark"]["cases"]
-    assert not told["complete"]
-    assert told.get("stopped") == ("SIGTERM" if sign is signal.SIGTERM else None)
+    result = json.loads(path.read_text())
+    assert result["steps"]["benchmark"]["cases"]
+    assert not result["complete"]
+    assert result.get("stopped") == ("SIGTERM" if sign is signal.SIGTERM else None)
 
 
 def test_the_sensors_are_summarized_without_what_the_device_lacks() -> None:
@@ -111,7 +111,7 @@ def test_the_sensors_are_summarized_without_what_the_device_lacks() -> None:
 
 @pytest.fixture
 def measured() -> dict[str, Any]:
-    """What a day on a GPU may have measured."""
+    """Sample measurements of a day on a GPU."""
     seconds = {name: {"median": 1.5} for name in ("preparing", "sampling", "decoding", "encoding")}
     case = {"seconds": {"median": 7.25}, "phases": seconds, "frames_a_second": 3.4, "mfu": {"whole": 0.71}}
     machine = {"processor": "CPU", "cores": 16, "memory_gib": 128, "system": "Linux", "python": "3.11"}
@@ -148,7 +148,7 @@ def test_the_json_becomes_the_tables_of_the_page(measured: dict[str, Any]) -> No
     assert "The run was stopped (SIGTERM)." in text
 
 
-def test_the_tables_replace_what_is_between_the_marks_of_the_page_and_nothing_else(measured: dict[str, Any]) -> None:
+def test_the_tables_replace_only_the_text_between_the_marks_of_the_page(measured: dict[str, Any]) -> None:
     page = gpu_table.PAGE.read_text()
     changed = gpu_table.inserted(page, gpu_table.tables(measured))
     assert "None of this has been measured on a GPU" in page
@@ -158,7 +158,7 @@ def test_the_tables_replace_what_is_between_the_marks_of_the_page_and_nothing_el
         gpu_table.inserted("no marks", "text")
 
 
-def test_a_day_of_which_nothing_was_measured_has_no_table(measured: dict[str, Any]) -> None:
+def test_a_day_without_measurements_has_no_table(measured: dict[str, Any]) -> None:
     text = gpu_table.tables({**measured, "steps": {}, "sensors": {"reason": "nvidia-smi: No such file or directory"}})
     assert "|" not in text
     assert "The run was stopped" in text

@@ -6,7 +6,7 @@ from tools.interpolation import CLIPS, Figures, frames_of, measure, misses
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("clip", [name for name, (_, least) in CLIPS.items() if least])
-def test_frames_dropped_from_a_real_clip_are_made_again_better_than_by_ffmpeg(clip: str):
+def test_frames_dropped_from_a_real_clip_are_interpolated_better_than_by_ffmpeg(clip: str):
     figures = measure(frames_of(clip, 49))
     assert [each for each in misses({clip: figures}) if "processor time" not in each] == []
 

@@ -1,4 +1,4 @@
-"""What an image has installed, compared with the lock."""
+"""The packages installed in an image, compared with the lock."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tools.images.locked import EXTRAS, LISTING, compare, differences, requireme
 
 
 def run(*command: str) -> str:
-    """As in an image whose Python is this one."""
+    """Runs the comparison as in an image with this Python."""
     assert command[:2] == ("python", "-c")
     return subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, check=True).stdout
 

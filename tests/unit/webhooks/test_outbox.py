@@ -23,6 +23,6 @@ def test_a_job_without_a_webhook_leaves_nothing_in_the_outbox(ledger, outbox, re
 def test_without_redis_every_method_raises_unavailable(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     outbox = Outbox(connect(away), away)
-    for ask in (outbox.post, lambda: outbox.claim("a")):
+    for call in (outbox.post, lambda: outbox.claim("a")):
         with pytest.raises(UnavailableError):
-            ask()
+            call()

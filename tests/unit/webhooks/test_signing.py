@@ -28,7 +28,7 @@ MINE, OLD = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for numb
         "https://93.184.215.14/", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:443/hook", "http://xn--bcher-kva.de/",
     ],
 )  # fmt: skip
-def test_a_url_of_the_internet_is_taken_as_it_is(url, settings):
+def test_a_public_url_is_accepted_unchanged(url, settings):
     assert checked_url(url, settings) == url
 
 
@@ -40,7 +40,7 @@ def test_a_url_of_the_internet_is_taken_as_it_is(url, settings):
         f"http://example.com/{'x' * 2048}", "javascript:alert(1)", "http://@/",
     ],
 )  # fmt: skip
-def test_what_is_no_url_is_refused_by_the_parameters_name(url, settings):
+def test_an_invalid_url_is_rejected_with_the_parameters_name(url, settings):
     with pytest.raises(InvalidParameterError, match=r"^webhook_url: ") as raised:
         checked_url(url, settings)
     assert raised.value.parameter == "webhook_url"
@@ -53,7 +53,7 @@ def test_what_is_no_url_is_refused_by_the_parameters_name(url, settings):
         "[::1]", "[fe80::1]", "[fd12::1]", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST.", "a.localhost",
     ],
 )  # fmt: skip
-def test_an_address_that_is_not_public_is_refused_unless_a_setting_allows_it(host, make_settings):
+def test_an_address_that_is_not_public_is_rejected_unless_a_setting_allows_it(host, make_settings):
     with pytest.raises(InvalidParameterError, match="public"):
         checked_url(f"http://{host}/", make_settings())
     assert checked_url(f"http://{host}/", make_settings(SVD_WEBHOOK_PRIVATE=True))
@@ -67,7 +67,7 @@ def test_an_address_that_is_not_public_is_refused_unless_a_setting_allows_it(hos
         ("http://[::1]:80/a", "http://[::1]:80/a"),
     ],
 )
-def test_what_may_be_secret_in_a_url_is_not_shown(url, shown):
+def test_possible_secrets_in_a_url_are_not_shown(url, shown):
     assert shown_url(url) == shown
 
 
@@ -76,7 +76,7 @@ def test_a_message_has_the_id_of_its_job():
     assert job_id_of("msg_a-b") == "a-b"
 
 
-def test_a_signature_is_what_the_public_library_verifies_for_each_of_the_secrets():
+def test_the_public_library_verifies_the_signature_of_each_secret():
     message = Message("msg_1", b'{"type":"job.finished"}')
     headers = message.headers([MINE, OLD], time.time())
     for secret in (MINE, OLD):
@@ -91,7 +91,7 @@ def test_a_signature_is_what_the_public_library_verifies_for_each_of_the_secrets
             wrong()
 
 
-def test_each_owner_has_a_secret_of_its_own_that_stays(redis_client, settings):
+def test_each_owner_has_its_own_stable_secret(redis_client, settings):
     (ann,), (bob,), (everybody,) = (WebhookSecrets(redis_client, settings).of(owner) for owner in ("ann", "bob", ""))
     assert len({ann, bob, everybody}) == 3
     assert WebhookSecrets(redis_client, settings).of("ann") == [ann]
@@ -99,7 +99,7 @@ def test_each_owner_has_a_secret_of_its_own_that_stays(redis_client, settings):
     assert len(base64.b64decode(ann.removeprefix("whsec_"))) == 32
 
 
-def test_a_secret_that_was_replaced_signs_for_another_day(redis_client, settings, monkeypatch):
+def test_a_replaced_secret_still_signs_for_a_day(redis_client, settings, monkeypatch):
     secrets = WebhookSecrets(redis_client, settings)
     (first,) = secrets.of("ann")
     second = secrets.rotate("ann")
@@ -113,13 +113,13 @@ def test_a_secret_that_was_replaced_signs_for_another_day(redis_client, settings
     assert webhooks.OVERLAP == 86_400
 
 
-def test_the_first_secret_may_be_made_by_a_rotation(redis_client, settings):
+def test_a_rotation_may_create_the_first_secret(redis_client, settings):
     secrets = WebhookSecrets(redis_client, settings)
     made = secrets.rotate("ann")
     assert secrets.of("ann") == [made]
 
 
-def test_the_services_secret_may_be_a_setting_and_then_no_command_changes_it(redis_client, make_settings):
+def test_a_secret_in_the_settings_cannot_be_changed_by_a_command(redis_client, make_settings):
     secrets = WebhookSecrets(redis_client, make_settings(SVD_WEBHOOK_SECRET=f"{MINE}, {OLD}"))
     assert secrets.of("") == [MINE, OLD]
     assert secrets.of("ann")[0] not in {MINE, OLD}
@@ -128,6 +128,6 @@ def test_the_services_secret_may_be_a_setting_and_then_no_command_changes_it(red
 
 
 @pytest.mark.parametrize("secret", ["secret", "whsec_", "whsec_c2hvcnQ=", f"{MINE} {OLD}", MINE.removeprefix("whsec_")])
-def test_a_setting_that_is_no_secret_is_refused(secret, make_settings):
+def test_a_setting_that_is_no_secret_is_rejected(secret, make_settings):
     with pytest.raises(ConfigurationError, match="SVD_WEBHOOK_SECRET"):
         make_settings(SVD_WEBHOOK_SECRET=secret)

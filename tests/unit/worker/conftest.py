@@ -1,4 +1,4 @@
-"""A worker's process without a worker: jobs over a real Redis, and a stand-in that makes videos of a few bytes."""
+"""The parts of a worker process without a worker: jobs over a real Redis, and a stand-in that makes tiny videos."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 @pytest.fixture
 def published() -> list[str]:
-    """The ids that were given to the queue."""
+    """The ids that were enqueued with Celery."""
     return []
 
 

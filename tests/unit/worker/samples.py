@@ -18,14 +18,12 @@ VIDEO = b"a video"
 Render = Callable[..., Rendering]
 
 
-def rendering(
-    picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any
-) -> Rendering:
-    """A video as a worker wants it, after the first of two steps."""
+def rendering(image: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any) -> Rendering:
+    """Writes a video of a few bytes and returns its description, after reporting the first of two steps."""
     on_progress(Progress(Phase.SAMPLING, 1, 2))
     path.write_bytes(VIDEO)
     provenance: dict[str, Any] = {"seed": parameters.seed}
-    width, height = picture.size
+    width, height = image.size
     frames = parameters.num_frames
     return Rendering(width, height, frames, {"sampling": 1.0}, provenance, thumbnail=b"one", spritesheet=b"all")
 
@@ -37,9 +35,9 @@ def raising(error: Exception) -> Render:
     return render
 
 
-def submitted(jobs: UseCases, **said: Any) -> Job:
-    """A job that waits; keywords are what the caller said."""
+def submitted(jobs: UseCases, **values: Any) -> Job:
+    """A queued job; keywords are the caller's values."""
     buffer = io.BytesIO()
     Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
     buffer.seek(0)
-    return jobs.submit(buffer, Order(Request(**{"seed": 1} | said)))
+    return jobs.submit(buffer, Order(Request(**{"seed": 1} | values)))

@@ -36,7 +36,7 @@ def left(slot: Slot) -> list[str]:
     return sorted(name.partition("/")[0] for name, _ in slot.jobs.artifacts.names())
 
 
-def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
+def test_an_attempt_stores_its_video_and_deletes_the_image(slot, job):
     assert run_job(job.id, slot) == "finished"
     opened = slot.jobs.results.open(job.id)
     with opened.file:
@@ -52,19 +52,19 @@ def test_an_attempt_publishes_its_video_and_takes_the_picture_away(slot, job):
 
 @pytest.fixture
 def many(slot: Slot) -> Job:
-    """A job that wants its video in two more formats."""
+    """A job with two further formats."""
     return submitted(slot.jobs, formats=(Format.ZIP, Format.MP4, Format.GIF, Format.GIF))
 
 
 def in_formats(
-    picture: Image.Image, parameters: Parameters, path: Path, report: Any, *, further: Any, **_: Any
+    image: Image.Image, parameters: Parameters, path: Path, report: Any, *, further: Any, **_: Any
 ) -> Rendering:
     for kind, target in further.items():
         target.write_bytes(f"a {kind}".encode())
-    return rendering(picture, parameters, path, report)
+    return rendering(image, parameters, path, report)
 
 
-def test_an_attempt_publishes_the_formats_that_were_asked_for(slot, many):
+def test_an_attempt_stores_the_requested_formats(slot, many):
     slot = replace(slot, render=in_formats)
     assert many.parameters.formats == (Format.GIF, Format.ZIP)
     assert run_job(many.id, slot) == "finished"
@@ -83,7 +83,7 @@ def test_an_attempt_publishes_the_formats_that_were_asked_for(slot, many):
     assert left(slot) == []
 
 
-def test_an_extension_is_made_from_the_bytes_of_the_extended_video_which_go_with_it(slot, job):
+def test_an_extension_is_made_from_its_copy_of_the_extended_video_which_is_deleted_with_it(slot, job):
     run_job(job.id, slot)
     extension = slot.jobs.submit(None, Order(Request(extend=job.id)))
     starts = []
@@ -97,7 +97,7 @@ def test_an_extension_is_made_from_the_bytes_of_the_extended_video_which_go_with
     assert left(slot) == ["results"] * 6
 
 
-def test_an_extension_whose_stored_video_is_gone_fails(slot, job):
+def test_an_extension_whose_stored_video_is_missing_fails(slot, job):
     run_job(job.id, slot)
     extension = slot.jobs.submit(None, Order(Request(extend=job.id)))
     slot.jobs.artifacts.delete(extension.input)
@@ -106,7 +106,7 @@ def test_an_extension_whose_stored_video_is_gone_fails(slot, job):
     assert (failure.code, failure.message) == ("broken_input", "The stored video is missing or cannot be read.")
 
 
-def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
+def test_expired_results_are_deleted_in_all_formats(slot, many, redis_client):
     run_job(many.id, replace(slot, render=in_formats))
     redis_client.zadd("svd:ended", {many.id: 1})
     assert slot.jobs.maintenance.expire() == 1
@@ -115,9 +115,9 @@ def test_results_past_their_time_go_in_all_formats(slot, many, redis_client):
         slot.jobs.results.open(many.id, kind=Format.GIF)
 
 
-def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
-    def render(picture, parameters, path, report, *, further, **_):
-        in_formats(picture, parameters, path, report, further=further)
+def test_if_one_file_cannot_be_made_none_is_left(slot, many):
+    def render(image, parameters, path, report, *, further, **_):
+        in_formats(image, parameters, path, report, further=further)
         further[Format.GIF].unlink()
         raise ValueError("no such codec")
 
@@ -129,40 +129,40 @@ def test_a_file_that_cannot_be_made_leaves_none_of_the_others(slot, many):
     ("less", "attempts", "reusable"),
     [(0, [], True), (1, [], False), (0, [{"phase": "sampling"}], False)],
 )
-def test_a_video_for_which_memory_ran_out_is_not_for_others(slot, job, monkeypatch, less, attempts, reusable):
+def test_a_video_made_after_running_out_of_memory_is_not_reused(slot, job, monkeypatch, less, attempts, reusable):
     memory = {"decode_chunk_size": job.parameters.decode_chunk_size - less, "attempts": attempts}
-    said = []
+    flags = []
     finish = slot.jobs.ledger.attempts.finish
 
-    def heard(*arguments: Any, **more: Any) -> None:
-        said.append(more["reusable"])
+    def record(*arguments: Any, **more: Any) -> None:
+        flags.append(more["reusable"])
         finish(*arguments, **more)
 
-    monkeypatch.setattr(slot.jobs.ledger.attempts, "finish", heard)
+    monkeypatch.setattr(slot.jobs.ledger.attempts, "finish", record)
 
     def render(*arguments: Any, **more: Any) -> Rendering:
         made = rendering(*arguments, **more)
         return replace(made, provenance={"memory": memory})
 
     assert run_job(job.id, replace(slot, render=render)) == "finished"
-    assert said == [reusable]
+    assert flags == [reusable]
 
 
-def test_a_stale_attempt_takes_all_of_its_files_away(slot, many, redis_client):
-    def render(picture, parameters, path, report, *, further, **_):
+def test_a_stale_attempt_deletes_all_of_its_files(slot, many, redis_client):
+    def render(image, parameters, path, report, *, further, **_):
         redis_client.zadd("svd:leases", {many.id: 0})
         slot.jobs.maintenance.reap()
-        return in_formats(picture, parameters, path, lambda progress: None, further=further)
+        return in_formats(image, parameters, path, lambda progress: None, further=further)
 
     assert run_job(many.id, replace(slot, render=render)) == "stale"
     assert left(slot) == ["inputs"]
 
 
-def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(slot, job):
-    def render(picture, parameters, path, on_progress, **further):
+def test_a_job_deleted_while_it_runs_leaves_nothing(slot, job):
+    def render(image, parameters, path, on_progress, **further):
         on_progress(Progress(Phase.SAMPLING, 1, 2))
         slot.jobs.removal.delete(job.id)
-        return rendering(picture, parameters, path, lambda progress: None, **further)
+        return rendering(image, parameters, path, lambda progress: None, **further)
 
     assert run_job(job.id, replace(slot, render=render)) in {"finished", "cancelled"}
     with pytest.raises(UnknownJobError):
@@ -177,7 +177,7 @@ def test_a_second_message_for_a_job_does_nothing(slot, job):
     assert run_job("00000000-0000-0000-0000-000000000000", slot) == "nothing to do"
 
 
-def test_a_failure_is_told_in_words_and_leaves_nothing(slot, job):
+def test_a_failure_has_a_message_and_leaves_nothing(slot, job):
     assert run_job(job.id, replace(slot, render=raising(ValueError("no such thing")))) == "failed"
     failed = slot.jobs.queries.find(job.id)
     assert failed.state is State.FAILED
@@ -188,16 +188,16 @@ def test_a_failure_is_told_in_words_and_leaves_nothing(slot, job):
     assert left(slot) == []
 
 
-def test_a_picture_that_is_gone_or_broken_fails_the_job(slot, job):
-    slot.jobs.artifacts.put(job.input, b"no picture")
+def test_a_missing_or_broken_image_fails_the_job(slot, job):
+    slot.jobs.artifacts.put(job.input, b"no image")
     assert run_job(job.id, slot) == "failed"
     assert slot.jobs.queries.find(job.id).failure.code == "broken_input"
 
 
 def test_a_cancelled_job_stops_at_its_next_step(slot, job):
-    def render(picture, parameters, path, on_progress, **further):
+    def render(image, parameters, path, on_progress, **further):
         slot.jobs.removal.cancel(job.id)
-        return rendering(picture, parameters, path, on_progress, **further)
+        return rendering(image, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "cancelled"
     assert slot.jobs.queries.find(job.id).state is State.CANCELLED
@@ -205,38 +205,38 @@ def test_a_cancelled_job_stops_at_its_next_step(slot, job):
 
 
 def test_a_job_past_its_deadline_stops_at_its_next_step(slot, job, redis_client):
-    def render(picture, parameters, path, on_progress, **further):
+    def render(image, parameters, path, on_progress, **further):
         redis_client.hset(f"svd:job:{job.id}", "deadline", 1)
-        return rendering(picture, parameters, path, on_progress, **further)
+        return rendering(image, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "failed"
     assert slot.jobs.queries.find(job.id).failure == DEADLINE_EXCEEDED
     assert left(slot) == []
 
 
-def test_an_attempt_that_is_no_longer_the_jobs_publishes_nothing(slot, job, redis_client):
-    def render(picture, parameters, path, on_progress, **further):
+def test_a_stale_attempt_stores_nothing(slot, job, redis_client):
+    def render(image, parameters, path, on_progress, **further):
         redis_client.zadd("svd:leases", {job.id: 0})
         slot.jobs.maintenance.reap()
-        return rendering(picture, parameters, path, lambda progress: None, **further)
+        return rendering(image, parameters, path, lambda progress: None, **further)
 
     assert run_job(job.id, replace(slot, render=render)) == "stale"
     assert slot.jobs.queries.find(job.id).state is State.QUEUED
     assert left(slot) == ["inputs"]
 
 
-def test_an_attempt_that_takes_too_long_fails_at_its_next_step(slot, job):
+def test_an_attempt_past_its_time_limit_fails_at_its_next_step(slot, job):
     impatient = replace(slot, settings=Settings.from_mapping({"SVD_JOB_TIMEOUT": 1}))
 
-    def render(picture, parameters, path, on_progress, **further):
+    def render(image, parameters, path, on_progress, **further):
         time.sleep(1.1)
-        return rendering(picture, parameters, path, on_progress, **further)
+        return rendering(image, parameters, path, on_progress, **further)
 
     assert run_job(job.id, replace(impatient, render=render)) == "failed"
     assert slot.jobs.queries.find(job.id).failure.code == "time_limit"
 
 
-def test_a_store_that_is_away_is_tried_again_and_then_fails_the_job(slot, job):
+def test_an_unavailable_store_is_retried_and_then_fails_the_job(slot, job):
     away = replace(slot, render=raising(ArtifactsUnavailableError("no space left on device")))
     assert [run_job(job.id, away) for _ in range(3)] == ["retried"] * 3
     failed = slot.jobs.queries.find(job.id)
@@ -244,12 +244,12 @@ def test_a_store_that_is_away_is_tried_again_and_then_fails_the_job(slot, job):
     assert [attempt.outcome for attempt in failed.attempts] == ["retried"] * 3
 
 
-def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
-    finish, tries = slot.jobs.ledger.attempts.finish, []
+def test_the_end_of_a_job_is_reported_again_while_redis_is_away(slot, job, monkeypatch):
+    finish, attempts_made = slot.jobs.ledger.attempts.finish, []
 
     def sometimes(*args: Any, **kwargs: Any) -> None:
-        tries.append(1)
-        if len(tries) < 3:
+        attempts_made.append(1)
+        if len(attempts_made) < 3:
             raise UnavailableError("Redis is away")
         finish(*args, **kwargs)
 
@@ -258,7 +258,7 @@ def test_the_end_is_told_again_while_redis_is_away(slot, job, monkeypatch):
     assert slot.jobs.queries.find(job.id).state is State.FINISHED
 
 
-def test_progress_that_redis_does_not_take_stops_nothing(slot, job, monkeypatch):
+def test_unreported_progress_does_not_stop_the_job(slot, job, monkeypatch):
     def away(*_: Any) -> bool:
         raise UnavailableError("Redis is away")
 
@@ -274,7 +274,7 @@ def test_reports_are_throttled(slot, job):
     assert slot.jobs.queries.find(job.id).version < 20
 
 
-def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_one_is_not(slot, job):
+def test_the_job_of_a_dead_sibling_process_is_taken_over_and_that_of_a_live_one_is_not(slot, job):
     with subprocess.Popen(["sleep", "60"]) as sibling:
         holder = replace(slot.holder, pid=sibling.pid)
         slot.jobs.ledger.attempts.claim(job.id, holder)
@@ -284,7 +284,7 @@ def test_the_job_of_a_dead_sibling_is_taken_over_at_once_and_that_of_a_living_on
     assert [attempt.outcome for attempt in slot.jobs.queries.find(job.id).attempts] == ["lost", "finished"]
 
 
-def test_a_stranger_with_a_dead_ones_process_id_is_not_taken_for_a_sibling(slot, job):
+def test_a_process_id_of_another_instance_is_not_taken_for_a_sibling(slot, job):
     with subprocess.Popen(["true"]) as gone:
         pass
     slot.jobs.ledger.attempts.claim(job.id, replace(slot.holder, instance="another", pid=gone.pid))
@@ -298,21 +298,21 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, job):
+def test_a_preview_is_served_while_the_job_runs_and_deleted_when_it_has_ended(slot, job):
     versions: list[int] = []
 
-    def render(picture, parameters, path, report, *, on_preview, **_):
+    def render(image, parameters, path, report, *, on_preview, **_):
         with pytest.raises(NoPreviewError):
             slot.jobs.results.read_preview(job.id)
         for content in (b"first", b"second"):
             on_preview(partial(bytes, content))
-            # The picture is in the store a moment before the ledger tells of it.
+            # The preview is in the store a moment before the ledger shows it.
             wait_until(partial(is_shown, content))
-            wait_until(is_told)
+            wait_until(has_new_version)
             versions.append(slot.jobs.queries.find(job.id).preview.version)
         with pytest.raises(UnknownJobError):
-            slot.jobs.results.read_preview(job.id, owner="somebody else")
-        return rendering(picture, parameters, path, report)
+            slot.jobs.results.read_preview(job.id, owner="another")
+        return rendering(image, parameters, path, report)
 
     def is_shown(content: bytes) -> bool:
         try:
@@ -320,7 +320,7 @@ def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, 
         except NoPreviewError:
             return False
 
-    def is_told() -> bool:
+    def has_new_version() -> bool:
         preview = slot.jobs.queries.find(job.id).preview
         return preview is not None and preview.version not in versions
 
@@ -333,37 +333,37 @@ def test_a_preview_is_shown_while_the_job_runs_and_gone_when_it_has_ended(slot, 
 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled"])
-def test_of_a_job_that_ends_otherwise_no_preview_is_left(slot, job, outcome):
-    def render(picture, parameters, path, report, *, on_preview, **_):
+def test_a_failed_or_cancelled_job_leaves_no_preview(slot, job, outcome):
+    def render(image, parameters, path, report, *, on_preview, **_):
         on_preview(lambda: b"a preview")
         wait_until(lambda: slot.jobs.queries.find(job.id).preview is not None)
         if outcome == "failed":
             raise ValueError("no such thing")
         slot.jobs.removal.cancel(job.id)
-        return rendering(picture, parameters, path, report)
+        return rendering(image, parameters, path, report)
 
     assert run_job(job.id, replace(slot, render=render)) == outcome
     assert slot.jobs.queries.find(job.id).preview is None
     assert left(slot) == []
 
 
-def test_a_preview_that_fails_costs_the_job_nothing(slot, job, monkeypatch):
+def test_a_failing_preview_does_not_affect_the_job(slot, job, monkeypatch):
     tried = []
 
     def broken() -> bytes:
         tried.append("a preview")
         raise ValueError("no such colour")
 
-    def render(picture, parameters, path, report, *, on_preview, **_):
+    def render(image, parameters, path, report, *, on_preview, **_):
         on_preview(broken)
         wait_until(lambda: bool(tried))
         on_preview(broken)
-        return rendering(picture, parameters, path, report)
+        return rendering(image, parameters, path, report)
 
     assert run_job(job.id, replace(slot, render=render)) == "finished"
 
 
-def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_client):
+def test_a_stale_attempt_shows_no_preview(slot, job, redis_client):
     claim = slot.jobs.ledger.attempts.claim(job.id, slot.holder)
     redis_client.zadd("svd:leases", {job.id: 0})
     slot.jobs.maintenance.reap()
@@ -373,12 +373,12 @@ def test_an_attempt_that_is_no_longer_the_jobs_shows_nothing(slot, job, redis_cl
 
 
 def test_previews_can_be_switched_off(slot, job):
-    said = []
+    callbacks = []
 
-    def render(picture, parameters, path, report, *, on_preview, **_):
-        said.append(on_preview)
-        return rendering(picture, parameters, path, report)
+    def render(image, parameters, path, report, *, on_preview, **_):
+        callbacks.append(on_preview)
+        return rendering(image, parameters, path, report)
 
     settings = Settings.from_mapping({"SVD_PREVIEWS": "false"})
     assert run_job(job.id, replace(slot, render=render, settings=settings)) == "finished"
-    assert said == [None]
+    assert callbacks == [None]

@@ -24,9 +24,9 @@ def chain(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def entered(frame: FrameType) -> str | None:
-    """The room that `worker/attempt.py` enters with this call; `None` for any other call."""
+    """The package that `worker/attempt.py` enters with this call; `None` for any other call."""
     ours, *callers = chain(frame)
-    # The test's stand-in is where a worker calls `video/`. What it reports meanwhile is no step of the path.
+    # The test's stand-in is in the place of `video/`. Its progress reports are no step of the path.
     if any(each.f_code is samples.rendering.__code__ for each in callers):
         return None
     if any(each.f_code is attempt.Reporter.__call__.__code__ for each in (ours, *callers)):
@@ -41,7 +41,7 @@ def entered(frame: FrameType) -> str | None:
 
 
 @pytest.mark.enable_socket
-def test_an_attempt_enters_the_rooms_in_the_documented_order(slot: Slot, job: Job) -> None:
+def test_an_attempt_calls_the_packages_in_the_documented_order(slot: Slot, job: Job) -> None:
     rooms: list[str] = []
 
     def profile(frame: FrameType, event: str, _: Any) -> None:

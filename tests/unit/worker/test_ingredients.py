@@ -54,9 +54,9 @@ def _photo(camera):
 
 @pytest.fixture(name="slot")
 def _slot(slot, settings, redis_client, files):
-    def render(picture, parameters, path, report, *, further, **more):
+    def render(image, parameters, path, report, *, further, **more):
         made = rendering(
-            picture if isinstance(picture, Image.Image) else Image.new("RGB", (256, 144)), parameters, path, report
+            image if isinstance(image, Image.Image) else Image.new("RGB", (256, 144)), parameters, path, report
         )
         path.write_bytes(files[Format.MP4])
         for kind, target in further.items():
@@ -141,13 +141,13 @@ def damaged(content, word, offset, by=b"\xff"):
     ("word", "offset"),
     [(b"jumb", 0), (b"jumb", 30), (b"c2pa.assertions", 0), (b"c2pa.assertions", 60), (b"c2pa.signature", 40)],
 )
-def test_a_damaged_manifest_is_no_reason_to_reject_the_image(slot, photo, word, offset):
+def test_an_image_with_a_damaged_manifest_is_accepted(slot, photo, word, offset):
     job = submit(slot, damaged(photo("image/jpeg"), word, offset))
     assert run_job(job.id, slot) == "finished"
     assert credentials(slot, job).verdict is Verdict.MADE_HERE
 
 
-def test_an_image_that_was_changed_after_signing_is_an_ingredient_that_does_not_hold(slot, photo):
+def test_an_image_changed_after_signing_is_an_invalid_ingredient(slot, photo):
     signed = photo("image/jpeg")
     job = submit(slot, signed[:-40] + bytes([signed[-40] ^ 1]) + signed[-39:])
     assert run_job(job.id, slot) == "finished"
@@ -158,7 +158,7 @@ def test_an_image_that_was_changed_after_signing_is_an_ingredient_that_does_not_
     assert "assertion.dataHash.mismatch" in failures
 
 
-def test_a_decoder_that_ends_while_it_reads_credentials_is_no_reason_either(slot, photo, monkeypatch):
+def test_an_image_whose_decoder_ends_while_reading_credentials_is_accepted(slot, photo, monkeypatch):
     request = pool.Decoder.request
 
     def ending(self, **wanted):
@@ -181,7 +181,7 @@ def test_a_stored_manifest_that_the_library_rejects_is_left_out(slot, photo, cap
     assert "signed without the credentials of its source" in caplog.text
 
 
-def test_a_large_manifest_is_not_kept(slot, photo, monkeypatch):
+def test_a_large_manifest_is_not_stored(slot, photo, monkeypatch):
     from svd_service.marking import ingredients
 
     found = ingredients.source_of(io.BytesIO(photo()), "image/png", "image")
@@ -206,7 +206,7 @@ def test_a_cancelled_job_leaves_no_credentials(slot, photo):
     assert inputs(slot) == []
 
 
-def test_the_sweep_keeps_the_credentials_of_a_waiting_job_alone(slot, photo):
+def test_the_sweep_keeps_only_the_credentials_of_queued_jobs(slot, photo):
     job = submit(slot, photo())
     orphan = credentials_name("0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11")
     slot.jobs.artifacts.put(orphan, b"old")
@@ -229,7 +229,7 @@ def test_a_retried_job_has_the_credentials_too(slot, photo, make_settings, redis
     assert [each.title for each in credentials(slot, again).ingredients] == ["image"]
 
 
-def test_the_content_cache_tells_images_by_their_credentials(slot):
+def test_the_content_cache_distinguishes_images_by_their_credentials(slot):
     jobs, settings = slot.jobs, replace_settings(slot.settings, content_cache=True)
     digest = ContentCache(jobs.queries, jobs.ledger, jobs.artifacts, settings).digest
     job = submit(slot, png())
@@ -238,7 +238,7 @@ def test_the_content_cache_tells_images_by_their_credentials(slot):
     assert len({digest(*same), digest(*same, "urn:c2pa:1"), digest(*same, "urn:c2pa:2")}) == 3
 
 
-def test_switched_off_or_without_the_library_images_are_accepted(slot, photo, monkeypatch):
+def test_with_c2pa_off_or_without_the_library_images_are_accepted(slot, photo, monkeypatch):
     from svd_service.jobs import submit as submitting
 
     monkeypatch.setattr(submitting, "is_installed", lambda: False)

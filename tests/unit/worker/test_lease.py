@@ -25,7 +25,7 @@ def lease(ledger: Ledger) -> Iterator[Callable[..., Lease]]:
         one.stop()
 
 
-def test_a_heartbeat_tells_how_the_devices_memory_is_used_by_then(ledger: Ledger, lease: Callable[..., Lease]) -> None:
+def test_a_heartbeat_has_the_devices_current_memory_use(ledger: Ledger, lease: Callable[..., Lease]) -> None:
     used = iter((DeviceMemory(100, 10, 5), DeviceMemory(100, 90, 80), None))
     beating = lease(memory=lambda: next(used, None))
     for expected in (DeviceMemory(100, 10, 5), DeviceMemory(100, 90, 80), None):
@@ -34,7 +34,7 @@ def test_a_heartbeat_tells_how_the_devices_memory_is_used_by_then(ledger: Ledger
         assert worker.device_memory == expected
 
 
-def test_no_failure_ends_the_heartbeat_for_good(
+def test_the_heartbeat_continues_after_an_error(
     ledger: Ledger, lease: Callable[..., Lease], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("svd_service.worker.lease.CHECK", 0.01)
@@ -43,17 +43,17 @@ def test_no_failure_ends_the_heartbeat_for_good(
 
     def memory() -> None:
         number = next(beats)
-        if number == 1:  # the first is that of `start`
-            raise RuntimeError("a way that nobody foresaw")
+        if number == 1:  # the first call is that of `start`
+            raise RuntimeError("an unexpected error")
         if number > 2:
             again.set()
 
     lease(memory=memory).start()
     assert again.wait(30)
-    assert "a way that nobody foresaw" in caplog.text
+    assert "an unexpected error" in caplog.text
 
 
-def test_of_a_device_without_memory_of_its_own_nothing_is_told(ledger: Ledger, lease: Callable[..., Lease]) -> None:
+def test_a_device_without_its_own_memory_reports_none(ledger: Ledger, lease: Callable[..., Lease]) -> None:
     lease().start()
     (worker,) = ledger.workers.ready()
     assert (worker.worker, worker.device_memory) == ("host/0", None)

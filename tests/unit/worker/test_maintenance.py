@@ -17,19 +17,19 @@ HOLDER = Holder("host/0", "cpu", "instance", 1)
 
 
 @pytest.fixture
-def lapsed(jobs, redis_client) -> None:
+def job_with_expired_lease(jobs, redis_client) -> None:
     submit(jobs.ledger)
     jobs.ledger.attempts.claim("a", HOLDER)
     redis_client.zadd("svd:leases", {"a": 0})
 
 
-def test_a_round_takes_back_lapsed_jobs_and_gives_them_out_again(jobs, lapsed, published):
+def test_a_round_requeues_and_enqueues_jobs_with_an_expired_lease(jobs, job_with_expired_lease, published):
     Maintenance(jobs).round()
     assert published == ["a"]
     assert jobs.ledger.jobs.find("a").state is State.QUEUED
 
 
-def test_a_round_takes_back_the_job_of_a_child_that_died_and_no_other(jobs, published, redis_client):
+def test_a_round_requeues_only_the_job_of_a_dead_child_process(jobs, published, redis_client):
     with subprocess.Popen(["true"]) as gone:
         pass
     holders = {
@@ -60,10 +60,10 @@ def put_video(jobs: UseCases, name: str) -> None:
         jobs.artifacts.put(file_name(name, variant), b"video")
 
 
-def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch):
+def test_old_orphans_are_deleted_and_files_in_use_stay(jobs, monkeypatch):
     for job_id in ("queued", "started", "failed", "finished"):
         submit(jobs.ledger, job_id)
-        jobs.artifacts.put(input_name(job_id), b"picture")
+        jobs.artifacts.put(input_name(job_id), b"image")
     started = jobs.ledger.attempts.claim("started", HOLDER)
     assert started is not None
     claim = jobs.ledger.attempts.claim("finished", HOLDER)
@@ -72,9 +72,9 @@ def test_orphans_go_when_they_are_old_and_what_is_wanted_stays(jobs, monkeypatch
     jobs.ledger.attempts.finish(claim, result, device="cpu", seconds={}, steps=1)
     jobs.ledger.jobs.cancel("failed")
     tokens = {"finished": claim.token, "started": started.token}
-    for job_id, token in {"failed": "token", "nobody": "token", **tokens}.items():
+    for job_id, token in {"failed": "token", "unknown": "token", **tokens}.items():
         put_video(jobs, result_name(job_id, token))
-    for job_id in tokens:  # left by an earlier attempt that died just before it could publish
+    for job_id in tokens:  # left by an earlier attempt that died just before its commit
         put_video(jobs, result_name(job_id, "earlier"))
     foreign = {"logs/worker.log", "redis/appendonlydir/appendonly.aof", "up.lock"}
     for name in foreign:  # as `up` keeps them in the same folder

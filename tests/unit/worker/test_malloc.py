@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-#: Asks for 40 MB and gives it back, again and again; prints how many pages the kernel had to bring in meanwhile.
+#: Allocates and frees 40 MB repeatedly; prints the number of page faults.
 PROGRAM = """
 import resource, sys
 from svd_service.worker import malloc
@@ -24,6 +24,6 @@ def faults(*words: str) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library cannot be told")
-def test_what_is_freed_is_kept_for_what_comes_next():
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt")
+def test_freed_memory_is_kept_for_the_next_allocation():
     assert faults("keep") < faults() / 5

@@ -1,4 +1,4 @@
-"""What a worker does to mark its files, and that nothing unsigned becomes visible."""
+"""Marking of files by a worker; unsigned files never become visible."""
 
 import hashlib
 import io
@@ -41,8 +41,8 @@ def chain_of(marking: Marking) -> Chain:
 
 @pytest.fixture(name="render")
 def _render(files):
-    def render(picture, parameters, path, report, *, further, **more):
-        made = rendering(picture, parameters, path, report)
+    def render(image, parameters, path, report, *, further, **more):
+        made = rendering(image, parameters, path, report)
         path.write_bytes(files[Format.MP4])
         for kind, target in further.items():
             target.write_bytes(files[kind])
@@ -51,7 +51,7 @@ def _render(files):
     return render
 
 
-def test_every_file_of_a_result_is_signed_but_webm(slot, settings, signers, render, files):
+def test_every_file_of_a_result_except_webm_is_signed(slot, settings, signers, render, files):
     job = submitted(slot.jobs, formats=tuple(Format))
     slot = replace(slot, render=render, marking=open_marking(settings, signers))
     assert run_job(job.id, slot) == "finished"
@@ -91,14 +91,14 @@ def test_a_copy_of_the_content_cache_has_a_valid_signature(slot, make_settings, 
 
 
 def test_a_file_that_cannot_be_signed_fails_the_job_and_leaves_nothing(slot, job, settings, signers):
-    slot = replace(slot, marking=open_marking(settings, signers))  # the stand-in's video is none
+    slot = replace(slot, marking=open_marking(settings, signers))  # the stand-in's video is not an MP4
     assert run_job(job.id, slot) == "failed"
     failed = slot.jobs.queries.find(job.id)
     assert (failed.state, failed.failure.code) == (State.FAILED, "signing_failed")
     assert list(slot.jobs.artifacts.names()) == []
 
 
-def test_nothing_is_visible_when_the_process_ends_while_it_signs(slot, job, settings, signers, render, chain):
+def test_nothing_is_visible_if_the_process_is_killed_while_signing(slot, job, settings, signers, render, chain):
     class Killed(BaseException):
         """Stands for SIGKILL: nothing catches it."""
 
@@ -114,7 +114,7 @@ def test_nothing_is_visible_when_the_process_ends_while_it_signs(slot, job, sett
     assert slot.jobs.queries.find(job.id).result is None
 
 
-def test_hosts_that_start_at_once_share_one_chain(make_settings, redis_url, redis_client, tmp_path):
+def test_hosts_that_start_concurrently_share_one_chain(make_settings, redis_url, redis_client, tmp_path):
     hosts = [make_settings(REDIS_URL=redis_url, SVD_DATA_DIR=str(tmp_path / name)) for name in "abc"]
     found = [open_marking(host, Signers(redis_client, host)) for host in hosts]
     assert len({chain_of(each).fingerprint for each in found}) == 1
@@ -122,7 +122,7 @@ def test_hosts_that_start_at_once_share_one_chain(make_settings, redis_url, redi
     assert len(Signers(redis_client, hosts[0]).certificates()) == 1
 
 
-def test_a_host_that_looks_before_another_shares_uses_the_others_chain(settings, signers, monkeypatch):
+def test_a_host_that_loses_the_race_uses_the_chain_of_the_other(settings, signers, monkeypatch):
     theirs = chains.make()
     share = signers.share
 
@@ -154,7 +154,7 @@ def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, si
     assert signers.shared() is None
 
 
-def test_switched_off_it_warns_and_changes_nothing(make_settings, redis_url, signers, slot, job, caplog):
+def test_with_c2pa_off_the_worker_warns_and_changes_nothing(make_settings, redis_url, signers, slot, job, caplog):
     found = open_marking(make_settings(REDIS_URL=redis_url, SVD_C2PA="off"), signers)
     assert found is UNMARKED
     assert (found.state, signers.shared()) == ("off", None)
@@ -166,7 +166,7 @@ def test_switched_off_it_warns_and_changes_nothing(make_settings, redis_url, sig
     assert opened.result.provenance["content_credentials"]["state"] == "off"
 
 
-def test_without_the_package_it_warns_and_continues(settings, signers, slot, job, monkeypatch, caplog):
+def test_without_the_package_the_worker_warns_and_continues(settings, signers, slot, job, monkeypatch, caplog):
     monkeypatch.setattr(marking, "is_installed", lambda: False)
     found = open_marking(settings, signers)
     assert found.state == "not installed"

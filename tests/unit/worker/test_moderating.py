@@ -26,9 +26,9 @@ def _slot(slot, make_settings, redis_url):
     jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda *_: None)
     jobs.moderation._hook = lambda question: ALLOWING
 
-    def render(picture, parameters, path, report, *, on_preview=None, **more):
+    def render(image, parameters, path, report, *, on_preview=None, **more):
         assert on_preview is None, "a preview would be visible before the verdict"
-        made = rendering(picture, parameters, path, report, **more)
+        made = rendering(image, parameters, path, report, **more)
         return replace(made, samples=tuple(Image.new("RGB", (64, 64), name) for name in ("red", "lime", "blue")))
 
     return replace(slot, jobs=jobs, settings=settings, render=render)
@@ -38,9 +38,9 @@ def test_a_rejected_video_is_never_visible(slot):
     job = submitted(slot.jobs)
     questions = []
 
-    def ask(question):
+    def hook(question):
         questions.append(question)
-        # At the moment of the question only the caller's image is in the store, and no route has anything.
+        # When the hook is called, only the caller's image is in the store, and no route serves any result.
         assert [name.partition("/")[0] for name, _ in slot.jobs.artifacts.names()] == ["inputs"]
         for kind in (Format.MP4, *Still):
             with pytest.raises(NotReadyError):
@@ -49,7 +49,7 @@ def test_a_rejected_video_is_never_visible(slot):
             slot.jobs.results.read_preview(job.id)
         return REJECTING
 
-    slot.jobs.moderation._hook = ask
+    slot.jobs.moderation._hook = hook
     assert run_job(job.id, slot) == "failed"
     ended = slot.jobs.queries.find(job.id)
     assert (ended.state, ended.failure.code) == (State.FAILED, "content_filtered")
@@ -70,18 +70,18 @@ def test_an_allowed_video_is_published(slot):
     assert slot.jobs.ledger.stats.figures().moderation[("video", "allow")] == 1
 
 
-def test_a_result_waits_for_a_hook_that_comes_back(slot, monkeypatch):
+def test_a_result_waits_for_an_unavailable_hook(slot, monkeypatch):
     monkeypatch.setattr(attempt, "STORE_PAUSE", 0.05)
     job = submitted(slot.jobs)
     answers = [HookError("down"), b"nonsense", ALLOWING]
 
-    def ask(question):
+    def hook(question):
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    slot.jobs.moderation._hook = ask
+    slot.jobs.moderation._hook = hook
     assert run_job(job.id, slot) == "finished"
     assert answers == []
 
@@ -91,10 +91,10 @@ def test_without_a_verdict_the_job_is_retried_and_then_fails(slot, monkeypatch):
     monkeypatch.setattr(attempt, "STORE_PATIENCE", 0.03)
     job = submitted(slot.jobs)
 
-    def ask(question):
+    def hook(question):
         raise HookError("down")
 
-    slot.jobs.moderation._hook = ask
+    slot.jobs.moderation._hook = hook
     for _ in range(slot.settings.max_attempts):
         assert run_job(job.id, slot) == "retried"
     ended = slot.jobs.queries.find(job.id)
@@ -102,16 +102,16 @@ def test_without_a_verdict_the_job_is_retried_and_then_fails(slot, monkeypatch):
     assert [name for name, _ in slot.jobs.artifacts.names() if name.startswith("results")] == []
 
 
-def test_results_are_not_moderated_unless_the_setting_says_so(slot, make_settings, redis_url):
+def test_results_are_moderated_only_if_the_setting_is_on(slot, make_settings, redis_url):
     settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="stand-in")
     jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda *_: None)
     questions = []
 
-    def ask(question):
+    def hook(question):
         questions.append(question.type)
         return ALLOWING
 
-    jobs.moderation._hook = ask
+    jobs.moderation._hook = hook
     job = submitted(jobs)
     assert run_job(job.id, replace(slot, jobs=jobs, settings=settings, render=rendering)) == "finished"
     assert questions == ["moderation.image"]

@@ -11,12 +11,12 @@ CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def _caches_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CACHES:
         monkeypatch.setenv(name, f"/elsewhere/{name}")
 
 
-def test_what_inductor_and_triton_compile_is_kept_with_the_data_and_not_in_a_home_folder(
+def test_compiled_kernels_are_cached_in_the_data_folder_and_not_in_a_home_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in CACHES:
@@ -25,14 +25,14 @@ def test_what_inductor_and_triton_compile_is_kept_with_the_data_and_not_in_a_hom
     assert all(Path(os.environ[name]).is_relative_to(tmp_path / ".compiled") for name in CACHES)
 
 
-def test_who_wants_it_kept_elsewhere_is_heard(tmp_path: Path) -> None:
+def test_an_operators_cache_folders_are_kept(tmp_path: Path) -> None:
     process._keep_compiled(tmp_path)
     assert [os.environ[name] for name in CACHES] == [f"/elsewhere/{name}" for name in CACHES]
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A process's environment in which nothing of CUDA is set, in place of this one's."""
+    """Replaces the environment of this process with one without any CUDA variable."""
     environment: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", environment)
     return environment
@@ -47,18 +47,18 @@ def test_the_memory_of_a_cuda_device_does_not_fragment_between_videos_of_differe
 
 
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
-def test_the_operators_own_allocator_settings_stay(environment: dict[str, str], name: str) -> None:
+def test_an_operators_allocator_settings_are_kept(environment: dict[str, str], name: str) -> None:
     environment[name] = "max_split_size_mb:128"
     process._pin("0")
     assert {key: value for key, value in environment.items() if "ALLOC" in key} == {name: "max_split_size_mb:128"}
 
 
-def test_a_slice_of_a_device_is_pinned_by_its_name(environment: dict[str, str]) -> None:
+def test_a_mig_slice_is_pinned_by_its_uuid(environment: dict[str, str]) -> None:
     process._pin("MIG-6a1d3f0e-0000-5000-8000-000000000001")
     assert environment["CUDA_VISIBLE_DEVICES"] == "MIG-6a1d3f0e-0000-5000-8000-000000000001"
 
 
-def test_the_parent_of_a_cuda_devices_processes_imports_no_torch_since_cuda_does_not_survive_a_fork() -> None:
+def test_the_parent_of_cuda_processes_does_not_import_torch() -> None:
     program = (
         "import sys; from svd_service.worker import process; process._import_libraries(); print('torch' in sys.modules)"
     )

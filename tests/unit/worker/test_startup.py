@@ -34,7 +34,7 @@ def test_an_activity_is_reported_at_once_and_repeatedly_until_it_ends(monkeypatc
     assert not preparation._thread.is_alive()
 
 
-def test_a_download_is_reported_with_its_progress_as_a_part_of_the_loading(monkeypatch) -> None:
+def test_a_download_is_reported_with_its_progress_while_loading(monkeypatch) -> None:
     monkeypatch.setattr(startup, "HEARTBEAT", 1e6)
     ledger = Reports()
     preparation = Preparation(ledger, "w/0")  # type: ignore[arg-type]

@@ -30,20 +30,20 @@ pytestmark = pytest.mark.enable_socket
 
 
 class OutOfMemoryError(RuntimeError):
-    """By its name torch's, which takes seconds to import."""
+    """Stands for torch's class of this name, whose import takes seconds."""
 
 
 class AcceleratorError(RuntimeError):
     """Likewise."""
 
 
-def saying(say: Callable[[], object]) -> Render:
-    """As usual, but `say()` comes before the second step."""
+def rendering_with(call: Callable[[], object]) -> Render:
+    """A normal rendering that calls `call()` before the second step."""
 
-    def act(picture: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any) -> Rendering:
+    def act(image: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **_: Any) -> Rendering:
         on_progress(Progress(Phase.SAMPLING, 0, 2))
-        say()
-        return rendering(picture, parameters, path, on_progress)
+        call()
+        return rendering(image, parameters, path, on_progress)
 
     return act
 
@@ -54,7 +54,7 @@ def job_id(job: Job) -> str:
 
 
 def attempted(slot: Slot, job_id: str, render: Render) -> Job:
-    """The job after one attempt with this way to make a video."""
+    """The job after one attempt with this renderer."""
     run_job(job_id, replace(slot, render=render))
     return slot.jobs.queries.find(job_id)
 
@@ -75,7 +75,7 @@ def code(job: Job) -> str:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can be written, as where the disk is full: a limit on their size fails in the same way."""
+    """Makes every write to a file fail, as on a full disk: a limit of file sizes fails in the same way."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -84,49 +84,49 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_job_that_went_well_leaves_its_video_and_nothing_else(slot: Slot, job_id: str) -> None:
+def test_a_finished_job_leaves_its_video_and_nothing_else(slot: Slot, job_id: str) -> None:
     job = attempted(slot, job_id, rendering)
     assert (job.state, outcomes(job), files(slot)) == ("finished", ["finished"], {"results"})
 
 
-def test_when_the_worker_is_to_go_the_job_goes_on_until_the_time_is_over(slot: Slot, job_id: str) -> None:
-    job = attempted(slot, job_id, saying(lambda: slot.drain.begin(60)))
+def test_during_the_drain_period_a_job_continues(slot: Slot, job_id: str) -> None:
+    job = attempted(slot, job_id, rendering_with(lambda: slot.drain.begin(60)))
     assert outcomes(job) == ["finished"]
 
 
-def test_a_job_that_is_handed_back_is_published_for_others_and_the_attempt_does_not_count(
+def test_a_released_job_is_requeued_and_enqueued_and_the_attempt_does_not_count(
     slot: Slot, job_id: str, published: list[str], redis_client: Any
 ) -> None:
-    job = attempted(slot, job_id, saying(lambda: slot.drain.begin(0)))
+    job = attempted(slot, job_id, rendering_with(lambda: slot.drain.begin(0)))
     assert (job.state, outcomes(job), published) == ("queued", ["released"], [job_id, job_id])
     assert redis_client.hget(f"svd:job:{job_id}", "tries") == "0"
     assert files(slot) == {"inputs"}
 
 
-def test_a_job_whose_last_step_is_done_is_not_handed_back(slot: Slot, job_id: str) -> None:
-    def leave_at_the_end(*arguments: Any, **_: Any) -> Rendering:
+def test_a_job_whose_last_step_is_done_is_not_released(slot: Slot, job_id: str) -> None:
+    def drain_at_the_end(*arguments: Any, **_: Any) -> Rendering:
         made = rendering(*arguments)
         slot.drain.begin(0)
         return made
 
-    assert outcomes(attempted(slot, job_id, leave_at_the_end)) == ["finished"]
+    assert outcomes(attempted(slot, job_id, drain_at_the_end)) == ["finished"]
 
 
-def test_a_cancelled_job_of_a_worker_that_goes_is_cancelled(slot: Slot, job_id: str) -> None:
+def test_a_job_cancelled_during_a_shutdown_is_cancelled(slot: Slot, job_id: str) -> None:
     def both() -> None:
         slot.jobs.removal.cancel(job_id)
         slot.drain.begin(0)
 
-    assert attempted(slot, job_id, saying(both)).state == "cancelled"
+    assert attempted(slot, job_id, rendering_with(both)).state == "cancelled"
 
 
-def test_an_attempt_past_its_time_fails_at_its_next_step(slot: Slot, job_id: str) -> None:
+def test_an_attempt_past_its_time_limit_fails_at_its_next_step(slot: Slot, job_id: str) -> None:
     late = replace(slot, settings=msgspec.structs.replace(slot.settings, job_timeout=0.05))
-    job = attempted(late, job_id, saying(lambda: time.sleep(0.1)))
+    job = attempted(late, job_id, rendering_with(lambda: time.sleep(0.1)))
     assert (job.state, code(job), files(slot)) == ("failed", "time_limit", set())
 
 
-def test_out_of_memory_fails_the_job_since_all_that_helps_was_tried(slot: Slot, job_id: str) -> None:
+def test_out_of_memory_fails_the_job_since_every_fallback_was_tried(slot: Slot, job_id: str) -> None:
     job = attempted(slot, job_id, raising(OutOfMemoryError("CUDA out of memory.")))
     assert (job.state, code(job), files(slot)) == ("failed", "out_of_memory", set())
 
@@ -136,7 +136,7 @@ def test_out_of_memory_fails_the_job_since_all_that_helps_was_tried(slot: Slot, 
     [AcceleratorError("CUDA error: unspecified launch failure\nSearch for it."), RuntimeError("CUDA error: no")],
     ids=["by its type", "by its words"],
 )
-def test_a_device_that_is_lost_costs_attempts_and_the_process(slot: Slot, job_id: str, error: Exception) -> None:
+def test_a_lost_device_costs_attempts_and_ends_the_process(slot: Slot, job_id: str, error: Exception) -> None:
     for number in (1, 2, 3):
         assert slot.jobs.queries.find(job_id).state == "queued"
         with pytest.raises(DeviceLostError):
@@ -145,7 +145,7 @@ def test_a_device_that_is_lost_costs_attempts_and_the_process(slot: Slot, job_id
     assert code(slot.jobs.queries.find(job_id)) == "device_lost"
 
 
-def test_a_full_disk_costs_attempts_and_leaves_nothing_half_written(
+def test_a_full_disk_costs_attempts_and_leaves_no_partial_file(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2, 3):
@@ -156,22 +156,20 @@ def test_a_full_disk_costs_attempts_and_leaves_nothing_half_written(
     job = slot.jobs.queries.find(job_id)
     assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
 
-    # The picture of a job that failed so is an orphan, which the sweep gets when it is old enough.
+    # The image of the failed job is an orphan, which the sweep deletes when it is old enough.
     monkeypatch.setattr(maintenance, "ORPHAN_AGE", -1.0)
     assert slot.jobs.maintenance.sweep_orphans() == 1
     assert files(slot) == set()
 
 
-def test_a_disk_that_has_room_again_makes_the_next_attempt_a_success(slot: Slot, job_id: str) -> None:
+def test_the_next_attempt_succeeds_once_the_disk_has_space_again(slot: Slot, job_id: str) -> None:
     with full_disk():
         attempted(slot, job_id, rendering)
     assert outcomes(attempted(slot, job_id, rendering)) == ["retried", "finished"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\nbut no more"], ids=str)
-def test_a_picture_that_is_gone_or_unreadable_fails_the_job_at_once(
-    slot: Slot, job_id: str, content: bytes | None
-) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\nbut no more"], ids=str)
+def test_a_missing_or_unreadable_image_fails_the_job_at_once(slot: Slot, job_id: str, content: bytes | None) -> None:
     path = slot.settings.data_dir / "inputs" / f"{job_id}.png"
     path.unlink() if content is None else path.write_bytes(content)
     job = attempted(slot, job_id, rendering)
@@ -179,8 +177,8 @@ def test_a_picture_that_is_gone_or_unreadable_fails_the_job_at_once(
     assert files(slot) == set()
 
 
-class Away(LocalArtifacts):
-    """A store that cannot be read for the first so many times."""
+class UnreadableStore(LocalArtifacts):
+    """A store whose first `times` reads fail."""
 
     def __init__(self, root: Path, times: int) -> None:
         super().__init__(root)
@@ -188,57 +186,59 @@ class Away(LocalArtifacts):
 
     def open(self, name: str) -> Any:
         self.times -= 1
-        # An I/O error as of a network file system whose server is away, from the real `open`.
+        # An I/O error from the real `open`, like that of a network file system whose server is unreachable.
         return super().open(name if self.times < 0 else f"{'x' * 200}/{'x' * 200}")
 
 
-def away(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
+def with_unreadable_store(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
     monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
     root = slot.settings.data_dir
-    (root / ("x" * 200)).symlink_to("x" * 200)  # a loop: ELOOP, whoever asks, root included
-    artifacts = Away(root, times)
+    (root / ("x" * 200)).symlink_to("x" * 200)  # a loop: ELOOP for every user, root included
+    artifacts = UnreadableStore(root, times)
     jobs = use_cases(slot.jobs.ledger, artifacts, slot.settings, lambda *_: None)
     return replace(slot, jobs=jobs)
 
 
-def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
+def test_a_store_that_is_unavailable_briefly_costs_no_attempt(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcomes(attempted(away(slot, 3, monkeypatch), job_id, rendering)) == ["finished"]
+    assert outcomes(attempted(with_unreadable_store(slot, 3, monkeypatch), job_id, rendering)) == ["finished"]
 
 
-def test_a_store_that_stays_away_costs_the_attempt(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_unavailable_costs_the_attempt(
+    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    job = attempted(away(slot, 1_000_000, monkeypatch), job_id, rendering)
+    job = attempted(with_unreadable_store(slot, 1_000_000, monkeypatch), job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["retried"])
 
 
-class Elsewhere(LocalArtifacts):
-    """A store that takes no video for the first so many times. `said()` is called each time."""
+class UnwritableStore(LocalArtifacts):
+    """A store whose first `times` commits fail; `on_failure()` is called each time."""
 
-    def __init__(self, root: Path, times: int, said: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, root: Path, times: int, on_failure: Callable[[], object] = lambda: None) -> None:
         super().__init__(root)
         self.times = times
-        self.said = said
+        self.on_failure = on_failure
 
     def _commit(self, staged: Path, target: Path) -> None:
         self.times -= 1
         if self.times >= 0:
-            self.said()
+            self.on_failure()
             raise ArtifactsUnavailableError("the link is cut")
         super()._commit(staged, target)
 
 
-def elsewhere(
-    slot: Slot, monkeypatch: pytest.MonkeyPatch, times: int, said: Callable[[], object] = lambda: None
+def with_unwritable_store(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch, times: int, on_failure: Callable[[], object] = lambda: None
 ) -> Slot:
     monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
-    artifacts = Elsewhere(slot.settings.data_dir, times, said)
+    artifacts = UnwritableStore(slot.settings.data_dir, times, on_failure)
     jobs = use_cases(slot.jobs.ledger, artifacts, slot.settings, lambda *_: None)
     return replace(slot, jobs=jobs)
 
 
-def test_a_video_that_is_ready_waits_for_a_store_that_is_away(
+def test_a_finished_video_waits_for_an_unavailable_store(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
@@ -247,16 +247,16 @@ def test_a_video_that_is_ready_waits_for_a_store_that_is_away(
         made.append("video")
         return rendering(*arguments)
 
-    assert outcomes(attempted(elsewhere(slot, monkeypatch, 5), job_id, once)) == ["finished"]
+    assert outcomes(attempted(with_unwritable_store(slot, monkeypatch, 5), job_id, once)) == ["finished"]
     assert made == ["video"]
     assert files(slot) == {"results"}
 
 
-def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_failed(
+def test_a_video_that_cannot_be_stored_costs_attempts_and_then_fails_the_job(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    slot = elsewhere(slot, monkeypatch, 1_000_000)
+    slot = with_unwritable_store(slot, monkeypatch, 1_000_000)
     for number in (1, 2, 3):
         assert outcomes(attempted(slot, job_id, rendering)) == ["retried"] * number
     job = slot.jobs.queries.find(job_id)
@@ -266,8 +266,10 @@ def test_a_video_that_cannot_be_stored_costs_attempts_and_then_the_job_has_faile
     assert files(slot) == {"inputs"}
 
 
-def test_who_is_to_go_does_not_wait_for_the_store(slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.drain.begin(0))
+def test_a_worker_that_shuts_down_does_not_wait_for_the_store(
+    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = with_unwritable_store(slot, monkeypatch, 1_000_000, lambda: slot.drain.begin(0))
     job = attempted(slot, job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["released"])
 
@@ -276,14 +278,14 @@ def test_while_a_video_waits_for_the_store_the_job_can_be_cancelled(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "REPORT_INTERVAL", 0.0)
-    slot = elsewhere(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.jobs.cancel(job_id))
+    slot = with_unwritable_store(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.jobs.cancel(job_id))
     assert attempted(slot, job_id, rendering).state == "cancelled"
 
 
-def test_while_the_store_is_away_a_job_can_be_cancelled(
+def test_while_the_store_is_unavailable_a_job_can_be_cancelled(
     slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = away(slot, 1_000_000, monkeypatch)
+    slot = with_unreadable_store(slot, 1_000_000, monkeypatch)
     report = slot.jobs.ledger.attempts.report
 
     def cancel_first(*arguments: Any) -> Stop | None:
@@ -294,7 +296,7 @@ def test_while_the_store_is_away_a_job_can_be_cancelled(
     assert attempted(slot, job_id, rendering).state == "cancelled"
 
 
-def test_what_dead_workers_left_behind_is_swept_and_the_result_stays(slot: Slot, job_id: str) -> None:
+def test_files_of_dead_workers_are_swept_and_the_result_stays(slot: Slot, job_id: str) -> None:
     root = slot.settings.data_dir
     attempted(slot, job_id, rendering)
     half, unpublished = root / ".staging" / "half.mp4", root / "results" / job_id / "of-a-lost-attempt.mp4"
@@ -310,14 +312,14 @@ def test_what_dead_workers_left_behind_is_swept_and_the_result_stays(slot: Slot,
     assert {path.name for path in unpublished.parent.iterdir()} == kept
 
 
-def test_a_worker_gives_up_when_every_process_has_failed_to_load_and_none_has_the_model() -> None:
+def test_a_worker_gives_up_when_every_process_failed_to_load_the_model() -> None:
     loads = Loads()
     assert not loads.hopeless(2)
     assert [loads.fail(0), loads.fail(0)] == [1, 2]
-    assert not loads.hopeless(2)  # the other one still tries
+    assert not loads.hopeless(2)  # the other process is still loading
     loads.succeed(1)
     assert not loads.hopeless(2)
-    loads.begin(1)  # it died
+    loads.begin(1)  # the process died
     loads.fail(1)
     assert loads.hopeless(2)
     loads.begin(0)

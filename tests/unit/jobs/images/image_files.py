@@ -1,4 +1,4 @@
-"""Image files for tests, among them such as Pillow does not write; and what becomes of one."""
+"""Image files for tests, including kinds that Pillow does not write, and ways to read and compare them."""
 
 import io
 import random
@@ -25,7 +25,7 @@ RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 25
 
 PHOTO = Image.open(IMAGES / "chelsea.jpg").convert("RGB")
 
-#: Ways to store a image, each with Pillow's options.
+#: Ways to store an image, each with Pillow's options.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg": ("JPEG", {"quality": 95}),
     "progressive jpeg": ("JPEG", {"quality": 95, "progressive": True}),
@@ -76,7 +76,7 @@ def pixel(image: Image.Image, at: tuple[int, int] = (8, 8)) -> tuple[int, ...]:
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:
-    """Root of the mean square, in levels of 255."""
+    """Root mean square difference, in levels of 255."""
     return float(np.sqrt(((np.asarray(one, float) - np.asarray(other, float)) ** 2).mean()))
 
 
@@ -99,7 +99,7 @@ def specimens(image: Image.Image) -> list[bytes]:
 
 def damaged(data: bytes, chance: random.Random) -> bytes:
     found = bytearray(data)
-    # Headers are where a flaw does most.
+    # Damage to headers has the most effect.
     end = min(len(found), 400) if chance.random() < 0.7 else len(found)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         found[chance.randrange(end)] = chance.choice((0, 127, 128, 255, chance.randrange(256)))
@@ -113,7 +113,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
             found[at:at] = chance.randbytes(40)
         case 3:
             found += found[at:]
-    # The check sums of a PNG would give every other flaw away.
+    # The checksums of a PNG would reveal any other damage.
     return png_of(png_chunks(bytes(found))) if found.startswith(b"\x89PNG") and chance.random() < 0.8 else bytes(found)
 
 
@@ -139,7 +139,7 @@ def with_size(png: bytes, width: int, height: int) -> bytes:
 
 
 def tiff_of_strips(width: int, height: int, strips: int) -> bytes:
-    """Black, in strips of half the height that all begin at the same place."""
+    """A black image whose strips, each half its height, all begin at the same offset."""
     pixels = bytes(width * height)
     offsets, counts = (
         struct.pack(f"<{strips}I", *[8] * strips),

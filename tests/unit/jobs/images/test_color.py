@@ -1,4 +1,4 @@
-"""A image of any mode and any color profile comes out as opaque sRGB that looks as it was meant to."""
+"""An image of any mode and any color profile becomes opaque sRGB with the intended look."""
 
 import struct
 import zlib
@@ -33,7 +33,7 @@ from tests.unit.jobs.images.image_files import (
 )
 
 
-def test_what_is_transparent_becomes_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     image = Image.new("RGBA", (64, 48), (*RED, 0))
     image.paste((*BLUE, 128), (32, 0, 64, 48))
     for kind in ("png", "lossless webp", "raw tiff"):
@@ -52,7 +52,7 @@ def test_transparency_by_palette_or_color_becomes_white() -> None:
     assert pixel(fitted(stored(Image.new("LA", (64, 48), (9, 0)), "png"))) == WHITE
 
 
-def test_colors_do_not_bleed_out_of_what_is_transparent() -> None:
+def test_colors_do_not_bleed_out_of_transparent_pixels() -> None:
     image = Image.new("RGBA", (640, 480), (*GREEN, 0))
     image.paste((*RED, 255), (0, 0, 319, 480))
     found = np.asarray(fitted(stored(image, "png")), int)
@@ -75,7 +75,7 @@ def test_colors_do_not_bleed_out_of_what_is_transparent() -> None:
         ("YCbCr", "raw tiff"),
     ],
 )
-def test_a_image_of_any_mode_is_read(mode: str, kind: str) -> None:
+def test_an_image_of_any_mode_is_read(mode: str, kind: str) -> None:
     found = fitted(stored(PHOTO.convert(mode), kind), 32, 24).convert("L")
     assert difference(found, fitted(stored(PHOTO, "png"), 32, 24).convert("L")) < (20 if mode == "1" else 8)
 
@@ -87,7 +87,7 @@ def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(kind: str) -> None:
     assert np.abs(found - levels[0] / 257).max() <= 1
 
 
-def test_a_transparent_level_of_sixteen_bits_does_not_make_a_image_unreadable() -> None:
+def test_a_transparent_level_of_sixteen_bits_does_not_make_an_image_unreadable() -> None:
     chunks = png_chunks(stored(Image.new("I;16", (64, 48), 40_000), "png"))
     data = png_of([chunks[0], (b"tRNS", (40_000).to_bytes(2, "big")), *chunks[1:]])
     assert is_about(pixel(fitted(data)), (156, 156, 156), 1)
@@ -97,7 +97,7 @@ def test_big_endian_grey_of_sixteen_bits_is_read() -> None:
     assert pixel(fitted(stored(Image.new("I;16B", (64, 48), 257 * 100), "raw tiff"))) == (100, 100, 100)
 
 
-def test_levels_beyond_measure_are_stretched() -> None:
+def test_levels_of_any_range_are_stretched_to_eight_bits() -> None:
     levels = np.repeat(np.linspace(-3e8, 9e8, 64)[None], 48, axis=0)
     for values in (levels.astype(np.int32), levels.astype(np.float32), (levels / 1e9).astype(np.float32)):
         found = np.asarray(fitted(stored(Image.fromarray(values), "raw tiff")))[20, :, 0]
@@ -130,8 +130,8 @@ def test_a_grey_profile_is_applied() -> None:
         assert is_about(pixel(fitted(data)), (188, 188, 188), 1)
 
 
-def test_inks_are_mixed_by_their_profile() -> None:
-    # In this profile cyan is a grey of lightness 75 and black is black; in Pillow's own reckoning, cyan is cyan.
+def test_cmyk_is_converted_by_its_profile() -> None:
+    # In this profile cyan is a grey of lightness 75 and black is black; in Pillow's own conversion, cyan is cyan.
     for kind in ("jpeg", "raw tiff"):
         data = stored(Image.new("CMYK", (64, 48), (255, 0, 0, 0)), kind, icc_profile=ink_profile())
         assert is_about(pixel(fitted(data)), (185, 185, 185), 4)
@@ -139,7 +139,7 @@ def test_inks_are_mixed_by_their_profile() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_a_profile_that_is_bad_or_another_images_is_ignored(mode: str) -> None:
+def test_an_invalid_profile_or_one_of_another_mode_is_ignored(mode: str) -> None:
     image = Image.new(mode, (64, 48), 128 if mode == "L" else (60, 70, 80, 0)[: len(mode)])
     wanted = pixel(fitted(stored(image, "jpeg")))
     grey = profile_of(b"GRAY", b"XYZ ", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": b"curv" + b"\0" * 8})
@@ -148,7 +148,7 @@ def test_a_profile_that_is_bad_or_another_images_is_ignored(mode: str) -> None:
         assert pixel(fitted(stored(image, "jpeg", icc_profile=profile))) == wanted
 
 
-def test_a_image_that_says_srgb_keeps_its_colors() -> None:
+def test_an_srgb_image_keeps_its_colors() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = stored(Image.new("RGB", (64, 48), (200, 30, 90)), "png", icc_profile=profile)
     assert is_about(pixel(fitted(data)), (200, 30, 90), 1)
@@ -239,19 +239,19 @@ def encoded_pq(luminance: float) -> int:
 
 
 @pytest.mark.parametrize(("luminance", "wanted"), [(0, 0), (203 * 0.2140, 127), (203 * 0.0331, 51)])
-def test_levels_of_hdr_that_sdr_has_too_keep_their_look(luminance: float, wanted: int) -> None:
+def test_hdr_levels_within_the_range_of_sdr_keep_their_look(luminance: float, wanted: int) -> None:
     code = encoded_pq(luminance)
     assert is_about(pixel(fitted(png_in(cicp(9, 16), color=(code, code, code)))), (wanted,) * 3, 5)
 
 
-def test_highlights_of_hdr_stay_apart() -> None:
+def test_hdr_highlights_remain_distinguishable() -> None:
     levels = [encoded_pq(luminance) for luminance in (203, 400, 1_000)]
     seen = [pixel(fitted(png_in(cicp(9, 16), color=(code, code, code))))[0] for code in levels]
     assert 235 < seen[0] < seen[1] <= seen[2] <= 255
 
 
 def test_hlg_is_mapped_to_sdr() -> None:
-    # White of HLG's SDR part is at 75 % (ITU-R BT.2408).
+    # The white of HLG's SDR range is at 75 % (ITU-R BT.2408).
     white, half = (pixel(fitted(png_in(cicp(9, 18), color=(code,) * 3)))[0] for code in (191, 96))
     assert 235 < white < 255
     assert 90 < half < 140

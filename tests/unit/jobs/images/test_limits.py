@@ -1,4 +1,4 @@
-"""No upload takes a decoder, its memory or its time from others."""
+"""No upload deprives others of a decoder, memory or time."""
 
 import contextlib
 import os
@@ -33,16 +33,16 @@ HOSTILE = dict(hostile_images(SMALL))
 
 
 @pytest.mark.parametrize(("name", "data"), HOSTILE.items(), ids=HOSTILE)
-def test_a_hostile_file_is_answered_soon_and_in_little_memory(name: str, data: bytes) -> None:
+def test_a_hostile_file_is_rejected_quickly_and_in_little_memory(name: str, data: bytes) -> None:
     before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(RefusedError):
         opened(data, 50_000_000).fitted(64, 48, pad=False)
-    # Without the limits it takes minutes. Most of the few tenths of a second that it takes are for measuring coverage.
+    # Without the limits it takes minutes. Measuring coverage takes most of the few tenths of a second.
     assert time.process_time() - before < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 250_000  # kB
 
 
-def test_an_image_that_takes_too_long_is_ended_and_the_next_one_is_read() -> None:
+def test_decoding_has_a_time_limit_and_the_next_image_is_read() -> None:
     with pytest.raises(ImageTooLargeError, match="processor time"):
         fitted(run_length_bmp(18_000_000))
     assert fitted(stored(SMALL, "png")).size == (64, 48)
@@ -62,7 +62,7 @@ except MemoryError:
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "limited\n"
 
 
-def test_a_bomb_in_few_bytes_is_not_unpacked_further_than_its_image() -> None:
+def test_a_small_compression_bomb_is_unpacked_only_up_to_the_image_size() -> None:
     chunks = png_chunks(stored(SMALL, "png"))
     data = png_of([chunks[0], (b"IDAT", zlib.compress(bytes(300_000_000))), chunks[-1]])
     fitted(data)
@@ -84,7 +84,7 @@ def pid(decoder: pool.Decoder) -> int:
     return decoder._process.pid
 
 
-def test_a_decoder_is_used_again(decoder: pool.Decoder) -> None:
+def test_a_decoder_is_reused(decoder: pool.Decoder) -> None:
     fitted(stored(SMALL, "png"))
     first = pid(decoder)
     fitted(stored(SMALL, "jpeg"))
@@ -155,7 +155,7 @@ with opening.open_image(sys.stdin.buffer.read(), settings) as image:
         time.sleep(0.05)
 
 
-def test_while_all_decoders_are_busy_an_upload_is_turned_away() -> None:
+def test_an_upload_is_rejected_while_all_decoders_are_busy() -> None:
     few = pool.Pool(1, wait=0.05)
     try:
         with few.decoder(), pytest.raises(UnavailableError, match="busy"), few.decoder():
@@ -185,12 +185,12 @@ def test_an_upload_waits_for_a_decoder() -> None:
         few.close()
 
 
-def test_nothing_of_an_image_stays_in_its_decoders_files(decoder: pool.Decoder) -> None:
+def test_no_data_of_an_image_stays_in_its_decoders_files(decoder: pool.Decoder) -> None:
     fitted(stored(SMALL, "png"))
     assert (os.fstat(decoder.source.fileno()).st_size, os.fstat(decoder.target.fileno()).st_size) == (0, 0)
 
 
-def test_of_the_largest_images_one_is_decoded_at_a_time(make_settings: Callable[..., Settings]) -> None:
+def test_only_one_of_the_largest_images_is_decoded_at_a_time(make_settings: Callable[..., Settings]) -> None:
     large = stored(Image.new("L", (4_200, 4_200)), "png")
     decoders, done = opening._pool_of(SETTINGS), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Metadata never decide over pixels: large, many, damaged or cut off, the image is the same."""
+"""Metadata never affect the pixels, whether large, numerous, damaged or truncated."""
 
 import struct
 import zlib
@@ -57,7 +57,7 @@ PADDED_PROFILE = rgb_profile(DISPLAY_P3) + bytes(1_300_000)
     ],
     ids=["ztxt", "ztxt behind", "itxt", "70 ztxt", "20,000 text", "icc bomb", "exif bomb", "empty time", "no frames"],
 )
-def test_chunks_of_a_png_that_are_no_pixels_change_nothing(extra: list[Chunk], behind: bool) -> None:
+def test_ancillary_chunks_of_a_png_change_nothing(extra: list[Chunk], behind: bool) -> None:
     assert difference(fitted(png_with(*extra, behind=behind)), fitted(stored(SMALL, "png"))) == 0
 
 
@@ -69,19 +69,19 @@ def test_a_large_profile_of_a_png_is_applied() -> None:
 
 
 @pytest.mark.parametrize("name", [b"tEXt", b"gAMA", b"tIME", b"iCCP", b"eXIf"])
-def test_a_wrong_check_sum_of_an_ancillary_chunk_is_ignored(name: bytes) -> None:
+def test_a_wrong_checksum_of_an_ancillary_chunk_is_ignored(name: bytes) -> None:
     data = png_with((name, struct.pack(">I", 100_000)))
     at = data.index(name) + 8
     assert difference(fitted(data[:at] + b"????" + data[at + 4 :]), fitted(stored(SMALL, "png"))) == 0
 
 
-def test_a_wrong_check_sum_of_the_header_is_an_error() -> None:
+def test_a_wrong_checksum_of_the_header_is_an_error() -> None:
     data = stored(SMALL, "png")
     with pytest.raises(BrokenImageError, match="IHDR"):
         fitted(data[:29] + b"????" + data[33:])
 
 
-def test_a_png_that_is_cut_off_behind_its_pixels_is_read() -> None:
+def test_a_png_truncated_after_its_pixels_is_read() -> None:
     data = stored(SMALL, "png")
     assert difference(fitted(data[:-12]), fitted(data)) == 0
 
@@ -100,14 +100,14 @@ def test_a_png_that_is_cut_off_behind_its_pixels_is_read() -> None:
     ],
     ids=["exif", "many exif", "xmp", "mpf", "icc", "comments", "photoshop", "fill"],
 )
-def test_segments_of_a_jpeg_that_are_no_pixels_change_nothing(extra: bytes) -> None:
+def test_metadata_segments_of_a_jpeg_change_nothing(extra: bytes) -> None:
     data = stored(SMALL, "jpeg")
     assert difference(fitted(data[:2] + extra + data[2:]), fitted(data)) == 0
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_without_its_end_is_read(kind: str, mode: str) -> None:
+def test_a_jpeg_without_its_end_marker_is_read(kind: str, mode: str) -> None:
     data = stored(SMALL.convert(mode), kind)
     assert data.endswith(b"\xff\xd9")
     assert difference(fitted(data[:-2]), fitted(data)) == 0
@@ -136,14 +136,14 @@ def test_a_comment_of_a_gif_costs_nothing() -> None:
     assert difference(fitted(data[:-1]), fitted(data)) == 0  # without its trailer
 
 
-def test_chunks_of_a_webp_that_are_no_pixels_change_nothing() -> None:
+def test_metadata_chunks_of_a_webp_change_nothing() -> None:
     data = stored(SMALL, "webp", exif=orientation(1), icc_profile=rgb_profile(DISPLAY_P3))
     extra = b"XMP " + struct.pack("<I", 1_000_000) + bytes(1_000_000) + b"????\0\0\0\0" * 5_000
     longer = data[:4] + struct.pack("<I", len(data) + len(extra) - 8) + data[8:] + extra
     assert difference(fitted(longer), fitted(data)) == 0
 
 
-# TIFF, and what only looks like one
+# TIFF, and formats that resemble it
 
 
 def tiff(*directories: dict[int, tuple[int, int]], magic: bytes = b"") -> bytes:
@@ -164,7 +164,7 @@ GREY = {256: (4, 100), 257: (4, 80), 258: (3, 8), 259: (3, 1), 262: (3, 1), 277:
 
 
 def after(first: dict[int, tuple[int, int]]) -> int:
-    """Where the directory behind a first one is."""
+    """Offset of the directory that follows the first one."""
     return 8 + 8_000 + 6 + 12 * (len(first) + 1)
 
 
@@ -201,10 +201,10 @@ def test_a_tiff_may_have_a_thumbnail_but_no_second_page() -> None:
 
 
 @pytest.mark.parametrize("tag", [700, 33723, 34377, 34665, 37724, 50255])
-def test_metadata_of_a_tiff_are_not_looked_at(tag: int) -> None:
+def test_metadata_of_a_tiff_are_not_read(tag: int) -> None:
     data = bytearray(tiff(GREY | {tag: (7, 0xFFFFFF)}))
     at = data.rindex(struct.pack("<HHI", tag, 7, 1))
-    data[at + 4 : at + 8] = struct.pack("<I", 0x7FFFFFFF)  # so many values
+    data[at + 4 : at + 8] = struct.pack("<I", 0x7FFFFFFF)  # number of values
     assert pixel(fitted(bytes(data))) == (128, 128, 128)
 
 

@@ -1,4 +1,4 @@
-"""A stranger's bytes in, a clean image or a rejection out; every file here is made by the test that needs it."""
+"""Untrusted bytes become a clean image or a rejection; every file here is made by the test that needs it."""
 
 import io
 import random
@@ -75,7 +75,7 @@ def rejection(data: bytes) -> type[RefusedError]:
     return caught.type
 
 
-# What is read
+# Accepted files
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,12 +90,12 @@ def test_a_stream_is_read_like_bytes() -> None:
         assert image.size == PHOTO.size
 
 
-def test_of_a_phones_several_images_the_first_is_taken() -> None:
+def test_the_first_of_a_phones_several_images_is_used() -> None:
     data = stored(Image.new("RGB", (640, 480), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))])
     assert is_about(pixel(fitted(data)), RED)
 
 
-def test_a_image_of_one_pixel_fills_the_frame() -> None:
+def test_an_image_of_one_pixel_fills_the_frame() -> None:
     for how in (Fit.CROP, Fit.PAD):
         found = fitted(stored(Image.new("RGB", (1, 1), GREEN), "png"), 64, 64, how)
         assert found.getcolors() == [(64 * 64, GREEN)]
@@ -103,13 +103,13 @@ def test_a_image_of_one_pixel_fills_the_frame() -> None:
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2999, 2), (7, 4001)])
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_a_image_of_any_shape_can_be_fitted(size: tuple[int, int], kind: str) -> None:
+def test_an_image_of_any_shape_can_be_fitted(size: tuple[int, int], kind: str) -> None:
     data = stored(Image.new("RGB", size, RED), kind)
     assert is_about(pixel(fitted(data, 64, 48), (31, 23)), RED)
     assert is_about(pixel(fitted(data, 64, 48, Fit.PAD), (31, 23)), RED)
 
 
-# What is rejected
+# Rejected files
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_a_image_of_any_shape_can_be_fitted(size: tuple[int, int], kind: str) ->
     ],
     ids=["nothing", "zeros", "text", "svg", "pdf", "html", "zip", "mp4"],
 )
-def test_what_is_no_image_is_rejected_as_such(data: bytes) -> None:
+def test_a_file_that_is_no_image_is_rejected_as_such(data: bytes) -> None:
     assert rejection(data) is NotAnImageError
 
 
 @pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX"])
-def test_a_image_of_another_kind_is_rejected(kind: str) -> None:
+def test_an_image_of_another_kind_is_rejected(kind: str) -> None:
     assert rejection(stored(PHOTO, kind)) is NotAnImageError
 
 
@@ -142,7 +142,7 @@ def test_a_truncated_image_is_rejected_as_broken(kind: str, kept: float) -> None
     assert rejection(data[: int(len(data) * kept)]) is BrokenImageError
 
 
-def test_a_image_that_ends_in_its_header_is_rejected_as_broken() -> None:
+def test_an_image_that_ends_in_its_header_is_rejected_as_broken() -> None:
     assert rejection(stored(PHOTO, "jpeg")[:40]) is BrokenImageError
 
 
@@ -152,7 +152,7 @@ def test_an_animated_image_is_rejected(kind: str) -> None:
     assert rejection(stored(frames[0], kind, save_all=True, append_images=frames[1:])) is AnimatedImageError
 
 
-def test_a_image_of_too_many_bytes_is_rejected(make_settings: Callable[..., Settings]) -> None:
+def test_an_image_of_too_many_bytes_is_rejected(make_settings: Callable[..., Settings]) -> None:
     data = stored(PHOTO, "png")
     with open_image(data, make_settings(SVD_MAX_UPLOAD_BYTES=len(data))):
         pass
@@ -171,7 +171,7 @@ def test_a_stream_is_read_no_further_than_the_limit(make_settings: Callable[...,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_image_of_too_many_pixels_is_rejected_before_it_is_decoded(
+def test_an_image_of_too_many_pixels_is_rejected_before_it_is_decoded(
     make_settings: Callable[..., Settings], kind: str
 ) -> None:
     data = stored(PHOTO, kind)
@@ -189,7 +189,7 @@ def test_a_decompression_bomb_is_rejected(make_settings: Callable[..., Settings]
         pass
 
 
-def test_a_image_with_an_endless_side_is_rejected() -> None:
+def test_an_image_with_an_endless_side_is_rejected() -> None:
     assert rejection(with_size(stored(Image.new("L", (8, 8)), "png"), 1, 65_536)) is ImageTooLargeError
 
 
@@ -199,7 +199,7 @@ def test_a_jpeg_of_endless_passes_is_rejected() -> None:
     assert rejection(data[:-2] + data[first:second] * 500 + data[-2:]) is ImageTooLargeError
 
 
-def test_a_tiff_that_paints_itself_over_and_over_is_rejected() -> None:
+def test_a_tiff_of_overlapping_strips_is_rejected() -> None:
     assert rejection(tiff_of_strips(64, 64, strips=200)) is BrokenImageError
 
 
@@ -219,7 +219,7 @@ def test_the_next_image_is_read_after_one_was_rejected() -> None:
         assert image.fitted(64, 48, Fit.CROP).size == (64, 48)
 
 
-# Which way is up
+# Orientation
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
@@ -243,7 +243,7 @@ def test_a_turned_image_is_cropped_and_padded_upright() -> None:
     assert [pixel(padded, at) for at in ((20, 60), (60, 20), (60, 60), (100, 60))] == [BLACK, RED, GREEN, BLACK]
 
 
-def test_the_orientation_of_a_png_may_stand_behind_its_pixels() -> None:
+def test_the_orientation_of_a_png_may_follow_its_pixels() -> None:
     chunks = png_chunks(stored(quadrants(), "png", exif=orientation(6)))
     chunks.insert(-1, chunks.pop([name for name, _ in chunks].index(b"eXIf")))
     with open_image(png_of(chunks), SETTINGS) as image:
@@ -273,7 +273,7 @@ def test_padding_shows_all_on_black() -> None:
     assert [pixel(found, (45, y)) for y in (29, 30, 59, 60)] == [BLACK, RED, RED, BLACK]
 
 
-def test_a_large_jpeg_loses_nothing_by_being_decoded_smaller() -> None:
+def test_a_large_jpeg_decoded_at_a_smaller_scale_loses_no_quality() -> None:
     large = PHOTO.resize((2401, 1599), Image.Resampling.BICUBIC).filter(ImageFilter.UnsharpMask(5, 150, 0))
     data = stored(large, "jpeg")
     whole = Image.open(io.BytesIO(data))
@@ -285,17 +285,17 @@ def test_a_large_jpeg_loses_nothing_by_being_decoded_smaller() -> None:
         assert difference(fitted(data, width, height), wanted) < 1.5
 
 
-def test_a_image_can_be_fitted_twice() -> None:
+def test_an_image_can_be_fitted_twice() -> None:
     with open_image(stored(PHOTO.resize((1804, 1200)), "jpeg"), SETTINGS) as image:
         first = image.fitted(300, 200, Fit.CROP)
         assert difference(image.fitted(300, 200, Fit.CROP), first) == 0
         assert difference(image.fitted(150, 100, Fit.CROP), first.resize((150, 100))) < 4
 
 
-# What is kept
+# Metadata
 
 
-def test_nothing_of_the_strangers_metadata_is_kept() -> None:
+def test_no_metadata_of_the_upload_is_kept() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Somebody's phone"
     text = PngInfo()
@@ -306,16 +306,16 @@ def test_nothing_of_the_strangers_metadata_is_kept() -> None:
         assert {name for name, _ in png_chunks(png)} == {b"IHDR", b"IDAT", b"IEND"}
 
 
-def test_a_stored_image_comes_back_unchanged() -> None:
+def test_a_stored_image_is_read_back_unchanged() -> None:
     found = fitted(stored(PHOTO, "jpeg"))
     again = Image.open(io.BytesIO(encode_png(found)))
     assert (again.mode, again.size, difference(again, found)) == ("RGB", (64, 48), 0)
 
 
-# Whatever comes
+# Damaged files
 
 
-def test_damaged_files_give_a_image_or_a_rejection_and_nothing_else() -> None:
+def test_damaged_files_yield_an_image_or_a_rejection_and_nothing_else() -> None:
     chance = random.Random(20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes = {"fitted": 0, "rejected": 0}

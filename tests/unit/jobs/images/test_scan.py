@@ -1,4 +1,4 @@
-"""The scanners by themselves, without decoders: what they leave has the same pixels, and nothing confuses them."""
+"""The scanners alone, without decoders: their output has the same pixels, and damaged files do not crash them."""
 
 import io
 import random
@@ -22,7 +22,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def stills() -> list[tuple[bytes, bytes]]:
-    """Files that are accepted, and what is left of them."""
+    """Accepted files, and their scanned form."""
     found = []
     for data in SPECIMENS:
         with suppress(RefusedError):
@@ -30,7 +30,7 @@ def stills() -> list[tuple[bytes, bytes]]:
     return found
 
 
-def test_what_a_scan_leaves_has_the_same_pixels_and_is_left_alone_by_a_second_scan() -> None:
+def test_a_scanned_file_has_the_same_pixels_and_a_second_scan_changes_nothing() -> None:
     compared = 0
     for data, left in stills():
         assert scan(left).content == left
@@ -42,7 +42,7 @@ def test_what_a_scan_leaves_has_the_same_pixels_and_is_left_alone_by_a_second_sc
 
 
 @pytest.mark.parametrize("number", range(len(SPECIMENS)))
-def test_a_file_that_is_cut_off_or_damaged_anywhere_is_scanned_or_rejected(number: int) -> None:
+def test_a_file_truncated_or_damaged_anywhere_is_scanned_or_rejected(number: int) -> None:
     data, chance = SPECIMENS[number], random.Random(number)
     cut = [data[:end] for end in {*range(min(len(data), 200)), *chance.sample(range(len(data)), 100)}]
     for content in (*cut, *(damaged(data, chance) for _ in range(200))):

@@ -39,7 +39,7 @@ def test_one_owners_many_jobs_do_not_delay_anothers_first(ledger):
 
 
 def test_a_new_owners_first_job_precedes_the_second_of_many(ledger):
-    # "z" would lose every draw, since Redis orders equal tags by name; so would the first of "many" win them all.
+    # "z" would lose every tie, since Redis orders equal scores by name; the first of "many" would win them all.
     submit(ledger, "long", owner="many")
     ledger.maintenance.dispatch()
     ledger.attempts.claim("long", HOLDER)

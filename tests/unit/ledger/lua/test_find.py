@@ -22,9 +22,9 @@ def test_positions_count_enqueued_jobs_before_waiting_ones(ledger):
 
 
 def test_an_unknown_job_is_unknown_to_every_method(ledger):
-    for ask in (ledger.jobs.find, ledger.jobs.cancel, ledger.jobs.forget):
+    for method in (ledger.jobs.find, ledger.jobs.cancel, ledger.jobs.forget):
         with pytest.raises(UnknownJobError):
-            ask("nothing")
+            method("nothing")
     assert ledger.attempts.claim("nothing", HOLDER) is None
     assert ledger.attempts.current("nothing") is None
     assert ledger.jobs.wanted(["nothing"]) == {"nothing": Wanted(None, None, None)}
@@ -41,6 +41,6 @@ def test_an_owners_jobs_are_listed_page_by_page(ledger):
 
     assert [page(), page(after="d"), page(after="b")] == [("ed", True), ("cb", True), ("a", False)]
     assert page(newest_first=False, after="b") == ("cd", True)
-    assert ledger.jobs.page("nobody") == Page([], more=False)
+    assert ledger.jobs.page("unknown") == Page([], more=False)
     with pytest.raises(UnknownJobError):
         ledger.jobs.page("one", after="other")

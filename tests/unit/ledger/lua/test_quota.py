@@ -52,7 +52,7 @@ def test_the_fourth_of_three_jobs_a_day_must_wait_for_the_next_day(ledger):
             act()
         tomorrow = start_of(datetime.now(UTC).date() + timedelta(1))
         assert raised.value.retry_after == pytest.approx(seconds_until(tomorrow), abs=5)
-    assert submit(ledger, "a", owner="ann", quotas=quotas) == "a"  # the same job again is no new one
+    assert submit(ledger, "a", owner="ann", quotas=quotas) == "a"  # a repeated submission is no new job
 
 
 def test_device_time_of_a_day_and_of_a_month_is_limited(ledger, redis_client):

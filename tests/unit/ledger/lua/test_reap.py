@@ -78,7 +78,7 @@ def test_an_id_is_enqueued_again_only_beside_an_idle_worker(ledger, clock):
     assert list(ledger.maintenance.dispatch()) == ["b"]
     clock.advance(6)
     ready(ledger, "w/0")
-    assert ledger.maintenance.reap() == Reaped([], {})  # the one worker is busy: "b" waits by right
+    assert ledger.maintenance.reap() == Reaped([], {})  # the only worker is busy: "b" has to wait
     ready(ledger, "w/1")
     assert ledger.maintenance.reap() == Reaped([], {"b": "svd.tiny"})
     assert ledger.maintenance.reap() == Reaped([], {})
@@ -93,7 +93,7 @@ def test_a_job_whose_message_is_rejected_repeatedly_holds_up_no_other(ledger, cl
     clock.advance(6)
     ready(ledger, "w/0")
     assert ledger.maintenance.reap().overdue == {"refused": "svd.tiny"}
-    assert list(ledger.maintenance.dispatch()) == ["next"], "the refused one does not fill the only slot"
+    assert list(ledger.maintenance.dispatch()) == ["next"], "the rejected one does not fill the only slot"
     finish(ledger, ledger.attempts.claim("next", HOLDER))
     for _ in range(MAX_REFUSALS - 1):
         clock.advance(6)

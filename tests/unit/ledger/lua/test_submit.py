@@ -125,7 +125,7 @@ def test_a_full_queue_estimates_when_a_place_is_free(ledger_of, make_settings):
     assert ledger.attempts.claim("second", HOLDER)
     for owner in ("one", "two"):
         submit(ledger, owner, owner=owner)
-    # The running one takes a minute; after it comes one of these, and then the other.
+    # The running job takes a minute; then one of these runs, and then the other.
     assert full(ledger, "x", owner="three").retry_after == pytest.approx(60, abs=3)
     roomy = ledger_of(make_settings(SVD_MAX_QUEUED=9, SVD_MAX_QUEUED_PER_KEY=1))
     assert full(roomy, "x", owner="one").retry_after == pytest.approx(120, abs=3)

@@ -52,7 +52,7 @@ def run(ledger, job_id, *, well=True):
 
 
 def snapshot(client):
-    """Everything in Redis."""
+    """All keys in Redis with their values."""
     return {key: client.dump(key) for key in client.keys("svd:*")}
 
 
@@ -187,7 +187,7 @@ def test_a_group_is_in_the_worst_of_its_members_states(ledger, ends, state):
     assert ledger.groups.find("g").state is state
 
 
-def test_members_that_are_deleted_leave_the_group_and_the_last_takes_it_along(ledger, redis_client):
+def test_deleted_members_leave_the_group_and_the_last_deletes_it(ledger, redis_client):
     submit_group(ledger, webhook="https://example.com/")
     ledger.jobs.forget("a", insist=True)
     group = ledger.groups.find("g")
@@ -220,7 +220,7 @@ def test_a_groups_record_expires_even_if_a_member_is_lost(ledger, redis_client, 
     assert redis_client.ttl("svd:group:g") > settings.result_ttl + settings.record_ttl
 
 
-def test_a_lost_member_counts_as_ended_and_holds_up_nothing(ledger, redis_client, settings):
+def test_a_lost_member_counts_as_ended_and_delays_nothing(ledger, redis_client, settings):
     submit_group(ledger, webhook="https://example.com/")
     redis_client.delete("svd:job:a")
     redis_client.hset("svd:job:b", "state", "nonsense")
@@ -238,7 +238,7 @@ def test_a_lost_member_counts_as_ended_and_holds_up_nothing(ledger, redis_client
 
 
 @pytest.mark.parametrize("damage", ["type", "fields", "member", "gone"])
-def test_a_damaged_group_record_harms_no_job(ledger, redis_client, settings, damage):
+def test_a_damaged_group_record_affects_no_job(ledger, redis_client, settings, damage):
     submit_group(ledger)
     if damage == "type":
         redis_client.delete("svd:group:g")
@@ -248,7 +248,7 @@ def test_a_damaged_group_record_harms_no_job(ledger, redis_client, settings, dam
     elif damage == "fields":
         redis_client.hdel("svd:group:g", "owner", "created", "keep")
     elif damage == "member":
-        redis_client.hset("svd:group:g", "member:x", "nobody")
+        redis_client.hset("svd:group:g", "member:x", "unknown")
     else:
         redis_client.delete("svd:group:g")
     if damage != "member":

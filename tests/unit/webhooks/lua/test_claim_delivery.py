@@ -23,9 +23,9 @@ def test_a_claimed_delivery_cannot_be_claimed_until_the_claim_expires(ledger, ou
         2,
         "worker lost during the delivery",
     )
-    for tell in (lambda: outbox.deliver(first, 200), lambda: outbox.fail(first, 500, "", pause=0)):
+    for settle in (lambda: outbox.deliver(first, 200), lambda: outbox.fail(first, 500, "", pause=0)):
         with pytest.raises(StaleAttemptError):
-            tell()
+            settle()
     assert webhook_state(ledger) is WebhookState.PENDING
     outbox.deliver(second, 202)
     assert webhook_state(ledger) is WebhookState.DELIVERED
@@ -49,20 +49,20 @@ def test_every_end_of_a_job_is_delivered_with_its_record(ledger, outbox):
     for _ in range(3):
         ledger.attempts.end_attempt(ledger.attempts.claim("lost", HOLDER), AttemptOutcome.LOST)
     assert sorted(outbox.post()) == ["cancelled", "failed", "finished", "lost"]
-    told = {job_id: outbox.claim(job_id) for job_id in ("finished", "failed", "cancelled", "lost")}
-    assert {job_id: each.type for job_id, each in told.items()} == {
+    deliveries = {job_id: outbox.claim(job_id) for job_id in ("finished", "failed", "cancelled", "lost")}
+    assert {job_id: each.type for job_id, each in deliveries.items()} == {
         "finished": "job.finished",
         "failed": "job.failed",
         "cancelled": "job.cancelled",
         "lost": "job.failed",
     }
-    for job_id, each in told.items():
+    for job_id, each in deliveries.items():
         now = ledger.jobs.find(job_id)
         assert (each.url, each.owner, each.number) == (URL, "ann", 1)
         assert each.job.observed_at == now.ended_at
         for name in ("state", "attempts", "failure", "result", "parameters", "created_at", "ended_at", "expires_at"):
             assert getattr(each.job, name) == getattr(now, name), name
-    assert told["failed"].job.failure.message == "Because of “this”."
+    assert deliveries["failed"].job.failure.message == "Because of “this”."
 
 
 def test_the_event_does_not_change_when_the_result_expires(ledger, outbox, redis_client):

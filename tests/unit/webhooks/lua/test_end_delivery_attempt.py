@@ -16,7 +16,7 @@ def test_a_failed_delivery_attempt_is_retried_after_its_pause(ledger, outbox, cl
     assert (webhook.state, webhook.attempts[0].status_code) == (WebhookState.PENDING, 503)
     assert webhook.next_attempt_at == pytest.approx(webhook.attempts[0].at + 100, abs=5)
     assert outbox.post() == []
-    assert outbox.claim("a") is None  # a second message of the first try
+    assert outbox.claim("a") is None  # a second message of the first attempt
     clock.advance(101)
     assert claimed(outbox).number == 2
     assert ledger.jobs.find("a").webhook.next_attempt_at is None
@@ -65,7 +65,7 @@ def test_the_webhook_of_a_deleted_job_is_delivered_and_leaves_nothing(ledger, ou
         delivery = outbox.claim(job_id)
         assert delivery.job.state is State.CANCELLED
         outbox.deliver(delivery, 200)
-        outbox.deliver(delivery, 200)  # once more, as after an answer that was lost
+        outbox.deliver(delivery, 200)  # repeated, as after a lost answer
     outbox.give_up(outbox.claim("given up"), 410, "")
     assert redis_client.keys("svd:delivery:*") == []
     assert redis_client.zcard("svd:outbox") == redis_client.zcard("svd:posted") == 0

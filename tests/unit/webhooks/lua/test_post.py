@@ -37,7 +37,7 @@ def test_a_delivery_that_kills_each_worker_is_retried_ever_more_seldom(ledger, o
 def test_a_delivery_whose_workers_die_is_requeued(ledger, outbox, clock):
     cancelled(ledger)
     claimed(outbox)
-    clock.advance(2_000)  # nobody was there; that is not the receiver's fault
+    clock.advance(2_000)  # no webhook worker was running; that does not count against the receiver
     assert outbox.post() == ["a"]
     assert outbox.claim("a").number == 2
     clock.advance(100)
