@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         else:
             with hub.running():
                 done = subprocess.run(program, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
-            assert hub.asked
+            assert hub.requests
         return done.returncode, done.stdout + done.stderr
 
     return run

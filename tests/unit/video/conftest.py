@@ -1,4 +1,4 @@
-"""A tiny model, loaded once, and what it takes to ask it for a video."""
+"""A tiny model, loaded once, and the image and parameters of a video."""
 
 import shutil
 from collections.abc import Callable
@@ -26,13 +26,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as the hub keeps its half-precision variant: no other files."""
+    """The tiny model as the hub stores its half-precision variant: no other files."""
     return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny-half", variant="fp16")
 
 
 @pytest.fixture(scope="session")
 def tiny_both(tmp_path_factory: pytest.TempPathFactory, tiny: Path, tiny_half: Path) -> Path:
-    """The tiny model as the hub keeps a model: files of both precisions side by side."""
+    """The tiny model as the hub stores a model: files of both precisions side by side."""
     folder = tmp_path_factory.mktemp("models") / "tiny-both"
     for source in (tiny, tiny_half):
         shutil.copytree(source, folder, dirs_exist_ok=True)
@@ -58,7 +58,7 @@ def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Hub], 
 def load_model() -> Callable[..., Generator]:
     """Loads a model by its folder or hub id, as a worker on the CPU does; keywords are environment variables.
 
-    On one thread: for so little work, others would mostly wait for each other.
+    On one thread: for so little work, several threads would mostly wait for each other.
     """
 
     def load_it(source: Path | str, device: str = "cpu", **variables: object) -> Generator:
@@ -76,14 +76,14 @@ def generator(tiny: Path, load_model: Callable[..., Generator]) -> Generator:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """64x64 pixels of soft colour."""
     y, x = np.mgrid[0:64, 0:64]
     return Image.fromarray(np.stack([4 * x, 4 * y, 128 + 60 * np.sin((x + y) / 9)], axis=-1).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")
-def ask() -> Callable[..., Parameters]:
+def make_parameters() -> Callable[..., Parameters]:
     """Parameters of a video of 3 frames in 2 steps; keywords change them."""
 
     def parameters(**changes: object) -> Parameters:

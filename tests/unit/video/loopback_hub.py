@@ -1,4 +1,4 @@
-"""As much of the Hugging Face hub as its client needs to fetch one model, on the loopback interface."""
+"""The part of the Hugging Face hub that its client needs to fetch one model, on the loopback interface."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves the files of `folder` as whatever model it is asked for.
+    """Serves the files of `folder` as any requested model.
 
     With a `refusal`, it answers with that status and `reason` where the path contains `refused`. With a `delay`, a file
-    comes in two halves that many seconds apart.
+    is sent in two halves that many seconds apart.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Hub(ThreadingHTTPServer):
         self.reason = reason
         self.refused = refused
         self.delay = delay
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append(f"{self.command} {path}")
+        self.server.requests.append(f"{self.command} {path}")
         if self.server.refusal is not None and self.server.refused in path:
             self._answer(self.server.refusal, b"{}", {"X-Error-Code": self.server.reason})
         elif path.startswith("/api/models/"):

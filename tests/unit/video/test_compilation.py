@@ -1,4 +1,4 @@
-"""Compiling, with a compiler that takes no time: what ours adds is when to call it. And once with the real one."""
+"""When blocks are compiled, with a compiler that takes no time, and once with the real one."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
 from svd_service.video.optimizations import AUTO, Optimization
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 LoadModel = Callable[..., Generator]
 
 
@@ -49,7 +49,7 @@ def calls() -> Calls:
 
 
 class Compiler:
-    """Stands in for `torch.compile` where only matters when it is called: its program is the one it was given."""
+    """A stand-in for `torch.compile` that counts runs: its program is the function that it was given."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -72,7 +72,7 @@ class Block(nn.Module):
         return torch.relu(self.linear(inputs)) * scale
 
 
-def test_only_what_was_seen_while_learning_is_compiled(calls: Calls) -> None:
+def test_only_shapes_seen_while_learning_are_compiled(calls: Calls) -> None:
     block = Block()
     compiled = Compiled(block, backend=calls)
     block(torch.ones(2, 4))
@@ -80,8 +80,8 @@ def test_only_what_was_seen_while_learning_is_compiled(calls: Calls) -> None:
     with compiled.learning():
         block(torch.ones(2, 4))
     assert (calls.programs, calls.runs) == (1, 1)
-    for unlike in (lambda: block(torch.ones(3, 4)), lambda: block(torch.ones(2, 4), scale=2.0)):
-        unlike()
+    for other_call in (lambda: block(torch.ones(3, 4)), lambda: block(torch.ones(2, 4), scale=2.0)):
+        other_call()
     block._chunk_size = 1
     block(torch.ones(2, 4))
     assert (calls.programs, calls.runs) == (1, 1), "another shape, another argument, another program"
@@ -90,7 +90,7 @@ def test_only_what_was_seen_while_learning_is_compiled(calls: Calls) -> None:
     assert (calls.programs, calls.runs) == (1, 2)
 
 
-def test_what_was_learned_in_vain_is_forgotten(calls: Calls) -> None:
+def test_a_failed_learning_run_is_discarded(calls: Calls) -> None:
     block = Block()
     compiled = Compiled(block, backend=calls)
 
@@ -105,31 +105,38 @@ def test_what_was_learned_in_vain_is_forgotten(calls: Calls) -> None:
     assert calls.runs == 1
 
 
-def test_after_warming_up_the_models_own_size_is_compiled_and_a_job_of_another_waits_for_no_compiler(
-    tiny: Path, load_model: LoadModel, monkeypatch: pytest.MonkeyPatch, picture: Image.Image, ask: Ask
+def test_warming_up_compiles_the_models_own_size_and_other_sizes_run_uncompiled(
+    tiny: Path,
+    load_model: LoadModel,
+    monkeypatch: pytest.MonkeyPatch,
+    image: Image.Image,
+    make_parameters: MakeParameters,
 ) -> None:
     compiler = Compiler()
     monkeypatch.setattr(torch, "compile", compiler)
-    expected = frames_of(load_model(tiny), picture, ask())
+    expected = frames_of(load_model(tiny), image, make_parameters())
     generator = load_model(tiny, SVD_OPTIMIZATIONS="compile")
-    frames_of(generator, picture, ask())
+    frames_of(generator, image, make_parameters())
     assert compiler.runs == 0
     generator.warm_up()
     compiler.runs = 0
-    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
-    assert compiler.runs == 3, "two steps and the whole chunk; the rest of the frames is another shape"
-    for other in (ask(num_frames=2, decode_chunk_size=1), ask(max_guidance_scale=3.0, decode_chunk_size=3)):
-        frames_of(generator, picture, other)
+    np.testing.assert_array_equal(frames_of(generator, image, make_parameters()), expected)
+    assert compiler.runs == 3, "two steps and the full chunk; the remaining frames have another shape"
+    for other in (
+        make_parameters(num_frames=2, decode_chunk_size=1),
+        make_parameters(max_guidance_scale=3.0, decode_chunk_size=3),
+    ):
+        frames_of(generator, image, other)
     assert compiler.runs == 3
     assert "compile" in generator.origin["optimizations"]
 
 
-def test_where_compiling_fails_the_generator_goes_on_without(
+def test_if_compiling_fails_the_generator_continues_uncompiled(
     tiny: Path,
     load_model: LoadModel,
     monkeypatch: pytest.MonkeyPatch,
-    picture: Image.Image,
-    ask: Ask,
+    image: Image.Image,
+    make_parameters: MakeParameters,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
@@ -142,10 +149,10 @@ def test_where_compiling_fails_the_generator_goes_on_without(
     assert "no compiler here" in caplog.text
     assert Optimization.COMPILE not in generator.optimizations
     assert generator.origin["optimizations"] == sorted(AUTO["cpu"])
-    assert frames_of(generator, picture, ask()).shape == (3, 64, 64, 3)
+    assert frames_of(generator, image, make_parameters()).shape == (3, 64, 64, 3)
 
 
-def test_a_device_that_is_lost_while_compiling_is_no_reason_to_go_on_without(
+def test_a_device_lost_while_compiling_is_an_error(
     tiny: Path, load_model: LoadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
@@ -157,7 +164,9 @@ def test_a_device_that_is_lost_while_compiling_is_no_reason_to_go_on_without(
         generator.warm_up()
 
 
-def test_without_the_lever_there_is_nothing_to_warm_up(generator: Generator, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_optimization_there_is_nothing_to_warm_up(
+    generator: Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("INFO", "svd_service"):
         generator.warm_up()
     assert caplog.text == ""
@@ -166,7 +175,7 @@ def test_without_the_lever_there_is_nothing_to_warm_up(generator: Generator, cap
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # inductor's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
-def test_the_real_compiler_makes_nearly_the_same_numbers_and_keeps_them_for_the_next_start(
+def test_the_real_compiler_makes_nearly_the_same_numbers_and_caches_the_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -181,5 +190,5 @@ def test_the_real_compiler_makes_nearly_the_same_numbers_and_keeps_them_for_the_
     assert any(path.suffix == ".so" for path in tmp_path.rglob("*"))
 
 
-def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
-    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+def frames_of(generator: Generator, image: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(image, parameters, lambda _: None)))

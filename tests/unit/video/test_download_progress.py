@@ -39,7 +39,7 @@ def test_a_download_is_logged_with_its_size(
     assert all(line.startswith("downloading someone/svd: ") and f" of {half}.0 GB (" in line for line in logged)
 
 
-def test_a_model_in_the_cache_asks_and_logs_nothing_of_it(
+def test_a_cached_model_causes_no_size_request_and_no_progress_log(
     connect: Callable[[Hub], None], tiny_both: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Hub(tiny_both).running() as hub:
@@ -50,7 +50,7 @@ def test_a_model_in_the_cache_asks_and_logs_nothing_of_it(
     with caplog.at_level(logging.INFO), Hub(tiny_both).running() as hub:
         connect(hub)
         find(HUB_MODEL, half=True)
-        assert not [path for path in hub.asked if "/tree/" in path]
+        assert not [path for path in hub.requests if "/tree/" in path]
     assert lines(caplog) == []
 
 

@@ -59,12 +59,12 @@ def open_files() -> set[str]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    # A private path to be published later, whose ending tells nothing.
+    # A temporary path without the suffix of a format.
     return tmp_path / "staged"
 
 
 @pytest.mark.parametrize("fps", [5, 7, 30])
-def test_the_video_has_the_frames_the_size_and_the_rate_it_was_given(path: Path, fps: int) -> None:
+def test_the_video_has_the_given_frames_size_and_rate(path: Path, fps: int) -> None:
     encode(path, moving(11, 72, 40), fps=fps)
     with av.open(path) as container:
         stream = container.streams.video[0]
@@ -76,7 +76,7 @@ def test_the_video_has_the_frames_the_size_and_the_rate_it_was_given(path: Path,
         assert len(list(container.decode(stream))) == 11
 
 
-def test_the_video_is_h264_that_browsers_play_and_says_which_colours_it_means(path: Path) -> None:
+def test_the_video_is_h264_that_browsers_play_with_its_colour_space(path: Path) -> None:
     encode(path, moving(3))
     with av.open(path) as container:
         assert "mp4" in container.format.name
@@ -86,12 +86,12 @@ def test_the_video_is_h264_that_browsers_play_and_says_which_colours_it_means(pa
         assert codec.color_range == TV_RANGE
 
 
-def test_a_player_can_start_before_it_has_all_of_the_file(path: Path) -> None:
+def test_a_player_can_start_before_the_file_is_complete(path: Path) -> None:
     assert boxes(encode(path, moving(3))) == ["ftyp", "moov", "free", "mdat"]
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)])
-def test_colours_come_out_as_they_went_in(path: Path, colour: tuple[int, int, int]) -> None:
+def test_colours_are_preserved(path: Path, colour: tuple[int, int, int]) -> None:
     frame = np.full((48, 64, 3), colour, dtype=np.uint8)
     encode(path, iter([frame] * 3))
     with av.open(path) as container:
@@ -100,7 +100,7 @@ def test_colours_come_out_as_they_went_in(path: Path, colour: tuple[int, int, in
             np.testing.assert_allclose(shown.mean(axis=(0, 1)), colour, atol=3)
 
 
-def test_frames_come_out_almost_as_they_went_in(path: Path) -> None:
+def test_frames_are_almost_preserved(path: Path) -> None:
     ramp = np.add.outer(np.arange(144), np.arange(256)) / 2
     frames = [np.stack([ramp + 3 * index] * 3, axis=-1).astype(np.uint8) for index in range(6)]
     encode(path, iter(frames))
@@ -110,7 +110,7 @@ def test_frames_come_out_almost_as_they_went_in(path: Path) -> None:
     assert 10 * np.log10(255**2 / error) > 40
 
 
-def test_one_can_seek_to_within_two_seconds(path: Path) -> None:
+def test_key_frames_are_at_most_two_seconds_apart(path: Path) -> None:
     encode(path, moving(61), fps=10)
     with av.open(path) as container:
         keyframes = [index for index, frame in enumerate(container.decode(video=0)) if frame.key_frame]
@@ -119,7 +119,7 @@ def test_one_can_seek_to_within_two_seconds(path: Path) -> None:
     assert gaps.max() <= KEYFRAME_INTERVAL * 10
 
 
-def test_tags_are_kept(path: Path) -> None:
+def test_tags_are_stored(path: Path) -> None:
     comment = json.dumps({"prompt": "Grüße, 世界", "list": list(range(500))})
     encode(path, moving(2), tags={"title": "a title", "comment": comment, "encoding_tool": "svd-service"})
     with av.open(path) as container:
@@ -136,13 +136,13 @@ def test_the_same_frames_and_tags_give_the_same_bytes(tmp_path: Path) -> None:
     assert encode(tmp_path / "three", moving(20), tags={"title": "other"}).read_bytes() != videos[0].read_bytes()
 
 
-def test_frames_are_written_while_others_are_still_to_come(path: Path) -> None:
+def test_frames_are_written_before_all_have_arrived(path: Path) -> None:
     with Encoder(path, 64, 48, 7, {}) as encoder:
         for frame in moving(60):
             encoder.put(frame)
         deadline = time.monotonic() + 10
         while not path.stat().st_size:
-            assert time.monotonic() < deadline, "the encoder waits for the end"
+            assert time.monotonic() < deadline, "the encoder waits for the last frame"
             time.sleep(0.01)
 
 
@@ -151,18 +151,18 @@ def test_frames_are_written_while_others_are_still_to_come(path: Path) -> None:
     [np.zeros((64, 48, 3), np.uint8), np.zeros((48, 64, 4), np.uint8), np.zeros((48, 64, 3), np.float32)],
     ids=lambda frame: f"{frame.dtype} {frame.shape}",
 )
-def test_a_frame_of_another_shape_or_type_is_refused(path: Path, frame: Frame) -> None:
+def test_a_frame_of_another_shape_or_type_is_rejected(path: Path, frame: Frame) -> None:
     with pytest.raises(ValueError, match="expected uint8 of shape"), Encoder(path, 64, 48, 7, {}) as encoder:
         encoder.put(frame)
 
 
-def test_a_file_that_cannot_be_made_is_the_callers_error(tmp_path: Path) -> None:
+def test_an_error_of_creating_the_file_is_raised_to_the_caller(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         encode(tmp_path / "no such folder" / "video", moving(3 * QUEUE_FRAMES))
 
 
 @pytest.mark.parametrize("count", [1, 200])
-def test_a_full_disk_is_the_callers_error(count: int) -> None:
+def test_a_full_disk_is_raised_to_the_caller(count: int) -> None:
     before = threading.active_count()
     with pytest.raises(OSError, match="No space left on device") as raised:
         encode(Path("/dev/full"), moving(count, 256, 144))
@@ -171,7 +171,7 @@ def test_a_full_disk_is_the_callers_error(count: int) -> None:
     assert "/dev/full" not in open_files()
 
 
-def test_an_encode_that_is_given_up_leaves_neither_a_thread_nor_an_open_file(path: Path) -> None:
+def test_an_aborted_encode_leaves_neither_a_thread_nor_an_open_file(path: Path) -> None:
     before = threading.active_count()
     with pytest.raises(StopError):
         encode(path, stopping_after(20))
@@ -179,7 +179,7 @@ def test_an_encode_that_is_given_up_leaves_neither_a_thread_nor_an_open_file(pat
     assert str(path) not in open_files()
 
 
-def test_no_frames_at_all_end_without_a_hanging_thread(path: Path) -> None:
+def test_encoding_no_frames_leaves_no_hanging_thread(path: Path) -> None:
     before = threading.active_count()
     with Encoder(path, 64, 48, 7, {}):
         pass

@@ -1,4 +1,4 @@
-"""Videos that continue another one."""
+"""Videos that extend another one."""
 
 import io
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from svd_service.video.segments import Segments
 from svd_service.video.writer import Frame
 from tests.samples import IMAGES
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 
 
 def ignore(_: object) -> None:
@@ -41,8 +41,8 @@ def make(generator: Generator, tmp_path: Path) -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def source(make: Callable[..., bytes], picture: Image.Image, ask: Ask) -> bytes:
-    return make(picture, ask())
+def source(make: Callable[..., bytes], image: Image.Image, make_parameters: MakeParameters) -> bytes:
+    return make(image, make_parameters())
 
 
 def difference(first: Frame, second: Frame) -> float:
@@ -61,48 +61,53 @@ def test_decoded_frames_have_the_colors_that_were_encoded(tmp_path: Path) -> Non
     assert np.array_equal(last_frame(video), second)
     for frame, original in ((first, photo), (second, photo[::-1])):
         assert difference(frame, original) < 3
-        # Not darker, which would add up when a video is extended again and again.
+        # Not darker, which would accumulate when a video is extended repeatedly.
         assert abs(float(frame.mean()) - float(original.mean())) < 0.3
 
 
-def test_a_continuation_begins_behind_the_last_frame(generator: Generator, source: bytes, ask: Ask) -> None:
-    parameters = ask(extend="a", extend_as="alone", seed=9)
+def test_a_continuation_begins_after_the_last_frame(
+    generator: Generator, source: bytes, make_parameters: MakeParameters
+) -> None:
+    parameters = make_parameters(extend="a", extend_as="alone", seed=9)
     with closing(Segments(generator, parameters, ignore).frames(source)) as frames:
         alone = list(frames)
     last = last_frame(source)
-    expected = list(joined(last, generator.generate(Image.fromarray(last), ask(seed=9), ignore)))
+    expected = list(joined(last, generator.generate(Image.fromarray(last), make_parameters(seed=9), ignore)))
     assert len(alone) == len(expected) == 2
     for frame, generated in zip(alone, expected, strict=True):
         assert np.array_equal(frame, generated)
 
 
-def test_a_joined_video_shows_the_extended_one_and_then_the_continuation(
-    make: Callable[..., bytes], source: bytes, ask: Ask
+def test_a_joined_video_has_the_extended_one_and_then_the_continuation(
+    make: Callable[..., bytes], source: bytes, make_parameters: MakeParameters
 ) -> None:
     before = list(decoded(source))
-    joined = list(decoded(make(source, ask(extend="a", extended_frames=len(before), seed=9, segments=2))))
-    alone = list(decoded(make(source, ask(extend="a", extend_as="alone", seed=9, segments=2))))
+    joined = list(decoded(make(source, make_parameters(extend="a", extended_frames=len(before), seed=9, segments=2))))
+    alone = list(decoded(make(source, make_parameters(extend="a", extend_as="alone", seed=9, segments=2))))
     assert len(joined) == len(before) + len(alone) == 3 + 4
     for frame, expected in zip(joined, before + alone, strict=True):
         assert difference(frame, expected) < 6
 
 
-def test_interpolated_frames_lead_from_the_last_frame_to_the_continuation(
-    make: Callable[..., bytes], source: bytes, ask: Ask
+def test_frames_are_interpolated_between_the_last_frame_and_the_continuation(
+    make: Callable[..., bytes], source: bytes, make_parameters: MakeParameters
 ) -> None:
-    smooth = ask(extend="a", extend_as="alone", seed=9, interpolate=4)
-    frames, plain = list(decoded(make(source, smooth))), list(decoded(make(source, ask(extend="a", seed=9))))
+    smooth = make_parameters(extend="a", extend_as="alone", seed=9, interpolate=4)
+    frames, plain = (
+        list(decoded(make(source, smooth))),
+        list(decoded(make(source, make_parameters(extend="a", seed=9)))),
+    )
     assert len(frames) == 4 * len(plain)
     for frame, generated in zip(frames[3::4], plain, strict=True):
         assert difference(frame, generated) < 8
 
 
 def test_a_joined_video_can_be_a_loop_at_another_size(
-    make: Callable[..., bytes], picture: Image.Image, ask: Ask
+    make: Callable[..., bytes], image: Image.Image, make_parameters: MakeParameters
 ) -> None:
     size = {"output_width": 96, "output_height": 80}
-    source = make(picture, ask(**size))
-    looped = ask(**size, extend="a", extended_frames=3, loop=Loop.PINGPONG)
+    source = make(image, make_parameters(**size))
+    looped = make_parameters(**size, extend="a", extended_frames=3, loop=Loop.PINGPONG)
     with av.open(io.BytesIO(make(source, looped)), "r") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert {frame.shape for frame in frames} == {(80, 96, 3)}
@@ -122,9 +127,11 @@ def test_an_unscaled_frame_is_scaled_to_the_same_place(fit: Fit, output: tuple[i
 
 
 @pytest.mark.parametrize("video", [b"", b"no video", bytes(10_000)])
-def test_a_video_that_cannot_be_decoded_is_a_broken_input(make: Callable[..., bytes], ask: Ask, video: bytes) -> None:
+def test_an_undecodable_video_is_a_broken_input(
+    make: Callable[..., bytes], make_parameters: MakeParameters, video: bytes
+) -> None:
     with pytest.raises(BrokenInputError):
-        make(video, ask(extend="a", extended_frames=3))
+        make(video, make_parameters(extend="a", extended_frames=3))
 
 
 def test_a_truncated_video_is_a_broken_input(source: bytes) -> None:
@@ -132,11 +139,13 @@ def test_a_truncated_video_is_a_broken_input(source: bytes) -> None:
         last_frame(source[: len(source) // 3])
 
 
-def test_the_provenance_names_the_extended_job(generator: Generator, tmp_path: Path, source: bytes, ask: Ask) -> None:
-    parameters = ask(extend="a", extended_frames=3, seed=9)
+def test_the_provenance_names_the_extended_job(
+    generator: Generator, tmp_path: Path, source: bytes, make_parameters: MakeParameters
+) -> None:
+    parameters = make_parameters(extend="a", extended_frames=3, seed=9)
     gif = {Format.GIF: tmp_path / "video.gif"}
     rendering = render(generator, source, parameters, tmp_path / "video.mp4", ignore, further=gif)
     assert rendering.provenance["parameters"]["extend"] == "a"
     assert rendering.provenance["seeds"] == [9]
-    with Image.open(tmp_path / "video.gif") as image:
-        assert getattr(image, "n_frames", 1) == 5
+    with Image.open(tmp_path / "video.gif") as animation:
+        assert getattr(animation, "n_frames", 1) == 5

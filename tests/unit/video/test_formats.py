@@ -26,7 +26,7 @@ PAGE = Path(eta.__file__).parents[1] / "api" / "ops" / "static" / "page" / "opti
 PHOTO = IMAGES / "chelsea.jpg"
 SIZE = (128, 72)
 FURTHER = [kind for kind in Format if kind is not Format.MP4]
-MOVING_PICTURES = [Format.WEBP, Format.GIF]
+ANIMATIONS = [Format.WEBP, Format.GIF]
 
 
 class StopError(Exception):
@@ -34,7 +34,7 @@ class StopError(Exception):
 
 
 def film(count: int) -> Iterator[Frame]:
-    """A camera that moves over a photo."""
+    """Frames of a camera that moves over a photo."""
     with Image.open(PHOTO) as photo:
         for index in range(count):
             yield np.asarray(photo.crop((index, 40, index + 384, 256)).resize(SIZE, Image.Resampling.BICUBIC))
@@ -51,14 +51,14 @@ def write(kind: Format, path: Path, count: int = 6, fps: int = 7) -> Path:
     return path
 
 
-def give_up(one: Writer) -> None:
+def abort(one: Writer) -> None:
     with one:
         for frame in film(12):
             one.put(frame)
         raise StopError
 
 
-def pictures(path: Path) -> list[Frame]:
+def read_frames(path: Path) -> list[Frame]:
     with Image.open(path) as moving:
         return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(moving)]
 
@@ -68,7 +68,7 @@ def psnr(one: Frame, other: Frame) -> float:
 
 
 def as_seen(frame: Frame) -> Frame:
-    """As an eye sees it to which dithered dots are one colour."""
+    """The frame blurred, so that dithered dots become one colour."""
     return np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(1.2)))
 
 
@@ -93,37 +93,37 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, kind: Format) -> No
     assert write(kind, tmp_path / "one").read_bytes() == write(kind, tmp_path / "two").read_bytes()
 
 
-@pytest.mark.parametrize("kind", MOVING_PICTURES)
-def test_moving_pictures_loop_and_show_each_frame_at_its_time(path: Path, kind: Format) -> None:
+@pytest.mark.parametrize("kind", ANIMATIONS)
+def test_animations_loop_and_show_each_frame_at_its_time(path: Path, kind: Format) -> None:
     write(kind, path, 10)
     with Image.open(path) as moving:
         assert (moving.format, moving.size, moving.info["loop"]) == (kind.upper(), SIZE, 0)
         shown_for = []
         for frame in ImageSequence.Iterator(moving):
-            frame.load()  # only now is it known how long
+            frame.load()  # its duration is known only now
             shown_for.append(frame.info["duration"])
     assert len(shown_for) == 10
-    # A frame may be off by what the format cannot say (10 ms or 1), and no more the later it comes.
+    # A frame may be off by the format's resolution (10 ms or 1 ms), and errors must not accumulate.
     for number, ends in enumerate(accumulate(shown_for), start=1):
         assert ends == pytest.approx(1000 * number / 7, abs=11 if kind is Format.GIF else 2)
 
 
 def test_an_animated_webp_shows_the_frames(path: Path) -> None:
-    shown = pictures(write(Format.WEBP, path))
+    shown = read_frames(write(Format.WEBP, path))
     frames = list(film(6))
     assert np.mean([psnr(*pair) for pair in zip(frames, shown, strict=True)]) > 32
     assert psnr(frames[0], shown[-1]) < 30
 
 
 def test_a_gif_shows_the_frames_as_far_as_256_colours_go(path: Path) -> None:
-    shown = pictures(write(Format.GIF, path))
+    shown = read_frames(write(Format.GIF, path))
     frames = list(film(6))
     assert np.mean([psnr(as_seen(one), as_seen(other)) for one, other in zip(frames, shown, strict=True)]) > 38
     assert psnr(as_seen(frames[0]), as_seen(shown[-1])) < 32
     assert all(len(np.unique(frame.reshape(-1, 3), axis=0)) <= 256 for frame in shown[:1])
 
 
-def test_a_webm_is_av1_that_says_which_colours_it_means(path: Path) -> None:
+def test_a_webm_is_av1_with_its_colour_space(path: Path) -> None:
     write(Format.WEBM, path, 15)
     frames = list(film(15))
     with av.open(path) as container:
@@ -141,7 +141,7 @@ def test_a_webm_is_av1_that_says_which_colours_it_means(path: Path) -> None:
     assert [index for index, frame in enumerate(decoded) if frame.key_frame] == [0, 14]
 
 
-def test_a_zip_has_the_very_frames_stored_and_what_they_were_made_of(path: Path) -> None:
+def test_a_zip_has_the_exact_frames_uncompressed_and_their_provenance(path: Path) -> None:
     write(Format.ZIP, path, 11)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
@@ -154,20 +154,20 @@ def test_a_zip_has_the_very_frames_stored_and_what_they_were_made_of(path: Path)
 
 
 @pytest.mark.parametrize("kind", [Format.WEBM, Format.GIF, Format.ZIP])
-def test_frames_are_written_while_others_are_still_to_come(path: Path, kind: Format) -> None:
+def test_frames_are_written_before_all_have_arrived(path: Path, kind: Format) -> None:
     count = 100
     with open_writer(kind, path) as open_one:
         for frame in film(count):
             open_one.put(frame)
         deadline = time.monotonic() + 30
         while not path.stat().st_size:
-            assert time.monotonic() < deadline, "the writer waits for the end"
+            assert time.monotonic() < deadline, "the writer waits for the last frame"
             time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", FURTHER)
 @pytest.mark.parametrize("count", [1, 3 * QUEUE_FRAMES])
-def test_a_full_disk_is_the_callers_error(kind: Format, count: int) -> None:
+def test_a_full_disk_is_raised_to_the_caller(kind: Format, count: int) -> None:
     before = threading.active_count()
     with pytest.raises(OSError, match="No space left on device"):
         write(kind, Path("/dev/full"), count)
@@ -175,8 +175,8 @@ def test_a_full_disk_is_the_callers_error(kind: Format, count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", FURTHER)
-def test_what_is_given_up_leaves_no_thread(path: Path, kind: Format) -> None:
+def test_an_aborted_writer_leaves_no_thread(path: Path, kind: Format) -> None:
     before = threading.active_count()
     with pytest.raises(StopError):
-        give_up(open_writer(kind, path))
+        abort(open_writer(kind, path))
     assert threading.active_count() == before

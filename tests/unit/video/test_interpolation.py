@@ -21,13 +21,13 @@ def pattern(shift: float, seed: int = 5) -> Frame:
 
 
 def psnr(one: Frame, other: Frame) -> float:
-    inside = np.s_[8:-8, 16:-16]  # at the edge something comes in that neither frame has
+    inside = np.s_[8:-8, 16:-16]  # at the edge, content enters that neither frame has
     error = float(np.mean((one[inside].astype(float) - other[inside]) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_moving_pattern_is_shown_where_it_is_at_each_moment(factor: int):
+def test_a_moving_pattern_is_at_the_right_place_at_each_moment(factor: int):
     between = list(Interpolator(factor).between(pattern(0), pattern(8)))
     assert len(between) == factor - 1
     for step, frame in enumerate(between, start=1):
@@ -36,7 +36,7 @@ def test_a_moving_pattern_is_shown_where_it_is_at_each_moment(factor: int):
         assert psnr(frame, pattern(there)) > max(33.0, psnr(average, pattern(there)) + 8)
 
 
-def test_every_frame_that_is_put_in_comes_out_as_it_was():
+def test_input_frames_are_unchanged_in_the_output():
     interpolator = Interpolator(2)
     frames = [pattern(shift) for shift in (0, 3, 9)]
     made = [list(interpolator.put(frame)) for frame in frames]
@@ -62,9 +62,9 @@ def test_a_hard_cut_is_not_smeared(before: Frame, after: Frame):
     assert np.array_equal(third, after)
 
 
-def test_what_appears_is_not_blended_with_what_it_hides():
+def test_an_appearing_object_is_not_blended_with_the_background():
     before, after = pattern(0), pattern(0)
-    after[30:60, 60:100] = (250, 10, 10)  # from nowhere
+    after[30:60, 60:100] = (250, 10, 10)  # appears without motion
     (frame,) = Interpolator(2).between(before, after)
     hidden = frame[36:54, 66:94].astype(int)
     as_before = np.abs(hidden - before[36:54, 66:94]).max(axis=-1)
@@ -74,6 +74,6 @@ def test_what_appears_is_not_blended_with_what_it_hides():
     assert psnr(frame[:, 110:], before[:, 110:]) > 35
 
 
-def test_nothing_moves_where_nothing_moved():
+def test_static_regions_stay_unchanged():
     (frame,) = Interpolator(2).between(pattern(0), pattern(0))
     assert np.array_equal(frame, pattern(0))

@@ -23,7 +23,7 @@ from svd_service.video.loader import Generator, ModelLoadError, _place
 from svd_service.video.pipeline import Pipeline
 from tools.harness import tiny_model
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 LoadModel = Callable[..., Generator]
 
 
@@ -35,21 +35,21 @@ def ignore(progress: Progress) -> None:
     pass
 
 
-def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
-    return np.stack(list(generator.generate(picture, parameters, ignore)))
+def frames_of(generator: Generator, image: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(image, parameters, ignore)))
 
 
-def latents_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> torch.Tensor:
-    """What the steps give; in half precision, decoding on a CPU takes seconds."""
-    return generator._sample(picture, parameters, ignore)
+def latents_of(generator: Generator, image: Image.Image, parameters: Parameters) -> torch.Tensor:
+    """The latents after sampling, since decoding in half precision on a CPU takes seconds."""
+    return generator._sample(image, parameters, ignore)
 
 
-def stock_frames(pipe: Any, picture: Image.Image, parameters: Parameters) -> Frame:
+def stock_frames(pipe: Any, image: Image.Image, parameters: Parameters) -> Frame:
     takes = inspect.signature(StableVideoDiffusionPipeline.__call__).parameters
     values = {name: value for name, value in parameters.to_dict().items() if name in takes}
     generator = torch.Generator().manual_seed(parameters.seed)
-    pixels = pipe(picture, **values, generator=generator, output_type="np").frames[0]
-    # As diffusers makes pictures of them (VaeImageProcessor.numpy_to_pil).
+    pixels = pipe(image, **values, generator=generator, output_type="np").frames[0]
+    # As diffusers converts them to images (VaeImageProcessor.numpy_to_pil).
     return np.asarray((pixels * 255).round(), dtype=np.uint8)
 
 
@@ -62,7 +62,7 @@ def stock(tiny: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Generator:
-    """The tiny model in half precision, whose VAE wants to encode in single precision; as CUDA runs it, on the CPU."""
+    """The tiny model in half precision with a VAE that encodes in single precision, as on CUDA, but on the CPU."""
     folder = tiny_model.build(tmp_path_factory.mktemp("models") / "half", variant="fp16")
     pipe = Pipeline.from_pretrained(folder, dtype=torch.float16, variant="fp16")
     pipe.set_progress_bar_config(disable=True)
@@ -82,60 +82,62 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     ],
     ids=str,
 )
-def test_the_frames_are_to_the_bit_those_of_the_stock_pipeline(
-    generator: Generator, stock: Any, picture: Image.Image, ask: Ask, changes: dict[str, Any]
+def test_the_frames_are_bit_identical_to_those_of_the_stock_pipeline(
+    generator: Generator, stock: Any, image: Image.Image, make_parameters: MakeParameters, changes: dict[str, Any]
 ) -> None:
-    parameters = ask(**changes)
-    picture = picture.resize((parameters.width, parameters.height))
-    frames = frames_of(generator, picture, parameters)
+    parameters = make_parameters(**changes)
+    image = image.resize((parameters.width, parameters.height))
+    frames = frames_of(generator, image, parameters)
     assert frames.shape == (parameters.num_frames, parameters.height, parameters.width, 3)
     assert frames.dtype == np.uint8
     assert frames.std() > 1
-    np.testing.assert_array_equal(frames, stock_frames(stock, picture, parameters))
+    np.testing.assert_array_equal(frames, stock_frames(stock, image, parameters))
 
 
-def test_in_half_precision_too_the_frames_are_those_of_the_stock_pipeline(
-    half: Generator, picture: Image.Image, ask: Ask, capfd: pytest.CaptureFixture[str]
+def test_the_frames_are_those_of_the_stock_pipeline_in_half_precision_too(
+    half: Generator, image: Image.Image, make_parameters: MakeParameters, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pipe = StableVideoDiffusionPipeline(**half._pipe.components)
     pipe.set_progress_bar_config(disable=True)
-    parameters = ask(max_guidance_scale=3.0, num_frames=2, num_inference_steps=1)
-    frames = frames_of(half, picture, parameters)
+    parameters = make_parameters(max_guidance_scale=3.0, num_frames=2, num_inference_steps=1)
+    frames = frames_of(half, image, parameters)
     assert frames.std() > 1
-    np.testing.assert_array_equal(frames, stock_frames(pipe, picture, parameters))
+    np.testing.assert_array_equal(frames, stock_frames(pipe, image, parameters))
     assert half._pipe.vae.dtype == torch.float16
     assert half.origin["precision"] == "float16"
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("greatest", [1.0002, 1 + 1e-12])
-def test_a_guidance_that_rounds_to_one_is_none(
-    half: Generator, picture: Image.Image, ask: Ask, greatest: float
+def test_a_guidance_that_rounds_to_one_is_disabled(
+    half: Generator, image: Image.Image, make_parameters: MakeParameters, greatest: float
 ) -> None:
-    latents = latents_of(half, picture, ask(max_guidance_scale=greatest))
-    assert torch.equal(latents, latents_of(half, picture, ask(max_guidance_scale=1.0)))
+    latents = latents_of(half, image, make_parameters(max_guidance_scale=greatest))
+    assert torch.equal(latents, latents_of(half, image, make_parameters(max_guidance_scale=1.0)))
 
 
-def test_the_decode_chunk_size_changes_the_pixels(generator: Generator, picture: Image.Image, ask: Ask) -> None:
-    one, three = (frames_of(generator, picture, ask(decode_chunk_size=size)) for size in (1, 3))
+def test_the_decode_chunk_size_changes_the_pixels(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters
+) -> None:
+    one, three = (frames_of(generator, image, make_parameters(decode_chunk_size=size)) for size in (1, 3))
     assert (one != three).any()
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_seed_others(
-    generator: Generator, picture: Image.Image, ask: Ask
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    first, again, other = (frames_of(generator, picture, ask(seed=seed)) for seed in (7, 7, 2**32 - 1))
+    first, again, other = (frames_of(generator, image, make_parameters(seed=seed)) for seed in (7, 7, 2**32 - 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_progress_tells_of_preparing_of_each_step_and_of_the_frames_of_each_chunk(
-    generator: Generator, picture: Image.Image, ask: Ask
+def test_progress_reports_preparing_each_step_and_the_frames_of_each_chunk(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    said: list[Progress] = []
-    for _ in generator.generate(picture, ask(), said.append):
+    reports: list[Progress] = []
+    for _ in generator.generate(image, make_parameters(), reports.append):
         pass
-    assert said == [
+    assert reports == [
         Progress(Phase.PREPARING),
         Progress(Phase.SAMPLING, 0, 2),
         Progress(Phase.SAMPLING, 1, 2),
@@ -156,31 +158,31 @@ def test_progress_tells_of_preparing_of_each_step_and_of_the_frames_of_each_chun
     ],
     ids=lambda progress: f"{progress.phase} {progress.step}",
 )
-def test_after_a_run_that_was_stopped_the_next_gives_what_it_always_gave(
-    generator: Generator, picture: Image.Image, ask: Ask, moment: Progress
+def test_a_stopped_run_does_not_affect_the_next(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters, moment: Progress
 ) -> None:
-    expected = frames_of(generator, picture, ask())
-    said: list[Progress] = []
+    expected = frames_of(generator, image, make_parameters())
+    reports: list[Progress] = []
 
     def stop(progress: Progress) -> None:
-        said.append(progress)
+        reports.append(progress)
         if progress == moment:
             raise StopError
 
     with pytest.raises(StopError):
-        list(generator.generate(picture, ask(seed=99, max_guidance_scale=3.0), stop))
-    assert said[-1] == moment
-    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+        list(generator.generate(image, make_parameters(seed=99, max_guidance_scale=3.0), stop))
+    assert reports[-1] == moment
+    np.testing.assert_array_equal(frames_of(generator, image, make_parameters()), expected)
 
 
-def test_frames_that_nobody_wants_any_more_are_not_decoded(
-    generator: Generator, picture: Image.Image, ask: Ask
+def test_frames_are_not_decoded_after_the_generator_is_closed(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    said: list[Progress] = []
-    frames = generator.generate(picture, ask(decode_chunk_size=1), said.append)
+    reports: list[Progress] = []
+    frames = generator.generate(image, make_parameters(decode_chunk_size=1), reports.append)
     next(frames)
     frames.close()
-    assert said[-1] == Progress(Phase.DECODING, 1, 3)
+    assert reports[-1] == Progress(Phase.DECODING, 1, 3)
 
 
 def run_out_of_memory(*_: Any) -> None:
@@ -188,20 +190,25 @@ def run_out_of_memory(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
-def test_out_of_memory_comes_out_as_it_is_and_leaves_the_generator_usable(
-    generator: Generator, picture: Image.Image, ask: Ask, part: str
+def test_out_of_memory_is_raised_unchanged_and_leaves_the_generator_usable(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters, part: str
 ) -> None:
-    expected = frames_of(generator, picture, ask())
+    expected = frames_of(generator, image, make_parameters())
     module = generator._pipe.components[part]
     broken = getattr(module, "decoder", module).register_forward_pre_hook(run_out_of_memory)
     with broken, pytest.raises(torch.OutOfMemoryError):
-        frames_of(generator, picture, ask())
-    np.testing.assert_array_equal(frames_of(generator, picture, ask()), expected)
+        frames_of(generator, image, make_parameters())
+    np.testing.assert_array_equal(frames_of(generator, image, make_parameters()), expected)
 
 
 @pytest.mark.parametrize(("lost", "kind"), [(True, torch.AcceleratorError), (False, RuntimeError)])
-def test_a_device_that_is_lost_is_known_by_its_own_word_whoever_hears_of_it_first(
-    generator: Generator, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch, lost: bool, kind: type
+def test_a_lost_device_is_detected_whichever_library_reports_it_first(
+    generator: Generator,
+    image: Image.Image,
+    make_parameters: MakeParameters,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: bool,
+    kind: type,
 ) -> None:
     def synchronise() -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -212,14 +219,14 @@ def test_a_device_that_is_lost_is_known_by_its_own_word_whoever_hears_of_it_firs
         raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
 
     with generator._pipe.unet.register_forward_pre_hook(fail), pytest.raises(RuntimeError) as raised:
-        frames_of(generator, picture, ask())
+        frames_of(generator, image, make_parameters())
     assert raised.type is kind
 
 
-def test_out_of_memory_while_the_picture_is_encoded_in_single_precision_leaves_the_vae_in_half(
-    half: Generator, picture: Image.Image, ask: Ask
+def test_out_of_memory_while_encoding_the_image_leaves_the_vae_in_half_precision(
+    half: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    expected = latents_of(half, picture, ask())
+    expected = latents_of(half, image, make_parameters())
     precisions = []
 
     def run_out(module: Any, _: Any) -> None:
@@ -227,18 +234,18 @@ def test_out_of_memory_while_the_picture_is_encoded_in_single_precision_leaves_t
         run_out_of_memory()
 
     with half._pipe.vae.encoder.register_forward_pre_hook(run_out), pytest.raises(torch.OutOfMemoryError):
-        frames_of(half, picture, ask())
+        frames_of(half, image, make_parameters())
     assert set(precisions) == {torch.float32}
     assert half._pipe.vae.dtype == torch.float16
-    assert torch.equal(latents_of(half, picture, ask()), expected)
+    assert torch.equal(latents_of(half, image, make_parameters()), expected)
 
 
-def test_however_many_frames_a_video_has_only_one_chunk_of_them_is_in_memory(
-    generator: Generator, picture: Image.Image, ask: Ask
+def test_only_one_chunk_of_frames_is_in_memory(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
     alive: list[weakref.ref[Any]] = []
     most = 0
-    for frame in generator.generate(picture, ask(num_frames=9, decode_chunk_size=2), ignore):
+    for frame in generator.generate(image, make_parameters(num_frames=9, decode_chunk_size=2), ignore):
         alive.append(weakref.ref(frame.base))
         chunks = {id(chunk): len(chunk) for chunk in (made() for made in alive) if chunk is not None}
         most = max(most, sum(chunks.values()))
@@ -247,50 +254,58 @@ def test_however_many_frames_a_video_has_only_one_chunk_of_them_is_in_memory(
 
 
 @pytest.mark.parametrize("other", [("L", (64, 64)), ("RGB", (64, 72))])
-def test_a_picture_of_another_size_or_mode_is_refused(
-    generator: Generator, ask: Ask, other: tuple[str, tuple[int, int]]
+def test_an_image_of_another_size_or_mode_is_rejected(
+    generator: Generator, make_parameters: MakeParameters, other: tuple[str, tuple[int, int]]
 ) -> None:
     with pytest.raises(ValueError, match="expected an RGB image of"):
-        next(generator.generate(Image.new(*other), ask(), ignore))
+        next(generator.generate(Image.new(*other), make_parameters(), ignore))
 
 
-def test_the_small_model_of_the_package_makes_a_video(load_model: LoadModel, picture: Image.Image, ask: Ask) -> None:
+def test_the_built_in_small_model_makes_a_video(
+    load_model: LoadModel, image: Image.Image, make_parameters: MakeParameters
+) -> None:
     generator = load_model(CPU_MODEL)
-    frames = frames_of(generator, picture, ask(num_frames=2))
+    frames = frames_of(generator, image, make_parameters(num_frames=2))
     assert frames.shape == (2, 64, 64, 3)
     assert frames.std() > 5
     assert generator.origin["model"]["name"] == "nano"
     assert generator.origin["precision"] == "float32"
 
 
-def test_random_weights_are_said_to_be_so(tiny: Path, load_model: LoadModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_random_weights_are_logged_as_untrained(
+    tiny: Path, load_model: LoadModel, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "svd_service"):
         generator = load_model(tiny)
     assert generator.origin["model"]["trained"] is False
     assert any(record.levelname == "WARNING" and "untrained" in record.message for record in caplog.records)
 
 
-def test_neither_loading_nor_generating_draws_a_bar(
-    tiny: Path, load_model: LoadModel, picture: Image.Image, ask: Ask, capfd: pytest.CaptureFixture[str]
+def test_neither_loading_nor_generating_shows_a_progress_bar(
+    tiny: Path,
+    load_model: LoadModel,
+    image: Image.Image,
+    make_parameters: MakeParameters,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    frames_of(load_model(tiny), picture, ask())
+    frames_of(load_model(tiny), image, make_parameters())
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_origin_of_a_folder_model_does_not_tell_where_it_lies(tiny: Path, generator: Generator) -> None:
+def test_the_origin_of_a_folder_model_does_not_reveal_its_path(tiny: Path, generator: Generator) -> None:
     assert generator.origin["model"] == {"name": "tiny", "source": tiny.name, "revision": "seed-0", "trained": False}
     assert generator.device.startswith("cpu (")
 
 
 @pytest.mark.parametrize(
-    ("asked", "processes", "threads"), [(3, 1, 3), (0, os.cpu_count() or 1, 1), (0, 1 + (os.cpu_count() or 1), 1)]
+    ("setting", "processes", "threads"), [(3, 1, 3), (0, os.cpu_count() or 1, 1), (0, 1 + (os.cpu_count() or 1), 1)]
 )
-def test_the_cores_are_shared_among_the_processes_unless_the_operator_says_otherwise(
-    tiny: Path, load_model: LoadModel, asked: int, processes: int, threads: int
+def test_the_cores_are_shared_among_the_processes_unless_a_setting_overrides_it(
+    tiny: Path, load_model: LoadModel, setting: int, processes: int, threads: int
 ) -> None:
     before = torch.get_num_threads()
     try:
-        load_model(tiny, SVD_CPU_THREADS=asked, SVD_DEVICES=",".join(["cpu"] * processes))
+        load_model(tiny, SVD_CPU_THREADS=setting, SVD_DEVICES=",".join(["cpu"] * processes))
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -301,7 +316,7 @@ def test_the_cores_are_shared_among_the_processes_unless_the_operator_says_other
     [(1, "0", 0), (1, "3", 0), (1, "GPU-8932f937", 0), (4, "0", 0), (4, "3", 3)],
     ids=str,
 )
-def test_a_process_pinned_to_one_device_uses_that_and_one_that_sees_all_counts(
+def test_a_pinned_process_uses_its_only_visible_device_and_others_index_all(
     monkeypatch: pytest.MonkeyPatch, visible: int, device: str, index: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
@@ -309,16 +324,14 @@ def test_a_process_pinned_to_one_device_uses_that_and_one_that_sees_all_counts(
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a CUDA device")
-def test_without_the_cuda_device_that_was_asked_for_the_operator_is_told_how_to_do_without(
-    tiny: Path, load_model: LoadModel
-) -> None:
+def test_the_message_for_a_missing_cuda_device_suggests_the_cpu(tiny: Path, load_model: LoadModel) -> None:
     with pytest.raises(ModelLoadError, match=r"no CUDA device 1.*SVD_DEVICES=cpu"):
         load_model(tiny, device="1")
 
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine with one CUDA device, by name only; tests replace more of it."""
+    """Pretends that there is one CUDA device; tests replace more functions of torch."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: (9, 0))
@@ -326,7 +339,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_driver_that_is_too_old_is_named_when_the_model_is_loaded(
+def test_a_driver_that_is_too_old_is_reported_when_the_model_is_loaded(
     tiny: Path, load_model: LoadModel, cuda: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -337,7 +350,7 @@ def test_a_driver_that_is_too_old_is_named_when_the_model_is_loaded(
         load_model(tiny, device="0")
 
 
-def test_a_device_that_the_build_of_torch_has_no_code_for_is_named_when_the_model_is_loaded(
+def test_a_device_not_supported_by_this_build_of_torch_is_reported_when_the_model_is_loaded(
     tiny: Path, load_model: LoadModel, cuda: pytest.MonkeyPatch
 ) -> None:
     cuda.setattr(torch.cuda, "get_device_capability", lambda place: (6, 1))
@@ -352,21 +365,21 @@ def test_a_device_that_the_build_of_torch_has_no_code_for_is_named_when_the_mode
         ((8, 6), ["sm_80", "sm_90"], True),  # machine code of the same major version
         ((8, 0), ["sm_86"], False),  # of a newer minor version
         ((12, 0), ["sm_80", "sm_90"], False),
-        ((12, 0), ["sm_90", "compute_90"], True),  # compiled by the driver
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled by the driver from PTX
         ((9, 0), ["sm_90a"], True),
         ((10, 0), ["sm_90a", "sm_100"], True),
         ((12, 1), ["sm_120a"], False),
         ((6, 1), ["compute_70"], False),
-        ((9, 0), [], True),  # unknown
+        ((9, 0), [], True),  # unknown architecture
     ],
 )
-def test_a_build_of_torch_runs_on_a_device_if_it_has_code_for_it(
+def test_a_build_of_torch_supports_a_device_if_it_has_code_for_it(
     capability: tuple[int, int], architectures: list[str], runs: bool
 ) -> None:
     assert loader._runs(capability, architectures) is runs
 
 
-def test_cudnn_measures_no_algorithms_anew_for_each_size_of_video(generator: Generator) -> None:
+def test_cudnn_benchmarking_is_off(generator: Generator) -> None:
     assert not torch.backends.cudnn.benchmark
 
 
@@ -392,7 +405,7 @@ def swap_parts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, remove_weights, remove_part, garble_index, swap_parts])
-def test_a_broken_folder_is_named(
+def test_a_broken_folder_is_reported_with_its_path(
     tmp_path: Path, tiny: Path, load_model: LoadModel, damage: Callable[[Path], None]
 ) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "broken"))

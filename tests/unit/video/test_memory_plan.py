@@ -13,7 +13,7 @@ from svd_service.video.loader import Generator
 from svd_service.video.memory_plan import FAST, GB, HOST, MEMORY_PLANS, choose, need
 from svd_service.video.pipeline import Pipeline
 
-#: SVD-XT as it comes, in half precision.
+#: SVD-XT with its defaults, in half precision.
 XT = Defaults()
 WEIGHTS = {"unet": round(3.05 * GB), "image_encoder": round(1.26 * GB), "vae": round(0.2 * GB)}
 
@@ -31,23 +31,23 @@ WEIGHTS = {"unet": round(3.05 * GB), "image_encoder": round(1.26 * GB), "vae": r
         (1, "least"),
     ],
 )
-def test_auto_takes_the_fastest_way_that_fits_and_the_last_where_none_does(free: float, name: str) -> None:
+def test_auto_chooses_the_fastest_plan_that_fits_or_the_last_one(free: float, name: str) -> None:
     assert choose("auto", free * GB, XT, WEIGHTS).name == name
 
 
 @pytest.mark.parametrize("name", [plan.name for plan in MEMORY_PLANS])
-def test_whoever_names_a_way_gets_it(name: str) -> None:
+def test_a_plan_set_by_name_is_used(name: str) -> None:
     assert choose(name, 1 * GB, XT, WEIGHTS).name == name
 
 
-def test_each_way_needs_less_than_the_one_before() -> None:
+def test_each_plan_needs_less_memory_than_the_one_before() -> None:
     needs = [need(plan, XT, WEIGHTS) for plan in MEMORY_PLANS]
     assert needs == sorted(needs, reverse=True)
     assert need(FAST, XT, WEIGHTS) < 15 * GB
     assert needs[-1] < 8 * GB
 
 
-def test_a_smaller_video_needs_less_and_one_without_guidance_too() -> None:
+def test_a_smaller_video_or_one_without_guidance_needs_less_memory() -> None:
     whole = need(FAST, XT, WEIGHTS)
     assert need(FAST, replace(XT, num_frames=14), WEIGHTS) < whole
     assert need(FAST, replace(XT, width=512), WEIGHTS) < whole
@@ -55,7 +55,7 @@ def test_a_smaller_video_needs_less_and_one_without_guidance_too() -> None:
     assert need(FAST, replace(XT, decode_chunk_size=25), WEIGHTS) > whole
 
 
-def test_the_settings_know_every_way() -> None:
+def test_the_settings_accept_every_plan() -> None:
     for name in ("auto", *(plan.name for plan in MEMORY_PLANS)):
         assert Settings.from_mapping({"SVD_MEMORY": name}).memory == name
     with pytest.raises(ConfigurationError, match="SVD_MEMORY"):
@@ -65,7 +65,7 @@ def test_the_settings_know_every_way() -> None:
 @pytest.mark.parametrize(
     ("free", "setting", "name"), [(80, "auto", "fast"), (0.001, "auto", "least"), (80, "lean", "lean")]
 )
-def test_loading_looks_at_what_is_free_and_says_what_it_takes(
+def test_loading_chooses_a_plan_by_the_free_memory_and_logs_it(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, free: float, setting: str, name: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (int(free * GB), int(80 * GB)))
@@ -77,7 +77,7 @@ def test_loading_looks_at_what_is_free_and_says_what_it_takes(
     assert ("more memory than is free" in caplog.text) == (free < 1)
 
 
-def test_on_a_cpu_the_setting_means_nothing_and_that_is_said(
+def test_on_a_cpu_the_setting_has_no_effect_and_a_warning_is_logged(
     tiny: Path, load_model: Callable[..., Generator], caplog: pytest.LogCaptureFixture
 ) -> None:
     generator: Any = load_model(tiny, SVD_MEMORY="least")

@@ -1,4 +1,4 @@
-"""The model of the package, on photographs that it was never trained on, from a photo's bytes to the MP4's frames.
+"""The built-in model on photographs that it was not trained on, from a photo's bytes to the MP4's frames.
 
 The measures are those of its training program (`python -m tools.nano.measures`), and so are the figures of its card.
 """
@@ -29,10 +29,10 @@ from tools.nano.measures import CONTROL_SHIFT, flicker, last_frame_psnr, moved, 
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
-#: A quarter of the usual size and of its time, for what does not depend on it.
+#: A quarter of the usual size, and of its time, for tests that do not depend on the size.
 SMALL = {"width": 128, "height": 72}
 
-#: Videos take ten seconds of an idle core, and several times as long beside other work.
+#: A video takes ten seconds on an idle core, and several times as long beside other load.
 pytestmark = pytest.mark.timeout(600)
 
 #: One photo in every run; the others, which take minutes, in thorough ones.
@@ -41,7 +41,7 @@ CASES = [name if name == "rocket" else pytest.param(name, marks=pytest.mark.thor
 
 @dataclass(frozen=True)
 class Film:
-    """`photo` is what the video begins with, (height, width, 3); `frames` are what a player shows of `file`."""
+    """`photo` is the first image of the video, (height, width, 3); `frames` are the decoded frames of `file`."""
 
     photo: NDArray[np.uint8]
     frames: NDArray[np.uint8]
@@ -68,35 +68,35 @@ def nano(load_model: Callable[..., Generator]) -> Generator:
 
 @pytest.fixture(scope="session")
 def shoot(nano: Generator, tmp_path_factory: pytest.TempPathFactory) -> Shoot:
-    """Makes the video of a photo as the service would; keywords are what the caller said. `take` makes it once more."""
+    """Makes the video of a photo as the service would; keywords are the caller's values. `take` makes it again."""
     settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
     folder, films = tmp_path_factory.mktemp("films"), dict[Any, Film]()
 
-    def film(data: bytes, said: dict[str, Any]) -> Film:
-        with open_image(data, settings) as picture:
-            parameters = Request(**{"seed": 1} | said).resolve(Model.of(settings), picture.size)
-            photo = picture.fitted(parameters.width, parameters.height, parameters.fit)
+    def film(data: bytes, values: dict[str, Any]) -> Film:
+        with open_image(data, settings) as image:
+            parameters = Request(**{"seed": 1} | values).resolve(Model.of(settings), image.size)
+            photo = image.fitted(parameters.width, parameters.height, parameters.fit)
         path = folder / f"{len(films)}.mp4"
         render(nano, photo, parameters, path, ignore)
         return Film(np.asarray(photo), shown(path), path.read_bytes())
 
-    def shoot_it(photo: str | bytes, take: int = 1, **said: Any) -> Film:
-        key = (photo, take, *sorted(said.items()))
+    def shoot_it(photo: str | bytes, take: int = 1, **values: Any) -> Film:
+        key = (photo, take, *sorted(values.items()))
         if key not in films:
-            films[key] = film(photo if isinstance(photo, bytes) else (IMAGES / f"{photo}.jpg").read_bytes(), said)
+            films[key] = film(photo if isinstance(photo, bytes) else (IMAGES / f"{photo}.jpg").read_bytes(), values)
         return films[key]
 
     return shoot_it
 
 
-def test_without_cuda_it_is_the_default_and_small_enough_to_come_with_the_package() -> None:
+def test_without_cuda_it_is_the_default_and_small_enough_for_the_package() -> None:
     model = Model.of(Settings.from_mapping({"SVD_DEVICES": "cpu"}))
     assert (model.name, model.source, model.trained) == ("nano", CPU_MODEL, True)
     assert sum(path.stat().st_size for path in Path(CPU_MODEL).rglob("*") if path.is_file()) <= 32e6
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_first_frame_shows_the_photo_and_no_other_and_where_it_is(shoot: Shoot, name: str) -> None:
+def test_the_first_frame_shows_the_photo_at_its_place_and_no_other_photo(shoot: Shoot, name: str) -> None:
     film = shoot(name)
     assert film.frames.shape == (14, 144, 256, 3)
     likeness = psnr(film.frames[0], film.photo)
@@ -107,12 +107,12 @@ def test_the_first_frame_shows_the_photo_and_no_other_and_where_it_is(shoot: Sho
 
 
 @pytest.mark.thorough
-def test_on_the_mean_the_first_frame_is_better_than_on_the_worst(shoot: Shoot) -> None:
+def test_the_first_frames_meet_the_mean_figure_of_the_model_card(shoot: Shoot) -> None:
     assert np.mean([psnr(film.frames[0], film.photo) for film in map(shoot, PHOTOS)]) >= 25.5
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_last_frame_shows_where_the_camera_has_moved_to(shoot: Shoot, name: str) -> None:
+def test_the_last_frame_shows_the_photo_after_the_cameras_movement(shoot: Shoot, name: str) -> None:
     film = shoot(name)
     likeness = last_frame_psnr(film.frames, film.photo, 127)
     assert likeness >= 20
@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video(shoot
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["coffee", "rocket"])
-def test_there_is_no_jump_where_a_segment_follows_another(shoot: Shoot, name: str) -> None:
+def test_there_is_no_jump_between_segments(shoot: Shoot, name: str) -> None:
     frames = shoot(name, segments=2).frames.astype(float)
     changes = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
     assert len(changes) == 26
@@ -161,19 +161,19 @@ def test_there_is_no_jump_where_a_segment_follows_another(shoot: Shoot, name: st
 
 
 @pytest.mark.parametrize("name", [pytest.param("astronaut", marks=pytest.mark.thorough), "rocket"])
-def test_a_preview_shows_the_frame_that_is_to_come_and_no_other_photo(
+def test_a_preview_shows_the_final_frame_and_no_other_photo(
     nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "INTERVAL", 0.0)
     settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
 
     def photo_of(name: str) -> Image.Image:
-        with open_image((IMAGES / f"{name}.jpg").read_bytes(), settings) as picture:
-            return picture.fitted(256, 144, Fit.CROP)
+        with open_image((IMAGES / f"{name}.jpg").read_bytes(), settings) as image:
+            return image.fitted(256, 144, Fit.CROP)
 
     offered: list[preview.MakePreview] = []
-    asked = Request(seed=1, num_frames=4, num_inference_steps=2).resolve(Model.of(settings), (256, 144))
-    frames = list(nano.generate(photo_of(name), asked, ignore, offered.append))
+    parameters = Request(seed=1, num_frames=4, num_inference_steps=2).resolve(Model.of(settings), (256, 144))
+    frames = list(nano.generate(photo_of(name), parameters, ignore, offered.append))
     previews = [Image.open(io.BytesIO(make())).convert("RGB") for make in offered]
     assert len(previews) == 2
     for one in previews:
@@ -183,13 +183,13 @@ def test_a_preview_shows_the_frame_that_is_to_come_and_no_other_photo(
 
 
 def alike(one: Image.Image, other: Image.Image) -> float:
-    """How the colours of two pictures go together, looked at from afar: 1 is all the same, 0 is nothing in common."""
+    """Correlation of the colours of two images at low resolution: 1 for equal ones, 0 for unrelated ones."""
     small = [np.asarray(each.resize((32, 18), Image.Resampling.BOX), dtype=float).ravel() for each in (one, other)]
     return float(np.corrcoef(np.stack(small))[0, 1])
 
 
 @pytest.mark.thorough
-def test_guidance_does_no_harm(shoot: Shoot) -> None:
+def test_guidance_does_not_reduce_the_quality(shoot: Shoot) -> None:
     plain, guided = shoot("coffee", **SMALL), shoot("coffee", max_guidance_scale=3.0, **SMALL)
     assert psnr(guided.frames[0], guided.photo) >= psnr(plain.frames[0], plain.photo) - 1
     assert last_frame_psnr(guided.frames, guided.photo, 127) >= last_frame_psnr(plain.frames, plain.photo, 127) - 1.5

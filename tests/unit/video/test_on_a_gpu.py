@@ -1,4 +1,4 @@
-"""The tiny model on a real GPU, as a worker holds it there: each plan of using memory, and what is compiled."""
+"""The tiny model on a real GPU, as a worker loads it: each memory plan, and compiled blocks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from svd_service.video.optimizations import Optimization
 
 DEVICE = "0"
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,20 +31,20 @@ def load_on_the_gpu(folder: Path, **variables: str) -> Generator:
     return load(Model.of(settings), DEVICE, settings)
 
 
-def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
-    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+def frames_of(generator: Generator, image: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(image, parameters, lambda _: None)))
 
 
 @pytest.fixture
-def parameters(ask: Ask) -> Parameters:
-    """Guidance, so that its halves can be split; and frames decoded one by one, as the thriftiest plans do anyway."""
-    return ask(max_guidance_scale=3.0, decode_chunk_size=1)
+def parameters(make_parameters: MakeParameters) -> Parameters:
+    """Guidance, so that its halves can be split; frames decoded one by one, as the most economical plans do anyway."""
+    return make_parameters(max_guidance_scale=3.0, decode_chunk_size=1)
 
 
 @pytest.fixture
-def expected(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
+def expected(generator: Generator, image: Image.Image, parameters: Parameters) -> Frame:
     """The CPU's video, in single precision."""
-    return frames_of(generator, picture, parameters)
+    return frames_of(generator, image, parameters)
 
 
 def assert_same_but_for_precision(frames: Frame, expected: Frame) -> None:
@@ -56,39 +56,39 @@ def assert_same_but_for_precision(frames: Frame, expected: Frame) -> None:
 
 @pytest.mark.parametrize("optimizations", ["none", "-compile"])
 @pytest.mark.parametrize("plan", [plan.name for plan in MEMORY_PLANS])
-def test_each_way_of_using_memory_gives_the_cpus_video_time_and_again(
-    tiny: Path, picture: Image.Image, parameters: Parameters, expected: Frame, plan: str, optimizations: str
+def test_each_memory_plan_gives_the_cpus_video_repeatedly(
+    tiny: Path, image: Image.Image, parameters: Parameters, expected: Frame, plan: str, optimizations: str
 ) -> None:
     generator = load_on_the_gpu(tiny, SVD_MEMORY=plan, SVD_OPTIMIZATIONS=optimizations)
     for _ in range(2):
-        assert_same_but_for_precision(frames_of(generator, picture, parameters), expected)
+        assert_same_but_for_precision(frames_of(generator, image, parameters), expected)
     assert generator.memory["setting"] == plan
     assert generator.memory["attempts"] == []
 
 
-def test_what_is_compiled_gives_it_too(tiny: Path, picture: Image.Image, generator: Generator) -> None:
+def test_compiled_blocks_give_the_cpus_video(tiny: Path, image: Image.Image, generator: Generator) -> None:
     on_the_gpu = load_on_the_gpu(tiny)
     on_the_gpu.warm_up()
     if Optimization.COMPILE not in on_the_gpu.optimizations:
-        pytest.skip("there is no compiler: the log says why")
+        pytest.skip("no compiler; the reason is in the log")
     model = Model.of(Settings.from_mapping({"SVD_MODEL": str(tiny), "SVD_DEVICES": DEVICE}))
-    parameters = Request(seed=7).resolve(model, picture.size)  # the model's own size, which it is compiled for
-    picture = picture.resize((parameters.width, parameters.height))
-    expected = frames_of(generator, picture, parameters)
-    assert_same_but_for_precision(frames_of(on_the_gpu, picture, parameters), expected)
+    parameters = Request(seed=7).resolve(model, image.size)  # the model's own size, for which it is compiled
+    image = image.resize((parameters.width, parameters.height))
+    expected = frames_of(generator, image, parameters)
+    assert_same_but_for_precision(frames_of(on_the_gpu, image, parameters), expected)
 
 
-def test_a_preview_is_made_and_changes_nothing(tiny: Path, picture: Image.Image, parameters: Parameters) -> None:
+def test_a_preview_is_made_and_changes_nothing(tiny: Path, image: Image.Image, parameters: Parameters) -> None:
     generator = load_on_the_gpu(tiny, SVD_OPTIMIZATIONS="-compile")
     previews: list[bytes] = []
-    without = frames_of(generator, picture, parameters)
-    looked_at = list(generator.generate(picture, parameters, lambda _: None, lambda make: previews.append(make())))
-    assert_same_but_for_precision(np.stack(looked_at), without)
+    without = frames_of(generator, image, parameters)
+    with_previews = list(generator.generate(image, parameters, lambda _: None, lambda make: previews.append(make())))
+    assert_same_but_for_precision(np.stack(with_previews), without)
     assert previews
     assert all(preview.startswith(b"RIFF") for preview in previews)
 
 
-def test_the_device_tells_its_name_and_how_its_memory_is_used(tiny: Path) -> None:
+def test_the_device_has_its_name_and_memory_use(tiny: Path) -> None:
     generator = load_on_the_gpu(tiny, SVD_OPTIMIZATIONS="none")
     memory = generator.device_memory()
     assert generator.device == torch.cuda.get_device_name(0)

@@ -22,9 +22,9 @@ from svd_service.video.optimizations import AUTO, Optimization, apply, chosen
 from svd_service.video.pipeline import Pipeline
 from tools.harness import tiny_model
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 
-#: What gives the stock pipeline's frames to the last bit, whatever the machine: the arithmetic is the same.
+#: Optimizations whose frames are bit-identical to the stock pipeline's on any machine: the arithmetic is the same.
 EXACT = {
     Optimization.CACHED_GUIDANCE,
     Optimization.DEVICE_RESIZE,
@@ -32,7 +32,7 @@ EXACT = {
     Optimization.OVERLAPPED_ENCODING,
 }
 
-#: The same formula, calculated in another order.
+#: The same formula, evaluated in another order.
 NEAR = set(Optimization) - EXACT - {Optimization.COMPILE}
 
 
@@ -54,8 +54,8 @@ def generator_of(
     )
 
 
-def frames_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> Frame:
-    return np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+def frames_of(generator: Generator, image: Image.Image, parameters: Parameters) -> Frame:
+    return np.stack(list(generator.generate(image, parameters, lambda _: None)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,41 +67,41 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def parameters(ask: Ask) -> Parameters:
-    """With guidance, and in two chunks, of which one is small."""
-    return ask(max_guidance_scale=3.0)
+def parameters(make_parameters: MakeParameters) -> Parameters:
+    """With guidance, and in two chunks, one of them smaller."""
+    return make_parameters(max_guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
-def stock_frames(tiny: Path, picture: Image.Image, parameters: Parameters) -> Frame:
-    """What diffusers' own pipeline makes."""
+def stock_frames(tiny: Path, image: Image.Image, parameters: Parameters) -> Frame:
+    """The frames of diffusers' own pipeline."""
     pipe = open_pipe(StableVideoDiffusionPipeline, tiny, torch.float32)
     takes = inspect.signature(StableVideoDiffusionPipeline.__call__).parameters
     values = {name: value for name, value in parameters.to_dict().items() if name in takes}
     generator = torch.Generator().manual_seed(parameters.seed)
-    pixels = pipe(picture, **values, generator=generator, output_type="np").frames[0]
+    pixels = pipe(image, **values, generator=generator, output_type="np").frames[0]
     return np.asarray((pixels * 255).round(), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
     "optimizations", [set(), *({optimization} for optimization in sorted(EXACT)), EXACT], ids=name_of
 )
-def test_an_exact_lever_changes_no_bit(
-    tiny: Path, stock_frames: Frame, picture: Image.Image, parameters: Parameters, optimizations: set[Optimization]
+def test_an_exact_optimization_changes_no_bit(
+    tiny: Path, stock_frames: Frame, image: Image.Image, parameters: Parameters, optimizations: set[Optimization]
 ) -> None:
-    np.testing.assert_array_equal(frames_of(generator_of(tiny, optimizations), picture, parameters), stock_frames)
+    np.testing.assert_array_equal(frames_of(generator_of(tiny, optimizations), image, parameters), stock_frames)
 
 
 def outputs(optimizations: Collection[Optimization], precision: torch.dtype) -> list[torch.Tensor]:
-    """What the UNet and the decoder of the tiny model say to the same input: with guidance, and 3 frames."""
+    """Outputs of the UNet and the decoder of the tiny model for the same input: with guidance, and 3 frames."""
     pipe = Pipeline(**tiny_model.pipeline().components).to(dtype=precision)
     apply(pipe, optimizations)
     chance = torch.Generator().manual_seed(1)
-    sample, latents, picture = (torch.randn(shape, generator=chance).to(precision) for shape in SHAPES)
+    sample, latents, image = (torch.randn(shape, generator=chance).to(precision) for shape in SHAPES)
     times = torch.tensor([[6, 127, 0.02]] * 2, dtype=precision)
     with torch.inference_mode():
-        said = pipe.unet(sample, torch.tensor(1.5), picture, added_time_ids=times).sample
-        return [said.double(), pipe.vae.decode(latents, num_frames=len(latents)).sample.double()]
+        noise = pipe.unet(sample, torch.tensor(1.5), image, added_time_ids=times).sample
+        return [noise.double(), pipe.vae.decode(latents, num_frames=len(latents)).sample.double()]
 
 
 SHAPES = [(2, 3, 8, 8, 8), (2, 4, 8, 8), (2, 1, 32)]
@@ -117,7 +117,7 @@ def distances(some: list[torch.Tensor], others: list[torch.Tensor]) -> list[floa
 
 @pytest.fixture(scope="module")
 def true_outputs() -> list[torch.Tensor]:
-    """Those of the stock models, in double precision."""
+    """Outputs of the stock models, in double precision."""
     return outputs((), torch.float64)
 
 
@@ -125,21 +125,21 @@ near = pytest.mark.parametrize("optimizations", [*({optimization} for optimizati
 
 
 @near
-def test_a_near_lever_is_the_same_formula_as_double_precision_shows(
+def test_a_near_optimization_is_the_same_formula_in_double_precision(
     true_outputs: list[torch.Tensor], optimizations: set[Optimization]
 ) -> None:
     assert max(distances(outputs(optimizations, torch.float64), true_outputs)) < 1e-10
 
 
 @near
-def test_in_single_precision_a_near_lever_changes_one_part_in_ten_thousand_at_most(
+def test_in_single_precision_a_near_optimization_changes_at_most_one_part_in_ten_thousand(
     optimizations: set[Optimization],
 ) -> None:
     assert max(distances(outputs(optimizations, torch.float32), outputs((), torch.float32))) < 1e-4
 
 
 @near
-def test_in_half_precision_a_near_lever_is_no_further_from_the_truth(
+def test_in_half_precision_a_near_optimization_is_as_accurate_as_the_stock_models(
     true_outputs: list[torch.Tensor], optimizations: set[Optimization]
 ) -> None:
     usual = distances(outputs((), torch.bfloat16), true_outputs)
@@ -147,15 +147,15 @@ def test_in_half_precision_a_near_lever_is_no_further_from_the_truth(
         assert own < 1.5 * stock
 
 
-def test_all_levers_together_make_the_stock_pipelines_video(
-    tiny: Path, stock_frames: Frame, picture: Image.Image, parameters: Parameters
+def test_all_optimizations_together_make_the_stock_pipelines_video(
+    tiny: Path, stock_frames: Frame, image: Image.Image, parameters: Parameters
 ) -> None:
-    frames = frames_of(generator_of(tiny, EXACT | NEAR), picture, parameters)
+    frames = frames_of(generator_of(tiny, EXACT | NEAR), image, parameters)
     np.testing.assert_allclose(frames.astype(int), stock_frames.astype(int), atol=2)
     assert frames.std() > 1
 
 
-def test_each_lever_takes_hold_where_it_should() -> None:
+def test_each_optimization_is_applied_to_its_modules() -> None:
     pipe = Pipeline(**tiny_model.pipeline().components)
     apply(pipe, EXACT | NEAR)
     attentions = [module for module in pipe.unet.modules() if isinstance(module, Attention)]
@@ -170,64 +170,70 @@ def test_each_lever_takes_hold_where_it_should() -> None:
     assert pipe.device_resize
 
 
-def test_with_the_cached_answer_the_guidance_is_not_asked_of_the_device_in_any_step(
-    tiny: Path, picture: Image.Image, ask: Ask
+def test_cached_guidance_reads_no_value_from_the_device_in_any_step(
+    tiny: Path, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    asked = 0
+    reads = 0
 
-    class Asked(Pipeline):
+    class CountingPipeline(Pipeline):
         @property
         def guidance_scale(self) -> Any:
-            nonlocal asked
-            asked += isinstance(self._guidance_scale, torch.Tensor)
+            nonlocal reads
+            reads += isinstance(self._guidance_scale, torch.Tensor)
             return self._guidance_scale
 
     def count(optimizations: set[Optimization], steps: int) -> int:
-        nonlocal asked
-        asked = 0
-        generator = Generator(open_pipe(Asked, tiny, torch.float32), Model("tiny", str(tiny)), None, optimizations)
-        generator._sample(picture, ask(max_guidance_scale=3.0, num_inference_steps=steps), lambda _: None)
-        return asked
+        nonlocal reads
+        reads = 0
+        generator = Generator(
+            open_pipe(CountingPipeline, tiny, torch.float32), Model("tiny", str(tiny)), None, optimizations
+        )
+        generator._sample(image, make_parameters(max_guidance_scale=3.0, num_inference_steps=steps), lambda _: None)
+        return reads
 
-    assert count({Optimization.CACHED_GUIDANCE}, 3) == 3, "what is used, and no question"
+    assert count({Optimization.CACHED_GUIDANCE}, 3) == 3, "the uses only, without synchronizing reads"
     assert count(set(), 3) > 6
 
 
-def test_without_overlap_the_first_frame_comes_when_all_are_decoded(tiny: Path, picture: Image.Image, ask: Ask) -> None:
-    said: list[Progress] = []
-    frames = generator_of(tiny, set()).generate(picture, ask(decode_chunk_size=1), said.append)
-    next(frames)
-    assert said[-1] == Progress(Phase.DECODING, 3, 3)
-
-
-def test_on_a_gpu_progress_is_never_ahead_of_the_device_and_the_host_never_more_than_a_step(
-    tiny: Path, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch
+def test_without_overlap_the_first_frame_is_yielded_when_all_are_decoded(
+    tiny: Path, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    story: list[str] = []
+    reports: list[Progress] = []
+    frames = generator_of(tiny, set()).generate(image, make_parameters(decode_chunk_size=1), reports.append)
+    next(frames)
+    assert reports[-1] == Progress(Phase.DECODING, 3, 3)
+
+
+def test_on_a_gpu_progress_is_not_ahead_of_the_device_and_the_host_by_one_step_at_most(
+    tiny: Path, image: Image.Image, make_parameters: MakeParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
 
     class Event:
-        """Of a device that is there in name only."""
+        """A CUDA event without a device."""
 
         number = 0
 
         def record(self, _: object) -> None:
             Event.number += 1
             self.name = Event.number
-            story.append(f"queued {self.name}")
+            events.append(f"queued {self.name}")
 
         def synchronize(self) -> None:
-            story.append(f"waited for {self.name}")
+            events.append(f"waited for {self.name}")
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda place: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
     generator = generator_of(tiny, set())
     generator._place = torch.device("cuda", 0)
-    generator._sample(picture, ask(num_inference_steps=3), lambda told: story.append(f"told {told.step}"))
-    assert story == [
-        *("told 0", "queued 1", "told 0"),
-        *("queued 2", "waited for 1", "told 1"),
-        *("queued 3", "waited for 2", "told 2"),
+    generator._sample(
+        image, make_parameters(num_inference_steps=3), lambda progress: events.append(f"reported {progress.step}")
+    )
+    assert events == [
+        *("reported 0", "queued 1", "reported 0"),
+        *("queued 2", "waited for 1", "reported 1"),
+        *("queued 3", "waited for 2", "reported 2"),
     ]
 
 
@@ -250,26 +256,24 @@ def test_the_origin_names_the_optimizations(tiny: Path) -> None:
         ("none,auto", lambda usual: usual),
     ],
 )
-def test_the_setting_begins_with_what_pays_on_the_device_and_adds_and_takes_away(
+def test_the_setting_adds_to_or_removes_from_the_devices_defaults(
     device: str, setting: str, change: Callable[[set[Optimization]], set[Optimization]]
 ) -> None:
     assert chosen(setting, torch.device(device)) == change(set(AUTO[device]))
 
 
-def test_the_settings_know_every_lever_by_name() -> None:
+def test_the_settings_accept_every_optimization() -> None:
     assert tuple(Optimization) == OPTIMIZATIONS
     setting = f"none, {', -'.join(Optimization)}"
     assert Settings.from_mapping({"SVD_OPTIMIZATIONS": setting}).optimizations == setting
 
 
 @pytest.mark.parametrize("setting", ["warp", "lerp,warp", "-", "lerp fused_qkv", "all"])
-def test_an_unknown_lever_is_refused_when_the_settings_are_read(setting: str) -> None:
+def test_an_unknown_optimization_is_rejected_when_the_settings_are_read(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="SVD_OPTIMIZATIONS"):
         Settings.from_mapping({"SVD_OPTIMIZATIONS": setting})
 
 
-def test_loading_pulls_what_the_settings_say_unless_the_caller_says_more(
-    tiny: Path, load_model: Callable[..., Generator]
-) -> None:
+def test_loading_applies_the_optimizations_of_the_settings(tiny: Path, load_model: Callable[..., Generator]) -> None:
     assert load_model(tiny).optimizations == AUTO["cpu"]
     assert load_model(tiny, SVD_OPTIMIZATIONS="none,lerp").optimizations == {Optimization.LERP}

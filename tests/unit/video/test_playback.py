@@ -23,7 +23,7 @@ def values(frames: Iterable[Frame]) -> list[int]:
     return [int(frame[0, 0, 0]) for frame in frames]
 
 
-def test_without_a_loop_frames_are_shown_as_they_come(tmp_path: Path):
+def test_without_a_loop_frames_are_shown_in_order(tmp_path: Path):
     assert values(looped(generated(range(9)), clip(Loop.NONE), tmp_path)) == list(range(9))
 
 
@@ -34,17 +34,17 @@ def test_pingpong_shows_the_frames_backwards_without_showing_either_end_twice(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_crossfade_blends_the_end_into_the_beginning_that_it_leaves_out(tmp_path: Path):
-    told = clip(Loop.CROSSFADE)
-    shown = values(looped(generated(range(0, 90, 10)), told, tmp_path))
-    assert told.faded == 2
-    assert len(shown) == told.frames == 7
+def test_crossfade_blends_the_end_into_the_omitted_beginning(tmp_path: Path):
+    crossfade = clip(Loop.CROSSFADE)
+    shown = values(looped(generated(range(0, 90, 10)), crossfade, tmp_path))
+    assert crossfade.faded == 2
+    assert len(shown) == crossfade.frames == 7
     assert shown[:5] == [20, 30, 40, 50, 60]
     assert shown[5] == pytest.approx(70 * 2 / 3 + 0 / 3, abs=1)
     assert shown[6] == pytest.approx(80 / 3 + 10 * 2 / 3, abs=1)
 
 
-def test_scaling_keeps_the_shape_by_cutting_or_by_bars():
+def test_scaling_keeps_the_shape_by_cropping_or_padding():
     frame = np.zeros((64, 64, 3), np.uint8)
     frame[:8], frame[8:] = (255, 0, 0), (0, 0, 255)
     cut, padded = scaled(frame, (128, 64), Fit.CROP), scaled(frame, (128, 64), Fit.PAD)
@@ -54,6 +54,6 @@ def test_scaling_keeps_the_shape_by_cutting_or_by_bars():
     assert tuple(padded[2, 64]) == (255, 0, 0)
 
 
-def test_a_frame_of_the_right_size_is_left_alone():
+def test_a_frame_of_the_right_size_is_unchanged():
     frame = np.zeros((64, 64, 3), np.uint8)
     assert scaled(frame, (64, 64), Fit.CROP) is frame

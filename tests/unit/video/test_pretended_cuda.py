@@ -1,4 +1,4 @@
-"""The whole generation on a CUDA device that is not there: what is on which device, and where the host waits for it."""
+"""A whole generation on a simulated CUDA device: the device of each tensor, and where the host waits for the device."""
 
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -15,16 +15,16 @@ from svd_service.video.segments import Segments
 from tools.benchmark.architectures import ARCHITECTURES, models, pipeline
 from tools.harness.pretended_cuda import PretendedCuda, Wait, pretended, without_numbers
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
-    pytest.mark.timeout(600),  # seconds of arithmetic; a busy machine takes its time
+    pytest.mark.timeout(600),  # seconds of arithmetic; a busy machine takes longer
 ]
 
 PLACE = torch.device("cuda", 0)
 
-#: What a GPU gets, but for what is compiled.
+#: The optimizations of a GPU, except compilation.
 USUAL = AUTO["cuda"] - {Optimization.COMPILE}
 
 SCHEDULER = "diffusers.schedulers.scheduling_euler_discrete"
@@ -52,7 +52,7 @@ KNOWN = {
 def generator_on(
     device: PretendedCuda, optimizations: Collection[Optimization] = USUAL, plan: MemoryPlan = FAST
 ) -> Generator:
-    """The tiny architecture on the device, as `loader.load` brings it there."""
+    """The tiny architecture on the device, as `loader.load` moves it there."""
     tiny = ARCHITECTURES["tiny"]
     pipe = pipeline(without_numbers(device, lambda: models(tiny, torch.float16)))
     if not plan.model_offload:
@@ -60,14 +60,14 @@ def generator_on(
     return Generator(pipe, tiny.model, None, optimizations, plan, PLACE)
 
 
-def shapes_of(generator: Generator, picture: Image.Image, parameters: Parameters) -> list[tuple[int, ...]]:
-    return [frame.shape for frame in generator.generate(picture, parameters, lambda _: None)]
+def shapes_of(generator: Generator, image: Image.Image, parameters: Parameters) -> list[tuple[int, ...]]:
+    return [frame.shape for frame in generator.generate(image, parameters, lambda _: None)]
 
 
 @pytest.fixture
-def parameters(ask: Ask) -> Parameters:
+def parameters(make_parameters: MakeParameters) -> Parameters:
     """With guidance, in one step."""
-    return ask(max_guidance_scale=3.0, num_frames=2, num_inference_steps=1)
+    return make_parameters(max_guidance_scale=3.0, num_frames=2, num_inference_steps=1)
 
 
 def test_tensors_of_the_host_and_of_the_device_are_not_mixed() -> None:
@@ -83,8 +83,8 @@ def test_tensors_of_the_host_and_of_the_device_are_not_mixed() -> None:
         *(pytest.param(plan, USUAL, id=plan.name, marks=pytest.mark.thorough) for plan in MEMORY_PLANS if plan != FAST),
     ],
 )
-def test_each_memory_plan_keeps_everything_in_half_precision_and_where_it_belongs(
-    picture: Image.Image, parameters: Parameters, plan: MemoryPlan, optimizations: frozenset[Optimization]
+def test_each_memory_plan_keeps_everything_in_half_precision_on_its_device(
+    image: Image.Image, parameters: Parameters, plan: MemoryPlan, optimizations: frozenset[Optimization]
 ) -> None:
     seen: list[tuple[str, torch.dtype, str]] = []
     with pretended() as device:
@@ -98,7 +98,7 @@ def test_each_memory_plan_keeps_everything_in_half_precision_and_where_it_belong
         pipe.vae.encoder.register_forward_hook(
             lambda *call: seen.append(("encoder", call[2].dtype, str(call[2].device)))
         )
-        assert shapes_of(generator, picture, parameters) == [(64, 64, 3)] * 2
+        assert shapes_of(generator, image, parameters) == [(64, 64, 3)] * 2
         weights = {weight.device.type for weight in pipe.unet.parameters()}
         assert pipe.vae.dtype == torch.float16
     assert dict.fromkeys(seen) == dict.fromkeys(
@@ -112,29 +112,31 @@ def test_each_memory_plan_keeps_everything_in_half_precision_and_where_it_belong
     assert weights == {"cpu" if plan.model_offload else "cuda"}
 
 
-def waits_of(picture: Image.Image, parameters: Parameters, optimizations: Collection[Optimization]) -> Counter[Wait]:
+def waits_of(image: Image.Image, parameters: Parameters, optimizations: Collection[Optimization]) -> Counter[Wait]:
     with pretended() as device:
         generator = generator_on(device, optimizations)
         device.waits.clear()
-        shapes_of(generator, picture, parameters)
+        shapes_of(generator, image, parameters)
         return device.waits
 
 
 @pytest.mark.thorough
-def test_the_host_waits_for_the_device_at_the_known_places_only(picture: Image.Image, ask: Ask) -> None:
-    parameters = ask(max_guidance_scale=3.0, num_frames=2, num_inference_steps=3)
-    assert set(waits_of(picture, parameters, USUAL)) == KNOWN
+def test_the_host_waits_for_the_device_only_at_the_known_places(
+    image: Image.Image, make_parameters: MakeParameters
+) -> None:
+    parameters = make_parameters(max_guidance_scale=3.0, num_frames=2, num_inference_steps=3)
+    assert set(waits_of(image, parameters, USUAL)) == KNOWN
 
 
 @pytest.mark.thorough
-def test_three_segments_take_the_devices_memory_of_one(picture: Image.Image, ask: Ask) -> None:
+def test_three_segments_need_the_device_memory_of_one(image: Image.Image, make_parameters: MakeParameters) -> None:
     with pretended() as device:
         generator = generator_on(device)
         peaks = []
         for segments in (1, 3):
             device.peak = 0
-            parameters = ask(num_frames=2, num_inference_steps=1, segments=segments)
-            frames = Segments(generator, parameters, lambda _: None).frames(picture)
+            parameters = make_parameters(num_frames=2, num_inference_steps=1, segments=segments)
+            frames = Segments(generator, parameters, lambda _: None).frames(image)
             assert sum(1 for _ in frames) == segments + 1
             peaks.append(device.peak)
     assert 0 < peaks[1] <= 1.15 * peaks[0]

@@ -24,7 +24,7 @@ from svd_service.video.loader import Generator
 from svd_service.video.rendering import LIBRARIES
 from svd_service.video.writer import Frame
 
-Ask = Callable[..., Parameters]
+MakeParameters = Callable[..., Parameters]
 Make = Callable[..., tuple[bytes, Rendering]]
 
 
@@ -37,10 +37,10 @@ def ignore(progress: Progress) -> None:
 
 
 @pytest.fixture
-def make(tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask) -> Make:
+def make(tmp_path: Path, generator: Generator, image: Image.Image, make_parameters: MakeParameters) -> Make:
     def make_video(**changes: object) -> tuple[bytes, Rendering]:
         path = tmp_path / "video"
-        rendering = render(generator, picture, ask(**changes), path, ignore)
+        rendering = render(generator, image, make_parameters(**changes), path, ignore)
         return path.read_bytes(), rendering
 
     return make_video
@@ -52,13 +52,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(make: Make) 
     assert first != other
 
 
-def test_the_video_shows_the_frames_that_were_generated(
-    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+def test_the_video_has_the_generated_frames(
+    tmp_path: Path, generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    parameters = ask(num_frames=5, fps=11)
-    rendering = render(generator, picture, parameters, tmp_path / "video", ignore)
+    parameters = make_parameters(num_frames=5, fps=11)
+    rendering = render(generator, image, parameters, tmp_path / "video", ignore)
     assert (rendering.width, rendering.height, rendering.frames) == (64, 64, 5)
-    generated = list(generator.generate(picture, parameters, ignore))
+    generated = list(generator.generate(image, parameters, ignore))
     with av.open(tmp_path / "video") as container:
         assert container.streams.video[0].average_rate == 11
         shown = [frame.to_ndarray(format="rgb24", src_colorspace="ITU709") for frame in container.decode(video=0)]
@@ -68,22 +68,24 @@ def test_the_video_shows_the_frames_that_were_generated(
         np.testing.assert_allclose(coarse[0], coarse[1], atol=12)
 
 
-def test_progress_begins_with_preparing_and_ends_with_the_last_frame(
-    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask
+def test_progress_begins_with_preparing_and_ends_with_uploading(
+    tmp_path: Path, generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
-    said: list[Progress] = []
-    render(generator, picture, ask(), tmp_path / "video", said.append)
-    assert said[0] == Progress(Phase.PREPARING)
-    assert Progress(Phase.SAMPLING, 2, 2) in said
-    assert said[-2:] == [Progress(Phase.DECODING, 3, 3), Progress(Phase.UPLOADING)]
-    fractions = [progress.fraction for progress in said]
+    reports: list[Progress] = []
+    render(generator, image, make_parameters(), tmp_path / "video", reports.append)
+    assert reports[0] == Progress(Phase.PREPARING)
+    assert Progress(Phase.SAMPLING, 2, 2) in reports
+    assert reports[-2:] == [Progress(Phase.DECODING, 3, 3), Progress(Phase.UPLOADING)]
+    fractions = [progress.fraction for progress in reports]
     assert fractions == sorted(fractions)
 
 
-def test_provenance_tells_all_that_determines_the_pixels_and_how_long_it_took(make: Make, ask: Ask) -> None:
+def test_provenance_has_everything_that_determines_the_pixels_and_the_durations(
+    make: Make, make_parameters: MakeParameters
+) -> None:
     _, rendering = make(seed=3)
     provenance = json.loads(json.dumps(rendering.provenance))
-    assert provenance["parameters"] == json.loads(json.dumps(ask(seed=3).to_dict()))
+    assert provenance["parameters"] == json.loads(json.dumps(make_parameters(seed=3).to_dict()))
     assert provenance["model"]["name"] == "tiny"
     assert provenance["model"]["revision"] == "seed-0"
     assert provenance["model"]["trained"] is False
@@ -95,7 +97,7 @@ def test_provenance_tells_all_that_determines_the_pixels_and_how_long_it_took(ma
     assert all(seconds >= 0 for seconds in rendering.seconds.values())
 
 
-def test_the_file_carries_its_provenance_but_no_times(tmp_path: Path, make: Make) -> None:
+def test_the_file_contains_its_provenance_without_durations(tmp_path: Path, make: Make) -> None:
     _, rendering = make(seed=3)
     with av.open(tmp_path / "video") as container:
         tags = container.metadata
@@ -107,8 +109,8 @@ def test_the_file_carries_its_provenance_but_no_times(tmp_path: Path, make: Make
 
 
 @pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.SAMPLING, Phase.DECODING])
-def test_what_the_progress_call_raises_comes_out_and_the_next_video_is_as_ever(
-    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask, phase: Phase
+def test_an_exception_of_the_progress_callback_is_raised_and_does_not_affect_the_next_video(
+    tmp_path: Path, make: Make, generator: Generator, image: Image.Image, make_parameters: MakeParameters, phase: Phase
 ) -> None:
     expected, _ = make()
     error = StopError("cancelled")
@@ -118,38 +120,38 @@ def test_what_the_progress_call_raises_comes_out_and_the_next_video_is_as_ever(
             raise error
 
     with pytest.raises(StopError) as raised:
-        render(generator, picture, ask(seed=5), tmp_path / "stopped", stop)
+        render(generator, image, make_parameters(seed=5), tmp_path / "stopped", stop)
     assert raised.value is error
     assert make()[0] == expected
 
 
-def test_a_video_that_cannot_be_written_ends_the_work_and_the_next_one_is_as_ever(
-    make: Make, generator: Generator, picture: Image.Image, ask: Ask
+def test_a_write_error_ends_the_generation_and_does_not_affect_the_next_video(
+    make: Make, generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
     expected, _ = make()
     with pytest.raises(OSError, match="No space left on device"):
-        render(generator, picture, ask(), Path("/dev/full"), ignore)
+        render(generator, image, make_parameters(), Path("/dev/full"), ignore)
     assert make()[0] == expected
 
 
-def test_the_same_frames_go_into_every_format_and_the_mp4_is_what_it_is_without_them(
-    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask
+def test_every_format_has_the_same_frames_and_the_mp4_is_the_same_without_the_others(
+    tmp_path: Path, make: Make, generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
     alone, _ = make()
     paths: dict[Format, Path] = {kind: tmp_path / f"other-{kind}" for kind in Format if kind is not Format.MP4}
-    parameters = ask(formats=list(paths))
-    said: list[Progress] = []
-    rendering = render(generator, picture, parameters, tmp_path / "video", said.append, further=paths)
+    parameters = make_parameters(formats=list(paths))
+    reports: list[Progress] = []
+    rendering = render(generator, image, parameters, tmp_path / "video", reports.append, further=paths)
     assert (tmp_path / "video").read_bytes() == alone
     assert rendering.provenance["parameters"]["formats"] == ("webm", "webp", "gif", "zip")
-    frames = list(generator.generate(picture, parameters, ignore))
+    frames = list(generator.generate(image, parameters, ignore))
     with zipfile.ZipFile(paths[Format.ZIP]) as archive:
-        *pictures, provenance = archive.namelist()
-        shown = [np.asarray(Image.open(archive.open(name))) for name in pictures]
-        told = json.loads(archive.read(provenance))
-    assert (pictures, provenance) == ([f"frame-000{number}.png" for number in (1, 2, 3)], "provenance.json")
+        *images, provenance = archive.namelist()
+        shown = [np.asarray(Image.open(archive.open(name))) for name in images]
+        metadata = json.loads(archive.read(provenance))
+    assert (images, provenance) == ([f"frame-000{number}.png" for number in (1, 2, 3)], "provenance.json")
     np.testing.assert_array_equal(frames, shown)
-    assert (told["parameters"]["seed"], told["model"]["name"]) == (7, "tiny")
+    assert (metadata["parameters"]["seed"], metadata["model"]["name"]) == (7, "tiny")
     for kind in (Format.GIF, Format.WEBP):
         with Image.open(paths[kind]) as moving:
             assert (moving.n_frames, moving.size) == (3, (64, 64))  # type: ignore[attr-defined]
@@ -157,17 +159,21 @@ def test_the_same_frames_go_into_every_format_and_the_mp4_is_what_it_is_without_
         assert len(list(container.decode(video=0))) == 3
 
 
-def test_a_further_file_that_cannot_be_written_ends_the_work(
-    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask
+def test_a_write_error_of_a_further_file_ends_the_generation(
+    tmp_path: Path, make: Make, generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
     before = threading.active_count()
     with pytest.raises(OSError, match="No space left on device"):
-        render(generator, picture, ask(), tmp_path / "video", ignore, further={Format.ZIP: Path("/dev/full")})
+        render(generator, image, make_parameters(), tmp_path / "video", ignore, further={Format.ZIP: Path("/dev/full")})
     assert threading.active_count() == before
 
 
-def test_time_for_which_an_encoder_holds_up_the_frames_is_not_decodings(
-    tmp_path: Path, generator: Generator, picture: Image.Image, ask: Ask, monkeypatch: pytest.MonkeyPatch
+def test_time_spent_waiting_for_an_encoder_does_not_count_as_decoding(
+    tmp_path: Path,
+    generator: Generator,
+    image: Image.Image,
+    make_parameters: MakeParameters,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put, clock = Encoder.put, 0.0
 
@@ -178,28 +184,35 @@ def test_time_for_which_an_encoder_holds_up_the_frames_is_not_decodings(
 
     monkeypatch.setattr(Encoder, "put", slowly)
     monkeypatch.setattr(rendering, "time", SimpleNamespace(monotonic=lambda: clock))
-    seconds = render(generator, picture, ask(num_frames=8), tmp_path / "video", ignore).seconds
+    seconds = render(generator, image, make_parameters(num_frames=8), tmp_path / "video", ignore).seconds
     assert (seconds["encoding"], seconds["decoding"]) == (800, 0)
 
 
-def test_the_file_is_the_same_whether_anybody_looks_on_or_not(
-    tmp_path: Path, make: Make, generator: Generator, picture: Image.Image, ask: Ask
+def test_the_file_is_the_same_with_and_without_previews(
+    tmp_path: Path, make: Make, generator: Generator, image: Image.Image, make_parameters: MakeParameters
 ) -> None:
     alone, _ = make()
     looks: list[bytes] = []
-    render(generator, picture, ask(), tmp_path / "watched", ignore, on_preview=lambda preview: looks.append(preview()))
+    render(
+        generator,
+        image,
+        make_parameters(),
+        tmp_path / "watched",
+        ignore,
+        on_preview=lambda preview: looks.append(preview()),
+    )
     assert (tmp_path / "watched").read_bytes() == alone
     assert looks
 
 
-def test_the_package_alone_brings_no_torch() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     program = "import sys, svd_service.video; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.fixture
 def broken(generator: Generator) -> Iterator[Callable[[str, float], None]]:
-    """Fills a weight of a part of the model with a value, until the test ends."""
+    """Fills a weight of a part of the model with a value for the duration of the test."""
     parts = {"unet": generator._pipe.unet, "vae": generator._pipe.vae.decoder}
     weights = {name: next(parameter for parameter in part.parameters()) for name, part in parts.items()}
     sound = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -216,7 +229,7 @@ def broken(generator: Generator) -> Iterator[Callable[[str, float], None]]:
 
 @pytest.mark.parametrize(("part", "what"), [("unet", "latents"), ("vae", "pixels")])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_output_that_is_no_number_is_an_error_and_no_black_video(
+def test_non_finite_output_is_an_error_and_no_black_video(
     make: Make, broken: Callable[[str, float], None], part: str, what: str, value: float
 ) -> None:
     broken(part, value)
@@ -224,14 +237,12 @@ def test_output_that_is_no_number_is_an_error_and_no_black_video(
         make()
 
 
-def test_a_dark_image_is_no_error(tmp_path: Path, generator: Generator, ask: Ask) -> None:
+def test_a_dark_image_is_no_error(tmp_path: Path, generator: Generator, make_parameters: MakeParameters) -> None:
     black = Image.new("RGB", (64, 64))
-    assert render(generator, black, ask(), tmp_path / "video", ignore).frames > 0
+    assert render(generator, black, make_parameters(), tmp_path / "video", ignore).frames > 0
 
 
-def test_black_frames_that_are_numbers_are_no_error(
-    make: Make, monkeypatch: pytest.MonkeyPatch, generator: Generator
-) -> None:
+def test_finite_black_frames_are_no_error(make: Make, monkeypatch: pytest.MonkeyPatch, generator: Generator) -> None:
     decode = generator._pipe.vae.decode
 
     def dark(*arguments: Any, **options: Any) -> Any:

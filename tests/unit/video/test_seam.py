@@ -20,7 +20,7 @@ def test_colors_stay_in_their_range() -> None:
     assert [frame.min() for frame in joined(plain(0), iter([plain(250), plain(5)]))] == [0]
 
 
-def test_details_of_the_frame_before_leave_no_ghost() -> None:
+def test_details_of_the_previous_frame_leave_no_ghost() -> None:
     start, scene = plain(100), plain(100)
     start[18, 32] = 255
     (frame,) = joined(start, iter([scene, scene]))

@@ -38,7 +38,7 @@ def test_the_sheet_shows_every_frame_in_its_order(count: int) -> None:
         assert close(sheet.getpixel((64 * column + 32, 48 * row + 24)), colour)
 
 
-def test_large_frames_are_made_small_and_keep_their_shape() -> None:
+def test_large_frames_are_scaled_down_and_keep_their_shape() -> None:
     thumbnail, sheet = made_of(576, 1024, 2)
     assert thumbnail.size == (THUMBNAIL_SIDE * 576 // 1024, THUMBNAIL_SIDE)
     assert sheet.size == (2 * TILE_SIDE * 576 // 1024, TILE_SIDE)

@@ -21,32 +21,33 @@ def refusing(folder: Path, status: int, reason: str) -> Hub:
     return Hub(folder, refusal=status, reason=reason)
 
 
-def test_a_folder_with_both_kinds_of_files_gives_each_device_its_own(tiny_both: Path) -> None:
+def test_a_folder_with_both_precisions_gives_each_device_its_own(tiny_both: Path) -> None:
     model = Model(name="tiny", source=str(tiny_both), revision="seed-0")
     assert find(model, half=True).variant == "fp16"
     assert find(model, half=False).variant is None
     assert find(model, half=False).revision == "seed-0"
 
 
-def test_a_folder_with_one_kind_of_files_gives_those(tiny: Path, tiny_half: Path) -> None:
+def test_a_folder_with_one_precision_gives_that(tiny: Path, tiny_half: Path) -> None:
     assert find(Model(name="tiny", source=str(tiny)), half=True).variant is None
     assert find(Model(name="tiny", source=str(tiny_half)), half=False).variant == "fp16"
 
 
 def test_a_folder_laid_out_as_the_hubs_half_precision_variant_loads_and_generates(
-    tiny_half: Path, load_model: Callable[..., Generator], picture: Image.Image, ask: Callable[..., Parameters]
+    tiny_half: Path,
+    load_model: Callable[..., Generator],
+    image: Image.Image,
+    make_parameters: Callable[..., Parameters],
 ) -> None:
     names = {path.name for path in tiny_half.glob("*/*.safetensors")}
     assert names == {"diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"}
     generator = load_model(tiny_half)
-    frames = list(generator.generate(picture, ask(), lambda _: None))
+    frames = list(generator.generate(image, make_parameters(), lambda _: None))
     assert len(frames) == 3
     assert generator.origin["precision"] == "float32"
 
 
-def test_of_a_hub_model_the_half_precision_files_are_fetched_where_they_are_wanted(
-    connect: Connect, tiny_both: Path
-) -> None:
+def test_the_half_precision_files_of_a_hub_model_are_fetched_for_cuda(connect: Connect, tiny_both: Path) -> None:
     with Hub(tiny_both).running() as hub:
         connect(hub)
         weights = find(HUB_MODEL, half=True)
@@ -55,7 +56,7 @@ def test_of_a_hub_model_the_half_precision_files_are_fetched_where_they_are_want
     assert fetched == {"diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"}
 
 
-def test_a_hub_model_without_them_is_fetched_in_single_precision(connect: Connect, tiny: Path) -> None:
+def test_a_hub_model_without_half_precision_is_fetched_in_single_precision(connect: Connect, tiny: Path) -> None:
     with Hub(tiny).running() as hub:
         connect(hub)
         weights = find(HUB_MODEL, half=True)
@@ -80,7 +81,7 @@ def test_a_hub_model_is_loaded_and_its_commit_is_known(
     }
 
 
-def test_what_was_fetched_once_needs_no_hub_any_more(connect: Connect, tiny_both: Path) -> None:
+def test_a_cached_model_loads_without_the_hub(connect: Connect, tiny_both: Path) -> None:
     with Hub(tiny_both).running() as hub:
         connect(hub)
         fetched = find(HUB_MODEL, half=True)
@@ -90,14 +91,16 @@ def test_what_was_fetched_once_needs_no_hub_any_more(connect: Connect, tiny_both
 @pytest.mark.parametrize(
     ("status", "reason"), [(401, "GatedRepo"), (403, "GatedRepo"), (401, "RepoNotFound"), (403, "")]
 )
-def test_refused_access_names_the_licence_and_the_token(connect: Connect, tiny: Path, status: int, reason: str) -> None:
+def test_the_message_for_denied_access_names_the_licence_and_the_token(
+    connect: Connect, tiny: Path, status: int, reason: str
+) -> None:
     with refusing(tiny, status, reason).running() as hub:
         connect(hub)
         with pytest.raises(ModelLoadError, match=r"licence on https://huggingface.co/someone/svd and set HF_TOKEN"):
             find(HUB_MODEL, half=True)
 
 
-def test_a_gate_before_the_files_alone_is_refused_access_too(connect: Connect, tiny: Path) -> None:
+def test_denied_access_to_the_files_only_has_the_same_message(connect: Connect, tiny: Path) -> None:
     with Hub(tiny, refusal=401, reason="GatedRepo", refused="/resolve/").running() as hub:
         connect(hub)
         with pytest.raises(ModelLoadError, match="set HF_TOKEN"):
@@ -105,14 +108,14 @@ def test_a_gate_before_the_files_alone_is_refused_access_too(connect: Connect, t
 
 
 @pytest.mark.parametrize("reason", ["RepoNotFound", "RevisionNotFound"])
-def test_a_model_that_the_hub_does_not_know_names_the_settings(connect: Connect, tiny: Path, reason: str) -> None:
+def test_the_message_for_an_unknown_model_names_the_settings(connect: Connect, tiny: Path, reason: str) -> None:
     with refusing(tiny, 404, reason).running() as hub:
         connect(hub)
         with pytest.raises(ModelLoadError, match="SVD_MODEL or SVD_MODEL_REVISION"):
             find(Model(name="someone/svd", source="someone/svd", revision="v9"), half=True)
 
 
-def test_a_hub_model_of_another_kind_is_said_to_be_so(connect: Connect, tmp_path: Path) -> None:
+def test_a_hub_model_of_another_kind_is_reported_as_such(connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("{}")
     with Hub(tmp_path / "other").running() as hub:
@@ -121,21 +124,21 @@ def test_a_hub_model_of_another_kind_is_said_to_be_so(connect: Connect, tmp_path
             find(HUB_MODEL, half=True)
 
 
-def test_without_network_and_cache_the_way_over_a_folder_is_named(connect: Connect, tiny: Path) -> None:
+def test_the_message_without_network_and_cache_suggests_a_folder(connect: Connect, tiny: Path) -> None:
     with Hub(tiny).running() as hub:
         connect(hub)
     with pytest.raises(ModelLoadError, match=r"cannot be reached: .*refused.*SVD_MODEL=/path/to/it"):
         find(HUB_MODEL, half=True)
 
 
-def test_a_hub_that_fails_is_one_that_cannot_be_reached(connect: Connect, tiny: Path) -> None:
+def test_a_failing_hub_is_reported_as_unreachable(connect: Connect, tiny: Path) -> None:
     with refusing(tiny, 500, "").running() as hub:
         connect(hub)
         with pytest.raises(ModelLoadError, match=r"cannot be reached.*SVD_MODEL=/path/to/it"):
             find(HUB_MODEL, half=True)
 
 
-def test_offline_mode_without_cache_names_the_way_over_a_folder(
+def test_the_message_of_offline_mode_without_cache_suggests_a_folder(
     connect: Connect, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Hub(tiny).running() as hub:
@@ -143,10 +146,10 @@ def test_offline_mode_without_cache_names_the_way_over_a_folder(
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         with pytest.raises(ModelLoadError, match="SVD_MODEL=/path/to/it"):
             find(HUB_MODEL, half=True)
-        assert hub.asked == []
+        assert hub.requests == []
 
 
-def test_pickled_weights_are_not_taken(connect: Connect, tmp_path: Path, tiny: Path) -> None:
+def test_pickled_weights_are_not_downloaded(connect: Connect, tmp_path: Path, tiny: Path) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "pickled"))
     for path in list(folder.glob("*/*.safetensors")):
         path.rename(path.with_suffix(".bin"))
@@ -154,10 +157,10 @@ def test_pickled_weights_are_not_taken(connect: Connect, tmp_path: Path, tiny: P
         connect(hub)
         with pytest.raises(ModelLoadError, match="safetensors"):
             find(HUB_MODEL, half=False)
-        assert not any(line.endswith(".bin") for line in hub.asked)
+        assert not any(line.endswith(".bin") for line in hub.requests)
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./folder", "svd", "a/b/c"])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_said_to_be_neither(source: str) -> None:
+def test_a_source_that_is_neither_a_folder_nor_a_hub_id_is_reported_as_such(source: str) -> None:
     with pytest.raises(ModelLoadError, match="no such folder"):
         find(Model(name="x", source=source), half=False)
