@@ -1,4 +1,4 @@
-"""The ledger and what belongs to it, over the session's Redis and as the test's `settings` say."""
+"""The ledger and the outbox, on the session's Redis and with the test's `settings`."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def chain() -> Chain:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[ResultFile, bytes]:
-    """A video in every format, and its stills."""
-    from tests.unit.marking.samples import make_files  # the encoders take a second to import
+    """A video in every format, and its still images."""
+    from tests.unit.marking.samples import make_files  # importing the encoders takes a second
 
     return make_files(tmp_path_factory.mktemp("files"))

@@ -7,8 +7,8 @@ from kombu import Connection
 import celeryconfig
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has other such options, or none")
-def test_the_brokers_connections_notice_a_host_that_vanished(redis_url: str) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other such options, or none")
+def test_the_brokers_connections_detect_a_vanished_host(redis_url: str) -> None:
     with Connection(redis_url, transport_options=celeryconfig.broker_transport_options) as connection:
         pool = connection.default_channel.client.connection_pool  # type: ignore[attr-defined]
         opened = pool.get_connection()
@@ -20,6 +20,6 @@ def test_the_brokers_connections_notice_a_host_that_vanished(redis_url: str) -> 
             }
         finally:
             pool.release(opened)
-    # Ten seconds, with or without something on its way.
+    # Ten seconds, with or without unacknowledged data.
     assert chosen["TCP_USER_TIMEOUT"] == 10_000
     assert chosen["TCP_KEEPIDLE"] + chosen["TCP_KEEPINTVL"] * chosen["TCP_KEEPCNT"] <= 11

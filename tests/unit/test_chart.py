@@ -1,4 +1,4 @@
-"""docker/helm: values, their schema, and what Helm makes of the manifests of docker/kubernetes."""
+"""docker/helm: values, their schema, and the manifests that Helm renders from docker/kubernetes."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ def errors(values: dict[str, Any]) -> list[str]:
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
-    """The default values with another one at `a.b.0.c`."""
+    """The default values with another value at a path such as `a.b.0.c`."""
     values = copy.deepcopy(VALUES)
     *parents, name = path.split(".")
     place: Any = values
@@ -43,7 +43,7 @@ def test_the_chart_has_the_version_of_the_service() -> None:
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
 
 
-def test_the_default_values_match_the_schema_which_describes_each_of_them() -> None:
+def test_the_default_values_match_the_schema_which_describes_every_value() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     assert errors(VALUES) == []
 
@@ -80,7 +80,7 @@ def test_a_wrong_value_is_rejected(path: str, value: object) -> None:
     assert len(errors(changed(path, value))) == 1
 
 
-def test_templates_use_every_value_and_no_other() -> None:
+def test_templates_use_exactly_the_values() -> None:
     used = set(re.findall(r"\.Values\.([\w.]+)|\$values\.([\w.]+)", "".join(TEMPLATES.values())))
     paths = {one or other for one, other in used}
     for path in paths:
@@ -91,7 +91,7 @@ def test_templates_use_every_value_and_no_other() -> None:
     assert set(re.findall(r"\$worker\.(\w+)", TEMPLATES["workers.yaml"])) == VALUES["workers"][0].keys()
 
 
-def test_what_templates_replace_is_in_the_manifests() -> None:
+def test_texts_that_templates_replace_are_in_the_manifests() -> None:
     manifests = "".join(path.read_text() for path in (ROOT / "docker" / "kubernetes").rglob("*.yaml"))
     replaced = re.findall(r'\| replace ("(?:[^"\\]|\\.)*")', TEMPLATES["_manifests.tpl"])
     assert len(replaced) == 8
@@ -116,7 +116,7 @@ def helm() -> str:
 
 
 def rendered(helm: str, folder: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What Helm makes of the values, by kind and name."""
+    """The manifests that Helm renders from the values, by kind and name."""
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(values))
     command = [helm, "template", "svd", str(CHART), "--namespace", "videos", "--values", str(file)]
@@ -129,12 +129,12 @@ def rendered(helm: str, folder: Path, values: dict[str, Any]) -> dict[str, dict[
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in documents}
 
 
-def test_helm_finds_no_fault(helm: str) -> None:
+def test_helm_lint_reports_no_problem(helm: str) -> None:
     done = subprocess.run([helm, "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_helm_makes_a_deployment_for_each_type_of_gpu(helm: str, tmp_path: Path) -> None:
+def test_helm_renders_a_deployment_for_each_type_of_gpu(helm: str, tmp_path: Path) -> None:
     workers = [
         {"name": "l40s", "product": "NVIDIA-L40S", "minimum": 1, "maximum": 2, "settings": {"SVD_PROFILES": "draft"}},
         {"name": "any", "minimum": 0, "maximum": 3, "seconds": 600},
@@ -150,7 +150,7 @@ def test_helm_makes_a_deployment_for_each_type_of_gpu(helm: str, tmp_path: Path)
     assert 'namespace="videos"' in scaled["triggers"][0]["metadata"]["query"]
 
 
-def test_helm_leaves_out_what_is_switched_off(helm: str, tmp_path: Path) -> None:
+def test_helm_omits_disabled_parts(helm: str, tmp_path: Path) -> None:
     values = copy.deepcopy(VALUES)
     for name in ("autoscaling", "redis", "networkPolicies"):
         values[name]["enabled"] = False

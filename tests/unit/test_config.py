@@ -24,7 +24,7 @@ from svd_service.config import ConfigurationError, Settings
         ("SVD_FLOWER_BASIC_AUTH", "nocolon"),
     ],
 )
-def test_a_wrong_value_is_refused_with_the_variables_name(name, value):
+def test_a_wrong_value_is_rejected_with_the_variables_name(name, value):
     with pytest.raises(ConfigurationError, match=name):
         Settings.from_mapping({name: value})
 
@@ -38,9 +38,9 @@ def test_a_wrong_value_is_refused_with_the_variables_name(name, value):
     ],
 )
 def test_a_wrong_value_that_may_be_a_secret_is_not_shown(name, value):
-    with pytest.raises(ConfigurationError, match=rf"{name}=\*\*\*: ") as refused:
+    with pytest.raises(ConfigurationError, match=rf"{name}=\*\*\*: ") as rejected:
         Settings.from_mapping({name: value})
-    assert "s3cret" not in str(refused.value)
+    assert "s3cret" not in str(rejected.value)
 
 
 def test_the_environment_and_the_env_file_are_read(tmp_path, monkeypatch):
@@ -52,18 +52,18 @@ def test_the_environment_and_the_env_file_are_read(tmp_path, monkeypatch):
     assert settings.video_frames == 14
 
 
-def test_a_mapping_stands_alone(tmp_path, monkeypatch):
+def test_a_mapping_does_not_read_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("REDIS_HOST=file\n")
     monkeypatch.setenv("REDIS_PORT", "7000")
     assert Settings.from_mapping({}).redis == "redis://localhost:6379/0"
 
 
-def test_redis_url_wins_over_host_and_port():
+def test_redis_url_takes_precedence_over_host_and_port():
     assert Settings.from_mapping({"REDIS_URL": "rediss://u:p@h:1/2", "REDIS_HOST": "x"}).redis == "rediss://u:p@h:1/2"
 
 
-def test_tls_is_spoken_where_the_url_says_so_and_certificates_are_always_checked(tmp_path):
+def test_tls_is_used_for_rediss_urls_and_certificates_are_always_verified(tmp_path):
     assert Settings.from_mapping({"REDIS_URL": "redis://h:1/0"}).redis_address.tls is None
     assert Settings.from_mapping({"REDIS_URL": "rediss://h:1/0"}).redis_address.tls == {"ssl_cert_reqs": "required"}
     names = {"REDIS_CA_FILE": "ssl_ca_certs", "REDIS_CERT_FILE": "ssl_certfile", "REDIS_KEY_FILE": "ssl_keyfile"}
@@ -84,7 +84,7 @@ def test_tls_is_spoken_where_the_url_says_so_and_certificates_are_always_checked
         ({"REDIS_SENTINEL_AUTH": "x"}, "REDIS_SENTINEL_AUTH"),
     ],
 )
-def test_settings_of_redis_that_make_no_sense_together_are_refused(variables: dict[str, str], named: str):
+def test_contradictory_settings_of_redis_are_rejected(variables: dict[str, str], named: str):
     with pytest.raises(ConfigurationError, match=named):
         Settings.from_mapping(variables)
 
@@ -106,24 +106,24 @@ def test_without_sentinels_celery_has_the_same_url():
     )
 
 
-def test_an_empty_value_is_no_value():
+def test_an_empty_value_counts_as_unset():
     settings = Settings.from_mapping({"REDIS_URL": "", "SVD_MODEL": "", "VIDEO_WIDTH": "", "SVD_DEVICES": ""})
     assert (settings.redis_url, settings.model, settings.video_width, settings.devices) == (None, None, None, "")
 
 
-def test_devices_are_a_list_and_choose_the_model():
+def test_devices_are_a_list_and_determine_the_default_model():
     settings = Settings.from_mapping({"SVD_DEVICES": "0, 1"})
     assert settings.worker_devices == ("0", "1")
     assert settings.model_source == "stabilityai/stable-video-diffusion-img2vid-xt"
     assert Path(Settings.from_mapping({"SVD_DEVICES": "cpu"}).model_source).name == "nano"
 
 
-def test_settings_do_not_change():
+def test_settings_are_immutable():
     with pytest.raises(Exception, match="immutable"):
         setattr(Settings.from_mapping({}), "redis_port", 1)  # noqa: B010
 
 
-def test_a_secret_is_read_from_a_file_of_its_name(tmp_path, monkeypatch):
+def test_a_secret_is_read_from_the_file_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REDIS_URL", raising=False)
     (tmp_path / "REDIS_URL").write_text("redis://:p@host:1/0\n")
@@ -131,7 +131,7 @@ def test_a_secret_is_read_from_a_file_of_its_name(tmp_path, monkeypatch):
     assert Settings.load().redis == "redis://:p@host:1/0"
 
 
-def test_a_variable_wins_over_the_file_of_a_secret_unless_it_is_empty(tmp_path, monkeypatch):
+def test_a_variable_takes_precedence_over_the_file_of_a_secret_unless_it_is_empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "SVD_FLOWER_BASIC_AUTH").write_text("file:secret")
     monkeypatch.setenv("SVD_SECRETS_DIR", str(tmp_path))
@@ -148,7 +148,7 @@ def test_only_secrets_are_read_from_files(tmp_path, monkeypatch):
     assert Settings.load().log_level == "INFO"
 
 
-def test_a_wrong_secret_in_a_file_is_refused_without_its_value(tmp_path, monkeypatch):
+def test_a_wrong_secret_in_a_file_is_rejected_without_showing_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "SVD_FLOWER_BASIC_AUTH").write_text("s3cret")
     monkeypatch.setenv("SVD_SECRETS_DIR", str(tmp_path))
@@ -186,7 +186,7 @@ def test_a_wrong_secret_in_a_file_is_refused_without_its_value(tmp_path, monkeyp
         ("SVD_DATA_DIR", __file__),
     ],
 )
-def test_what_would_crash_later_is_rejected_by_name(name: str, value: str) -> None:
+def test_a_value_that_would_fail_later_is_rejected_with_its_name(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}=") as error:
         Settings.from_mapping({name: value})
     if name == "REDIS_URL":
@@ -206,7 +206,7 @@ def test_what_would_crash_later_is_rejected_by_name(name: str, value: str) -> No
         ("SVD_S3_ENDPOINT", "https://store.example:8443/"),
     ],
 )
-def test_what_works_is_not_rejected(name: str, value: str) -> None:
+def test_valid_values_are_accepted(name: str, value: str) -> None:
     assert value in vars_of(Settings.from_mapping({name: value}))
 
 
@@ -215,7 +215,7 @@ def vars_of(settings: Settings) -> list[object]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
-def test_an_env_file_in_another_encoding_is_rejected_by_name(
+def test_an_env_file_in_another_encoding_is_rejected_with_its_name(
     encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -230,7 +230,7 @@ def test_an_env_file_may_begin_with_a_byte_order_mark(tmp_path: Path, monkeypatc
     assert Settings.load().namespace == "other"
 
 
-#: Programs that load what the API loads, and that print what a terminal without UTF-8 cannot show.
+#: Programs that import the API, read every script, and print text that a terminal without UTF-8 cannot show.
 API = """
 from svd_service.wsgi import application
 from svd_service.ledger.constants import Constants
@@ -251,7 +251,7 @@ main()
 
 
 @pytest.mark.parametrize("program", [API, COMMAND])
-def test_a_locale_without_utf_8_is_no_reason_to_crash(program: str, tmp_path: Path) -> None:
+def test_programs_work_in_a_locale_without_utf_8(program: str, tmp_path: Path) -> None:
     environment = {
         "LANG": "C",
         "LC_ALL": "C",

@@ -31,13 +31,13 @@ GRAFANA = ROOT / "docker" / "grafana"
 PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
 RULE_TESTS = Path(__file__).parent / "prometheus_rules.yml"
-#: Settings that compose.yaml gives no way to set: where Redis is, and what only Flower uses.
+#: Settings that compose.yaml does not pass on: Redis' address and TLS files, and those of Flower.
 NOT_PASSED_ON = {
     *("REDIS_HOST", "REDIS_PORT", "REDIS_CA_FILE", "REDIS_CERT_FILE", "REDIS_KEY_FILE"),
     *("REDIS_SENTINELS", "REDIS_SENTINEL_AUTH", "SVD_FLOWER_BASIC_AUTH"),
 }
 
-#: Of the shell, where a process has to go out through a proxy.
+#: Variables of the shell for processes that use a proxy.
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 
 Service = dict[str, Any]
@@ -55,12 +55,12 @@ def all_services(compose: dict[str, Any]) -> dict[str, Service]:
 
 @pytest.fixture(scope="module")
 def services(all_services: dict[str, Service]) -> dict[str, Service]:
-    """Those that stay, without `prepare`, which ends before they start."""
+    """The long-running services, without `prepare`, which exits before they start."""
     return {name: service for name, service in all_services.items() if name != "prepare"}
 
 
 class Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, as Compose does."""
+    """Rejects duplicate keys in a mapping, as Compose does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if key.value != "<<"]
@@ -69,7 +69,7 @@ class Strict(yaml.SafeLoader):
 
 
 class Tagged(Strict):
-    """Reads Compose's own tags; `!reset` stands for nothing."""
+    """Reads Compose's own tags; `!reset` becomes `None`."""
 
 
 Tagged.add_constructor("!reset", lambda loader, node: None)
@@ -85,13 +85,13 @@ def dashboard() -> dict[str, Any]:
     return dict(json.loads((GRAFANA / "dashboards" / "svd-service.json").read_text()))
 
 
-def test_compose_is_what_the_specification_calls_compose() -> None:
+def test_compose_matches_the_schema_of_the_specification() -> None:
     check = [program("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
     assert run(*check) == (0, "ok -- validation done\n")
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_hadolint_has_nothing_to_say_of(dockerfile: Path) -> None:
+def test_hadolint_reports_no_problem(dockerfile: Path) -> None:
     assert run(program("hadolint"), "--no-color", str(dockerfile)) == (0, "")
 
 
@@ -106,7 +106,7 @@ def test_there_is_an_image_for_the_api_and_one_for_the_worker(
     assert [path.name for path in DOCKERFILES] == ["api.Dockerfile", "worker.Dockerfile"]
 
 
-def test_only_the_api_is_published_beyond_this_machine(services: dict[str, Service]) -> None:
+def test_only_the_api_can_be_published_beyond_this_machine(services: dict[str, Service]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {
         "api": ["${SVD_PUBLISH:-127.0.0.1:8000}:8000"],
@@ -120,7 +120,7 @@ def test_a_first_start_needs_no_setting() -> None:
     assert re.findall(r"\$\{\w+:?\?", COMPOSE.read_text() + WITHOUT_GPU.read_text()) == []
 
 
-def test_monitoring_is_a_profile_and_the_rest_is_not(services: dict[str, Service]) -> None:
+def test_only_monitoring_is_a_profile(services: dict[str, Service]) -> None:
     profiles = {name: service.get("profiles") for name, service in services.items()}
     assert {name for name, chosen in profiles.items() if chosen == ["monitoring"]} == {
         "exporter",
@@ -136,18 +136,18 @@ def test_monitoring_is_a_profile_and_the_rest_is_not(services: dict[str, Service
     }
 
 
-def test_the_override_for_a_cpu_takes_the_gpu_away_and_chooses_its_model(without_gpu: dict[str, Service]) -> None:
+def test_the_override_for_a_cpu_removes_the_gpu_and_sets_the_model(without_gpu: dict[str, Service]) -> None:
     assert "deploy: !reset null" in WITHOUT_GPU.read_text()
     worker = without_gpu["worker"]
     assert worker["deploy"] is None
     assert worker["build"]["args"]["COMPILER"] == ""
     assert worker["image"] != yaml.safe_load(COMPOSE.read_text())["services"]["worker"]["image"]
     assert without_gpu["api"]["environment"] == worker["environment"]
-    # An empty model is the default of a machine without CUDA: the nano model.
+    # An empty model selects the default of a machine without CUDA: the nano model.
     assert worker["environment"] == {"SVD_MODEL": "${SVD_MODEL:-}", "SVD_DEVICES": "${SVD_DEVICES:-cpu}"}
 
 
-def test_everything_waits_until_the_volumes_are_prepared(
+def test_every_service_waits_until_the_volumes_are_prepared(
     services: dict[str, Service], all_services: dict[str, Service]
 ) -> None:
     prepare = all_services["prepare"]
@@ -171,46 +171,46 @@ def test_everything_waits_until_the_volumes_are_prepared(
         ("192.168.1.5:80", True),
     ],
 )
-def test_a_first_key_is_made_where_others_can_reach_the_api(publish: str, key: bool, tmp_path: Path) -> None:
-    said = prepared(tmp_path, SVD_PUBLISH=publish)
+def test_a_first_key_is_created_if_others_can_reach_the_api(publish: str, key: bool, tmp_path: Path) -> None:
+    output = prepared(tmp_path, SVD_PUBLISH=publish)
     assert (tmp_path / "secrets" / "SVD_API_KEYS").exists() is key
     if key:
-        (shown,) = re.findall(r"sk-svd-[\w-]+", said)
+        (shown,) = re.findall(r"sk-svd-[\w-]+", output)
         digest = hashlib.sha256(shown.encode()).hexdigest()
         kept = Settings.from_mapping({"SVD_API_KEYS": (tmp_path / "secrets" / "SVD_API_KEYS").read_text().strip()})
         assert kept.api_keys == f"first:{digest}:2"
         assert "sk-svd" not in prepared(tmp_path, SVD_PUBLISH=publish)
 
 
-def test_a_service_with_keys_gets_no_other(tmp_path: Path) -> None:
+def test_no_key_is_created_for_a_service_with_keys(tmp_path: Path) -> None:
     assert "key" not in prepared(tmp_path, SVD_PUBLISH="0.0.0.0:8000", SVD_API_KEYS=f"ann:{'0' * 64}")
 
 
-def test_no_key_is_made_where_the_operator_wants_an_open_service(tmp_path: Path) -> None:
+def test_no_key_is_created_for_a_service_that_is_open_by_its_setting(tmp_path: Path) -> None:
     assert "key" not in prepared(tmp_path, SVD_PUBLISH="0.0.0.0:8000", SVD_OPEN="1")
 
 
-def test_passwords_are_made_once_shown_once_and_kept(tmp_path: Path) -> None:
-    said = prepared(tmp_path)
+def test_passwords_are_generated_once_shown_once_and_kept(tmp_path: Path) -> None:
+    output = prepared(tmp_path)
     flower = (tmp_path / "secrets" / "SVD_FLOWER_BASIC_AUTH").read_text().strip()
     user, _, password = flower.partition(":")
-    assert f"user {user}, password {password}" in said
+    assert f"user {user}, password {password}" in output
     assert len(password) >= 20
     assert Settings.from_mapping({"SVD_FLOWER_BASIC_AUTH": flower}).flower_basic_auth == flower
     grafana = (tmp_path / "secrets" / "GRAFANA_ADMIN_PASSWORD").read_text().strip()
-    assert f"user admin, password {grafana}" in said
+    assert f"user admin, password {grafana}" in output
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "secrets").iterdir()} <= {0o400, 0o600}
     assert prepared(tmp_path) == ""
     assert (tmp_path / "secrets" / "SVD_FLOWER_BASIC_AUTH").read_text().strip() == flower
 
 
-def test_a_chosen_password_replaces_grafanas_and_none_is_made_for_flower(tmp_path: Path) -> None:
+def test_configured_passwords_are_used_and_none_is_generated(tmp_path: Path) -> None:
     assert prepared(tmp_path, SVD_FLOWER_BASIC_AUTH="ann:secret", GRAFANA_ADMIN_PASSWORD="chosen") == ""
     assert [path.name for path in (tmp_path / "secrets").iterdir()] == ["GRAFANA_ADMIN_PASSWORD"]
     assert (tmp_path / "secrets" / "GRAFANA_ADMIN_PASSWORD").read_text() == "chosen\n"
 
 
-def test_folders_and_secrets_are_given_to_their_users(tmp_path: Path) -> None:
+def test_folders_and_secrets_are_owned_by_their_users(tmp_path: Path) -> None:
     secret = tmp_path / "secrets" / "HF_TOKEN"
     secret.parent.mkdir()
     secret.write_text("hf_token")
@@ -224,13 +224,13 @@ def test_folders_and_secrets_are_given_to_their_users(tmp_path: Path) -> None:
     assert secret.stat().st_mode & 0o777 == 0o400
 
 
-def test_a_folder_that_cannot_be_given_is_named(tmp_path: Path) -> None:
+def test_a_folder_whose_owner_cannot_be_changed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         prepared(tmp_path, FAIL="1")
     assert f"prepare: cannot give {tmp_path}/redis to user 10001" in failed.value.stderr
 
 
-def test_redis_keeps_every_job_and_drops_none(services: dict[str, Service]) -> None:
+def test_redis_persists_every_job_and_evicts_none(services: dict[str, Service]) -> None:
     arguments = services["redis"]["command"]
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert options["--appendonly"] == "yes"
@@ -239,7 +239,7 @@ def test_redis_keeps_every_job_and_drops_none(services: dict[str, Service]) -> N
     assert "${SVD_REDIS_VOLUME:-redis}:/data" in services["redis"]["volumes"]
 
 
-def test_only_those_who_need_redis_can_reach_it(compose: dict[str, Any], services: dict[str, Service]) -> None:
+def test_only_services_that_need_redis_can_reach_it(compose: dict[str, Any], services: dict[str, Service]) -> None:
     assert compose["networks"]["ledger"]["internal"] is True
     assert services["redis"]["networks"] == ["ledger"]
     on_it = {name for name, service in services.items() if "ledger" in service["networks"]}
@@ -254,11 +254,11 @@ def test_no_service_runs_as_root_or_can_become_it(services: dict[str, Service]) 
         assert not service.get("privileged"), name
 
 
-def test_no_service_can_write_outside_of_its_volumes(services: dict[str, Service]) -> None:
+def test_no_service_can_write_outside_its_volumes(services: dict[str, Service]) -> None:
     assert [name for name, service in services.items() if not service.get("read_only")] == []
 
 
-def test_what_comes_from_the_repository_is_mounted_for_reading_only(all_services: dict[str, Service]) -> None:
+def test_files_of_the_repository_are_mounted_read_only(all_services: dict[str, Service]) -> None:
     volumes = [mount for service in all_services.values() for mount in service.get("volumes", ())]
     mounts = [mount for mount in volumes if mount.startswith(".")]
     assert mounts
@@ -268,7 +268,7 @@ def test_what_comes_from_the_repository_is_mounted_for_reading_only(all_services
         assert mode == "ro", mount
 
 
-def test_every_service_has_a_health_check_and_comes_back(services: dict[str, Service]) -> None:
+def test_every_service_has_a_health_check_and_is_restarted(services: dict[str, Service]) -> None:
     for name, service in services.items():
         assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}, name
         assert service["restart"] == "unless-stopped", name
@@ -324,15 +324,15 @@ def test_health_checks_use_no_proxy(services: dict[str, Service]) -> None:
     for name in ("api", "flower", "exporter"):
         command, port = services[name]["healthcheck"]["test"][1:], {"api": 8000, "flower": 5555, "exporter": 9808}[name]
         free = free_port()
-        with serving(free) as asked:
+        with serving(free) as requests:
             program = [sys.executable, *command[1:-1], command[-1].replace(str(port), str(free))]
             environment = {"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
             assert subprocess.run(program, env=environment, check=False, timeout=30).returncode == 0, name
-            assert len(asked) == 1
+            assert len(requests) == 1
         assert subprocess.run(program, env=environment, check=False, capture_output=True).returncode != 0, name
 
 
-def test_only_gunicorn_counts_across_processes(services: dict[str, Service]) -> None:
+def test_only_gunicorn_has_multiprocess_metrics(services: dict[str, Service]) -> None:
     name = "PROMETHEUS_MULTIPROC_DIR"
     assert [each for each, service in services.items() if name in service.get("environment", ())] == ["api"]
     assert services["api"]["environment"][name].startswith("/tmp/")
@@ -350,7 +350,7 @@ def test_no_password_has_a_default(services: dict[str, Service]) -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_an_image_is_small_in_rights_and_has_a_base_of_ones_choice(dockerfile: Path) -> None:
+def test_an_image_has_few_privileges_and_a_configurable_base(dockerfile: Path) -> None:
     lines = dockerfile.read_text().splitlines()
     assert [line for line in lines if line.startswith("FROM")] == [
         "FROM ${BUILD_IMAGE} AS build",
@@ -363,14 +363,14 @@ def test_an_image_is_small_in_rights_and_has_a_base_of_ones_choice(dockerfile: P
     assert all("--no-cache-dir" in line for line in lines if "pip install" in line)
 
 
-def test_the_worker_has_a_compiler_and_pythons_headers_unless_they_are_left_out_and_the_api_has_neither() -> None:
+def test_only_the_worker_has_a_compiler_and_pythons_headers_which_can_be_omitted() -> None:
     worker, api = (last_stage(ROOT / "docker" / f"{name}.Dockerfile") for name in ("worker", "api"))
     (run,) = [instruction for instruction in worker if "apt-get" in instruction]
     assert run.startswith('RUN [ -z "$COMPILER" ] || {')
     assert worker[worker.index(run) - 1] == "ARG COMPILER=yes"
     assert worker.index(run) < worker.index("USER 10001:10001")
     always, without_headers = (words.split() for words in re.findall(r"apt-get install ([^&|;]+)", run))
-    # Triton calls gcc, which g++ brings along; inductor's C++ wants the C library's headers, too.
+    # Triton calls gcc, which g++ installs too; inductor's C++ requires the C library's headers as well.
     assert {"g++", "libc6-dev"} <= set(always)
     assert "libpython3-dev" in without_headers
     assert run.index("g++") < run.index("Python.h") < run.index("libpython3-dev")
@@ -380,13 +380,13 @@ def test_the_worker_has_a_compiler_and_pythons_headers_unless_they_are_left_out_
     assert [instruction for instruction in api if "apt-get" in instruction] == []
 
 
-def test_the_worker_is_without_tests_of_its_packages() -> None:
+def test_the_workers_image_omits_the_tests_of_packages() -> None:
     text = (ROOT / "docker" / "worker.Dockerfile").read_text()
     for removed in ("-type d -name tests -prune", "torch/test", "! -name torch_shm_manager -delete"):
         assert removed in text, removed
 
 
-def test_what_a_worker_keeps_for_its_next_start_lies_in_volumes(services: dict[str, Service]) -> None:
+def test_caches_of_the_worker_are_in_volumes(services: dict[str, Service]) -> None:
     mounted = {Path(mount.removesuffix(":ro").rpartition(":")[2]) for mount in services["worker"]["volumes"]}
     (environment,) = [one for one in last_stage(ROOT / "docker" / "worker.Dockerfile") if one.startswith("ENV ")]
     kept = dict(word.split("=", 1) for word in environment.split()[1:])
@@ -394,7 +394,7 @@ def test_what_a_worker_keeps_for_its_next_start_lies_in_volumes(services: dict[s
         assert mounted & {Path(kept[name]), *Path(kept[name]).parents}, name
 
 
-def test_the_images_are_built_from_nothing_but_the_package() -> None:
+def test_the_images_are_built_from_the_package_only() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
@@ -408,16 +408,16 @@ def test_the_images_are_built_from_nothing_but_the_package() -> None:
     assert copied == let_in
 
 
-def test_a_health_check_asks_the_same_in_the_image_and_in_compose(services: dict[str, Service]) -> None:
+def test_health_checks_of_the_images_and_of_compose_are_the_same(services: dict[str, Service]) -> None:
     for name in ("api", "worker"):
         image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
         command = services[name]["healthcheck"]["test"][-1].replace("$$", "$")
         assert f'"{command}"' in image, name
 
 
-def test_promtool_accepts_what_prometheus_is_to_scrape(promtool: str) -> None:
-    status, said = run(promtool, "check", "config", str(PROMETHEUS))
-    assert status == 0, said
+def test_promtool_accepts_the_scrape_configuration(promtool: str) -> None:
+    status, output = run(promtool, "check", "config", str(PROMETHEUS))
+    assert status == 0, output
 
 
 def test_prometheus_scrapes_services_that_it_can_reach(services: dict[str, Service]) -> None:
@@ -429,7 +429,7 @@ def test_prometheus_scrapes_services_that_it_can_reach(services: dict[str, Servi
         assert "metrics" in services[name]["networks"]
 
 
-def test_grafana_finds_its_data_and_its_dashboards(services: dict[str, Service]) -> None:
+def test_grafana_finds_its_data_source_and_its_dashboards(services: dict[str, Service]) -> None:
     (source,) = yaml.safe_load((GRAFANA / "datasources" / "prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
     (provider,) = yaml.safe_load((GRAFANA / "dashboards" / "svd-service.yml").read_text())["providers"]
@@ -439,7 +439,7 @@ def test_grafana_finds_its_data_and_its_dashboards(services: dict[str, Service])
     assert home == f"{provider['options']['path']}/svd-service.json"
 
 
-def test_every_panel_has_a_number_of_its_own_and_the_provisioned_data(dashboard: dict[str, Any]) -> None:
+def test_every_panel_has_a_unique_id_and_the_provisioned_data_source(dashboard: dict[str, Any]) -> None:
     (source,) = yaml.safe_load((GRAFANA / "datasources" / "prometheus.yml").read_text())["datasources"]
     numbers = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(numbers)) == len(numbers)
@@ -447,7 +447,7 @@ def test_every_panel_has_a_number_of_its_own_and_the_provisioned_data(dashboard:
     assert used == {source["uid"]}
 
 
-def test_panels_say_what_they_show_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
+def test_panels_have_titles_and_descriptions_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
     assert all(panel["description"] for panel in drawn(dashboard))
     taken = [
         (column, line)
@@ -459,53 +459,51 @@ def test_panels_say_what_they_show_and_do_not_overlap(dashboard: dict[str, Any])
     assert {column for column, _ in taken} == set(range(24))
 
 
-def test_dashboard_and_rules_name_no_metric_of_ours_that_nobody_exposes(
-    dashboard: dict[str, Any], settings: Settings
-) -> None:
-    # Those of others, and every label: tests/integration/test_monitoring.py, with all of it running.
-    named = {asked.metric for query in [*queries(dashboard), *rules()] for asked in promql.selectors(query)[0]}
+def test_dashboard_and_rules_name_only_exposed_metrics_of_ours(dashboard: dict[str, Any], settings: Settings) -> None:
+    # Other programs' metrics, and every label: tests/integration/test_monitoring.py, with all services running.
+    named = {selector.metric for query in [*queries(dashboard), *rules()] for selector in promql.selectors(query)[0]}
     ours = {name for name in named if name.startswith("svd_")}
     assert ours - exposed(settings) - promql.recorded().keys() == set()
 
 
 def test_the_dashboard_shows_every_metric_of_ours(dashboard: dict[str, Any], settings: Settings) -> None:
-    shown = {asked.metric for query in queries(dashboard) for asked in promql.selectors(query)[0]}
+    shown = {selector.metric for query in queries(dashboard) for selector in promql.selectors(query)[0]}
     assert promql.recorded().keys() - shown == set()
-    behind = {asked.metric for query in rules() for asked in promql.selectors(query)[0]}
+    behind = {selector.metric for query in rules() for selector in promql.selectors(query)[0]}
     assert exposed(settings) - shown - behind == set()
 
 
 def test_dashboard_and_rules_count_the_ledger_once(dashboard: dict[str, Any]) -> None:
     for query in [*queries(dashboard), *rules()]:
-        for asked in promql.selectors(query)[0]:
-            if asked.metric.startswith("svd_") and asked.metric not in promql.recorded():
-                assert asked.value("job") == "exporter", query
+        for selector in promql.selectors(query)[0]:
+            if selector.metric.startswith("svd_") and selector.metric not in promql.recorded():
+                assert selector.value("job") == "exporter", query
 
 
 def test_promtool_accepts_the_rules(promtool: str) -> None:
-    status, said = run(promtool, "check", "rules", *map(str, promql.RULES))
-    assert status == 0, said
-    assert sum(int(number) for number in re.findall(r"(\d+) rules found", said)) >= len(promql.rules()) > 0
+    status, output = run(promtool, "check", "rules", *map(str, promql.RULES))
+    assert status == 0, output
+    assert sum(int(number) for number in re.findall(r"(\d+) rules found", output)) >= len(promql.rules()) > 0
 
 
-def test_promtool_sees_the_alerts_fire_and_the_figures_add_up(promtool: str) -> None:
-    status, said = run(promtool, "test", "rules", str(RULE_TESTS))
-    assert status == 0, said
+def test_promtools_rule_tests_pass(promtool: str) -> None:
+    status, output = run(promtool, "test", "rules", str(RULE_TESTS))
+    assert status == 0, output
 
 
-def test_every_alert_is_shown_firing_and_not_firing_and_every_figure_is_reckoned() -> None:
+def test_the_rule_tests_have_every_alert_firing_and_silent_and_every_recorded_figure() -> None:
     shown: dict[str, set[bool]] = {}
-    reckoned = set()
+    recorded = set()
     for test in yaml.safe_load(RULE_TESTS.read_text())["tests"]:
-        reckoned |= {asked["expr"] for asked in test.get("promql_expr_test", ())}
+        recorded |= {selector["expr"] for selector in test.get("promql_expr_test", ())}
         for case in test.get("alert_rule_test", ()):
             shown.setdefault(case["alertname"], set()).add(bool(case["exp_alerts"]))
     alerts = {rule["alert"] for rule in promql.rules() if "alert" in rule}
     assert shown == {alert: {True, False} for alert in alerts}
-    assert reckoned == promql.recorded().keys()
+    assert recorded == promql.recorded().keys()
 
 
-def test_every_alert_says_where_the_operations_guide_says_what_to_do() -> None:
+def test_every_alert_links_to_its_section_of_the_operations_guide() -> None:
     guide = (ROOT / "docs" / "operations.md").read_text()
     headings = re.findall(r"^#+ (.+)$", guide, re.MULTILINE)
     # As GitHub makes them.
@@ -522,21 +520,19 @@ def test_prometheus_reads_the_rules(services: dict[str, Service]) -> None:
     configured = yaml.safe_load(PROMETHEUS.read_text())["rule_files"]
     assert {path for pattern in configured for path in PROMETHEUS.parent.glob(pattern)} == set(promql.RULES)
     assert "./docker/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
-    assert "${SVD_DATA_VOLUME:-data}:/data:ro" in services["exporter"]["volumes"]  # for the alert about the disk
+    assert "${SVD_DATA_VOLUME:-data}:/data:ro" in services["exporter"]["volumes"]  # for the alert about the disk space
 
 
-def test_promtool_understands_every_query_of_the_dashboard(
-    promtool: str, dashboard: dict[str, Any], tmp_path: Path
-) -> None:
+def test_promtool_parses_every_query_of_the_dashboard(promtool: str, dashboard: dict[str, Any], tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:query:{number}", "expr": query.replace("$__rate_interval", "1m")}
         for number, query in enumerate(queries(dashboard))
     ]
     file = tmp_path / "queries.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    status, said = run(promtool, "check", "rules", str(file))
-    assert status == 0, said
-    assert f"{len(rules)} rules found" in said
+    status, output = run(promtool, "check", "rules", str(file))
+    assert status == 0, output
+    assert f"{len(rules)} rules found" in output
 
 
 @pytest.fixture
@@ -548,7 +544,7 @@ def promtool() -> str:
 
 
 def last_stage(dockerfile: Path) -> list[str]:
-    """The instructions that make the image itself, each one line, without comments."""
+    """The instructions of the last build stage, one per line, without comments."""
     lines = [line for line in dockerfile.read_text().splitlines() if not line.startswith("#")]
     instructions = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
     begins = max(number for number, line in enumerate(instructions) if line.startswith("FROM "))
@@ -570,7 +566,7 @@ def run(*command: str) -> tuple[int, str]:
 
 
 def prepared(folder: Path, **variables: str) -> str:
-    """Runs docker/prepare.sh on folders in `folder`; returns what it shows. `chown` only writes down its arguments."""
+    """Runs docker/prepare.sh on folders in `folder` and returns its output. `chown` only records its arguments."""
     for name in ("redis", "data", "cache", "secrets"):
         (folder / name).mkdir(exist_ok=True)
     programs = folder / "bin"
@@ -592,7 +588,7 @@ def prepared(folder: Path, **variables: str) -> str:
 
 @contextlib.contextmanager
 def serving(port: int) -> Iterator[list[str]]:
-    """An HTTP server that answers every GET with 200; the paths that were requested."""
+    """Serves 200 for every GET on `port`; yields the requested paths."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -603,7 +599,7 @@ def serving(port: int) -> Iterator[list[str]]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -631,12 +627,12 @@ def rules() -> list[str]:
 
 
 def exposed(settings: Settings) -> set[str]:
-    """Names as Prometheus stores them."""
+    """Names of the exposed series, as Prometheus stores them."""
     suffixes = {"counter": ("_total",), "summary": ("_sum", "_count"), "gauge": ("",), "histogram": ("_bucket",)}
-    families = [*LedgerCollector(_Nobody()).describe(), *HostCollector(settings).describe()]
+    families = [*LedgerCollector(_NoFigures()).describe(), *HostCollector(settings).describe()]
     return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 
 
-class _Nobody:
+class _NoFigures:
     def figures(self) -> Figures:
         raise AssertionError("describing reads nothing")

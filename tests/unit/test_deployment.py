@@ -1,4 +1,4 @@
-"""docker/kubernetes and docker/systemd: what can be said of them without a cluster and without systemd as process 1."""
+"""docker/kubernetes and docker/systemd, as far as they can be tested without a cluster and without systemd as PID 1."""
 
 import configparser
 import os
@@ -33,7 +33,7 @@ VERSION = "1.37"
 #: Variables that other programs read: the hub's client, CUDA.
 OF_OTHERS = {"HF_TOKEN", "HF_HOME", "CUDA_CACHE_PATH"}
 
-#: Kinds that are no part of Kubernetes.
+#: Kinds that are not part of Kubernetes.
 BEYOND = {"ScaledObject", "Kustomization"}
 
 Document = dict[str, Any]
@@ -69,18 +69,18 @@ def container(name: str) -> Document:
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if d["kind"] not in BEYOND], ids=named)
-def test_a_manifest_is_what_kubernetes_calls_one(document: Document) -> None:
+def test_a_manifest_matches_its_kubernetes_schema(document: Document) -> None:
     kubernetes_validate.validate(document, VERSION, strict=True)
 
 
-def test_the_schemas_would_find_a_mistake() -> None:
+def test_the_schemas_detect_a_mistake() -> None:
     wrong = yaml.safe_load(yaml.safe_dump(WORKLOADS["api"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["readOnly"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSION, strict=True)
 
 
-def test_every_manifest_belongs_to_a_kustomization_and_none_names_what_is_not_there() -> None:
+def test_kustomizations_list_exactly_the_existing_manifests() -> None:
     used = set()
     for path in KUBERNETES.rglob("kustomization.yaml"):
         written = yaml.safe_load(path.read_text())
@@ -93,7 +93,7 @@ def test_every_manifest_belongs_to_a_kustomization_and_none_names_what_is_not_th
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
-    """All of it as kustomize puts it together, with the examples' secrets."""
+    """All manifests as kustomize builds them, with the secrets of the examples."""
     kubectl = shutil.which("kubectl")
     if not kubectl:
         pytest.skip("no kubectl")
@@ -106,7 +106,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-def test_kustomize_makes_a_deployment_and_its_scaling_for_each_type_of_gpu(built: list[Document]) -> None:
+def test_kustomize_builds_a_deployment_and_its_scaling_for_each_type_of_gpu(built: list[Document]) -> None:
     for document in built:
         if document["kind"] not in BEYOND:
             kubernetes_validate.validate(document, VERSION, strict=True)
@@ -120,25 +120,25 @@ def test_kustomize_makes_a_deployment_and_its_scaling_for_each_type_of_gpu(built
     ]
     assert len(set(chosen)) == len(types)
     for each in built:
-        # Each of them looks after its own pods alone.
+        # Each of them selects its own pods only.
         if each["metadata"]["name"].startswith("worker-") and "selector" in each["spec"]:
             assert each["spec"]["selector"]["matchLabels"]["svd-service/gpu"] in types
 
 
-def test_the_secrets_that_are_asked_for_are_those_of_the_examples(built: list[Document]) -> None:
+def test_referenced_secrets_are_those_of_the_examples(built: list[Document]) -> None:
     secrets = {each["metadata"]["name"]: each.get("data", {}) for each in built if each["kind"] == "Secret"}
     for workload in (each for each in built if each["kind"] in {"Deployment", "StatefulSet"}):
         spec = workload["spec"]["template"]["spec"]
         for variable in spec["containers"][0].get("env", ()):
             if "valueFrom" in variable:
-                asked = variable["valueFrom"]["secretKeyRef"]
-                assert asked["key"] in secrets[asked["name"]], variable["name"]
+                reference = variable["valueFrom"]["secretKeyRef"]
+                assert reference["key"] in secrets[reference["name"]], variable["name"]
         for volume in spec["volumes"]:
             if "secret" in volume:
                 assert volume["secret"]["secretName"] in secrets
 
 
-def test_no_variable_is_set_that_nobody_reads() -> None:
+def test_every_variable_that_is_set_is_read() -> None:
     known = set(Settings.variables().values()) | OF_OTHERS
     (settings,) = of_kind("ConfigMap")
     given = set(settings["data"])
@@ -150,7 +150,7 @@ def test_no_variable_is_set_that_nobody_reads() -> None:
     assert given - known == set()
 
 
-def test_the_settings_can_be_used() -> None:
+def test_the_settings_are_valid() -> None:
     (settings,) = of_kind("ConfigMap")
     assert Settings.from_mapping(settings["data"]).log_format == "json"
     for example in (KUBERNETES / "secrets.example.env", SYSTEMD / "svd-service.example.env"):
@@ -178,22 +178,22 @@ def test_ports_and_folders_are_those_of_the_images() -> None:
             assert allowed == {each["containerPort"] for each in container(name)["ports"]}
 
 
-def test_a_service_leads_to_a_port_that_is_there() -> None:
+def test_a_services_target_port_exists() -> None:
     for service in of_kind("Service"):
         name = service["spec"]["selector"]["app.kubernetes.io/name"]
         ports = {each["name"] for each in container(name)["ports"]}
         assert {each["targetPort"] for each in service["spec"]["ports"]} <= ports
 
 
-def test_probes_of_the_api_ask_what_is_open_to_all_and_needs_no_redis(settings: Settings) -> None:
-    client = create_app(settings).test_client()  # behind which there is no Redis
+def test_probes_of_the_api_need_neither_a_key_nor_redis(settings: Settings) -> None:
+    client = create_app(settings).test_client()  # without Redis
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        asked = container("api")[probe]["httpGet"]
-        with client.get(asked["path"]) as answer:
+        request = container("api")[probe]["httpGet"]
+        with client.get(request["path"]) as answer:
             assert answer.status_code == 200
 
 
-def test_nobody_runs_as_root_or_writes_to_its_root() -> None:
+def test_no_container_runs_as_root_or_writes_to_its_root_file_system() -> None:
     for name in WORKLOADS:
         spec, only = pod(name), container(name)
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -211,19 +211,19 @@ def test_nobody_runs_as_root_or_writes_to_its_root() -> None:
         }
 
 
-def test_grace_is_as_long_as_draining_takes() -> None:
+def test_the_termination_grace_period_covers_draining() -> None:
     (settings,) = of_kind("ConfigMap")
     drain = Settings.from_mapping(settings["data"]).drain_timeout
     assert pod("worker")["terminationGracePeriodSeconds"] == drain + 30
-    # preStop and gunicorn's own time.
+    # preStop and gunicorn's own timeout.
     pause = container("api")["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod("api")["terminationGracePeriodSeconds"] >= pause + 20
     unit = read(SYSTEMD / "svd-worker.service")
     assert float(unit["Service"]["TimeoutStopSec"]) == Settings().drain_timeout + 30
 
 
-def test_only_those_who_need_redis_can_reach_it() -> None:
-    asking = {
+def test_only_pods_that_need_redis_can_reach_it() -> None:
+    clients = {
         name
         for name in WORKLOADS
         if any(variable["name"] == "REDIS_URL" for variable in container(name).get("env", ()))
@@ -233,14 +233,14 @@ def test_only_those_who_need_redis_can_reach_it() -> None:
         for name, workload in WORKLOADS.items()
         if workload["spec"]["template"]["metadata"]["labels"].get("svd-service/ledger") == "true"
     }
-    assert asking == labelled == {"api", "webhooks", "exporter", "flower", "worker"}
+    assert clients == labelled == {"api", "webhooks", "exporter", "flower", "worker"}
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
     assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     (rule,) = policies["redis"]["ingress"]
     assert rule["from"] == [{"podSelector": {"matchLabels": {"svd-service/ledger": "true"}}}]
 
 
-def test_every_policy_and_budget_is_about_pods_that_are_there() -> None:
+def test_every_policy_and_budget_selects_existing_pods() -> None:
     names = {
         workload["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] for workload in WORKLOADS.values()
     }
@@ -250,7 +250,7 @@ def test_every_policy_and_budget_is_about_pods_that_are_there() -> None:
         assert labels.get("app.kubernetes.io/name", "api") in names
 
 
-def test_redis_keeps_every_job_and_knows_the_user_of_the_documents() -> None:
+def test_redis_persists_every_job_and_has_the_documented_user() -> None:
     arguments = container("redis")["args"]
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
@@ -262,7 +262,7 @@ def test_redis_keeps_every_job_and_knows_the_user_of_the_documents() -> None:
     assert container("redis")["image"] == compose["services"]["redis"]["image"]
 
 
-def test_the_user_of_the_documents_may_run_every_script() -> None:
+def test_the_documented_redis_user_may_run_every_script() -> None:
     scripts = "".join(path.read_text() for path in (ROOT / "svd_service").glob("*/lua/**/*.lua"))
     users = (KUBERNETES / "redis" / "users.example.acl").read_text()
     called = {name.lower() for name in re.findall(r"redis\.p?call\(\s*'(\w+)'", scripts)}
@@ -270,8 +270,8 @@ def test_the_user_of_the_documents_may_run_every_script() -> None:
     assert called - set(re.findall(r"\+(\S+)", users)) == set()
 
 
-def test_scaling_asks_prometheus_for_metrics_that_there_are() -> None:
-    nothing = LedgerCollector(_Nobody()).describe()
+def test_scaling_queries_existing_metrics() -> None:
+    nothing = LedgerCollector(_NoFigures()).describe()
     exposed = {family.name for family in nothing} | {"flask_http_request_duration_seconds_bucket"}
     for scaled in of_kind("ScaledObject"):
         spec = scaled["spec"]
@@ -279,17 +279,17 @@ def test_scaling_asks_prometheus_for_metrics_that_there_are() -> None:
         assert 0 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
         (trigger,) = spec["triggers"]
         assert trigger["type"] == "prometheus"
-        # KEDA takes strings alone.
+        # KEDA accepts strings only.
         assert {name: type(value) for name, value in trigger["metadata"].items()} == dict.fromkeys(
             ("serverAddress", "query", "threshold"), str
         )
-        asked = set(re.findall(r"\b(?:svd|flask)_\w+", trigger["metadata"]["query"]))
-        assert asked
-        assert asked <= exposed
+        metrics = set(re.findall(r"\b(?:svd|flask)_\w+", trigger["metadata"]["query"]))
+        assert metrics
+        assert metrics <= exposed
 
 
 @pytest.mark.enable_socket
-def test_a_worker_is_ready_when_the_ledger_knows_its_model_to_be_loaded(
+def test_a_worker_is_ready_when_the_ledger_has_its_heartbeat(
     redis_url: str, redis_client: "redis.Redis", settings: Settings
 ) -> None:
     command = container("worker")["readinessProbe"]["exec"]["command"]
@@ -327,7 +327,7 @@ def read(path: Path) -> configparser.ConfigParser:
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
-def test_a_unit_ends_its_parent_first_and_has_few_rights(path: Path) -> None:
+def test_a_unit_stops_its_parent_process_first_and_has_few_privileges(path: Path) -> None:
     service = read(path)["Service"]
     assert service["KillMode"] == "mixed"
     assert service["Restart"] == "always"
@@ -354,7 +354,7 @@ def test_the_units_start_what_compose_starts() -> None:
         assert commands[f"svd-{name}"] == re.findall(r'"([^"]*)"', command)[1:]
 
 
-def test_systemd_understands_the_units(tmp_path: Path) -> None:
+def test_systemd_verifies_the_units(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if not analyze:
         pytest.skip("no systemd-analyze")
@@ -365,11 +365,11 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     (tmp_path / "svd-wrong.service").write_text(wrong)
     units = [str(path) for path in sorted(tmp_path.iterdir()) if path.suffix in {".service", ".target"}]
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
-    # Of the system's own units it may have something to say, too.
-    (said,) = (line for line in done.stderr.splitlines() if "svd-" in line)
-    assert "svd-wrong.service" in said
+    # It may report problems of the system's own units, too.
+    (problem,) = (line for line in done.stderr.splitlines() if "svd-" in line)
+    assert "svd-wrong.service" in problem
 
 
-class _Nobody:
+class _NoFigures:
     def figures(self) -> Figures:
         raise AssertionError("describing reads nothing")

@@ -1,4 +1,4 @@
-"""What the documents say is true: every setting, route and metric is there, and none that does not exist."""
+"""The documents match the code: they have every setting, route and metric, and none that does not exist."""
 
 import ast
 import inspect
@@ -33,7 +33,7 @@ def descriptions() -> dict[str, str]:
 
 
 def described() -> list[tuple[str, str, str]]:
-    """Variable, default (empty if it is nothing that could be written) and description of every setting."""
+    """Variable, default (empty if it cannot be written down) and description of every setting."""
     texts = descriptions()
     rows = []
     for field in structs.fields(Settings):
@@ -51,7 +51,7 @@ def settings_table() -> str:
 def env_example() -> str:
     """.env.example as it should be."""
     head = (
-        "# Copy this to .env and uncomment what you change. docs/configuration.md says more.\n"
+        "# Copy this to .env and uncomment what you change. docs/configuration.md has the details.\n"
         "\n# Token of a Hugging Face account that has accepted the licence of the weights (SVD-XT needs one):\n"
         "# https://huggingface.co/settings/tokens\n#HF_TOKEN=\n"
     )
@@ -61,27 +61,27 @@ def env_example() -> str:
     )
 
 
-def test_the_table_of_settings_is_that_of_the_code() -> None:
+def test_the_table_of_settings_matches_the_code() -> None:
     assert settings_table() in (ROOT / "docs" / "configuration.md").read_text()
 
 
-def test_the_example_of_an_env_file_is_that_of_the_code() -> None:
+def test_the_example_of_an_env_file_matches_the_code() -> None:
     assert (ROOT / ".env.example").read_text() == env_example()
 
 
-def test_the_example_of_an_env_file_may_be_uncommented_as_it_stands() -> None:
+def test_the_example_of_an_env_file_is_valid_when_uncommented() -> None:
     lines = re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert Settings.from_mapping(dict(lines)) == Settings()
 
 
-def test_every_route_is_documented_and_no_other(settings: Settings) -> None:
+def test_exactly_the_existing_routes_are_documented(settings: Settings) -> None:
     rules = (rule for rule in create_app(settings).url_map.iter_rules() if not is_file(rule.endpoint))
     served = {path_of(rule) for rule in rules}
     documents = "".join((ROOT / "docs" / name).read_text() for name in ("api.md", "dialects.md"))
     assert set(re.findall(r"`(?:[A-Z]+ )?(/[^`\s]*)`", documents)) == served
 
 
-def test_every_metric_of_ours_is_in_the_operations_guide(settings: Settings) -> None:
+def test_every_metric_is_in_the_operations_guide(settings: Settings) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text()
     ledger = LedgerCollector(open_ledger(connect(settings), settings).stats)
     families = [*ledger.describe(), *HostCollector(settings).describe()]

@@ -19,42 +19,42 @@ def modules_of(statement: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def brought_by(statement: str) -> set[str]:
+def imported_by(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in modules_of(statement)}
 
 
-def test_the_web_process_brings_no_torch():
-    assert not brought_by("import wsgi") & HEAVY
+def test_the_web_process_does_not_import_torch():
+    assert not imported_by("import wsgi") & HEAVY
 
 
-def test_without_tracing_the_web_process_brings_nothing_of_opentelemetry():
-    # redis-py looks for it by itself, and brings a part where it is installed.
+def test_without_tracing_the_web_process_does_not_import_opentelemetry():
+    # redis-py imports a part of it by itself where it is installed.
     brought = modules_of("import wsgi") - modules_of("import redis, redis.backoff, redis.retry")
     assert {name for name in brought if name.startswith("opentelemetry")} == set()
-    modules_of("import sys; sys.modules['opentelemetry'] = None; import wsgi")  # nor does it need it
+    modules_of("import sys; sys.modules['opentelemetry'] = None; import wsgi")  # works without it
 
 
-def test_the_parent_of_the_worker_processes_brings_no_torch():
-    assert not brought_by("import svd_service.worker.tasks") & {"torch", "diffusers", "transformers"}
+def test_the_parent_of_the_worker_processes_does_not_import_torch():
+    assert not imported_by("import svd_service.worker.tasks") & {"torch", "diffusers", "transformers"}
 
 
 def test_the_webhook_worker_imports_no_heavy_package():
-    assert not brought_by("import svd_service.webhooks.app") & (HEAVY | {"flask", "PIL", "werkzeug"})
+    assert not imported_by("import svd_service.webhooks.app") & (HEAVY | {"flask", "PIL", "werkzeug"})
 
 
-def test_the_client_brings_nothing_of_the_server():
-    brought = brought_by("import svd_service.client, svd_service.cli.generate")
+def test_the_client_imports_no_package_of_the_server():
+    brought = imported_by("import svd_service.client, svd_service.cli.generate")
     assert not brought & (HEAVY | {"flask", "celery", "redis", "PIL", "pydantic"})
 
 
-def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
-    assert "obstore" not in brought_by("import wsgi")
-    # A bucket that is configured is spoken to by processes that were forked, and what speaks to it must not be forked.
+def test_obstore_is_imported_on_first_use_only(monkeypatch):
+    assert "obstore" not in imported_by("import wsgi")
+    # Forked processes use the configured bucket, and obstore must not be loaded before a fork.
     monkeypatch.setenv("SVD_ARTIFACTS", "s3://bucket/prefix")
-    assert "obstore" not in brought_by("import wsgi")
+    assert "obstore" not in imported_by("import wsgi")
     modules = "from svd_service import bootstrap, config\nfrom svd_service.worker import tasks\n"
     parent = modules + "bootstrap.worker(config.settings())"
-    assert "obstore" not in brought_by(parent)
+    assert "obstore" not in imported_by(parent)
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_obstore_comes_in_with_the_first_use_alone(monkeypatch):
         ("monitoring", "import flower.command, kombu.transport.redis, celery.backends.redis"),
     ],
 )
-def test_all_that_an_image_needs_is_installed_with_its_extra(extra: str, statement: str):
+def test_an_image_imports_only_packages_of_its_extra(extra: str, statement: str):
     there = installed_with(extra) | {"svd-service", "setuptools"}
     absent = [
         name
         for name, owners in metadata.packages_distributions().items()
         if there.isdisjoint(map(canonicalize_name, owners))
     ]
-    brought_by(WITHOUT.format(absent=absent, statement=statement))
+    imported_by(WITHOUT.format(absent=absent, statement=statement))
 
 
-#: A finder before all others that knows better.
+#: A finder, before all others, that hides packages.
 WITHOUT = """
 class Absent:
     def find_spec(self, name, path=None, target=None):

@@ -14,7 +14,7 @@ from tools.harness.local import CI, ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = sorted(PROJECT["optional-dependencies"])
 
-#: What a virtual environment has of itself, and what is chosen by device instead of by hash.
+#: Packages that a virtual environment always has, and those that are chosen by device instead of by hash.
 UNLOCKED = {"pip", "setuptools", "wheel", "svd-service"}
 
 
@@ -51,18 +51,18 @@ def test_every_locked_package_but_pytorch_has_a_hash(extra: str) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-def test_no_file_names_where_packages_come_from() -> None:
+def test_no_file_names_a_package_index() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         assert "://" not in path.read_text(), path.name
 
 
 @pytest.mark.skipif(not CI, reason="a contributor may have installed more")
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_installed_versions_are_the_locked_ones() -> None:
     installed = {str(canonicalize_name(each.metadata["Name"])): each.version for each in metadata.distributions()}
     pins = {str(name): next(iter(pin.specifier)).version for name, pin in locked("test").items()}
     torch = {str(name): next(iter(pin.specifier)).version for name, pin in locked("torch").items()}
     differing = {name: installed.get(name) for name, version in pins.items() if installed.get(name) != version}
     assert differing == {}
-    # A CPU build of PyTorch brings none of the CUDA libraries, and names its variant behind a plus sign.
+    # A CPU build of PyTorch has none of the CUDA libraries, and its version ends with a plus sign and the variant.
     assert installed["torch"].partition("+")[0] == torch["torch"]
     assert set(installed) - set(pins) - set(torch) - UNLOCKED == set()

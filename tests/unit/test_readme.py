@@ -1,4 +1,4 @@
-"""The README's commands do what it says, typed one after the other."""
+"""The README's commands work as described, typed one after the other."""
 
 import json
 import re
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.enable_socket
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_curl_lines_typed_at_once_end_with_the_video(tmp_path: Path) -> None:
+def test_the_curl_commands_typed_without_pauses_end_with_the_video(tmp_path: Path) -> None:
     lines = re.findall(r"^curl .*localhost:8000/(?:generate|status|results)\S*$", README, re.MULTILINE)[:3]
     assert [line.rpartition("8000/")[2].partition("/")[0] for line in lines] == ["generate", "status", "results"]
     service = StandIn()
@@ -48,10 +48,10 @@ def test_the_curl_lines_typed_at_once_end_with_the_video(tmp_path: Path) -> None
         if "__main__" in path.read_text() or path.name == "__main__.py"
     ),
 )
-def test_the_help_of_a_tool_is_no_traceback(
+def test_every_tool_prints_its_help(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # In this process, which has imported torch already: starting Python for each takes two minutes in all.
+    # In this process, which has imported torch already: a new Python for each would take two minutes in total.
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(SystemExit) as done:

@@ -125,7 +125,7 @@ def test_a_link_of_an_open_service_is_invalid_once_there_is_a_key(http, submit, 
     assert http.get(url).status_code == 403
 
 
-def test_a_link_is_invalid_once_the_job_is_deleted_or_expired(http, ann, job_of_ann):
+def test_a_link_expires_with_its_result_at_the_latest_and_ends_with_its_job(http, ann, job_of_ann):
     status = http.get(f"/status/{job_of_ann}", headers=ann[1]).json
     answer = http.post(f"/jobs/{job_of_ann}/share", data={"expires_in": 2_000_000}, headers=ann[1]).json
     assert answer["expires_at"][:19] == status["expires_at"][:19]

@@ -95,9 +95,9 @@ def test_event_streams_are_limited_for_each_caller(redis_url, make_settings):
 
     try:
         assert [stream(keys[0]).status_code for _ in range(3)] == [200, 200, 429]
-        refused = stream(keys[0])
-        assert refused.json["error"]["code"] == "too_many_streams"
-        assert refused.headers["Retry-After"]
+        rejected = stream(keys[0])
+        assert rejected.json["error"]["code"] == "too_many_streams"
+        assert rejected.headers["Retry-After"]
         assert stream(keys[1]).status_code == 200
         opened.pop(0).close()
         assert stream(keys[0]).status_code == 200

@@ -20,7 +20,7 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture(autouse=True)
 def _no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing it in a process of its own takes seconds; one test has it."""
+    """Importing torch in a separate process takes seconds; only one test does it."""
     monkeypatch.setattr(doctor, "_torch", lambda _: iter(()))
 
 
@@ -48,7 +48,7 @@ def test_an_invalid_setting_is_reported_by_name(monkeypatch: pytest.MonkeyPatch,
     assert "SVD_LEASE" in text
 
 
-def test_missing_packages_are_listed_with_the_command_that_installs_them(
+def test_missing_packages_are_listed_with_the_install_command(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in {"av", "flower"} else object())
@@ -111,7 +111,7 @@ def test_a_model_that_cannot_be_loaded_is_found(
     assert finding(make_settings(SVD_MODEL=source), "Model").verdict is verdict
 
 
-def test_torch_is_asked_in_a_process_of_its_own(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_imported_in_a_separate_process(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     settings = make_settings(SVD_MODEL="")
     monkeypatch.setattr(doctor, "_TORCH", "print('[\"2.13.0\", null, []]')")

@@ -10,7 +10,7 @@ PASSWORD = "a-long-password"
 
 
 class ReplacedError(Exception):
-    """Stands for the end of this process: what it would have become."""
+    """Raised instead of replacing this process; has the command that would replace it."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_it_listens_on_loopback_by_default(started):
     assert command[-2:] == ["--address=127.0.0.1", "--port=5555"]
 
 
-def test_it_listens_where_the_setting_says(started):
+def test_it_listens_at_the_address_of_the_setting(started):
     command, _ = started(SVD_FLOWER_BIND="[::]:7000")
     assert command[-2:] == ["--address=::", "--port=7000"]
 
@@ -52,7 +52,7 @@ def test_the_password_is_in_the_environment_and_not_on_the_command_line(started)
     assert PASSWORD not in " ".join(command)
 
 
-def test_without_a_password_it_makes_one_and_shows_it(started, capsys):
+def test_without_a_password_it_generates_one_and_shows_it(started, capsys):
     command, environment = started()
     user, _, password = environment["FLOWER_BASIC_AUTH"].partition(":")
     assert user == "svd"
@@ -63,14 +63,14 @@ def test_without_a_password_it_makes_one_and_shows_it(started, capsys):
 
 
 @pytest.mark.parametrize("name", ["FLOWER_BASIC_AUTH", "FLOWER_AUTH"])
-def test_flowers_own_protection_is_kept(started, capsys, name):
+def test_flowers_own_authentication_settings_are_kept(started, capsys, name):
     _, environment = started(**{name: "ann:own"})
     assert environment[name] == "ann:own"
     assert "password" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "value"), [("SVD_FLOWER_BIND", "everywhere"), ("SVD_FLOWER_BASIC_AUTH", "no-colon")])
-def test_a_bad_setting_is_one_sentence(name, value, tmp_path):
+def test_an_invalid_setting_is_reported_in_one_line(name, value, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "svd_service", "flower"],
         env={**os.environ, name: value},

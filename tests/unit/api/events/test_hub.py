@@ -208,9 +208,9 @@ def test_a_stream_above_the_limit_is_rejected_until_another_ends(http, app, stre
     monkeypatch.setattr(app.extensions["events"], "_capacity", 2)
     path = f"/jobs/{submit()}/events"
     first, _ = stream(path), stream(path)
-    refused = http.get(path)
-    assert (refused.status_code, refused.json["error"]["code"]) == (503, "too_many_streams")
-    assert refused.headers["Retry-After"]
+    rejected = http.get(path)
+    assert (rejected.status_code, rejected.json["error"]["code"]) == (503, "too_many_streams")
+    assert rejected.headers["Retry-After"]
     first.close()
     stream(path).event()
 

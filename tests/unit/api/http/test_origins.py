@@ -143,8 +143,8 @@ def test_a_preflight_request_is_answered_without_a_key(make_http):
     assert "DELETE" in answer.headers["Access-Control-Allow-Methods"]
     foreign = http.options("/v1/videos", headers=preflight | {"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
-    refused = http.get("/v1/videos", headers={"Origin": preflight["Origin"]})
-    assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, preflight["Origin"])
+    rejected = http.get("/v1/videos", headers={"Origin": preflight["Origin"]})
+    assert (rejected.status_code, rejected.headers["Access-Control-Allow-Origin"]) == (401, preflight["Origin"])
 
 
 def test_without_the_setting_there_is_no_cors(http):
