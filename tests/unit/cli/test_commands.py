@@ -29,7 +29,7 @@ def cat(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def willing(service: StandIn) -> StandIn:
+def accepting(service: StandIn) -> StandIn:
     service.answer("POST /generate", job_answer("queued", position=2))
     service.answer(f"GET /status/{JOB}", DONE)
     service.answer(f"GET /results/{JOB}", Answer(b"a video"))
@@ -40,46 +40,46 @@ def run(service: StandIn, *arguments: object) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments), "--server", service.url])
 
 
-def test_a_picture_becomes_a_file(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4", "--cancel-after", 60)
+def test_a_video_is_written_to_the_given_file(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    result = run(accepting, "generate", cat, "-o", tmp_path / "out.mp4", "--cancel-after", 60)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
-    assert next(asked for asked in willing.requests if asked.method == "POST").headers["Cancel-After"] == "60"
+    assert next(request for request in accepting.requests if request.method == "POST").headers["Cancel-After"] == "60"
     assert result.stdout == f"{cat} → {tmp_path / 'out.mp4'}\n"
 
 
-def test_a_folder_gets_a_video_of_the_pictures_name(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    assert run(willing, "generate", cat, "-o", tmp_path).exit_code == 0
+def test_a_folder_gets_a_video_named_after_the_image(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    assert run(accepting, "generate", cat, "-o", tmp_path).exit_code == 0
     assert (tmp_path / "cat.mp4").read_bytes() == b"a video"
 
 
-def test_a_job_is_extended_instead_of_a_picture(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    result = run(willing, "generate", "--extend", JOB, "--extend-as", "alone", "-o", tmp_path)
+def test_a_job_is_extended_instead_of_an_image(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    result = run(accepting, "generate", "--extend", JOB, "--extend-as", "alone", "-o", tmp_path)
     assert result.exit_code == 0, result.output
     assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"a video"
     assert result.stdout == f"{JOB} → {tmp_path / JOB}.mp4\n"
-    body = next(asked.body for asked in willing.requests if asked.method == "POST")
+    body = next(request.body for request in accepting.requests if request.method == "POST")
     assert body == f"extend={JOB}&extend_as=alone".encode()
     for arguments in ([], [cat, "--extend", JOB]):
-        rejected = run(willing, "generate", *arguments, "-o", tmp_path)
+        rejected = run(accepting, "generate", *arguments, "-o", tmp_path)
         assert (rejected.exit_code, "either IMAGE or --extend" in rejected.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("kind", ["webm", "webp", "gif", "zip"])
-def test_the_files_ending_says_what_the_video_comes_as(willing: StandIn, cat: Path, tmp_path: Path, kind: str) -> None:
-    willing.answer(f"GET /results/{JOB}.{kind}", Answer(kind.encode()))
+def test_the_suffix_of_the_file_selects_the_format(accepting: StandIn, cat: Path, tmp_path: Path, kind: str) -> None:
+    accepting.answer(f"GET /results/{JOB}.{kind}", Answer(kind.encode()))
     target = tmp_path / f"out.{kind.upper()}"
-    assert run(willing, "generate", cat, "-o", target).exit_code == 0
+    assert run(accepting, "generate", cat, "-o", target).exit_code == 0
     assert target.read_bytes() == kind.encode()
-    body = next(asked.body for asked in willing.requests if asked.method == "POST")
+    body = next(request.body for request in accepting.requests if request.method == "POST")
     assert f'name="formats"\r\n\r\n{kind}\r\n'.encode() in body
 
 
-def test_a_format_may_be_said(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
-    assert run(willing, "generate", cat, cat, "-o", tmp_path / "folder", "--format", "gif").exit_code == 0
+def test_a_format_may_be_given_as_an_option(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
+    assert run(accepting, "generate", cat, cat, "-o", tmp_path / "folder", "--format", "gif").exit_code == 0
     assert {path.name for path in (tmp_path / "folder").iterdir()} == {"cat.gif", "cat-2.gif"}
-    assert run(willing, "generate", cat, "-o", tmp_path / "o", "--format", "gif").exit_code == 0
+    assert run(accepting, "generate", cat, "-o", tmp_path / "o", "--format", "gif").exit_code == 0
     assert (tmp_path / "o").read_bytes() == b"a gif"
 
 
@@ -92,34 +92,34 @@ def test_a_format_may_be_said(willing: StandIn, cat: Path, tmp_path: Path) -> No
         ("o", None, "no ending"),
     ],
 )
-def test_a_file_that_cannot_be_written_so_is_rejected_before_the_image_is_sent(
-    willing: StandIn, cat: Path, tmp_path: Path, out: str, form: str | None, words: str
+def test_an_unsupported_suffix_or_format_is_rejected_before_the_image_is_sent(
+    accepting: StandIn, cat: Path, tmp_path: Path, out: str, form: str | None, words: str
 ) -> None:
-    result = run(willing, "generate", cat, "-o", tmp_path / out, *(["--format", form] if form else []))
+    result = run(accepting, "generate", cat, "-o", tmp_path / out, *(["--format", form] if form else []))
     assert result.exit_code == 2
     assert words in result.stderr
-    assert willing.requests == []
+    assert accepting.requests == []
 
 
-def test_a_service_that_does_not_know_the_format_fails_with_the_message_of_the_service(
-    willing: StandIn, cat: Path, tmp_path: Path
+def test_a_format_that_the_service_did_not_make_fails_with_its_message(
+    accepting: StandIn, cat: Path, tmp_path: Path
 ) -> None:
-    willing.answer(f"GET /results/{JOB}.gif", refusal(404, "format_not_made", "the video comes as mp4"))
-    result = run(willing, "generate", cat, "-o", tmp_path / "o.gif")
+    accepting.answer(f"GET /results/{JOB}.gif", refusal(404, "format_not_made", "the video comes as mp4"))
+    result = run(accepting, "generate", cat, "-o", tmp_path / "o.gif")
     assert result.exit_code == 1
     assert "the video comes as mp4" in result.stderr
 
 
-def test_several_pictures_need_a_folder_which_is_made(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    assert run(willing, "generate", cat, cat, "-o", tmp_path / "videos").exit_code == 0
+def test_several_images_need_a_folder_which_is_created(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    assert run(accepting, "generate", cat, cat, "-o", tmp_path / "videos").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["cat-2.mp4", "cat.mp4"]
-    refused = run(willing, "generate", cat, cat, "-o", cat)
-    assert refused.exit_code == 2
-    assert "is not a folder" in refused.stderr
+    rejected = run(accepting, "generate", cat, cat, "-o", cat)
+    assert rejected.exit_code == 2
+    assert "is not a folder" in rejected.stderr
 
 
-def test_all_parameters_reach_the_service(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    said = {
+def test_all_parameters_reach_the_service(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    values = {
         "seed": "7",
         "num_frames": "8",
         "num_inference_steps": "4",
@@ -135,17 +135,17 @@ def test_all_parameters_reach_the_service(willing: StandIn, cat: Path, tmp_path:
         "profile": "draft",
         "model": "other",
     }
-    options = [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert run(willing, "generate", cat, "-o", tmp_path / "o.mp4", *options).exit_code == 0
-    body = next(asked.body for asked in willing.requests if asked.method == "POST")
-    for name, value in said.items():
+    options = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert run(accepting, "generate", cat, "-o", tmp_path / "o.mp4", *options).exit_code == 0
+    body = next(request.body for request in accepting.requests if request.method == "POST")
+    for name, value in values.items():
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
 
 
-def test_without_a_terminal_each_change_is_a_line(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+def test_without_a_terminal_each_change_is_a_line(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
     sampling = {"phase": "sampling", "step": 1, "steps": 4, "fraction": 0.2}
-    willing.answer(f"GET /status/{JOB}", job_answer("started", progress=sampling, attempt=2), DONE)
-    lines = run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
+    accepting.answer(f"GET /status/{JOB}", job_answer("started", progress=sampling, attempt=2), DONE)
+    lines = run(accepting, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
     assert lines == [
         "cat.jpg: queued, number 2 (0%)",
         "cat.jpg: sampling 1/4 (attempt 2) (20%)",
@@ -153,26 +153,26 @@ def test_without_a_terminal_each_change_is_a_line(willing: StandIn, cat: Path, t
     ]
 
 
-def test_json_tells_all_of_each_picture(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4", "--json")
-    (told_of,) = json.loads(result.stdout)
-    assert told_of["video"] == str(tmp_path / "o.mp4")
-    assert told_of["error"] is None
-    assert told_of["job"]["task_id"] == JOB
+def test_json_output_has_the_result_of_each_image(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    result = run(accepting, "generate", cat, "-o", tmp_path / "o.mp4", "--json")
+    (entry,) = json.loads(result.stdout)
+    assert entry["video"] == str(tmp_path / "o.mp4")
+    assert entry["error"] is None
+    assert entry["job"]["task_id"] == JOB
 
 
-def test_one_bad_picture_does_not_keep_the_others_from_their_videos(
-    willing: StandIn, cat: Path, tmp_path: Path
+def test_an_invalid_image_does_not_prevent_the_videos_of_the_others(
+    accepting: StandIn, cat: Path, tmp_path: Path
 ) -> None:
-    willing.answer("POST /generate", refusal(415, "not_an_image", "this is no picture"), job_answer("queued"))
-    result = run(willing, "generate", cat, cat, "-o", tmp_path / "videos")
+    accepting.answer("POST /generate", refusal(415, "not_an_image", "this is no image"), job_answer("queued"))
+    result = run(accepting, "generate", cat, cat, "-o", tmp_path / "videos")
     assert result.exit_code == 1
-    assert f"{cat}: this is no picture" in result.stderr
-    assert result.stderr.count("this is no picture") == 1
+    assert f"{cat}: this is no image" in result.stderr
+    assert result.stderr.count("this is no image") == 1
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["cat-2.mp4"]
 
 
-def test_a_service_that_asks_for_a_key_is_asked_once(service: StandIn, cat: Path, tmp_path: Path) -> None:
+def test_a_missing_key_is_reported_after_one_request(service: StandIn, cat: Path, tmp_path: Path) -> None:
     service.answer("POST /generate", refusal(401, "unauthorized", "an API key is needed"))
     result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")
     assert result.exit_code == 1
@@ -187,42 +187,44 @@ def test_a_service_that_asks_for_a_key_is_asked_once(service: StandIn, cat: Path
         ({"status": "unavailable", "message": "Redis is away"}, "The service is unavailable: Redis is away"),
     ],
 )
-def test_who_will_have_to_wait_is_told_so(
-    willing: StandIn, cat: Path, tmp_path: Path, health: dict[str, object], words: str
+def test_a_warning_is_shown_if_jobs_will_have_to_wait(
+    accepting: StandIn, cat: Path, tmp_path: Path, health: dict[str, object], words: str
 ) -> None:
-    willing.answer("GET /health", Answer(json.dumps(health).encode()))
-    result = run(willing, "generate", cat, "-o", tmp_path / "out.mp4")
+    accepting.answer("GET /health", Answer(json.dumps(health).encode()))
+    result = run(accepting, "generate", cat, "-o", tmp_path / "out.mp4")
     assert (result.exit_code, words in result.stderr) == (0, True)
 
 
-def test_a_job_that_failed_says_why(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"GET /status/{JOB}", job_answer("failed", error={"code": "timeout", "message": "it took too long"}))
-    result = run(willing, "generate", cat, "-o", tmp_path / "o.mp4")
+def test_the_reason_of_a_failed_job_is_shown(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer(
+        f"GET /status/{JOB}", job_answer("failed", error={"code": "timeout", "message": "it took too long"})
+    )
+    result = run(accepting, "generate", cat, "-o", tmp_path / "o.mp4")
     assert result.exit_code == 1
     assert result.stderr.count("it took too long") == 1
     assert not (tmp_path / "o.mp4").exists()
 
 
-def test_an_untrained_model_is_named_as_such(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"GET /status/{JOB}", job_answer("finished", model={"trained": False}))
-    assert "untrained weights" in run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr
+def test_an_untrained_model_is_reported_as_such(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer(f"GET /status/{JOB}", job_answer("finished", model={"trained": False}))
+    assert "untrained weights" in run(accepting, "generate", cat, "-o", tmp_path / "o.mp4").stderr
 
 
-def test_a_folder_that_is_not_there_is_refused_before_the_picture_is_sent(
-    willing: StandIn, cat: Path, tmp_path: Path
+def test_a_missing_target_folder_is_rejected_before_the_image_is_sent(
+    accepting: StandIn, cat: Path, tmp_path: Path
 ) -> None:
-    result = run(willing, "generate", cat, "-o", tmp_path / "nowhere" / "o.mp4")
+    result = run(accepting, "generate", cat, "-o", tmp_path / "nowhere" / "o.mp4")
     assert result.exit_code == 2
-    assert willing.requests == []
+    assert accepting.requests == []
 
 
-def test_a_picture_that_is_not_there_is_refused(willing: StandIn, tmp_path: Path) -> None:
-    result = run(willing, "generate", tmp_path / "dog.jpg")
+def test_a_missing_image_file_is_rejected(accepting: StandIn, tmp_path: Path) -> None:
+    result = run(accepting, "generate", tmp_path / "dog.jpg")
     assert result.exit_code == 2
     assert "does not exist" in result.stderr
 
 
-def test_nobody_there_is_said_at_once(cat: Path) -> None:
+def test_a_refused_connection_is_reported_at_once(cat: Path) -> None:
     began = time.monotonic()
     command = [sys.executable, "-m", "svd_service", "generate", str(cat), "--server", f"http://127.0.0.1:{free_port()}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -230,11 +232,11 @@ def test_nobody_there_is_said_at_once(cat: Path) -> None:
     assert "Cannot connect" in done.stderr
     assert "svd-service up" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < 40  # not after the minute for which an answer is waited for
+    assert time.monotonic() - began < 40  # not after the minute that it waits for an answer
 
 
 def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
-    """Exit status and words of a `generate` that gets Ctrl-C while its job runs."""
+    """Exit status and error output of a `generate` that receives Ctrl-C while its job runs."""
     service.answer(f"GET /status/{JOB}", job_answer("started"))
     command = [sys.executable, "-m", "svd_service", "generate", str(cat), "-o", str(target)]
     process = subprocess.Popen([*command, "--server", service.url], stderr=subprocess.PIPE, text=True)
@@ -246,113 +248,113 @@ def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
     return process.returncode, stderr
 
 
-def test_ctrl_c_cancels_the_jobs(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
-    exit_status, stderr = interrupted(willing, cat, tmp_path / "o.mp4")
+def test_ctrl_c_cancels_the_jobs(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
+    exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"{cat}: cancelled" in stderr
-    assert willing.count(f"DELETE /jobs/{JOB}") == 1
+    assert accepting.count(f"DELETE /jobs/{JOB}") == 1
 
 
-def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer(f"DELETE /jobs/{JOB}", refusal(400, "no", "not today"))
-    exit_status, stderr = interrupted(willing, cat, tmp_path / "o.mp4")
+def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer(f"DELETE /jobs/{JOB}", refusal(400, "no", "not today"))
+    exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'}" in stderr
 
 
-def test_the_time_left_is_told(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer("POST /generate", job_answer("queued", position=2, eta_seconds=200.0))
-    lines = run(willing, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
+def test_the_estimated_time_left_is_shown(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer("POST /generate", job_answer("queued", position=2, eta_seconds=200.0))
+    lines = run(accepting, "generate", cat, "-o", tmp_path / "o.mp4").stderr.splitlines()
     assert lines[0] == f"{cat.name}: queued, number 2, 3 min left (0%)"
 
 
-def test_the_videos_are_opened_if_one_likes(willing: StandIn, cat: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_videos_are_opened_with_the_option(accepting: StandIn, cat: Path, tmp_path: Path, monkeypatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("typer.launch", opened.append)
-    assert run(willing, "generate", cat, "-o", tmp_path / "o.mp4", "--open").exit_code == 0
+    assert run(accepting, "generate", cat, "-o", tmp_path / "o.mp4", "--open").exit_code == 0
     assert opened == [str(tmp_path / "o.mp4")]
 
 
-def test_the_key_may_come_from_the_environment(willing: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_may_come_from_the_environment(accepting: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVD_API_KEY", "secret")
-    assert run(willing, "status", JOB).exit_code == 0
-    assert willing.requests[-1].headers["Authorization"] == "Bearer secret"
-    run(willing, "status", JOB, "--api-key", "another")
-    assert willing.requests[-1].headers["Authorization"] == "Bearer another"
+    assert run(accepting, "status", JOB).exit_code == 0
+    assert accepting.requests[-1].headers["Authorization"] == "Bearer secret"
+    run(accepting, "status", JOB, "--api-key", "another")
+    assert accepting.requests[-1].headers["Authorization"] == "Bearer another"
 
 
-def test_jobs_are_listed(willing: StandIn) -> None:
+def test_jobs_are_listed(accepting: StandIn) -> None:
     jobs = [{"task_id": JOB, "status": "queued", "position": 2, "created_at": "2026-01-02T03:04:05Z"}]
-    willing.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": jobs, "next": None}).encode()))
-    shown = run(willing, "list").stdout
+    accepting.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": jobs, "next": None}).encode()))
+    shown = run(accepting, "list").stdout
     assert JOB in shown
     assert "queued, number 2" in shown
-    assert json.loads(run(willing, "list", "--json").stdout) == jobs
+    assert json.loads(run(accepting, "list", "--json").stdout) == jobs
 
 
-def test_cancelling_says_what_becomes_of_each_job(willing: StandIn) -> None:
-    willing.answer(f"GET /status/{JOB}", job_answer("started"))
-    willing.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
-    result = run(willing, "cancel", JOB, "other")
+def test_cancelling_shows_the_result_for_each_job(accepting: StandIn) -> None:
+    accepting.answer(f"GET /status/{JOB}", job_answer("started"))
+    accepting.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
+    result = run(accepting, "cancel", JOB, "other")
     assert result.exit_code == 1
     assert f"{JOB}: being cancelled" in result.stdout
     assert "other:" in result.stderr
 
 
-def test_watching_shows_each_change_and_tells_how_it_went(willing: StandIn) -> None:
-    willing.answer(f"GET /jobs/{JOB}/events", stream({"status": "queued", "position": 1}, {"status": "finished"}))
-    result = run(willing, "watch", JOB)
+def test_watching_shows_each_change_and_the_final_state(accepting: StandIn) -> None:
+    accepting.answer(f"GET /jobs/{JOB}/events", stream({"status": "queued", "position": 1}, {"status": "finished"}))
+    result = run(accepting, "watch", JOB)
     assert result.exit_code == 0
     assert f"{JOB}: queued, next (0%)" in result.stderr
     assert result.stdout == f"{JOB}: finished\n"
-    lines = [json.loads(line)["status"] for line in run(willing, "watch", JOB, "--json").stdout.splitlines()]
+    lines = [json.loads(line)["status"] for line in run(accepting, "watch", JOB, "--json").stdout.splitlines()]
     assert lines == ["queued", "finished"]
 
 
-def test_watching_a_job_that_fails_is_a_failure(willing: StandIn) -> None:
-    willing.answer(f"GET /jobs/{JOB}/events", stream({"status": "failed", "error": {"message": "too long"}}))
-    result = run(willing, "watch", JOB)
+def test_watching_a_job_that_fails_exits_with_1(accepting: StandIn) -> None:
+    accepting.answer(f"GET /jobs/{JOB}/events", stream({"status": "failed", "error": {"message": "too long"}}))
+    result = run(accepting, "watch", JOB)
     assert (result.exit_code, result.stdout) == (1, f"{JOB}: failed: too long\n")
 
 
-def test_status_is_a_table_or_json(willing: StandIn) -> None:
-    willing.answer(f"GET /status/{JOB}", job_answer("queued", position=1, parameters={"seed": 7}))
-    assert "queued, next" in run(willing, "status", JOB).stdout
-    assert json.loads(run(willing, "status", JOB, "--json").stdout)["parameters"] == {"seed": 7}
+def test_status_is_a_table_or_json(accepting: StandIn) -> None:
+    accepting.answer(f"GET /status/{JOB}", job_answer("queued", position=1, parameters={"seed": 7}))
+    assert "queued, next" in run(accepting, "status", JOB).stdout
+    assert json.loads(run(accepting, "status", JOB, "--json").stdout)["parameters"] == {"seed": 7}
 
 
-def test_status_of_an_unknown_job_is_an_error(willing: StandIn) -> None:
-    result = run(willing, "status", "no-such-job")
+def test_status_of_an_unknown_job_is_an_error(accepting: StandIn) -> None:
+    result = run(accepting, "status", "no-such-job")
     assert isinstance(result.exception, ClientError)
 
 
 def test_the_server_may_come_from_the_environment(
-    willing: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accepting: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SVD_SERVER", willing.url)
+    monkeypatch.setenv("SVD_SERVER", accepting.url)
     result = CliRunner().invoke(app, ["generate", str(cat), "-o", str(tmp_path / "o.mp4")])
     assert result.exit_code == 0, result.output
 
 
-def test_an_invalid_parameter_is_reported_once_for_all_images(willing: StandIn, cat: Path, tmp_path: Path) -> None:
-    willing.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be at most 30", parameter="fps"))
-    result = run(willing, "generate", cat, cat, cat, "-o", tmp_path / "folder", "--fps", "99")
+def test_an_invalid_parameter_is_reported_once_for_all_images(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    accepting.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be at most 30", parameter="fps"))
+    result = run(accepting, "generate", cat, cat, cat, "-o", tmp_path / "folder", "--fps", "99")
     assert result.exit_code == 1
     assert result.stderr.count("fps must be at most 30") == 1
-    assert willing.count("POST /generate") == 1
+    assert accepting.count("POST /generate") == 1
 
 
-def test_when_the_service_goes_away_the_message_leads_to_the_video(
-    willing: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_if_the_service_goes_away_the_message_has_the_download_command(
+    accepting: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
-        raise UnreachableError(f"{willing.url}: connection refused")
+        raise UnreachableError(f"{accepting.url}: connection refused")
 
     target = tmp_path / "my out.mp4"
     with monkeypatch.context() as patch:
         patch.setattr("svd_service.client.client.Client.status", away)
-        result = run(willing, "generate", cat, "-o", target)
+        result = run(accepting, "generate", cat, "-o", target)
     assert result.exit_code == 1
     assert "Cannot connect" in result.stderr
     later = re.search(r"svd-service (download .*)", result.stderr)
@@ -362,86 +364,88 @@ def test_when_the_service_goes_away_the_message_leads_to_the_video(
     assert target.read_bytes() == b"a video"
 
 
-def test_a_video_is_downloaded(willing: StandIn, tmp_path: Path) -> None:
-    willing.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
-    assert run(willing, "download", JOB, "-o", tmp_path).stdout == f"{tmp_path / JOB}.mp4\n"
+def test_a_video_is_downloaded(accepting: StandIn, tmp_path: Path) -> None:
+    accepting.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
+    assert run(accepting, "download", JOB, "-o", tmp_path).stdout == f"{tmp_path / JOB}.mp4\n"
     assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"a video"
-    assert run(willing, "download", JOB, "-o", tmp_path / "x.gif").exit_code == 0
+    assert run(accepting, "download", JOB, "-o", tmp_path / "x.gif").exit_code == 0
     assert (tmp_path / "x.gif").read_bytes() == b"a gif"
-    assert run(willing, "download", JOB, "-o", tmp_path / "x.gif", "--format", "webp").exit_code == 2
+    assert run(accepting, "download", JOB, "-o", tmp_path / "x.gif", "--format", "webp").exit_code == 2
 
 
-def test_a_video_that_is_not_ready_is_not_a_file(willing: StandIn, tmp_path: Path) -> None:
-    willing.answer(f"GET /results/{JOB}", refusal(409, "not_ready", "the job has no result", state="started"))
-    result = run(willing, "download", JOB, "-o", tmp_path / "out.mp4")
+def test_a_video_that_is_not_ready_leaves_no_file(accepting: StandIn, tmp_path: Path) -> None:
+    accepting.answer(f"GET /results/{JOB}", refusal(409, "not_ready", "the job has no result", state="started"))
+    result = run(accepting, "download", JOB, "-o", tmp_path / "out.mp4")
     assert result.exit_code == 1
     assert "--wait" in str(result.exception)
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_download_may_wait(willing: StandIn, tmp_path: Path) -> None:
-    willing.answer(f"GET /jobs/{JOB}/events", stream({"status": "started"}, {"status": "finished"}))
-    assert run(willing, "download", JOB, "--wait", "-o", tmp_path / "out.mp4").exit_code == 0
+def test_a_download_may_wait_for_the_job(accepting: StandIn, tmp_path: Path) -> None:
+    accepting.answer(f"GET /jobs/{JOB}/events", stream({"status": "started"}, {"status": "finished"}))
+    assert run(accepting, "download", JOB, "--wait", "-o", tmp_path / "out.mp4").exit_code == 0
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
 
 
-def test_videos_are_pinned_and_unpinned_and_the_status_shows_it(willing: StandIn) -> None:
+def test_videos_are_pinned_and_unpinned_and_the_status_shows_it(accepting: StandIn) -> None:
     pinned = job_answer("finished", pinned=True)
-    willing.answer(f"PUT /jobs/{JOB}/pin", pinned)
-    willing.answer(f"DELETE /jobs/{JOB}/pin", DONE)
-    willing.answer("PUT /jobs/other/pin", refusal(409, "pin_limit", "100 videos are pinned already"))
-    done = run(willing, "pin", JOB, "other")
+    accepting.answer(f"PUT /jobs/{JOB}/pin", pinned)
+    accepting.answer(f"DELETE /jobs/{JOB}/pin", DONE)
+    accepting.answer("PUT /jobs/other/pin", refusal(409, "pin_limit", "100 videos are pinned already"))
+    done = run(accepting, "pin", JOB, "other")
     assert (done.exit_code, done.stdout) == (1, f"{JOB}: pinned\n")
     assert done.stderr == "other: 100 videos are pinned already\n"
-    assert run(willing, "unpin", JOB).stdout == f"{JOB}: no longer pinned\n"
-    assert [asked.method for asked in willing.requests] == ["PUT", "PUT", "DELETE"]
-    willing.answer(f"GET /status/{JOB}", pinned)
-    assert "finished, pinned" in run(willing, "status", JOB).stdout
+    assert run(accepting, "unpin", JOB).stdout == f"{JOB}: no longer pinned\n"
+    assert [request.method for request in accepting.requests] == ["PUT", "PUT", "DELETE"]
+    accepting.answer(f"GET /status/{JOB}", pinned)
+    assert "finished, pinned" in run(accepting, "status", JOB).stdout
 
 
-def test_a_link_without_a_key_is_printed_whole(willing: StandIn) -> None:
+def test_a_share_link_is_printed_as_a_full_url(accepting: StandIn) -> None:
     path = f"/shared/{JOB}.mp4?expires=1&signature=abc"
     link = json.dumps({"url": path, "expires_at": "2026-01-02T03:04:05Z"}).encode()
-    willing.answer(f"POST /jobs/{JOB}/share", Answer(link, status=201))
-    done = run(willing, "share", JOB, "--expires-in", 60)
-    assert done.stdout == f"{willing.url}{path}\n"
+    accepting.answer(f"POST /jobs/{JOB}/share", Answer(link, status=201))
+    done = run(accepting, "share", JOB, "--expires-in", 60)
+    assert done.stdout == f"{accepting.url}{path}\n"
     assert "It works until 2026-01-02" in done.stderr
-    assert willing.requests[-1].body == b"expires_in=60"
-    run(willing, "share", JOB)
-    assert willing.requests[-1].body == b""
+    assert accepting.requests[-1].body == b"expires_in=60"
+    run(accepting, "share", JOB)
+    assert accepting.requests[-1].body == b""
 
 
-def test_only_ended_jobs_are_deleted(willing: StandIn) -> None:
-    willing.answer(f"DELETE /jobs/{JOB}", Answer(b"", status=204))
-    assert run(willing, "delete", JOB, "--yes").stdout == f"{JOB}: deleted\n"
-    willing.answer(f"GET /status/{JOB}", job_answer("started"))
-    result = run(willing, "delete", JOB, "--yes")
-    assert (result.exit_code, willing.count(f"DELETE /jobs/{JOB}")) == (1, 1)
+def test_only_ended_jobs_are_deleted(accepting: StandIn) -> None:
+    accepting.answer(f"DELETE /jobs/{JOB}", Answer(b"", status=204))
+    assert run(accepting, "delete", JOB, "--yes").stdout == f"{JOB}: deleted\n"
+    accepting.answer(f"GET /status/{JOB}", job_answer("started"))
+    result = run(accepting, "delete", JOB, "--yes")
+    assert (result.exit_code, accepting.count(f"DELETE /jobs/{JOB}")) == (1, 1)
     assert "cancel it first" in result.stderr
-    assert CliRunner().invoke(app, ["delete", JOB, "--server", willing.url], input="n\n").exit_code == 1
-    assert willing.count(f"DELETE /jobs/{JOB}") == 1
+    assert CliRunner().invoke(app, ["delete", JOB, "--server", accepting.url], input="n\n").exit_code == 1
+    assert accepting.count(f"DELETE /jobs/{JOB}") == 1
 
 
-def test_the_models_of_the_service_are_shown(willing: StandIn) -> None:
+def test_the_models_of_the_service_are_shown(accepting: StandIn) -> None:
     defaults = {"width": 1024, "height": 576, "num_frames": 25}
     models = [{"name": "svd-xt", "defaults": defaults, "profiles": {"exact": {}, "draft": {}}}]
-    willing.answer("GET /models", Answer(json.dumps({"models": models}).encode()))
-    assert re.search(r"svd-xt +1024x576 +25 +exact, draft", run(willing, "models").stdout)
-    assert json.loads(run(willing, "models", "--json").stdout) == models
+    accepting.answer("GET /models", Answer(json.dumps({"models": models}).encode()))
+    assert re.search(r"svd-xt +1024x576 +25 +exact, draft", run(accepting, "models").stdout)
+    assert json.loads(run(accepting, "models", "--json").stdout) == models
 
 
 def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"svd-service {__version__}\n"
 
 
-def test_a_list_fits_80_columns_with_whole_ids_and_the_zone(willing: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_fits_80_columns_with_whole_ids_and_the_zone(
+    accepting: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TZ", "CET-1")
     time.tzset()
     error = {"code": "timeout", "message": "it took much longer than the service allows for one attempt"}
     jobs = [{"task_id": JOB, "status": "failed", "error": error, "created_at": "2026-01-02T03:04:05Z"}]
-    willing.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": jobs, "next": None}).encode()))
+    accepting.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": jobs, "next": None}).encode()))
     monkeypatch.setenv("COLUMNS", "80")
-    lines = run(willing, "list").stdout.splitlines()
+    lines = run(accepting, "list").stdout.splitlines()
     monkeypatch.undo()
     time.tzset()
     assert max(map(len, lines)) <= 80
@@ -450,17 +454,17 @@ def test_a_list_fits_80_columns_with_whole_ids_and_the_zone(willing: StandIn, mo
     assert len(lines) == 2
 
 
-def test_several_videos_of_one_image_are_a_group(willing: StandIn, cat: Path, tmp_path: Path) -> None:
+def test_several_videos_of_one_image_are_a_group(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
     jobs = [json.loads(job_answer("queued").body)] * 2
     body = {"group_id": "g", "status": "queued", "jobs": jobs}
-    willing.answer("POST /generate", Answer(json.dumps(body).encode()))
-    assert run(willing, "generate", cat, "--seeds", "7,8", "-o", tmp_path).exit_code == 0
+    accepting.answer("POST /generate", Answer(json.dumps(body).encode()))
+    assert run(accepting, "generate", cat, "--seeds", "7,8", "-o", tmp_path).exit_code == 0
     assert {path.name for path in tmp_path.glob("*.mp4")} == {"cat-7.mp4", "cat-8.mp4"}
-    assert run(willing, "generate", cat, "-n", "2", "--cancel-after", "90", "-o", tmp_path).exit_code == 0
+    assert run(accepting, "generate", cat, "-n", "2", "--cancel-after", "90", "-o", tmp_path).exit_code == 0
     assert {path.name for path in tmp_path.glob("cat-[12].mp4")} == {"cat-1.mp4", "cat-2.mp4"}
-    posted = [asked for asked in willing.requests if asked.method == "POST"]
+    posted = [request for request in accepting.requests if request.method == "POST"]
     assert len(posted) == 2
     assert b'name="seeds"' in posted[0].body
     assert b'name="n"' in posted[1].body
-    assert [asked.headers.get("Cancel-After") for asked in posted] == [None, "90"]
-    assert run(willing, "generate", cat, "--seeds", "7,x", "-o", tmp_path).exit_code == 2
+    assert [request.headers.get("Cancel-After") for request in posted] == [None, "90"]
+    assert run(accepting, "generate", cat, "--seeds", "7,x", "-o", tmp_path).exit_code == 2

@@ -66,9 +66,9 @@ def test_a_file_that_cannot_be_read_or_verified_is_an_error(service: StandIn, fi
     service.answer("POST /verify", refusal(413, "image_too_large", "the file has more than 20,000,000 bytes"))
     assert "add --local" in run(file, "--server", service.url).output
     service.answer("POST /verify", refusal(501, "not_installed", "files cannot be verified"))
-    refused = run(file, "--server", service.url)
-    assert refused.exit_code != 0
-    assert "files cannot be verified" in str(refused.exception)
+    rejected = run(file, "--server", service.url)
+    assert rejected.exit_code != 0
+    assert "files cannot be verified" in str(rejected.exception)
 
 
 def test_locally_no_service_is_needed(tmp_path: Path, files: Any, chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def client(service: StandIn) -> Iterator[Client]:
         yield made
 
 
-def test_a_picture_is_sent_with_the_parameters_that_were_said(client: Client, service: StandIn, tmp_path: Path) -> None:
+def test_an_image_is_sent_with_the_given_parameters(client: Client, service: StandIn, tmp_path: Path) -> None:
     service.answer("POST /generate", job_answer("queued", position=3))
     (tmp_path / "cat.jpg").write_bytes(b"a cat")
     job = client.submit(tmp_path / "cat.jpg", seed=0, noise_aug_strength=0.5, fit="pad", width=None)
@@ -47,7 +47,7 @@ def test_a_picture_is_sent_with_the_parameters_that_were_said(client: Client, se
     assert b"width" not in body
 
 
-def test_an_address_without_a_scheme_will_do(service: StandIn) -> None:
+def test_a_server_address_without_a_scheme_is_accepted(service: StandIn) -> None:
     service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with Client(service.url.removeprefix("http://")) as client:
         assert client.status(JOB).state == "queued"
@@ -60,7 +60,7 @@ def test_an_image_may_be_bytes(client: Client, service: StandIn) -> None:
     assert "Cancel-After" not in service.requests[-1].headers
 
 
-def test_a_submission_names_its_deadline(client: Client, service: StandIn) -> None:
+def test_a_submission_sends_its_deadline(client: Client, service: StandIn) -> None:
     service.answer("POST /generate", job_answer("queued"))
     client.submit(b"a dog", cancel_after=90, seed=3)
     assert service.requests[-1].headers["Cancel-After"] == "90"
@@ -87,7 +87,7 @@ def test_the_key_is_sent_as_a_bearer_token(service: StandIn) -> None:
     assert service.requests[-1].headers["Authorization"] == "Bearer secret"
 
 
-def test_a_refusal_says_what_the_service_said(client: Client, service: StandIn) -> None:
+def test_a_rejection_has_the_message_of_the_service(client: Client, service: StandIn) -> None:
     service.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be …", parameter="fps"))
     with pytest.raises(RefusedError, match="fps must be …") as caught:
         client.submit(b"a cat", fps=1)
@@ -104,7 +104,7 @@ def test_a_refusal_says_what_the_service_said(client: Client, service: StandIn) 
         (500, UnavailableError),
     ],
 )
-def test_each_answer_has_its_exception(
+def test_each_error_status_has_its_exception(
     client: Client, service: StandIn, http_status: int, kind: type[AnswerError], tmp_path: Path
 ) -> None:
     service.answer(f"GET /results/{JOB}", refusal(http_status, "some_code", "some words", state="started"))
@@ -114,19 +114,19 @@ def test_each_answer_has_its_exception(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_that_is_not_the_services_is_told_by_its_status(client: Client, service: StandIn) -> None:
+def test_an_error_page_of_another_server_is_reported_by_its_status(client: Client, service: StandIn) -> None:
     service.answer(f"GET /status/{JOB}", Answer(b"<html>no such page</html>", 404))
     with pytest.raises(UnknownJobError, match="404 Not Found"):
         client.status(JOB)
 
 
-def test_an_id_cannot_lead_to_another_path(client: Client, service: StandIn) -> None:
+def test_an_id_cannot_change_the_path(client: Client, service: StandIn) -> None:
     with pytest.raises(UnknownJobError):
         client.status("../health?x")
     assert service.requests[-1].path == "/status/..%2Fhealth%3Fx"
 
 
-def test_waiting_tells_of_each_look_and_ends_with_the_video(client: Client, service: StandIn) -> None:
+def test_waiting_reports_each_status_and_returns_the_ended_job(client: Client, service: StandIn) -> None:
     sampling = {"phase": "sampling", "step": 3, "steps": 25, "fraction": 0.13}
     service.answer(
         f"GET /status/{JOB}",
@@ -149,15 +149,15 @@ def test_waiting_for_a_job_that_fails_raises_with_its_reason(client: Client, ser
     assert caught.value.job.state == "failed"
 
 
-def test_waiting_ends_when_the_callers_patience_does(client: Client, service: StandIn) -> None:
+def test_waiting_ends_at_the_callers_timeout(client: Client, service: StandIn) -> None:
     service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with pytest.raises(WaitTimeoutError, match="still queued"):
         client.wait(JOB, timeout=0.5)
 
 
 @contextlib.contextmanager
-def coming(port: int, seconds: float, request: str, answer: Answer) -> Iterator[None]:
-    """A service that is there after a while."""
+def service_starting_after(port: int, seconds: float, request: str, answer: Answer) -> Iterator[None]:
+    """A service that starts after `seconds`."""
     servers: list[StandIn] = []
     timer = threading.Timer(seconds, lambda: servers.append(StandIn(port, {request: answer})))
     timer.start()
@@ -168,63 +168,63 @@ def coming(port: int, seconds: float, request: str, answer: Answer) -> Iterator[
         servers[0].stop()
 
 
-def test_reading_goes_on_when_the_service_comes_back() -> None:
+def test_reads_are_retried_until_the_service_is_back() -> None:
     port = free_port()
     with (
-        coming(port, 0.5, f"GET /status/{JOB}", job_answer("finished")),
+        service_starting_after(port, 0.5, f"GET /status/{JOB}", job_answer("finished")),
         Client(f"http://127.0.0.1:{port}", patience=60) as client,
     ):
         assert client.status(JOB).state == "finished"
 
 
-def test_reading_survives_a_connection_that_breaks(client: Client, service: StandIn) -> None:
+def test_reads_are_retried_after_a_broken_connection(client: Client, service: StandIn) -> None:
     broken = Answer(b"{}", cut=-1)
     service.answer(f"GET /status/{JOB}", broken, broken, job_answer("started"))
     assert client.status(JOB).state == "started"
 
 
-def test_patience_ends(service: StandIn) -> None:
+def test_retries_end_with_the_clients_patience(service: StandIn) -> None:
     service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "Redis is away"))
     with Client(service.url, patience=0.5) as client, pytest.raises(UnavailableError, match="Redis is away"):
         client.status(JOB)
     assert service.count(f"GET /status/{JOB}") > 1
 
 
-def test_a_picture_is_sent_again_when_nobody_listened() -> None:
+def test_a_submission_is_retried_after_a_refused_connection() -> None:
     port = free_port()
     with (
-        coming(port, 0.5, "POST /generate", job_answer("queued")),
+        service_starting_after(port, 0.5, "POST /generate", job_answer("queued")),
         Client(f"http://127.0.0.1:{port}", patience=60) as client,
     ):
         assert client.submit(b"a cat").state == "queued"
 
 
-def test_reading_goes_on_when_the_service_says_not_now(client: Client, service: StandIn) -> None:
+def test_reads_are_retried_after_a_503(client: Client, service: StandIn) -> None:
     service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "not yet"), job_answer("started"))
     assert client.status(JOB).state == "started"
 
 
 @pytest.mark.parametrize("answer", [Answer(b"", cut=-1), refusal(503, "unavailable", "the queue is away")])
-def test_a_picture_that_may_have_arrived_is_sent_again_as_the_same_one(
+def test_a_submission_that_may_have_arrived_is_retried_with_the_same_idempotency_key(
     client: Client, service: StandIn, answer: Answer
 ) -> None:
     service.answer("POST /generate", answer, job_answer("queued"))
     assert client.submit(b"a cat").id == JOB
-    first, second = (asked.headers["Idempotency-Key"] for asked in service.requests)
+    first, second = (request.headers["Idempotency-Key"] for request in service.requests)
     assert first == second
     service.answer("POST /generate", job_answer("queued"))
     client.submit(b"a cat")
     assert service.requests[-1].headers["Idempotency-Key"] != first
 
 
-def test_a_picture_for_which_there_is_no_room_is_not_sent_again_and_again(client: Client, service: StandIn) -> None:
+def test_a_submission_is_not_retried_if_the_queue_is_full(client: Client, service: StandIn) -> None:
     service.answer("POST /generate", refusal(429, "queue_full", "no more jobs"))
     with pytest.raises(LimitedError):
         client.submit(b"a cat")
     assert service.count("POST /generate") == 1
 
 
-def test_a_download_is_whole_or_not_there(client: Client, service: StandIn, tmp_path: Path) -> None:
+def test_a_download_is_complete_or_leaves_no_file(client: Client, service: StandIn, tmp_path: Path) -> None:
     service.answer(f"GET /results/{JOB}", Answer(b"half a video", cut=4))
     (tmp_path / "out.mp4").write_bytes(b"an older video")
     with Client(service.url, patience=0) as hasty, pytest.raises(UnreachableError):
@@ -238,31 +238,31 @@ def test_a_download_is_whole_or_not_there(client: Client, service: StandIn, tmp_
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_health_is_told_also_when_it_is_bad(client: Client, service: StandIn) -> None:
+def test_health_is_returned_also_with_status_503(client: Client, service: StandIn) -> None:
     service.answer("GET /health", Answer(b'{"status": "unavailable", "redis": false}', 503))
     assert client.health()["redis"] is False
 
 
-def test_somebody_else_at_the_address_is_not_taken_for_the_service(client: Client, service: StandIn) -> None:
+def test_another_server_at_the_address_is_an_error(client: Client, service: StandIn) -> None:
     service.answer("GET /health", Answer(b"<html>welcome</html>"))
     with pytest.raises(AnswerError, match="not svd-service"):
         client.health()
 
 
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1", "http://"])
-def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+def test_an_invalid_address_is_rejected_at_once(address: str) -> None:
     with Client(address, patience=60) as client, pytest.raises(UnreachableError):
         client.status(JOB)
 
 
-def test_a_proxy_is_not_asked_the_way_to_this_machine(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_loopback_addresses(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with Client(service.url, patience=0) as client:
         assert client.status(JOB).state == "queued"
 
 
-def test_watching_hears_of_each_change_to_the_end(client: Client, service: StandIn) -> None:
+def test_watching_yields_each_change_until_the_end(client: Client, service: StandIn) -> None:
     service.answer(
         f"GET /jobs/{JOB}/events",
         stream({"status": "queued", "position": 1}, {"status": "started", "eta_seconds": 4.5}, {"status": "finished"}),
@@ -272,22 +272,22 @@ def test_watching_hears_of_each_change_to_the_end(client: Client, service: Stand
     assert service.count(f"GET /status/{JOB}") == 0
 
 
-def test_watching_goes_on_where_the_stream_broke(client: Client, service: StandIn) -> None:
+def test_watching_resumes_after_the_last_event_of_a_broken_stream(client: Client, service: StandIn) -> None:
     service.answer(f"GET /jobs/{JOB}/events", stream({"status": "queued"}), stream({"status": "finished"}))
     service.answer(f"GET /status/{JOB}", job_answer("started"))
     assert [job.state for job in client.watch(JOB)] == ["queued", "started", "finished"]
-    asked = [asked for asked in service.requests if asked.path.endswith("/events")]
-    assert [request.headers["Last-Event-ID"] for request in asked] == [None, "1"]
+    requests = [request for request in service.requests if request.path.endswith("/events")]
+    assert [request.headers["Last-Event-ID"] for request in requests] == [None, "1"]
 
 
 @pytest.mark.parametrize("answer", [refusal(503, "too_many_streams", "try again"), refusal(404, "not_found", "what?")])
-def test_watching_asks_where_there_are_no_events(client: Client, service: StandIn, answer: Answer) -> None:
+def test_watching_polls_the_status_without_an_event_stream(client: Client, service: StandIn, answer: Answer) -> None:
     service.answer(f"GET /jobs/{JOB}/events", answer)
     service.answer(f"GET /status/{JOB}", job_answer("started"), job_answer("finished"))
     assert [job.state for job in client.watch(JOB)] == ["started", "finished"]
 
 
-def test_watching_an_unknown_job_says_so(client: Client) -> None:
+def test_watching_an_unknown_job_raises(client: Client) -> None:
     with pytest.raises(UnknownJobError):
         list(client.watch(JOB))
 
@@ -304,7 +304,7 @@ def test_cancelling_does_not_delete_a_job_that_has_ended(client: Client, service
     assert service.count(f"DELETE /jobs/{JOB}") == 0
 
 
-def test_deleting_an_ended_job_leaves_nothing_to_tell(client: Client, service: StandIn) -> None:
+def test_deleting_an_ended_job_returns_none(client: Client, service: StandIn) -> None:
     service.answer(f"DELETE /jobs/{JOB}", Answer(b"", 204))
     assert client.delete(JOB) is None
 
@@ -314,7 +314,7 @@ def page(number: int, following: str | None) -> Answer:
     return Answer(json.dumps({"jobs": jobs, "has_more": following is not None, "next": following}).encode())
 
 
-def test_jobs_are_fetched_page_by_page_and_no_more_than_wanted(client: Client, service: StandIn) -> None:
+def test_jobs_are_fetched_page_by_page_up_to_the_limit(client: Client, service: StandIn) -> None:
     service.answer("GET /jobs?limit=100", page(100, "/jobs?after=x"))
     service.answer("GET /jobs?limit=3", page(3, "/jobs?after=y"))
     service.answer("GET /jobs?after=x", page(2, None))
@@ -322,7 +322,7 @@ def test_jobs_are_fetched_page_by_page_and_no_more_than_wanted(client: Client, s
     assert len(list(client.jobs(3))) == 3
 
 
-def test_events_are_read_as_the_standard_says() -> None:
+def test_events_are_parsed_as_the_standard_requires() -> None:
     lines = [
         "retry: 1",
         ": comment",

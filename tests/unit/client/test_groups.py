@@ -29,7 +29,7 @@ def test_a_group_is_submitted_with_its_seeds(service: StandIn) -> None:
     assert service.requests[-1].headers["Cancel-After"] == "90"
 
 
-def test_one_video_is_no_group(service: StandIn) -> None:
+def test_one_video_is_not_a_group(service: StandIn) -> None:
     with Client(service.url) as client, pytest.raises(ValueError, match="at least 2"):
         client.groups.submit(b"a cat")
 

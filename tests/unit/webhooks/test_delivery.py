@@ -38,7 +38,7 @@ def deliverer(redis_client, outbox, settings):
 
 @pytest.fixture
 def delivery_to(ledger, outbox):
-    """The right to tell a URL of the end of a job that has finished."""
+    """A claimed delivery of the end of a finished job to a URL."""
 
     def claim(url):
         submit(ledger, "a", webhook=url)
@@ -51,15 +51,15 @@ def delivery_to(ledger, outbox):
 def test_a_receiver_gets_the_native_status_signed(ledger, delivery_to, settings):
     with receiving(200) as receiver:
         assert send(delivery_to(f"{receiver.url}?token=1"), [SECRET], settings) == Outcome(200)
-    (heard,) = receiver.requests
-    assert (heard.path, heard.headers["Content-Type"]) == ("/hook?token=1", "application/json")
-    event = Webhook(SECRET).verify(heard.body, heard.headers)
+    (request,) = receiver.requests
+    assert (request.path, request.headers["Content-Type"]) == ("/hook?token=1", "application/json")
+    event = Webhook(SECRET).verify(request.body, request.headers)
     assert set(event) == {"id", "type", "timestamp", "data"}
-    assert event["id"] == heard.headers["webhook-id"] == "msg_a"
+    assert event["id"] == request.headers["webhook-id"] == "msg_a"
     assert event["type"] == "job.finished"
     assert event["timestamp"] == event["data"]["ended_at"]
-    told_now = msgspec.to_builtins(JobView.of(replace(ledger.jobs.find("a"), webhook=None)))
-    assert event["data"] == msgspec.json.decode(msgspec.json.encode(told_now))
+    shown_now = msgspec.to_builtins(JobView.of(replace(ledger.jobs.find("a"), webhook=None)))
+    assert event["data"] == msgspec.json.decode(msgspec.json.encode(shown_now))
     assert event["data"]["result"]["url"] == "/results/a.mp4"
     assert event["data"]["webhook"] is None
 
@@ -68,9 +68,9 @@ def test_credentials_of_the_url_are_a_header_and_no_part_of_the_request(delivery
     with receiving() as receiver:
         url = receiver.url.replace("http://", "http://me%40x:p%3Aw@")
         assert send(delivery_to(url), [SECRET], settings).delivered
-    (heard,) = receiver.requests
-    assert heard.headers["Authorization"] == f"Basic {base64.b64encode(b'me@x:p:w').decode()}"
-    assert heard.headers["Host"] == f"127.0.0.1:{receiver.server_port}"
+    (request,) = receiver.requests
+    assert request.headers["Authorization"] == f"Basic {base64.b64encode(b'me@x:p:w').decode()}"
+    assert request.headers["Host"] == f"127.0.0.1:{receiver.server_port}"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -82,13 +82,13 @@ def test_redirects_are_not_followed(delivery_to, settings, status):
 
 
 @pytest.mark.parametrize("status", [199, 300, 400, 404, 410, 429, 500, 503])
-def test_only_a_2xx_is_a_delivery(status):
+def test_only_a_2xx_acknowledges_a_delivery(status):
     assert not Outcome(status).delivered
     assert Outcome(200).delivered
     assert Outcome(299).delivered
 
 
-def test_a_receiver_that_does_not_answer_in_time_has_failed(delivery_to, make_settings):
+def test_a_receiver_that_does_not_answer_in_time_is_a_failed_attempt(delivery_to, make_settings):
     release = threading.Event()
 
     def never() -> int:
@@ -96,13 +96,13 @@ def test_a_receiver_that_does_not_answer_in_time_has_failed(delivery_to, make_se
         return 200
 
     with receiving(never) as receiver:
-        impatient = make_settings(SVD_WEBHOOK_PRIVATE=True, SVD_WEBHOOK_TIMEOUT=0.5)
-        outcome = send(delivery_to(receiver.url), [SECRET], impatient)
+        short_timeout = make_settings(SVD_WEBHOOK_PRIVATE=True, SVD_WEBHOOK_TIMEOUT=0.5)
+        outcome = send(delivery_to(receiver.url), [SECRET], short_timeout)
         release.set()
     assert outcome == Outcome(None, "timed out")
 
 
-def test_an_answer_without_an_end_is_an_answer(delivery_to, settings, monkeypatch):
+def test_the_status_counts_although_the_body_never_ends(delivery_to, settings, monkeypatch):
     monkeypatch.setattr(under_test, "DISCARD_TIMEOUT", 0.05)
     with receiving(200, headers={"Content-Length": "1000000000"}) as receiver:
         assert send(delivery_to(receiver.url), [SECRET], settings) == Outcome(200)
@@ -112,15 +112,15 @@ def test_an_answer_without_an_end_is_an_answer(delivery_to, settings, monkeypatc
     ("url", "error"),
     [
         ("http://127.0.0.1:{port}/", "connection refused"),
-        ("http://nobody.invalid/", "host not found"),
+        ("http://missing.invalid/", "host not found"),
         ("https://127.0.0.1:{server}/", "TLS connection failed"),
     ],
 )
-def test_why_there_is_no_answer_is_said(delivery_to, settings, monkeypatch, url, error):
+def test_the_error_states_why_there_is_no_answer(delivery_to, settings, monkeypatch, url, error):
     known = socket.getaddrinfo
 
     def resolve(host, *arguments, **more):
-        if host == "nobody.invalid":
+        if host == "missing.invalid":
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return known(host, *arguments, **more)
 
@@ -131,7 +131,7 @@ def test_why_there_is_no_answer_is_said(delivery_to, settings, monkeypatch, url,
     assert outcome.error.startswith(error)
 
 
-def test_an_address_that_is_not_public_is_refused_however_it_was_come_by(delivery_to, make_settings, monkeypatch):
+def test_a_resolved_address_that_is_not_public_is_rejected(delivery_to, make_settings, monkeypatch):
     known = socket.getaddrinfo
 
     def resolve(host, *arguments, **more):
@@ -144,7 +144,7 @@ def test_an_address_that_is_not_public_is_refused_however_it_was_come_by(deliver
     assert receiver.requests == []
 
 
-def test_the_address_that_was_judged_is_the_one_that_is_used(delivery_to, make_settings, monkeypatch):
+def test_the_checked_address_is_the_one_that_is_used(delivery_to, make_settings, monkeypatch):
     answers = iter(["127.0.0.1"])
 
     def rebinding(host, port, *_, **__):
@@ -163,7 +163,7 @@ def end(ledger, url, job_id="a"):
     ledger.jobs.cancel(job_id)
 
 
-def test_a_deliverer_delivers_what_is_due_once(ledger, deliverer):
+def test_a_deliverer_delivers_a_due_delivery_once(ledger, deliverer):
     with receiving() as receiver:
         end(ledger, receiver.url)
         deliverer.deliver("a")
@@ -173,27 +173,27 @@ def test_a_deliverer_delivers_what_is_due_once(ledger, deliverer):
     assert ledger.jobs.find("a").webhook.state is WebhookState.DELIVERED
 
 
-def test_a_failed_try_is_put_off_and_one_that_is_gone_given_up(ledger, deliverer):
+def test_a_failed_attempt_is_postponed_and_a_410_ends_the_delivery(ledger, deliverer):
     with receiving(500, 410) as receiver:
         end(ledger, receiver.url, "a")
         end(ledger, receiver.url, "b")
         deliverer.deliver("a")
         deliverer.deliver("b")
-    put_off, gone = (ledger.jobs.find(job_id).webhook for job_id in "ab")
-    assert (put_off.state, put_off.attempts[0].status_code) == (WebhookState.PENDING, 500)
-    assert put_off.next_attempt_at
+    postponed, gone = (ledger.jobs.find(job_id).webhook for job_id in "ab")
+    assert (postponed.state, postponed.attempts[0].status_code) == (WebhookState.PENDING, 500)
+    assert postponed.next_attempt_at
     assert (gone.state, gone.attempts[0].status_code) == (WebhookState.GIVEN_UP, 410)
 
 
-def test_the_outcome_is_told_again_while_redis_is_away(ledger, deliverer, outbox, monkeypatch):
+def test_storing_the_outcome_is_retried_while_redis_is_away(ledger, deliverer, outbox, monkeypatch):
     monkeypatch.setattr(under_test, "SETTLE_PAUSE", 0.0)
-    told = outbox.deliver
+    store_outcome = outbox.deliver
     answers = iter([UnavailableError("away"), UnavailableError("away")])
 
     def deliver(*arguments):
         for error in answers:
             raise error
-        told(*arguments)
+        store_outcome(*arguments)
 
     monkeypatch.setattr(outbox, "deliver", deliver)
     with receiving() as receiver:
@@ -209,7 +209,7 @@ def test_without_redis_nothing_is_raised(make_settings):
     bootstrap.poster(away).round()
 
 
-def test_a_round_gives_the_messages_of_what_is_due_to_the_deliverers_queue(ledger, settings, redis_client):
+def test_a_round_enqueues_due_deliveries_for_the_deliverers(ledger, settings, redis_client):
     end(ledger, "https://example.com/")
     poster = bootstrap.poster(settings)
     poster.round()
