@@ -341,7 +341,7 @@ def test_a_unit_stops_its_parent_process_first_and_has_few_privileges(path: Path
     assert (Path(sys.executable).parent / program.name).exists()
 
 
-def test_the_units_start_what_compose_starts() -> None:
+def test_the_units_start_the_services_of_compose() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     commands = {path.stem: read(path)["Service"]["ExecStart"].split()[1:] for path in SERVICES}
     assert commands["svd-exporter"] == compose["services"]["exporter"]["command"][1:]

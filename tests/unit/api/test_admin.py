@@ -162,7 +162,7 @@ def test_a_paused_intake_rejects_submissions_in_each_dialect_with_the_reason(sen
     assert post().status_code == 202
 
 
-def test_the_intake_of_one_model_is_paused_alone(send_request, post):
+def test_the_intake_of_a_single_model_can_be_paused(send_request, post):
     send_request("POST", "/admin/pause", what="intake", model="other")
     assert post().status_code == 202
     send_request("POST", "/admin/pause", what="intake", model="nano")

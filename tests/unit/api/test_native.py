@@ -453,5 +453,5 @@ def test_an_invalid_page_is_rejected(http, query):
     assert (answer.status_code, answer.json["error"]["parameter"]) == (422, query.partition("=")[0])
 
 
-def test_a_page_behind_an_unknown_job_is_404(http):
+def test_a_page_after_an_unknown_job_is_404(http):
     assert http.get("/jobs?after=nothing").status_code == 404

@@ -487,7 +487,7 @@ def test_lengths_and_sizes_of_openai_are_accepted(create, seconds, size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seconds", [4, 8, 12, 16, 20])
-def test_svd_xt_makes_them_in_segments_of_its_length_at_its_own_size(seconds, size):
+def test_svd_xt_makes_lengths_and_sizes_of_openai_in_segments_at_its_own_size(seconds, size):
     form = forms.convert(VideoForm, {"seconds": seconds, "size": size})
     xt = Model(name="xt", source="stabilityai/stable-video-diffusion-img2vid-xt")
     parameters = form.request_to(xt).resolve(xt, (720, 1280))

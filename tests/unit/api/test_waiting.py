@@ -60,7 +60,7 @@ def test_a_submission_that_waits_returns_the_video(post, soon, finish):
     assert answer.headers["Content-Location"] == f"/results/{job_id}.mp4"
 
 
-def test_a_client_that_accepts_json_alone_gets_the_finished_job(post, soon, finish):
+def test_a_client_that_accepts_only_json_gets_the_finished_job(post, soon, finish):
     soon(finish)
     answer = post(Prefer="wait=20", Accept="application/json")
     assert (answer.status_code, answer.json["status"]) == (200, "finished")

@@ -114,7 +114,7 @@ with LocalArtifacts(Path(sys.argv[1])).staged("results/3f2b/1.mp4") as path:
 """
 
 
-def test_a_killed_writer_leaves_only_what_the_sweep_removes(store: LocalArtifacts, tmp_path: Path) -> None:
+def test_the_sweep_removes_every_file_of_a_killed_writer(store: LocalArtifacts, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"

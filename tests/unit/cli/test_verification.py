@@ -51,7 +51,7 @@ def test_the_exit_status_follows_from_the_verdict(service: StandIn, file: Path, 
     assert b"a file" in service.requests[-1].body
 
 
-def test_what_the_credentials_state_is_shown(service: StandIn, file: Path) -> None:
+def test_the_statements_of_the_credentials_are_shown(service: StandIn, file: Path) -> None:
     upload = {"title": "upload", "relationship": "parentOf", "manifest": STATEMENT}
     service.answer("POST /verify", answer("made_here", ingredients=[upload, {**upload, "manifest": None}]))
     shown = run(file, "--server", service.url).stdout

@@ -339,7 +339,7 @@ def test_events_are_parsed_as_the_standard_requires() -> None:
     assert list(read_events(lines)) == [Event("message", "one\ntwo", "7"), Event("deleted", "x", "7")]
 
 
-def test_the_old_name_of_a_status_raw_answer_warns():
+def test_the_old_name_of_the_raw_status_warns():
     status = JobStatus.of({"task_id": "a", "status": "queued"})
     with pytest.warns(DeprecationWarning, match="JobStatus.raw"):
         assert status.told == status.raw

@@ -28,7 +28,7 @@ def scripts(redis_client: "redis.Redis", settings: Settings, clock: Clock) -> Sc
 
 @pytest.fixture
 def ledger_of(redis_client: "redis.Redis", clock: Clock) -> Callable[..., Ledger]:
-    """Opens a ledger with other settings, on the same Redis and clock."""
+    """Opens a ledger with other settings or constants, on the same Redis and clock."""
 
     def make(settings: Settings, **constants: int) -> Ledger:
         scripts = Scripts(redis_client, settings.namespace, constants=Constants(**constants), clock=clock)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def test_a_new_chain_can_be_used_and_read_back(chain):
     assert chains.make().fingerprint != chain.fingerprint
 
 
-def test_the_stored_chain_is_readable_by_its_user_alone(tmp_path, chain):
+def test_the_stored_chain_is_readable_only_by_its_user(tmp_path, chain):
     assert chains.stored(tmp_path) is None
     chains.store(tmp_path, chain)
     assert chains.stored(tmp_path) == chain

@@ -20,7 +20,7 @@ HEAD = "-- Do it. Arguments: id. Returns nothing.\n-- include: base\n"
         ),
     ],
 )
-def test_a_script_names_only_what_is_defined_and_leaves_no_local_unused(text, found, tmp_path):
+def test_a_script_uses_only_defined_names_and_leaves_no_local_unused(text, found, tmp_path):
     (tmp_path / "it.lua").write_text(HEAD + text)
     assert lint(tmp_path / "it.lua", tmp_path) == found
 

@@ -88,7 +88,7 @@ def test_a_preview_is_made_and_changes_nothing(tiny: Path, image: Image.Image, p
     assert all(preview.startswith(b"RIFF") for preview in previews)
 
 
-def test_the_device_has_its_name_and_memory_use(tiny: Path) -> None:
+def test_the_device_name_and_memory_use_are_reported(tiny: Path) -> None:
     generator = load_on_the_gpu(tiny, SVD_OPTIMIZATIONS="none")
     memory = generator.device_memory()
     assert generator.device == torch.cuda.get_device_name(0)

@@ -144,7 +144,7 @@ def test_no_route_shows_a_key_the_job_of_another(app, http, photo, ann, bob, job
     assert http.get(f"/results/{job_of_ann}", headers=bearer(ann), buffered=True).data == VIDEO
 
 
-def test_a_list_has_the_keys_own_jobs_only_also_as_its_start(http, ann, bob, job_of_ann):
+def test_a_key_lists_only_its_own_jobs_and_cannot_page_after_others(http, ann, bob, job_of_ann):
     assert [job["task_id"] for job in http.get("/jobs", headers=bearer(ann)).json["jobs"]] == [job_of_ann]
     assert http.get("/jobs", headers=bearer(bob)).json["jobs"] == []
     assert http.get(f"/jobs?after={job_of_ann}", headers=bearer(bob)).status_code == 404
@@ -152,7 +152,7 @@ def test_a_list_has_the_keys_own_jobs_only_also_as_its_start(http, ann, bob, job
     assert http.get(f"/results/{job_of_ann}", headers=bearer(ann), buffered=True).status_code == 200
 
 
-def test_openais_list_has_the_keys_own_jobs_only(http, ann, bob, job_of_ann):
+def test_openais_list_has_only_the_keys_own_jobs(http, ann, bob, job_of_ann):
     assert [video["id"] for video in http.get("/v1/videos", headers=bearer(ann)).json["data"]] == [job_of_ann]
     assert http.get("/v1/videos", headers=bearer(bob)).json["data"] == []
     assert http.get(f"/v1/videos?after={job_of_ann}", headers=bearer(bob)).status_code == 404
@@ -166,7 +166,7 @@ def test_each_dialect_rejects_a_missing_key_in_its_own_shape(http, ann):
     assert http.get("/v2beta/nowhere", headers={"Authorization": ann[1]}).json["name"] == "not_found"
 
 
-def test_event_streams_have_the_keys_own_jobs_only(http, photo, ann, bob, job_of_ann):
+def test_event_streams_have_only_the_keys_own_jobs(http, photo, ann, bob, job_of_ann):
     with http.get("/events", headers=bearer(bob)) as stream:
         events = iter(stream.response)
         theirs = post(http, photo, ann).json["task_id"]

@@ -67,7 +67,7 @@ def test_every_reference_resolves(document):
     assert "JobView" in references
 
 
-def test_a_form_is_documented_by_what_validates_it(document):
+def test_the_documented_form_is_the_one_that_is_validated(document):
     schema = document["components"]["schemas"]["GenerateForm"]
     assert set(schema["properties"]) == set(GenerateForm.__struct_fields__)
     assert schema["required"] == []  # an image or a job to extend
@@ -131,7 +131,7 @@ class Body(msgspec.Struct):
     text: str
 
 
-def test_a_dialect_may_take_json_and_a_query(settings):
+def test_a_dialect_may_accept_json_and_a_query(settings):
     app = Flask("another")
 
     @app.post("/notes/<int:number>")

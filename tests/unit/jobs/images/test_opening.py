@@ -224,7 +224,7 @@ def test_the_next_image_is_read_after_one_was_rejected() -> None:
 
 @pytest.mark.parametrize("turned", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif", "heic", "raw tiff", "deflated tiff"])
-def test_a_turned_image_comes_out_upright(kind: str, turned: int) -> None:
+def test_a_turned_image_becomes_upright(kind: str, turned: int) -> None:
     upright, method = quadrants(), STORED[turned]
     lying = upright if method is None else upright.transpose(method)
     with open_image(stored(lying, kind, exif=orientation(turned)), SETTINGS) as image:
@@ -259,7 +259,7 @@ def test_bad_exif_is_ignored(exif: bytes) -> None:
 # Size
 
 
-def test_cropping_takes_the_center() -> None:
+def test_cropping_keeps_the_center() -> None:
     wide = Image.new("RGB", (300, 100), RED)
     wide.paste(GREEN, (100, 0, 200, 100))
     for kind in ("png", "jpeg"):

@@ -79,7 +79,7 @@ def test_due_deliveries_without_room_do_not_hide_others(ledger, outbox, redis_cl
     assert "other" in outbox.post()
 
 
-def test_no_more_deliveries_are_enqueued_than_there_is_room_for(ledger, outbox):
+def test_the_number_of_enqueued_deliveries_is_limited(ledger, outbox):
     for number in range(ROOM + 5):
         cancelled(ledger, f"{number}", f"https://host-{number}.example/", owner=f"owner-{number}")
     assert len(outbox.post()) == ROOM
