@@ -1,4 +1,4 @@
-"""A real Chromium before real services. Every page must stay on its origin, keep its console clean, and please axe."""
+"""A real Chromium on real services. No page may contact another host, log an error or violate a rule of axe."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from tests.browser.visit import Visit
 from tools.harness.local import CI
 from tools.harness.stack import Stack
 
-# Without the later ones, Chromium asks its maker's hosts for this and that, which no test should.
+# The last four keep Chromium from contacting Google's hosts, which no test may do.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +26,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-# The machine may be slow, and the page no worse for it.
+# On a slow machine the page may take long to update.
 expect.set_options(timeout=20_000)
 
 
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        (pytest.fail if CI else pytest.skip)("there is no Chromium: install it as the system does (apt: chromium)")
+        (pytest.fail if CI else pytest.skip)("Chromium is not installed (Debian: apt install chromium)")
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -53,7 +53,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Makes stacks that end with the module. Keywords are environment variables."""
+    """Make stacks that are stopped after the module. Keywords are environment variables."""
     stacks: list[Stack] = []
 
     def make(**variables: str) -> Stack:
@@ -67,7 +67,7 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """The whole service, with the model that comes with it and short videos."""
+    """The whole service, with the bundled model and short videos."""
     stack = make_stack(VIDEO_FRAMES="4")
     stack.start_all()
     return stack
@@ -75,7 +75,7 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture(scope="module")
 def desk(make_stack: Callable[..., Stack]) -> Stack:
-    """Redis and the API alone: jobs wait until the test takes a worker's part."""
+    """Redis and the API only: jobs stay queued until the test claims and finishes them in place of a worker."""
     stack = make_stack()
     stack.start_redis()
     stack.start_api()
@@ -84,11 +84,11 @@ def desk(make_stack: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture
 def ledger(desk: Stack) -> Iterator[Ledger]:
-    """The ledger behind `desk`, empty."""
+    """The ledger of `desk`, emptied."""
     desk.redis.flushall()
     settings = Settings.from_mapping(desk.environment)
     client = connect(settings)
-    Keyring(client, settings).forget_all()  # a service that had keys stays closed otherwise
+    Keyring(client, settings).forget_all()  # a service that had keys requires them even after flushall
     desk.wait(lambda: desk.http.get("/jobs").status_code == 200, 20)
     yield open_ledger(client, settings)
     client.close()
@@ -96,13 +96,13 @@ def ledger(desk: Stack) -> Iterator[Ledger]:
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
-    """Where screenshots go: pytest keeps the folders of the last runs (`--basetemp` chooses another)."""
+    """Folder of the screenshots; pytest keeps those of the last runs (`--basetemp` sets their location)."""
     return tmp_path
 
 
 @pytest.fixture
 def visit(browser: Browser, shots: Path) -> Iterator[Callable[..., Visit]]:
-    """Opens a service's page."""
+    """Open a service's page in a new browser window."""
     visits: list[Visit] = []
 
     def open_page(stack: Stack, kind: str = "desktop") -> Visit:

@@ -1,4 +1,4 @@
-"""What a person does on the page, and a worker's part where a test takes it."""
+"""Steps of a user on the page, and of a worker where a test takes its place."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from tests.samples import IMAGES
 from tools.harness.stack import Stack
 
 CAT, ASTRONAUT = IMAGES / "chelsea.jpg", IMAGES / "astronaut.jpg"
-SECONDS = 120_000  # a slow machine is no fault of the page's
+SECONDS = 120_000  # long, since the machine may be slow
 
 Open = Callable[..., Visit]
 
@@ -30,15 +30,15 @@ def card(page: Page, name: str) -> Locator:
     return page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
 
 
-def add(page: Page, *pictures: Path | FilePayload) -> None:
-    page.locator("#files").set_input_files(list(pictures))  # type: ignore[arg-type]
-    # Where the editor is open already, it shows the draft before until the files are read.
+def add(page: Page, *images: Path | FilePayload) -> None:
+    page.locator("#files").set_input_files(list(images))  # type: ignore[arg-type]
+    # An open editor shows the previous draft until the files are read.
     expect(page.locator("#composer")).not_to_have_attribute("aria-busy", "true")
     expect(page.locator("#editor")).to_be_visible()
 
 
 def send(page: Page) -> None:
-    """Submit, and wait until all images are sent; they stay for the next try."""
+    """Submit, and wait until all images are uploaded; they stay in the form."""
     page.locator("#submit").click()
     expect(page.locator("#submit")).to_be_enabled(timeout=SECONDS)
     expect(page.locator("#submit")).to_have_text(re.compile(r"^Make (another video|\d+ more videos)$"))
@@ -55,16 +55,16 @@ def claim(ledger: Ledger, page: Page, place: int = 0) -> Claim:
 
 
 def drawn(width: int, height: int, left: str, right: str) -> FilePayload:
-    """A picture of two halves."""
-    picture = Image.new("RGB", (width, height), left)
-    picture.paste(right, (width // 2, 0, width, height))
+    """An image whose left and right halves have these colors."""
+    image = Image.new("RGB", (width, height), left)
+    image.paste(right, (width // 2, 0, width, height))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return {"name": "halves.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
 
 
 def finish(stack: Stack, page: Page, place: int = 0) -> Claim:
-    """Take a worker's part: commit a video of one second as the result of the job at `place`, by default the newest."""
+    """Finish the job at `place`, by default the newest, in place of a worker: commit a video of one second."""
     settings = Settings.from_mapping(stack.environment)
     client = connect(settings)
     held = claim(open_ledger(client, settings), page, place)

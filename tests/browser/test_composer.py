@@ -1,4 +1,4 @@
-"""Making a video: the empty page, the settings with their names in the API, the stage, drafts, and the upload."""
+"""Making a video: the empty page, the settings with their names in the API, the crop, drafts, and the upload."""
 
 import io
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.browser.steps import CAT, Open, add, card, drawn, ids, send
 from tests.browser.visit import EVERY, KINDS, Visit
 from tools.harness.stack import Stack
 
-#: Whether the first draft in IndexedDB has this zoom.
+#: Resolves to whether the first draft in IndexedDB has this zoom.
 STORED = """(zoom) => new Promise((resolve) => {
     const opening = indexedDB.open('svd-service');
     opening.onsuccess = () => {
@@ -34,7 +34,7 @@ def box(place: Locator) -> dict[str, float]:
 
 
 def input_of(stack: Stack, job_id: str) -> Image.Image:
-    """The image that the model is given."""
+    """The image that the service stored for the model."""
     with Image.open(Path(stack.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png") as image:
         return image.convert("RGB")
 
@@ -51,7 +51,7 @@ def slow_upload(window: Visit, bytes_per_second: int) -> Iterator[None]:
 
 
 def noise(width: int, height: int) -> bytes:
-    """A PNG that cannot be compressed."""
+    """A PNG of random pixels, which cannot be compressed."""
     buffer = io.BytesIO()
     Image.effect_noise((width, height), 100).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
@@ -63,7 +63,7 @@ def test_the_empty_page_shows_an_example_and_offers_a_sample(desk: Stack, ledger
     page = window.page
     expect(page.locator("#about")).to_contain_text("nano")
     example = page.locator("#example video")
-    # Who asked their system for less motion starts it by themselves.
+    # With `prefers-reduced-motion` the video does not start by itself.
     expect(example).to_have_js_property("paused", kind == "phone")
     page.locator("#example-play").click()
     expect(example).to_have_js_property("paused", kind != "phone")
@@ -74,7 +74,7 @@ def test_the_empty_page_shows_an_example_and_offers_a_sample(desk: Stack, ledger
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if kind == "wide":
         assert box(page.locator("#composer"))["width"] > 1600
-        expect(page.locator("#num_inference_steps")).to_be_visible()  # all settings at once
+        expect(page.locator("#num_inference_steps")).to_be_visible()  # without opening "More settings"
 
 
 @KINDS
@@ -104,7 +104,7 @@ def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: L
     assert (parameters["interpolate"], parameters["loop"]) == (2, "pingpong")
     assert parameters["formats"] == ["webm", "webp"]
 
-    # Its settings come back with it.
+    # Change restores the settings.
     card(page, "chelsea").get_by_role("button", name="Cancel").click()
     card(page, "chelsea").get_by_role("button", name="Change").click()
     expect(page.get_by_label("Square")).to_be_checked()
@@ -117,7 +117,7 @@ def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: L
 
 
 @KINDS
-def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_custom_size_and_segments_are_sent(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, CAT)
@@ -140,7 +140,7 @@ def test_a_size_of_ones_own_and_segments_are_sent(desk: Stack, ledger: Ledger, v
 
 
 @KINDS
-def test_a_number_is_typed_beside_its_slider(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_number_field_and_its_slider_update_each_other(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, CAT)
@@ -158,7 +158,7 @@ def test_a_number_is_typed_beside_its_slider(desk: Stack, ledger: Ledger, visit:
 
 
 @pytest.mark.parametrize("kind", ["desktop", "phone"])
-def test_the_button_is_reached_without_scrolling_and_nothing_covers_the_page(
+def test_the_submit_button_is_in_view_and_no_element_has_a_fixed_position(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
     window = visit(desk, kind)
@@ -178,7 +178,7 @@ def test_the_button_is_reached_without_scrolling_and_nothing_covers_the_page(
 
 
 @KINDS
-def test_images_that_will_disappoint_come_with_a_warning(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_small_and_very_wide_images_show_a_warning(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, drawn(60, 40, "red", "blue"))
@@ -193,7 +193,7 @@ def test_images_that_will_disappoint_come_with_a_warning(desk: Stack, ledger: Le
 
 
 @KINDS
-def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
+def test_a_rotated_image_is_sent_rotated_and_change_restores_the_whole_file(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
     window = visit(desk, kind)
@@ -211,7 +211,7 @@ def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
     card(page, "halves").get_by_role("button", name="Change").click()
     shown = page.locator("#crop img").evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert shown == [600, 800]
-    # The second press comes before the first turn is drawn, and counts: from 90 degrees to 270.
+    # The second click comes before the first rotation is drawn and still counts: from 90 degrees to 270.
     page.get_by_role("button", name="Rotate").evaluate("button => { button.click(); button.click(); }")
     expect(page.get_by_role("status").last).to_have_text("Turned to 270 degrees.")
     expect(page.get_by_label("Portrait")).to_be_checked()
@@ -219,7 +219,7 @@ def test_a_turned_image_is_sent_turned_and_the_whole_file_comes_back(
     expect(page.get_by_label("Landscape")).to_be_checked()
 
 
-def test_two_fingers_zoom_about_their_middle_and_one_still_moves_the_frame(desk: Stack, ledger: Ledger, visit: Open):
+def test_two_fingers_zoom_about_their_middle_and_one_finger_moves_the_frame(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk, "phone")
     page = window.page
     add(page, drawn(800, 450, "red", "blue"))
@@ -242,7 +242,7 @@ def test_two_fingers_zoom_about_their_middle_and_one_still_moves_the_frame(desk:
 
 
 def touch(page: Page, *moments: list[tuple[float, float]]) -> None:
-    """Touch the page with as many fingers as a moment has points, move them, and take them away."""
+    """Touch the page with one finger per point, move the fingers to the points of each moment, and lift them."""
     client = page.context.new_cdp_session(page)
     for number, points in enumerate(moments):
         fingers = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(points)]
@@ -252,7 +252,7 @@ def touch(page: Page, *moments: list[tuple[float, float]]) -> None:
     client.detach()
 
 
-def test_a_submission_before_the_models_are_known_has_the_services_defaults(desk: Stack, ledger: Ledger, visit: Open):
+def test_a_submission_before_the_models_are_loaded_has_the_services_defaults(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     window.expected.append("503")
@@ -269,7 +269,7 @@ def test_a_submission_before_the_models_are_known_has_the_services_defaults(desk
     expect(page.locator("#num_frames")).to_have_value(str(defaults["num_frames"]))
 
 
-def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger: Ledger, visit: Open):
+def test_the_wheel_zooms_about_the_pointer_only_while_the_crop_has_focus(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     add(page, drawn(800, 450, "red", "blue"))
@@ -278,7 +278,7 @@ def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger
     page.locator("#key-open").focus()
     page.mouse.wheel(0, -300)
     page.wait_for_timeout(200)
-    expect(page.locator("#zoom")).to_have_value("1")  # not in use: the page scrolls
+    expect(page.locator("#zoom")).to_have_value("1")  # without focus, the wheel scrolls the page
     page.locator("#crop").focus()
     page.mouse.wheel(0, -500)
     expect(page.locator("#zoom")).not_to_have_value("1")
@@ -289,7 +289,9 @@ def test_the_wheel_zooms_about_the_pointer_on_a_stage_in_use(desk: Stack, ledger
 
 
 @KINDS
-def test_drafts_outlive_a_reload_and_images_stay_for_the_next_try(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_drafts_survive_a_reload_and_images_stay_after_a_submission(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
     page = visit(desk, kind).page
     add(page, CAT)
     page.locator("#zoom").fill("2")
@@ -302,19 +304,19 @@ def test_drafts_outlive_a_reload_and_images_stay_for_the_next_try(desk: Stack, l
     send(page)
     first, second = (desk.status(job)["parameters"]["seed"] for job in ids(page))
     assert first != second
-    # Another image takes the place of what was sent.
+    # A new image replaces the submitted ones.
     add(page, drawn(320, 180, "red", "blue"))
     expect(page.get_by_role("button", name="Edit chelsea")).to_have_count(0)
     expect(page.locator("#submit")).to_have_text("Make the video")
 
 
 @KINDS
-def test_a_slow_upload_shows_how_far_it_is_and_can_be_cancelled(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_slow_upload_shows_its_progress_and_can_be_cancelled(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     page.locator("#files").set_input_files({"name": "noise.png", "mimeType": "image/png", "buffer": noise(1000, 562)})
     expect(page.locator("#editor")).to_be_visible()
-    with slow_upload(window, 20_000):  # so that there is time to look
+    with slow_upload(window, 20_000):  # slow enough to check the progress
         page.locator("#submit").click()
         expect(page.locator("#upload-readout")).to_contain_text("Uploading noise")
         expect(page.locator("#upload-bar")).not_to_have_js_property("value", 0)
@@ -334,23 +336,23 @@ def _cards(page: Page) -> int:
 
 
 @KINDS
-def test_variations_differ_in_motion_where_that_is_chosen(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_variations_differ_in_motion_if_that_is_chosen(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, CAT)
-    expect(page.locator("#vary")).to_be_hidden()  # of a single video nothing differs
+    expect(page.locator("#vary")).to_be_hidden()  # for variations only
     page.locator("#variations").get_by_role("radio", name="4", exact=True).check()
     page.locator("#vary").select_option("motion")
     send(page)
     jobs = [desk.status(job) for job in ids(page)]
-    made = [job["parameters"] for job in jobs]
-    assert sorted(each["motion_bucket_id"] for each in made) == [40, 100, 160, 220]
-    assert len({each["seed"] for each in made}) == 1
-    # The API's groups differ by their seed alone; on the page these are one as well.
+    submitted = [job["parameters"] for job in jobs]
+    assert sorted(each["motion_bucket_id"] for each in submitted) == [40, 100, 160, 220]
+    assert len({each["seed"] for each in submitted}) == 1
+    # The jobs of an API group differ only in the seed, so these are no group; the page shows them as one all the same.
     assert {job["group_id"] for job in jobs} == {None}
     expect(page.locator("#gallery > li")).to_have_count(1)
     page.locator(".batch > .about").get_by_role("button", name="Cancel all").click()
     expect(page.locator(".card[data-status=cancelled]")).to_have_count(4)
-    # There is nothing to be seen of a video that was not made.
+    # Cancelled jobs have no video to compare.
     expect(page.locator(".card").get_by_role("button", name="Compare")).to_have_count(0)
     window.look("variations-cancelled")

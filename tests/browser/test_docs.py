@@ -1,4 +1,4 @@
-"""`/docs`: tried with an image alone, in light and dark, and judged by axe."""
+"""`/docs`: a request with only an image, and the rules of axe in light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -12,7 +12,7 @@ from tools.harness.stack import Stack
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["desktop", "phone"])
-def test_trying_generate_with_only_an_image_makes_a_job(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_trying_generate_with_only_an_image_submits_a_job(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     page.goto("/docs")
@@ -31,7 +31,7 @@ def test_trying_generate_with_only_an_image_makes_a_job(desk: Stack, ledger: Led
     assert sent.value.status == 202, sent.value.text()
     job = sent.value.json()
     assert job["parameters"]["num_frames"] == desk.http.get("/models").json()["models"][0]["defaults"]["num_frames"]
-    # Neither schemas nor what cannot be done stands in the way.
+    # Unsupported operations are not listed, and the schemas are collapsed.
     assert "/v1/videos/edits" not in page.locator(".opblock-summary-path").all_inner_texts()
     expect(page.locator("section.models.is-open .model-container .brace-open")).to_have_count(0)
     for scheme in ("light", "dark"):

@@ -1,4 +1,4 @@
-"""Faults, each reported once and for as long as it lasts; and progress for those who look elsewhere."""
+"""Faults, each shown once and for as long as it lasts; progress in the title and notifications."""
 
 import time
 
@@ -28,7 +28,7 @@ NOTIFICATIONS = """
 
 
 @KINDS
-def test_a_planned_stop_is_not_called_a_lost_worker(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_job_of_a_stopped_worker_is_not_shown_as_lost(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, CAT)
@@ -44,7 +44,7 @@ def test_a_planned_stop_is_not_called_a_lost_worker(desk: Stack, ledger: Ledger,
 
 
 @KINDS
-def test_what_is_missing_for_a_job_to_start_is_named(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_the_page_shows_why_jobs_do_not_start(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     expect(page.locator("#notices")).to_have_text(
@@ -78,7 +78,7 @@ def test_pauses_are_shown_with_their_reasons_until_they_end(desk: Stack, ledger:
 
 
 @KINDS
-def test_a_fault_is_one_notice_and_over_when_it_is_over(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_an_outage_shows_one_notice_until_it_ends(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     window.expected.append("Failed to load resource")
@@ -86,18 +86,18 @@ def test_a_fault_is_one_notice_and_over_when_it_is_over(desk: Stack, ledger: Led
     send(page)
     expect(card(page, "chelsea").locator(".standing")).to_contain_text("Next in line")
 
-    def away(route: Route) -> None:
+    def fail(route: Route) -> None:
         route.abort()
 
-    away_paths = ("**/generate", "**/health", "**/status/*", "**/events")
-    for path in away_paths:
-        page.route(path, away)
+    failing_paths = ("**/generate", "**/health", "**/status/*", "**/events")
+    for path in failing_paths:
+        page.route(path, fail)
     page.locator("#submit").click()
     expect(page.locator("#composer-fault")).to_contain_text("The service does not answer")
     expect(page.locator("#notices .notice.bad")).to_have_count(1)
     expect(card(page, "chelsea").locator(".standing")).to_have_text("Waiting for the service …")
     window.look("away")
-    for path in away_paths:
+    for path in failing_paths:
         page.unroute(path)
     expect(page.locator("#notices .notice.bad")).to_have_count(0)
     expect(page.locator("#composer-fault")).to_be_empty()
@@ -110,7 +110,7 @@ def test_the_title_shows_progress_and_a_notification_the_end(desk: Stack, ledger
     page = window.page
     window.context.add_init_script(NOTIFICATIONS)
     page.reload()
-    page.evaluate("window.workersOnly = true")  # as on some phones
+    page.evaluate("window.workersOnly = true")  # some phones allow notifications only from service workers
     page.get_by_role("button", name="Notify me").click()
     expect(page.locator("#composer-message")).to_contain_text("This browser shows no notifications")
     expect(page.locator("#notify")).to_have_attribute("aria-pressed", "false")

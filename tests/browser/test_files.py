@@ -1,4 +1,4 @@
-"""Which files the page takes, by every way in; each that is not taken is named with the reason."""
+"""Files that the page accepts, chosen, pasted or dropped; it lists each rejected file with the reason."""
 
 import base64
 import io
@@ -38,7 +38,7 @@ def truncated() -> FilePayload:
 
 
 REJECTED = {
-    "notes.txt": (b"no image", "not an image"),
+    "notes.txt": (b"some text", "not an image"),
     "paper.pdf": (b"%PDF-1.7 ", "not an image"),
     "live.mov": (MOVIE, "not an image"),
     "moving.gif": (encoded("GIF", frames=3), "animated"),
@@ -49,7 +49,7 @@ REJECTED = {
 
 
 def give(page: Page, way: str, *files: FilePayload) -> None:
-    """Hand files to the page, chosen or photographed, pasted or dropped; the last two without a media type."""
+    """Choose, photograph, paste or drop files on the page; pasted and dropped files have no media type."""
     if way in {"files", "photo"}:
         page.locator(f"#{way}").set_input_files(list(files))
         return
@@ -71,7 +71,7 @@ def give(page: Page, way: str, *files: FilePayload) -> None:
 @pytest.mark.parametrize(
     "way", ["files", *(pytest.param(way, marks=pytest.mark.thorough) for way in ("paste", "drop"))]
 )
-def test_every_rejected_file_is_named_with_its_reason_and_the_others_are_added(
+def test_rejected_files_are_listed_with_reasons_and_valid_ones_are_added(
     desk: Stack, ledger: Ledger, visit: Open, kind: str, way: str
 ):
     window = visit(desk, kind)
@@ -85,20 +85,20 @@ def test_every_rejected_file_is_named_with_its_reason_and_the_others_are_added(
         expect(row).to_contain_text(reason)
     expect(page.locator("#editor")).to_be_hidden()
     window.look(f"rejected-{way}")
-    give(page, way, payload("cat.jpg", CAT.read_bytes()), payload("notes.txt", b"no image"))
+    give(page, way, payload("cat.jpg", CAT.read_bytes()), payload("notes.txt", b"some text"))
     expect(page.get_by_role("button", name="Edit cat")).to_be_visible()
     expect(rows).to_have_count(1)
     page.get_by_role("button", name="Close").click()
     expect(page.locator("#rejected")).to_be_hidden()
 
 
-def test_a_photo_from_the_camera_passes_the_same_rule(desk: Stack, ledger: Ledger, visit: Open):
+def test_files_from_the_camera_are_checked_by_the_same_rules(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk, "phone").page
     give(page, "photo", payload("IMG_1.MOV", MOVIE))
     expect(page.locator("#rejected")).to_contain_text("IMG_1.MOV")
 
 
-def test_every_format_of_the_service_is_known_by_its_content(desk: Stack, visit: Open):
+def test_the_page_recognizes_every_format_of_the_service_by_content(desk: Stack, visit: Open):
     page = visit(desk).page
     script = "async (data) => (await import('/page/intake.js')).kindOf(Uint8Array.from(data))"
     for kind in FORMATS:
@@ -107,7 +107,7 @@ def test_every_format_of_the_service_is_known_by_its_content(desk: Stack, visit:
 
 
 @KINDS
-def test_a_damaged_file_is_sent_untouched_so_that_zooming_cannot_hide_the_damage(
+def test_a_damaged_file_is_sent_uncropped_so_that_the_service_rejects_it(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
     window = visit(desk, kind)
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_sent_untouched_so_that_zooming_cannot_hide_the_damage
     expect(page.get_by_role("button", name="Edit cut")).to_have_attribute("aria-pressed", "true")
 
 
-def test_a_file_that_the_browser_cannot_show_is_sent_as_it_is(desk: Stack, ledger: Ledger, visit: Open):
+def test_a_file_that_the_browser_cannot_show_is_sent_unchanged(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, payload("scan.tif", encoded("TIFF")))
     expect(page.locator("#crop")).to_contain_text("cannot be shown by this browser")
@@ -132,7 +132,7 @@ def test_a_file_that_the_browser_cannot_show_is_sent_as_it_is(desk: Stack, ledge
 
 
 @pytest.mark.parametrize("way", ["paste", "drop"])
-def test_what_holds_no_file_is_reported(desk: Stack, visit: Open, way: str):
+def test_pasting_or_dropping_without_a_file_is_reported(desk: Stack, visit: Open, way: str):
     page = visit(desk).page
     give(page, way)
     expect(page.locator("#rejected li")).to_have_count(1)

@@ -1,4 +1,4 @@
-"""The gallery: how long videos are kept, several at once, and the list of a browser that made none of them."""
+"""The gallery: expiry and pinning, selecting several videos, and the list in a browser that submitted none of them."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,9 @@ def made(stack: Stack, page: Page) -> str:
 
 
 @KINDS
-def test_the_end_of_a_video_is_announced_and_noticed(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_card_shows_when_its_video_expires_and_that_it_has_expired(
+    desk: Stack, ledger: Ledger, visit: Open, kind: str
+):
     window = visit(desk, kind)
     page = window.page
     job_id = made(desk, page)
@@ -41,7 +43,7 @@ def test_the_end_of_a_video_is_announced_and_noticed(desk: Stack, ledger: Ledger
 
 
 @KINDS
-def test_a_video_is_kept_until_it_is_no_longer_wanted(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_the_keep_button_pins_and_unpins_a_video(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     job_id = made(desk, page)
@@ -57,7 +59,7 @@ def test_a_video_is_kept_until_it_is_no_longer_wanted(desk: Stack, ledger: Ledge
 
 
 @KINDS
-def test_several_videos_are_compared_and_deleted_at_once(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_selected_videos_are_compared_and_deleted_together(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, CAT, ASTRONAUT)
@@ -77,9 +79,9 @@ def test_several_videos_are_compared_and_deleted_at_once(desk: Stack, ledger: Le
     before = delete.bounding_box()
     delete.click()
     expect(delete).to_have_text("Delete for good?")
-    assert delete.bounding_box() == before  # the question is where the finger is
+    assert delete.bounding_box() == before  # the confirmation is under the pointer
     window.look("deleting")
-    expect(delete).to_have_text("Delete")  # not pressed again in time
+    expect(delete).to_have_text("Delete")  # the confirmation has timed out
     delete.click()
     delete.click()
     expect(page.locator(".card")).to_have_count(0)
@@ -88,22 +90,22 @@ def test_several_videos_are_compared_and_deleted_at_once(desk: Stack, ledger: Le
 
 
 @KINDS
-def test_the_question_before_a_deletion_is_red_and_in_place(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_the_confirmation_of_a_deletion_is_red_and_does_not_move(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     made(desk, page)
     delete = card(page, "chelsea").locator(".confirm")
     delete.scroll_into_view_if_needed()
     before = delete.bounding_box()
-    calm = delete.evaluate("button => getComputedStyle(button).backgroundColor")
+    usual = delete.evaluate("button => getComputedStyle(button).backgroundColor")
     delete.click()
     expect(delete).to_have_text("Delete for good?")
     assert delete.bounding_box() == before
     page.evaluate(SETTLED)
     red, green, blue = delete.evaluate("button => getComputedStyle(button).backgroundColor.match(/\\d+/g).map(Number)")
-    assert red > 1.5 * max(green, blue), (red, green, blue, calm)
+    assert red > 1.5 * max(green, blue), (red, green, blue, usual)
     window.look("delete-question")
-    expect(delete).to_have_text("Delete", timeout=10_000)  # not pressed again: forgotten
+    expect(delete).to_have_text("Delete", timeout=10_000)  # the confirmation has timed out
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def shared(make_stack: Callable[..., Stack]) -> Stack:
 
 @pytest.mark.thorough
 @KINDS
-def test_a_fresh_browser_lists_the_jobs_of_an_open_service_where_the_operator_allows_it(
+def test_a_new_browser_lists_all_jobs_only_with_svd_page_lists_jobs(
     desk: Stack, ledger: Ledger, shared: Stack, visit: Open, kind: str
 ):
     for stack, count in ((desk, 0), (shared, 1)):

@@ -1,4 +1,4 @@
-"""The page of a service that wants keys: entering one, a key that becomes necessary, and links without a key."""
+"""The page of a service that requires keys: entering one, starting to require them, and links without a key."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ KEYS = {"anna": "sk-svd-anna", "ben": "sk-svd-ben"}
 
 @pytest.fixture(scope="module")
 def locked(make_stack: Callable[..., Stack]) -> Stack:
-    """As `desk`, for those alone who have one of two keys."""
+    """As `desk`, but with two keys, one of which is required."""
     known = (f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in KEYS.items())
     stack = make_stack(SVD_API_KEYS=",".join(known))
     stack.start_redis()
@@ -33,7 +33,7 @@ def enter(page: Page, key: str) -> None:
     page.get_by_role("button", name="Use this key").click()
 
 
-def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, visit: Open):
+def test_the_page_requests_a_key_stores_it_and_sends_it_with_every_request(locked: Stack, visit: Open):
     window = visit(locked)
     page = window.page
     window.expected.append("401")
@@ -56,10 +56,10 @@ def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, vis
         card(page, "chelsea").get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "chelsea.mp4"
 
-    # The gallery is the key's, wherever its jobs came from; the other key has one of its own.
+    # The gallery lists all jobs of the key, wherever they were submitted; the other key has its own.
     headers = {"Authorization": f"Bearer {KEYS['anna']}"}
-    with CAT.open("rb") as picture:
-        data, files = {"n": "2"}, {"image": picture}
+    with CAT.open("rb") as image:
+        data, files = {"n": "2"}, {"image": image}
         assert locked.http.post("/generate", data=data, files=files, headers=headers).status_code == 202
     page.reload()
     expect(page.locator(".card")).to_have_count(3)
@@ -68,7 +68,7 @@ def test_a_key_is_asked_for_kept_and_shown_with_every_request(locked: Stack, vis
     finish(locked, page)
     whole = page.locator(".batch > .about")
     expect(whole.locator(".standing")).to_contain_text("1 of 2 ready")
-    # Sent from elsewhere, they can be seen; the image to change is there.
+    # Jobs from elsewhere can be viewed, but not changed, since this browser does not have their image.
     ready = page.locator(".batch .card[data-status=finished]")
     expect(ready.get_by_role("button", name="Compare")).to_be_visible()
     expect(ready.get_by_role("button", name="Change")).to_have_count(0)
@@ -97,9 +97,9 @@ def test_a_key_is_checked_before_the_dialog_closes(locked: Stack, visit: Open, k
     expect(page.locator("#key-fault")).to_contain_text("does not accept this key")
     expect(page.locator("#key-dialog")).to_be_visible()
     expect(page.locator("#key-open")).to_have_text("API key")
-    expect(page.locator("#settings")).to_be_hidden()  # a model's, which only holders of a key know
+    expect(page.locator("#settings")).to_be_hidden()  # they depend on the model, which only holders of a key may read
     window.look("key-rejected")
-    # Not kept either: the next visit is not one with a wrong key.
+    # The wrong key is not stored either.
     assert page.evaluate("localStorage.getItem('svd-service.key')") is None
     page.get_by_label("Your key").fill(KEYS["anna"])
     page.keyboard.press("Enter")
@@ -112,7 +112,7 @@ def test_a_key_is_checked_before_the_dialog_closes(locked: Stack, visit: Open, k
 
 
 @KINDS
-def test_a_key_that_becomes_necessary_is_asked_for_and_the_card_says_so(
+def test_the_page_requests_a_key_when_the_service_starts_to_require_one(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
     window = visit(desk, kind)

@@ -1,4 +1,4 @@
-"""The operators' page: behind a key with the scope, with tables, plots and acts; judged by axe."""
+"""The operators' page: it requires a key with the scope admin, shows tables and plots, and performs operations."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ HOLDER = Holder("gpu@host/0", "NVIDIA H200", "instance", 1)
 
 
 @pytest.fixture(scope="module")
-def office(make_stack: Callable[..., Stack]) -> Stack:
+def service(make_stack: Callable[..., Stack]) -> Stack:
     stack = make_stack()
     stack.start_redis()
     stack.start_api()
@@ -29,22 +29,22 @@ def office(make_stack: Callable[..., Stack]) -> Stack:
 
 
 @pytest.fixture
-def books(office: Stack) -> Iterator[Ledger]:
-    settings = Settings.from_mapping(office.environment)
+def ledger(service: Stack) -> Iterator[Ledger]:
+    settings = Settings.from_mapping(service.environment)
     client = connect(settings)
     yield open_ledger(client, settings)
     client.close()
 
 
 @pytest.fixture
-def keys(office: Stack) -> tuple[str, str]:
-    """The secrets of an operator and of another person."""
-    ring = Keyring(office.redis, Settings.from_mapping(office.environment))
+def keys(service: Stack) -> tuple[str, str]:
+    """The secrets of an operator's key and of a key without scopes."""
+    ring = Keyring(service.redis, Settings.from_mapping(service.environment))
     return ring.create("olga", scopes=(ADMIN,))[1], ring.create("ann")[1]
 
 
-class Beating(threading.Thread):
-    """A worker process that holds the model and does nothing."""
+class Heartbeats(threading.Thread):
+    """Heartbeats of a worker process that has loaded the model and stays idle."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(daemon=True)
@@ -63,8 +63,8 @@ class Beating(threading.Thread):
 
 
 @pytest.fixture
-def beating(books: Ledger) -> Iterator[Beating]:
-    worker = Beating(books)
+def heartbeats(ledger: Ledger) -> Iterator[Heartbeats]:
+    worker = Heartbeats(ledger)
     worker.start()
     yield worker
     worker.over.set()
@@ -74,17 +74,17 @@ def beating(books: Ledger) -> Iterator[Beating]:
 @pytest.mark.thorough
 @KINDS
 def test_an_operator_sees_the_service_pauses_it_and_retries_a_job(
-    office: Stack, books: Ledger, keys: tuple[str, str], visit: Open, beating: Beating, kind: str
+    service: Stack, ledger: Ledger, keys: tuple[str, str], visit: Open, heartbeats: Heartbeats, kind: str
 ):
     operator, other = keys
-    office.http.headers["Authorization"] = f"Bearer {other}"
-    failed, _ = (office.submit(CAT.read_bytes()) for _ in range(2))
-    beating.beat()
-    claim = books.attempts.claim(failed, HOLDER)
+    service.http.headers["Authorization"] = f"Bearer {other}"
+    failed, _ = (service.submit(CAT.read_bytes()) for _ in range(2))
+    heartbeats.beat()
+    claim = ledger.attempts.claim(failed, HOLDER)
     assert claim
-    books.attempts.end_attempt(claim, AttemptOutcome.FAILED, Failure("out_of_memory", "The device ran out of memory."))
+    ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, Failure("out_of_memory", "The device ran out of memory."))
 
-    window = visit(office, kind)
+    window = visit(service, kind)
     page = window.page
     window.expected += ["401", "403"]
     page.goto("/operator")

@@ -21,7 +21,7 @@ from tools.harness.stack import Stack
 
 
 @pytest.mark.thorough
-def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledger: Ledger, visit: Open):
+def test_choosing_another_model_loads_its_settings(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     expect(page.locator("#about")).to_contain_text("nano")
@@ -41,14 +41,14 @@ def test_of_several_models_one_is_chosen_with_its_own_settings(desk: Stack, ledg
     send(page)
     job = ledger.jobs.find(ids(page)[0])
     assert (job.model["name"], job.parameters.num_frames, job.parameters.width) == ("other", 9, 512)
-    # Changed, it is of the same model.
+    # Change keeps the job's model.
     ledger.jobs.cancel(job.id)
     page.reload()
     card(page, "chelsea").get_by_role("button", name="Change").click()
     expect(page.get_by_label("Model")).to_have_value("other")
 
 
-def test_the_footer_has_stabilitys_notice_while_its_model_is_served(desk: Stack, ledger: Ledger, visit: Open):
+def test_the_footer_shows_stabilitys_notice_while_its_model_is_served(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     footer = page.locator("footer")
     expect(footer).to_contain_text("nano")
@@ -60,7 +60,7 @@ def test_the_footer_has_stabilitys_notice_while_its_model_is_served(desk: Stack,
 
 
 @KINDS
-def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str):
+def test_a_photo_becomes_a_video_that_can_be_played_downloaded_and_deleted(stack: Stack, visit: Open, kind: str):
     window = visit(stack, kind)
     page = window.page
     expect(page.locator("#about")).to_contain_text("nano")
@@ -69,7 +69,7 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     add(page, CAT, ASTRONAUT)
     window.look("2-images")
     page.get_by_text("More settings").click()
-    page.locator("#num_inference_steps").fill("30")  # so that there is time to watch, and to cancel
+    page.locator("#num_inference_steps").fill("30")  # long enough to check the progress and to cancel
     window.look("3-settings")
     send(page)
     cat, astronaut = card(page, "chelsea"), card(page, "astronaut")
@@ -82,18 +82,18 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     window.look("4-running")
     expect(astronaut).to_have_attribute("data-status", "cancelled", timeout=SECONDS)
 
-    cat.scroll_into_view_if_needed()  # a video that is not in view is not fetched
+    cat.scroll_into_view_if_needed()  # the page fetches only videos in view
     video = cat.locator("video")
     expect(video).to_have_js_property("readyState", 4, timeout=SECONDS)
     expect(video).to_have_js_property("loop", True)
     expect(video).to_have_js_property("videoWidth", 256)
     assert seen < 1
-    # Who asked their system for less motion starts the video by themselves.
+    # With `prefers-reduced-motion` the video does not start by itself.
     expect(video).to_have_js_property("paused", kind == "phone")
     window.look("5-done")
 
     page.reload()
-    cat.scroll_into_view_if_needed()  # videos that nobody sees are not fetched
+    cat.scroll_into_view_if_needed()  # the page fetches only videos in view
     expect(cat.locator("video")).to_have_js_property("readyState", 4, timeout=SECONDS)
     expect(astronaut).to_have_attribute("data-status", "cancelled")
     with page.expect_download() as download:
@@ -121,7 +121,7 @@ def test_a_photo_goes_in_and_a_video_plays(stack: Stack, visit: Open, kind: str)
     expect(cat).to_have_count(0)
 
 
-def test_the_part_that_the_frame_shows_is_what_the_service_gets(desk: Stack, ledger: Ledger, visit: Open):
+def test_the_service_gets_the_part_of_the_image_inside_the_frame(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, drawn(1200, 300, "red", "blue"))
     page.locator("#crop").focus()
@@ -135,7 +135,7 @@ def test_the_part_that_the_frame_shows_is_what_the_service_gets(desk: Stack, led
     assert (red < 60, blue > 195) == (True, True)
 
 
-def test_a_pointer_moves_the_frame_and_portrait_gives_a_portrait_video(desk: Stack, ledger: Ledger, visit: Open):
+def test_dragging_moves_the_frame_and_portrait_submits_a_portrait_image(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     add(page, drawn(800, 600, "red", "blue"))
@@ -155,7 +155,7 @@ def test_a_pointer_moves_the_frame_and_portrait_gives_a_portrait_video(desk: Sta
     assert (red > 195, blue < 60) == (True, True)
 
 
-def test_the_whole_image_is_kept_on_black_where_that_is_asked_for(desk: Stack, ledger: Ledger, visit: Open):
+def test_keep_the_whole_image_pads_it_with_black(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     add(page, CAT)
@@ -167,7 +167,7 @@ def test_the_whole_image_is_kept_on_black_where_that_is_asked_for(desk: Stack, l
     assert (parameters["fit"], parameters["width"], parameters["height"]) == ("pad", 256, 144)
 
 
-def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit: Open):
+def test_the_page_can_be_used_by_keyboard_alone(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     expect(page.locator("#about")).to_contain_text("nano")
 
@@ -178,7 +178,7 @@ def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit
             page.keyboard.press("Tab")
         raise AssertionError(f"Tab does not lead to {locator}")
 
-    # Choosers are caught only from some moment after the first who listens has come.
+    # Playwright intercepts file choosers only some time after the first listener was added, so add one early.
     page.on("filechooser", lambda _: None)
     tab_to(page.locator("#files"))
     with page.expect_file_chooser() as chooser:
@@ -207,7 +207,7 @@ def test_everything_is_done_by_keyboard_alone(desk: Stack, ledger: Ledger, visit
     assert desk.http.get("/jobs").json()["jobs"] == []
 
 
-def test_images_are_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open):
+def test_images_can_be_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     for kind, holder in (("paste", "clipboardData"), ("drop", "dataTransfer")):
         page.evaluate(
@@ -230,7 +230,7 @@ def test_images_are_pasted_and_dropped(desk: Stack, ledger: Ledger, visit: Open)
 @pytest.mark.parametrize(
     "pushed", [pytest.param(True, id="pushed"), pytest.param(False, id="polled", marks=pytest.mark.thorough)]
 )
-def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Open, pushed: bool):
+def test_a_card_shows_the_state_and_progress_of_its_job(desk: Stack, ledger: Ledger, visit: Open, pushed: bool):
     window = visit(desk)
     page = window.page
     if not pushed:
@@ -256,15 +256,15 @@ def test_a_card_tells_how_its_job_stands(desk: Stack, ledger: Ledger, visit: Ope
     expect(shown.locator(".standing")).to_contain_text("frame 6 of 8")
     window.look("decoding")
     ledger.attempts.end_attempt(
-        held, AttemptOutcome.FAILED, Failure("out_of_memory", "The device ran out of memory; ask for fewer frames.")
+        held, AttemptOutcome.FAILED, Failure("out_of_memory", "The device ran out of memory; request fewer frames.")
     )
-    expect(shown.locator(".detail")).to_contain_text("ask for fewer frames")
+    expect(shown.locator(".detail")).to_contain_text("request fewer frames")
     window.look("failed")
     shown.get_by_role("button", name="Try again").click()
     expect(page.locator(".card")).to_have_count(2)
 
 
-def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit: Open):
+def test_cancelling_a_started_job_stops_it_at_its_next_step(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, CAT)
     send(page)
@@ -278,7 +278,7 @@ def test_a_started_job_stops_at_its_next_step(desk: Stack, ledger: Ledger, visit
     expect(shown.locator(".standing")).to_have_text("Cancelled")
 
 
-def test_a_late_response_does_not_bring_back_a_job_that_has_ended(desk: Stack, ledger: Ledger, visit: Open):
+def test_a_late_response_does_not_overwrite_the_state_of_an_ended_job(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, CAT)
     send(page)
@@ -299,7 +299,7 @@ def test_a_late_response_does_not_bring_back_a_job_that_has_ended(desk: Stack, l
     expect(shown).to_have_attribute("data-status", "cancelled")
 
 
-def test_another_seed_is_the_same_image_and_settings_again(desk: Stack, ledger: Ledger, visit: Open):
+def test_another_seed_submits_the_same_image_and_settings(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, CAT)
     page.get_by_role("button", name="Another seed").click()
@@ -316,15 +316,15 @@ def test_another_seed_is_the_same_image_and_settings_again(desk: Stack, ledger: 
     assert new["motion_bucket_id"] == 200
 
 
-def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Stack, ledger: Ledger, visit: Open):
+def test_errors_are_shown_and_the_form_keeps_its_contents(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page
     window.expected += ["422", "503"]
-    page.route("**/generate", lambda route: _refuse(route, 429, "too many jobs wait already"))
+    page.route("**/generate", lambda route: _reject(route, 429, "queue is full (limit 1000)"))
     window.expected.append("429")
     add(page, CAT)
     page.locator("#submit").click()
-    expect(page.locator("#composer-fault")).to_have_text("Too many jobs wait already. Try again in 30 seconds.")
+    expect(page.locator("#composer-fault")).to_have_text("Queue is full (limit 1000). Try again in 30 seconds.")
     page.unroute("**/generate")
     page.locator("#seed").fill("many")
     page.locator("#submit").click()
@@ -334,8 +334,10 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Stack, ledger: Ledger
     assert desk.status(ids(page)[0])["parameters"]["seed"] == 5
 
 
-def _refuse(route: Route, status: int, message: str) -> None:
-    route.fulfill(status=status, headers={"Retry-After": "30"}, json={"error": {"code": "refused", "message": message}})
+def _reject(route: Route, status: int, message: str) -> None:
+    route.fulfill(
+        status=status, headers={"Retry-After": "30"}, json={"error": {"code": "rejected", "message": message}}
+    )
 
 
 def test_the_form_has_the_bounds_of_the_service(desk: Stack, visit: Open):
@@ -344,7 +346,10 @@ def test_the_form_has_the_bounds_of_the_service(desk: Stack, visit: Open):
     sliders = page.locator("input[type=range]").all()
     names = [slider.get_attribute("id") or "" for slider in sliders]
     assert {"num_frames", "motion_bucket_id", "noise_aug_strength", "fps"} <= set(names)
-    limits = {**BOUNDS, "seconds": (1, desk.http.get("/models").json()["limits"]["seconds"])}  # the service's own
+    limits = {
+        **BOUNDS,
+        "seconds": (1, desk.http.get("/models").json()["limits"]["seconds"]),
+    }  # only the service knows this one
     for name, slider in zip(names, sliders, strict=True):
         if name in limits:
             bounds = (float(slider.get_attribute("min") or ""), float(slider.get_attribute("max") or ""))

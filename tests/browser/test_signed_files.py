@@ -14,7 +14,7 @@ from svd_service.marking.signer import Claims, Signer
 from svd_service.parameters import Format
 from tests.unit.marking.samples import FRAMES, SIZE, make_files
 
-#: Resolves with what the element knows of its file once it can be shown.
+#: Resolves to the width and the duration of the element's file once that can be shown.
 LOADED = """
 (element) => new Promise((resolve, reject) => {
   element.onerror = () => reject(new Error("the file cannot be shown"));

@@ -1,4 +1,4 @@
-"""Many clips of one image: variations side by side, and settings that belong to their image."""
+"""Several videos of one image: variations side by side, and settings that belong to their image."""
 
 import io
 import re
@@ -14,39 +14,39 @@ from tools.harness.stack import Stack
 
 
 @KINDS
-def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
+def test_four_variations_are_compared_side_by_side_within_nine_clicks(
     desk: Stack, ledger: Ledger, visit: Open, kind: str
 ):
     window = visit(desk, kind)
     page = window.page
-    presses: list[Locator | str] = []
+    clicks: list[Locator | str] = []
 
-    def press(target: Locator) -> None:
-        presses.append(target)
+    def click(target: Locator) -> None:
+        clicks.append(target)
         target.click()
 
     page.on("filechooser", lambda _: None)
     with page.expect_file_chooser() as chooser:
-        press(page.locator("label[for=files]").first)
-    presses.append("the file, in the system's dialog")
+        click(page.locator("label[for=files]").first)
+    clicks.append("the file, in the system's dialog")
     chooser.value.set_files(CAT)
     expect(page.locator("#editor")).to_be_visible()
-    press(page.locator("#variations").get_by_role("radio", name="4", exact=True))
+    click(page.locator("#variations").get_by_role("radio", name="4", exact=True))
     window.look("variations-chosen")
     expect(page.locator("#submit")).to_have_text("Make 4 videos")
-    press(page.locator("#submit"))
+    click(page.locator("#submit"))
     expect(page.locator(".card")).to_have_count(4)
     for _ in range(4):
         finish(desk, page, next(place for place, job in enumerate(ids(page)) if desk.status(job)["status"] == "queued"))
     expect(page.locator(".card[data-status=finished]")).to_have_count(4)
-    press(page.locator(".card").first.get_by_role("button", name="Compare"))
+    click(page.locator(".card").first.get_by_role("button", name="Compare"))
     videos = page.locator("#compare video")
     expect(videos).to_have_count(4)
     for video in videos.all():
         expect(video).to_have_js_property("readyState", 4)
-    made = [desk.status(job)["parameters"] for job in ids(page)]
+    submitted = [desk.status(job)["parameters"] for job in ids(page)]
     assert len({desk.status(job)["group_id"] for job in ids(page)} - {None}) == 1
-    seeds, steps = {each["seed"] for each in made}, made[0]["num_inference_steps"]
+    seeds, steps = {each["seed"] for each in submitted}, submitted[0]["num_inference_steps"]
     assert len(seeds) == 4
     assert page.locator("#compare figcaption").all_inner_texts() == [
         f"motion 127 · {steps} steps · seed {seed}" for seed in sorted(seeds)
@@ -55,10 +55,10 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
     boxes = [box for video in videos.all() if (box := video.bounding_box())]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] < boxes[1]["x"]
-    # All four are seen at once.
+    # All four fit into the window.
     assert max(box["y"] + box["height"] for box in boxes) <= page.evaluate("innerHeight")
-    assert len(presses) <= 9, presses
-    # They are one card, also when the page is opened again.
+    assert len(clicks) <= 9, clicks
+    # They are one card, even after a reload.
     page.keyboard.press("Escape")
     page.reload()
     expect(page.locator("#gallery > li")).to_have_count(1)
@@ -81,9 +81,7 @@ def test_four_variations_are_compared_side_by_side_in_at_most_nine_presses(
 
 
 @KINDS
-def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
-    desk: Stack, ledger: Ledger, visit: Open, kind: str
-):
+def test_change_restores_the_whole_image_its_crop_and_its_settings(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, drawn(1200, 300, "red", "blue"))
@@ -101,13 +99,13 @@ def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
     expect(page.locator("#zoom")).to_have_value("2")
     assert page.locator("#crop img").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1200, 300]
     window.look("changed")
-    # The other image keeps the settings that were made for it.
+    # The other image keeps its own settings.
     page.get_by_role("button", name="Edit chelsea").click()
     expect(page.locator("#motion_bucket_id")).to_have_value("60")
     expect(page.locator("#seed")).to_have_value("")
     send(page)
-    made = [desk.status(job)["parameters"] for job in ids(page)[:2]]
-    found = {parameters["motion_bucket_id"]: parameters["seed"] for parameters in made}
+    submitted = [desk.status(job)["parameters"] for job in ids(page)[:2]]
+    found = {parameters["motion_bucket_id"]: parameters["seed"] for parameters in submitted}
     assert set(found) == {60, 200}
     assert found[200] == 5 != found[60]
     add(page, ASTRONAUT)
@@ -115,7 +113,7 @@ def test_change_brings_back_the_whole_image_its_crop_and_its_own_settings(
 
 
 @KINDS
-def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_card_shows_its_settings_and_has_the_shape_of_its_video(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     buffer = io.BytesIO()
@@ -131,7 +129,7 @@ def test_cards_show_what_differs_and_have_the_shape_of_their_video(desk: Stack, 
 
 
 @KINDS
-def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_a_dropped_video_restores_its_settings(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     expect(page.locator("#about")).to_contain_text("nano")
@@ -147,7 +145,7 @@ def test_a_video_that_is_dropped_restores_its_settings(desk: Stack, ledger: Ledg
 
 
 @KINDS
-def test_what_left_no_video_is_cleared_at_once(desk: Stack, ledger: Ledger, visit: Open, kind: str):
+def test_jobs_without_a_video_are_cleared_together(desk: Stack, ledger: Ledger, visit: Open, kind: str):
     window = visit(desk, kind)
     page = window.page
     add(page, CAT, ASTRONAUT)

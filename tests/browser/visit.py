@@ -1,4 +1,4 @@
-"""A browser window on a service's page: it must stay on its origin, keep its console clean, and please axe."""
+"""A browser window on a service's page that may not contact another host, log an error or violate a rule of axe."""
 
 import json
 import re
@@ -31,13 +31,13 @@ def _windows(*thorough: str) -> pytest.MarkDecorator:
     )
 
 
-#: Tests of behavior run in a desktop's window each time, in the other windows in thorough runs. Tests of layout name
+#: Tests of behavior always run in a desktop's window, and in thorough runs in the others too. Tests of layout specify
 #: their own windows.
 KINDS, EVERY = _windows("phone"), _windows("phone", "wide")
 
 
-#: Waits until the transitions of the last change (colours, say) are over, however slow the machine is. Chromium
-#: may draw no further frame where nothing changes, and a transition of a hidden element may never finish: 5 s at most.
+#: Waits until all transitions (of colors, say) have finished, however slow the machine is, for at most 5 s: Chromium
+#: may draw no further frame if nothing changes, and the transition of a hidden element may never finish.
 SETTLED = """() => Promise.race([
     new Promise((resolve) => setTimeout(resolve, 5000)),
     new Promise(requestAnimationFrame)
@@ -48,25 +48,28 @@ SETTLED = """() => Promise.race([
 
 
 class Visit:
-    """A browser window of its own on a service's page. `expected` are parts of console errors that are meant."""
+    """A browser window with its own context on a service's page.
+
+    `expected` lists parts of the console errors that the test causes on purpose.
+    """
 
     def __init__(self, browser: Browser, stack: Stack, shots: Path, kind: str) -> None:
         self.context: BrowserContext = browser.new_context(base_url=stack.url, **VIEWPORTS[kind])
         self.context.set_default_timeout(30_000)
         self.kind = kind
         self.expected: list[str] = []
-        self.complaints: list[str] = []
+        self.console_errors: list[str] = []
         self._shots = shots
         self._origin = stack.url
-        self.strangers: list[str] = []
+        self.foreign_requests: list[str] = []
         self.page: Page = self.context.new_page()
-        self.page.on("request", lambda request: self._note(request.url))
-        self.page.on("console", self._listen)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self._on_request(request.url))
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
         self.page.goto("/")
 
     def look(self, name: str) -> None:
-        """Take a screenshot, and have axe judge what is there, in light and in dark."""
+        """Take a screenshot, and check the page with axe in the light and the dark color scheme."""
         usual = VIEWPORTS[self.kind].get("color_scheme", "light")
         for scheme in ("dark", "light") if usual == "light" else ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
@@ -77,19 +80,19 @@ class Visit:
         self.page.screenshot(path=self._shots / f"{self.kind}-{name}.png", full_page=True)
 
     def close(self) -> None:
-        """End the visit; what it should not have done fails the test."""
+        """Close the window; fail the test if the page contacted another host or logged an unexpected error."""
         self.context.close()
-        assert not self.strangers, "the page asked another host"
-        rest = [text for text in self.complaints if not any(part in text for part in self.expected)]
-        assert not rest, f"the console says: {rest}"
+        assert not self.foreign_requests, f"the page contacted another host: {self.foreign_requests}"
+        rest = [text for text in self.console_errors if not any(part in text for part in self.expected)]
+        assert not rest, f"errors in the console: {rest}"
 
-    def _listen(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         url = message.location.get("url", "")
-        # A preview is deleted when its job ends, and a record by its owner, maybe just before the page asks for it.
+        # A preview is deleted when its job ends, and a record by its owner, perhaps just before the page requests it.
         gone = "404" in message.text and (url.endswith("/preview") or "/status/" in url)
         if message.type == "error" and not gone:
-            self.complaints.append(f"{message.text} ({url})")
+            self.console_errors.append(f"{message.text} ({url})")
 
-    def _note(self, url: str) -> None:
+    def _on_request(self, url: str) -> None:
         if not re.match(rf"{re.escape(self._origin)}/|blob:|data:", url):
-            self.strangers.append(url)
+            self.foreign_requests.append(url)

@@ -1,4 +1,4 @@
-"""`python -m tools.chaos` itself, short; its schedule and its verdict, on which the figures depend."""
+"""`python -m tools.chaos`: a short run, the schedule of faults, and how the run is judged."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from tools.chaos.schedule import KINDS, schedule
 COMMAND = (sys.executable, "-m", "tools.chaos")
 
 
-def seen(*answers: dict) -> Sighting:
+def sighting_of(*answers: dict) -> Sighting:
     sighting = Sighting(0, None)
     for answer in answers:
         sighting.see(status(**answer))
@@ -49,7 +49,7 @@ def outcome_of(*sightings: Sighting, **more: object) -> Outcome:
 @pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(900)
-def test_a_minute_of_chaos_loses_nothing_and_commits_nothing_twice(tmp_path):
+def test_a_minute_of_chaos_loses_no_job_and_commits_no_result_twice(tmp_path):
     figures_file = tmp_path / "figures.json"
     options = ("--jobs", "400", "--seed", "7", "--fault-interval", "2", "--limit", "50", "--json", figures_file)
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
@@ -64,7 +64,7 @@ def test_a_minute_of_chaos_loses_nothing_and_commits_nothing_twice(tmp_path):
     assert sum(figures["faults"].values()) >= 5
 
 
-def test_the_same_seed_gives_the_same_faults_as_often_as_was_asked_for():
+def test_the_same_seed_gives_the_same_faults_at_the_configured_interval():
     faults = list(islice(schedule(1, 3.0, list(KINDS)), 2_000))
     assert faults == list(islice(schedule(1, 3.0, list(KINDS)), 2_000))
     assert faults != list(islice(schedule(2, 3.0, list(KINDS)), 2_000))
@@ -74,16 +74,16 @@ def test_the_same_seed_gives_the_same_faults_as_often_as_was_asked_for():
     assert kinds["connections"] > kinds["child-kill"]
 
 
-def test_what_has_not_ended_or_is_not_known_any_more_is_lost():
-    forgotten = seen({"state": "queued"})
+def test_a_job_that_has_not_ended_or_is_unknown_counts_as_lost():
+    forgotten = sighting_of({"state": "queued"})
     forgotten.unknown = True
-    outcome = outcome_of(seen({"state": "started"}), seen({"state": "cancelled"}), forgotten)
+    outcome = outcome_of(sighting_of({"state": "started"}), sighting_of({"state": "cancelled"}), forgotten)
     assert lost(outcome) == {"0": "started", "2": "unknown"}
     assert not passed(report(outcome))
 
 
-def test_a_job_that_failed_because_it_was_hit_too_often_is_not_lost():
-    outcome = outcome_of(seen({"state": "failed", "outcomes": ("lost",) * 3}))
+def test_a_job_that_failed_after_three_lost_attempts_does_not_count_as_lost():
+    outcome = outcome_of(sighting_of({"state": "failed", "outcomes": ("lost",) * 3}))
     figures = report(outcome)
     assert passed(figures)
     assert figures["failed"] == {"worker_lost": 1}
@@ -100,13 +100,13 @@ def test_a_record_that_a_frozen_redis_may_delete_later_counts_as_deleted(tmp_pat
         assert faults.delete_record("svd:job:1") is deleted
 
 
-def test_a_video_without_a_valid_signature_is_noticed():
-    sighting = seen({"state": "finished", "sha": "a", "outcomes": ("finished",)})
+def test_a_video_without_a_valid_signature_fails_the_run():
+    sighting = sighting_of({"state": "finished", "sha": "a", "outcomes": ("finished",)})
     assert passed(report(outcome_of(sighting)))
     sighting.served, sighting.unsigned = 3, 1
     figures = report(outcome_of(sighting))
     assert (figures["served"], figures["served_unsigned"], passed(figures)) == (3, 1, False)
-    assert not is_signed(b"no video")
+    assert not is_signed(b"not a video")
 
 
 @pytest.mark.parametrize(
@@ -118,21 +118,23 @@ def test_a_video_without_a_valid_signature_is_noticed():
         ({"state": "finished", "sha": "a", "outcomes": ("finished", "finished")},),
     ],
 )
-def test_a_second_result_is_noticed(answers):
-    outcome = outcome_of(seen({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}), seen(*answers))
+def test_a_second_result_of_a_job_fails_the_run(answers):
+    outcome = outcome_of(
+        sighting_of({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}), sighting_of(*answers)
+    )
     assert list(committed_twice(outcome)) == ["1"]
     assert not passed(report(outcome))
 
 
-def test_more_results_than_finished_jobs_are_noticed():
-    assert committed_twice(outcome_of(seen({"state": "finished", "sha": "a"}), counted_finished=2)) != {}
+def test_more_results_than_finished_jobs_count_as_committed_twice():
+    assert committed_twice(outcome_of(sighting_of({"state": "finished", "sha": "a"}), counted_finished=2)) != {}
 
 
-def test_the_time_to_the_restart_counts_for_the_fault_that_hit_the_worker():
-    began = 1_767_225_600.0  # 2026-01-01T00:00:00Z, when the first of the attempts began
+def test_the_recovery_time_is_assigned_to_the_fault_that_hit_the_worker():
+    began = 1_767_225_600.0  # 2026-01-01T00:00:00Z, the start of the first attempts
     outcome = outcome_of(
-        seen({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}),
-        seen({"state": "finished", "sha": "b", "outcomes": ("finished",)}),
+        sighting_of({"state": "finished", "sha": "a", "outcomes": ("lost", "finished")}),
+        sighting_of({"state": "finished", "sha": "b", "outcomes": ("finished",)}),
         hits=[
             Hit("connections", began + 1, "0", 1),
             Hit("host-kill", began + 2, "0", 1),
@@ -147,5 +149,5 @@ def test_the_time_to_the_restart_counts_for_the_fault_that_hit_the_worker():
     assert "host-kill" in table(report(outcome))
 
 
-def test_quantiles_are_values_that_were_measured():
+def test_quantiles_are_measured_values():
     assert [quantile([4, 1, 3, 2], share) for share in (0.5, 0.95, 1.0)] == [2, 4, 4]

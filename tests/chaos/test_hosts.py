@@ -1,4 +1,4 @@
-"""python -m tools.chaos_hosts itself, short; that nothing is left of it; and its judgement."""
+"""`python -m tools.chaos_hosts`: a short run, its cleanup, and how the run is judged."""
 
 import json
 import os
@@ -27,17 +27,17 @@ def networks() -> None:
     try:
         enter(())
     except NoNetworksError as error:
-        # In CI, too: it need not have the privilege, nor any way to get it.
-        pytest.skip(f"no network namespaces here: {error}")
+        # Skip in CI, too, where the privilege may be missing and impossible to get.
+        pytest.skip(f"cannot create network namespaces: {error}")
 
 
 def left_of(folder: Path) -> list[int]:
-    """The processes that have to do with a run in `folder`."""
+    """Ids of the processes whose environment or command line contains `folder`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
-            if str(folder).encode() in told and int(process.name) != os.getpid():
+            words = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if str(folder).encode() in words and int(process.name) != os.getpid():
                 found.append(int(process.name))
     return found
 
@@ -49,7 +49,7 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(600)
-def test_pulled_cables_lose_nothing_and_commit_nothing_twice(networks: None, tmp_path: Path) -> None:
+def test_network_cuts_lose_no_job_and_commit_no_result_twice(networks: None, tmp_path: Path) -> None:
     figures_file = tmp_path / "figures.json"
     options = ("--jobs", "10", "--cut", "6", "--lease", "3", "--json", figures_file)
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, env=environment(tmp_path))
@@ -58,7 +58,7 @@ def test_pulled_cables_lose_nothing_and_commit_nothing_twice(networks: None, tmp
     assert (figures["lost"], figures["committed_twice"], figures["refused"]) == ({}, {}, [])
     assert figures["finished"] > 0
     assert [cut["host"] for cut in figures["cuts"]] == ["worker1", "redis", "store"]
-    # The worker was in the middle of a job.
+    # The worker was running a job.
     assert figures["cuts"][0]["hit"] >= 1
     assert figures["files_on_hosts"] == []
     assert left_of(tmp_path) == []
@@ -68,11 +68,11 @@ def test_pulled_cables_lose_nothing_and_commit_nothing_twice(networks: None, tmp
 @pytest.mark.thorough
 @pytest.mark.enable_socket
 @pytest.mark.timeout(300)
-def test_nothing_is_left_when_it_is_stopped_in_the_middle(networks: None, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_processes_or_files(networks: None, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, "--cut", "60"], stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
     assert process.stderr is not None
-    said = iter(process.stderr.readline, "")
-    assert next(line for line in said if "cut off" in line)
+    lines = iter(process.stderr.readline, "")
+    assert next(line for line in lines if "cut off" in line)
     time.sleep(1)
     assert len(left_of(tmp_path)) > 5
     process.send_signal(signal.SIGINT)
@@ -82,7 +82,7 @@ def test_nothing_is_left_when_it_is_stopped_in_the_middle(networks: None, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_cannot_make_networks_is_told_what_it_takes(tmp_path: Path) -> None:
+def test_a_missing_privilege_is_reported_by_name(tmp_path: Path) -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)})
     assert done.returncode == 3
     assert "CAP_NET_ADMIN" in done.stderr
@@ -92,7 +92,7 @@ def at(seconds: float) -> str:
     return f"2026-01-01T00:00:{seconds:06.3f}+00:00"
 
 
-def seen(state: str, *attempts: tuple[float, float, str], ended: float = 0.0) -> Sighting:
+def sighting_of(state: str, *attempts: tuple[float, float, str], ended: float = 0.0) -> Sighting:
     sighting = Sighting(0, None)
     sighting.see(
         {
@@ -115,7 +115,7 @@ Judge = Callable[..., dict]
 
 @pytest.fixture
 def judge() -> Judge:
-    """The figures of a run with these jobs, in which worker1 was cut off for 20 s while the first of them ran."""
+    """Return the figures of a run with these jobs, in which worker1 was cut off for 20 s during the first of them."""
 
     def figures(*jobs: Sighting, files: tuple[str, ...] = (), whole: float | None = 1.0) -> dict:
         outcome = Outcome(1, 20.0, seen={str(number): job for number, job in enumerate(jobs)}, created=len(jobs))
@@ -125,9 +125,9 @@ def judge() -> Judge:
     return figures
 
 
-def test_a_job_that_was_cut_off_is_told_with_its_times(judge: Judge) -> None:
-    hit = seen("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
-    later = seen("finished", (26, 27, "finished"), ended=27)
+def test_the_figures_have_the_recovery_times_of_a_job_that_was_cut_off(judge: Judge) -> None:
+    hit = sighting_of("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
+    later = sighting_of("finished", (26, 27, "finished"), ended=27)
     figures = judge(hit, later)
     assert passed(figures)
     (cut,) = figures["cuts"]
@@ -136,10 +136,10 @@ def test_a_job_that_was_cut_off_is_told_with_its_times(judge: Judge) -> None:
     assert "worker1" in table(figures)
 
 
-def test_what_breaks_the_promise_is_no_success(judge: Judge) -> None:
-    fine = seen("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
+def test_a_run_that_breaks_a_guarantee_fails(judge: Judge) -> None:
+    fine = sighting_of("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
     assert passed(judge(fine))
-    assert not passed(judge(seen("started", (3, 16, "lost"), (17, 22, ""))))
-    assert not passed(judge(seen("finished", (3, 16, "finished"), (17, 22, "finished"), ended=22)))
+    assert not passed(judge(sighting_of("started", (3, 16, "lost"), (17, 22, ""))))
+    assert not passed(judge(sighting_of("finished", (3, 16, "finished"), (17, 22, "finished"), ended=22)))
     assert not passed(judge(fine, files=("worker1/data/results/x.mp4",)))
     assert not passed(judge(fine, whole=None))

@@ -1,6 +1,6 @@
-"""What every store of artifacts promises (`svd_service.artifacts.base.ArtifactStore`), over the real thing.
+"""The contract of every artifact store (`svd_service.artifacts.base.ArtifactStore`), checked on real stores.
 
-A further store is one more line in `STORES` and one in `UNREACHABLE`; S3 is that of a server that the tests start.
+To test another store, add a line to `STORES` and one to `UNREACHABLE`. S3 is a real server that the tests start.
 """
 
 import random
@@ -19,16 +19,16 @@ from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from tools.harness.local import free_port
 
-#: How an empty store is made, given the test's fixtures and a folder of its own.
+#: Functions that make an empty store from the test's fixtures and its folder.
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], ArtifactStore]] = {
     "local": lambda request, folder: LocalArtifacts(folder / "data"),
     "s3": lambda request, folder: store_of(Settings.from_mapping(in_bucket(request, folder))),
 }
 
-#: Likewise, one that cannot be written to.
+#: Likewise, a store that cannot be written.
 UNREACHABLE: dict[str, Callable[[pytest.FixtureRequest, Path], ArtifactStore]] = {
     "local": lambda request, folder: LocalArtifacts(a_file(folder) / "data"),
-    "s3-away": lambda request, folder: store_of(
+    "s3-down": lambda request, folder: store_of(
         Settings.from_mapping(in_bucket(request, folder) | {"SVD_S3_ENDPOINT": f"http://127.0.0.1:{free_port()}"})
     ),
     "s3-without-bucket": lambda request, folder: store_of(
@@ -61,7 +61,7 @@ def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore
 
 @pytest.fixture
 def rounds(store: ArtifactStore) -> int:
-    """How often a test of many at once does what it does: a server takes milliseconds for each request."""
+    """Number of repetitions in a test of concurrency; fewer on a server, where each request takes milliseconds."""
     return 100 if isinstance(store, LocalArtifacts) else 10
 
 
@@ -78,7 +78,7 @@ def names(store: ArtifactStore, folder: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize("data", [b"", b"video", bytes(range(256)) * 4096])
-def test_what_is_put_can_be_read_back(store: ArtifactStore, data: bytes) -> None:
+def test_put_content_can_be_read(store: ArtifactStore, data: bytes) -> None:
     store.put(NAME, data)
     assert content(store) == data
     assert store.size(NAME) == len(data)
@@ -92,7 +92,7 @@ def test_an_open_artifact_is_seekable(store: ArtifactStore) -> None:
         assert (file.seek(2), file.read(3), file.tell()) == (2, b"234", 5)
 
 
-def test_a_missing_artifact_is_told_as_such(store: ArtifactStore) -> None:
+def test_a_missing_artifact_raises_missing_artifact_error(store: ArtifactStore) -> None:
     store.put(NAME, b"video")
     for name in ("results/3f2b/2.mp4", "results/3f2b", "results", "inputs/3f2b.png"):
         with pytest.raises(MissingArtifactError):
@@ -101,14 +101,14 @@ def test_a_missing_artifact_is_told_as_such(store: ArtifactStore) -> None:
             store.size(name)
 
 
-def test_putting_again_replaces(store: ArtifactStore) -> None:
+def test_a_second_put_replaces_the_first(store: ArtifactStore) -> None:
     store.put(NAME, b"a long first video")
     store.put(NAME, b"second")
     assert content(store) == b"second"
     assert names(store) == {NAME}
 
 
-def test_an_open_artifact_outlives_its_replacement_and_its_deletion(store: ArtifactStore) -> None:
+def test_an_open_artifact_stays_readable_after_replacement_and_deletion(store: ArtifactStore) -> None:
     store.put(NAME, b"first")
     with store.open(NAME) as file:
         store.put(NAME, b"second")
@@ -116,7 +116,7 @@ def test_an_open_artifact_outlives_its_replacement_and_its_deletion(store: Artif
         assert file.read() == b"first"
 
 
-def test_deleting_removes_for_good_and_can_be_repeated(store: ArtifactStore) -> None:
+def test_deleting_removes_the_artifact_and_can_be_repeated(store: ArtifactStore) -> None:
     store.put(NAME, b"video")
     for _ in range(3):
         store.delete(NAME)
@@ -125,16 +125,16 @@ def test_deleting_removes_for_good_and_can_be_repeated(store: ArtifactStore) -> 
             store.size(NAME)
 
 
-def test_deleting_what_never_was_does_nothing(store: ArtifactStore) -> None:
+def test_deleting_an_unknown_name_does_nothing(store: ArtifactStore) -> None:
     store.put(NAME, b"video")
     for name in ("results/3f2b", "results/3f2b/2.mp4", "inputs/3f2b.png", NAME + "/1"):
         store.delete(name)
     assert content(store) == b"video"
 
 
-def test_a_neighbour_outlives_a_deletion(store: ArtifactStore) -> None:
+def test_a_deletion_keeps_other_artifacts_of_the_folder(store: ArtifactStore) -> None:
     store.put("results/3f2b/1.mp4", b"stale")
-    store.put("results/3f2b/2.mp4", b"published")
+    store.put("results/3f2b/2.mp4", b"committed")
     store.delete("results/3f2b/1.mp4")
     assert names(store) == {"results/3f2b/2.mp4"}
 
@@ -146,7 +146,7 @@ def test_a_neighbour_outlives_a_deletion(store: ArtifactStore) -> None:
         *("a\\..\\b", "a\0b", "a\n", "a b", "é", "C:x", "a" * 201, "/".join("abcdefghi")),
     ],
 )
-def test_a_name_that_could_lead_elsewhere_is_refused(store: ArtifactStore, name: str) -> None:
+def test_a_name_that_could_leave_the_store_is_rejected(store: ArtifactStore, name: str) -> None:
     uses: list[Callable[[], object]] = [
         lambda: store.put(name, b""),
         lambda: store.staged(name).__enter__(),
@@ -161,7 +161,7 @@ def test_a_name_that_could_lead_elsewhere_is_refused(store: ArtifactStore, name:
 
 
 @pytest.mark.parametrize("folder", ["..", "/", "results/../..", ".staging"])
-def test_a_folder_that_could_lead_elsewhere_is_refused(store: ArtifactStore, folder: str) -> None:
+def test_a_folder_that_could_leave_the_store_is_rejected(store: ArtifactStore, folder: str) -> None:
     with pytest.raises(ValueError, match="name"):
         names(store, folder)
 
@@ -169,7 +169,7 @@ def test_a_folder_that_could_lead_elsewhere_is_refused(store: ArtifactStore, fol
 # Staging
 
 
-def test_what_is_staged_is_published_when_the_block_ends(store: ArtifactStore) -> None:
+def test_a_staged_file_is_uploaded_when_the_block_ends(store: ArtifactStore) -> None:
     with store.staged(NAME) as path:
         assert path.suffix == ".mp4"
         assert path.parent.is_dir()
@@ -186,8 +186,8 @@ class LostClaimError(Exception):
     pass
 
 
-def test_a_block_that_raises_publishes_nothing_and_leaves_nothing(store: ArtifactStore) -> None:
-    store.put(NAME, b"as it was")
+def test_a_block_that_raises_uploads_nothing_and_leaves_no_file(store: ArtifactStore) -> None:
+    store.put(NAME, b"unchanged")
     paths: list[Path] = []
 
     def write_half(error: BaseException) -> None:
@@ -196,21 +196,26 @@ def test_a_block_that_raises_publishes_nothing_and_leaves_nothing(store: Artifac
             path.write_bytes(b"half")
             raise error
 
-    for error in (LostClaimError(), KeyboardInterrupt(), ConnectionResetError("Redis is away"), FileNotFoundError("?")):
+    for error in (
+        LostClaimError(),
+        KeyboardInterrupt(),
+        ConnectionResetError("connection lost"),
+        FileNotFoundError("?"),
+    ):
         with pytest.raises(type(error)) as caught:
             write_half(error)
         assert caught.value is error
         assert not paths[-1].exists()
-        assert content(store) == b"as it was"
+        assert content(store) == b"unchanged"
 
 
-def test_a_block_that_writes_nothing_publishes_nothing(store: ArtifactStore) -> None:
+def test_a_block_that_writes_nothing_raises_and_uploads_nothing(store: ArtifactStore) -> None:
     with pytest.raises(ArtifactsUnavailableError), store.staged(NAME):
         pass
     assert names(store) == set()
 
 
-def test_two_stage_the_same_name_without_meeting(store: ArtifactStore) -> None:
+def test_two_blocks_may_stage_the_same_name(store: ArtifactStore) -> None:
     with store.staged(NAME) as first, store.staged(NAME) as second:
         assert first != second
         first.write_bytes(b"first")
@@ -218,7 +223,7 @@ def test_two_stage_the_same_name_without_meeting(store: ArtifactStore) -> None:
     assert content(store) == b"first"
 
 
-def test_sweeping_removes_old_leftovers_alone(store: ArtifactStore) -> None:
+def test_sweeping_removes_only_old_staged_files(store: ArtifactStore) -> None:
     store.put(NAME, b"video")
     with store.staged("results/3f2b/2.mp4") as path:
         path.write_bytes(b"half")
@@ -231,18 +236,18 @@ def test_sweeping_removes_old_leftovers_alone(store: ArtifactStore) -> None:
     assert names(store) == {NAME, "results/3f2b/2.mp4"}
 
 
-def test_sweeping_a_store_that_was_never_used_finds_nothing(store: ArtifactStore) -> None:
+def test_sweeping_a_new_store_removes_nothing(store: ArtifactStore) -> None:
     assert store.sweep_staging(older_than=0) == 0
 
 
 # Names
 
 
-def test_names_are_told_by_folder(store: ArtifactStore) -> None:
-    told = {"inputs/1.png", "inputs/2.png", "results/1/1.mp4", "results/1/2.mp4", "results10/x", "results.txt"}
-    for name in told:
+def test_names_are_listed_by_folder(store: ArtifactStore) -> None:
+    every = {"inputs/1.png", "inputs/2.png", "results/1/1.mp4", "results/1/2.mp4", "results10/x", "results.txt"}
+    for name in every:
         store.put(name, b"")
-    assert names(store) == told
+    assert names(store) == every
     assert names(store, "inputs") == names(store, "inputs/") == {"inputs/1.png", "inputs/2.png"}
     assert names(store, "results") == {"results/1/1.mp4", "results/1/2.mp4"}
     assert names(store, "results/1") == {"results/1/1.mp4", "results/1/2.mp4"}
@@ -259,22 +264,22 @@ def test_names_come_with_the_time_of_writing(store: ArtifactStore) -> None:
     assert abs(written - time.time()) < 60
 
 
-def test_names_bear_with_what_goes_meanwhile(store: ArtifactStore) -> None:
-    told = [f"results/{number}/1.mp4" for number in range(50)]
-    for name in told:
+def test_listing_names_tolerates_concurrent_deletions(store: ArtifactStore) -> None:
+    every = [f"results/{number}/1.mp4" for number in range(50)]
+    for name in every:
         store.put(name, b"")
     found = store.names()
     first, _ = next(found)
-    for name in told:
+    for name in every:
         store.delete(name)
-    assert {first, *(name for name, _ in found)} <= set(told)
+    assert {first, *(name for name, _ in found)} <= set(every)
     assert names(store) == set()
 
 
-# Many at once
+# Concurrency
 
 
-def test_a_reader_never_sees_half_of_what_several_write(store: ArtifactStore, rounds: int) -> None:
+def test_a_reader_never_sees_a_partial_write(store: ArtifactStore, rounds: int) -> None:
     length, done = 300_000, threading.Event()
 
     def write(byte: int) -> None:
@@ -300,7 +305,7 @@ def test_a_reader_never_sees_half_of_what_several_write(store: ArtifactStore, ro
         assert reader.result() > 0
 
 
-def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(store: ArtifactStore, rounds: int) -> None:
+def test_concurrent_puts_and_deletes_in_one_folder_do_not_interfere(store: ArtifactStore, rounds: int) -> None:
     def work(number: int) -> None:
         name = f"results/shared/{number}.mp4"
         for _ in range(rounds):
@@ -315,7 +320,7 @@ def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(store: Art
     assert names(store) == {f"results/shared/{number}.mp4" for number in range(4)}
 
 
-def test_a_store_is_at_any_time_what_was_done_to_it(store: ArtifactStore, rounds: int) -> None:
+def test_a_store_reflects_every_operation_immediately(store: ArtifactStore, rounds: int) -> None:
     chance, expected = random.Random(3), dict[str, bytes]()
     every = [f"results/{job}/{token}.mp4" for job in range(3) for token in range(3)]
     for _ in range(3 * rounds // 2):
@@ -334,10 +339,10 @@ def test_a_store_is_at_any_time_what_was_done_to_it(store: ArtifactStore, rounds
         assert {name: content(store, name) for name in names(store)} == expected
 
 
-# Trouble
+# Failures
 
 
-def test_a_store_that_cannot_be_written_says_so(unreachable: ArtifactStore) -> None:
+def test_writing_to_an_unreachable_store_raises_artifacts_unavailable_error(unreachable: ArtifactStore) -> None:
     with pytest.raises(ArtifactsUnavailableError) as caught:
         unreachable.put(NAME, b"video")
     assert isinstance(caught.value, UnavailableError)
@@ -345,7 +350,7 @@ def test_a_store_that_cannot_be_written_says_so(unreachable: ArtifactStore) -> N
         pytest.fail("the block was entered")
 
 
-def test_preparing_an_upload_is_retried_as_the_caller_decides(unreachable: ArtifactStore) -> None:
+def test_preparing_an_upload_is_retried_by_the_callers_function(unreachable: ArtifactStore) -> None:
     failures: list[ArtifactsUnavailableError] = []
 
     def three_times(operation: Callable[[], None]) -> None:
@@ -360,11 +365,11 @@ def test_preparing_an_upload_is_retried_as_the_caller_decides(unreachable: Artif
     assert len(failures) == 3
 
 
-def test_a_store_that_is_ready_says_so(store: ArtifactStore) -> None:
+def test_ready_returns_and_writes_nothing_if_the_store_is_writable(store: ArtifactStore) -> None:
     store.ready()
     assert names(store) == set()
 
 
-def test_one_that_is_not_says_so(unreachable: ArtifactStore) -> None:
+def test_ready_raises_if_the_store_is_unreachable(unreachable: ArtifactStore) -> None:
     with pytest.raises(ArtifactsUnavailableError):
         unreachable.ready()
