@@ -1,1 +1,1 @@
-"""What measures, breaks and builds the service; and the harness that tests share with it."""
+"""Benchmarks, chaos runs, image tests and the training of nano; and the harness that tests and tools share."""

@@ -1,1 +1,1 @@
-"""Run jobs through a real service while its parts are killed, frozen and cut off."""
+"""Run jobs through a real service while its processes are killed, frozen and disconnected."""

@@ -23,9 +23,9 @@ from tools.harness.local import ROOT
 
 
 def main() -> int:
-    """Run with the command line's options; returns the exit status."""
+    """Run with the command line's options, and return the exit status."""
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with everything cleaned up
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM cleans up like Ctrl-C
     folder = Path(tempfile.mkdtemp(prefix="svd-chaos-"))
     model = folder / "model"
     service = Service(folder, model)
@@ -52,25 +52,27 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=50, help="jobs to submit (50)")
-    parser.add_argument("--seed", type=int, default=1, help="of the faults and of the jobs (1)")
-    parser.add_argument("--fault-interval", type=float, default=3.0, metavar="SECONDS", help="on average (3)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed of faults and jobs (1)")
+    parser.add_argument(
+        "--fault-interval", type=float, default=3.0, metavar="SECONDS", help="mean time between faults (3)"
+    )
     parser.add_argument(
         "--faults",
         type=_kinds,
         default=list(DEFAULT_KINDS),
         metavar="LIST",
-        help=f"of {','.join(KINDS)}; by default all but job-delete",
+        help=f"kinds of faults, of {','.join(KINDS)}; by default all but job-delete",
     )
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="bound of the submitting (60 + 4 a job)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--keep", action="store_true", help="keep data and logs, which otherwise only a failure does")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="maximum time for submitting (60 + 4 per job)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs even if the run succeeds")
     return parser.parse_args()
 
 
 def _kinds(text: str) -> list[str]:
     kinds = text.split(",")
     if unknown := set(kinds) - set(KINDS):
-        raise argparse.ArgumentTypeError(f"no such fault: {', '.join(sorted(unknown))}")
+        raise argparse.ArgumentTypeError(f"unknown faults: {', '.join(sorted(unknown))}")
     return kinds
 
 

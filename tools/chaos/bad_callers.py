@@ -1,4 +1,4 @@
-"""Callers that harm others: slow clients, and uploads that are expensive to parse."""
+"""Callers whose requests could slow down other callers: slow clients, and uploads that are expensive to parse."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ _HALF_A_REQUEST = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 
 
 class BadCallers:
-    """They act in threads of their own. `answers` counts the statuses of hostile uploads, by the file's name."""
+    """Make harmful requests, each in its own thread. `answers` counts the statuses of hostile uploads by file name."""
 
     def __init__(self, url: str) -> None:
         self._url = httpx2.URL(url)
@@ -35,7 +35,7 @@ class BadCallers:
         return self._start(self._post, *self._images[int(pick * len(self._images))])
 
     def join(self) -> None:
-        """Wait until all have ended."""
+        """Wait until all requests have ended."""
         for thread in self._threads:
             thread.join()
 
@@ -59,5 +59,5 @@ class BadCallers:
             try:
                 answer = str(client.post("/generate", files={"image": image}).status_code)
             except httpx2.HTTPError:
-                answer = "no answer"  # the API or its connection was ended
+                answer = "no answer"  # the API was killed, or the connection closed
         self.answers[f"{name}: {answer}"] += 1

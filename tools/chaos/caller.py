@@ -1,4 +1,4 @@
-"""Who wants videos: submits jobs until each is accepted, cancels some, looks at them until they have ended."""
+"""A caller that submits jobs until each is accepted, cancels some, and polls them until they have ended."""
 
 import io
 import random
@@ -13,21 +13,25 @@ import httpx2
 from svd_service.bootstrap import UseCases
 from svd_service.errors import JobError
 
-PICTURE: Final = Path(__file__).resolve().parents[2] / "scripts" / "sample.jpg"
+IMAGE: Final = Path(__file__).resolve().parents[2] / "scripts" / "sample.jpg"
 ENDED: Final = frozenset({"finished", "failed", "cancelled", "expired"})
 
-#: Jobs under way at a time: enough that the workers never starve, and the whole run is one of submissions.
+#: Maximum number of unfinished jobs: enough to keep the workers busy, and so few that submitting takes the whole run.
 WINDOW: Final = 8
 
-#: Share of the jobs that are cancelled some time after they were accepted.
+#: Share of the jobs that the caller cancels some time after they were accepted.
 CANCELLED: Final = 0.05
 
 
 @dataclass
 class Sighting:
-    """What was seen of one accepted job. `results` are the different ones that were ever shown; `deleted`: its record
-    was deleted, so that it is unknown by right. `served` is how often its video was downloaded, `unsigned` how often
-    that had no valid signature.
+    """What the caller has observed of one accepted job.
+
+    Attributes:
+        results: the different results that were ever reported.
+        deleted: its record was deleted on purpose, so it may be unknown.
+        served: how often its video was downloaded.
+        unsigned: how many of these downloads had no valid signature.
     """
 
     number: int
@@ -45,18 +49,18 @@ class Sighting:
         return self.deleted or self.last.get("status") in ENDED
 
     def see(self, status: dict[str, Any]) -> None:
-        """Take note of an answer of `/status`."""
+        """Record a response of `/status`."""
         self.reopened = self.reopened or (self.ended and status["status"] not in {self.last["status"], "expired"})
         self.last = status
         if status["result"] is not None:
-            # The attempt distinguishes two results with the same bytes, which the same seed gives.
+            # Two results with the same seed have the same bytes; the attempt distinguishes them.
             shown = f"{status['result']['sha256']} by attempt {status['provenance']['attempt']}"
             if shown not in self.results:
                 self.results.append(shown)
 
 
 def is_signed(video: bytes) -> bool:
-    """Whether an MP4 has Content Credentials whose signature is valid."""
+    """Return whether an MP4 has Content Credentials with a valid signature."""
     import c2pa  # noqa: PLC0415 - the library takes 0.2 s to load
 
     try:
@@ -67,9 +71,9 @@ def is_signed(video: bytes) -> bool:
 
 
 class Caller(threading.Thread):
-    """Submits `jobs` jobs to the service at `url`; what is accepted is in `seen`, by the job's id.
+    """Submits `jobs` jobs to the service at `url`, at most `window` unfinished ones at a time.
 
-    It cancels by the use case, `service`, and has at most `window` jobs under way.
+    `seen` has the accepted jobs by id. Jobs are cancelled by the use case in `service`.
     """
 
     def __init__(self, url: str, service: UseCases, *, jobs: int, seed: int, window: int = WINDOW) -> None:
@@ -80,7 +84,7 @@ class Caller(threading.Thread):
         self._window = window
         self._seed = seed
         self._chance = random.Random(f"caller {seed}")
-        self._picture = PICTURE.read_bytes()
+        self._image = IMAGE.read_bytes()
         self._enough = threading.Event()
         self._give_up = threading.Event()
         self.seen: dict[str, Sighting] = {}
@@ -94,20 +98,20 @@ class Caller(threading.Thread):
 
     @property
     def under_way(self) -> list[str]:
-        """The accepted jobs that have not been seen to end."""
+        """Ids of the accepted jobs that have not ended."""
         return [job_id for job_id, sighting in list(self.seen.items()) if not sighting.ended and not sighting.unknown]
 
     def enough(self) -> None:
-        """Submit no more."""
+        """Stop submitting."""
         self._enough.set()
 
     def give_up(self) -> None:
-        """Stop submitting and looking."""
+        """Stop submitting and polling."""
         self._enough.set()
         self._give_up.set()
 
     def run(self) -> None:
-        """Submit and look, until everything has ended."""
+        """Submit and poll until all jobs have ended."""
         while not self._give_up.is_set() and (self.submitting or self.under_way):
             if self.submitting and len(self.under_way) < self._window:
                 self._submit(len(self.seen) + len(self.refused))
@@ -129,7 +133,7 @@ class Caller(threading.Thread):
             self._perhaps_cancel(job_id, sighting)
 
     def _download(self, job_id: str, sighting: Sighting) -> None:
-        """Request the video, whatever the status is: if it is served, it must have a valid signature."""
+        """Request the video, whatever the job's status; count whether it is served and signed."""
         try:
             answer = self._http.get(f"/results/{job_id}")
         except httpx2.HTTPError:
@@ -139,7 +143,7 @@ class Caller(threading.Thread):
             sighting.unsigned += not is_signed(answer.content)
 
     def _submit(self, number: int) -> None:
-        """Until it is accepted: with an `Idempotency-Key` it may be sent as often as it takes."""
+        """Submit a job, and retry with the same `Idempotency-Key` until it is accepted."""
         form = {
             "num_frames": "3",
             "num_inference_steps": str(self._chance.randint(2, 10)),
@@ -150,7 +154,7 @@ class Caller(threading.Thread):
         headers = {"Idempotency-Key": f"chaos-{self._seed}-{number}"}
         while self.submitting:
             try:
-                answer = self._http.post("/generate", files={"image": self._picture}, data=form, headers=headers)
+                answer = self._http.post("/generate", files={"image": self._image}, data=form, headers=headers)
             except httpx2.HTTPError:
                 answer = None
             if answer is not None and answer.status_code == 202:

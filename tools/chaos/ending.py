@@ -1,4 +1,4 @@
-"""How a script that measures in a temporary folder ends: with its figures, an exit status, and nothing left of it."""
+"""The end of a script that measures in a temporary folder: print the figures, clean up, return the exit status."""
 
 import json
 import shutil
@@ -19,10 +19,10 @@ def conclude(
     file: Path | None,
     keep: bool,
 ) -> int:
-    """Measure, print the table, write the figures to `file`; the exit status.
+    """Measure, print the table, write the figures to `file`, and return the exit status.
 
-    It is 1 where the figures have not `passed`, 2 where the service could not be started or did not come back, 130
-    after Ctrl-C. `folder` stays where something was wrong, or when it is to be kept.
+    The status is 1 if the figures have not `passed`, 2 if the service did not start or did not recover, 130 after
+    Ctrl-C. `folder` is deleted unless the run failed or `keep` is set.
     """
     kept = keep
     try:
@@ -36,7 +36,7 @@ def conclude(
         sys.stderr.write("stopped\n")
         return 130
     except AssertionError as error:
-        sys.stderr.write(f"the service could not be started or did not come back: {error}\n")
+        sys.stderr.write(f"the service did not start or did not recover: {error}\n")
         kept = True
         return 2
     finally:

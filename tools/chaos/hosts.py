@@ -1,7 +1,7 @@
-"""A service on five hosts of one machine: network namespaces on a bridge of their own, whose links can be cut.
+"""A service on five hosts of one machine: network namespaces on a bridge, whose links can be cut.
 
-The namespaces have no names: they live as long as a process is in them, so nothing of them can be left behind. What is
-in here runs in a namespace of its own already (`enter`), where the bridge is, and the callers are.
+The namespaces are unnamed: each disappears with its last process, so none can remain. This module runs inside another
+namespace (`enter`), which has the bridge and the callers.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ from tools.harness import s3
 from tools.harness.local import redis_program
 from tools.harness.stack import Stack
 
-#: The hosts and their addresses; the callers are on the bridge itself.
+#: The hosts and their addresses; the callers have an address of the bridge itself.
 HOSTS: Final = {
     "redis": "10.77.0.1",
     "store": "10.77.0.2",
@@ -36,7 +36,7 @@ HOSTS: Final = {
 CALLERS: Final = "10.77.0.254"
 WORKERS: Final = ("worker1", "worker2")
 
-#: Seconds of one step of the stand-in for a model, and bytes of its videos.
+#: Seconds per step of the stand-in for the model, and bytes of its videos.
 STEP: Final = 0.5
 VIDEO_BYTES: Final = 2_000_000
 
@@ -44,20 +44,20 @@ _BRIDGE: Final = "switch"
 
 
 class NoNetworksError(Exception):
-    """This machine, or this user, cannot make network namespaces; the message has the cause."""
+    """This machine or user cannot create network namespaces; the message has the cause."""
 
 
 def enter(command: Sequence[str]) -> tuple[str, ...]:
-    """`command`, so that it runs in a network namespace of its own in which it may do what it likes.
+    """Return `command` prefixed so that it runs with all privileges in a network namespace of its own.
 
-    As root, or where users may make namespaces of their own.
+    This requires root or unprivileged user namespaces.
 
     Raises:
-        NoNetworksError: neither.
+        NoNetworksError: this machine offers neither.
     """
     stderr = ""
     for how in (("unshare", "--net"), ("unshare", "--user", "--map-root-user", "--net")):
-        # The same steps as below.
+        # The same operations as below.
         trial = "ip link add trial type bridge && setpriv --pdeathsig KILL unshare --net nsenter --version"
         try:
             done = subprocess.run([*how, "sh", "-c", trial], capture_output=True, text=True, timeout=20, check=False)
@@ -71,9 +71,9 @@ def enter(command: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass
 class Hosts(Stack):
-    """Redis, an S3 server, the API and two workers with a stand-in for a model, each on a host of its own.
+    """Redis, an S3 server, the API and two workers with a stand-in for the model, each on its own host.
 
-    Each has its own folder beneath `folder`, for data, temporary files and home; no other host's folder is named to it.
+    Each host has its own folder in `folder` for data, temporary files and home, and does not know the others' folders.
     """
 
     network: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
@@ -95,21 +95,21 @@ class Hosts(Stack):
             self.redis_url, decode_responses=True, socket_timeout=3, socket_connect_timeout=3
         )
         self.http = httpx2.Client(base_url=self.url, timeout=10, trust_env=False)
-        # Ours, who look on: what we write ourselves would be no host's.
-        self.settings = Settings.from_mapping(self.environment | {"SVD_DATA_DIR": str(self.folder / "onlooker")})
+        # A data folder for this process, so that it writes into no host's folder.
+        self.settings = Settings.from_mapping(self.environment | {"SVD_DATA_DIR": str(self.folder / "observer")})
         self._client = connect(self.settings, timeout=2.0)
         self.ledger = open_ledger(self._client, self.settings)
         self.artifacts = store_of(self.settings)
 
     def use_cases(self) -> UseCases:
-        """The use cases over a connection of their own, for another thread."""
+        """Make use cases with their own connection, for another thread."""
         ledger = open_ledger(connect(self.settings, timeout=2.0), self.settings)
         return use_cases(ledger, self.artifacts, self.settings, lambda *_: None)
 
     # Network
 
     def connect_hosts(self) -> None:
-        """Make the bridge, and the hosts with a cable to it each."""
+        """Create the bridge and the hosts, each with a link to it."""
         _ip("link", "set", "lo", "up")
         _ip("link", "add", _BRIDGE, "type", "bridge")
         _ip("address", "add", f"{CALLERS}/24", "dev", _BRIDGE)
@@ -117,9 +117,9 @@ class Hosts(Stack):
         for host, address in HOSTS.items():
             for folder in ("data", "tmp"):
                 (self.folder / host / folder).mkdir(parents=True)
-            # An idle process holds the namespace. It reports when it is inside.
+            # An idle process keeps the namespace alive. It prints a line when it is inside.
             holder = subprocess.Popen(
-                _mortal("unshare", "--net", "sh", "-c", "echo; exec sleep infinity"),
+                _killed_with_parent("unshare", "--net", "sh", "-c", "echo; exec sleep infinity"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
@@ -139,17 +139,17 @@ class Hosts(Stack):
         _ip("link", "set", host, "down")
 
     def mend(self, host: str) -> None:
-        """Put it back."""
+        """Reconnect the host."""
         _ip("link", "set", host, "up")
 
     # Processes
 
     def start(self, name: str, *command: str, **variables: str) -> "subprocess.Popen[bytes]":
-        """As `Stack` does, on the host of that name."""
+        """Start a process like `Stack`, but on the host `name`."""
         home = self.folder / name
         own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "SVD_DATA_DIR": str(home / "data")}
         place = ("nsenter", f"--net=/proc/{self.network[name].pid}/ns/net")
-        return super().start(name, *_mortal(*place, *command), **(own | variables))
+        return super().start(name, *_killed_with_parent(*place, *command), **(own | variables))
 
     def launch_redis(self) -> None:
         """Start Redis with an append-only file."""
@@ -157,7 +157,7 @@ class Hosts(Stack):
         self.start("redis", redis_program(), "--port", str(self.redis_port), *options)
 
     def launch_store(self) -> None:
-        """Start the S3 server, and make the bucket."""
+        """Start the S3 server, and create the bucket."""
         process = self.start("store", *s3.command("0.0.0.0", 9000), **s3.environment())
         s3.make_bucket(f"http://{HOSTS['store']}:9000", s3.BUCKET, process)
 
@@ -172,8 +172,8 @@ class Hosts(Stack):
         self.wait_for_workers(len(WORKERS))
 
     def remove_all(self) -> None:
-        """End everything; the namespaces, the bridge and the cables go with the last process."""
-        # A disconnected host could not shut down cleanly, and we would wait for it.
+        """Stop all processes; the namespaces, the bridge and the links disappear with the last one."""
+        # A disconnected host cannot shut down cleanly, and waiting for it takes long.
         for host in self.network:
             with suppress(AssertionError):
                 self.mend(host)
@@ -185,21 +185,21 @@ class Hosts(Stack):
             holder.kill()
             holder.wait()
 
-    # Looking on
+    # Observation
 
     def running_on(self, worker: str) -> list[tuple[str, int]]:
-        """Which jobs, and which attempts of them, run on the host of that name."""
+        """Return the jobs that run on the host `worker`, each with the number of the attempt."""
         return running_on(self._client, self.ledger, self.settings.namespace, f"{worker}@")
 
     def workers_ready(self) -> set[str]:
-        """The hosts whose worker is ready, as far as the ledger knows."""
+        """Return the hosts whose workers are ready according to the ledger."""
         try:
             return {status.worker.partition("@")[0] for status in self.ledger.workers.ready()}
         except UnavailableError:
             return set()
 
     def whole(self) -> bool:
-        """Whether API, Redis, store and both workers are there, as a caller sees it."""
+        """Return whether API, Redis, store and both workers are available to a caller."""
         try:
             health = self.http.get("/health", timeout=5).json()
         except httpx2.HTTPError:
@@ -207,24 +207,24 @@ class Hosts(Stack):
         return bool(health["status"] == "ok" and health["workers_ready"] == len(WORKERS))
 
     def files(self) -> list[str]:
-        """Images and videos on any host's own disk; there should be none when no job runs."""
+        """Return the images and videos on the hosts' own disks; there must be none while no job runs."""
         found = [path for host in HOSTS for path in (self.folder / host / "data").rglob("*") if path.is_file()]
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
 
 @contextmanager
 def hosts(folder: Path, lease: float) -> Iterator[Hosts]:
-    """Hosts that are there, ready, for as long as the block runs; `lease` in seconds."""
-    made = Hosts(folder, {"SVD_LEASE": str(lease)})
+    """Start the hosts for the duration of the block; `lease` in seconds."""
+    started = Hosts(folder, {"SVD_LEASE": str(lease)})
     try:
-        made.start_all()
-        yield made
+        started.start_all()
+        yield started
     finally:
-        made.remove_all()
+        started.remove_all()
 
 
-def _mortal(*command: str) -> tuple[str, ...]:
-    """`command`, so that it is killed when we are, however we end."""
+def _killed_with_parent(*command: str) -> tuple[str, ...]:
+    """Return `command` prefixed so that the kernel kills it when this process ends."""
     return ("setpriv", "--pdeathsig", "KILL", *command)
 
 

@@ -1,4 +1,4 @@
-"""One run over several hosts: callers on the one side, cables that are pulled on the other, and what came of it."""
+"""One run on several hosts: submit jobs while links are cut, and collect the figures."""
 
 import time
 from collections.abc import Callable
@@ -9,28 +9,28 @@ from typing import Any, Final
 from tools.chaos.caller import Caller
 from tools.chaos.hosts import Hosts
 from tools.chaos.report import committed_twice, lost
-from tools.chaos.run import PATIENCE, TICK, Outcome, take_stock
+from tools.chaos.run import PATIENCE, TICK, Outcome, read_final_state
 
-#: Seconds after which what has not come back counts as not back.
+#: Maximum seconds for a recovery.
 LONGEST_RECOVERY: Final = 90.0
 
-#: Jobs under way at a time: more than end while a cable is away, so that there are always some to submit.
+#: Maximum number of unfinished jobs: more than end during a cut, so that the caller always has jobs to submit.
 WINDOW: Final = 16
 
-#: How often a worker's cable is pulled until that is in the middle of a job.
+#: Maximum number of cuts of a worker's link until one hits a running job.
 TRIES: Final = 10
 
-#: Seconds with all cables in place before the first is pulled, and after each recovery.
+#: Seconds with all links in place before the first cut, and after each recovery.
 QUIET: Final = 3.0
 
 
 @dataclass
 class Cut:
-    """A cable that was pulled `at` seconds since the epoch, for `seconds`.
+    """A link that was cut at `at`, in seconds since the epoch, for `seconds`.
 
     Attributes:
-        hit: attempts that ran on the host, and so were cut off, as job and number.
-        whole: seconds after the cable was back until all hosts were well again, as a caller sees it.
+        hit: attempts that ran on the host, as job id and number.
+        whole: seconds from the reconnection until a caller found all hosts healthy; None: not in time.
     """
 
     host: str
@@ -43,8 +43,8 @@ class Cut:
 def run(
     hosts: Hosts, *, jobs: int, seed: int, seconds: float, lease: float, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Submit jobs, `jobs` at least and until the last fault is over, and pull the cables of a worker, of Redis and of
-    the store for so many seconds each, one after the other. Returns JSON values; `say` is called with progress.
+    """Submit at least `jobs` jobs, and until the last cut is over; meanwhile cut the links of a worker, of Redis and of
+    the store, one after the other, for `seconds` each. Return JSON values; `say` is called with progress.
     """
     outcome, cuts = Outcome(seed, seconds), list[Cut]()
     caller = Caller(hosts.url, hosts.use_cases(), jobs=10**9, seed=seed, window=WINDOW)
@@ -55,7 +55,7 @@ def run(
             time.sleep(QUIET)
             say(f"{host} is cut off for {seconds:g} s")
             cuts.append(_cut(hosts, host, seconds))
-        say("all cables are back; waiting for the jobs")
+        say("all links are restored; waiting for the jobs")
         _wait(lambda: len(caller.seen) >= jobs, PATIENCE)
         caller.enough()
         _wait(lambda: not caller.is_alive(), PATIENCE)
@@ -63,12 +63,12 @@ def run(
         caller.give_up()
     caller.join()
     outcome.wall = time.monotonic() - began
-    take_stock(hosts, caller, outcome)
+    read_final_state(hosts, caller, outcome)
     return _figures(outcome, cuts, lease, hosts.files())
 
 
 def _cut(hosts: Hosts, host: str, seconds: float) -> Cut:
-    cut = _pull(hosts, host, seconds)
+    cut = _disconnect(hosts, host, seconds)
     time.sleep(seconds)
     hosts.mend(host)
     mended = time.monotonic()
@@ -77,8 +77,8 @@ def _cut(hosts: Hosts, host: str, seconds: float) -> Cut:
     return cut
 
 
-def _pull(hosts: Hosts, host: str, seconds: float) -> Cut:
-    """Cut the host off; a worker in the middle of a job, if there is any in `TRIES` tries."""
+def _disconnect(hosts: Hosts, host: str, seconds: float) -> Cut:
+    """Cut the host's link; repeat it for a worker until that was running a job, at most `TRIES` times."""
     working = host.startswith("worker")
     for _ in range(TRIES if working else 0):
         _wait(lambda: hosts.running_on(host), LONGEST_RECOVERY)
@@ -118,11 +118,11 @@ def _figures(outcome: Outcome, cuts: list[Cut], lease: float, files: list[str]) 
         "files_on_hosts": files,
         "remarks": outcome.remarks,
         "orphaned_objects": len(outcome.orphans),
-        "cuts": [_told(cut, outcome, jobs) for cut in cuts],
+        "cuts": [_cut_figures(cut, outcome, jobs) for cut in cuts],
     }
 
 
-def _told(cut: Cut, outcome: Outcome, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+def _cut_figures(cut: Cut, outcome: Outcome, jobs: list[dict[str, Any]]) -> dict[str, Any]:
     taken_back, restarted = [], []
     for job_id, number in cut.hit:
         attempts = outcome.seen[job_id].last["attempts"]
@@ -148,27 +148,27 @@ def _moment(text: str) -> float:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for people."""
+    """Format the figures as text."""
     rows = [
         ("seed", figures["seed"]),
         ("seconds", figures["seconds"]),
-        ("accepted", f"{figures['accepted']} ({figures['repeated_submissions']} submissions repeated)"),
+        ("accepted", f"{figures['accepted']} ({figures['repeated_submissions']} submissions retried)"),
         ("finished", figures["finished"]),
         ("failed", ", ".join(figures["failed"]) or 0),
         ("cancelled", figures["cancelled"]),
         ("LOST", len(figures["lost"])),
         ("COMMITTED TWICE", len(figures["committed_twice"])),
-        ("files on hosts", f"{len(figures['files_on_hosts'])} (pictures and videos on any host's own disk)"),
-        ("orphaned objects", f"{figures['orphaned_objects']} (the sweep's)"),
+        ("files on hosts", f"{len(figures['files_on_hosts'])} (images and videos on any host's own disk)"),
+        ("orphaned objects", f"{figures['orphaned_objects']} (maintenance deletes them)"),
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
         *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
-        *(("refused", text) for text in figures["refused"]),
+        *(("rejected", text) for text in figures["refused"]),
         *(("remark", text) for text in figures["remarks"]),
     ]
     if figures["created"] != figures["accepted"]:
-        rows.append(("remark", f"the ledger has made {figures['created']} jobs"))
+        rows.append(("remark", f"the ledger has created {figures['created']} jobs"))
     lines = [f"{name:<16} {value}" for name, value in rows]
-    head = ("cut off", "for", "hit", "repeated", "taken back", "restarted", "meanwhile", "whole", "next end")
+    head = ("cut off", "for", "hit", "repeated", "requeued", "restarted", "meanwhile", "healthy", "next end")
     lines += ["", " ".join(f"{name:>10}" for name in head)]
     for cut in figures["cuts"]:
         cells = [cut["host"], _seconds(cut["seconds"]), cut["hit"], cut["repeated"]]
@@ -179,9 +179,9 @@ def table(figures: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            "hit, repeated: attempts under way on the host that was cut off, and those begun anew elsewhere;",
-            "taken back, restarted: from the cut to that, the longest; meanwhile: jobs that finished during the cut;",
-            "whole, next end: from the cable's return until /health tells of everything again, and a job finished.",
+            "hit, repeated: attempts that ran on the disconnected host, and those repeated elsewhere;",
+            "requeued, restarted: longest time from the cut; meanwhile: jobs that finished during the cut;",
+            "healthy, next end: time from the reconnection until /health was complete, and until a job finished.",
         ]
     )
 
@@ -191,7 +191,7 @@ def _seconds(value: float | None) -> str:
 
 
 def passed(figures: dict[str, Any]) -> bool:
-    """Whether no job was lost, committed or created twice, every host came back, and each kept to its own disk."""
+    """Return whether no job was lost, committed or created twice, every host recovered, and no host kept files."""
     return (
         not figures["lost"]
         and not figures["committed_twice"]

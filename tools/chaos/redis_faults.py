@@ -1,4 +1,4 @@
-"""What goes wrong in Redis while it runs: it becomes a replica, takes no writes, loses a record, is sent garbage."""
+"""Faults of a running Redis: it becomes a replica, rejects writes, loses a record, receives malformed messages."""
 
 import random
 import shutil
@@ -14,14 +14,14 @@ from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-#: Deletes the record of a job that waits, as an operator or eviction may. One that has ended or runs stays.
+#: Deletes the record of a job if it is queued, as an operator or eviction may; not that of a started or ended job.
 _DELETE_WAITING: Final = """
 if redis.call('HGET', KEYS[1], 'state') ~= 'queued' then return 0 end
 return redis.call('DEL', KEYS[1])
 """
 
 GARBAGE: Final = (
-    b"no JSON",
+    b"not JSON",
     b"\xff\xfe\x00",
     b"[]",
     b"{}",
@@ -34,7 +34,7 @@ GARBAGE: Final = (
 
 
 class RedisFaults:
-    """Faults of the Redis at `url`, whose files are in `folder`. Each method returns False if Redis cannot be hit."""
+    """Causes faults of the Redis at `url`, whose files are in `folder`. A method returns False if it had no effect."""
 
     def __init__(self, url: str, folder: Path, queue: str) -> None:
         self._client = redis.Redis.from_url(
@@ -44,11 +44,11 @@ class RedisFaults:
         self._celery = Celery(broker=url, set_as_current=False, broker_transport_options=options)
         self._folder = folder
         self._queue = queue
-        self._cures: dict[str, tuple[float, Callable[[], object]]] = {}
+        self._undo: dict[str, tuple[float, Callable[[], object]]] = {}
 
     def demote(self, seconds: float) -> bool:
-        """Make it a replica of an unreachable master, and a master again after `seconds`."""
-        return self._strike(
+        """Make Redis a replica of an unreachable master, and a master again after `seconds`."""
+        return self._inject(
             "demote",
             seconds,
             lambda: self._client.execute_command("REPLICAOF", "127.0.0.1", "1"),
@@ -56,29 +56,29 @@ class RedisFaults:
         )
 
     def refuse_writes(self, seconds: float) -> bool:
-        """Have a snapshot fail, so that Redis takes no writes (MISCONF) for `seconds`."""
+        """Make a snapshot fail, so that Redis rejects writes (MISCONF) for `seconds`."""
         dump = self._folder / "dump.rdb"
 
-        def strike() -> None:
+        def inject() -> None:
             dump.mkdir(exist_ok=True)
             self._client.config_set("save", "3600 1000000")
             self._client.bgsave()
 
-        def cure() -> None:
+        def undo() -> None:
             shutil.rmtree(dump, ignore_errors=True)
             self._client.config_set("save", "")
 
-        return self._strike("refuse_writes", seconds, strike, cure)
+        return self._inject("refuse_writes", seconds, inject, undo)
 
     def send_garbage(self) -> bool:
-        """Put what is no message of ours into Celery's queue."""
+        """Put malformed messages into Celery's queue."""
         with suppress(redis.RedisError):
             self._client.rpush(self._queue, *random.sample(GARBAGE, len(GARBAGE)))
             return True
         return False
 
     def delete_record(self, key: str) -> bool:
-        """Delete the record of a job if it waits. True also without an answer: a frozen Redis does it later."""
+        """Delete the record of a job if it is queued. True also without a response: a frozen Redis may do it later."""
         try:
             return bool(self._client.eval(_DELETE_WAITING, 1, key))
         except (redis.TimeoutError, redis.ConnectionError):
@@ -87,30 +87,30 @@ class RedisFaults:
             return False
 
     def revoke(self, job_id: str, *, terminate: bool) -> bool:
-        """Revoke a job with Celery's own command; `terminate`: with SIGKILL, too."""
+        """Revoke a job with Celery's command; `terminate` also sends SIGKILL to its process."""
         options = {"terminate": terminate, "signal": "SIGKILL"}
-        # Celery waits for a frozen Redis for as long as it takes, and it is this thread that thaws it.
+        # Celery waits for a frozen Redis without a limit, and the calling thread is the one that thaws it.
         threading.Thread(target=self._celery.control.revoke, args=(job_id,), kwargs=options, daemon=True).start()
         return True
 
     def heal(self, *, now: bool = False) -> None:
-        """Undo the faults whose time is over; `now`: all of them. What Redis does not take is undone later."""
-        for name, (until, cure) in list(self._cures.items()):
+        """Undo the faults whose time is over, or all of them (`now`); if Redis fails, retry at the next call."""
+        for name, (until, undo) in list(self._undo.items()):
             if now or time.monotonic() >= until:
                 with suppress(redis.RedisError):
-                    cure()
-                    del self._cures[name]
+                    undo()
+                    del self._undo[name]
 
     def close(self) -> None:
         """Close the connections."""
         self._celery.close()
         self._client.close()
 
-    def _strike(self, name: str, seconds: float, strike: Callable[[], object], cure: Callable[[], object]) -> bool:
-        if name in self._cures:
+    def _inject(self, name: str, seconds: float, inject: Callable[[], object], undo: Callable[[], object]) -> bool:
+        if name in self._undo:
             return False
-        self._cures[name] = (time.monotonic() + seconds, cure)
+        self._undo[name] = (time.monotonic() + seconds, undo)
         with suppress(redis.RedisError):
-            strike()
+            inject()
             return True
         return False

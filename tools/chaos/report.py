@@ -1,4 +1,4 @@
-"""What a run showed, as a verdict, a table and JSON."""
+"""The report of a run: figures as JSON, a table, and whether it passed."""
 
 from collections import Counter, defaultdict
 from datetime import datetime
@@ -10,7 +10,7 @@ from tools.chaos.run import Hit, Outcome
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
-    """Everything that the table shows; JSON can hold it."""
+    """Return the figures of a run as JSON values."""
     seen = outcome.seen
     ends = Counter(str(sighting.last.get("status")) for sighting in seen.values() if sighting.ended)
     failed = Counter(s.last["error"]["code"] for s in seen.values() if s.last.get("status") == "failed")
@@ -44,7 +44,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
 
 def lost(outcome: Outcome) -> dict[str, str]:
-    """The accepted jobs that did not come to an end, and the state that they were last seen in."""
+    """Return the accepted jobs that did not end, with the last state that was observed."""
     return {
         job_id: "unknown" if sighting.unknown else str(sighting.last.get("status"))
         for job_id, sighting in outcome.seen.items()
@@ -53,9 +53,9 @@ def lost(outcome: Outcome) -> dict[str, str]:
 
 
 def usage_errors(outcome: Outcome) -> dict[str, str]:
-    """The amounts of the recorded usage that are not the sums over the jobs.
+    """Return the amounts of the recorded usage that differ from the sums over the jobs.
 
-    They cannot be compared if a record was deleted or a job has not ended.
+    The result is empty if a record was deleted or a job has not ended, since the sums are incomplete then.
     """
     if not outcome.usage or any(sighting.deleted or not sighting.ended for sighting in outcome.seen.values()):
         return {}
@@ -74,17 +74,17 @@ def usage_errors(outcome: Outcome) -> dict[str, str]:
     for name in ("device_seconds", "failed_device_seconds"):
         sums[name] /= 1000
     return {
-        name: f"recorded {amount}, the jobs have {sums[name]}"
+        name: f"recorded {amount}, sum over the jobs {sums[name]}"
         for name, amount in outcome.usage.items()
         if amount != sums[name]
     }
 
 
 def committed_twice(outcome: Outcome) -> dict[str, str]:
-    """The jobs that had more than one result, or whose end was not one.
+    """Return the jobs that had more than one result or left an end state.
 
-    Seen from outside: a second result, or an end that was taken back. In the record: two attempts that finished. And
-    by the ledger's own counter, whether more results were committed than jobs have one.
+    A job counts if a second result or another state after its end was observed, or if two of its attempts finished.
+    The entry `counter` says that the ledger counted more results than there are finished jobs.
     """
     twice: dict[str, str] = {}
     for job_id, sighting in outcome.seen.items():
@@ -92,7 +92,7 @@ def committed_twice(outcome: Outcome) -> dict[str, str]:
         if len(sighting.results) > 1:
             twice[job_id] = " and ".join(sighting.results)
         elif sighting.reopened:
-            twice[job_id] = "its end was taken back"
+            twice[job_id] = "it left its end state"
         elif outcomes.count("finished") > 1:
             twice[job_id] = "two attempts finished"
     finished = sum(sighting.last.get("status") == "finished" for sighting in outcome.seen.values())
@@ -102,11 +102,11 @@ def committed_twice(outcome: Outcome) -> dict[str, str]:
 
 
 def recovery(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """By kind of fault: attempts that it hit, how many came through, and seconds until the others' jobs ran again.
+    """Return by kind of fault the attempts that it hit, how many survived, and seconds until the others restarted.
 
     An attempt that several faults hit counts for the last one that hit its worker. Two times are reported: from the
-    fault to the restart, and how much of it there was a worker able to take the job (`…_ready`): with two workers
-    hit one after the other, most of the former is the loading of models.
+    fault to the restart, and how much of that a worker was ready to claim the job (`…_ready`): if two workers are hit
+    one after the other, most of the former is model loading.
     """
     struck: dict[tuple[str, int], Hit] = {}
     for hit in outcome.hits:
@@ -135,7 +135,7 @@ def recovery(outcome: Outcome) -> dict[str, dict[str, Any]]:
 
 
 def _ready_between(outcome: Outcome, begin: float, end: float) -> float:
-    """Seconds of that time in which a worker was ready."""
+    """Return the seconds between `begin` and `end` in which a worker was ready."""
     total = 0.0
     for (at, ready), (until, _) in pairwise(outcome.ready):
         if ready:
@@ -149,7 +149,7 @@ def _quantiles(values: list[float], suffix: str) -> dict[str, float]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The report for people."""
+    """Format the figures as text."""
     faults = ", ".join(f"{number} {kind}" for kind, number in figures["faults"].items())
     attempts = ", ".join(f"{number} jobs with {attempts}" for attempts, number in figures["attempts"].items())
     failed = ", ".join(f"{code} {number}" for code, number in figures["failed"].items()) or 0
@@ -161,7 +161,7 @@ def table(figures: dict[str, Any]) -> str:
         ("seed", figures["seed"]),
         ("seconds", figures["seconds"]),
         ("faults", f"{sum(figures['faults'].values())}: {faults}"),
-        ("accepted", f"{figures['accepted']} ({figures['repeated_submissions']} submissions repeated)"),
+        ("accepted", f"{figures['accepted']} ({figures['repeated_submissions']} submissions retried)"),
         ("finished", figures["finished"]),
         ("failed", failed),
         ("cancelled", figures["cancelled"]),
@@ -173,18 +173,18 @@ def table(figures: dict[str, Any]) -> str:
         ("LOST", len(figures["lost"])),
         ("COMMITTED TWICE", len(figures["committed_twice"])),
         ("usage", f"{'WRONG' if figures['usage_errors'] else 'the sum of the jobs'}: {figures['usage']}"),
-        ("orphaned files", f"{figures['orphaned_files']} (the sweep's)"),
+        ("orphaned files", f"{figures['orphaned_files']} (maintenance deletes them)"),
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
         *(("usage", f"{name}: {how}") for name, how in figures["usage_errors"].items()),
         *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
-        *(("refused", text) for text in figures["refused"]),
+        *(("rejected", text) for text in figures["refused"]),
         *(("remark", text) for text in figures["remarks"]),
     ]
     if figures["created"] != figures["accepted"]:
-        rows.append(("remark", f"the ledger has made {figures['created']} jobs"))
+        rows.append(("remark", f"the ledger has created {figures['created']} jobs"))
     lines = [f"{name:<16} {value}" for name, value in rows]
     names = ("p50", "p95", "max", "p50_ready", "p95_ready", "max_ready")
-    lines += ["", f"{'':<16} {'':>4} {'':>9} {'fault to restart, s':>23} {'of it, a worker ready':>23}"]
+    lines += ["", f"{'':<16} {'':>4} {'':>9} {'fault to restart, s':>23} {'with a worker ready':>23}"]
     lines += [
         f"{'fault':<16} {'hit':>4} {'unharmed':>9} " + " ".join(f"{name:>7}" for name in ("p50", "p95", "max") * 2)
     ]
@@ -195,8 +195,8 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def passed(figures: dict[str, Any]) -> bool:
-    """Whether the run passed: nothing lost, committed twice or served unsigned, usage as it should be, and no more jobs
-    than requested.
+    """Return whether the run passed: no job lost, committed twice or served unsigned, correct usage, and as many jobs
+    created as accepted.
     """
     faults = figures["lost"] or figures["committed_twice"] or figures["served_unsigned"] or figures["usage_errors"]
     return not faults and bool(figures["created"] == figures["accepted"])

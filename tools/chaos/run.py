@@ -1,4 +1,4 @@
-"""One run: callers on the one side, faults on the other, and what came of it."""
+"""One run: submit jobs while faults are injected, and collect what happened."""
 
 import time
 from collections import Counter
@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from svd_service.artifacts.base import ArtifactStore
-from svd_service.config import Settings
 from svd_service.jobs.usage import total
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import WorkerStatus
@@ -17,20 +16,20 @@ from tools.chaos.caller import Caller, Sighting
 from tools.chaos.schedule import Fault, schedule
 from tools.chaos.service import WORKERS, Service
 
-#: Seconds between two looks at what is due.
+#: Seconds between two checks for due faults.
 TICK = 0.05
 
-#: Seconds within which an accepted job must have come to an end when nothing goes wrong any more: three attempts, each
-#: with a lease that has to lapse and a model to load. Later, it counts as lost.
+#: Seconds within which an accepted job must end once the faults have stopped, or else it counts as lost: enough for
+#: three attempts, each with a lease that expires and a model to load.
 PATIENCE = 180.0
 
-#: Seconds between two notes of whether a worker was ready.
+#: Seconds between two samples of whether a worker is ready.
 SAMPLE = 0.25
 
 
 @dataclass
 class Hit:
-    """An attempt that ran where a fault struck, `at` seconds since the epoch."""
+    """An attempt that was running where a fault was injected, at `at` in seconds since the epoch."""
 
     kind: str
     at: float
@@ -40,7 +39,7 @@ class Hit:
 
 @dataclass
 class Outcome:
-    """All that a run showed. `wall` in seconds."""
+    """Everything that was observed in a run. `wall` in seconds."""
 
     seed: int
     interval: float
@@ -62,9 +61,9 @@ class Outcome:
 
 
 def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Sequence[str], limit: float) -> Outcome:
-    """Submit `jobs` jobs (or what goes in `limit` seconds) while things go wrong.
+    """Submit `jobs` jobs (or as many as possible in `limit` seconds) while faults are injected.
 
-    Returns when all have ended, at the latest `PATIENCE` seconds after the last was accepted.
+    Return when all jobs have ended, at the latest `PATIENCE` seconds after the last was accepted.
     """
     outcome = Outcome(seed, interval)
     service.start()
@@ -74,7 +73,7 @@ def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Seque
     began = time.monotonic()
     caller.start()
     try:
-        _strike_while_submitting(
+        _inject_while_submitting(
             Targets(service, caller, bad_callers), outcome, schedule(seed, interval, kinds), began, limit
         )
         caller.enough()
@@ -86,27 +85,27 @@ def run(service: Service, *, jobs: int, seed: int, interval: float, kinds: Seque
     outcome.hostile_uploads = bad_callers.answers
     outcome.wall = time.monotonic() - began
     service.stack.wait(lambda: service.stack.http.get("/health").status_code == 200, 30)
-    take_stock(service, caller, outcome)
+    read_final_state(service, caller, outcome)
     return outcome
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What faults act on, and those who cause some."""
+    """The targets of faults, and the callers that cause some."""
 
     service: Service
     caller: Caller
     bad_callers: BadCallers
 
 
-def _strike_while_submitting(targets: Targets, outcome, faults, began, limit) -> None:
+def _inject_while_submitting(targets: Targets, outcome, faults, began, limit) -> None:
     service, caller = targets.service, targets.caller
     due = next(faults)
     while caller.submitting and caller.is_alive() and time.monotonic() < began + limit:
         service.heal()
         _sample(service, outcome)
         if time.monotonic() >= began + due.at:
-            _strike(targets, due, outcome)
+            _inject(targets, due, outcome)
             due = next(faults)
         time.sleep(TICK)
 
@@ -121,12 +120,12 @@ def _wait_for_ends(service: Service, caller: Caller, outcome: Outcome) -> None:
 
 
 def _sample(service: Service, outcome: Outcome) -> None:
-    """Note, a few times a second, whether any worker could take a job."""
+    """Record a few times per second whether a worker could claim a job."""
     if not outcome.ready or time.time() - outcome.ready[-1][0] > SAMPLE:
         outcome.ready.append((time.time(), service.ready()))
 
 
-def _strike(targets: Targets, fault: Fault, outcome: Outcome) -> None:
+def _inject(targets: Targets, fault: Fault, outcome: Outcome) -> None:
     service, caller = targets.service, targets.caller
     what = fault.kind.partition("-")[0]
     children = service.children()
@@ -138,29 +137,29 @@ def _strike(targets: Targets, fault: Fault, outcome: Outcome) -> None:
     running = service.running_on(running_on) if running_on is not None else []
     at = time.time()
     if what == "child":
-        struck = child is not None and _strike_child(service, fault, child)
+        injected = child is not None and _inject_into_child(service, fault, child)
     elif what == "job":
-        struck = _strike_job(service, caller, fault)
+        injected = _inject_into_job(service, caller, fault)
     elif fault.kind == "slow-clients":
-        struck = targets.bad_callers.be_slow(fault.seconds)
+        injected = targets.bad_callers.be_slow(fault.seconds)
     elif fault.kind == "hostile-image":
-        struck = targets.bad_callers.upload(fault.pick)
+        injected = targets.bad_callers.upload(fault.pick)
     elif what in {"connections", "garbage"} or fault.kind in {"redis-demote", "redis-misconf"}:
-        struck = _strike_redis(service, fault)
+        injected = _inject_into_redis(service, fault)
     else:
-        struck = _strike_processes(service, fault, worker if what in {"worker", "host"} else what)
-    if not struck:
+        injected = _inject_into_processes(service, fault, worker if what in {"worker", "host"} else what)
+    if not injected:
         outcome.missed += 1
         return
     outcome.faults[fault.kind] += 1
     outcome.hits += [Hit(fault.kind, at, job_id, attempt) for job_id, attempt in running]
 
 
-def _strike_child(service: Service, fault: Fault, child: WorkerStatus) -> bool:
+def _inject_into_child(service: Service, fault: Fault, child: WorkerStatus) -> bool:
     return service.kill_child(child) if fault.kind == "child-kill" else service.freeze_child(child, fault.seconds)
 
 
-def _strike_processes(service: Service, fault: Fault, name: str) -> bool:
+def _inject_into_processes(service: Service, fault: Fault, name: str) -> bool:
     group = not fault.kind.startswith("worker")
     if fault.kind.endswith("kill"):
         return service.kill(name, group=group)
@@ -169,7 +168,7 @@ def _strike_processes(service: Service, fault: Fault, name: str) -> bool:
     return service.freeze(name, fault.seconds, group=group)
 
 
-def _strike_redis(service: Service, fault: Fault) -> bool:
+def _inject_into_redis(service: Service, fault: Fault) -> bool:
     faults = service.redis_faults
     if fault.kind == "connections":
         return service.drop_connections()
@@ -178,21 +177,21 @@ def _strike_redis(service: Service, fault: Fault) -> bool:
     return faults.demote(fault.seconds) if fault.kind == "redis-demote" else faults.refuse_writes(fault.seconds)
 
 
-def _strike_job(service: Service, caller: Caller, fault: Fault) -> bool:
+def _inject_into_job(service: Service, caller: Caller, fault: Fault) -> bool:
     jobs = caller.under_way
     if not jobs:
         return False
     job_id = jobs[int(fault.pick * len(jobs))]
     if fault.kind != "job-delete":
         return service.redis_faults.revoke(job_id, terminate=fault.kind == "job-terminate")
-    # The youngest is the likeliest to wait still.
+    # The youngest job is the most likely to be queued still.
     deleted = service.redis_faults.delete_record(f"{service.settings.namespace}:job:{jobs[-1]}")
     caller.seen[jobs[-1]].deleted = deleted
     return deleted
 
 
-class Watched(Protocol):
-    """What stock is taken of."""
+class Observed(Protocol):
+    """The service whose final state is checked."""
 
     @property
     def ledger(self) -> Ledger: ...
@@ -202,8 +201,8 @@ class Watched(Protocol):
     def own_ends(self) -> list[str]: ...
 
 
-def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
-    """With everything quiet again, look at every job once more, at the counters and at the artifacts."""
+def read_final_state(service: Observed, caller: Caller, outcome: Outcome) -> None:
+    """After the last job has ended, read every job, the counters and the artifacts."""
     caller.look(everywhere=True)
     outcome.seen, outcome.refused, outcome.repeats = caller.seen, caller.refused, caller.repeats
     figures = service.ledger.stats.figures()
@@ -218,7 +217,7 @@ def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
             service.artifacts.size(job.result.artifact)
         elif job is not None and not job.state.ended:
             wanted.add(job.input)
-    # What is made of a video lies beside it, under its name with another suffix.
+    # Files derived from a video have its name with another suffix.
     stems = {_stem(name) for name in wanted}
     outcome.orphans = sorted(name for name, _ in service.artifacts.names() if _stem(name) not in stems)
     outcome.remarks = service.own_ends
@@ -226,8 +225,3 @@ def take_stock(service: Watched, caller: Caller, outcome: Outcome) -> None:
 
 def _stem(name: str) -> str:
     return name.partition(".")[0]
-
-
-def settings_in_words(settings: Settings) -> str:
-    """What the promises hang on."""
-    return f"SVD_LEASE={settings.lease:g}, SVD_MAX_ATTEMPTS={settings.max_attempts}"

@@ -1,4 +1,4 @@
-"""The service under fire: a real stack on loopback whose processes are hurt and, as a supervisor would, restarted."""
+"""The service under test: a real stack on loopback whose processes are killed or frozen, and restarted."""
 
 import os
 import signal
@@ -24,10 +24,10 @@ from tools.harness.stack import Stack
 
 WORKERS: Final = ("worker1", "worker2")
 
-#: Seconds from the death of a process to its restart.
+#: Seconds from the end of a process to its restart.
 RESTART: Final = 1.0
 
-#: Seconds that a process gets to end after SIGTERM.
+#: Maximum seconds for a process to exit after SIGTERM.
 GRACE: Final = 60.0
 
 
@@ -62,41 +62,41 @@ class Service:
         self.stack.wait_for_workers(len(WORKERS))
 
     def use_cases(self) -> UseCases:
-        """The use cases over a connection of their own, for another thread."""
+        """Make use cases with their own connection, for another thread."""
         ledger = open_ledger(connect(self.settings, timeout=2.0), self.settings)
         return use_cases(ledger, self.artifacts, self.settings, lambda *_: None)
 
-    # Hurting
+    # Faults
 
     def kill(self, name: str, *, group: bool) -> bool:
-        """SIGKILL; returns False if it does not run at the moment."""
+        """Send SIGKILL; return False if the process is not running."""
         return self._signal(name, signal.SIGKILL, group=group)
 
     def terminate(self, name: str) -> bool:
-        """SIGTERM, and SIGKILL to what is still there after the grace time."""
+        """Send SIGTERM, and SIGKILL if the process is still running after `GRACE` seconds."""
         self._killed_at[name] = time.monotonic() + GRACE
         return self._signal(name, signal.SIGTERM, group=False)
 
     def freeze(self, name: str, seconds: float, *, group: bool) -> bool:
-        """SIGSTOP, and SIGCONT after `seconds`."""
+        """Send SIGSTOP, and SIGCONT after `seconds`."""
         done = self._signal(name, signal.SIGSTOP, group=group)
         if done:
             self._frozen[-self.stack.processes[name].pid] = time.monotonic() + seconds
         return done
 
     def kill_child(self, child: WorkerStatus) -> bool:
-        """SIGKILL to a process that holds the model."""
+        """Send SIGKILL to a process that has loaded the model."""
         return self._signal_child(child.pid, signal.SIGKILL)
 
     def freeze_child(self, child: WorkerStatus, seconds: float) -> bool:
-        """SIGSTOP to it, and SIGCONT after `seconds`."""
+        """Send SIGSTOP to a process that has loaded the model, and SIGCONT after `seconds`."""
         done = self._signal_child(child.pid, signal.SIGSTOP)
         if done:
             self._frozen[child.pid] = time.monotonic() + seconds
         return done
 
     def drop_connections(self) -> bool:
-        """Have Redis close every client's connection."""
+        """Make Redis close all client connections."""
         try:
             self._client.execute_command("CLIENT", "KILL", "TYPE", "normal")
         except redis.RedisError:
@@ -104,28 +104,31 @@ class Service:
         return True
 
     def children(self) -> list[WorkerStatus]:
-        """The processes that hold the model, as far as Redis is available."""
+        """Return the processes that have loaded the model; none while Redis is unavailable."""
         try:
             return [child for child in self.ledger.workers.ready() if self._is_ours(child.pid)]
         except UnavailableError:
             return []
 
     def running_on(self, worker: str) -> list[tuple[str, int]]:
-        """Which jobs, and which attempts of them, run on the workers whose names begin with `worker`."""
+        """Return the jobs on workers whose names begin with `worker`, each with the number of the attempt."""
         return running_on(self._client, self.ledger, self.settings.namespace, worker)
 
     def ready(self) -> bool:
-        """Whether a worker could take a job now: it has loaded the model, and is neither dead nor frozen."""
+        """Return whether a worker could claim a job now: it has loaded the model and is not frozen."""
         frozen = {abs(pid) for pid in self._frozen}
         try:
             return any(child.pid not in frozen and os.getpgid(child.pid) not in frozen for child in self.children())
         except ProcessLookupError:
             return False
 
-    # Healing
+    # Recovery
 
     def heal(self, *, now: bool = False) -> None:
-        """Thaw what is to be thawed, kill what does not end, restart what has ended; `now`: all of it at once."""
+        """End the faults whose time is over, kill processes that do not exit, restart those that have ended.
+
+        `now` ends all faults immediately.
+        """
         moment = time.monotonic()
         self.redis_faults.heal(now=now)
         for pid, until in list(self._frozen.items()):
@@ -149,7 +152,7 @@ class Service:
             self._killed_at.pop(name, None)
             self._restart_at[name] = moment + RESTART
         elif moment >= self._restart_at.get(name, moment):
-            # A dead parent's children end by themselves. They had a moment to do so.
+            # The children of a dead parent exit by themselves, and have had a second to do so.
             dead = self._dead.pop(name)
             if left := _members(dead.pid):
                 self.own_ends.append(f"{name} left {len(left)} processes behind")
@@ -157,7 +160,7 @@ class Service:
             self._starters[name]()
 
     def stop(self) -> None:
-        """End everything that was started, by its process group."""
+        """Stop all processes that were started, by their process groups."""
         with suppress(redis.RedisError):
             self._client.close()
             self.redis_faults.close()
@@ -196,7 +199,7 @@ class Service:
         return False
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether the process still belongs to a worker of ours: ids are given out again."""
+        """Return whether the process belongs to a worker of this service; the system may have reused the id."""
         groups = {process.pid for process in self.stack.processes.values()}
         with suppress(ProcessLookupError):
             return os.getpgid(pid) in groups
@@ -212,7 +215,10 @@ class Service:
 
 
 def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: str) -> list[tuple[str, int]]:
-    """Which jobs, and which attempts of them, run on workers whose names begin with `worker`; none without Redis."""
+    """Return the jobs on workers whose names begin with `worker`, each with the number of the attempt.
+
+    The result is empty while Redis is unavailable.
+    """
     try:
         jobs = [ledger.jobs.find(str(job_id)) for job_id in client.zrange(f"{namespace}:leases", 0, -1)]
     except (UnavailableError, redis.RedisError):
@@ -225,11 +231,11 @@ def running_on(client: "redis.Redis", ledger: Ledger, namespace: str, worker: st
 
 
 def _members(group: int) -> list[int]:
-    """The living processes of a process group, where there is `/proc`."""
+    """Return the ids of a process group's running processes, on systems with `/proc`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # After the name, which may contain anything, in parentheses: state, parent, group.
+            # The name is in parentheses and may contain anything; after it come state, parent and group.
             state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
             if int(its_group) == group and state != "Z":
                 found.append(int(path.parent.name))
@@ -237,7 +243,7 @@ def _members(group: int) -> list[int]:
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", sign: signal.Signals) -> bool:
-    """Signal a process and its children (it leads a session of its own, so its id is its group's); False: all gone."""
+    """Signal a process and its children, whose process group has its id. Return False if none is left."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, sign)
         return True

@@ -1,4 +1,4 @@
-"""Small files that would take a parser minutes or gigabytes, each modelled on a public report against one."""
+"""Small files that take a parser minutes or gigabytes, each modelled on a public bug report about one."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def hostile_images(image: Image.Image) -> Iterator[tuple[str, bytes]]:
-    """Names and files, made of a small `image`. They have 2 to 19 MB."""
+    """Yield names and files of 2 to 19 MB, derived from a small `image`."""
     jpeg, png, gif, webp = (_stored(image, kind) for kind in ("JPEG", "PNG", "GIF", "WEBP"))
     table = 13 + 3 * 2 ** ((gif[10] & 7) + 1)
     yield "jpeg of exif", jpeg[:2] + segments(0xE1, b"Exif\0\0AAAAAAAAAA", 400_000) + jpeg[2:]
@@ -29,12 +29,12 @@ def hostile_images(image: Image.Image) -> Iterator[tuple[str, bytes]]:
 
 
 def segments(marker: int, payload: bytes, count: int) -> bytes:
-    """A JPEG's segment, `count` times."""
+    """Return a JPEG segment, repeated `count` times."""
     return (bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload) * count
 
 
 def tiff_of_tiles(count: int, side: int) -> bytes:
-    """A TIFF of `count` tiles of one pixel each."""
+    """Return a TIFF of `count` tiles of one pixel each."""
     tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
     tags += [(322, 3, 1, 1), (323, 3, 1, 1), (324, 3, count, 1000), (325, 4, 1, 1)]
     head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
@@ -42,7 +42,7 @@ def tiff_of_tiles(count: int, side: int) -> bytes:
 
 
 def run_length_bmp(size: int) -> bytes:
-    """A BMP of `size` bytes of run-length codes, whose first row ends again and again."""
+    """Return a BMP with `size` bytes of run-length codes that end the row again and again."""
     header = struct.pack("<IiiHHIIiiII", 40, 1000, 1000, 1, 8, 1, size, 0, 0, 256, 0) + bytes(1024)
     return b"BM" + struct.pack("<IHHI", 14 + len(header) + size, 0, 0, 14 + len(header)) + header + bytes(size)
 

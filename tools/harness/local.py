@@ -1,4 +1,4 @@
-"""What tests and tools need of this machine: a free port, a Redis program, and whether CI runs them."""
+"""This machine, as tests and tools need it: a free port, a Redis program, and whether this is CI."""
 
 import os
 import socket
@@ -10,21 +10,21 @@ from svd_service.cli.up import processes
 #: The root of this checkout.
 ROOT: Final = Path(__file__).resolve().parents[2]
 
-#: In CI a missing part is a failure; elsewhere the tests that need it are skipped.
+#: In CI a missing program fails the tests that need it; elsewhere they are skipped.
 CI: Final = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that is not in use."""
+    """Return a TCP port of the loopback interface that is not in use."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def redis_program() -> str:
-    """Path of a Redis server, as `svd-service up` finds it.
+    """Return the path of a Redis server, as `svd-service up` finds it.
 
     Raises:
-        StackError: there is none.
+        StackError: no Redis server is installed.
     """
     return processes.redis_program()

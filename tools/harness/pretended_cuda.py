@@ -1,10 +1,10 @@
-"""A CUDA device that is not there: tensors on it have a shape, a type and a device, and no numbers.
+"""A simulated CUDA device: its tensors have a shape, a type and a device, but no values.
 
-Within `pretended()` code that names `cuda` runs on a machine without one. What is on the host is computed as ever (the
-scheduler's tables, the noise, the image); what is on the device is torch's `FakeTensor`, which refuses to mix devices
-as CUDA does. What the host reads from the device is zeros (`True` where it asks whether something holds). So code runs
-from end to end in its real size within seconds, and shows on which device and in which type everything is, where the
-host waits for the device, how much memory lives at once, and what happens when that is more than there is.
+Within `pretended()`, code that uses `cuda` runs on a machine without CUDA. Tensors on the host are computed as usual
+(the scheduler's tables, the noise, the image); tensors on the device are torch's `FakeTensor`, which like CUDA rejects
+operations across devices. Values that the host reads from the device are zeros (`True` for conditions). Code thus runs
+end to end at its real size within seconds and shows the device and type of every tensor, where the host waits for the
+device, the peak memory, and the behavior when memory runs out.
 """
 
 import operator
@@ -31,13 +31,13 @@ aten: Final = torch.ops.aten
 #: Operations that fill a tensor with random numbers.
 _RANDOM: Final = {aten.uniform_.default, aten.normal_.default}
 
-#: Packages whose code is named as the place where the host waits; the last frame of any of them.
+#: Packages whose innermost frame is recorded as the place where the host waits.
 PACKAGES: Final = ("/svd_service/", "/diffusers/", "/transformers/", "/accelerate/")
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Something for which the host waits for the device: `kind` is `item`, `nonzero`, `to host` or `to device`."""
+    """An operation in which the host waits for the device: `kind` is `item`, `nonzero`, `to host` or `to device`."""
 
     kind: str
     module: str
@@ -45,10 +45,10 @@ class Wait:
 
 
 class PretendedCuda(TorchDispatchMode):
-    """The device. `room` is its memory in bytes; more raises `torch.OutOfMemoryError`.
+    """The device. `room` is its memory in bytes; using more raises `torch.OutOfMemoryError`.
 
-    `waits` counts what makes the host wait; moving a module's weights is left out. `peak` is the most memory that lived
-    at once, in bytes; set it to 0 to begin anew. An allocator's rounding and the libraries' workspaces are not in it.
+    `waits` counts the operations in which the host waits, except for moving a module's weights. `peak` is the peak
+    memory in bytes, without an allocator's rounding and the libraries' workspaces; set it to 0 to reset it.
     """
 
     def __init__(self, room: float = float("inf")) -> None:
@@ -62,18 +62,18 @@ class PretendedCuda(TorchDispatchMode):
         self._sum = 0
 
     def on_host(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor of the host without numbers, like `tensor`."""
+        """Return a tensor like `tensor` on the host, without values."""
         with self.fake:
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
 
     @property
     def used(self) -> int:
-        """Bytes of the tensors that are on the device now."""
+        """Bytes of the tensors that are currently on the device."""
         self._sweep()
         return self._sum
 
     def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation: really, if it is the host's alone."""
+        """Run the operation, with values if all of its tensors are on the host."""
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
@@ -85,7 +85,7 @@ class PretendedCuda(TorchDispatchMode):
             return args[0]
         if operation is aten.nonzero.default:
             self._wait("nonzero")
-            return self._made(aten.new_empty.default, (tensors[0], [1, tensors[0].dim()]), {"dtype": torch.long})
+            return self._create(aten.new_empty.default, (tensors[0], [1, tensors[0].dim()]), {"dtype": torch.long})
         if operation is aten._to_copy.default and target is not None and not self.moves_weights:
             source = tensors[0]
             if target.type == "cpu" and source.device.type == "cuda":
@@ -93,23 +93,23 @@ class PretendedCuda(TorchDispatchMode):
                 return torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype)
             if target.type == "cuda" and source.device.type == "cpu":
                 self._wait("to device")
-        return self._made(operation, args, kwargs)
+        return self._create(operation, args, kwargs)
 
     def read(self, tensor: torch.Tensor) -> Any:
-        """The number in `tensor`, for which the host waits."""
+        """Return the value in `tensor` and record that the host waits for it."""
         self._wait("item")
         return True if tensor.dtype is torch.bool else torch.zeros((), dtype=tensor.dtype).item()
 
-    def _made(self, operation: Any, args: Any, kwargs: Any) -> Any:
+    def _create(self, operation: Any, args: Any, kwargs: Any) -> Any:
         with self.fake:
-            args, kwargs = tree_map(_without_numbers, (args, kwargs))
+            args, kwargs = tree_map(_without_values, (args, kwargs))
             made = operation(*args, **kwargs)
         for each in tree_leaves(made):
             if isinstance(each, FakeTensor) and each.device.type == "cuda":
-                self._note(each)
+                self._account(each)
         return made
 
-    def _note(self, tensor: torch.Tensor) -> None:
+    def _account(self, tensor: torch.Tensor) -> None:
         storage = StorageWeakRef(tensor.untyped_storage())
         size = tensor.untyped_storage().nbytes()
         before = self._living.get(storage.cdata)
@@ -117,7 +117,7 @@ class PretendedCuda(TorchDispatchMode):
             return
         self._living[storage.cdata] = storage, size
         self._sum += size - (before[1] if before is not None else 0)
-        if self._sum > min(self.peak, self.room):  # what is gone is in the sum until it matters
+        if self._sum > min(self.peak, self.room):  # deleted tensors stay in the sum until it reaches a limit
             self._sweep()
             if self._sum > self.room:
                 del self._living[storage.cdata]
@@ -137,8 +137,8 @@ class PretendedCuda(TorchDispatchMode):
         self.waits[Wait(kind, *where)] += 1
 
 
-def _without_numbers(value: Any) -> Any:
-    """A tensor of the host as one without numbers, so that nothing is computed with them in advance."""
+def _without_values(value: Any) -> Any:
+    """Return a tensor of the host without its values, so that torch does not compute with them in advance."""
     if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
         return value
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
@@ -146,19 +146,19 @@ def _without_numbers(value: Any) -> Any:
 
 @contextmanager
 def pretended(room: float = float("inf")) -> Iterator[PretendedCuda]:
-    """Within the block, a machine has one CUDA device of `room` bytes."""
+    """Simulate one CUDA device of `room` bytes within the block."""
     device = PretendedCuda(room)
     with ExitStack() as stack:
-        # Also called by what torch does within an operation, where functions are not looked at.
+        # Also called inside torch's operations, where function modes are not active.
         replaced = [(FakeTensor, "contiguous", _contiguous), (torch.nn.Module, "_apply", _moved(device))]
-        for target, name, value in (*_of_torch(device), *replaced):
+        for target, name, value in (*_patches(device), *replaced):
             stack.enter_context(mock.patch.object(target, name, value, create=True))
         stack.enter_context(_Methods(device))
         yield stack.enter_context(device)
 
 
-def without_numbers(device: PretendedCuda, make: Callable[[], T]) -> T:
-    """The dictionary of modules that `make` returns, on the host and without numbers."""
+def without_values(device: PretendedCuda, make: Callable[[], T]) -> T:
+    """Return the dictionary of modules that `make` returns, on the host and without values."""
     with torch.device("meta"):
         modules = make()
     for module in modules.values():
@@ -166,10 +166,10 @@ def without_numbers(device: PretendedCuda, make: Callable[[], T]) -> T:
     return modules
 
 
-def _of_torch(device: PretendedCuda) -> list[tuple[Any, str, Any]]:
+def _patches(device: PretendedCuda) -> list[tuple[Any, str, Any]]:
     cuda = torch.cuda
     return [
-        # Called by torch whenever a tensor is made on a CUDA device for the first time.
+        # Torch calls this when the first tensor is created on a CUDA device.
         (cuda, "_lazy_init", lambda: None),
         (cuda, "is_available", lambda: True),
         (cuda, "device_count", lambda: 1),
@@ -184,11 +184,11 @@ def _of_torch(device: PretendedCuda) -> list[tuple[Any, str, Any]]:
 
 
 class _Methods(TorchFunctionMode):
-    """Methods that torch implements with a guard for the device, which a build without CUDA does not have."""
+    """Replaces methods that need a device guard, which a build of torch without CUDA lacks."""
 
     def __init__(self, device: PretendedCuda) -> None:
         super().__init__()
-        # Some of them are called where torch has put our dispatch aside.
+        # Some of them are called where torch has disabled this dispatch mode.
         self._reads = {
             torch.Tensor.item: device.read,
             torch.Tensor.__bool__: lambda tensor: bool(device.read(tensor)),
@@ -198,7 +198,7 @@ class _Methods(TorchFunctionMode):
         }
 
     def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call it, or what replaces it for a tensor without numbers."""
+        """Call the function, or its replacement for a tensor without values."""
         if function in self._reads and isinstance(args[0], FakeTensor):
             return self._reads[function](args[0])
         if function is torch.Tensor.to:
@@ -229,7 +229,7 @@ def _item_of(tensor: Any, key: Any) -> Any:
 def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     if args and isinstance(args[0], torch.Tensor):
         args = (args[0].device, args[0].dtype, *args[1:])
-    parse: Any = torch._C._nn._parse_to  # its stub leaves out that each part may be `None`
+    parse: Any = torch._C._nn._parse_to  # its stub omits that each part may be `None`
     named = {name: value for name, value in kwargs.items() if name != "copy"}
     device, dtype, _, memory_format = parse(*args, **named)
     if device is None or device.type == "cpu":
@@ -256,7 +256,7 @@ _REPLACED: Final = {
 
 
 def _moved(device: PretendedCuda) -> Callable[..., Any]:
-    """A module's `_apply`, which cannot exchange the contents of tensors without numbers: it exchanges the tensors."""
+    """Return a replacement of `Module._apply` that replaces the tensors, which cannot replace absent values."""
 
     def apply(module: Any, move: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         outer, device.moves_weights = device.moves_weights, True

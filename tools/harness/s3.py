@@ -1,7 +1,7 @@
-"""A real S3 server of our own, for tests: moto, as a process (`python -m tools.harness.s3 ADDRESS PORT`).
+"""A real S3 server for tests: moto, as a process (`python -m tools.harness.s3 ADDRESS PORT`).
 
-By itself it believes every signature; `Server` checks them against botocore's, but for those of presigned URLs. It
-forgets everything when it ends.
+By default moto accepts every signature; a `Server` verifies all but those of presigned URLs. Its data is lost when it
+exits.
 """
 
 import argparse
@@ -24,14 +24,14 @@ SECRET_ACCESS_KEY = "test-secret"
 
 
 class Server:
-    """A server on loopback with the bucket `BUCKET`, for one user, whose requests must be signed."""
+    """A server on loopback with the bucket `BUCKET` and one user, whose requests must be signed."""
 
     def __init__(self, port: int, log: Path) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command("127.0.0.1", port),
-                # As many requests as it takes to make bucket, user and key need no signature.
+                # The four requests that create bucket, user, policy and key need no signature.
                 env=environment() | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -41,19 +41,19 @@ class Server:
         self._access_key_id, self._secret_access_key = _make_user(self.endpoint)
 
     def variables(self, place: str) -> dict[str, str]:
-        """Settings for `place` (`s3://…`) on this server."""
+        """Return the environment variables for `place` (`s3://…`) on this server."""
         key = {"SVD_S3_ACCESS_KEY_ID": self._access_key_id, "SVD_S3_SECRET_ACCESS_KEY": self._secret_access_key}
         return variables(self.endpoint, place) | key
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._process.terminate()
         self._process.wait(timeout=10)
 
 
 def _make_user(endpoint: str) -> tuple[str, str]:
-    """A user who may do anything with buckets: key and secret."""
-    import boto3  # which moto brings
+    """Create a user with all permissions on buckets; return its access key id and secret."""
+    import boto3  # a dependency of moto
     from botocore.config import Config
 
     iam = boto3.client(
@@ -72,17 +72,17 @@ def _make_user(endpoint: str) -> tuple[str, str]:
 
 
 def command(address: str, port: int) -> tuple[str, ...]:
-    """What the server's process runs."""
+    """Return the command of the server's process."""
     return (sys.executable, "-m", "tools.harness.s3", address, str(port))
 
 
 def environment() -> dict[str, str]:
-    """What the server's process sees."""
+    """Return the environment of the server's process."""
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def make_bucket(endpoint: str, name: str, server: "subprocess.Popen[bytes]") -> None:
-    """Make a bucket, as soon as `server` answers; it knows no signatures."""
+    """Create a bucket as soon as `server` answers, by an unsigned request."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(f"{endpoint}/{name}", method="PUT")
     deadline = time.monotonic() + 60
@@ -97,7 +97,7 @@ def make_bucket(endpoint: str, name: str, server: "subprocess.Popen[bytes]") -> 
 
 
 def variables(endpoint: str, place: str) -> dict[str, str]:
-    """Settings for `place` (`s3://…`) on that server."""
+    """Return the environment variables for `place` (`s3://…`) on the server at `endpoint`."""
     return {
         "SVD_ARTIFACTS": place,
         "SVD_S3_ENDPOINT": endpoint,
@@ -108,18 +108,18 @@ def variables(endpoint: str, place: str) -> dict[str, str]:
 
 
 def serve(address: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     from moto import settings
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
     moto = DomainDispatcherApplication(create_backend_app)
-    # Two that replace one object at the same time are more than moto bears: one closes the other's buffer.
+    # Moto cannot handle two concurrent replacements of one object: one closes the other's buffer.
     lock, strict = threading.Lock(), settings.INITIAL_NO_AUTH_ACTION_COUNT
 
     def one_at_a_time(environ: Any, start_response: Any) -> Any:
         with lock:
-            # Of a presigned URL it looks for the signature in the headers, too.
+            # Moto would look for the signature of a presigned URL in the headers.
             presigned = "X-Amz-Signature=" in environ["QUERY_STRING"]
             settings.INITIAL_NO_AUTH_ACTION_COUNT = math.inf if presigned else strict
             return moto(environ, start_response)

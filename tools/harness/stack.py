@@ -1,4 +1,4 @@
-"""A whole service of real processes on loopback, for tests: Redis, worker, API, exporter. Ends only what it started."""
+"""A whole service of real processes on loopback, for tests: Redis, worker, API, exporter. Stops only these."""
 
 import json
 import os
@@ -16,10 +16,10 @@ import redis
 
 from tools.harness.local import free_port, redis_program
 
-#: A folder for PYTHONPATH: its sitecustomize.py does to a worker what the environment variable TEST_FAULTS says.
+#: A folder for PYTHONPATH whose sitecustomize.py causes the faults in the environment variable TEST_FAULTS.
 FAULTS = Path(__file__).parent / "faults"
 
-#: Processes that the others need until they have ended.
+#: Processes that the others need until they have exited, so they are stopped last.
 NEEDED = {"redis", "replica", "sentinel", "store", "tls"}
 
 
@@ -44,14 +44,14 @@ class Stack:
             "SVD_EXPORTER_BIND": f"127.0.0.1:{self.exporter_port}",
             "SVD_DATA_DIR": str(self.folder / "data"),
             "SVD_DEVICES": "cpu",
-            "SVD_CPU_THREADS": "1",  # the tiny model's operations are too small to be shared
+            "SVD_CPU_THREADS": "1",  # the tiny model's operations are too small for several threads
             **self.variables,
         }
         self.redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
         self.http = httpx2.Client(base_url=self.url, timeout=20)
 
     def start(self, name: str, *command: str, **variables: str) -> "subprocess.Popen[bytes]":
-        """Start a process of the service; its output goes to `{name}.log`. `variables` are its own."""
+        """Start a process of the service with additional `variables`; its output goes to `{name}.log`."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -71,20 +71,20 @@ class Stack:
         self.wait(self.redis.ping, 60)
 
     def launch_redis(self) -> None:
-        """Start Redis with an append-only file; it finds what an earlier one left."""
+        """Start Redis with an append-only file, which a restarted one loads again."""
         (self.folder / "redis").mkdir(exist_ok=True)
         options = ("--appendonly", "yes", "--save", "", "--bind", "127.0.0.1", "--dir", str(self.folder / "redis"))
         self.start("redis", redis_program(), "--port", str(self.redis_port), *options)
 
     def start_worker(self, name: str = "worker", **variables: str) -> "subprocess.Popen[bytes]":
-        """Start a Celery worker; it is not ready yet when this returns."""
+        """Start a Celery worker, without waiting until it is ready."""
         celery = (sys.executable, "-m", "celery", "-A", "svd_service.celery_app", "worker")
-        # Before it takes its first job it would wait a second for other workers' clocks, which nothing here looks at.
+        # Otherwise it waits a second for the logical clocks of other workers, which the service does not use.
         options = ("-n", f"{name}@%h", "--loglevel", "INFO", "--without-mingle")
         return self.start(name, *celery, *options, **variables)
 
     def start_webhook_worker(self, name: str = "webhooks", **variables: str) -> "subprocess.Popen[bytes]":
-        """Start a webhook worker; it is not ready yet when this returns."""
+        """Start a webhook worker, without waiting until it is ready."""
         celery = (sys.executable, "-m", "celery", "-A", "svd_service.webhooks.app", "worker")
         options = ("-n", f"{name}@%h", "--loglevel", "INFO", "--without-mingle")
         return self.start(name, *celery, *options, **variables)
@@ -92,10 +92,10 @@ class Stack:
     def start_stand_in(
         self, name: str = "worker", *, step: float = 0.1, variables: Mapping[str, str] | None = None, **faults: object
     ) -> "subprocess.Popen[bytes]":
-        """Start a worker whose model is a stand-in with steps of so many seconds, and that suffers `faults`."""
+        """Start a worker with `faults`, whose model is a stand-in with steps of `step` seconds."""
         path = f"{FAULTS}{os.pathsep}{self.environment['PYTHONPATH']}"
-        suffered = json.dumps({"stand_in": step, **faults})
-        return self.start_worker(name, PYTHONPATH=path, TEST_FAULTS=suffered, **(variables or {}))
+        test_faults = json.dumps({"stand_in": step, **faults})
+        return self.start_worker(name, PYTHONPATH=path, TEST_FAULTS=test_faults, **(variables or {}))
 
     def start_api(self) -> None:
         """Start gunicorn, and wait until it answers."""
@@ -121,11 +121,11 @@ class Stack:
         self.wait_for_workers(1)
 
     def wait_for_workers(self, number: int) -> None:
-        """Wait until so many worker processes are ready. Importing torch and diffusers takes 10 s of processor time."""
+        """Wait until `number` worker processes are ready. Importing torch and diffusers takes 10 s of CPU time."""
         self.wait(lambda: self.http.get("/health").json()["workers_ready"] >= number, 180)
 
     def wait(self, condition: Any, seconds: float) -> Any:
-        """Wait until `condition()` is true; what it raises meanwhile counts as false."""
+        """Wait until `condition()` is true; errors of HTTP, Redis and missing keys count as false."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -133,38 +133,38 @@ class Stack:
                     return value
             except (httpx2.HTTPError, redis.RedisError, KeyError):
                 pass
-            assert time.monotonic() < deadline, f"waited {seconds} s in vain\n{self.logs()}"
+            assert time.monotonic() < deadline, f"the condition is still false after {seconds} s\n{self.logs()}"
             time.sleep(0.05)
 
-    def submit(self, picture: bytes, **fields: object) -> str:
-        """POST a picture; returns the job's id."""
+    def submit(self, image: bytes, **fields: object) -> str:
+        """POST an image; return the job's id."""
         form = {name: str(value) for name, value in fields.items()}
-        answer = self.http.post("/generate", files={"image": ("picture", picture)}, data=form)
+        answer = self.http.post("/generate", files={"image": ("image", image)}, data=form)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["task_id"])
 
     def status(self, job_id: str) -> dict[str, Any]:
-        """The job as `/status` tells it."""
+        """Return the job from `/status`."""
         return dict(self.http.get(f"/status/{job_id}").json())
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 90) -> dict[str, Any]:
-        """Wait until the job is in one of the states; returns its status."""
+        """Wait until the job is in one of the states, and return it."""
         return dict(self.wait(lambda: (now := self.status(job_id))["status"] in states and now, seconds))
 
     def workers(self) -> list[str]:
-        """The worker processes that the ledger takes for ready."""
+        """Return the names of the worker processes that are ready according to the ledger."""
         return [worker["worker"] for worker in self.http.get("/health").json()["workers"]]
 
     def wait_until_started(self, job_id: str) -> None:
-        """Wait until the job is past its first step."""
+        """Wait until the job is being sampled."""
         self.wait(lambda: (self.status(job_id)["progress"] or {}).get("phase") == "sampling", 60)
 
     def holder(self, job_id: str, attempt: int = 1) -> int:
-        """Id of the process that began this attempt."""
+        """Return the id of the process that claimed this attempt."""
         return int(json.loads(str(self.redis.hget(f"svd:job:{job_id}", f"held:{attempt}")))["pid"])
 
     def stop(self, name: str, sign: signal.Signals = signal.SIGTERM) -> None:
-        """End a process, by its id, and wait for that."""
+        """Send a process a signal, and wait until it exits."""
         self.processes[name].send_signal(sign)
         self._wait_for_end(name)
 
@@ -177,12 +177,12 @@ class Stack:
             process.wait()
 
     def stop_all(self) -> None:
-        """End everything, for good."""
+        """Close the connections and stop all processes."""
         self.close()
         self.end_all()
 
     def end_all(self) -> None:
-        """End every process: all at once, and then what they needed until then."""
+        """Stop every process: first all but those in `NEEDED`, then these."""
         for names in (self.processes.keys() - NEEDED, {*self.processes} & NEEDED):
             for name in names:
                 self.processes[name].terminate()
@@ -190,12 +190,12 @@ class Stack:
                 self._wait_for_end(name)
 
     def close(self) -> None:
-        """Close our own connections."""
+        """Close the connections to Redis and the API."""
         self.http.close()
         self.redis.close()
 
     def logs(self) -> str:
-        """The last lines of every log."""
+        """Return the last lines of every log."""
         return "\n".join(
             f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-25:])
             for log in sorted(self.folder.glob("*.log"))

@@ -1,4 +1,4 @@
-"""A stand-in for the service, on a real socket: it gives prepared answers and records the requests."""
+"""A stand-in for the service on a real socket, which sends prepared answers and records the requests."""
 
 import json
 import threading

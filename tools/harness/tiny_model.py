@@ -1,4 +1,4 @@
-"""A Stable Video Diffusion of toy size with random weights, in the layout of the real one."""
+"""A toy-sized Stable Video Diffusion with random weights, in the layout of the real model."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from svd_service.jobs.model import DESCRIPTION_FILE
 
-#: The content of the `svd_service.json` beside the weights.
+#: Content of the file `svd_service.json` beside the weights.
 DESCRIPTION = {
     "name": "tiny",
     "revision": "seed-0",
@@ -49,7 +49,7 @@ def build(folder: Path, *, variant: str | None = None, described: bool = True, f
 
 
 def pipeline(*, force_upcast: bool = True) -> StableVideoDiffusionPipeline:
-    """The model in memory, in single precision; torch's own random state is left alone."""
+    """Return the model in single precision; torch's global random state stays unchanged."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return StableVideoDiffusionPipeline(
@@ -93,7 +93,7 @@ def _image_encoder() -> CLIPVisionModelWithProjection:
             num_hidden_layers=2,
             num_attention_heads=2,
             patch_size=56,
-            image_size=224,  # the pipeline resizes to no other
+            image_size=224,  # the only size that the pipeline resizes to
             projection_dim=32,
         )
     )
@@ -115,7 +115,7 @@ def _scheduler() -> EulerDiscreteScheduler:
 
 
 def _name_the_usual_processor(folder: Path) -> None:
-    # Where torchvision is missing, the processor's stand-in is recorded, which not every installation knows.
+    # Without torchvision, the name of its replacement is saved, which not every installation has.
     for name in ("model_index.json", "feature_extractor/preprocessor_config.json"):
         path = folder / name
         if path.is_file():

@@ -13,7 +13,7 @@ from svd_service.video.memory_plan import FAST, MEMORY_PLANS, MemoryPlan
 from svd_service.video.optimizations import AUTO, Optimization
 from svd_service.video.segments import Segments
 from tools.benchmark.architectures import ARCHITECTURES, models, pipeline
-from tools.harness.pretended_cuda import PretendedCuda, Wait, pretended, without_numbers
+from tools.harness.pretended_cuda import PretendedCuda, Wait, pretended, without_values
 
 MakeParameters = Callable[..., Parameters]
 
@@ -54,7 +54,7 @@ def generator_on(
 ) -> Generator:
     """The tiny architecture on the device, as `loader.load` moves it there."""
     tiny = ARCHITECTURES["tiny"]
-    pipe = pipeline(without_numbers(device, lambda: models(tiny, torch.float16)))
+    pipe = pipeline(without_values(device, lambda: models(tiny, torch.float16)))
     if not plan.model_offload:
         pipe.to(PLACE)
     return Generator(pipe, tiny.model, None, optimizations, plan, PLACE)

@@ -1,15 +1,15 @@
-"""What a worker under test suffers. Python imports this module at its start where this folder is on PYTHONPATH.
+"""Faults of a worker under test. Python imports this module at startup if its folder is on PYTHONPATH.
 
-The environment variable TEST_FAULTS is an object of JSON:
+The environment variable TEST_FAULTS is a JSON object:
 
-``stand_in``       seconds that a step takes. The model is a stand-in, which needs no torch: it is Celery, Redis and the
-                   ledger that are put to the test, and a step that always takes as long makes that repeatable.
-``video_bytes``    how many bytes the stand-in's videos have
+``stand_in``       seconds per step. The model is a stand-in without torch, since Celery, Redis and the ledger are what
+                   is tested, and steps of a constant duration make that repeatable.
+``video_bytes``    bytes of the stand-in's videos
 ``load_seconds``   seconds that loading the model takes
-``load_fails``     a file; while it is there the model cannot be loaded
+``load_fails``     a file; while it exists, the model cannot be loaded
 ``skew``           seconds by which the host's clock is wrong
-``celery``         settings of Celery's, instead of ours
-``constants``      values of ours by `module:NAME`, to switch a mechanism off
+``celery``         Celery settings that override the service's
+``constants``      values by `module:NAME` that override the service's, to disable a mechanism
 """
 
 import importlib
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-#: What a video's seed means to the stand-in.
+#: Seeds that make the stand-in fail.
 KILLS_ITS_PROCESS, HANGS, LOSES_THE_DEVICE, FILLS_THE_DISK = 666, 667, 668, 669
 
 #: Bytes of a video that is too large for the disk.
@@ -30,11 +30,11 @@ TOO_LARGE = 50_000_000
 
 
 class AcceleratorError(RuntimeError):
-    """By its name torch's, for an error of CUDA's own."""
+    """Has the name of torch's exception for an error of CUDA."""
 
 
 def prepare(conf: Any, faults: dict[str, Any]) -> None:
-    """In the worker's parent, before it has begun."""
+    """Apply the faults to the worker's parent process before it starts."""
     conf.update(faults.get("celery", {}))
     for name, value in faults.get("constants", {}).items():
         module, _, constant = name.partition(":")
@@ -58,7 +58,7 @@ def prepare(conf: Any, faults: dict[str, Any]) -> None:
 
 
 def stand_in(seconds: float, video_bytes: int) -> Any:
-    """A generation of steps that take so long, each."""
+    """Return a replacement of `render` whose steps take `seconds` each."""
 
     def render(_: Any, __: Any, parameters: Any, path: Path, on_progress: Any, **___: Any) -> SimpleNamespace:
         from svd_service.jobs.job import Phase, Progress
@@ -68,7 +68,7 @@ def stand_in(seconds: float, video_bytes: int) -> Any:
             on_progress(Progress(Phase.PREPARING, segment=segment, segments=segments))
             for step in range(1, steps + 1):
                 time.sleep(seconds)
-                suffer(parameters.seed)
+                cause_fault(parameters.seed)
                 on_progress(Progress(Phase.SAMPLING, step, steps, segment, segments))
         path.write_bytes(bytes(video_bytes if parameters.seed != FILLS_THE_DISK else TOO_LARGE))
         return SimpleNamespace(
@@ -84,7 +84,7 @@ def stand_in(seconds: float, video_bytes: int) -> Any:
     return render
 
 
-def suffer(seed: int) -> None:
+def cause_fault(seed: int) -> None:
     if seed == KILLS_ITS_PROCESS:
         os.kill(os.getpid(), signal.SIGKILL)
     if seed == HANGS:
@@ -94,7 +94,7 @@ def suffer(seed: int) -> None:
 
 
 def load(faults: dict[str, Any]) -> None:
-    """In a worker's process, before it loads the model."""
+    """Apply the faults to a child process before it loads the model."""
     time.sleep(faults.get("load_seconds", 0))
     if "load_fails" in faults and Path(faults["load_fails"]).exists():
         os.environ["SVD_MODEL"] = "/nowhere"
@@ -104,15 +104,15 @@ def load(faults: dict[str, Any]) -> None:
 if "TEST_FAULTS" in os.environ:
     _faults = json.loads(os.environ["TEST_FAULTS"])
     if _skew := _faults.get("skew", 0):
-        # Nothing has been imported yet that would have taken the right one.
-        _right = time.time
-        time.time = lambda: _right() + _skew
+        # No module that has been imported so far keeps a reference to the original function.
+        _correct = time.time
+        time.time = lambda: _correct() + _skew
 
     if "stand_in" in _faults:
-        os.environ["SVD_C2PA"] = "off"  # its video is none that can be signed
+        os.environ["SVD_C2PA"] = "off"  # the stand-in's file is not a video that can be signed
 
     from celery.signals import celeryd_init, worker_process_init
 
-    # Before ours, which connect later.
+    # These run before the service's own handlers, which connect later.
     celeryd_init.connect(lambda conf, **_: prepare(conf, _faults), weak=False)
     worker_process_init.connect(lambda **_: load(_faults), weak=False)
