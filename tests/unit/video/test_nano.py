@@ -20,8 +20,7 @@ from svd_service.config import CPU_MODEL, Settings
 from svd_service.jobs.images.opening import open_image
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Request
-from svd_service.parameters import Fit
+from svd_service.jobs.parameters import Parameters, Request
 from svd_service.video import preview, render
 from svd_service.video.loader import Generator
 from tests.samples import IMAGES
@@ -66,24 +65,26 @@ def nano(load_model: Callable[..., Generator]) -> Generator:
     return load_model(CPU_MODEL)
 
 
+def read(photo: str | bytes, values: dict[str, Any]) -> tuple[Parameters, Image.Image]:
+    """The parameters of a request, and the photo as the model gets it."""
+    settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
+    with open_image(photo if isinstance(photo, bytes) else (IMAGES / f"{photo}.jpg").read_bytes(), settings) as image:
+        parameters = Request(**{"seed": 1} | values).resolve(Model.of(settings), image.size)
+        return parameters, image.fitted(parameters.width, parameters.height, parameters.fit)
+
+
 @pytest.fixture(scope="session")
 def shoot(nano: Generator, tmp_path_factory: pytest.TempPathFactory) -> Shoot:
     """Makes the video of a photo as the service would; keywords are the caller's values. `take` makes it again."""
-    settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
     folder, films = tmp_path_factory.mktemp("films"), dict[Any, Film]()
-
-    def film(data: bytes, values: dict[str, Any]) -> Film:
-        with open_image(data, settings) as image:
-            parameters = Request(**{"seed": 1} | values).resolve(Model.of(settings), image.size)
-            photo = image.fitted(parameters.width, parameters.height, parameters.fit)
-        path = folder / f"{len(films)}.mp4"
-        render(nano, photo, parameters, path, ignore)
-        return Film(np.asarray(photo), shown(path), path.read_bytes())
 
     def shoot_it(photo: str | bytes, take: int = 1, **values: Any) -> Film:
         key = (photo, take, *sorted(values.items()))
         if key not in films:
-            films[key] = film(photo if isinstance(photo, bytes) else (IMAGES / f"{photo}.jpg").read_bytes(), values)
+            parameters, image = read(photo, values)
+            path = folder / f"{len(films)}.mp4"
+            render(nano, image, parameters, path, ignore)
+            films[key] = Film(np.asarray(image), shown(path), path.read_bytes())
         return films[key]
 
     return shoot_it
@@ -100,7 +101,7 @@ def test_the_first_frame_shows_the_photo_at_its_place_and_no_other_photo(shoot: 
     film = shoot(name)
     assert film.frames.shape == (14, 144, 256, 3)
     likeness = psnr(film.frames[0], film.photo)
-    another = shoot(PHOTOS[PHOTOS.index(name) - 1]).photo
+    another = np.asarray(read(PHOTOS[PHOTOS.index(name) - 1], {})[1])
     assert likeness >= 23
     assert likeness >= psnr(film.frames[0], another) + 10
     assert likeness >= psnr(film.frames[0], moved(film.photo, CONTROL_SHIFT)) + 5
@@ -165,21 +166,15 @@ def test_a_preview_shows_the_final_frame_and_no_other_photo(
     nano: Generator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "INTERVAL", 0.0)
-    settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
-
-    def photo_of(name: str) -> Image.Image:
-        with open_image((IMAGES / f"{name}.jpg").read_bytes(), settings) as image:
-            return image.fitted(256, 144, Fit.CROP)
-
     offered: list[preview.MakePreview] = []
-    parameters = Request(seed=1, num_frames=4, num_inference_steps=2).resolve(Model.of(settings), (256, 144))
-    frames = list(nano.generate(photo_of(name), parameters, ignore, offered.append))
+    parameters, image = read(name, {"num_frames": 4, "num_inference_steps": 2})
+    frames = list(nano.generate(image, parameters, ignore, offered.append))
     previews = [Image.open(io.BytesIO(make())).convert("RGB") for make in offered]
     assert len(previews) == 2
     for one in previews:
         assert alike(one, Image.fromarray(frames[2])) >= 0.97
         for other in {*PHOTOS} - {name}:
-            assert alike(one, photo_of(other)) <= 0.6, other
+            assert alike(one, read(other, {})[1]) <= 0.6, other
 
 
 def alike(one: Image.Image, other: Image.Image) -> float:
