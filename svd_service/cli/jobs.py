@@ -93,7 +93,8 @@ def pin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None
             client.pin(job_id)
             return "pinned"
 
-        _each(job_ids, keep)
+        code = _each(job_ids, keep)
+    raise typer.Exit(code)
 
 
 def unpin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
@@ -104,19 +105,26 @@ def unpin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = No
             client.unpin(job_id)
             return "no longer pinned"
 
-        _each(job_ids, release)
+        code = _each(job_ids, release)
+    raise typer.Exit(code)
 
 
-def _each(job_ids: list[str], action: Callable[[str], str]) -> None:
-    """Call `action` for each job and print what it did (its value) or its error; exit with 1 if there was one."""
+def _each(job_ids: list[str], action: Callable[[str], str], *, quiet: bool = False) -> int:
+    """Call `action` for each job and print what it did (its value) unless `quiet`, or its error.
+
+    Returns the exit status: 1 if there was an error.
+    """
     failed = False
     for job_id in job_ids:
         try:
-            typer.echo(f"{job_id}: {action(job_id)}")
+            done = action(job_id)
         except ClientError as error:
             typer.echo(f"{job_id}: {explained(error)}", err=True)
             failed = True
-    raise typer.Exit(int(failed))
+        else:
+            if not quiet:
+                typer.echo(f"{job_id}: {done}")
+    return int(failed)
 
 
 def share(
@@ -152,26 +160,24 @@ def delete(
             client.delete(job_id)
             return "deleted"
 
-        _each(job_ids, remove)
+        code = _each(job_ids, remove)
+    raise typer.Exit(code)
 
 
 def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Cancel jobs: a queued one at once, a started one at its next step. One that has ended stays as it is."""
-    cancelled, failed = [], False
+    cancelled = []
     with Client(server, api_key, patience=0) as client:
-        for job_id in job_ids:
-            try:
-                job = client.cancel(job_id)
-            except ClientError as error:
-                typer.echo(f"{job_id}: {error}", err=True)
-                failed = True
-                continue
+
+        def stop(job_id: str) -> str:
+            job = client.cancel(job_id)
             cancelled.append(job.raw)
-            if not as_json:
-                typer.echo(f"{job_id}: {describe(job) if job.ended else 'being cancelled'}")
+            return describe(job) if job.ended else "being cancelled"
+
+        code = _each(job_ids, stop, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(cancelled))
-    raise typer.Exit(int(failed))
+    raise typer.Exit(code)
 
 
 def watch(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -185,7 +191,7 @@ def watch(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = No
                 ended = _follow(client, job_ids, _showing(display))
     for job_id, outcome in ended.items():
         if isinstance(outcome, ClientError):
-            typer.echo(f"{job_id}: {outcome}", err=True)
+            typer.echo(f"{job_id}: {explained(outcome)}", err=True)
         elif not as_json:
             typer.echo(f"{job_id}: {describe(outcome)}")
     well = all(isinstance(outcome, JobStatus) and outcome.state == "finished" for outcome in ended.values())

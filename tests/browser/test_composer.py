@@ -269,6 +269,38 @@ def test_a_submission_before_the_models_are_loaded_has_the_services_defaults(des
     expect(page.locator("#num_frames")).to_have_value(str(defaults["num_frames"]))
 
 
+@pytest.mark.thorough
+def test_a_file_that_is_still_read_is_sent_with_the_others(desk: Stack, ledger: Ledger, visit: Open):
+    page = visit(desk).page
+    add(page, CAT)
+    page.evaluate("""() => {
+        const read = File.prototype.arrayBuffer;
+        File.prototype.arrayBuffer = async function () {
+            await new Promise((resolve) => setTimeout(resolve, 2000));
+            return read.call(this);
+        };
+    }""")
+    page.locator("#files").set_input_files([drawn(800, 450, "red", "blue")])
+    page.locator("#submit").click()
+    expect(page.locator(".card")).to_have_count(2, timeout=20_000)
+
+
+@pytest.mark.thorough
+def test_an_unexpected_error_while_a_file_is_read_leaves_a_form_that_works(desk: Stack, ledger: Ledger, visit: Open):
+    window = visit(desk)
+    window.expected.append("no more URLs")
+    page = window.page
+    page.evaluate("""() => {
+        const create = URL.createObjectURL;
+        URL.createObjectURL = () => { URL.createObjectURL = create; throw new Error("no more URLs"); };
+    }""")
+    page.locator("#files").set_input_files([CAT])
+    expect(page.locator("#composer")).not_to_have_attribute("aria-busy", "true")
+    add(page, CAT)
+    send(page)
+    assert len(ids(page)) == 1
+
+
 def test_the_wheel_zooms_about_the_pointer_only_while_the_crop_has_focus(desk: Stack, ledger: Ledger, visit: Open):
     window = visit(desk)
     page = window.page

@@ -300,6 +300,10 @@ def test_cancelling_shows_the_result_for_each_job(accepting: StandIn) -> None:
     assert result.exit_code == 1
     assert f"{JOB}: being cancelled" in result.stdout
     assert "other:" in result.stderr
+    result = run(accepting, "cancel", JOB, "other", "--json")
+    assert [job["task_id"] for job in json.loads(result.stdout)] == [JOB]
+    accepting.answer(f"DELETE /jobs/{JOB}", refusal(401, "unauthorized", "an API key is needed"))
+    assert "set --api-key or SVD_API_KEY" in run(accepting, "cancel", JOB).stderr
 
 
 def test_watching_shows_each_change_and_the_final_state(accepting: StandIn) -> None:

@@ -28,6 +28,7 @@ export class Composer {
   #passing = false;
   #saving = 0;
   #turning = Promise.resolve();
+  #reading = Promise.resolve();
 
   constructor({ submitted, onError, drafts }) {
     Object.assign(this, { submitted, onError, kept: drafts });
@@ -64,24 +65,34 @@ export class Composer {
 
   /**
    * Add files; `preset` is {settings, shape, pad, place, turn, original} of an earlier job. What is not an image is named with
-   * the reason.
+   * the reason. Files that are added while others are read come after them.
    */
-  async add(files, preset = {}) {
+  add(files, preset = {}) {
+    const list = [...files]; // a drop's list is emptied when its event is over
+    const added = this.#reading.then(() => this.#read(list, preset));
+    this.#reading = added.catch(() => {});
+    return added;
+  }
+
+  async #read(files, preset) {
     const [drafts, rejected] = [[], []];
     $("composer").setAttribute("aria-busy", "true");
-    for (const file of files) {
-      try {
-        const settings = /\.(mp4|webm)$/i.test(file.name) ? await settingsIn(file) : null;
-        if (settings) this.#restore(file.name, settings);
-        else drafts.push(await draft(file, preset));
-      } catch (error) {
-        if (!(error instanceof Rejected)) throw error;
-        rejected.push([file.name || "Pasted file", error.message]);
+    try {
+      for (const file of files) {
+        try {
+          const settings = /\.(mp4|webm)$/i.test(file.name) ? await settingsIn(file) : null;
+          if (settings) this.#restore(file.name, settings);
+          else drafts.push(await draft(file, preset));
+        } catch (error) {
+          if (!(error instanceof Rejected)) throw error;
+          rejected.push([file.name || "Pasted file", error.message]);
+        }
       }
+    } finally {
+      $("composer").removeAttribute("aria-busy");
+      this.#reject(rejected);
+      if (drafts.length) this.#take(drafts, preset);
     }
-    $("composer").removeAttribute("aria-busy");
-    this.#reject(rejected);
-    if (drafts.length) this.#take(drafts, preset);
   }
 
   #take(drafts, preset) {
@@ -289,11 +300,11 @@ export class Composer {
     this.#sending = new AbortController();
     this.#fault("");
     this.#render();
-    const several = this.#drafts.length > 1;
     const faults = [];
     let passing = false;
     try {
-      await this.#turning.catch(() => {});
+      await Promise.allSettled([this.#turning, this.#reading]); // what was begun before the press is sent
+      const several = this.#drafts.length > 1;
       for (const one of [...this.#drafts]) {
         try {
           await this.#make(one, this.#settingsOf(one));
