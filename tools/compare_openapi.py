@@ -1,4 +1,4 @@
-"""Compare two OpenAPI documents, apart from what only people read.
+"""Compare two OpenAPI documents, apart from descriptions.
 
     python -m tools.compare_openapi BEFORE.json AFTER.json
 
@@ -19,12 +19,12 @@ from typing import Any, Final
 from svd_service.api import create_app
 from svd_service.config import Settings
 
-#: Keywords whose value is a text for people, where it is a string.
+#: Keywords whose value is a description if it is a string.
 TEXTS: Final = {"description", "summary"}
 
 
 def differences(before: Any, after: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Pointer and kind of each difference: `removed`, `added`, `text` (for people) or `changed`."""
+    """Yield pointer and kind of each difference: `removed`, `added`, `text` (a description) or `changed`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted({*before, *after}):
             where = f"{at}/{name.replace('~', '~0').replace('/', '~1')}"
@@ -45,14 +45,14 @@ def differences(before: Any, after: Any, at: str = "") -> Iterator[tuple[str, st
 
 
 def document() -> Any:
-    """The OpenAPI document of this checkout, with default settings."""
+    """Return the OpenAPI document of this checkout, with default settings."""
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings.from_mapping({"SVD_DEVICES": "cpu", "SVD_DATA_DIR": folder}))
         return app.test_client().get("/openapi.json").get_json()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", nargs="?", type=Path, metavar="BEFORE.json")
     parser.add_argument("after", nargs="?", type=Path, metavar="AFTER.json")

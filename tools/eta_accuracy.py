@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Accuracy of `eta_seconds`: run a mix of jobs on a service, and compare the estimates with the actual times.
 
-usage: python -m tools.eta_accuracy PICTURE [--server URL] [--jobs 50] [--every 1.0] [--clips]
+usage: python -m tools.eta_accuracy IMAGE [--server URL] [--jobs 50] [--every 1.0] [--clips]
 
 The jobs are of three sizes, with `--clips` also of one to three segments, and with or without interpolated frames.
 All jobs are sent at once, to a service without other callers; the target is for two workers. Once ten have finished,
@@ -31,12 +31,12 @@ CLIPS: tuple[dict[str, int], ...] = (
 
 
 def main() -> None:
-    """Send, look, compare."""
+    """Submit the jobs, poll their statuses, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--jobs", type=int, default=50)
-    parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between two polls")
     parser.add_argument("--clips", action="store_true", help="segments and interpolation, too")
     options = parser.parse_args()
     chance = random.Random(5)  # noqa: S311 - the same order every time
@@ -46,13 +46,13 @@ def main() -> None:
             chance.choice(SIZES) | (chance.choice(CLIPS) if options.clips else {}) for _ in range(options.jobs)
         ]
         ids = [client.submit(options.picture, num_frames=4, **kind).id for kind in kinds]
-        forecasts, ends = look(client, ids, options.every)
-    report(forecasts, ends)
+        estimates, ends = poll(client, ids, options.every)
+    report(estimates, ends)
 
 
-def look(client: Client, ids: list[str], every: float) -> tuple[list[tuple[str, float, float]], dict[str, float]]:
-    """(job, when, seconds estimated) from the tenth finished job on; and when each job ended."""
-    forecasts: list[tuple[str, float, float]] = []
+def poll(client: Client, ids: list[str], every: float) -> tuple[list[tuple[str, float, float]], dict[str, float]]:
+    """Return estimates as (job, time, seconds) from the tenth finished job on, and the time at which each job ended."""
+    estimates: list[tuple[str, float, float]] = []
     ends: dict[str, float] = {}
     while len(ends) < len(ids):
         for job_id in ids:
@@ -62,28 +62,28 @@ def look(client: Client, ids: list[str], every: float) -> tuple[list[tuple[str, 
             if job.ended:
                 ends[job_id] = ended_at(job)
             elif len(ends) >= 10 and job.raw["eta_seconds"] is not None:
-                forecasts.append((job_id, now, job.raw["eta_seconds"]))
+                estimates.append((job_id, now, job.raw["eta_seconds"]))
         time.sleep(every)
-    return forecasts, ends
+    return estimates, ends
 
 
 def ended_at(job: JobStatus) -> float:
-    """Seconds since the epoch."""
+    """Return the job's end in seconds since the epoch."""
     return datetime.fromisoformat(job.raw["ended_at"]).timestamp()
 
 
-def report(forecasts: list[tuple[str, float, float]], ends: dict[str, float]) -> None:
-    """Print the errors: of all forecasts, and of each job's first one after the tenth job had finished."""
+def report(estimates: list[tuple[str, float, float]], ends: dict[str, float]) -> None:
+    """Print the errors of all estimates, and of each job's first estimate."""
     first: dict[str, float] = {}
     errors = []
-    for job_id, when, seconds in forecasts:
+    for job_id, when, seconds in estimates:
         left = ends[job_id] - when
-        if left < 0.5:  # what ends within a look is no forecast
+        if left < 0.5:  # the job ended within one polling interval
             continue
         error = abs(seconds - left) / left
         errors.append(error)
         first.setdefault(job_id, error)
-    for name, found in (("first forecasts", list(first.values())), ("all forecasts", errors)):
+    for name, found in (("first estimates", list(first.values())), ("all estimates", errors)):
         tenths = statistics.quantiles(found, n=10)
         print(f"{name}: {len(found)}, median error {statistics.median(found):.1%}, 90th percentile {tenths[-1]:.1%}")
 

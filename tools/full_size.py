@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write a folder like the hub's of a Stable Video Diffusion in its real size, with random weights in half precision.
+"""Write a model folder with Stable Video Diffusion's real size and random weights in half precision.
 
-It is what `SVD_MODEL` takes: the same files, names, shapes and configurations as on the hub (4.5 GB), so that loading
-and memory can be tried without the licence and without the download. The videos are noise. Tensors are written one by
-one, so that the process needs little more memory than the largest of them (a minute, less than 1 GB).
+`SVD_MODEL` accepts the folder: it has the same files, names, shapes and configurations as on the hub (4.5 GB), so that
+loading and memory can be tested without accepting the licence and without the download. The videos are noise. Tensors
+are written one by one, so the process needs little more memory than the largest of them (a minute, less than 1 GB).
 
 usage: python -m tools.full_size FOLDER [--model svd|svd-xt|svd-xt-1.1]
 """
@@ -24,23 +24,23 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tools.benchmark.architectures import ARCHITECTURES, SCHEDULER
 
-#: The hub's models, by the name of their folder, with their number of frames. Nothing else differs in their files.
+#: The hub's models by folder name, with their number of frames, the only difference between their files.
 MODELS: Final = {
     "svd": ("stable-video-diffusion-img2vid", 14),
     "svd-xt": ("stable-video-diffusion-img2vid-xt", 25),
     "svd-xt-1.1": ("stable-video-diffusion-img2vid-xt-1-1", 25),
 }
 
-#: Bytes on disk, with some to spare.
+#: Required disk space in bytes, with a margin.
 DISK_BYTES: Final = 5_000_000_000
 
-#: Standard deviation of what has no number of inputs: embeddings and the class token.
+#: Standard deviation of weights without a number of inputs: embeddings and the class token.
 _EMBEDDED: Final = 0.02
 
 
 @dataclass(frozen=True)
 class Part:
-    """A model on torch's meta device, and the file that its weights belong in."""
+    """A model on torch's meta device, and the file of its weights."""
 
     name: str
     model: torch.nn.Module
@@ -51,16 +51,16 @@ class Part:
 def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a new folder; the model's is made in it, named as on the hub")
+    parser.add_argument("folder", type=Path, help="the model's folder is created in it, named as on the hub")
     parser.add_argument("--model", choices=tuple(MODELS), default="svd-xt")
     arguments = parser.parse_args()
     print(write(arguments.folder, arguments.model))
 
 
 def write(folder: Path, model: str = "svd-xt", architecture: str = "svd-xt") -> Path:
-    """Write the model into a folder in `folder`, named as on the hub; returns that. Always the same weights.
+    """Write the model, always with the same weights, into a folder in `folder` named as on the hub; return that folder.
 
-    `architecture` may be that of another size, for tests.
+    Tests set a smaller `architecture`.
 
     Raises:
         OSError: the folder exists already, or the disk has too little space.
@@ -84,8 +84,8 @@ def write(folder: Path, model: str = "svd-xt", architecture: str = "svd-xt") -> 
 def write_weights(file: IO[bytes], model: torch.nn.Module, chance: torch.Generator) -> None:
     """Write random weights for `model` as safetensors, in half precision, tensor by tensor.
 
-    The format is a header of JSON behind its length in eight bytes, and then the numbers. `safetensors` itself needs
-    all tensors at once.
+    The format is the header's length in eight bytes, a header of JSON, and the values. The package `safetensors` needs
+    all tensors in memory at once.
     """
     tensors = model.state_dict()
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -95,14 +95,14 @@ def write_weights(file: IO[bytes], model: torch.nn.Module, chance: torch.Generat
         header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the numbers are aligned
+    text += b" " * (-len(text) % 8)  # the values are aligned
     file.write(struct.pack("<Q", len(text)) + text)
     for name, tensor in tensors.items():
         file.write(_random(name, tensor.shape, chance).numpy().tobytes())
 
 
 def _random(name: str, shape: torch.Size, chance: torch.Generator) -> torch.Tensor:
-    """Weights that keep the size of what goes through them, about as torch's layers begin."""
+    """Return weights that keep the variance of activations, similar to torch's initialization."""
     if len(shape) > 1 and "embedding" not in name.rsplit(".", 2)[-2]:
         bound = 1 / math.sqrt(shape[1:].numel())
         return torch.empty(shape).uniform_(-bound, bound, generator=chance).half()
@@ -110,7 +110,7 @@ def _random(name: str, shape: torch.Size, chance: torch.Generator) -> torch.Tens
         return (torch.randn(shape, generator=chance) * _EMBEDDED).half()
     if name.endswith("mix_factor"):
         return torch.full(shape, 0.5).half()
-    return (torch.ones if name.endswith("weight") else torch.zeros)(shape).half()  # normalizations, and biases
+    return (torch.ones if name.endswith("weight") else torch.zeros)(shape).half()  # normalizations and biases
 
 
 def _parts(architecture: str, frames: int) -> list[Part]:

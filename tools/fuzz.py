@@ -1,8 +1,8 @@
-"""Mutated images, forms and JSON against a real API: no 5xx, bounded memory, and `/health` answers throughout.
+"""Send mutated images, forms and JSON to a real API: no response is a 5xx, and `/health` stays fast.
 
-`python -m tools.fuzz --inputs 20000` starts a Redis and an API of its own on the loopback interface and sends the
-inputs from several clients. It exits with status 1 if an answer is a 5xx, that of a busy service included, or `/health`
-is slow.
+`python -m tools.fuzz --inputs 20000` starts its own Redis and API on the loopback interface and sends the inputs from
+several clients. It exits with 1 if a response is a 5xx (including that of a busy service) or `/health` is slow. It
+also prints the memory of the API's processes.
 """
 
 import argparse
@@ -32,16 +32,16 @@ from svd_service.config import CPU_MODEL
 from tools.benchmark import photo
 from tools.harness.local import free_port, redis_program
 
-#: Slowest answers of `/health` that are accepted, in seconds (95th percentile).
+#: Maximum 95th percentile of the response time of `/health`, in seconds.
 MAX_HEALTH: Final = 0.25
 
-#: Clients that send at once.
+#: Number of concurrent clients.
 CLIENTS: Final = 4
 
-#: The routes that take an image, and the field that holds it.
+#: The routes that accept an image, and its field.
 ROUTES: Final = (("/generate", "image"), ("/v1/videos", "input_reference"), ("/v2beta/image-to-video", "image"))
 
-#: Bytes that parsers look for.
+#: Bytes that have a meaning to parsers.
 _TOKENS: Final = (
     b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xd8", b"\xff\xda", b"\xff\xd9", b"Exif\0\0",
     b"IDAT", b"IEND", b"iCCP", b"acTL", b"ftyp", b"meta", b"VP8X", b"II*\0", b"--", b"\r\n", b'"', b"{", b"[", b"%",
@@ -49,7 +49,7 @@ _TOKENS: Final = (
 
 
 def specimens() -> list[bytes]:
-    """Images of all formats, modes and features that Pillow writes."""
+    """Return images of all formats, modes and features that Pillow writes."""
     pillow_heif.register_heif_opener()
     with Image.open(photo.SOURCE) as source:
         image = source.convert("RGB").resize((96, 64))
@@ -72,9 +72,9 @@ def specimens() -> list[bytes]:
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
-    """`content` with a few flaws; a PNG's check sums may be made right again, else they would give every flaw away."""
+    """Return `content` with a few mutations; a PNG may get correct checksums, which would reveal all mutations."""
     found = bytearray(content)
-    # Headers are where a flaw does most.
+    # Mutations have the greatest effect in headers.
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         at = chance.randrange(min(len(found), 600) if chance.random() < 0.7 else len(found)) if found else 0
         token = chance.choice(_TOKENS) if chance.random() < 0.5 else chance.randbytes(chance.choice((1, 2, 4)))
@@ -104,7 +104,7 @@ def _checked(png: bytes) -> bytes:
 
 
 def requests(seed: int, images: list[bytes]) -> Iterator[tuple[str, bytes, str]]:
-    """Path, body and media type of one input after another, without end."""
+    """Yield path, body and media type of inputs endlessly."""
     chance = random.Random(seed)  # noqa: S311 - the same inputs every time
     boundary = "x7Fuzz"
     while True:
@@ -150,7 +150,7 @@ class Watch(threading.Thread):
         self.largest = 0
 
     def run(self) -> None:
-        """Until it is stopped."""
+        """Poll until `stop` is called."""
         with httpx2.Client(base_url=self._base, timeout=60, trust_env=False) as http:
             while not self._ended.wait(0.1):
                 began = time.perf_counter()
@@ -159,13 +159,13 @@ class Watch(threading.Thread):
                 self.largest = max(self.largest, *resident(self._root))
 
     def stop(self) -> None:
-        """Make an end."""
+        """Stop polling."""
         self._ended.set()
         self.join()
 
 
 def resident(root: int) -> list[int]:
-    """Bytes in memory of each process of a tree."""
+    """Return the resident bytes of each process of a tree."""
     children, sizes = collections.defaultdict(list), {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -182,7 +182,7 @@ def resident(root: int) -> list[int]:
 
 @contextmanager
 def service(folder: Path) -> Iterator[tuple[str, int]]:
-    """Address and process id of an API with a Redis of its own."""
+    """Run an API with its own Redis until the block ends; yield its address and process id."""
     redis_port, port = free_port(), free_port()
     variables = {
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
@@ -214,8 +214,8 @@ def service(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def main() -> None:
-    """Send, and return the answer."""
-    parser = argparse.ArgumentParser(description="Send mutated inputs to an API, and look at its answers.")
+    """Send the inputs and report; exit with 1 on failures."""
+    parser = argparse.ArgumentParser(description="Send mutated inputs to an API, and check its responses.")
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The first quarter of an hour with a GPU: its tests and its benchmark, within a time limit, as one JSON.
+"""Run the GPU tests and the device's benchmark within a time limit, and write one JSON.
 
-usage: scripts/gpu_day.sh (which see)
+usage: scripts/gpu_day.sh (see there)
 
-The tests may take a quarter of the time, and the benchmark gets the rest; it begins no case that would not end in time.
-The JSON is written again and again, so that it has everything measured so far, even after SIGKILL; `complete` states
-whether that is all. Exit status: 0 if all was done or the time was over, 1 if a step failed.
+The tests get at most a quarter of the time, and the benchmark the rest; it starts no case that would not end in time.
+The JSON is updated continuously, so that even after SIGKILL it has everything measured so far; `complete` says whether
+all cases were measured. Exit status: 0 if everything was done or the time was over, 1 if a step failed.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from tools.benchmark import machine
 from tools.benchmark.report import save
 from tools.harness.local import ROOT
 
-#: Share of the time for the tests.
+#: Maximum share of the time for the tests.
 TESTS_SHARE: Final = 0.25
 
-#: Seconds of the limit that are kept for ending and writing.
+#: Seconds of the limit that are reserved for stopping and writing.
 ENDING: Final = 10.0
 
-#: Seconds between two looks at a step: at its end, and at what it has measured.
+#: Seconds between two polls of a step's state and measurements.
 PAUSE: Final = 1.0
 
-#: The fields queried from nvidia-smi twice a second, and the names of their columns here.
+#: The fields queried from nvidia-smi twice a second, and their names in the JSON.
 SENSORS: Final = {
     "power.draw": "watts",
     "clocks.sm": "sm_mhz",
@@ -45,7 +45,7 @@ SENSORS: Final = {
 
 
 class StoppedError(Exception):
-    """Somebody ends this process."""
+    """A signal terminates this process."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _stop(number: int, _: object) -> None:
 
 
 class Day:
-    """The steps, one after the other, and the JSON of all of them."""
+    """Runs the steps and writes the JSON."""
 
     def __init__(self, chosen: argparse.Namespace) -> None:
         self._chosen = chosen
@@ -84,7 +84,7 @@ class Day:
         }
 
     def run(self) -> int:
-        """Run all; returns the exit status."""
+        """Run all steps; return the exit status."""
         log = self._chosen.json.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         status = 0
@@ -122,7 +122,7 @@ class Day:
 
         def counted() -> dict[str, Any]:
             with suppress(OSError, ET.ParseError):
-                suite = next(ET.parse(report).getroot().iter("testsuite"))  # noqa: S314 - of our own making
+                suite = next(ET.parse(report).getroot().iter("testsuite"))  # noqa: S314 - pytest has written it
                 return {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
             return {}
 
@@ -151,7 +151,7 @@ class Day:
         output: IO[str],
         measured: Callable[[], dict[str, Any]],
     ) -> bool:
-        """Run a command for so many seconds at most, and keep up with what it has measured; whether it succeeded."""
+        """Run a command for at most `seconds`, save what it has measured meanwhile, and return whether it succeeded."""
         began = time.monotonic()
         print(f"{name}: at most {seconds:.0f} s", flush=True)
         step: dict[str, Any] = {"command": " ".join(command[1:]), "status": None}
@@ -171,7 +171,7 @@ class Day:
 
     @contextmanager
     def _sensors(self) -> Iterator[None]:
-        """Within the block, read the device's sensors; afterwards they are in the result."""
+        """Read the device's sensors until the block ends, and add a summary to the result."""
         readings = self._chosen.json.with_suffix(".sensors.csv")
         command = ("nvidia-smi", f"--query-gpu={','.join(SENSORS)}", "--format=csv,noheader,nounits", "-lms", "500")
         try:
@@ -191,11 +191,11 @@ class Day:
 
 
 def summarized(readings: str) -> dict[str, Any]:
-    """Least, median and greatest of each sensor, from nvidia-smi's lines; those that the device lacks are left out."""
+    """Return minimum, median and maximum of each sensor from nvidia-smi's lines, without sensors the device lacks."""
     columns: dict[str, list[float]] = {name: [] for name in SENSORS.values()}
     for line in readings.splitlines():
         for name, value in zip(columns, line.split(","), strict=False):
-            with suppress(ValueError):  # `[N/A]`, or a line that was cut off
+            with suppress(ValueError):  # `[N/A]`, or an incomplete line
                 columns[name].append(float(value))
     return {
         name: {"least": min(values), "median": statistics.median(values), "greatest": max(values), "n": len(values)}
@@ -205,7 +205,7 @@ def summarized(readings: str) -> dict[str, Any]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process of ours: it gets five seconds to write what it has."""
+    """Terminate a process; kill it if it has not exited after five seconds."""
     if process.poll() is None:
         process.terminate()
         try:

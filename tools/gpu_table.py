@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Turn the JSON of `scripts/gpu_day.sh` into the tables of docs/performance.md.
 
-usage: python -m tools.gpu_table gpu-day.json            print them
-       python -m tools.gpu_table gpu-day.json --write    put them into docs/performance.md, between its two marks
+usage: python -m tools.gpu_table gpu-day.json            print the tables
+       python -m tools.gpu_table gpu-day.json --write    insert them into docs/performance.md between its two markers
 """
 
 import argparse
@@ -24,7 +24,7 @@ PHASES: Final = ("preparing", "sampling", "decoding", "encoding")
 
 
 def main() -> None:
-    """Print the tables, or write them into the page."""
+    """Print the tables, or insert them into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("json", type=Path)
     parser.add_argument("--write", action="store_true")
@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def inserted(page: str, text: str) -> str:
-    """The page with `text` between its marks.
+    """Return the page with `text` between its markers.
 
     Raises:
-        ValueError: the page lacks the marks.
+        ValueError: the page lacks the markers.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -50,7 +50,7 @@ def inserted(page: str, text: str) -> str:
 
 
 def tables(day: dict[str, Any]) -> str:
-    """All tables, as Markdown; of what was not measured, the reason."""
+    """Return all tables as Markdown, with the reason for each case that was not measured."""
     benchmark = day["steps"].get("benchmark", {})
     parts = [_introduction(day, benchmark)]
     if benchmark.get("cases"):
@@ -64,9 +64,7 @@ def tables(day: dict[str, Any]) -> str:
 def _introduction(day: dict[str, Any], benchmark: dict[str, Any]) -> str:
     where = benchmark.get("machine", day["machine"])
     rate = benchmark.get("ceilings")
-    best = (
-        f" At most {rate['tflops']:.4g} TFLOP/s and {rate['gb_a_second']:.4g} GB/s, as measured there." if rate else ""
-    )
+    best = f" Measured maximum: {rate['tflops']:.4g} TFLOP/s and {rate['gb_a_second']:.4g} GB/s." if rate else ""
     return (
         f"{day['architecture']} with random weights on {where.get('device', day['device'])}.{best} "
         f"Seconds are medians.\n{machine.in_words(where)}. `scripts/gpu_day.sh`, {day['at'][:10]}."

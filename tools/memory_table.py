@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What Stable Video Diffusion XT's parts take of a device's memory: the table of svd_service/video/memory_plan.py.
+"""Compute the device memory of Stable Video Diffusion XT's parts: the table in svd_service/video/memory_plan.py.
 
-The real architectures run on torch's meta device, where tensors have shapes and no numbers; what is counted is the most
-bytes of activations that live at one time, in half precision, with attention that keeps no matrix of scores. An
-allocator and the libraries' workspaces come on top. Takes half a minute and no GPU.
+The real architectures run on torch's meta device, where tensors have shapes but no values. The result is the peak
+memory of activations in half precision, with attention that stores no matrix of scores. The overhead of an allocator
+and the libraries' workspaces are not included. Takes half a minute and no GPU.
 
 usage: python -m tools.memory_table
 """
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 576, 1024
 
 
 class Living(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made and not yet gone; `peak` is the most."""
+    """Counts the bytes of the live tensors; `peak` is the maximum."""
 
     def __init__(self, weights: set[int]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Living(TorchDispatchMode):
         self.peak = 0
 
     def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run it, and look at what it made."""
+        """Run the operation and count its results."""
         made = operation(*args, **(kwargs or {}))
         for tensor in (leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)):
             storage = StorageWeakRef(tensor.untyped_storage())
@@ -44,7 +44,7 @@ class Living(TorchDispatchMode):
 
 
 def main() -> None:
-    """Compute and print."""
+    """Compute and print the tables."""
     F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(query)
     torch.set_default_dtype(torch.float16)
     with torch.device("meta"):
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def parameters(part: torch.nn.Module) -> int:
-    """How many numbers a part has learned."""
+    """Return the number of parameters of a part."""
     return sum(each.numel() for each in part.parameters())
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a profile costs: how far its video is from the exact one, and how long it takes.
+"""Measure a profile: the difference of its video from the exact one, and its relative time.
 
-For each picture the exact video, the profile's with the same seed, and the exact one with another seed: two videos that
-are equally good differ that much anyway. Runs the model that the settings name (`SVD_MODEL`, `SVD_DEVICES`).
+For each image, generates the exact video, the profile's with the same seed, and the exact one with another seed, which
+shows how much two equally good videos differ. Runs the model of the settings (`SVD_MODEL`, `SVD_DEVICES`).
 
-usage: python -m tools.profile_fidelity PICTURE... [--profile draft] [--seed 0]
+usage: python -m tools.profile_fidelity IMAGE... [--profile draft] [--seed 0]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from svd_service.video.loader import Generator, load
 
 
 def main() -> None:
-    """Make the videos, and print a table in Markdown."""
+    """Generate the videos and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument(
@@ -35,14 +35,14 @@ def main() -> None:
     model = Model.of(settings)
     generator = load(model, settings.worker_devices[0], settings)
     print(f"{model.name} on {generator.device}, {options.profile} against exact, seed {options.seed}\n")
-    print("| picture | PSNR, dB | (another seed), dB | first frame, dB | last frame, dB | steps | time of exact |")
+    print("| image | PSNR, dB | (another seed), dB | first frame, dB | last frame, dB | steps | time of exact |")
     print("|---|---|---|---|---|---|---|")
     for picture in options.pictures:
         row(generator, model, settings, picture, Profile(options.profile), options.seed)
 
 
 def row(generator: Generator, model: Model, settings: Settings, path: Path, profile: Profile, seed: int) -> None:
-    """One picture's line."""
+    """Print the row of one image."""
 
     def video(request: Request) -> tuple[Any, float]:
         with path.open("rb") as upload, open_image(upload, settings) as opened:
@@ -52,7 +52,7 @@ def row(generator: Generator, model: Model, settings: Settings, path: Path, prof
         frames = np.stack(list(generator.generate(picture, parameters, lambda _: None)))
         return frames, time.monotonic() - began
 
-    other, _ = video(Request(seed=seed + 1))  # first, so that neither of the two that are timed is the process' first
+    other, _ = video(Request(seed=seed + 1))  # as a warm-up, before the two that are timed
     exact, exact_seconds = video(Request(seed=seed))
     made, seconds = video(Request(seed=seed, profile=profile))
     print(
@@ -64,7 +64,7 @@ def row(generator: Generator, model: Model, settings: Settings, path: Path, prof
 
 
 def psnr(some: Any, other: Any) -> float:
-    """Peak signal-to-noise ratio of 8-bit pictures in dB; infinite for equal ones."""
+    """Return the PSNR of 8-bit images in dB; infinite if they are equal."""
     error = np.square(some.astype(float) - other).mean()
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What Content Credentials cost: the time to sign a file of about 5 MB in each format, and the bytes it adds.
+"""Measure the cost of Content Credentials: the time to sign a file of about 5 MB in each format, and the added bytes.
 
 usage: python -m tools.signing [--bytes 5000000] [--rounds 7] [--bars]
 
-The video is noise that moves, so that few frames make a large file. With `--bars` the exit status is 1 when signing any
-format takes more than 100 ms of processor time for 5 MB: that is what the work costs on an idle machine.
+The video is moving noise, so that few frames make a large file. With `--bars` the exit status is 1 if signing any
+format takes more than 100 ms of processor time for 5 MB, which is the wall-clock time on an idle machine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from svd_service.parameters import Format
 from svd_service.video import formats
 from tools.benchmark.report import show
 
-#: The maximum seconds for a file of so many bytes.
+#: Maximum seconds for a file of the default size in bytes.
 BAR: Final = (0.1, 5_000_000)
 
 SIZE: Final = (1024, 576)
@@ -31,11 +31,11 @@ FPS: Final = 7
 
 
 def main() -> int:
-    """Measure and print a table."""
+    """Measure and print a table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bytes", type=int, default=BAR[1])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--bars", action="store_true", help="exit with 1 when the bar does not hold")
+    parser.add_argument("--bars", action="store_true", help="exit with 1 if the target is missed")
     options = parser.parse_args()
     signer, rows, held = Signer(chain.make()), [], True
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def _write(kind: Format, path: Path, size: int) -> None:
 
 
 def _measure(signer: Signer, kind: Format, path: Path, rounds: int) -> tuple[float, float, int]:
-    """The least wall and processor seconds of `rounds`, and the bytes that the signature adds."""
+    """Return the minimum wall-clock and processor seconds of `rounds`, and the bytes that the signature adds."""
     walls, processors, added = [], [], 0
     for _ in range(rounds):
         copy = path.with_name(f"copy.{kind}")

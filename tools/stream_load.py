@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Many open event streams on one API while jobs run: is an event missing, and does everybody else still get answers?
+"""Open many event streams on one API while jobs run: count missing events, and measure the delay of other requests.
 
-usage: python -m tools.stream_load PICTURE [--server URL] [--streams 1000] [--jobs 20] [--health-every 0.1]
+usage: python -m tools.stream_load IMAGE [--server URL] [--streams 1000] [--jobs 20] [--health-every 0.1]
 
-Sends the same jobs twice, to a service on this machine without other callers: first without listeners, then with
-the streams spread over them. Meanwhile another process asks for /health; the 95th percentiles are compared. Every
-stream has to tell the states from how the job stood on, to rise in versions, and to end with the last one. The
-service must take so many streams: `SVD_API_STREAMS` and `SVD_STREAMS_PER_KEY` for each of its
-`SVD_API_PROCESSES`.
+Submits the same jobs twice, to a service on this machine without other callers: first without streams, then with the
+streams spread over the jobs. Meanwhile another process polls /health; the 95th percentiles are compared. Every stream
+must report all states after it was opened, with increasing versions, and end with the last version. The service must
+allow that many streams: `SVD_API_STREAMS` and `SVD_STREAMS_PER_KEY` for each of its `SVD_API_PROCESSES`.
 """
 
 import argparse
@@ -31,10 +30,10 @@ import httpx2
 
 from svd_service.client import Client, Parameters
 
-#: Most streams that are being opened at any moment, as so many people would not press the button in the same instant.
+#: Maximum number of streams that are being opened at the same time, as real callers would not start all at once.
 OPENING = 20
 
-#: What the jobs ask for: little, so that a round does not take an hour where there is no GPU.
+#: Parameters of the jobs: small, so that a round does not take an hour without a GPU.
 SMALL: Parameters = {"width": 128, "height": 64, "num_frames": 4, "num_inference_steps": 12}
 
 
@@ -47,32 +46,32 @@ class Stream:
     versions: list[int] = field(default_factory=list)
     opened: float = 0.0
     ended: float = 0.0
-    refused: int = 0
+    rejected: int = 0
     error: str = ""
 
     def fault(self, last_version: int) -> str:
-        """What is wrong with it, if anything."""
+        """Return what is wrong with the events, or an empty string."""
         if self.error:
             return self.error
         seen = list(dict.fromkeys(self.states))
-        # One that was opened after its job's end begins with that.
+        # A stream that was opened after the job's end starts with the end.
         if seen not in (["queued", "started", "finished"], ["started", "finished"], ["finished"]):
             return f"received {seen}"
         if self.versions != sorted(self.versions):
-            return "versions go back"
+            return "versions decrease"
         return "" if self.versions[-1] == last_version else f"ended with version {self.versions[-1]} of {last_version}"
 
 
 class Service:
-    """The service's address, for plain HTTP/1.0: one connection a question."""
+    """Makes plain HTTP/1.0 requests to the service, with one connection per request."""
 
     def __init__(self, url: str) -> None:
         self.host, self.port = urlsplit(url).hostname or "", urlsplit(url).port or 80
         if self.host not in {"127.0.0.1", "localhost", "::1"}:
-            sys.exit("load is for services on this machine only")
+            sys.exit("this tool only sends load to services on this machine")
 
     async def get(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
-        """An answer, read up to its body."""
+        """Send a GET; return the connection with the response's body unread, and the status."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {self.host}\r\n\r\n".encode())
         status = int((await reader.readline()).split()[1])
@@ -82,18 +81,18 @@ class Service:
 
 
 async def follow(service: Service, stream: Stream, opening: asyncio.Semaphore) -> None:
-    """Read a stream to its end."""
+    """Open a stream and read it to its end."""
     async with opening:
         while True:
             reader, writer, status = await service.get(f"/jobs/{stream.job_id}/events")
             if status != 503:
                 break
-            stream.refused += 1  # this process has no room; the next try may reach the other one
+            stream.rejected += 1  # this process is full; the next attempt may reach another one
             writer.close()
             await asyncio.sleep(0.2)
     stream.opened = time.time()
     if status != 200:
-        stream.error = f"was answered {status}"
+        stream.error = f"got the status {status}"
     while line := await reader.readline():
         key, _, value = line.decode().strip().partition(": ")
         if key == "data":
@@ -104,8 +103,8 @@ async def follow(service: Service, stream: Stream, opening: asyncio.Semaphore) -
     writer.close()
 
 
-def ask_for_health(server: str, every: float, stop: "Event", answers: "Queue[list[tuple[float, float]]]") -> None:
-    """In a separate process, so that nothing delays it: when /health was requested, and how long it took."""
+def poll_health(server: str, every: float, stop: "Event", answers: "Queue[list[tuple[float, float]]]") -> None:
+    """Poll /health in a separate process, so that nothing delays it; record time and duration of each request."""
     took = []
     with httpx2.Client(base_url=server, trust_env=False, timeout=60) as http:
         while not stop.is_set():
@@ -118,10 +117,10 @@ def ask_for_health(server: str, every: float, stop: "Event", answers: "Queue[lis
 
 @contextmanager
 def health_of(options: Any, took: list[tuple[float, float]]) -> Iterator[None]:
-    """While the block runs, /health is requested; after it, `took` has the times."""
+    """Poll /health until the block ends; then extend `took` by the times and durations."""
     stop: Any = multiprocessing.Event()
     answers: Any = multiprocessing.Queue()
-    process = multiprocessing.Process(target=ask_for_health, args=(options.server, options.health_every, stop, answers))
+    process = multiprocessing.Process(target=poll_health, args=(options.server, options.health_every, stop, answers))
     process.start()
     try:
         yield
@@ -134,15 +133,15 @@ def health_of(options: Any, took: list[tuple[float, float]]) -> Iterator[None]:
 async def round_of(
     service: Service, client: Client, options: Any, number: int
 ) -> tuple[list[Stream], float, list[Any]]:
-    """Send the jobs, open so many streams, wait for all to end.
+    """Submit the jobs, open `number` streams, and wait until all have ended.
 
-    Returns the events received, the time at which all were open, and the durations of /health.
+    Return the received events, the time at which all streams were open, and the durations of /health.
     """
     took: list[tuple[float, float]] = []
     began = time.time()
     with health_of(options, took):
-        ids = [(await asyncio.to_thread(client.submit, options.picture, **SMALL)).id for _ in range(options.jobs)]
-        # The jobs that come last keep their streams longest.
+        ids = [(await asyncio.to_thread(client.submit, options.image, **SMALL)).id for _ in range(options.jobs)]
+        # The last jobs have the longest streams.
         streams = [Stream(ids[-1 - n % len(ids)]) for n in range(number)]
         opening = asyncio.Semaphore(OPENING)
         await asyncio.gather(*(follow(service, stream, opening) for stream in streams))
@@ -158,7 +157,7 @@ async def round_of(
 
 
 async def measure(options: Any) -> int:
-    """Both rounds; the number of faults."""
+    """Run both rounds; return the number of streams with a fault."""
     service = Service(options.server)
     with Client(options.server) as client:
         _, _, before = await round_of(service, client, options, 0)
@@ -168,9 +167,7 @@ async def measure(options: Any) -> int:
         versions[stream.job_id] = max(versions.get(stream.job_id, 0), *stream.versions, 0)
     faults = [fault for stream in streams if (fault := stream.fault(versions[stream.job_id]))]
     print(f"streams with a fault: {len(faults)} of {len(streams)} {sorted(set(faults))[:3]}")
-    print(
-        f"events received: {sum(len(s.versions) for s in streams)}; refused at first: {sum(s.refused for s in streams)}"
-    )
+    print(f"events received: {sum(len(s.versions) for s in streams)}; rejected: {sum(s.rejected for s in streams)}")
     base = percentile("without streams", [took for _, took in before])
     percentile("while streams are being opened", [took for requested, took in during if requested < opened])
     ratio = percentile("with all streams open", [took for requested, took in during if requested >= opened]) / base
@@ -189,9 +186,9 @@ def percentile(name: str, took: list[float]) -> float:
 
 
 def main() -> None:
-    """Read the command line, measure; exit status 1 if a stream missed an event."""
+    """Read the command line and measure; exit with 1 if a stream missed an event."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=20)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Is the ledger the brake? Jobs a second with 1, 2 and 4 worker processes, and what one Redis can carry.
+"""Does the ledger limit throughput? Jobs per second with 1, 2 and 4 worker processes, and the capacity of one Redis.
 
 usage: python -m tools.throughput [--workers 1,2,4] [--rounds 3] [--simulated 32] [--json FILE]
 
-First, real worker processes with a stand-in for the model whose steps only sleep, so that all they could wait for is
+First, real worker processes with a stand-in for the model whose steps only sleep, so that they can only be delayed by
 the ledger, Celery and each other: throughput by number of processes against that of one, from medians over interleaved
 rounds, and the gap between two jobs of a process.
 
-Then simulated workers, which speak to the ledger as real ones do (heartbeats, claim, a report at every step, the end)
-but neither sleep nor use Celery: jobs a second and Redis' CPU. Then it is worked out at how many workers one Redis,
-which runs scripts on one core, would be full. Everything runs on this machine, in a temporary folder.
+Then simulated workers, which make the same requests to the ledger as real ones (heartbeats, claim, a report at every
+step, the end) but neither sleep nor use Celery: jobs per second and Redis' CPU. From that the tool computes how many
+workers one Redis, which runs scripts on one core, can serve. Everything runs on this machine, in a temporary folder.
 """
 
 import argparse
@@ -50,23 +50,23 @@ from svd_service.worker.lease import Lease
 from svd_service.worker.shared_memory import Drain
 from tools.harness.stack import Stack
 
-#: Steps of a job, as many as SVD's by default, and what one takes in seconds where the model is a stand-in.
+#: Steps of a job, SVD's default, and seconds per step of the stand-in for the model.
 STEPS = 25
 STEP = 0.1
 
-#: Processes that the simulated workers, which are threads, are spread over.
+#: Processes that share the simulated workers, which are threads.
 SIMULATORS = 4
 
-#: The list that has Celery's place in the simulation.
+#: The Redis list that replaces Celery in the simulation.
 IDS = "simulated:ids"
 
-#: Share of Redis' core that is to be used in earnest; beyond it, everybody waits for everybody.
-PRUDENT = 0.6
+#: Maximum share of Redis' core in production; beyond it, requests wait for each other.
+MAXIMUM_LOAD = 0.6
 
 
 @dataclass
 class Round:
-    """What one number of worker processes did: jobs a second, gaps in seconds, seconds of Redis' CPU for each job."""
+    """One measurement with `workers` processes: jobs per second, gaps in seconds, seconds of Redis' CPU per job."""
 
     workers: int
     rate: float
@@ -76,7 +76,7 @@ class Round:
 
 @dataclass
 class Outcome:
-    """Figures by number of processes, and those of the simulation."""
+    """All figures: those by number of processes, and those of the simulation."""
 
     rounds: list[Round] = field(default_factory=list)
     simulated: dict[str, float] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Outcome:
 
 
 def main() -> int:
-    """Measure and show; 1 if some number of processes stays below 0.95 × linear."""
+    """Measure and print; return 1 if the throughput of any number of processes is below 0.95 × linear."""
     options = _options()
     outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="svd-throughput-", ignore_cleanup_errors=True) as folder:
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def real(folder: Path, workers: int, jobs_each: int, rest: float, outcome: Outcome) -> Round:
-    """One worker of so many processes does `jobs_each` jobs for each of them."""
+    """Measure a worker of `workers` processes, with `jobs_each` jobs for each."""
     with serving(folder, SVD_DEVICES=",".join(["cpu"] * workers), SVD_MAX_QUEUED="100000") as (stack, service):
         stack.start_stand_in(step=STEP)
         stack.wait(lambda: len(service.ledger.workers.ready()) == workers, 90)
@@ -119,7 +119,7 @@ def real(folder: Path, workers: int, jobs_each: int, rest: float, outcome: Outco
         began, before = time.monotonic(), cpu(stack.redis)
         patience = 60 + 3 * jobs_each * STEPS * STEP
         while ended(service.ledger) < len(ids):
-            # Seldom, so that it is not our own question that Redis is busy with.
+            # Poll rarely, so that polling does not add to Redis' load.
             time.sleep(0.5)
             if time.monotonic() - began > patience:
                 raise SystemExit(f"the jobs take longer than {patience:.0f} s:\n{stack.logs()}")
@@ -132,7 +132,7 @@ def real(folder: Path, workers: int, jobs_each: int, rest: float, outcome: Outco
 
 
 def gaps(attempts: list[Any]) -> Iterator[float]:
-    """Seconds between the end of an attempt and the beginning of the same process' next."""
+    """Yield the seconds between the end of an attempt and the start of the same process' next one."""
     of_worker: dict[str, list[Any]] = {}
     for attempt in sorted(attempts, key=lambda attempt: attempt.started_at):
         of_worker.setdefault(attempt.worker, []).append(attempt)
@@ -142,18 +142,18 @@ def gaps(attempts: list[Any]) -> Iterator[float]:
 
 
 def submit(service: UseCases) -> str:
-    """A small job of `STEPS` steps."""
-    picture = BytesIO()
-    Image.new("RGB", (64, 64)).save(picture, "PNG")
-    picture.seek(0)
-    return service.submit(picture, Order(Request(width=64, height=64, num_inference_steps=STEPS))).id
+    """Submit a small job of `STEPS` steps; return its id."""
+    image = BytesIO()
+    Image.new("RGB", (64, 64)).save(image, "PNG")
+    image.seek(0)
+    return service.submit(image, Order(Request(width=64, height=64, num_inference_steps=STEPS))).id
 
 
 # Simulated workers
 
 
 def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> dict[str, float]:
-    """Idle workers that only send heartbeats to the ledger, for so many seconds."""
+    """Measure simulated workers, which always have queued jobs, for `seconds`."""
     with serving(folder, SVD_MAX_QUEUED="1000000") as (stack, service):
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
@@ -205,8 +205,8 @@ def simulation(folder: Path, workers: int, seconds: float, outcome: Outcome) -> 
 
 
 def simulate(environment: dict[str, str], number: int, workers: int, stop: Any) -> None:
-    """A process with so many simulated workers."""
-    # That a lease is gone when its job has just ended is no news.
+    """Run `workers` simulated workers as threads of this process."""
+    # Hide the warnings about leases whose jobs have just ended.
     logging.getLogger("svd_service").setLevel(logging.ERROR)
     settings = Settings.from_mapping(environment)
     threads = [
@@ -220,7 +220,7 @@ def simulate(environment: dict[str, str], number: int, workers: int, stop: Any) 
 
 
 def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
-    """One after the other: an id, the claim, every report, the end."""
+    """Take ids from the list; for each, claim the job, report every step and finish it."""
     client = connect(settings, timeout=10.0)
     service = simulated_service(client, settings)
     ledger = service.ledger
@@ -253,8 +253,8 @@ def simulated_worker(settings: Settings, name: str, stop: Any) -> None:
 
 
 def status(client: "redis.Redis", service: UseCases, job: Job, workers: int) -> tuple[float, float]:
-    """Redis' CPU in seconds for the status of a started and of a queued job, each with the time left, while so many
-    workers have a job in hand.
+    """Measure Redis' CPU in seconds for the status of a started and of a queued job, both with an ETA, while `workers`
+    workers run jobs.
     """
     ledger = service.ledger
     ids = [str(uuid.uuid4()) for _ in range(workers + 1)]
@@ -270,14 +270,14 @@ def status(client: "redis.Redis", service: UseCases, job: Job, workers: int) -> 
         claim = ledger.attempts.claim(job_id, Holder(name, "simulated", "busy", 1))
         if claim is not None:
             ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, STEPS))
-    spent = (asking(client, service, ids[0]), asking(client, service, ids[-1]))
+    spent = (cpu_of_status(client, service, ids[0]), cpu_of_status(client, service, ids[-1]))
     for job_id in ids:
         ledger.jobs.forget(job_id, insist=True)
     return spent
 
 
-def asking(client: "redis.Redis", service: UseCases, job_id: str, times: int = 500) -> float:
-    """Redis' CPU in seconds for the status of one job."""
+def cpu_of_status(client: "redis.Redis", service: UseCases, job_id: str, times: int = 500) -> float:
+    """Measure Redis' CPU in seconds for one status request."""
     before = cpu(client)
     for _ in range(times):
         service.queries.find(job_id)
@@ -285,7 +285,7 @@ def asking(client: "redis.Redis", service: UseCases, job_id: str, times: int = 5
 
 
 def simulated_service(client: "redis.Redis", settings: Settings) -> UseCases:
-    """The use cases with a list of Redis in Celery's place, and no artifacts."""
+    """Make use cases with a Redis list in place of Celery."""
     service = bootstrap.worker(settings)
 
     def enqueue(job_id: str, _: str) -> None:
@@ -294,12 +294,12 @@ def simulated_service(client: "redis.Redis", settings: Settings) -> UseCases:
     return use_cases(open_ledger(client, settings), service.artifacts, settings, enqueue)
 
 
-# What both take
+# Shared
 
 
 @contextmanager
 def serving(folder: Path, **variables: str) -> Iterator[tuple[Stack, UseCases]]:
-    """A Redis of its own with an append-only file, and the use cases over it."""
+    """Run a Redis with an append-only file until the block ends; yield it with its use cases."""
     stack = Stack(folder, variables)
     stack.start_redis()
     try:
@@ -310,29 +310,33 @@ def serving(folder: Path, **variables: str) -> Iterator[tuple[Stack, UseCases]]:
 
 
 def cpu(client: "redis.Redis") -> float:
-    """Seconds of CPU that Redis has used: its main thread, where scripts run."""
+    """Return the CPU seconds of Redis' main thread, which runs the scripts."""
     info: Any = client.info("cpu")
     return float(info["used_cpu_user_main_thread"] + info["used_cpu_sys_main_thread"])
 
 
 def idle(client: "redis.Redis", seconds: float) -> float:
-    """Share of a core that Redis needs while nothing happens."""
+    """Measure the share of a core that Redis uses while no job runs."""
     before, began = cpu(client), time.monotonic()
     time.sleep(seconds)
     return (cpu(client) - before) / (time.monotonic() - began)
 
 
 def ended(ledger: Ledger) -> int:
-    """Jobs that have finished."""
+    """Return the number of finished jobs."""
     return ledger.stats.figures().ended.get("finished", 0)
 
 
 def show(outcome: Outcome) -> bool:
-    """The tables; whether every number of processes is linear enough."""
+    """Print the tables; return whether the throughput of every number of processes is at least 0.95 × linear."""
     good = True
     rates: dict[int, float] = {}
     row(
-        "Worker processes", "Jobs/s: median, range", "× linear", "Between two jobs, ms: median, 95 %", "Redis, ms a job"
+        "Worker processes",
+        "Jobs/s: median, range",
+        "× linear",
+        "Between two jobs, ms: median, 95 %",
+        "Redis, ms per job",
     )
     row(*["---"] * 5)
     for workers in sorted({each.workers for each in outcome.rounds}):
@@ -351,7 +355,7 @@ def show(outcome: Outcome) -> bool:
         )
     if simulated := outcome.simulated:
         print()
-        row("Simulated workers", "Jobs/s", "Redis' core in use", "Redis, ms a job", "a real process at rest")
+        row("Simulated workers", "Jobs/s", "Redis' core in use", "Redis, ms per job", "an idle real process")
         row(*["---"] * 5)
         row(
             int(simulated["workers"]),
@@ -361,7 +365,7 @@ def show(outcome: Outcome) -> bool:
             f"{outcome.idle_cpu:.2%} of the core",
         )
         print()
-        row("Workers with a job in hand", "Redis, ms for the status of a started job", "of a queued one")
+        row("Busy workers", "Redis, ms for the status of a started job", "of a queued job")
         row(*["---"] * 3)
         for busy, (started, queued) in sorted(outcome.status_cpu.items()):
             row(busy, f"{1000 * started:.2f}", f"{1000 * queued:.2f}")
@@ -371,7 +375,7 @@ def show(outcome: Outcome) -> bool:
 
 
 def size(outcome: Outcome) -> None:
-    """At how many workers one Redis would be full, by how long a job takes and how often its status is requested."""
+    """Print how many workers one Redis can serve, by the duration of jobs and the interval of polling."""
     most = max(each.workers for each in outcome.rounds)
     a_job = statistics.median(each.cpu for each in outcome.rounds if each.workers == most)
     (few, (started, least)), (many, (_, greatest)) = sorted(outcome.status_cpu.items())
@@ -382,15 +386,15 @@ def size(outcome: Outcome) -> None:
     for seconds in (5, 30, 120):
         full = []
         for pause in (math.inf, 10, 1):
-            # One job in hand and one waiting for each process, each with a caller: n (a + b n) is what all of it takes.
+            # One running and one queued job per process, each with a polling caller, use n (a + b n) of the core.
             a = a_job / seconds + outcome.idle_cpu + (started + least - few * each_more) / pause
             b = each_more / pause
-            full.append(PRUDENT / a if b <= 0 else (math.sqrt(a * a + 4 * b * PRUDENT) - a) / (2 * b))
+            full.append(MAXIMUM_LOAD / a if b <= 0 else (math.sqrt(a * a + 4 * b * MAXIMUM_LOAD) - a) / (2 * b))
         row(f"{seconds} s", *(f"{workers:.0f} ({workers / seconds:.1f} jobs/s)" for workers in full))
 
 
 def row(*cells: object) -> None:
-    """A row of a table."""
+    """Print a row of a table in Markdown."""
     print("|", " | ".join(map(str, cells)), "|")
 
 
@@ -398,17 +402,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2, 4])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=8, help="of each process, in each round (8)")
-    parser.add_argument("--rest", type=float, default=8.0, help="seconds in which Redis is watched at rest (8)")
+    parser.add_argument("--jobs", type=int, default=8, help="jobs per process and round (8)")
+    parser.add_argument("--rest", type=float, default=8.0, help="seconds of measuring the idle Redis (8)")
     parser.add_argument("--simulated", type=int, default=32, help="simulated workers (32)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of the simulation (15)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of the simulation (15)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     return parser.parse_args()
 
 
-def say(words: str) -> None:
-    """To standard error."""
-    print(words, file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Print to standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Make a video with a model of the real size and random weights, through the whole service on a CPU, and measure.
+"""Generate a video with a model of the real size and random weights, through the whole service on a CPU, and measure.
 
-The folder is `tools.full_size`'s. Two frames of 256x128 in one step; load time, peak memory, and what `GET /models` and
-the provenance say. It takes about three minutes on two idle cores, 12 GB of memory and 5 GB of disk, or ends at once
-with the reason why it cannot.
+The model's folder is from `tools.full_size`. Generates two frames of 256x128 in one step and prints load time, peak
+memory, `GET /models` and the provenance. Takes about three minutes on two idle cores, 12 GB of memory and 5 GB of disk;
+with less, it exits immediately with the reason.
 
 usage: python -m tools.try_full_size [--folder FOLDER] [--model svd|svd-xt|svd-xt-1.1]
 """
@@ -25,19 +25,19 @@ from PIL import Image
 from tools.full_size import DISK_BYTES, MODELS, write
 from tools.harness.stack import Stack
 
-#: Bytes of available memory: the weights in single precision (9.0 GB), their files in the page cache, and the rest.
+#: Required memory in bytes: the weights in single precision (9.0 GB), their files in the page cache, everything else.
 MEMORY_BYTES: Final = 16_000_000_000
 
-#: Seconds for loading, and for the video; ten times what idle cores take.
+#: Maximum seconds for loading and for the video; ten times what idle cores need.
 PATIENCE: Final = 1800
 
 VIDEO: Final = {"width": 256, "height": 128, "num_frames": 2, "num_inference_steps": 1, "seed": 7}
 
 
 def main() -> int:
-    """Try it, and print what was measured as JSON."""
+    """Generate the video and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="a model's folder that exists, instead of a temporary one")
+    parser.add_argument("--folder", type=Path, help="an existing model folder instead of a temporary one")
     parser.add_argument("--model", choices=tuple(MODELS), default="svd-xt")
     arguments = parser.parse_args()
     if reason := shortage(Path(tempfile.gettempdir()), written=arguments.folder is not None):
@@ -50,18 +50,18 @@ def main() -> int:
 
 
 def shortage(folder: Path, *, written: bool = False) -> str:
-    """What this machine has too little of, in words; empty if nothing is missing."""
+    """Return which resource of this machine is insufficient, or an empty string."""
     available = _available_memory()
     if available < MEMORY_BYTES:
-        return f"{available / 1e9:.1f} GB of memory are available, and {MEMORY_BYTES / 1e9:.0f} GB are needed"
+        return f"{available / 1e9:.1f} GB of memory are available; {MEMORY_BYTES / 1e9:.0f} GB are required"
     free = shutil.disk_usage(folder).free
     if not written and free < DISK_BYTES:
-        return f"{free / 1e9:.1f} GB of disk are free in {folder}, and {DISK_BYTES / 1e9:.0f} GB are needed"
+        return f"{free / 1e9:.1f} GB of disk are free in {folder}; {DISK_BYTES / 1e9:.0f} GB are required"
     return ""
 
 
 def try_out(model: Path, folder: Path) -> dict[str, Any]:
-    """Run a service with `model` and its data in `folder`, and make one video; returns what was measured and stated.
+    """Run a service with `model` and its data in `folder`, and generate one video; return the figures.
 
     Raises:
         RuntimeError: the job failed.
@@ -112,7 +112,7 @@ def _available_memory() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return MEMORY_BYTES  # another system: the operating system decides
+        return MEMORY_BYTES  # unknown on other systems than Linux
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 

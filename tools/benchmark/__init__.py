@@ -1,1 +1,1 @@
-"""Benchmarks, one module each: `calls` (a service against bare calls), `device`, `costs`."""
+"""Benchmarks, one module each: `calls` (a service against bare calls), `device`, `costs`, `hostile`."""

@@ -1,4 +1,4 @@
-"""Stable Video Diffusion's shape with random weights: speed does not depend on what the weights are."""
+"""Stable Video Diffusion's architecture with random weights; speed does not depend on the weights' values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from svd_service.video.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class Architecture:
-    """Configurations of the parts, by their own names; and what its videos are like."""
+    """The configuration of each part, under the names of the library, and the model's defaults."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -37,7 +37,7 @@ SCHEDULER: Final = {
 }
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
-    # stabilityai/stable-video-diffusion-img2vid-xt: its UNet is what diffusers' class is by default.
+    # stabilityai/stable-video-diffusion-img2vid-xt; its UNet has the defaults of diffusers' class.
     "svd-xt": Architecture(
         unet={"sample_size": 96, "num_frames": 25, "num_attention_heads": (5, 10, 20, 20)},
         vae={"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 768},
@@ -51,7 +51,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         },
         model=Model("svd-xt, random weights", "svd-xt", trained=False),
     ),
-    # For trying this benchmark out.
+    # To try the benchmark.
     "tiny": Architecture(
         unet={
             "sample_size": 32,
@@ -84,7 +84,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 
 
 def build(architecture: Architecture, place: torch.device, precision: torch.dtype) -> Pipeline:
-    """A pipeline of random weights, always the same ones on a kind of device, made where they are to be."""
+    """Build a pipeline on `place` with random weights, which are the same each time on one kind of device."""
     with torch.random.fork_rng(), place:
         torch.manual_seed(0)
         parts = models(architecture, precision)
@@ -94,24 +94,24 @@ def build(architecture: Architecture, place: torch.device, precision: torch.dtyp
 
 
 def models(architecture: Architecture, precision: torch.dtype) -> dict[str, Any]:
-    """The parts that have weights, by their names, on the current device."""
+    """Build the parts that have weights on the current device; return them by name."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(precision)
     try:
         return {
             "vae": _vae(architecture),
-            "image_encoder": _made(lambda: CLIPVisionModelWithProjection(_clip(architecture))),
-            "unet": _made(lambda: UNetSpatioTemporalConditionModel(**architecture.unet)),
+            "image_encoder": _inference_only(lambda: CLIPVisionModelWithProjection(_clip(architecture))),
+            "unet": _inference_only(lambda: UNetSpatioTemporalConditionModel(**architecture.unet)),
         }
     finally:
         torch.set_default_dtype(before)
 
 
 def pipeline(parts: dict[str, Any]) -> Pipeline:
-    """A pipeline of those parts."""
+    """Build a pipeline from these parts."""
     pipe = Pipeline(
         **parts,
-        # Its tables are for the host, which makes NumPy's arrays of them.
+        # The scheduler's tables stay on the host, where they become NumPy arrays.
         scheduler=EulerDiscreteScheduler(**SCHEDULER),
         feature_extractor=CLIPImageProcessor(crop_size=224, size={"shortest_edge": 224}),
     )
@@ -119,13 +119,13 @@ def pipeline(parts: dict[str, Any]) -> Pipeline:
     return pipe
 
 
-def _made(make: Callable[[], Any]) -> Any:
+def _inference_only(make: Callable[[], Any]) -> Any:
     return make().eval().requires_grad_(requires_grad=False)
 
 
 def _vae(architecture: Architecture) -> Any:
     blocks = ("DownEncoderBlock2D",) * 4
-    return _made(
+    return _inference_only(
         lambda: AutoencoderKLTemporalDecoder(
             **architecture.vae, down_block_types=blocks, latent_channels=4, force_upcast=True
         )

@@ -1,16 +1,16 @@
-"""The bare calls, in a process of their own: the pipeline without a service.
+"""The bare calls, in their own process: the pipeline without the service.
 
-`python -m tools.benchmark.bare MODEL PARAMETERS` loads the model, writes a line of JSON, and then reads one order a
-line, as JSON (`call`, `photo`, `video`, `chunk`), makes the video from the photo's file to the video's, and answers
-with `seconds`.
+`python -m tools.benchmark.bare MODEL PARAMETERS` loads the model and writes a line of JSON. Then it reads requests as
+lines of JSON (`call`, `photo`, `video`, `chunk`), generates the video file from the photo's file, and answers each with
+`seconds`.
 
 The calls:
 
 - `documented`: `load_image`, the pipeline, `export_to_video`.
-- `resized`: the same with the line that diffusers' example has in between, `image.resize((width, height))`.
-- `best`: what a programmer would write who knows all of this: the image decoded no finer than needed, cropped and
-  made small first, the chunk of frames to decode at once chosen by trying, frames rounded by torch, and PyAV with the
-  service's own encoder settings, in a thread.
+- `resized`: the same with `image.resize((width, height))` in between, as in diffusers' example.
+- `best`: the fastest program without a service: decode the image no finer than needed, crop and resize it first, use
+  the decode chunk that was measured to be fastest, round frames with torch, and encode with PyAV in a thread with the
+  service's encoder settings.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from svd_service.parameters import Fit
 from svd_service.video.encoder import Encoder
 from svd_service.video.weights import find
 
-#: The chunk of diffusers' own example.
+#: The decode chunk of diffusers' example.
 DOCUMENTED_CHUNK = 8
 
 
 def load(folder: str) -> Any:
-    """The stock pipeline, in single precision on the CPU, else in half; from the files that the service takes."""
+    """Load the stock pipeline from the files that the service uses, in single precision on the CPU, else in half."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
@@ -53,28 +53,28 @@ def load(folder: str) -> Any:
     return pipe.to("cuda" if cuda else "cpu")
 
 
-def documented(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: int) -> None:
-    """The call of the documentation, given the photo as it is."""
+def documented(pipe: Any, parameters: Parameters, photo: Path, video: Path, chunk: int) -> None:
+    """Generate as in diffusers' documentation, with the photo at its own size."""
     image = load_image(str(photo))
-    frames = pipe(image, **_arguments(wanted), decode_chunk_size=chunk or DOCUMENTED_CHUNK).frames[0]
-    export_to_video(frames, str(video), fps=wanted.fps)
+    frames = pipe(image, **_arguments(parameters), decode_chunk_size=chunk or DOCUMENTED_CHUNK).frames[0]
+    export_to_video(frames, str(video), fps=parameters.fps)
 
 
-def resized(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: int) -> None:
-    """The same with the example's `resize`, which ignores the image's aspect ratio."""
-    image = load_image(str(photo)).resize((wanted.width, wanted.height))
-    frames = pipe(image, **_arguments(wanted), decode_chunk_size=chunk or DOCUMENTED_CHUNK).frames[0]
-    export_to_video(frames, str(video), fps=wanted.fps)
+def resized(pipe: Any, parameters: Parameters, photo: Path, video: Path, chunk: int) -> None:
+    """Generate with the example's `resize`, which ignores the image's aspect ratio."""
+    image = load_image(str(photo)).resize((parameters.width, parameters.height))
+    frames = pipe(image, **_arguments(parameters), decode_chunk_size=chunk or DOCUMENTED_CHUNK).frames[0]
+    export_to_video(frames, str(video), fps=parameters.fps)
 
 
-def best(pipe: Any, wanted: Parameters, photo: Path, video: Path, chunk: int) -> None:
-    """The best that is known to do without a service."""
-    with open_image(photo.read_bytes(), Settings()) as picture:
-        image = picture.fitted(wanted.width, wanted.height, Fit.CROP)
-    chunk = chunk or wanted.decode_chunk_size
-    frames = pipe(image, **_arguments(wanted), decode_chunk_size=chunk, output_type="pt").frames[0]
+def best(pipe: Any, parameters: Parameters, photo: Path, video: Path, chunk: int) -> None:
+    """Generate in the fastest known way without a service."""
+    with open_image(photo.read_bytes(), Settings()) as opened:
+        image = opened.fitted(parameters.width, parameters.height, Fit.CROP)
+    chunk = chunk or parameters.decode_chunk_size
+    frames = pipe(image, **_arguments(parameters), decode_chunk_size=chunk, output_type="pt").frames[0]
     pixels = frames.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    with Encoder(video, wanted.width, wanted.height, wanted.fps, {}) as encoder:
+    with Encoder(video, parameters.width, parameters.height, parameters.fps, {}) as encoder:
         for frame in np.ascontiguousarray(pixels):
             encoder.put(frame)
 
@@ -86,35 +86,35 @@ CALLS: dict[str, Callable[[Any, Parameters, Path, Path, int], None]] = {
 }
 
 
-def _arguments(wanted: Parameters) -> dict[str, Any]:
+def _arguments(parameters: Parameters) -> dict[str, Any]:
     return {
-        "width": wanted.width,
-        "height": wanted.height,
-        "num_frames": wanted.num_frames,
-        "num_inference_steps": wanted.num_inference_steps,
-        "min_guidance_scale": wanted.min_guidance_scale,
-        "max_guidance_scale": wanted.max_guidance_scale,
-        "fps": wanted.fps,
-        "motion_bucket_id": wanted.motion_bucket_id,
-        "noise_aug_strength": wanted.noise_aug_strength,
-        "generator": torch.Generator("cpu").manual_seed(wanted.seed),
+        "width": parameters.width,
+        "height": parameters.height,
+        "num_frames": parameters.num_frames,
+        "num_inference_steps": parameters.num_inference_steps,
+        "min_guidance_scale": parameters.min_guidance_scale,
+        "max_guidance_scale": parameters.max_guidance_scale,
+        "fps": parameters.fps,
+        "motion_bucket_id": parameters.motion_bucket_id,
+        "noise_aug_strength": parameters.noise_aug_strength,
+        "generator": torch.Generator("cpu").manual_seed(parameters.seed),
     }
 
 
 def main() -> None:
-    """Serve orders until there are no more."""
+    """Serve requests until the input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder in diffusers' layout, or a hub id")
     parser.add_argument("parameters", help="a job's parameters as JSON")
     arguments = parser.parse_args()
-    pipe, wanted = load(arguments.model), Parameters.from_dict(json.loads(arguments.parameters))
-    # Libraries print; the answers have a way of their own.
+    pipe, parameters = load(arguments.model), Parameters.from_dict(json.loads(arguments.parameters))
+    # Libraries print to standard output, so they get standard error instead.
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"ready": True, "threads": torch.get_num_threads()}), file=answers, flush=True)
     for line in sys.stdin:
-        order = json.loads(line)
+        request = json.loads(line)
         began = time.perf_counter()
-        CALLS[order["call"]](pipe, wanted, Path(order["photo"]), Path(order["video"]), order["chunk"])
+        CALLS[request["call"]](pipe, parameters, Path(request["photo"]), Path(request["video"]), request["chunk"])
         print(json.dumps({"seconds": time.perf_counter() - began}), file=answers, flush=True)
 
 

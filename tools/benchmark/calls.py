@@ -1,4 +1,4 @@
-"""(a) From the photo's file to the video's: the service over HTTP against bare calls of the pipeline, in turns."""
+"""(a) From the photo's file to the video's: the service over HTTP against bare calls of the pipeline, alternating."""
 
 import json
 import os
@@ -26,25 +26,25 @@ from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, 
 #: The bare calls, in the order in which each round makes them, before the service.
 BARE: Final = ("documented", "resized", "best")
 
-#: Chunks of frames that `best` tries before anything is measured, and how often each.
+#: Decode chunks that are tried for `best` before the measurement, and how often each.
 CHUNKS: Final = (1, 2, 4, 14)
 TRIES: Final = 2
 
-#: What the service may take, by the medians: of the documented call's time, and of the best one's.
+#: Maximum ratio of the service's median time to that of the documented and of the best call.
 OF_DOCUMENTED: Final = 0.9
 OF_BEST: Final = 1.05
 
-#: The share of a job that its worker may be idle between two jobs.
+#: Maximum idle time of the worker between two jobs, as a share of a job.
 IDLE: Final = 0.03
 
-#: Least likeness in decibels (PSNR) between the service's video and the best call's: with the same chunk they are of
-#: the same pixels, up to rounding; with another one, the pixels differ a little (a trained model's: 57 dB).
+#: Minimum PSNR in decibels between the service's video and the best call's: with the same chunk their pixels are equal
+#: up to rounding; with another one they differ a little (with a trained model: 57 dB).
 ALIKE: Final = {"same chunk": 45.0, "other chunk": 20.0}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--photo", type=Path, help="default: a made-up one of 12 megapixels")
+    """Add the options of this benchmark."""
+    parser.add_argument("--photo", type=Path, help="default: a synthetic one of 12 megapixels")
     parser.add_argument("--against", nargs="+", choices=BARE, default=BARE, help="the bare calls to make (all)")
     parser.add_argument("--pairs", type=int, default=20, help="rounds of bare calls and service (20)")
     parser.add_argument("--jobs", type=int, default=20, help="queued jobs for the worker's idle time (20; 0: none)")
@@ -52,46 +52,46 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the video")
     parser.add_argument(
-        "--wait-policy", choices=("passive", "active"), default="passive", help="OpenMP's, of bare calls"
+        "--wait-policy", choices=("passive", "active"), default="passive", help="OpenMP's wait policy in bare calls"
     )
 
 
 def run(options: Namespace, result: dict[str, Any]) -> bool:
-    """Measure; whether the bars hold."""
+    """Measure; return whether the targets are met."""
     result["machine"] = machine.describe()
     print(machine.in_words(result["machine"]))
     with tempfile.TemporaryDirectory(prefix="svd-bench-") as name:
         folder = Path(name)
-        picture = options.photo or photo.make(folder / "photo.jpg")
-        # As many threads as the bare calls have.
+        image = options.photo or photo.make(folder / "photo.jpg")
+        # The same number of threads as in the bare calls.
         variables = {"SVD_MODEL": options.model, "SVD_CPU_THREADS": os.environ.get("OMP_NUM_THREADS", "0")}
         with running(folder, variables) as url, Client(url) as client:
-            return _Comparison(options, result, folder, picture, client).run()
+            return _Comparison(options, result, folder, image, client).run()
 
 
 class _Bare:
-    """The process that makes the bare calls."""
+    """The process of the bare calls."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self.threads = int(self._answer()["threads"])
 
-    def __call__(self, call: str, picture: Path, video: Path, chunk: int = 0) -> float:
-        """Seconds that a call took."""
-        order = {"call": call, "photo": str(picture), "video": str(video), "chunk": chunk}
-        print(json.dumps(order), file=self._process.stdin, flush=True)
+    def __call__(self, call: str, image: Path, video: Path, chunk: int = 0) -> float:
+        """Make a call; return its seconds."""
+        request = {"call": call, "photo": str(image), "video": str(video), "chunk": chunk}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
         return float(self._answer()["seconds"])
 
     def _answer(self) -> dict[str, Any]:
         line = cast(IO[str], self._process.stdout).readline()
         if not line:
-            raise BenchmarkError("the process of the bare calls has ended; above is why")
+            raise BenchmarkError("the process of the bare calls has exited; see its output above")
         return dict(json.loads(line))
 
 
 @contextmanager
 def bare_calls(model: str, parameters: dict[str, Any], wait_policy: str) -> Iterator[_Bare]:
-    """A process with the model loaded, that makes bare calls."""
+    """Run a process that has loaded the model and makes bare calls."""
     command = [sys.executable, "-m", "tools.benchmark.bare", model, json.dumps(parameters)]
     environment = {**os.environ, "OMP_WAIT_POLICY": wait_policy}
     with subprocess.Popen(
@@ -100,28 +100,28 @@ def bare_calls(model: str, parameters: dict[str, Any], wait_policy: str) -> Iter
         try:
             yield _Bare(process)
         finally:
-            process.terminate()  # when we were interrupted it may be busy
+            process.terminate()  # it may be busy if the benchmark was interrupted
 
 
 class _Comparison:
-    def __init__(self, options: Namespace, result: dict[str, Any], folder: Path, picture: Path, client: Client) -> None:
+    def __init__(self, options: Namespace, result: dict[str, Any], folder: Path, image: Path, client: Client) -> None:
         self._options = options
         self._result = result
         self._folder = folder
-        self._picture = picture
+        self._image = image
         self._client = client
         self._against = [name for name in BARE if name in options.against]
-        self._wanted: Any = {"seed": options.seed} | dict(word.split("=", 1) for word in options.set)
+        self._parameters: Any = {"seed": options.seed} | dict(word.split("=", 1) for word in options.set)
 
     def run(self) -> bool:
-        parameters = self._through_the_service()[1]["parameters"]  # which also warms the service up
-        self._result |= {"parameters": parameters, "photo_bytes": self._picture.stat().st_size}
+        parameters = self._through_the_service()[1]["parameters"]  # also warms up the service
+        self._result |= {"parameters": parameters, "photo_bytes": self._image.stat().st_size}
         with bare_calls(self._options.model, parameters, self._options.wait_policy) as bare:
             self._result["bare"] = {"threads": bare.threads, "wait_policy": self._options.wait_policy}
             chunk = self._choose_chunk(bare, parameters["num_frames"])
             self._compare_frames(bare, chunk, parameters["decode_chunk_size"])
-            seconds, jobs = self._in_turns(bare, chunk)
-        bars = self._tell(seconds, jobs)
+            seconds, jobs = self._alternate(bare, chunk)
+        bars = self._report(seconds, jobs)
         if self._options.jobs:
             bars.append(self._idle())
         self._result["bars"] = bars
@@ -131,9 +131,9 @@ class _Comparison:
         return self._folder / f"{name}.mp4"
 
     def _through_the_service(self) -> tuple[float, dict[str, Any]]:
-        """Seconds from the photo's file to the video's, as a program gets it with the client; and the job."""
+        """Generate a video with the client; return the seconds from the photo's file to the video's, and the job."""
         began = time.perf_counter()
-        job = self._client.submit(self._picture, **self._wanted)
+        job = self._client.submit(self._image, **self._parameters)
         submitted = time.perf_counter()
         job = self._ended(job.id)
         noticed, noticed_at = time.perf_counter(), time.time()
@@ -144,27 +144,27 @@ class _Comparison:
         return ended - began, values
 
     def _ended(self, job_id: str) -> JobStatus:
-        """The job when it has finished, as soon as that is reported."""
+        """Wait until the job's end is reported; return the job."""
         *_, last = self._client.watch(job_id)
         if last.state != "finished":
             raise BenchmarkError(f"a job {last.state}: {last.error_message}")
         return last
 
     def _choose_chunk(self, bare: _Bare, frames: int) -> int:
-        """The chunk with which `best` is fastest."""
+        """Return the decode chunk with which `best` is fastest."""
         tries: dict[int, list[float]] = {}
         for _ in range(TRIES):
             for chunk in sorted({min(chunk, frames) for chunk in CHUNKS}):
-                tries.setdefault(chunk, []).append(bare("best", self._picture, self._video("try"), chunk))
+                tries.setdefault(chunk, []).append(bare("best", self._image, self._video("try"), chunk))
         self._result["chunks_tried"] = {
             str(chunk): [round(second, 3) for second in took] for chunk, took in tries.items()
         }
         return min(tries, key=lambda chunk: min(tries[chunk]))
 
     def _compare_frames(self, bare: _Bare, chunk: int, service_chunk: int) -> None:
-        """Check that all videos have the same frames, so that none was fast by doing something else."""
-        bare("best", self._picture, self._video("same"), service_chunk)
-        bare("best", self._picture, self._video("other"), chunk)
+        """Check that all videos have the same frames, so that the times are comparable."""
+        bare("best", self._image, self._video("same"), service_chunk)
+        bare("best", self._image, self._video("other"), chunk)
         ours = frames(self._video("service"))
         likeness = {
             "same chunk": psnr(ours, frames(self._video("same"))),
@@ -173,15 +173,15 @@ class _Comparison:
         self._result["likeness_db"] = {name: round(value, 2) for name, value in likeness.items()}
         for name, value in likeness.items():
             if value < ALIKE[name]:
-                raise BenchmarkError(f"the service's video is not the best call's ({name}): {value:.1f} dB")
+                raise BenchmarkError(f"the service's video differs from the best call's ({name}): {value:.1f} dB")
 
-    def _in_turns(self, bare: _Bare, chunk: int) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
+    def _alternate(self, bare: _Bare, chunk: int) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
         seconds: dict[str, list[float]] = {name: [] for name in (*self._against, "service")}
-        self._result |= {"best_chunk": chunk, "seconds": seconds}  # what there is when we are interrupted
+        self._result |= {"best_chunk": chunk, "seconds": seconds}  # saved even if the benchmark is interrupted
         jobs = []
         for number in range(self._options.pairs):
             for name in self._against:
-                seconds[name].append(bare(name, self._picture, self._video(name), chunk if name == "best" else 0))
+                seconds[name].append(bare(name, self._image, self._video(name), chunk if name == "best" else 0))
             took, job = self._through_the_service()
             seconds["service"].append(took)
             jobs.append(job)
@@ -191,14 +191,14 @@ class _Comparison:
             check(frames(self._video(name)), name)
         return seconds, jobs
 
-    def _tell(self, seconds: dict[str, list[float]], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _report(self, seconds: dict[str, list[float]], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         summaries = {name: summary(values) for name, values in seconds.items()}
         ratios = {name: ratio(seconds["service"], seconds[name]) for name in self._against}
         path = {name: summary([job["path"][name] for job in jobs]) for name in jobs[0]["path"]}
         self._result |= {"summaries": summaries, "ratios": ratios, "path": path}
         show(
-            f"From the photo's file to the video's, seconds, {self._options.pairs} rounds in turns",
-            ("", "median", "quartiles", "least", "service / this, of medians", "pair by pair"),
+            f"From the photo's file to the video's, seconds, {self._options.pairs} alternating rounds",
+            ("", "median", "quartiles", "minimum", "service / this: of medians", "quartiles of pairs"),
             [
                 (
                     name,
@@ -214,7 +214,7 @@ class _Comparison:
             ],
         )
         show(
-            "Where the service's time goes, seconds",
+            "The service's time by part, seconds",
             ("", "median", "quartiles"),
             [
                 (name, values["median"], f"{values['lower_quartile']:.3g} – {values['upper_quartile']:.3g}")
@@ -228,12 +228,12 @@ class _Comparison:
         ]
 
     def _idle(self) -> dict[str, Any]:
-        """How much of the time from the first claim to the last end no frame was prepared, sampled or decoded."""
-        ids = [self._client.submit(self._picture, **self._wanted).id for _ in range(self._options.jobs)]
+        """Measure the share of the time from the first claim to the last end in which the model did not run."""
+        ids = [self._client.submit(self._image, **self._parameters).id for _ in range(self._options.jobs)]
         values = idle([self._ended(job_id).raw for job_id in ids])
         self._result["back_to_back"] = values
         show(
-            f"{self._options.jobs} queued jobs, one after the other",
+            f"{self._options.jobs} queued jobs on one worker",
             ("", ""),
             [(name.replace("_", " "), value) for name, value in values.items()],
         )
@@ -241,10 +241,10 @@ class _Comparison:
 
 
 def idle(jobs: list[dict[str, Any]]) -> dict[str, float]:
-    """Figures from the ledger's times and the phases' seconds of jobs that ran one after the other on one worker.
+    """Compute the idle time of a worker from the times of jobs that ran on it one after the other.
 
-    Idle is all that is not the model's work (preparing, sampling, decoding) from the first claim to the last end, so
-    the time for the last video's end counts as well as that between two jobs.
+    Idle is the time from the first claim to the last end in which the model did not run (prepare, sample, decode). It
+    includes encoding and uploading the last video.
     """
     began = min(_moment(job["attempts"][-1]["started_at"]) for job in jobs)
     ended = max(_moment(job["attempts"][-1]["ended_at"]) for job in jobs)
@@ -259,15 +259,15 @@ def idle(jobs: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _path(job: dict[str, Any], submitted: float, noticed: float, noticed_at: float, ended: float) -> dict[str, float]:
-    """Seconds of each part of a job's way. The ledger's clock and ours are of one machine."""
+    """Return the seconds of each part of a job. The ledger's clock and this process' are of the same machine."""
     attempt, phases = job["attempts"][-1], job["provenance"]["seconds"]
     created, claimed, done = (_moment(text) for text in (job["created_at"], attempt["started_at"], attempt["ended_at"]))
     return {
         "submit (upload, decode, fit, store)": submitted,
         "claim after acceptance": claimed - created,
         **{f"in the worker: {name}": seconds for name, seconds in phases.items()},
-        "in the worker: the rest": done - claimed - sum(phases.values()),
-        "heard after the end": noticed_at - done,
+        "in the worker: other": done - claimed - sum(phases.values()),
+        "end event received": noticed_at - done,
         "download": ended - noticed,
     }
 
@@ -277,16 +277,16 @@ def _moment(text: str) -> float:
 
 
 def frames(video: Path) -> NDArray[np.uint8]:
-    """A video's frames as (frames, height, width, 3)."""
+    """Decode a video's frames as (frames, height, width, 3)."""
     with av.open(str(video)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Likeness of two videos in decibels; 100 where they are the same.
+    """Return the PSNR of two videos in decibels; 100 if they are equal.
 
     Raises:
-        BenchmarkError: they are of different sizes.
+        BenchmarkError: their sizes differ.
     """
     if one.shape != other.shape:
         raise BenchmarkError(f"videos of {one.shape} and {other.shape}")
@@ -298,9 +298,9 @@ def check(video: NDArray[Any], name: str) -> None:
     """Reject invalid output: values that are not finite, and frames of one color.
 
     Raises:
-        BenchmarkError: it is such a video.
+        BenchmarkError: the video has such values or frames.
     """
     if not np.isfinite(video).all():
-        raise BenchmarkError(f"{name}: there are values that are not finite")
+        raise BenchmarkError(f"{name}: some values are not finite")
     if any(float(frame.std(axis=(0, 1)).max()) < 1e-3 for frame in video):
-        raise BenchmarkError(f"{name}: a frame is of one colour")
+        raise BenchmarkError(f"{name}: a frame has only one color")

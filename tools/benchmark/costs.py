@@ -1,4 +1,4 @@
-"""(c) What the service itself costs: requests while 10, 1,000 and 100,000 jobs wait, and Redis' memory for each."""
+"""(c) The cost of the service itself: requests with 10, 1,000 and 100,000 queued jobs, and Redis' memory per job."""
 
 import http.client
 import io
@@ -35,11 +35,11 @@ from tools.benchmark import machine, photo
 from tools.benchmark.own_service import free_port
 from tools.benchmark.report import BenchmarkError, bar, ratio, show, show_bars, summary
 
-#: What a request may take with the longest queue, as a multiple of the same with the shortest; bytes a queued job.
+#: Maximum ratio of a request's time with the longest queue to that with the shortest; maximum bytes per queued job.
 MOST: Final = 1.2
 BYTES: Final = 2048
 
-#: What the queued jobs request, at random: a queue whose jobs are all alike would be easier to estimate.
+#: Parameters of the queued jobs, chosen at random: estimates for a queue of equal jobs would be cheaper.
 KINDS: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"num_inference_steps": 10},
@@ -47,11 +47,11 @@ KINDS: Final[tuple[dict[str, Any], ...]] = (
     {"num_frames": 25, "seed": 1},
 )
 
-#: The requests that have targets; those of the ledger alone exclude HTTP and images.
+#: The requests that have targets; the others, of the ledger only, exclude HTTP and images.
 BARRED: Final = ("submit", "status", "position")
 
 #: Client processes for measuring requests per second.
-ASKERS: Final = 2
+CLIENTS: Final = 2
 
 #: A registered stand-in worker that takes no jobs, so that there are estimates.
 _STAND_IN: Final = WorkerStatus(
@@ -67,16 +67,16 @@ _STAND_IN: Final = WorkerStatus(
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--levels", type=int, nargs="+", default=[10, 1_000, 100_000], help="jobs that wait")
-    parser.add_argument("--rounds", type=int, default=200, help="of each request, at each level in turns (200)")
+    """Add the options of this benchmark."""
+    parser.add_argument("--levels", type=int, nargs="+", default=[10, 1_000, 100_000], help="numbers of queued jobs")
+    parser.add_argument("--rounds", type=int, default=200, help="rounds, each with all requests at all levels (200)")
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="duration of the status requests without a pause (5)"
     )
 
 
 def run(options: Namespace, result: dict[str, Any]) -> bool:
-    """Measure; whether the bars hold."""
+    """Measure; return whether the targets are met."""
     result["machine"] = machine.describe()
     print(machine.in_words(result["machine"]))
     with tempfile.TemporaryDirectory(prefix="svd-bench-") as name, ExitStack() as stack:
@@ -86,14 +86,14 @@ def run(options: Namespace, result: dict[str, Any]) -> bool:
         for queue in queues:
             queue.fill()
         result["bytes_a_job"] = {str(queue.length): round(queue.bytes_a_job) for queue in queues}
-        seconds = _in_turns(queues, options.rounds)
+        seconds = _alternate(queues, options.rounds)
         rate = _rate(queues[-1], options.seconds)
-    return _tell(result, queues, seconds, rate)
+    return _report(result, queues, seconds, rate)
 
 
 @dataclass
 class Queue:
-    """So many jobs that wait, in a namespace of their own, and an API that serves them."""
+    """A number of queued jobs in a namespace of their own, and an API that serves them."""
 
     length: int
     ledger: Ledger
@@ -101,11 +101,11 @@ class Queue:
     http: httpx2.Client
     memory: Callable[[], int]
     model: Model
-    picture: bytes
+    image: bytes
     bytes_a_job: float = 0.0
 
     def fill(self) -> None:
-        """Submit the jobs, as the API does but without images, and finish one, so that there is a throughput model."""
+        """Submit the jobs like the API but without images, and finish one, so that the throughput model has data."""
         began = time.monotonic()
         chance = random.Random(3)  # noqa: S311 - the same queue every time
         kinds = [Request(**kind).resolve(self.model, photo.SIZE) for kind in KINDS]
@@ -132,17 +132,17 @@ class Queue:
         made = Result("results/none.mp4", 1, "0" * 64, parameters.width, parameters.height, parameters.num_frames)
         self.ledger.attempts.finish(claim, made, device="stand-in", seconds=phases, steps=2)
         self.ledger.maintenance.dispatch()
-        print(f"  {self.length:,} jobs wait, after {time.monotonic() - began:.1f} s", flush=True)
+        print(f"  {self.length:,} jobs queued after {time.monotonic() - began:.1f} s", flush=True)
 
     def beat(self) -> None:
-        """The stand-in is still there."""
+        """Send a heartbeat of the stand-in worker."""
         self.ledger.workers.heartbeat(_STAND_IN)
 
     def submit(self) -> str:
         """POST a small image."""
-        answer = self.http.post("/generate", files={"image": ("picture", self.picture)})
+        answer = self.http.post("/generate", files={"image": ("image", self.image)})
         if answer.status_code != 202:
-            raise BenchmarkError(f"a submission was answered with {answer.status_code}: {answer.text}")
+            raise BenchmarkError(f"a submission got the status {answer.status_code}: {answer.text}")
         return str(answer.json()["task_id"])
 
     def status(self, job_id: str, place: int | None = None) -> None:
@@ -154,24 +154,24 @@ class Queue:
             raise BenchmarkError(f"the job in place {place} was reported in place {values['position']}")
 
     def withdraw(self, job_id: str) -> None:
-        """The queue is as long as before."""
+        """Cancel and delete a job, which restores the queue's length."""
         self.http.delete(f"/jobs/{job_id}")
         self.http.delete(f"/jobs/{job_id}")
 
     def ledger_submit(self, job_id: str) -> None:
-        """The ledger's part of a submission."""
+        """Make only the ledger's part of a submission."""
         parameters = Request().resolve(self.model, photo.SIZE)
         self.ledger.jobs.submit(
             Submission(job_id, parameters=parameters, model=self.model.summary(), input=f"inputs/{job_id}.png")
         )
 
     def ledger_position(self, job_id: str) -> None:
-        """The ledger's part of a status."""
+        """Make only the ledger's part of a status request."""
         self.ledger.estimates.estimate([self.ledger.jobs.find(job_id)])
 
 
-def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[float]]]:
-    """Seconds of each request, by the queue's length."""
+def _alternate(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[float]]]:
+    """Measure the seconds of each request, by the queue's length, in alternating order."""
     chance = random.Random(5)  # noqa: S311 - the same order every time
     seconds: dict[str, dict[int, list[float]]] = {}
 
@@ -182,7 +182,7 @@ def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[floa
         return answer
 
     def one(queue: Queue) -> None:
-        # The first is enqueued with Celery, so it is not among the waiting; it is next.
+        # The first job is already enqueued with Celery, and next to start.
         timed("status", queue, lambda: queue.status(queue.ids[0], 1))
         anywhere = chance.randrange(queue.length)
         timed("position", queue, lambda: queue.status(queue.ids[anywhere], anywhere + 1))
@@ -194,7 +194,7 @@ def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[floa
 
     for number in range(rounds + 3):
         if number == 3:
-            seconds.clear()  # the first are to warm everything up
+            seconds.clear()  # the first rounds are the warm-up
         for queue in chance.sample(queues, len(queues)):
             queue.beat()
             one(queue)
@@ -202,16 +202,16 @@ def _in_turns(queues: list[Queue], rounds: int) -> dict[str, dict[int, list[floa
 
 
 def _rate(queue: Queue, seconds: float) -> dict[str, Any]:
-    """Status requests per second, for jobs anywhere in the queue."""
+    """Measure status requests per second, for jobs anywhere in the queue."""
     queue.beat()
-    with multiprocessing.get_context("spawn").Pool(ASKERS) as pool:
+    with multiprocessing.get_context("spawn").Pool(CLIENTS) as pool:
         ids = queue.ids[:: max(1, queue.length // 50)]
-        counts = pool.starmap(_ask, [(queue.api, ids, seconds)] * ASKERS)
-    return {"askers": ASKERS, "seconds": seconds, "requests_a_second": round(sum(counts) / seconds, 1)}
+        counts = pool.starmap(_request_status, [(queue.api, ids, seconds)] * CLIENTS)
+    return {"clients": CLIENTS, "seconds": seconds, "requests_a_second": round(sum(counts) / seconds, 1)}
 
 
-def _ask(address: str, ids: list[str], seconds: float) -> int:
-    """How many answers came within so many seconds."""
+def _request_status(address: str, ids: list[str], seconds: float) -> int:
+    """Request statuses for `seconds`; return the number of responses."""
     connection = http.client.HTTPConnection(address)
     number, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -219,13 +219,13 @@ def _ask(address: str, ids: list[str], seconds: float) -> int:
         answer = connection.getresponse()
         answer.read()
         if answer.status != 200:
-            raise BenchmarkError(f"a status was answered with {answer.status}")
+            raise BenchmarkError(f"a status request got the status {answer.status}")
         number += 1
     connection.close()
     return number
 
 
-def _tell(
+def _report(
     result: dict[str, Any], queues: list[Queue], seconds: dict[str, dict[int, list[float]]], rate: dict[str, Any]
 ) -> bool:
     shortest, longest = queues[0].length, queues[-1].length
@@ -239,7 +239,7 @@ def _tell(
     }
     lengths = [queue.length for queue in queues]
     show(
-        f"Milliseconds (median) with so many queued jobs, {len(seconds['submit'][shortest])} of each in turns",
+        f"Milliseconds (median) by number of queued jobs, {len(seconds['submit'][shortest])} of each, alternating",
         ("", *(f"{length:,}" for length in lengths), f"{longest:,} / {shortest:,}"),
         [
             (name, *(1000 * statistics.median(took[length]) for length in lengths), ratios[name]["of_medians"])
@@ -247,25 +247,25 @@ def _tell(
         ],
     )
     show(
-        "Bytes of Redis a queued job; status requests a second",
+        "Bytes in Redis per queued job; status requests per second",
         ("", *(f"{length:,}" for length in lengths)),
         [
             ("bytes", *(result["bytes_a_job"][str(length)] for length in lengths)),
-            ("requests a second", *(None for _ in lengths[1:]), rate["requests_a_second"]),
+            ("requests per second", *(None for _ in lengths[1:]), rate["requests_a_second"]),
         ],
     )
     bars = [
         bar(f"{name} with {longest:,} queued / with {shortest:,}", float(ratios[name]["of_medians"]), MOST)
         for name in BARRED
     ]
-    bars.append(bar("bytes of Redis a queued job", queues[-1].bytes_a_job, BYTES))
+    bars.append(bar("bytes in Redis per queued job", queues[-1].bytes_a_job, BYTES))
     result["bars"] = bars
     return show_bars(bars)
 
 
 @contextmanager
 def run_redis(folder: Path) -> Iterator[str]:
-    """The URL of a Redis with the service's own settings, that ends with the block."""
+    """Run a Redis with the service's own settings until the block ends; yield its URL."""
     port = free_port()
     options = ("--bind", "127.0.0.1", "--port", str(port), "--appendonly", "yes", "--save", "")
     with (folder / "redis.log").open("wb") as log:
@@ -282,7 +282,7 @@ def run_redis(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def run_api(folder: Path, url: str, length: int) -> Iterator[Queue]:
-    """An empty queue and its API; both end with the block."""
+    """Run an API with an empty queue until the block ends."""
     namespace, port = f"queue-{length}", free_port()
     variables = {
         "REDIS_URL": url,
@@ -303,39 +303,39 @@ def run_api(folder: Path, url: str, length: int) -> Iterator[Queue]:
     try:
         with (
             connect(settings, timeout=10) as client,
-            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as asking,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client_of_api,
         ):
-            _wait(lambda: asking.get("/health"), httpx2.RequestError)
+            _wait(lambda: client_of_api.get("/health"), httpx2.RequestError)
             yield Queue(
                 length,
                 open_ledger(client, settings),
                 f"127.0.0.1:{port}",
-                asking,
+                client_of_api,
                 lambda: int(client.info("memory")["used_memory"]),
                 Model.of(settings),
-                _picture(),
+                _image(),
             )
     finally:
         process.terminate()
         process.wait()
 
 
-def _picture() -> bytes:
-    """A small image: the cost of decoding a large one does not belong to the queue."""
+def _image() -> bytes:
+    """Return a small image, since the cost of decoding is not the subject."""
     buffer = io.BytesIO()
     with Image.open(photo.SOURCE) as source:
         source.resize((256, 144)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def _wait(act: Callable[[], object], refused: type[Exception]) -> None:
-    """Wait until `act()` no longer raises `refused`."""
+def _wait(act: Callable[[], object], error: type[Exception]) -> None:
+    """Wait until `act()` no longer raises `error`."""
     deadline = time.monotonic() + 60
     while True:
         try:
             act()
             return
-        except refused:
+        except error:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

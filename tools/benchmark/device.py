@@ -30,36 +30,38 @@ from tools.benchmark import architectures, machine, photo
 from tools.benchmark.calls import check, frames
 from tools.benchmark.report import BenchmarkError, bar, save, show, show_bars, summary
 
-#: TFLOP of SVD-XT's parts at 25 frames of 1024x576 with guidance, counted on the meta device from its configuration: a
-#: step, and the rest. Preparing is the VAE's encoder and CLIP.
+#: TFLOP of SVD-XT's parts at 25 frames of 1024x576 with guidance, counted on the meta device from its configuration:
+#: one step, preparing (the VAE's encoder and CLIP) and decoding.
 SVD_XT: Final = {"step": 159.9, "preparing": 2.6 + 0.33, "decoding": 173.6}
 SVD_XT_SIZE: Final = (1024, 576, 25)
 
-#: What one H200 should show, by case: seconds at most, and GB of memory.
-SECONDS: Final = {"as it comes": 8.0, "draft profile": 3.5}
-GIGABYTES: Final = {"as it comes": 14.0, "small memory": 8.0}
+#: Targets on one H200, by case: maximum seconds, and maximum GB of memory.
+SECONDS: Final = {"defaults": 8.0, "draft profile": 3.5}
+GIGABYTES: Final = {"defaults": 14.0, "small memory": 8.0}
 
-#: Side of the square matrices that show how fast the device multiplies at best, by its type; and how often.
+#: Side of the square matrices with which the device's maximum speed is measured, by its type; number of measurements.
 MATRIX: Final = {"cuda": 8192, "cpu": 1024}
 PRODUCTS: Final = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--architecture", choices=tuple(architectures.ARCHITECTURES), default="svd-xt")
-    parser.add_argument("--random-weights", action="store_true", help="of that architecture, instead of a model's")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="use random weights of that architecture instead of a model"
+    )
     parser.add_argument("--model", help="without --random-weights: a hub id or a folder")
     parser.add_argument("--device", default="0" if torch.cuda.is_available() else "cpu", help="`cpu` or a CUDA number")
-    parser.add_argument("--photo", type=Path, help="default: a made-up one")
-    parser.add_argument("--repeats", type=int, default=3, help="measured videos of each case, after one to warm up (3)")
-    parser.add_argument("--cases", nargs="*", help="only the cases whose names have one of these words")
-    parser.add_argument("--seconds", type=float, help="begin no case that would end later")
+    parser.add_argument("--photo", type=Path, help="default: a synthetic one")
+    parser.add_argument("--repeats", type=int, default=3, help="measured videos per case, after a warm-up (3)")
+    parser.add_argument("--cases", nargs="*", help="only cases whose names contain one of these words")
+    parser.add_argument("--seconds", type=float, help="start no case that would end later")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the video")
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is switched on."""
+    """A configuration to measure: optimizations, profile and memory plan."""
 
     name: str
     optimizations: frozenset[Optimization]
@@ -68,32 +70,32 @@ class Case:
 
 
 def cases(kind: str) -> list[Case]:
-    """Plain, the device's defaults, the same with each optimization inverted, the other profiles and, on a device with
-    its own memory, the other memory plans.
+    """Return the cases: the device's defaults, no optimizations, the other profiles, the other memory plans (on CUDA),
+    the defaults with each optimization inverted, and the defaults again.
     """
     usual = AUTO[kind]
     inverted = [
-        Case(f"as it comes, {'without' if optimization in usual else 'with'} {optimization}", usual ^ {optimization})
+        Case(f"defaults, {'without' if optimization in usual else 'with'} {optimization}", usual ^ {optimization})
         for optimization in Optimization
     ]
     profiles = [Case(f"{profile} profile", usual, profile) for profile in Profile if profile is not Profile.EXACT]
     plans = [
         Case(f"{plan.name} memory", usual, plan=plan) for plan in MEMORY_PLANS if plan is not FAST and kind == "cuda"
     ]
-    ends = [Case("as it comes, again", usual)]
-    # The most telling first: the time may not suffice for all of them.
-    return [Case("as it comes", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *ends]
+    ends = [Case("defaults, again", usual)]
+    # The most important first, since the time may not suffice for all of them.
+    return [Case("defaults", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *ends]
 
 
 def run(options: Namespace, result: dict[str, Any]) -> bool:
-    """Measure; whether the bars hold, where there are any."""
+    """Measure; return whether the targets, if any, are met."""
     place = torch.device("cpu") if options.device == "cpu" else torch.device("cuda", int(options.device))
     result["machine"] = {**machine.describe(), "device": _device(place)}
     print(f"{machine.in_words(result['machine'])}; {result['machine']['device']}")
     try:
         return _Measurement(options, result, place).run()
     except InvalidOutputError as error:
-        raise BenchmarkError(f"there are values that are not finite: {error}") from None
+        raise BenchmarkError(f"some values are not finite: {error}") from None
 
 
 class _Measurement:
@@ -103,13 +105,13 @@ class _Measurement:
         self._place = place
         self._precision = torch.float32 if place.type == "cpu" else torch.float16
         self._deadline = time.monotonic() + (options.seconds or float("inf"))
-        self._longest = 0.0  # seconds of a case
+        self._longest = 0.0  # seconds of the longest case
         if options.random_weights:
             self._model = architectures.ARCHITECTURES[options.architecture].model
         elif options.model:
             self._model = Model.of(Settings.from_mapping({"SVD_MODEL": options.model}))
         else:
-            raise BenchmarkError("say --random-weights, or which --model")
+            raise BenchmarkError("--random-weights or --model is required")
 
     def run(self) -> bool:
         with tempfile.TemporaryDirectory(prefix="svd-bench-") as name:
@@ -130,7 +132,7 @@ class _Measurement:
         return self._judge()
 
     def _measure_in_time(self, case: Case, folder: Path) -> None:
-        """Measure, unless the time is over; what was measured is on the disk at once, however the process ends."""
+        """Measure a case unless it would end too late, and save the figures immediately."""
         began = time.monotonic()
         if began + self._longest > self._deadline:
             return
@@ -147,11 +149,11 @@ class _Measurement:
         return Request(seed=7, profile=profile, **options).resolve(self._model, photo.SIZE)
 
     def _generator(self, optimizations: frozenset[Optimization], plan: MemoryPlan = FAST) -> tuple[Generator, Any]:
-        """A generator that is warm, and its pipeline's VAE, whose answers are looked at."""
+        """Return a generator after its warm-up, and its pipeline's VAE, whose output is checked."""
         if self._options.random_weights:
             architecture = architectures.ARCHITECTURES[self._options.architecture]
             pipe = architectures.build(architecture, self._place, self._precision)
-            if plan.model_offload:  # as `load` does it
+            if plan.model_offload:  # as in `load`
                 pipe.to("cpu")
                 optimizations -= {Optimization.COMPILE}
             plan = plan if self._place.type == "cuda" else HOST
@@ -159,12 +161,12 @@ class _Measurement:
         else:
             settings = Settings.from_mapping({"SVD_MODEL": self._options.model, "SVD_MEMORY": plan.name})
             generator = load(self._model, self._options.device, settings, optimizations)
-            pipe = generator._pipe  # noqa: SLF001 - to look at what comes out of it
+            pipe = generator._pipe  # noqa: SLF001 - to check its output
         generator.warm_up()
         return generator, pipe.vae
 
     def _count(self, parameters: Parameters, folder: Path) -> dict[str, float]:
-        """TFLOP of each phase of one video: as known of SVD-XT, else as torch counts them."""
+        """Return the TFLOP of each phase of one video: known for SVD-XT, otherwise counted by torch."""
         size = (parameters.width, parameters.height, parameters.num_frames)
         if self._options.architecture == "svd-xt" and size == SVD_XT_SIZE and parameters.max_guidance_scale > 1:
             steps = parameters.num_inference_steps
@@ -180,30 +182,30 @@ class _Measurement:
             def on_progress(progress: Progress) -> None:
                 counted.setdefault(progress.phase, counter.get_total_flops())
 
-            render(generator, self._picture(parameters), parameters, folder / "counted.mp4", on_progress)
+            render(generator, self._resized(parameters), parameters, folder / "counted.mp4", on_progress)
             marks = [*counted.values(), counter.get_total_flops()]
         values = {phase: (marks[i + 1] - marks[i]) / 1e12 for i, phase in enumerate(counted)}
         return {phase: values[phase] for phase in ("preparing", "sampling", "decoding")}
 
-    def _picture(self, parameters: Parameters) -> Image.Image:
+    def _resized(self, parameters: Parameters) -> Image.Image:
         return self._image.resize((parameters.width, parameters.height))
 
     def _measure(self, case: Case, folder: Path) -> dict[str, Any]:
         parameters = self._parameters(case.profile)
-        picture, video = self._picture(parameters), folder / "case.mp4"
-        # The pipeline before is garbage, but its modules hold each other in circles: it would be counted with this one.
+        image, video = self._resized(parameters), folder / "case.mp4"
+        # The previous pipeline is garbage with reference cycles; without a collection its memory would be counted, too.
         gc.collect()
         if self._place.type == "cuda":
             torch.cuda.empty_cache()
         began = time.perf_counter()
         generator, vae = self._generator(case.optimizations, case.plan)
         built = time.perf_counter()
-        with looked_at(vae, case.name):
-            render(generator, picture, parameters, video, _ignore)
+        with checked_output(vae, case.name):
+            render(generator, image, parameters, video, _ignore)
         warm = time.perf_counter()
         if self._place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._place)
-        renderings = [render(generator, picture, parameters, video, _ignore) for _ in range(self._options.repeats)]
+        renderings = [render(generator, image, parameters, video, _ignore) for _ in range(self._options.repeats)]
         values = self._values(case, generator.optimizations, parameters, renderings)
         check(frames(video), case.name)
         return {**values, "build_seconds": round(built - began, 3), "first_seconds": round(warm - built, 3)}
@@ -242,8 +244,8 @@ class _Measurement:
     def _show(self) -> None:
         rate = self._result["ceilings"]
         show(
-            f"{self._model.name} on {self._result['machine']['device']}: at most {rate['tflops']:.4g} TFLOP/s and "
-            f"{rate['gb_a_second']:.4g} GB/s, as measured; seconds are medians",
+            f"{self._model.name} on {self._result['machine']['device']}: maximum {rate['tflops']:.4g} TFLOP/s and "
+            f"{rate['gb_a_second']:.4g} GB/s, measured; seconds are medians",
             ("", "seconds", "preparing", "sampling", "decoding", "encoding", "frames/s", "share of limit", "peak GB"),
             [
                 (
@@ -259,7 +261,7 @@ class _Measurement:
         )
 
     def _judge(self) -> bool:
-        """The bars are for SVD-XT on one H200; of anything else nothing is promised."""
+        """Return whether the targets are met; they apply only to SVD-XT on a GPU (one H200)."""
         values = self._result["cases"]
         if self._place.type != "cuda" or self._options.architecture != "svd-xt":
             return True
@@ -276,35 +278,35 @@ class _Measurement:
 
 
 @contextmanager
-def looked_at(vae: Any, name: str) -> Iterator[None]:
-    """Within the block, see whether what `vae` decodes is made of numbers, and not of a single one.
+def checked_output(vae: Any, name: str) -> Iterator[None]:
+    """Check within the block that all values that `vae` decodes are finite and no frame is constant.
 
     Raises:
-        BenchmarkError: it is not.
+        BenchmarkError: a value is not finite, or a frame is constant.
     """
     decode: Callable[..., Any] = vae.decode
     seen: list[torch.Tensor] = []
 
-    def look(*args: Any, **kwargs: Any) -> Any:
+    def checked_decode(*args: Any, **kwargs: Any) -> Any:
         decoded = decode(*args, **kwargs)
-        spread = decoded.sample.float().std(dim=(-2, -1)).amax(dim=-1).min()  # of the frame that varies least
+        spread = decoded.sample.float().std(dim=(-2, -1)).amax(dim=-1).min()  # of the frame with the least variation
         seen.append(torch.stack([torch.isfinite(decoded.sample).all().float(), spread]))
         return decoded
 
-    vae.decode = look
+    vae.decode = checked_decode
     try:
         yield
     finally:
-        del vae.decode  # the class' own is behind it
+        del vae.decode  # uncovers the method of the class
     finite, spread = torch.stack(seen).cpu().unbind(1)
     if not finite.all():
-        raise BenchmarkError(f"{name}: there are values that are not finite")
+        raise BenchmarkError(f"{name}: some values are not finite")
     if float(spread.min()) < 1e-3:
         raise BenchmarkError(f"{name}: a decoded frame is constant")
 
 
 def ceilings(place: torch.device, precision: torch.dtype) -> dict[str, float]:
-    """What the device can do at most, as measured: TFLOP/s of a matrix product, GB/s of a copy (read and write)."""
+    """Measure the device's maximum speed: TFLOP/s of a matrix product, GB/s of a copy (read and write)."""
     side = MATRIX[place.type]
     one, other = (torch.randn(side, side, device=place, dtype=precision) for _ in range(2))
     product = torch.empty_like(one)
@@ -319,26 +321,28 @@ def ceilings(place: torch.device, precision: torch.dtype) -> dict[str, float]:
 
 
 def _best(place: torch.device, act: Callable[[], object]) -> float:
-    """Least seconds of several tries, each of several calls on CUDA, where one alone cannot be timed."""
+    """Return the minimum seconds per call in several measurements, each of several calls on CUDA, where a single one
+    cannot be timed.
+    """
     calls = 10 if place.type == "cuda" else 1
     took = []
     for _ in range(PRODUCTS):
-        _synchronise(place)
+        _synchronize(place)
         began = time.perf_counter()
         for _ in range(calls):
             act()
-        _synchronise(place)
+        _synchronize(place)
         took.append((time.perf_counter() - began) / calls)
     return min(took)
 
 
-def _synchronise(place: torch.device) -> None:
+def _synchronize(place: torch.device) -> None:
     if place.type == "cuda":
         torch.cuda.synchronize(place)
 
 
 def _peak_gb(place: torch.device) -> float:
-    """GB in use at most: of the device since it was last reset; on the CPU, of this process since it began."""
+    """Return the peak memory in GB: on CUDA since the last reset, on the CPU that of this process since its start."""
     if place.type == "cuda":
         return round(torch.cuda.max_memory_allocated(place) / 1e9, 3)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""(d) What expensive uploads cost other callers: their requests with and without hostile images beside, in turns."""
+"""(d) The cost of expensive uploads for other callers: their requests with and without hostile uploads, alternating."""
 
 import http.client
 import multiprocessing
@@ -20,7 +20,7 @@ from tools.benchmark.costs import Queue, run_api, run_redis
 from tools.benchmark.report import bar, quantile, show, show_bars
 from tools.harness.hostile_images import hostile_images
 
-#: What a request's 95th percentile may be beside hostile uploads, as a multiple of that without.
+#: Maximum ratio of a request's 95th percentile during hostile uploads to that without.
 MOST: Final = 3.0
 
 #: Seconds between two submissions of the ordinary caller.
@@ -33,14 +33,14 @@ Times = dict[str, list[float]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--rounds", type=int, default=5, help="quiet and hostile ones, in turns (5)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each (8)")
-    parser.add_argument("--clients", type=int, default=4, help="that upload hostile images at the same time (4)")
+    """Add the options of this benchmark."""
+    parser.add_argument("--rounds", type=int, default=5, help="quiet and hostile rounds, alternating (5)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of each round (8)")
+    parser.add_argument("--clients", type=int, default=4, help="clients that upload hostile images concurrently (4)")
 
 
 def run(options: Namespace, result: dict[str, Any]) -> bool:
-    """Measure; whether the bars hold."""
+    """Measure; return whether the targets are met."""
     result["machine"] = machine.describe()
     print(machine.in_words(result["machine"]))
     quiet, hostile, answers = Times(), Times(), Counter[str]()
@@ -48,7 +48,7 @@ def run(options: Namespace, result: dict[str, Any]) -> bool:
         folder = Path(name)
         queue = stack.enter_context(run_api(folder, stack.enter_context(run_redis(folder)), _QUEUED))
         queue.fill()
-        _ordinary(queue, options.seconds, Times())  # to warm everything up
+        _ordinary(queue, options.seconds, Times())  # warm-up
         for _ in range(options.rounds):
             _ordinary(queue, options.seconds, quiet)
             with _hostile(queue.api, options.clients, answers):
@@ -57,7 +57,7 @@ def run(options: Namespace, result: dict[str, Any]) -> bool:
 
 
 def _ordinary(queue: Queue, seconds: float, times: Times) -> None:
-    """Submit an image, get the job's status and `/health`, and delete the job, again and again."""
+    """Repeatedly submit an image, request the job's status and `/health`, and delete the job."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         queue.beat()
@@ -76,7 +76,7 @@ def _ordinary(queue: Queue, seconds: float, times: Times) -> None:
 
 @contextmanager
 def _hostile(address: str, clients: int, answers: Counter[str]) -> Iterator[None]:
-    """Clients in processes of their own that upload hostile images without a pause; `answers` counts the statuses."""
+    """Run client processes that upload hostile images without a pause; `answers` counts the statuses."""
     context = multiprocessing.get_context("spawn")
     stop, ready = context.Event(), context.Barrier(clients + 1)
     counts: multiprocessing.Queue[Counter[str]] = context.Queue()
@@ -98,7 +98,7 @@ def _hostile(address: str, clients: int, answers: Counter[str]) -> Iterator[None
 
 
 def _upload(address: str, number: int, ready: Any, stop: Event, counts: Any) -> None:
-    # Encoded once: this process is to cost the service's machine as little as possible.
+    # Encode the requests only once, since this process shares the machine with the service.
     small = Image.new("RGB", (64, 48), (9, 99, 9))
     requests = [
         httpx2.Request("POST", f"http://{address}/generate", files={"image": image})
@@ -109,7 +109,7 @@ def _upload(address: str, number: int, ready: Any, stop: Event, counts: Any) -> 
     ready.wait(60)
     connection = http.client.HTTPConnection(address, timeout=60)
     while not stop.is_set():
-        # Each client begins at another place.
+        # Each client starts with another image.
         kind, body = bodies[number % len(bodies)]
         number += 4
         try:
@@ -129,9 +129,9 @@ def _report(result: dict[str, Any], quiet: Times, hostile: Times, answers: Count
         p50s = (quantile(before, 0.5), quantile(beside, 0.5))
         p95s = (quantile(before, 0.95), quantile(beside, 0.95))
         rows.append((name, len(before), len(beside), *(1000 * value for value in (*p50s, *p95s)), p95s[1] / p95s[0]))
-        bars.append(bar(f"p95 of {name} beside hostile uploads / quiet", p95s[1] / p95s[0], MOST))
+        bars.append(bar(f"p95 of {name} during hostile uploads / quiet", p95s[1] / p95s[0], MOST))
     result |= {"quiet": quiet, "hostile": hostile, "answers": dict(answers), "bars": bars}
     head = ("", "quiet", "hostile", "p50 quiet, ms", "p50 hostile", "p95 quiet", "p95 hostile", "p95 ratio")
     show("Requests of an ordinary caller", head, rows)
-    print("Hostile uploads: " + ", ".join(f"{count} answered with {status}" for status, count in answers.items()))
+    print("Hostile uploads: " + ", ".join(f"{count} with status {status}" for status, count in answers.items()))
     return show_bars(bars)

@@ -1,4 +1,4 @@
-"""The machine that figures come from: without it they mean nothing."""
+"""The machine on which figures were measured."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "celery", "re
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores, memory, load, system and versions; a CUDA device's name is the device benchmark's to add."""
+    """Return processor, cores, memory, load, system and versions; the device benchmark adds the CUDA device's name."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
 
 
 def in_words(machine: dict[str, Any]) -> str:
-    """One line."""
+    """Format the description as one line."""
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']}, "
         f"Python {machine['python']}, torch {machine['versions'].get('torch', 'none')}; "

@@ -1,4 +1,4 @@
-"""A service of our own to measure: all of its processes, on free ports, with its data in a folder of its own."""
+"""A separate service to measure: all of its processes, on free ports, with its data in a temporary folder."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ from pathlib import Path
 from svd_service.client import Client, ClientError
 from tools.benchmark.report import BenchmarkError
 
-#: Seconds that the service may take to load the model and, on a GPU, to compile it: in a new folder nothing is kept.
+#: Maximum seconds for the service to load the model and, on a GPU, to compile it, since a new folder has no cache.
 START = 1_800.0
 
 
 @contextmanager
 def running(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
-    """The address of `svd-service up`, started with the environment `variables`; it ends with the block.
+    """Run `svd-service up` with the environment `variables` until the block ends; yield its URL.
 
     Raises:
-        BenchmarkError: it did not become ready.
+        BenchmarkError: the service did not become ready.
     """
     port = free_port()
     environment = {
@@ -49,7 +49,7 @@ def running(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that is currently free."""
+    """Return a port that is currently free."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A photo of twelve megapixels, as a phone takes it: made of a small one, always the same, where none is given."""
+"""The default photo: a reproducible one of twelve megapixels, like a phone's, enlarged from a small one."""
 
 from pathlib import Path
 from typing import Final
@@ -6,20 +6,20 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-#: What it is made of; 600 x 400 pixels.
+#: The photo that is enlarged, of 600 x 400 pixels.
 SOURCE: Final = Path(__file__).resolve().parents[2] / "scripts" / "sample.jpg"
 
 #: Width and height in pixels.
 SIZE: Final = (4000, 3000)
 
-#: Standard deviation of the grain in levels of 255, and JPEG's quality. Enlarged, the photo alone would be smooth, and
-#: faster to decode than any that a camera takes; like this it has some 3.5 MB.
+#: Standard deviation of the grain in levels of 255, and JPEG quality. Without grain the enlarged photo would be smooth
+#: and faster to decode than a camera's; with it the file has some 3.5 MB.
 GRAIN: Final = 5.0
 QUALITY: Final = 92
 
 
 def make(path: Path, size: tuple[int, int] = SIZE) -> Path:
-    """Write the photo to `path`, unless it is there."""
+    """Write the photo to `path` unless it exists."""
     if path.exists():
         return path
     with Image.open(SOURCE) as source:

@@ -1,4 +1,4 @@
-"""Figures, how they are shown (a table) and kept (JSON)."""
+"""Figures: summaries, tables, JSON files and targets."""
 
 import json
 import statistics
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class BenchmarkError(Exception):
-    """A measurement is invalid: the message has what and why."""
+    """A measurement is invalid; the message has the reason."""
 
 
 def summary(values: Sequence[float]) -> dict[str, float | int]:
-    """Number, least, quartiles and greatest of some measurements; `spread` is the middle half's width by the median."""
+    """Return number, minimum, quartiles and maximum of values; `spread` is the interquartile range by the median."""
     low, median, high = quartiles(values)
     return {
         "n": len(values),
@@ -28,9 +28,9 @@ def summary(values: Sequence[float]) -> dict[str, float | int]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | int]:
-    """How measurements that were taken in turns compare: `ours[i]` stands beside `theirs[i]`.
+    """Compare alternating measurements, `ours[i]` with `theirs[i]`.
 
-    `of_medians` is what a bar is about; `median` and the quartiles are those of the ratios, pair by pair.
+    `of_medians`, the ratio of the medians, is what targets use; `median` and the quartiles are of the pairs' ratios.
     """
     pairs = [our / their for our, their in zip(ours, theirs, strict=True)]
     of_medians = statistics.median(ours) / statistics.median(theirs)
@@ -38,7 +38,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | i
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper quartile."""
+    """Return the lower quartile, the median and the upper quartile."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -46,7 +46,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The least of the values that at least `share` of them do not exceed."""
+    """Return the smallest of the values that at least `share` of them do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
@@ -57,7 +57,7 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> N
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, so that it can stand in a document as it is."""
+    """Format a table in Markdown."""
     cells = [[_text(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = [
@@ -75,7 +75,7 @@ def _text(cell: object) -> str:
 
 @contextmanager
 def kept(path: Path, result: dict[str, Any]) -> Iterator[None]:
-    """Write `result` as JSON to `path` when the block has ended, however it ended: what was measured is not lost."""
+    """Write `result` as JSON to `path` when the block ends, even by an exception, so that no measurement is lost."""
     try:
         yield
     except BaseException as error:
@@ -83,11 +83,11 @@ def kept(path: Path, result: dict[str, Any]) -> Iterator[None]:
         raise
     finally:
         save(path, result)
-        print(f"All of it: {path}")
+        print(f"All figures: {path}")
 
 
 def save(path: Path, result: dict[str, Any]) -> None:
-    """Write `result` as JSON to `path`, whole or not at all."""
+    """Write `result` as JSON to `path` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -95,12 +95,12 @@ def save(path: Path, result: dict[str, Any]) -> None:
 
 
 def bar(name: str, value: float, limit: float) -> dict[str, Any]:
-    """A promise, what was measured, and whether it holds."""
+    """Return a target, the measured value, and whether it is met."""
     return {"bar": name, "measured": round(value, 4), "at_most": limit, "holds": value <= limit}
 
 
 def show_bars(bars: Sequence[dict[str, Any]]) -> bool:
-    """Print them; whether all of them hold."""
-    rows = [(bar["bar"], bar["measured"], bar["at_most"], "holds" if bar["holds"] else "FAILS") for bar in bars]
-    show("Bars", ("bar", "measured", "at most", ""), rows)
+    """Print the targets; return whether all of them are met."""
+    rows = [(bar["bar"], bar["measured"], bar["at_most"], "met" if bar["holds"] else "MISSED") for bar in bars]
+    show("Targets", ("target", "measured", "maximum", ""), rows)
     return all(bar["holds"] for bar in bars)

@@ -52,7 +52,7 @@ def test_a_summary_has_the_spread():
 def test_a_missed_bar_is_reported_as_failed(capsys: pytest.CaptureFixture[str]):
     assert report.show_bars([report.bar("speed", 0.9, 0.9)])
     assert not report.show_bars([report.bar("speed", 0.9, 0.9), report.bar("memory", 2.1, 2.0)])
-    assert "FAILS" in capsys.readouterr().out
+    assert "MISSED" in capsys.readouterr().out
 
 
 def test_different_frames_are_detected():

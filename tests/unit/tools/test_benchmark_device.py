@@ -58,7 +58,7 @@ def test_every_optimization_is_switched_and_every_profile_run():
 def test_the_device_benchmark_reports_phases_shares_and_memory(benchmark, tmp_path: Path):
     assert benchmark(*TINY, "--cases", "plain", "draft", "lerp") == 0
     result = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert list(result["cases"]) == ["plain", "draft profile", "as it comes, with lerp"]
+    assert list(result["cases"]) == ["plain", "draft profile", "defaults, with lerp"]
     for case in result["cases"].values():
         assert set(case["phases"]) == {"preparing", "sampling", "decoding", "encoding"}
         assert case["seconds"]["median"] > 0
@@ -102,7 +102,7 @@ def test_a_case_that_could_not_be_compiled_is_not_listed_as_compiled(
     monkeypatch.setattr("svd_service.video.compilation.torch.compile", lambda *_, **__: no_compiler)
     assert benchmark(*TINY, "--cases", "with compile") == 0
     result = json.loads((tmp_path / "benchmark-device.json").read_text())
-    assert "compile" not in result["cases"]["as it comes, with compile"]["optimizations"]
+    assert "compile" not in result["cases"]["defaults, with compile"]["optimizations"]
 
 
 def test_the_schedulers_tables_stay_on_the_host_wherever_the_model_is_created():
