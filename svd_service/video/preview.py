@@ -119,7 +119,7 @@ class Colors:
         height, width = self._latent.shape[1:]
         small = self._image.resize((width, height), Image.Resampling.BOX)
         wanted = np.asarray(small, dtype=np.float32).reshape(-1, 3) / 255
-        fitted: Array = np.linalg.lstsq(_with_constant(self._latent), wanted, rcond=None)[0]
+        fitted: Array = np.linalg.lstsq(_with_constant(self._latent), wanted, rcond=None)[0].astype(np.float32)
         return fitted
 
 
