@@ -76,6 +76,10 @@ def main() -> None:
         for frames in (1, 2, 4, 8, 25):
             latents = torch.empty(frames, 4, HEIGHT // 8, WIDTH // 8)
             print(f"| {frames} | {peak(lambda latents=latents: vae.decode(latents, num_frames=len(latents)))} |")  # type: ignore[misc]
+        vae.float()  # as the pipeline encodes
+        print(
+            f"\nencoding the image: {peak(lambda: vae.encode(torch.empty(1, 3, HEIGHT, WIDTH, dtype=torch.float32)))}"
+        )
 
 
 def parameters(part: torch.nn.Module) -> int:

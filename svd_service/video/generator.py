@@ -21,6 +21,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger.workers import DeviceMemory
 from svd_service.parameters import Fit
+from svd_service.video.attention import split_rows
 from svd_service.video.compilation import Compiled
 from svd_service.video.memory_plan import FAST, MemoryPlan
 from svd_service.video.oom_fallback import OOMFallback
@@ -56,6 +57,7 @@ class Generator:
     ) -> None:
         self.optimizations = frozenset(optimizations)
         apply(pipe, self.optimizations)
+        split_rows(pipe.unet)
         self._compiled = [each for each in (pipe.unet.forward, pipe.vae.decoder.forward) if isinstance(each, Compiled)]
         self._defaults = model.defaults
         self._pipe = pipe

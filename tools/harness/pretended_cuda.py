@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -30,6 +31,13 @@ aten: Final = torch.ops.aten
 
 #: Operations that fill a tensor with random numbers.
 _RANDOM: Final = {aten.uniform_.default, aten.normal_.default}
+
+#: CUDA's limit on the second and third dimension of a grid, in which flash attention counts the rows of a batch
+#: (https://github.com/pytorch/pytorch/issues/142228). The memory-efficient kernel splits larger batches itself.
+_MOST_ROWS: Final = 65_535
+
+#: The largest size of a head that flash attention has code for.
+_MOST_HEAD: Final = 256
 
 #: Packages whose innermost frame is recorded as the place where the host waits.
 PACKAGES: Final = ("/svd_service/", "/diffusers/", "/transformers/", "/accelerate/")
@@ -47,8 +55,9 @@ class Wait:
 class PretendedCuda(TorchDispatchMode):
     """The device. `room` is its memory in bytes; using more raises `torch.OutOfMemoryError`.
 
-    `waits` counts the operations in which the host waits, except for moving a module's weights. `peak` is the peak
-    memory in bytes, without an allocator's rounding and the libraries' workspaces; set it to 0 to reset it.
+    `waits` counts the operations in which the host waits, except for moving a module's weights; `attention` counts the
+    calls of each attention kernel. `peak` is the peak memory in bytes, without an allocator's rounding and the
+    libraries' workspaces; set it to 0 to reset it.
     """
 
     def __init__(self, room: float = float("inf")) -> None:
@@ -56,8 +65,11 @@ class PretendedCuda(TorchDispatchMode):
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.room = room
         self.waits: Counter[Wait] = Counter()
+        self.attention: Counter[str] = Counter()
         self.peak = 0
         self.moves_weights = False
+        # Weights stay where they are for long: they are looked through after modules were moved only.
+        self._weights: dict[int, tuple[StorageWeakRef, int]] = {}
         self._living: dict[int, tuple[StorageWeakRef, int]] = {}
         self._sum = 0
 
@@ -69,7 +81,7 @@ class PretendedCuda(TorchDispatchMode):
     @property
     def used(self) -> int:
         """Bytes of the tensors that are currently on the device."""
-        self._sweep()
+        self.sweep()
         return self._sum
 
     def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -100,6 +112,35 @@ class PretendedCuda(TorchDispatchMode):
         self._wait("item")
         return True if tensor.dtype is torch.bool else torch.zeros((), dtype=tensor.dtype).item()
 
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        """Compute attention in the kernel that torch chooses on a device of compute capability 8 or 9, without cuDNN's.
+
+        Raises:
+            torch.AcceleratorError: the batch has more rows than the kernel takes.
+        """
+        half = query.dtype in {torch.float16, torch.bfloat16}
+        if half and attn_mask is None and query.shape[-1] <= _MOST_HEAD:
+            self.attention["flash"] += 1
+            if len(query) > _MOST_ROWS:
+                raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+            kernel = aten._scaled_dot_product_flash_attention.default
+            made = kernel(query, key, value, dropout_p, is_causal, scale=scale)
+        else:
+            self.attention["memory-efficient" if attn_mask is None else "memory-efficient with a mask"] += 1
+            kernel = aten._scaled_dot_product_efficient_attention.default
+            made = kernel(query, key, value, attn_mask, compute_log_sumexp=False, dropout_p=dropout_p, scale=scale)
+        attended: torch.Tensor = made[0]
+        return attended
+
     def _create(self, operation: Any, args: Any, kwargs: Any) -> Any:
         with self.fake:
             args, kwargs = tree_map(_without_values, (args, kwargs))
@@ -112,22 +153,31 @@ class PretendedCuda(TorchDispatchMode):
     def _account(self, tensor: torch.Tensor) -> None:
         storage = StorageWeakRef(tensor.untyped_storage())
         size = tensor.untyped_storage().nbytes()
-        before = self._living.get(storage.cdata)
-        if before is not None and not before[0].expired():
-            return
-        self._living[storage.cdata] = storage, size
-        self._sum += size - (before[1] if before is not None else 0)
-        if self._sum > min(self.peak, self.room):  # deleted tensors stay in the sum until it reaches a limit
-            self._sweep()
+        kept = self._weights if self.moves_weights else self._living
+        for known in (self._weights, self._living):
+            before = known.get(storage.cdata)
+            if before is not None and not before[0].expired():
+                return
+            if before is not None:
+                del known[storage.cdata]
+                self._sum -= before[1]
+        kept[storage.cdata] = storage, size
+        self._sum += size
+        # Deleted tensors stay in the sum until it reaches a limit.
+        if self._sum > self.room or (self._sum > self.peak and not self.moves_weights):
+            self.sweep(weights=self._sum > self.room)
             if self._sum > self.room:
-                del self._living[storage.cdata]
+                del kept[storage.cdata]
                 self._sum -= size
                 raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB.")
             self.peak = max(self.peak, self._sum)
 
-    def _sweep(self) -> None:
+    def sweep(self, *, weights: bool = True) -> None:
+        """Forget the tensors that are gone, unless they are `weights` of modules that were not moved since."""
+        if weights:
+            self._weights = {key: one for key, one in self._weights.items() if not one[0].expired()}
         self._living = {key: one for key, one in self._living.items() if not one[0].expired()}
-        self._sum = sum(size for _, size in self._living.values())
+        self._sum = sum(size for each in (self._weights, self._living) for _, size in each.values())
 
     def _wait(self, kind: str) -> None:
         frame: FrameType | None = sys._getframe(1)
@@ -184,10 +234,11 @@ def _patches(device: PretendedCuda) -> list[tuple[Any, str, Any]]:
 
 
 class _Methods(TorchFunctionMode):
-    """Replaces methods that need a device guard, which a build of torch without CUDA lacks."""
+    """Replaces what needs a device guard or a device's kernels, which a build of torch without CUDA lacks."""
 
     def __init__(self, device: PretendedCuda) -> None:
         super().__init__()
+        self._attend = device.attend
         # Some of them are called where torch has disabled this dispatch mode.
         self._reads = {
             torch.Tensor.item: device.read,
@@ -201,6 +252,8 @@ class _Methods(TorchFunctionMode):
         """Call the function, or its replacement for a tensor without values."""
         if function in self._reads and isinstance(args[0], FakeTensor):
             return self._reads[function](args[0])
+        if function is F.scaled_dot_product_attention and args[0].device.type == "cuda":
+            return self._attend(*args, **(kwargs or {}))
         if function is torch.Tensor.to:
             function = _to
         elif function in _REPLACED and isinstance(args[0], FakeTensor):
@@ -271,6 +324,9 @@ def _moved(device: PretendedCuda) -> Callable[..., Any]:
                     module._buffers[name] = move(buffer)
         finally:
             device.moves_weights = outer
+            if not outer:
+                device.sweep()
+                device.peak = max(device.peak, device.used)
         return module
 
     return apply
