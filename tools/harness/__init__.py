@@ -1,1 +1,1 @@
-"""A real service on loopback and stand-ins for its neighbors, for tests, benchmarks and chaos runs."""
+"""A real service on loopback and stand-ins for external services, for tests, benchmarks and chaos runs."""

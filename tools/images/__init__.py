@@ -1,1 +1,1 @@
-"""Images: build them, try them, run them with Compose."""
+"""Container images: build them, test them, run them with Compose."""

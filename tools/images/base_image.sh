@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An image of Debian's packages alone, for where no registry of images can be reached. Needs root and debootstrap.
+# Build a base image from Debian packages where no image registry can be reached. Needs root and debootstrap.
 #
 # usage: tools/images/base_image.sh NAME PACKAGE…
 #   tools/images/base_image.sh localhost/python python3 python3-venv     then: PYTHON_IMAGE=localhost/python scripts/build_images.sh
@@ -25,10 +25,10 @@ say "Installing Debian ${DEBIAN_SUITE:-bookworm} with $* …"
 debootstrap --variant=minbase ${include:+--include="$include"} \
   "${DEBIAN_SUITE:-bookworm}" "$folder/system" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$folder/log" || {
   tail "$folder/log" >&2
-  die "debootstrap failed; its last words are above."
+  die "debootstrap failed; the end of its log is above."
 }
 rm -rf "$folder"/system/var/cache/apt/archives/*.deb "$folder"/system/var/lib/apt/lists/*
-# Devices are the container's business.
+# The container runtime creates the devices.
 tar --directory "$folder/system" --exclude './dev/*' --create --file "$folder/system.tar" .
 
 case $tool in

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# An image to build with (the Dockerfiles' BUILD_IMAGE) on a network with certificates or package sources of its own: the
-# base, this machine's certificate authorities, its PIP_… variables, and folders. None of it gets into what is built.
+# Make an image to build with (the Dockerfiles' BUILD_IMAGE) on a network with its own certificates or package sources: the
+# base, this machine's certificate authorities, its PIP_… variables, and folders. None of it gets into the built images.
 #
 # usage: tools/images/build_image.sh NAME BASE [FOLDER…]
 #   tools/images/build_image.sh localhost/build python:3.11-slim-bookworm ./wheels
@@ -30,7 +30,7 @@ copy() { # copy PATH: to the same path in the container
 changes=()
 if [ -e "$certificates" ]; then
   copy "$certificates"
-  # Those of requests, curl and Python's own ssl.
+  # The variables of pip and of OpenSSL.
   for variable in PIP_CERT SSL_CERT_FILE; do changes+=(--change "ENV $variable=$certificates"); done
 fi
 while IFS='=' read -r variable value; do
@@ -38,4 +38,4 @@ while IFS='=' read -r variable value; do
 done < <(env | grep '^PIP_' || true)
 for folder in "$@"; do copy "$(realpath "$folder")"; done
 "$tool" commit "${changes[@]}" "$container" "$name" >/dev/null
-say "$name is $base with what this machine lends to a build."
+say "$name is $base with this machine's certificates, pip settings and folders."

@@ -1,7 +1,7 @@
-"""compose.yaml with real containers: what a first start, stops, crashes, scaling and an upgrade do to jobs.
+"""Test compose.yaml with real containers: a first start, stops, crashes, scaling and an upgrade lose no job.
 
-Run it through scripts/compose_smoke.sh, which finds an engine and base images. Each step is a method of `Smoke`; a step
-that fails is a row of the table and the next one goes on. Needs Python's own library alone.
+Run it through scripts/compose_smoke.sh, which finds an engine and base images. Each step is a method of `Smoke`. After
+a step that fails, the others still run; the table has a row for each. Needs only Python's standard library.
 """
 
 import argparse
@@ -35,10 +35,10 @@ from tools.images.compose_stack import (
 )
 from tools.images.locked import compare
 
-#: What runs in the profile `monitoring`, beside `prepare`.
+#: The containers of the profile `monitoring` that keep running, all but `prepare`.
 CONTAINERS: Final = ("redis", "api", "worker", "webhooks", "flower", "exporter", "prometheus", "grafana")
 ENDED: Final = {"finished", "failed", "cancelled", "expired"}
-#: Bytes that the API's image may add to its base, and those of the CPU worker's image in all.
+#: Maximum bytes that the API's image adds to its base, and maximum size of the CPU worker's image.
 MOST_ADDED, MOST_WORKER = 150e6, 1.5e9
 
 
@@ -53,7 +53,7 @@ class Smoke:
         self._jobs: list[str] = []
 
     def steps(self) -> dict[str, Callable[[], str]]:
-        """Each step by name."""
+        """Return the steps by name."""
         return {
             "first": self.first_start,
             "locked": self.locked,
@@ -87,7 +87,7 @@ class Smoke:
         return f"API {numbers[0]} and CPU worker {numbers[1]} packages, each in the version of the lock"
 
     def readme(self) -> str:
-        """The README's three curl lines as they stand: submit, status, result."""
+        """The README's three curl lines, unchanged: submit, status, result."""
         readme = (ROOT / "README.md").read_text()
         lines = re.findall(r"^(curl .*localhost:8000/(?:generate|status|results)\S*)$", readme, re.MULTILINE)
         submit, status, result = (
@@ -104,11 +104,11 @@ class Smoke:
         wait(lambda: json.loads(shell(status, job))["status"] in ENDED, 400, "the job did not end")
         shell(result, job)
         video = (self._scratch / "out.mp4").read_bytes()
-        require(video[4:8] == b"ftyp", f"out.mp4 is no MP4: {video[:80]!r}")
+        require(video[4:8] == b"ftyp", f"out.mp4 is not an MP4: {video[:80]!r}")
         return f"first video after {time.monotonic() - began:.0f} s, {len(video):,} bytes"
 
     def logins(self) -> str:
-        """Flower wants its password, Prometheus reaches all its targets, nothing else leaves loopback."""
+        """Flower requires its password, Prometheus reaches all targets, and all ports are on loopback."""
         login = self._stack.compose("exec", "-T", "flower", "cat", "/run/secrets/SVD_FLOWER_BASIC_AUTH").strip()
         codes = [status_of("http://127.0.0.1:5555/"), status_of("http://127.0.0.1:5555/", basic=login)]
         require(codes == [401, 200], f"Flower answers {codes} without and with its password")
@@ -116,7 +116,7 @@ class Smoke:
         require(login.partition(":")[2] not in shown, "Flower's password is in the list of processes")
         targets = "http://127.0.0.1:9090/api/v1/targets"
         wait(lambda: all_up(targets), 90, "not all of Prometheus' targets are up")
-        # Debian's package has the older pages alone, elsewhere.
+        # Debian's package has only the older pages, at another path.
         pages = ("http://127.0.0.1:9090/classic/targets", "http://127.0.0.1:9090/targets")
         self._screenshot("prometheus", next(page for page in pages if status_of(page) == 200))
         self._screenshot("flower", f"http://{login}@127.0.0.1:5555/workers")
@@ -130,19 +130,19 @@ class Smoke:
         if not self._screenshots or not browser:
             return
         self._screenshots.mkdir(parents=True, exist_ok=True)
-        picture = f"--screenshot={(self._screenshots / name).resolve()}.png"
+        screenshot = f"--screenshot={(self._screenshots / name).resolve()}.png"
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000")
-        called(browser, *options, "--virtual-time-budget=10000", picture, url)
+        called(browser, *options, "--virtual-time-budget=10000", screenshot, url)
 
     def logs_rotate(self) -> str:
-        """Every container's log has a largest size."""
+        """Every container's log has a maximum size."""
         for service in CONTAINERS:
             config = self._stack.state(service)["HostConfig"]["LogConfig"]["Config"]
             require(config.get("max-size") == "10m" and config.get("max-file") == "5", f"{service}: {config}")
         return f"5 × 10 MB for each of {len(CONTAINERS)} containers"
 
     def drain(self) -> str:
-        """`stop` in the middle of a job: the worker ends by itself, and the job is not lost."""
+        """`stop` during a job: the worker exits by itself, and the job is not lost."""
         job = self._submit()
         self._until(job, {"started"})
         began = time.monotonic()
@@ -155,7 +155,7 @@ class Smoke:
         return f"stopped in {took:.0f} s, worker's status {code}, attempts {', '.join(outcomes)}"
 
     def crashes(self) -> str:
-        """SIGKILL for each container in the middle of a job: none is lost, none has two results."""
+        """SIGKILL to each container during a job: no job is lost or has two results."""
         for service in CONTAINERS:
             job = self._submit()
             self._until(job, {"started"})
@@ -182,11 +182,11 @@ class Smoke:
         ends = [self._until(job, ENDED) for job in jobs]
         hosts = {end["attempts"][-1]["worker"] for end in ends}
         self._stack.up("--no-recreate", "--scale", "worker=1")
-        require(len(hosts) == 2, f"only {hosts} worked")
+        require(len(hosts) == 2, f"only {hosts} ran jobs")
         return f"3 jobs on 2 workers; then one again. {self._tally()}"
 
     def proxies(self) -> str:
-        """With a proxy that does not answer in every container's environment, health checks still pass."""
+        """Health checks pass although every container's environment has a proxy that does not answer."""
         proxy = "http://127.0.0.1:9"
         self._stack.up(HTTP_PROXY=proxy, HTTPS_PROXY=proxy, http_proxy=proxy, https_proxy=proxy)
         configured = self._stack.compose("exec", "-T", "worker", "printenv", "HTTPS_PROXY").strip()
@@ -195,12 +195,12 @@ class Smoke:
         return "all containers healthy with a proxy that does not answer"
 
     def leaves_nothing(self) -> str:
-        """`down -v` removes all there was."""
+        """`down -v` removes everything."""
         self._stack.down()
         return nothing_left()
 
     def folders_and_key(self) -> str:
-        """Folders of root in the place of volumes, and an address that is not loopback."""
+        """Folders owned by root in place of volumes, and an address that is not loopback."""
         gateway = called("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
         gateway = gateway.strip()
         names = ("redis", "data", "cache", "secrets")
@@ -224,7 +224,7 @@ class Smoke:
         return f"job done on folders that were root's; 401 without and 200 with the key shown. {nothing_left()}"
 
     def upgrade(self) -> str:
-        """`up --build` over an earlier commit, with a finished job, one in its middle and one in the queue."""
+        """`up --build` over an earlier commit, with a finished, a running and a queued job."""
         if self._from == "none":
             return "left out"
         commit = called("git", "rev-parse", "--short", self._from, cwd=ROOT).strip()
@@ -247,7 +247,7 @@ class Smoke:
             self._stack.down()
 
     def sizes(self) -> str:
-        """The images, and what the API's adds to its base."""
+        """Sizes of the images, and how much the API's adds to its base."""
         base = os.environ.get("PYTHON_IMAGE", "python:3.11-slim-bookworm")
         images = (base, "svd-service-api", "svd-service-worker:cpu")
         of = {image: int(called("docker", "image", "inspect", image, "--format", "{{.Size}}")) for image in images}
@@ -268,7 +268,7 @@ class Smoke:
 
 
 def main() -> int:
-    """Run the steps and print the table; 1 if one of them failed."""
+    """Run the steps and print the table; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--from", dest="upgrade_from", default="HEAD~1")
     parser.add_argument("--screenshots", type=Path)
@@ -284,14 +284,14 @@ def main() -> int:
                 say(f"-- {name}: {(step.__doc__ or '').partition(chr(10))[0]}")
                 rows.append((name, *attempt(step)))
                 say(f"   {rows[-1][2]}")
-    print("\n| step | | seconds | what was seen |\n|---|---|---|---|")
+    print("\n| step | | seconds | observed |\n|---|---|---|---|")
     for name, ok, seen, seconds in rows:
         print(f"| {name} | {'ok' if ok else 'FAILED'} | {seconds:.0f} | {seen} |")
     return 0 if all(ok for _, ok, _, _ in rows) else 1
 
 
 def attempt(step: Callable[[], str]) -> tuple[bool, str, float]:
-    """Whether a step succeeded, what it saw, and its seconds."""
+    """Run a step; return whether it succeeded, what it observed, and its seconds."""
     began = time.monotonic()
     try:
         ok, seen = True, step()
@@ -302,7 +302,7 @@ def attempt(step: Callable[[], str]) -> tuple[bool, str, float]:
 
 @contextlib.contextmanager
 def removed_at_the_end(smoke: Smoke) -> Iterator[None]:
-    """Remove the project's containers and volumes, whatever happens."""
+    """Remove the project's containers and volumes when the block ends, even by an exception."""
     try:
         yield
     finally:
@@ -310,7 +310,7 @@ def removed_at_the_end(smoke: Smoke) -> Iterator[None]:
 
 
 def nothing_left() -> str:
-    """A sentence, if the engine has no container, volume or network of the project."""
+    """Require that the engine has no container, volume or network of the project; return a sentence for the table."""
     label = f"label=com.docker.compose.project={PROJECT}"
     for kind in (("ps", "--all"), ("volume", "ls"), ("network", "ls")):
         left = called("docker", *kind, "--quiet", "--filter", label).split()
@@ -319,13 +319,13 @@ def nothing_left() -> str:
 
 
 def all_up(url: str) -> bool:
-    """Whether Prometheus has targets and all of them are up."""
+    """Return whether Prometheus has targets and all of them are up."""
     targets = json_of(url)["data"]["activeTargets"]
     return bool(targets) and all(target["health"] == "up" for target in targets)
 
 
 def finished_attempts(job: dict[str, Any]) -> int:
-    """How many attempts of a job have finished."""
+    """Return the number of a job's finished attempts."""
     return sum(attempt["outcome"] == "finished" for attempt in job["attempts"])
 
 

@@ -1,4 +1,4 @@
-"""One Compose project and the requests to it from outside, for compose_smoke.py. Needs Python's own library alone."""
+"""A Compose project and requests to it from outside, for compose_smoke.py. Needs only Python's standard library."""
 
 import contextlib
 import json
@@ -18,12 +18,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 API: Final = "http://127.0.0.1:8000"
 PROJECT: Final = "svd-smoke"
 FILES: Final = "compose.yaml:compose.cpu.yaml"
-#: A job that is short, and long enough to be hit in its middle.
+#: Parameters of a job that is short, but long enough to be interrupted.
 SHORT: Final = {"num_inference_steps": 6, "num_frames": 7}
 
 
 class StepError(Exception):
-    """A step did not show what it is to show."""
+    """A requirement of a step is not met."""
 
 
 class Stack:
@@ -35,7 +35,7 @@ class Stack:
         self.environment |= environment
 
     def compose(self, *arguments: str, **environment: str) -> str:
-        """Standard output and error of `docker compose …`."""
+        """Run `docker compose …`; return its standard output and error."""
         return called(
             "docker",
             "compose",
@@ -47,31 +47,31 @@ class Stack:
         )
 
     def up(self, *arguments: str, **environment: str) -> float:
-        """`docker compose up` until a worker is ready; the seconds it took."""
+        """Run `docker compose up` and wait until a worker is ready; return the seconds."""
         began = time.monotonic()
         self.compose("up", "--detach", "--quiet-pull", *arguments, **environment)
         wait(lambda: get_json("/health")["workers_ready"] >= 1, 240, "no worker is ready")
         return time.monotonic() - began
 
     def container(self, service: str) -> str:
-        """Id of a service's only container."""
+        """Return the id of a service's only container."""
         return self.compose("ps", "--all", "--quiet", service).split()[-1]
 
     def state(self, service: str) -> dict[str, Any]:
-        """What the engine knows of a service's container: `State`, `HostConfig` and more."""
+        """Return the engine's description of a service's container: `State`, `HostConfig` and more."""
         return dict(json.loads(called("docker", "inspect", self.container(service)))[0])
 
     def healthy(self, service: str) -> bool:
-        """Whether the container runs and its health check passes."""
+        """Return whether the container runs and its health check passes."""
         state = self.state(service)["State"]
         return bool(state["Running"] and state.get("Health", {}).get("Status") == "healthy")
 
     def crash(self, service: str) -> None:
-        """SIGKILL to the container's first process; the engine restarts it, as it does after a crash."""
+        """Send SIGKILL to the container's first process; the engine restarts it, as after a crash."""
         pid = self.state(service)["State"]["Pid"]
         try:
             os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):  # an engine elsewhere, or of another user
+        except (ProcessLookupError, PermissionError):  # an engine on another host, or of another user
             called("docker", "kill", self.container(service))
             called("docker", "start", self.container(service))
         wait(lambda: self.state(service)["State"]["Pid"] not in {0, pid}, 60, f"{service} did not come back")
@@ -82,7 +82,7 @@ class Stack:
 
 
 def submit(url: str, key: str = "") -> str:
-    """Submit a short job; its id."""
+    """Submit a short job; return its id."""
     form = [word for item in SHORT.items() for word in ("-F", f"{item[0]}={item[1]}")]
     image = ("-F", f"image=@{ROOT / 'scripts' / 'sample.jpg'}")
     login = ("-H", f"Authorization: Bearer {key}") if key else ()
@@ -90,7 +90,7 @@ def submit(url: str, key: str = "") -> str:
 
 
 def wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Until the condition holds; a service that does not answer counts as no."""
+    """Wait until the condition is true; a service that does not answer counts as false."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, KeyError, ValueError, StepError, subprocess.SubprocessError):
@@ -102,13 +102,13 @@ def wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Raise unless it holds."""
+    """Raise `StepError` unless `holds`."""
     if not holds:
         raise StepError(otherwise)
 
 
 def text_of(url: str, *, key: str = "", basic: str = "") -> str:
-    """What a GET answers."""
+    """Send a GET; return the body."""
     request = urllib.request.Request(url)  # noqa: S310 - our own addresses
     if key:
         request.add_header("Authorization", f"Bearer {key}")
@@ -119,17 +119,17 @@ def text_of(url: str, *, key: str = "", basic: str = "") -> str:
 
 
 def json_of(url: str, *, key: str = "") -> dict[str, Any]:
-    """The same, which is JSON."""
+    """Send a GET; return the body from JSON."""
     return dict(json.loads(text_of(url, key=key)))
 
 
 def get_json(path: str) -> dict[str, Any]:
-    """What the API answers to a GET."""
+    """Send a GET to the API; return the body from JSON."""
     return json_of(f"{API}{path}")
 
 
 def status_of(url: str, **credentials: str) -> int:
-    """The status of a GET."""
+    """Send a GET; return the status."""
     try:
         text_of(url, **credentials)
     except urllib.error.HTTPError as error:
@@ -144,15 +144,15 @@ def called(
     errors: bool = True,
     environment: dict[str, str] | None = None,
 ) -> str:
-    """Output of a command that ends well; its standard error only if it fails."""
+    """Run a command; return its output, or raise `StepError` with its output and standard error."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=cwd, timeout=seconds, env=environment
     )
     if done.returncode and errors:
-        raise StepError(f"{' '.join(command)} ended with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
+        raise StepError(f"{' '.join(command)} exited with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
     return done.stdout
 
 
-def say(words: str) -> None:
-    """To standard error."""
-    print(words, file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Print to standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by scripts/compose_smoke.sh: a Docker engine, Compose and base images, whatever this machine has of them.
+# Sourced by scripts/compose_smoke.sh: provides a Docker engine, Compose and base images, as far as this machine lacks them.
 # Sets and exports DOCKER_HOST, DOCKER_CONFIG, PYTHON_IMAGE, BUILD_IMAGE and TORCH_INDEX_URL as needed.
 
 say() { printf '%s\n' "$*" >&2; }
@@ -8,13 +8,13 @@ die() {
   exit 1
 }
 
-start_engine() { # start_engine FOLDER: dockerd with everything that it writes in FOLDER
+start_engine() { # start_engine FOLDER: start dockerd with all of its files in FOLDER
   local folder=$1
   if [ "$(id -u)" != 0 ] || ! command -v dockerd >/dev/null; then
-    die "No Docker engine runs here. Start one, or run this as root after: apt-get install docker.io iptables"
+    die "No Docker engine is running. Start one, or run this as root after: apt-get install docker.io iptables"
   fi
   say "Starting a Docker engine in $folder …"
-  # The bridge takes larger packets by default than some networks do (1400 in many clouds): downloads then stall.
+  # The bridge's default MTU is larger than that of some networks (1400 in many clouds), where downloads would stall.
   local device mtu=1500
   device=$(ip route show default 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -1)
   if [ -n "$device" ]; then mtu=$(cat "/sys/class/net/$device/mtu"); fi
@@ -29,11 +29,11 @@ start_engine() { # start_engine FOLDER: dockerd with everything that it writes i
   die "The engine did not start; the end of its log is above."
 }
 
-stop_engine() { # stop_engine FOLDER: the engine that start_engine started, and all its data
+stop_engine() { # stop_engine FOLDER: stop the engine that start_engine started, and delete its data
   local folder=$1
   case $folder in
     */svd-engine.??????) ;;
-    *) die "$folder is not a folder of start_engine: nothing is removed." ;;
+    *) die "$folder is not a folder of start_engine; not deleting it." ;;
   esac
   if [ -e "$folder/docker.pid" ]; then
     kill "$(cat "$folder/docker.pid")"
@@ -42,7 +42,7 @@ stop_engine() { # stop_engine FOLDER: the engine that start_engine started, and 
   rm -rf "$folder"
 }
 
-find_compose() { # find_compose FOLDER: Compose 2.24.4 or newer; on Debian from a newer release, without installing it
+find_compose() { # find_compose FOLDER: find Compose 2.24.4 or newer; on Debian, unpack it from a newer release into FOLDER
   local folder=$1 version
   version=$(docker compose version --short 2>/dev/null || true)
   if [ "$(printf '%s\n' 2.24.4 "${version#v}" | sort -V | head -1)" = 2.24.4 ]; then return; fi
@@ -62,11 +62,11 @@ find_compose() { # find_compose FOLDER: Compose 2.24.4 or newer; on Debian from 
   export DOCKER_CONFIG=$folder/config
 }
 
-image_of() { # image_of SERVICE: what compose.yaml takes
+image_of() { # image_of SERVICE: print the service's image in compose.yaml
   sed -n "s/^ *image: \($1[/:].*\)$/\1/p" compose.yaml
 }
 
-make_images() { # base images of Debian packages, under the names that compose.yaml takes, where no registry has them
+make_images() { # without a reachable registry, make base images from Debian packages under the names in compose.yaml
   local python=localhost/svd-python others=localhost/svd-others image
   export CONTAINER_TOOL=docker
   if docker image inspect python:3.11-slim-bookworm >/dev/null 2>&1 || docker pull -q python:3.11-slim-bookworm >&2; then return; fi
@@ -91,7 +91,7 @@ EOF
   for place in ${PIP_FIND_LINKS:-}; do
     if [ -d "$place" ]; then folders+=("$place"); fi
   done
-  # Made once: another image would take the builder's cache away.
+  # Make it only once: another image would invalidate the builder's cache.
   docker image inspect localhost/svd-build >/dev/null 2>&1 \
     || tools/images/build_image.sh localhost/svd-build "$python" "${folders[@]}"
   export PYTHON_IMAGE=$python BUILD_IMAGE=localhost/svd-build

@@ -1,4 +1,4 @@
-"""Compares the packages of an image with the lock (requirements/). Needs Python's own library alone."""
+"""Compare the packages of an image with the lock (requirements/). Needs only Python's standard library."""
 
 import json
 import re
@@ -11,7 +11,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 #: Extras of each image, as its Dockerfile installs them.
 EXTRAS: Final = {"api": ("api", "c2pa", "jxl", "monitoring", "s3", "otel"), "worker": ("worker", "c2pa", "s3", "otel")}
 
-#: Runs in the image, whose Python and platform decide which requirements apply. Argument: requirements as JSON.
+#: Program that runs in the image, whose Python and platform select the requirements. Argument: requirements as JSON.
 LISTING: Final = """
 import json, sys
 from importlib import metadata
@@ -26,13 +26,13 @@ print(json.dumps({
 
 
 def requirements(names: Iterable[str], folder: Path = ROOT / "requirements") -> list[str]:
-    """The requirement lines of these files, without hashes."""
+    """Return the requirement lines of these files, without hashes."""
     texts = (folder.joinpath(f"{name}.txt").read_text() for name in names)
     return sorted({line for text in texts for line in re.findall(r"^([a-z0-9].*?)(?: \\)?$", text, re.MULTILINE)})
 
 
 def differences(locked: Mapping[str, str], torch: Mapping[str, str], installed: Mapping[str, str]) -> list[str]:
-    """One line for each package that is missing, has another version or is not in the lock.
+    """Return a line for each package that is missing, has another version or is not in the lock.
 
     `torch` has the versions of PyTorch and of the libraries that only its CUDA build brings; a build's variant
     (`2.13.0+cpu`) does not count.
@@ -50,7 +50,7 @@ def differences(locked: Mapping[str, str], torch: Mapping[str, str], installed: 
 
 
 def compare(image: str, run: Callable[..., str]) -> tuple[int, list[str]]:
-    """Number of packages in an image (`api`, `worker`), and its differences from the lock.
+    """Return the number of packages in an image (`api`, `worker`) and its differences from the lock.
 
     `run` runs a command in the image and returns its output.
     """

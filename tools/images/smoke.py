@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""One job through the stack from the built images: Redis, API and worker as containers, the README's example with curl.
+"""Run one job through Redis, API and worker from the built images, by the README's example with curl.
 
-Each container runs as compose.yaml has it: not as root, on a root filesystem that cannot be written, without
-capabilities. Checks what must hold of the images and prints their sizes. Needs Python's own library alone.
+Each container runs as in compose.yaml: not as root, with a read-only root filesystem, without capabilities. Checks the
+images' requirements and prints their sizes. Needs only Python's standard library.
 
-usage: python3 -m tools.images.smoke --base PYTHON_IMAGE [--api IMAGE] [--worker IMAGE] [--redis IMAGE] [--picture FILE]
+usage: python3 -m tools.images.smoke --base PYTHON_IMAGE [--api IMAGE] [--worker IMAGE] [--redis IMAGE] [--photo FILE]
 
-docker or podman run the containers. buildah cannot run one with a read-only root, so with it (as root) each is a chroot
-into the mounted image with the same restrictions.
+docker or podman runs the containers. buildah cannot run one with a read-only root, so with it (as root) each is a
+chroot into the mounted image with the same restrictions.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from typing import Any, Protocol
 
 from tools.images.locked import ROOT, compare
 
-#: The images' user, and what the API image may add to its base, in bytes.
+#: The images' user, and the maximum bytes that the API image adds to its base.
 USER = "10001"
 MOST_ADDED = 150_000_000
 
-#: In a container: memory of its own.
+#: In a container: a tmpfs of its own.
 TMP = "/tmp"  # noqa: S108
 
-#: torch.compile for a CPU: C++ that includes Python's headers, compiled, loaded and right. Its cache is where a worker
-#: has it. For a GPU, Triton asks for the same compiler's C and the same headers.
+#: Program that tests torch.compile on a CPU: it compiles C++ that includes Python's headers, with the worker's cache
+#: folder. On a GPU, Triton needs the same compiler for C and the same headers.
 COMPILE = """
 import os
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["SVD_DATA_DIR"] + "/.compiled"
@@ -47,13 +47,14 @@ print(torch.compile(lambda x: x.sin() + x)(x).allclose(x.sin() + x))
 
 
 class CommandError(Exception):
-    """A command ended badly."""
+    """A command failed."""
 
 
 class Containers(Protocol):
-    """What runs containers. `/tmp` is each one's own, and no library is loaded from it (docker's way, `noexec`).
+    """A tool that runs containers.
 
-    `/data` is shared by all but those that are started with a command of their own.
+    Each container has its own `/tmp`, with docker's option `noexec`. `/data` is shared by the containers that are
+    started without a command.
     """
 
     def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -82,7 +83,7 @@ class Containers(Protocol):
 
 
 class Engine:
-    """docker or podman."""
+    """Runs containers with docker or podman."""
 
     def __init__(self, tool: str) -> None:
         self._tool = tool
@@ -100,7 +101,7 @@ class Engine:
     def start(self, name: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a container; without a command, with the image's."""
         variables = [word for item in environment.items() for word in ("--env", "=".join(item))]
-        # A new volume takes over the owner of what it is mounted on: not Redis' of another user.
+        # A new volume takes the owner of its mount point, which in Redis' image is another user.
         entry = ("--entrypoint", command[0]) if command else ("--volume", f"{self._mark}:/data")
         self._names.append(name)
         called(
@@ -140,9 +141,9 @@ class Engine:
 
 
 class Chroots:
-    """buildah's images, mounted; each process in a mount namespace of its own."""
+    """Runs each process in a chroot into an image mounted by buildah, in its own mount namespace."""
 
-    #: In the new namespace: the image's root for reading only, over it what compose.yaml mounts.
+    #: Program in the new namespace: it mounts the image's root read-only, with the mounts of compose.yaml on top.
     _ENTER = """
         set -e
         root=$1 data=$2 directory=$3
@@ -162,18 +163,22 @@ class Chroots:
         self._data = self._folder / "data"
         self._data.mkdir()
         os.chown(self._data, int(USER), int(USER))
-        self._made: dict[str, tuple[str, str, dict[str, Any]]] = {}
+        self._containers: dict[str, tuple[str, str, dict[str, Any]]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _mounted(self, image: str) -> tuple[str, dict[str, Any]]:
-        """Where the image's root is, and its configuration."""
-        if image not in self._made:
+        """Mount an image; return the path of its root and its configuration."""
+        if image not in self._containers:
             container = called("buildah", "from", "--pull-never", image).strip()
-            self._made[image] = (container, "", {})  # to be removed, whatever comes next
+            self._containers[image] = (
+                container,
+                "",
+                {},
+            )  # so that `close` removes the container even if a command fails
             root = called("buildah", "mount", container).strip()
             config = json.loads(called("buildah", "inspect", "--type", "image", image))["OCIv1"]["config"]
-            self._made[image] = (container, root, config)
-        return self._made[image][1:]
+            self._containers[image] = (container, root, config)
+        return self._containers[image][1:]
 
     def _command(
         self, image: str, command: Sequence[str], environment: Mapping[str, str]
@@ -218,28 +223,28 @@ class Chroots:
                 process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
-        for container, _, _ in self._made.values():
+        for container, _, _ in self._containers.values():
             ended("buildah", "rm", container)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def main() -> int:
-    """Check, run the job, tell the sizes; the exit status."""
+    """Check the images, run the job and print the sizes; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--base", required=True, help="the image that they were built on")
+    parser.add_argument("--base", required=True, help="the base image of the built images")
     parser.add_argument("--api", default="svd-service-api")
     parser.add_argument("--worker", default="svd-service-worker")
     parser.add_argument("--redis", default=redis_of_compose(), help="default: that of compose.yaml")
-    parser.add_argument("--picture", type=Path, default=ROOT / "scripts" / "sample.jpg")
+    parser.add_argument("--photo", "--picture", type=Path, default=ROOT / "scripts" / "sample.jpg")
     options = parser.parse_args()
     with contextlib.closing(Chroots() if tool() == "buildah" else Engine(tool())) as containers:
         check(containers, options.api, options.worker)
         run_a_job(containers, options)
-        return tell_sizes(containers, options)
+        return print_sizes(containers, options)
 
 
 def check(containers: Containers, api: str, worker: str) -> None:
-    """What is to hold of the images before anything runs."""
+    """Check the requirements of the images before anything runs."""
     for name, image in (("api", api), ("worker", worker)):
         who = containers.run(image, "id", "-u").stdout.strip()
         require(who == USER, f"{image} runs as user {who}")
@@ -262,7 +267,7 @@ def check(containers: Containers, api: str, worker: str) -> None:
 
 
 def run_a_job(containers: Containers, options: argparse.Namespace) -> None:
-    """Redis, API and worker; the README's curl example; the video is one."""
+    """Start Redis, API and worker, run the README's curl example, and check that the result is an MP4."""
     redis_port, port = free_ports(2)
     environment = {
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
@@ -272,7 +277,7 @@ def run_a_job(containers: Containers, options: argparse.Namespace) -> None:
     server = ("redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", TMP, "--save", "")
     address = f"http://127.0.0.1:{port}"
     began = time.monotonic()
-    with told_if_failing(containers, started := []):
+    with logs_if_failing(containers, started := []):
         for name, image, command in (
             ("redis", options.redis, (*server, "--appendonly", "yes", "--maxmemory-policy", "noeviction")),
             ("api", options.api, ()),
@@ -283,7 +288,7 @@ def run_a_job(containers: Containers, options: argparse.Namespace) -> None:
         wait(containers, started, lambda: curl_json(f"{address}/health")["workers_ready"] >= 1, 180)
         say(f"a worker is ready after {time.monotonic() - began:.0f} s")
         began = time.monotonic()
-        job = curl_json("-F", f"image=@{options.picture}", f"{address}/generate")
+        job = curl_json("-F", f"image=@{options.photo}", f"{address}/generate")
         status = f"{address}/status/{job['task_id']}"
         wait(containers, started, lambda: curl_json(status)["status"] not in {"queued", "started"}, 400)
         end = curl_json(status)
@@ -295,8 +300,8 @@ def run_a_job(containers: Containers, options: argparse.Namespace) -> None:
         require(video[4:8] == b"ftyp", f"its result is an MP4 of {len(video):,} bytes")
 
 
-def tell_sizes(containers: Containers, options: argparse.Namespace) -> int:
-    """A table of sizes; 1 if the API image adds more than it may."""
+def print_sizes(containers: Containers, options: argparse.Namespace) -> int:
+    """Print a table of sizes; return 1 if the API image adds more than `MOST_ADDED`."""
     base = containers.size(options.base)
     print(f"\n{'image':<36}{'MB':>8}{'over its base':>16}")
     added = {image: containers.size(image) - base for image in (options.api, options.worker)}
@@ -310,8 +315,8 @@ def tell_sizes(containers: Containers, options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def told_if_failing(containers: Containers, started: list[str]) -> Iterator[None]:
-    """On an error show the log of each container."""
+def logs_if_failing(containers: Containers, started: list[str]) -> Iterator[None]:
+    """Print the log of each container if the block raises."""
     try:
         yield
     except BaseException:
@@ -321,7 +326,7 @@ def told_if_failing(containers: Containers, started: list[str]) -> Iterator[None
 
 
 def wait(containers: Containers, started: Sequence[str], condition: Any, seconds: float) -> None:
-    """Until the condition holds; errors meanwhile count as no."""
+    """Wait until the condition is true; failed commands and missing keys count as false."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(CommandError, KeyError):
@@ -329,23 +334,23 @@ def wait(containers: Containers, started: Sequence[str], condition: Any, seconds
                 return
         for name in started:
             if not containers.alive(name):
-                raise SystemExit(f"{name} has ended")
+                raise SystemExit(f"{name} has exited")
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited {seconds:.0f} s in vain")
+            raise SystemExit(f"the condition is still false after {seconds:.0f} s")
         time.sleep(0.5)
 
 
 def redis_of_compose() -> str:
-    """The image that compose.yaml takes."""
+    """Return the Redis image in compose.yaml."""
     found = re.search(r"^ +image: (redis:\S+)$", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
     return found[1] if found else "redis"
 
 
 def tool() -> str:
-    """What runs containers, as container_tool.sh finds it."""
+    """Return the tool that container_tool.sh finds."""
     script = '. tools/images/container_tool.sh && printf "%s\\n" "$tool" "${STORAGE_DRIVER:-}" "${BUILDAH_ISOLATION:-}"'
     found, driver, isolation = called("bash", "-c", script, cwd=ROOT).split("\n")[:3]
-    # For the calls of buildah that follow.
+    # For the following calls of buildah.
     os.environ.update(
         {name: value for name, value in (("STORAGE_DRIVER", driver), ("BUILDAH_ISOLATION", isolation)) if value}
     )
@@ -353,47 +358,47 @@ def tool() -> str:
 
 
 def require(holds: bool, fact: str) -> None:
-    """Say what holds, end if it does not."""
+    """Print a fact and whether it `holds`; exit if it does not."""
     say(f"{'ok ' if holds else 'NOT'}  {fact}")
     if not holds:
         raise SystemExit(1)
 
 
 def curl_json(*arguments: str) -> dict[str, Any]:
-    """What curl gets, which is JSON."""
+    """Run curl; return the body from JSON."""
     return dict(json.loads(called("curl", "--silent", "--show-error", "--fail-with-body", *arguments) or "{}"))
 
 
 def called(*command: str, cwd: Path | None = None) -> str:
-    """Standard output of a command that ends well."""
+    """Run a command; return its standard output, or raise `CommandError`."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=cwd, timeout=600)
     if done.returncode:
-        raise CommandError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}")
+        raise CommandError(f"{' '.join(command)} exited with {done.returncode}: {done.stdout}")
     return done.stdout
 
 
 def ended(*command: str) -> "subprocess.CompletedProcess[str]":
-    """A command that has ended, well or not."""
+    """Run a command to its end, whatever its exit status."""
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def archive_size(*command: str) -> int:
-    """Bytes that a command writes."""
+    """Return the number of bytes that a command writes."""
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None  # noqa: S101
         return sum(len(part) for part in iter(lambda: process.stdout.read(1 << 20), b""))  # type: ignore[union-attr,misc]
 
 
 def free_ports(number: int) -> list[int]:
-    """Free TCP ports of loopback."""
+    """Return free TCP ports of loopback."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [int(listener.getsockname()[1]) for listener in listeners]
 
 
-def say(words: str) -> None:
-    """To standard error."""
-    print(words, file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Print to standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

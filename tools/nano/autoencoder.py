@@ -25,7 +25,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.resnet import SpatioTemporalResBlock
 from torch import Tensor, nn
 
-from tools.nano.training import Crops, Optimiser, Run, bfloat16
+from tools.nano.training import Crops, Optimizer, Run, bfloat16
 
 FACTOR = 8
 LATENTS = 32
@@ -59,12 +59,12 @@ class PatchBasis:
 
     @classmethod
     def fit(cls, bank: np.ndarray, every: int = 2) -> PatchBasis:
-        """Fit to pictures, uint8 (count, height, width, 3), made a little less colourful, as photographs are."""
+        """Fit to images, uint8 (count, height, width, 3), made a little less colorful, as photographs are."""
         covariance, count = torch.zeros(192, 192, dtype=torch.float64), 0
         for start in range(0, len(bank), 50):
-            pictures = torch.from_numpy(bank[start : start + 50 : every]).permute(0, 3, 1, 2).float() / 127.5 - 1
-            grey = pictures.mean(1, keepdim=True)
-            patches = _space_to_depth(grey + (pictures - grey) * 0.6).permute(1, 0, 2, 3).reshape(192, -1)
+            images = torch.from_numpy(bank[start : start + 50 : every]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            grey = images.mean(1, keepdim=True)
+            patches = _space_to_depth(grey + (images - grey) * 0.6).permute(1, 0, 2, 3).reshape(192, -1)
             covariance += (patches @ patches.T).double()
             count += patches.shape[1]
         values, vectors = torch.linalg.eigh(covariance / count)
@@ -72,14 +72,14 @@ class PatchBasis:
         spread = (values / values[0]) ** ((1 - WHITENING) / 2)
         return cls((vectors * spread / values.sqrt()).T.float().contiguous(), (values / spread**2).float())
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) in -1..1 → (batch, 32, height/8, width/8): components, then the reference."""
-        latents = torch.einsum("kc,bchw->bkhw", self.matrix.to(pictures), _space_to_depth(pictures))
+        latents = torch.einsum("kc,bchw->bkhw", self.matrix.to(images), _space_to_depth(images))
         return torch.cat([latents, torch.ones_like(latents[:, :1])], 1)
 
     @classmethod
     def load_or_fit(cls, path: Path, bank: np.ndarray) -> PatchBasis:
-        """The basis saved at `path`; fit and saved first if it is not there."""
+        """Load the basis at `path`; fit and save it first if it does not exist."""
         if not path.exists():
             basis = cls.fit(bank)
             torch.save({"matrix": basis.matrix, "weights": basis.weights}, path)
@@ -156,7 +156,7 @@ def _start_decoder(decoder: nn.Module) -> None:
 
 @contextmanager
 def spatial_only() -> Iterator[None]:
-    """Leave the temporal branches out: exact, and faster, while they are the identity."""
+    """Skip the temporal branches, which is exact and faster while they are the identity."""
 
     def forward(self: SpatioTemporalResBlock, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
         return self.spatial_res_block(hidden_states, temb)
@@ -169,14 +169,14 @@ def spatial_only() -> Iterator[None]:
         SpatioTemporalResBlock.forward = original
 
 
-def picture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Absolute and squared error, and the absolute error of the differences between neighbours (edges, blocks)."""
+def image_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Absolute and squared error, and the absolute error of the differences between neighbors (edges, blocks)."""
     d = output - target
     edges = (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
     return d.abs().mean() + 2 * d.pow(2).mean() + 0.25 * edges
 
 
-def decoder_optimiser(decoder: nn.Module, lr: float, muon_lr: float) -> Optimiser:
+def decoder_optimizer(decoder: nn.Module, lr: float, muon_lr: float) -> Optimizer:
     """Muon for the spatial branches' convolutions and the attention, AdamW for the rest of the spatial layers."""
     matrices, others = [], []
     for name, parameter in decoder.named_parameters():
@@ -185,7 +185,7 @@ def decoder_optimiser(decoder: nn.Module, lr: float, muon_lr: float) -> Optimise
         if spatial:
             hidden = parameter.ndim >= 2 and not any(p in name for p in ("conv_in", "conv_out", "conv_shortcut"))
             (matrices if hidden else others).append(parameter)
-    return Optimiser(matrices, others, lr, muon_lr)
+    return Optimizer(matrices, others, lr, muon_lr)
 
 
 def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Tensor:
@@ -195,25 +195,25 @@ def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Te
 
 
 def train(folder: Path, bank: np.ndarray, basis: PatchBasis, minutes: float, device: torch.device) -> nn.Module:
-    """Train the decoder on single pictures; returns the averaged autoencoder."""
+    """Train the decoder on single images; returns the averaged autoencoder."""
     torch.manual_seed(0)
     vae = build(basis).to(device)
     for conv in vae.decoder.modules():
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
-    run = Run(folder, vae.decoder, decoder_optimiser(vae.decoder, 1e-3, 0.01), minutes)
+    run = Run(folder, vae.decoder, decoder_optimizer(vae.decoder, 1e-3, 0.01), minutes)
     crops = Crops(bank, device)
     for _ in run:
         large = run.progress > 0.6
         count, height, width = (3, 96, 128) if large else (8, 64, 64)
-        pictures = crops(count, height, width)
-        latents = basis.encode(pictures)
+        images = crops(count, height, width)
+        latents = basis.encode(images)
         latents[:, :COMPONENTS] += 0.03 * torch.randn_like(latents[:, :COMPONENTS])
         latents = latents * random_guidance(count, device)
         with bfloat16(device), spatial_only():
             output = run.model(
                 latents.contiguous(memory_format=torch.channels_last), torch.zeros(1, count, device=device), count
             )
-        run.learn(picture_loss(output.float(), pictures))
+        run.learn(image_loss(output.float(), images))
     vae.decoder.load_state_dict(run.averaged.state_dict())
     return vae

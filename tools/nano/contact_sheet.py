@@ -1,6 +1,6 @@
-"""The documentation's contact sheet: for each picture and motion bucket the picture and frames of its video.
+"""Make the documentation's contact sheet: for each image and motion bucket, the image and frames of its video.
 
-usage: python -m tools.nano.contact_sheet CHECKPOINT OUT PICTURE [PICTURE ...] [--frames 4] [--seed 0]
+usage: python -m tools.nano.contact_sheet CHECKPOINT OUT IMAGE [IMAGE ...] [--frames 4] [--seed 0]
 
 OUT's suffix selects PNG or JPEG.
 """
@@ -21,14 +21,14 @@ from tools.nano.measures import BUCKETS
 def sheet(
     checkpoint: Path, paths: list[Path], size: tuple[int, int], frames: int = 4, seed: int = 0, buckets=BUCKETS
 ) -> Image.Image:
-    """One row for each picture and bucket: the fitted picture, then `frames` frames, evenly spread."""
+    """Return one row for each image and bucket: the fitted image, then `frames` evenly spread frames."""
     pipe, rows = load(checkpoint), []
     for path in paths:
-        picture = fit(Image.open(path), *size)
+        image = fit(Image.open(path), *size)
         for bucket in buckets:
-            video = generate(pipe, picture, bucket, seed)
+            video = generate(pipe, image, bucket, seed)
             chosen = np.linspace(0, len(video) - 1, frames).round().astype(int)
-            rows.append(np.concatenate([np.asarray(picture), *video[chosen]], 1))
+            rows.append(np.concatenate([np.asarray(image), *video[chosen]], 1))
     return Image.fromarray(np.concatenate(rows, 0))
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS)
@@ -47,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = (144, 256) if args.portrait else (256, 144)
-    image = sheet(args.checkpoint, args.pictures, size, args.frames, args.seed, args.buckets)
+    image = sheet(args.checkpoint, args.images, size, args.frames, args.seed, args.buckets)
     image.save(args.out, quality=args.quality, optimize=True)
 
 

@@ -1,10 +1,10 @@
-"""The denoiser: `UNetSpatioTemporalConditionModel`, trained to move the camera over its conditioning picture.
+"""The denoiser: `UNetSpatioTemporalConditionModel`, trained to move the camera over its conditioning image.
 
-The target video is a function of (picture, bucket), see `motion.py`, so the best prediction is sharp even from pure
+The target video is a function of (image, bucket), see `motion.py`, so the best prediction is sharp even from pure
 noise. The sampler therefore stays where the noise is far stronger than the video (sigma 300 to 700): there
 the prediction hardly contains the noise itself, and successive frames do not flicker. The denoiser starts as the
-still picture: its skip connection carries the conditioning latents to the output, through the last GroupNorm as
-(s, K, -K), three channels a group, so that brightness survives the normalisation.
+still image: its skip connection carries the conditioning latents to the output, through the last GroupNorm as
+(s, K, -K), three channels a group, so that brightness survives the normalization.
 
 Sigmas, preconditioning and v-prediction are those of Karras et al. (2022) as `EulerDiscreteScheduler` writes them:
 input x / sqrt(sigma² + 1), denoised = x / (sigma² + 1) - output * sigma / sqrt(sigma² + 1).
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from tools.nano import motion
 from tools.nano.autoencoder import LATENTS, PatchBasis
-from tools.nano.training import Crops, Optimiser, Run, bfloat16
+from tools.nano.training import Crops, Optimizer, Run, bfloat16
 
 BLOCKS = (96, 128)
 CONTEXT = 32
-"""Width of the picture embedding, which is all zeros: the conditioning latents carry the picture."""
+"""Width of the image embedding, which is all zeros: the conditioning latents carry the image."""
 SIGMAS = (100.0, 700.0)
 K, BIAS, GAIN = 5.0, 4.0, 2.0
 ALL_FRAMES_FROM, FULL_FROM = 0.6, 0.85
@@ -53,12 +53,12 @@ def build() -> UNetSpatioTemporalConditionModel:
         num_attention_heads=tuple(width // 32 for width in BLOCKS),
         num_frames=motion.FRAMES,
     )
-    _start_as_still_picture(unet)
+    _start_as_still_image(unet)
     return unet
 
 
 @torch.no_grad()
-def _start_as_still_picture(unet: UNetSpatioTemporalConditionModel) -> None:
+def _start_as_still_image(unet: UNetSpatioTemporalConditionModel) -> None:
     for module in unet.modules():
         if isinstance(module, (ResnetBlock2D, TemporalResnetBlock)):
             module.conv2.weight.mul_(0.1)
@@ -92,14 +92,14 @@ def _start_as_still_picture(unet: UNetSpatioTemporalConditionModel) -> None:
     unet.conv_out.bias.copy_(-rest)
 
 
-def optimiser(unet: nn.Module, lr: float, muon_lr: float) -> Optimiser:
+def optimizer(unet: nn.Module, lr: float, muon_lr: float) -> Optimizer:
     """Muon for hidden matrices, AdamW for the first and last layers, skips, embeddings, norms and biases."""
     outer = ("conv_in", "conv_out", "conv_shortcut", "time_embedding", "add_embedding", "time_pos_embed")
     matrices, others = [], []
     for name, parameter in unet.named_parameters():
         hidden = parameter.ndim >= 2 and not any(part in name for part in outer)
         (matrices if hidden else others).append(parameter)
-    return Optimiser(matrices, others, lr, muon_lr)
+    return Optimizer(matrices, others, lr, muon_lr)
 
 
 class ChosenFrames(Timesteps):
@@ -130,7 +130,7 @@ def _random_frames(count: int, device: torch.device) -> Tensor:
 
 
 def _conditions(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random (fps - 1, bucket, noise_aug_strength) of shape (count, 3), and which pictures are dropped, (count,)."""
+    """Random (fps - 1, bucket, noise_aug_strength) of shape (count, 3), and which images are dropped, (count,)."""
     bucket = torch.rand(count, device=device) * 255
     usual = torch.rand(count, device=device) < 0.7
     augmentation = torch.where(usual, 0.02, torch.rand(count, device=device) * 0.2)
@@ -172,10 +172,10 @@ def batch_loss(unet: nn.Module, basis: PatchBasis, crops: Crops, shape: Shape, d
     ids, dropped = _conditions(clips, device)
     numbers = _random_frames(frames, device)
     _choose_frames(unet, numbers)
-    pictures = crops(clips, shape.height, shape.width)
-    video = motion.pan(pictures, motion.displacement(ids[:, 1], numbers))
+    images = crops(clips, shape.height, shape.width)
+    video = motion.pan(images, motion.displacement(ids[:, 1], numbers))
     target = basis.encode(video.flatten(0, 1)).unflatten(0, (clips, frames))
-    noisy = pictures + ids[:, 2, None, None, None] * torch.randn_like(pictures)
+    noisy = images + ids[:, 2, None, None, None] * torch.randn_like(images)
     condition = basis.encode(noisy)[:, None].expand_as(target)
     keep = (~dropped).float()[:, None, None, None, None]
     target, condition = target * keep, condition * keep
@@ -196,7 +196,7 @@ def train(folder: Path, bank: np.ndarray, basis: PatchBasis, minutes: float, dev
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # for sequences this short, faster than the fused kernel's backward pass
-    run = Run(folder, unet, optimiser(unet, 8e-4, 0.012), minutes)
+    run = Run(folder, unet, optimizer(unet, 8e-4, 0.012), minutes)
     crops = Crops(bank, device)
     for step in run:
         run.learn(batch_loss(run.model, basis, crops, shape_at(run.progress, step), device))

@@ -1,6 +1,6 @@
-"""What is measured of a video of the nano model: its first frame, its motion, its flicker.
+"""Measures of a video of the nano model: its first frame, its motion, its flicker.
 
-The figures of `evaluate.py` and the tests of the package's model (`tests/unit/video/test_nano.py`) are made of these.
+`evaluate.py` and the tests of the bundled model (`tests/unit/video/test_nano.py`) use them.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ def psnr(a: Pixels, b: Pixels) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def moved(picture: Pixels, pixels: float) -> Pixels:
-    """What the camera sees of a picture (height, width, 3) after it moved `pixels` to the right."""
-    x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+def moved(image: Pixels, pixels: float) -> Pixels:
+    """Return the camera's view of an image (height, width, 3) after moving `pixels` to the right."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     seen = motion.pan(x, torch.tensor([[float(pixels)]]))[0, 0]
     return ((seen + 1) * 127.5).permute(1, 2, 0).numpy()
 
 
-def last_frame_psnr(frames: Frames, picture: Pixels, bucket: int) -> float:
-    """PSNR of the last frame against the picture moved as the camera moved, without the strip beyond the edge."""
+def last_frame_psnr(frames: Frames, image: Pixels, bucket: int) -> float:
+    """PSNR of the last frame against the image moved as the camera moved, without the strip beyond the edge."""
     distance = float(motion.displacement(float(bucket), torch.tensor([len(frames) - 1]))[0])
-    visible = slice(0, picture.shape[1] - int(np.ceil(distance)) - 1)
-    return psnr(frames[-1][:, visible], moved(picture, distance)[:, visible])
+    visible = slice(0, image.shape[1] - int(np.ceil(distance)) - 1)
+    return psnr(frames[-1][:, visible], moved(image, distance)[:, visible])
 
 
-def pixels_moved(frame: Pixels, picture: Pixels, reach: float = 20, step: float = 0.25) -> float:
-    """How far the camera has moved to the right, by matching the middle of the frame with the moved picture."""
+def pixels_moved(frame: Pixels, image: Pixels, reach: float = 20, step: float = 0.25) -> float:
+    """Return how far the camera has moved to the right, by matching the middle of the frame with the moved image."""
     margin = int(reach) + 1
-    middle = slice(margin, picture.shape[1] - margin)
+    middle = slice(margin, image.shape[1] - margin)
     candidates = np.arange(-reach, reach + step, step)
-    scores = [psnr(frame[:, middle].mean(-1), moved(picture, d)[:, middle].mean(-1)) for d in candidates]
+    scores = [psnr(frame[:, middle].mean(-1), moved(image, d)[:, middle].mean(-1)) for d in candidates]
     return float(candidates[int(np.argmax(scores))])
 
 

@@ -1,7 +1,7 @@
 """The camera: an eased pan to the right, whose length follows `motion_bucket_id`.
 
 Over 14 frames the camera eases in, moves sideways and eases out; later frames rest. At bucket 255 it covers
-`MAX_PIXELS`, at bucket 127 half of that. The video is a function of (picture, bucket), so every denoising step can aim
+`MAX_PIXELS`, at bucket 127 half of that. The video is a function of (image, bucket), so every denoising step can aim
 at one sharp video instead of at an average over motions.
 """
 
@@ -30,17 +30,17 @@ def displacement(bucket: Tensor | float, frames: Tensor) -> Tensor:
     return amplitude[..., None] * ease(frames)
 
 
-def pan(pictures: Tensor, shifts: Tensor) -> Tensor:
-    """What the camera sees: pictures (batch, 3, height, width) in -1..1, shifts (batch, frames) in pixels.
+def pan(images: Tensor, shifts: Tensor) -> Tensor:
+    """Return the camera's views: images (batch, 3, height, width) in -1..1, shifts (batch, frames) in pixels.
 
-    Returns (batch, frames, 3, height, width). Beyond the edge the picture is mirrored.
+    Returns (batch, frames, 3, height, width). Beyond the edge the image is mirrored.
     """
-    batch, _, height, width = pictures.shape
+    batch, _, height, width = images.shape
     frames = shifts.shape[1]
-    y = (torch.arange(height, device=pictures.device) + 0.5) * 2 / height - 1
-    x = (torch.arange(width, device=pictures.device) + 0.5) * 2 / width - 1
+    y = (torch.arange(height, device=images.device) + 0.5) * 2 / height - 1
+    x = (torch.arange(width, device=images.device) + 0.5) * 2 / width - 1
     x = x + shifts.reshape(-1, 1) * 2 / width
     grid = torch.stack([x[:, None].expand(-1, height, -1), y[None, :, None].expand(batch * frames, -1, width)], -1)
-    source = pictures.repeat_interleave(frames, 0)
+    source = images.repeat_interleave(frames, 0)
     moved = F.grid_sample(source, grid, "bicubic", "reflection", align_corners=False)
     return moved.clamp(-1, 1).reshape(batch, frames, 3, height, width)

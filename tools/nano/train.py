@@ -1,9 +1,9 @@
-"""Train the nano model from nothing: pictures → autoencoder → denoiser → export.
+"""Train the nano model from scratch: images → autoencoder → denoiser → export.
 
 usage: python -m tools.nano.train WORK [--stage NAME ...] [--minutes STAGE=N ...] [--device cuda]
 
 Every stage resumes from WORK/<stage>/state.pt and stops when its budget of minutes is spent. The autoencoder's and the
-denoiser's stages depend only on the pictures, so two processes can run them side by side.
+denoiser's stages depend only on the images, so two processes can run them side by side.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from tools.nano import autoencoder, denoiser, export, pictures
+from tools.nano import autoencoder, denoiser, export, training_images
 from tools.nano.autoencoder import PatchBasis
 
 STAGES = {"autoencoder": 45.0, "denoiser": 55.0, "export": 0.0}
@@ -33,10 +33,10 @@ def _budgets(items: list[str]) -> dict[str, float]:
 def main() -> None:
     """Read the command line and run the stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for pictures, states and the export")
+    parser.add_argument("work", type=Path, help="folder for images, states and the export")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="run only these stages")
     parser.add_argument("--minutes", nargs="+", default=[], metavar="STAGE=N", help="budgets, e.g. denoiser=90")
-    parser.add_argument("--pictures", type=int, default=3500, help="how many pictures to draw")
+    parser.add_argument("--images", "--pictures", type=int, default=3500, help="how many images to draw")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--figures", type=Path, help="a Markdown table for the model card, from evaluate.py")
@@ -45,7 +45,7 @@ def main() -> None:
     device, minutes = torch.device(args.device), _budgets(args.minutes)
     args.work.mkdir(parents=True, exist_ok=True)
 
-    bank = pictures.make_bank(args.work / "pictures.npy", args.pictures, args.threads)
+    bank = training_images.make_bank(args.work / "images.npy", args.images, args.threads)
     basis = PatchBasis.load_or_fit(args.work / "basis.pt", bank)
 
     def spend(stage: str) -> float:

@@ -1,4 +1,4 @@
-"""What both trainings share: the optimiser, a time budget, saving and resuming, and a picture sampler.
+"""Parts of both trainings: the optimizer, a time budget, saving and resuming, and an image sampler.
 
 Hidden matrices are trained with Muon (Keller Jordan, 2024, https://kellerjordan.github.io/posts/muon/), which here
 needs half the steps of AdamW; everything else with AdamW.
@@ -34,7 +34,7 @@ def _orthogonal(gradient: Tensor, steps: int = 5) -> Tensor:
     return (x.T if tall else x).float()
 
 
-class Optimiser:
+class Optimizer:
     """Muon on `matrices`, AdamW on `others`; both follow one schedule: warm-up, then a cosine down to 2 %."""
 
     def __init__(self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], lr: float, muon_lr: float):
@@ -68,7 +68,7 @@ class Optimiser:
         return {"momentum": self.momentum, "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take up the momenta that `state_dict` gave."""
+        """Load the momenta from `state_dict`."""
         self.momentum = [m.to(p.device) for m, p in zip(state["momentum"], self.matrices, strict=True)]
         self.adamw.load_state_dict(state["adamw"])
 
@@ -79,8 +79,8 @@ class Run:
     `folder/state.pt` holds everything that a restart needs. `averaged` is the exponential average of `model`.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, minutes: float, decay: float = 0.99):
-        self.path, self.model, self.optimiser, self.decay = folder / "state.pt", model, optimiser, decay
+    def __init__(self, folder: Path, model: nn.Module, optimizer: Optimizer, minutes: float, decay: float = 0.99):
+        self.path, self.model, self.optimizer, self.decay = folder / "state.pt", model, optimizer, decay
         self.averaged = copy.deepcopy(model)
         self.budget, self.spent, self.count, self.loss = minutes * 60, 0.0, 0, None
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class Run:
             state = torch.load(self.path, map_location=next(model.parameters()).device)
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.optimizer.load_state_dict(state["optimizer"])
             self.spent, self.count, self.loss = state["spent"], state["count"], state["loss"]
         torch.manual_seed(1 + self.count)
 
@@ -104,7 +104,7 @@ class Run:
             {
                 "model": self.model.state_dict(),
                 "averaged": self.averaged.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "spent": self.spent,
                 "count": self.count,
                 "loss": self.loss,
@@ -114,7 +114,7 @@ class Run:
         temporary.replace(self.path)
 
     def __iter__(self) -> Iterator[int]:
-        """Count the steps until the budget is spent, saving now and then and at the end."""
+        """Count the steps until the budget is spent, saving the state regularly and at the end."""
         last_save = started = time.monotonic()
         before, first = self.spent, self.count
         while self.progress < 1:
@@ -130,9 +130,9 @@ class Run:
             self.save()
 
     def learn(self, loss: Tensor) -> None:
-        """One optimiser step on a scalar loss, and one step of the average."""
+        """One optimizer step on a scalar loss, and one step of the average."""
         loss.backward()
-        self.optimiser.step(self.progress, self.count)
+        self.optimizer.step(self.progress, self.count)
         value = loss.item()
         self.loss = value if self.loss is None else 0.98 * self.loss + 0.02 * value
         decay = min(self.decay, (1 + self.count) / (20 + self.count))
@@ -142,24 +142,24 @@ class Run:
 
 
 class Crops:
-    """Random, augmented crops of a bank of pictures, uint8 (count, height, width, 3)."""
+    """Random, augmented crops of a bank of images, uint8 (count, height, width, 3)."""
 
     def __init__(self, bank: np.ndarray, device: torch.device):
         self.bank, self.device = torch.from_numpy(bank), device
 
     def __call__(self, count: int, height: int, width: int) -> Tensor:
-        """(count, 3, height, width) in -1..1: flipped, turned, recoloured, less or more contrast and saturation."""
+        """(count, 3, height, width) in -1..1: flipped, turned, recolored, less or more contrast and saturation."""
         crops = torch.stack([self._one(height, width) for _ in range(count)])
         return (crops.permute(0, 3, 1, 2) * 2 - 1).contiguous().to(self.device)
 
     def _one(self, height: int, width: int) -> Tensor:
-        picture = self.bank[int(torch.randint(len(self.bank), ()))]
-        turn = torch.rand(()) < 0.4 and max(height, width) <= min(picture.shape[:2])
-        if turn or (height > width and height > picture.shape[0]):
-            picture = picture.transpose(0, 1)
-        y = int(torch.randint(picture.shape[0] - height + 1, ()))
-        x = int(torch.randint(picture.shape[1] - width + 1, ()))
-        crop = picture[y : y + height, x : x + width]
+        image = self.bank[int(torch.randint(len(self.bank), ()))]
+        turn = torch.rand(()) < 0.4 and max(height, width) <= min(image.shape[:2])
+        if turn or (height > width and height > image.shape[0]):
+            image = image.transpose(0, 1)
+        y = int(torch.randint(image.shape[0] - height + 1, ()))
+        x = int(torch.randint(image.shape[1] - width + 1, ()))
+        crop = image[y : y + height, x : x + width]
         axes = [axis for axis in (0, 1) if torch.rand(()) < 0.5]
         crop = crop.flip(axes)[..., torch.randperm(3)].float() / 255
         grey = crop.mean(-1, keepdim=True)

@@ -1,6 +1,6 @@
-"""Procedural pictures: the only data the nano model is trained on.
+"""Procedural images, the only training data of the nano model.
 
-Each picture is a "dead leaves" scene (Lee, Mumford and Huang, 2001): shapes of power-law sizes that occlude each other,
+Each image is a "dead leaves" scene (Lee, Mumford and Huang, 2001): shapes of power-law sizes that occlude each other,
 over a sky-like gradient, with 1/f texture, shading and soft edges. Such scenes share with photographs what matters to
 a compressor and to a moving camera: their spectrum, their edges and their flat regions.
 """
@@ -38,14 +38,14 @@ def _patch(rng: np.random.Generator, textures: list[Array], height: int, width: 
 
 
 def _palette(rng: np.random.Generator) -> Array:
-    """Three to six colours around one base colour, (n, 3) in 0..1."""
+    """Three to six colors around one base color, (n, 3) in 0..1."""
     base, saturation = rng.uniform(0, 1, 3), rng.uniform(0.1, 0.9)
-    colours = base * (1 - saturation) + saturation * rng.uniform(0, 1, (rng.integers(3, 7), 3))
-    return np.clip(colours * rng.uniform(0.6, 1.2), 0, 1)
+    colors = base * (1 - saturation) + saturation * rng.uniform(0, 1, (rng.integers(3, 7), 3))
+    return np.clip(colors * rng.uniform(0.6, 1.2), 0, 1)
 
 
 def _background(rng: np.random.Generator, palette: Array, textures: list[Array], height: int, width: int) -> Array:
-    """A gradient between two colours, often a horizon, with a little texture; (height, width, 3)."""
+    """A gradient between two colors, often a horizon, with a little texture; (height, width, 3)."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     first, second = palette[rng.integers(len(palette))], palette[rng.integers(len(palette))]
     if rng.random() < 0.7:
@@ -53,9 +53,9 @@ def _background(rng: np.random.Generator, palette: Array, textures: list[Array],
     else:
         angle = rng.uniform(0, 2 * np.pi)
         t = (x * np.cos(angle) + y * np.sin(angle)) / width
-    picture = (first * (1 - t[..., None]) + second * t[..., None]).astype(np.float32)
+    image = (first * (1 - t[..., None]) + second * t[..., None]).astype(np.float32)
     strength = rng.uniform(0, 0.12) * rng.uniform(0.5, 1, 3).astype(np.float32)
-    return picture + _patch(rng, textures, height, width)[..., None] * strength
+    return image + _patch(rng, textures, height, width)[..., None] * strength
 
 
 def _inside(rng: np.random.Generator, u: Array, v: Array, r: float) -> Array:
@@ -87,10 +87,10 @@ def _radii(rng: np.random.Generator) -> Array:
 
 
 def _add_leaf(
-    rng: np.random.Generator, picture: Array, palette: Array, textures: list[Array], r: float, grain: float, soft: float
+    rng: np.random.Generator, image: Array, palette: Array, textures: list[Array], r: float, grain: float, soft: float
 ) -> None:
-    """Draw one shape of radius r over the picture, in place."""
-    height, width = picture.shape[:2]
+    """Draw one shape of radius r over the image, in place."""
+    height, width = image.shape[:2]
     cx, cy, reach = rng.uniform(-r, width + r), rng.uniform(-r, height + r), int(r * 1.5) + 3
     x0, x1 = max(0, int(cx) - reach), min(width, int(cx) + reach)
     y0, y1 = max(0, int(cy) - reach), min(height, int(cy) + reach)
@@ -104,8 +104,8 @@ def _add_leaf(
     mask = np.clip(d / (soft if rng.random() < 0.85 else rng.uniform(1, 8)) + 0.5, 0, 1)
     if rng.random() < 0.06:
         mask = mask * rng.uniform(0.3, 0.8)
-    colour = palette[rng.integers(len(palette))] * rng.uniform(0.5, 1.3) + rng.normal(0, 0.05, 3)
-    leaf = colour.astype(np.float32) * (1 + rng.normal(0, 0.25) * (u / r)[..., None])
+    color = palette[rng.integers(len(palette))] * rng.uniform(0.5, 1.3) + rng.normal(0, 0.05, 3)
+    leaf = color.astype(np.float32) * (1 + rng.normal(0, 0.25) * (u / r)[..., None])
     if rng.random() < 0.7:
         leaf = leaf + (_patch(rng, textures, *u.shape) * grain * rng.uniform(0.2, 1))[..., None]
     if rng.random() < 0.08:
@@ -113,23 +113,23 @@ def _add_leaf(
     if rng.random() < 0.3:
         leaf = leaf * (1 - 0.5 * np.exp(-np.maximum(d, 0) / (r * 0.3)))[..., None]
     mask = mask[..., None].astype(np.float32)
-    picture[y0:y1, x0:x1] = picture[y0:y1, x0:x1] * (1 - mask) + leaf * mask
+    image[y0:y1, x0:x1] = image[y0:y1, x0:x1] * (1 - mask) + leaf * mask
 
 
 def draw(rng: np.random.Generator, textures: list[Array], height: int = HEIGHT, width: int = WIDTH) -> Array:
-    """One picture, uint8 (height, width, 3)."""
+    """One image, uint8 (height, width, 3)."""
     palette = _palette(rng)
-    picture = _background(rng, palette, textures, height, width)
+    image = _background(rng, palette, textures, height, width)
     grain, soft = rng.uniform(0, 0.2), rng.uniform(0.5, 1.2)
     for r in _radii(rng):
-        _add_leaf(rng, picture, palette, textures, float(r), grain, soft)
-    picture = picture * rng.uniform(0.8, 1.15) + rng.normal(0, 0.05)
+        _add_leaf(rng, image, palette, textures, float(r), grain, soft)
+    image = image * rng.uniform(0.8, 1.15) + rng.normal(0, 0.05)
     if rng.random() < 0.3:
         tilt = (np.arange(width) / width - 0.5)[None] * rng.normal() + (np.arange(height) / height - 0.5)[
             :, None
         ] * rng.normal()
-        picture = picture * (1 + 0.5 * tilt)[..., None]
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        image = image * (1 + 0.5 * tilt)[..., None]
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def _task(seed: int) -> Array:
@@ -139,7 +139,7 @@ def _task(seed: int) -> Array:
 
 
 def make_bank(path: Path, count: int, workers: int = 1) -> Array:
-    """Load the bank of pictures, uint8 (count, HEIGHT, WIDTH, 3); draw and save it first if it is not there."""
+    """Load the bank of images, uint8 (count, HEIGHT, WIDTH, 3); draw and save it first if it does not exist."""
     if not path.exists():
         with Pool(workers) as pool:
             bank = np.concatenate(pool.map(_task, range(-(-count // PER_TASK)), chunksize=1))[:count]
