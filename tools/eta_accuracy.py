@@ -33,7 +33,7 @@ CLIPS: tuple[dict[str, int], ...] = (
 def main() -> None:
     """Submit the jobs, poll their statuses, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two polls")
@@ -45,7 +45,7 @@ def main() -> None:
         kinds: list[dict[str, Any]] = [
             chance.choice(SIZES) | (chance.choice(CLIPS) if options.clips else {}) for _ in range(options.jobs)
         ]
-        ids = [client.submit(options.picture, num_frames=4, **kind).id for kind in kinds]
+        ids = [client.submit(options.image, num_frames=4, **kind).id for kind in kinds]
         estimates, ends = poll(client, ids, options.every)
     report(estimates, ends)
 

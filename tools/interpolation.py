@@ -120,9 +120,9 @@ def minterpolated(kept: Sequence[Frame]) -> list[Frame]:
     scaled.link_to(sink)
     graph.configure()
     for index, frame in enumerate([*kept, kept[-1], kept[-1]]):  # the filter needs later frames before it outputs one
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv444p")
-        picture.pts, picture.time_base = index, Fraction(1, 10)
-        source.push(picture)
+        video_frame = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv444p")
+        video_frame.pts, video_frame.time_base = index, Fraction(1, 10)
+        source.push(video_frame)
     source.push(None)
     times = {round(frame.time * 20): np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in drained(graph)}
     return [times[2 * index + 1] for index in range(len(kept) - 1)]
@@ -135,7 +135,7 @@ def drained(graph: Graph) -> Iterator[av.VideoFrame]:
             frame = graph.pull()
         except (av.error.EOFError, av.error.BlockingIOError):
             return
-        assert isinstance(frame, av.VideoFrame)  # noqa: S101 - there are no others in a graph of pictures
+        assert isinstance(frame, av.VideoFrame)  # noqa: S101 - a video graph outputs no other frames
         yield frame
 
 

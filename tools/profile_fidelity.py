@@ -25,7 +25,7 @@ from svd_service.video.loader import Generator, load
 def main() -> None:
     """Generate the videos and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument(
         "--profile", choices=[str(each) for each in Profile if each is not Profile.EXACT], default="draft"
     )
@@ -37,8 +37,8 @@ def main() -> None:
     print(f"{model.name} on {generator.device}, {options.profile} against exact, seed {options.seed}\n")
     print("| image | PSNR, dB | (another seed), dB | first frame, dB | last frame, dB | steps | time of exact |")
     print("|---|---|---|---|---|---|---|")
-    for picture in options.pictures:
-        row(generator, model, settings, picture, Profile(options.profile), options.seed)
+    for image in options.images:
+        row(generator, model, settings, image, Profile(options.profile), options.seed)
 
 
 def row(generator: Generator, model: Model, settings: Settings, path: Path, profile: Profile, seed: int) -> None:
@@ -47,9 +47,9 @@ def row(generator: Generator, model: Model, settings: Settings, path: Path, prof
     def video(request: Request) -> tuple[Any, float]:
         with path.open("rb") as upload, open_image(upload, settings) as opened:
             parameters: Parameters = request.resolve(model, opened.size)
-            picture = opened.fitted(parameters.width, parameters.height, parameters.fit)
+            image = opened.fitted(parameters.width, parameters.height, parameters.fit)
         began = time.monotonic()
-        frames = np.stack(list(generator.generate(picture, parameters, lambda _: None)))
+        frames = np.stack(list(generator.generate(image, parameters, lambda _: None)))
         return frames, time.monotonic() - began
 
     other, _ = video(Request(seed=seed + 1))  # as a warm-up, before the two that are timed

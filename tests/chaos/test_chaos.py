@@ -55,7 +55,7 @@ def test_a_minute_of_chaos_loses_no_job_and_commits_no_result_twice(tmp_path):
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
-    assert (figures["lost"], figures["committed_twice"], figures["refused"]) == ({}, {}, [])
+    assert (figures["lost"], figures["committed_twice"], figures["rejected"]) == ({}, {}, [])
     assert figures["usage_errors"] == {}
     assert figures["usage"]["submitted"] == figures["accepted"]
     ends = figures["finished"] + figures["cancelled"] + figures["deleted"] + sum(figures["failed"].values())

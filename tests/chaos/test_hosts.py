@@ -55,7 +55,7 @@ def test_network_cuts_lose_no_job_and_commit_no_result_twice(networks: None, tmp
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, env=environment(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(figures_file.read_text())
-    assert (figures["lost"], figures["committed_twice"], figures["refused"]) == ({}, {}, [])
+    assert (figures["lost"], figures["committed_twice"], figures["rejected"]) == ({}, {}, [])
     assert figures["finished"] > 0
     assert [cut["host"] for cut in figures["cuts"]] == ["worker1", "redis", "store"]
     # The worker was running a job.

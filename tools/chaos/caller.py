@@ -88,13 +88,13 @@ class Caller(threading.Thread):
         self._enough = threading.Event()
         self._give_up = threading.Event()
         self.seen: dict[str, Sighting] = {}
-        self.refused: list[str] = []
+        self.rejected: list[str] = []
         self.repeats = 0
 
     @property
     def submitting(self) -> bool:
         """Whether there are still jobs to submit."""
-        return len(self.seen) + len(self.refused) < self._jobs and not self._enough.is_set()
+        return len(self.seen) + len(self.rejected) < self._jobs and not self._enough.is_set()
 
     @property
     def under_way(self) -> list[str]:
@@ -114,7 +114,7 @@ class Caller(threading.Thread):
         """Submit and poll until all jobs have ended."""
         while not self._give_up.is_set() and (self.submitting or self.under_way):
             if self.submitting and len(self.under_way) < self._window:
-                self._submit(len(self.seen) + len(self.refused))
+                self._submit(len(self.seen) + len(self.rejected))
             self.look()
             time.sleep(0.1)
 
@@ -162,7 +162,7 @@ class Caller(threading.Thread):
                 self.seen[answer.json()["task_id"]] = Sighting(number, cancel_at)
                 return
             if answer is not None and answer.status_code not in {500, 502, 503, 504}:
-                self.refused.append(f"{answer.status_code} {answer.text[:200]}")
+                self.rejected.append(f"{answer.status_code} {answer.text[:200]}")
                 return
             self.repeats += 1
             self._enough.wait(0.3)

@@ -108,7 +108,7 @@ def _figures(outcome: Outcome, cuts: list[Cut], lease: float, files: list[str]) 
         "lease": lease,
         "accepted": len(jobs),
         "created": outcome.created,
-        "refused": outcome.refused,
+        "rejected": outcome.rejected,
         "repeated_submissions": outcome.repeats,
         "finished": sum(job["status"] == "finished" for job in jobs),
         "cancelled": sum(job["status"] == "cancelled" for job in jobs),
@@ -162,7 +162,7 @@ def table(figures: dict[str, Any]) -> str:
         ("orphaned objects", f"{figures['orphaned_objects']} (maintenance deletes them)"),
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
         *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
-        *(("rejected", text) for text in figures["refused"]),
+        *(("rejected", text) for text in figures["rejected"]),
         *(("remark", text) for text in figures["remarks"]),
     ]
     if figures["created"] != figures["accepted"]:

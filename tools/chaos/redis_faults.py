@@ -55,7 +55,7 @@ class RedisFaults:
             lambda: self._client.execute_command("REPLICAOF", "NO", "ONE"),
         )
 
-    def refuse_writes(self, seconds: float) -> bool:
+    def reject_writes(self, seconds: float) -> bool:
         """Make a snapshot fail, so that Redis rejects writes (MISCONF) for `seconds`."""
         dump = self._folder / "dump.rdb"
 
@@ -68,7 +68,7 @@ class RedisFaults:
             shutil.rmtree(dump, ignore_errors=True)
             self._client.config_set("save", "")
 
-        return self._inject("refuse_writes", seconds, inject, undo)
+        return self._inject("reject_writes", seconds, inject, undo)
 
     def send_garbage(self) -> bool:
         """Put malformed messages into Celery's queue."""

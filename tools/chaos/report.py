@@ -21,7 +21,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "faults": dict(sorted(outcome.faults.items())),
         "faults_without_target": outcome.missed,
         "accepted": len(seen),
-        "refused": outcome.refused,
+        "rejected": outcome.rejected,
         "created": outcome.created,
         "repeated_submissions": outcome.repeats,
         "finished": ends["finished"],
@@ -177,7 +177,7 @@ def table(figures: dict[str, Any]) -> str:
         *(("lost", f"{job_id}: {state}") for job_id, state in figures["lost"].items()),
         *(("usage", f"{name}: {how}") for name, how in figures["usage_errors"].items()),
         *(("committed twice", f"{job_id}: {how}") for job_id, how in figures["committed_twice"].items()),
-        *(("rejected", text) for text in figures["refused"]),
+        *(("rejected", text) for text in figures["rejected"]),
         *(("remark", text) for text in figures["remarks"]),
     ]
     if figures["created"] != figures["accepted"]:

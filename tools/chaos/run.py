@@ -48,7 +48,7 @@ class Outcome:
     missed: int = 0
     hits: list[Hit] = field(default_factory=list)
     seen: dict[str, Sighting] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     repeats: int = 0
     ready: list[tuple[float, bool]] = field(default_factory=list)
     created: int = 0
@@ -174,7 +174,7 @@ def _inject_into_redis(service: Service, fault: Fault) -> bool:
         return service.drop_connections()
     if fault.kind == "garbage":
         return faults.send_garbage()
-    return faults.demote(fault.seconds) if fault.kind == "redis-demote" else faults.refuse_writes(fault.seconds)
+    return faults.demote(fault.seconds) if fault.kind == "redis-demote" else faults.reject_writes(fault.seconds)
 
 
 def _inject_into_job(service: Service, caller: Caller, fault: Fault) -> bool:
@@ -204,7 +204,7 @@ class Observed(Protocol):
 def read_final_state(service: Observed, caller: Caller, outcome: Outcome) -> None:
     """After the last job has ended, read every job, the counters and the artifacts."""
     caller.look(everywhere=True)
-    outcome.seen, outcome.refused, outcome.repeats = caller.seen, caller.refused, caller.repeats
+    outcome.seen, outcome.rejected, outcome.repeats = caller.seen, caller.rejected, caller.repeats
     figures = service.ledger.stats.figures()
     outcome.created, outcome.counted_finished = figures.created, figures.ended.get("finished", 0)
     today = datetime.now(UTC).date()
