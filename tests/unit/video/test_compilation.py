@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from PIL import Image
 from torch import nn
 
 from svd_service.jobs.parameters import Parameters
+from svd_service.video.attention import split_rows
 from svd_service.video.compilation import Compiled
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
-from svd_service.video.optimizations import AUTO, Optimization
+from svd_service.video.optimizations import AUTO, Optimization, apply
+from tools.benchmark.architectures import ARCHITECTURES, Architecture, models, pipeline
+from tools.harness.local import CI
 
 MakeParameters = Callable[..., Parameters]
 LoadModel = Callable[..., Generator]
@@ -170,6 +174,65 @@ def test_without_the_optimization_there_is_nothing_to_warm_up(
     with caplog.at_level("INFO", "svd_service"):
         generator.warm_up()
     assert caplog.text == ""
+
+
+HALF = torch.float16
+
+META = torch.device("meta")
+
+TINY = ARCHITECTURES["tiny"]
+
+#: The tiny architecture with one block of each kind.
+TWO_BLOCKS = replace(
+    TINY,
+    unet={
+        **TINY.unet,
+        "block_out_channels": (32, 64),
+        "num_attention_heads": (2, 4),
+        "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+    },
+)
+
+
+def arguments(part: str, frames: int, width: int, height: int, embedding: int) -> tuple[Any, ...]:
+    """What the pipeline calls a part with: the UNet with guidance, the decoder for frames that it decodes at once."""
+    if part == "decoder":
+        return torch.empty(frames, 4, height // 8, width // 8, dtype=HALF), torch.zeros(1, frames, dtype=HALF), frames
+    sample = torch.empty(2, frames, 8, height // 8, width // 8, dtype=HALF)
+    image = torch.empty(2, 1, embedding, dtype=HALF)
+    return sample, torch.empty(()), image, torch.empty(2, 3, dtype=HALF)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("architecture", "part", "size"),
+    [
+        (TWO_BLOCKS, "unet", (3, 64, 64, 32)),
+        (ARCHITECTURES["svd-xt"], "decoder", (4, 1024, 576, 0)),
+        pytest.param(
+            *(ARCHITECTURES["svd-xt"], "unet", (25, 1024, 576, 1024)),
+            marks=pytest.mark.skipif(CI, reason="it takes a minute; the small one has the same kinds of layers"),
+        ),
+    ],
+    ids=["unet with one block of each kind", "decoder", "unet"],
+)
+def test_each_part_is_one_program_without_a_graph_break(
+    calls: Calls, architecture: Architecture, part: str, size: tuple[int, int, int, int]
+) -> None:
+    # On torch's meta device, tensors have shapes and no values.
+    with META:
+        parts = models(architecture, HALF)
+    pipe = pipeline({name: each.to(META) for name, each in parts.items()})
+    with META, torch.inference_mode():
+        apply(pipe, AUTO["cuda"] - {Optimization.COMPILE})
+        split_rows(pipe.unet)
+        module = pipe.unet if part == "unet" else pipe.vae.decoder
+        compiled = Compiled(module, backend=calls, fullgraph=True)
+        with compiled.learning():
+            module(*arguments(part, *size))
+    assert (calls.programs, calls.runs) == (1, 1)
 
 
 @pytest.mark.thorough
