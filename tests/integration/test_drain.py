@@ -84,7 +84,7 @@ def test_a_worker_that_is_loading_its_model_exits_immediately(stack: Stack):
 
 
 def test_a_deploy_loses_no_job_and_the_new_worker_restarts_the_released_one(stack: Stack, photo: bytes):
-    old = ready(stack, "old", grace=1)
+    old = ready(stack, "old", grace=1, step=1)  # its job must not end before the new worker is ready
     done = stack.submit(photo, **ONE_STEP)
     stack.wait_for(done, "finished")
     running = stack.submit(photo, **FOUR_SECONDS)

@@ -15,7 +15,7 @@ from tools.harness.receiver import receiving
 from tools.harness.stack import Stack
 
 ONE_STEP: dict[str, Any] = {"num_inference_steps": 1, "width": 64, "height": 64}
-FOUR_SECONDS = ONE_STEP | {"num_inference_steps": 40}
+FORTY_STEPS = ONE_STEP | {"num_inference_steps": 40}
 
 #: The Celery queue of the stack's model.
 QUEUE = "svd.nano"
@@ -60,23 +60,25 @@ def next_job_finishes(stack: Stack, photo: bytes, seconds: float = 30) -> None:
 
 @pytest.mark.parametrize("position", ["next", pytest.param("last", marks=pytest.mark.thorough)])
 def test_revoking_a_queued_job_cancels_it_and_the_next_one_runs(stack: Stack, photo: bytes, position: str):
-    ready(stack)
-    running = stack.submit(photo, **FOUR_SECONDS)
+    ready(stack, step=1)
+    running = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(running)
     # The first has a message in Celery's queue; the last is only in the ledger.
     waiting = [stack.submit(photo, **ONE_STEP) for _ in range(3)]
     revoked = waiting[0 if position == "next" else -1]
     assert "cancelled" in command_line(stack, "control", "revoke", revoked)
     assert stack.status(revoked)["status"] == "cancelled"
-    for job_id in [running, *waiting]:
+    assert stack.status(running)["status"] == "started"
+    stack.http.delete(f"/jobs/{running}").raise_for_status()
+    for job_id in waiting:
         assert stack.wait_for(job_id, "finished", "cancelled")["status"] == (
             "cancelled" if job_id == revoked else "finished"
         )
 
 
 def test_revoking_a_running_job_cancels_it_at_its_next_step(stack: Stack, photo: bytes, celery: Celery):
-    ready(stack)
-    job_id = stack.submit(photo, **FOUR_SECONDS)
+    ready(stack, step=1)
+    job_id = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(job_id)
     celery.control.revoke(job_id)
     assert stack.wait_for(job_id, "finished", "cancelled")["status"] == "cancelled"
@@ -93,8 +95,8 @@ def test_a_revoke_reaches_a_job_of_a_worker_that_is_down(stack: Stack, photo: by
 
 @pytest.mark.parametrize("sign", [pytest.param("SIGTERM", marks=pytest.mark.thorough), "SIGKILL"])
 def test_terminating_a_running_job_cancels_it(stack: Stack, photo: bytes, celery: Celery, sign: str):
-    ready(stack)
-    job_id = stack.submit(photo, **FOUR_SECONDS)
+    ready(stack, step=1)
+    job_id = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(job_id)
     celery.control.revoke(job_id, terminate=True, signal=sign)
     assert stack.wait_for(job_id, "finished", "failed", "cancelled")["status"] == "cancelled"
@@ -107,25 +109,27 @@ def test_terminating_a_running_job_cancels_it(stack: Stack, photo: bytes, celery
 @pytest.mark.thorough
 def test_a_worker_that_remembers_revoked_ids_cancels_those_jobs(stack: Stack, photo: bytes, celery: Celery):
     # Workers of earlier versions send revoked ids when they start, and `--statedb` keeps them across a restart.
-    ready(stack)
-    running = stack.submit(photo, **FOUR_SECONDS)
+    ready(stack, step=1)
+    running = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(running)
     revoked, after = stack.submit(photo, **ONE_STEP), stack.submit(photo, **ONE_STEP)
     control(celery, "hello", from_node="celery@old", revoked={revoked: 0.0})
+    stack.http.delete(f"/jobs/{running}").raise_for_status()
     assert stack.wait_for(revoked, "finished", "cancelled")["status"] == "cancelled"
     stack.wait_for(after, "finished")
 
 
 @pytest.mark.thorough
 def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack, photo: bytes, celery: Celery):
-    ready(stack)
-    running = stack.submit(photo, **FOUR_SECONDS)
+    ready(stack, step=1)
+    running = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(running)
     stamped, after = stack.submit(photo, **ONE_STEP), stack.submit(photo, **ONE_STEP)
     control(celery, "revoke_by_stamped_headers", headers={"batch": ["one"]})
     # The service's own message has no such header.
     stack.redis.delete(QUEUE)
     celery.send_task("svd_service.generate", task_id=stamped, queue=QUEUE, stamped_headers=["batch"], batch="one")
+    stack.http.delete(f"/jobs/{running}").raise_for_status()
     assert stack.wait_for(stamped, "finished", "cancelled")["status"] == "cancelled"
     stack.wait_for(after, "finished")
 
@@ -133,7 +137,7 @@ def test_revoking_by_a_stamped_header_cancels_the_jobs_that_have_it(stack: Stack
 @pytest.mark.thorough
 def test_the_job_of_an_expired_message_runs_anyway(stack: Stack, photo: bytes, celery: Celery):
     ready(stack)
-    running = stack.submit(photo, **FOUR_SECONDS)
+    running = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(running)
     job_id = stack.submit(photo, **ONE_STEP)
     stack.redis.delete(QUEUE)
@@ -142,13 +146,14 @@ def test_the_job_of_an_expired_message_runs_anyway(stack: Stack, photo: bytes, c
 
 
 def test_purged_messages_are_enqueued_again(stack: Stack, photo: bytes, celery: Celery):
-    ready(stack)
-    running = stack.submit(photo, **FOUR_SECONDS)
+    ready(stack, step=1)
+    running = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(running)
     waiting = stack.submit(photo, **ONE_STEP)
     with celery.connection_for_write() as connection:
         channel: Any = connection.default_channel
         assert channel.queue_purge(QUEUE) == 1  # as `celery purge` does
+    stack.http.delete(f"/jobs/{running}").raise_for_status()
     stack.wait_for(waiting, "finished", seconds=30)
 
 
@@ -189,7 +194,7 @@ def test_the_pool_does_not_grow_beyond_the_devices(stack: Stack, photo: bytes, c
 @pytest.mark.thorough
 def test_shutdown_drains_the_worker(stack: Stack, photo: bytes, celery: Celery):
     worker = ready(stack, "first")
-    job_id = stack.submit(photo, **FOUR_SECONDS)
+    job_id = stack.submit(photo, **FORTY_STEPS)
     stack.wait_until_started(job_id)
     celery.control.shutdown()
     job = stack.wait_for(job_id, "finished", "failed", "queued")
@@ -205,7 +210,7 @@ def test_a_webhook_whose_task_is_revoked_is_delivered(stack: Stack, photo: bytes
     ready(stack)
     with receiving() as receiver:
         stack.wait(lambda: " ready." in (stack.folder / "webhooks.log").read_text(), 60)
-        job_id = stack.submit(photo, webhook_url=receiver.url, **FOUR_SECONDS)
+        job_id = stack.submit(photo, webhook_url=receiver.url, **FORTY_STEPS)
         celery.control.revoke(f"msg_{job_id}")
         stack.wait_for(job_id, "finished")
         stack.wait(lambda: receiver.requests, 20)
