@@ -28,9 +28,11 @@ from typing import Any, Protocol
 
 from tools.images.locked import ROOT, compare
 
-#: The images' user, and the maximum bytes that the API image adds to its base.
 USER = "10001"
-MOST_ADDED = 150_000_000
+
+#: Maximum bytes that the API image adds to its base. Measured: 193 MB, of which HEIC 26, Content Credentials 23,
+#: cryptography 16, the client of object stores 15, and the bytecode that a start would compile otherwise 36.
+MOST_ADDED = 200_000_000
 
 #: In a container: a tmpfs of its own.
 TMP = "/tmp"  # noqa: S108
