@@ -36,7 +36,7 @@ from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
     from svd_service.webhooks.delivery import Deliverer
-    from svd_service.webhooks.dispatch import Poster
+    from svd_service.webhooks.scheduler import DeliveryScheduler
 
 #: Seconds within which Redis must answer: while a caller waits, and in the background.
 CALLER_TIMEOUT: Final = 1.0
@@ -191,16 +191,16 @@ def deliverer(settings: Settings) -> "Deliverer":
     return Deliverer(Outbox(client, settings), WebhookSecrets(client, settings), settings)
 
 
-def poster(settings: Settings) -> "Poster":
-    """Build the poster, which enqueues the deliveries that are due."""
+def delivery_scheduler(settings: Settings) -> "DeliveryScheduler":
+    """Build the scheduler, which enqueues the deliveries that are due."""
     from svd_service.celery_app import DELIVER, Enqueuer, webhook_queue  # noqa: PLC0415
-    from svd_service.webhooks.dispatch import Poster  # noqa: PLC0415
     from svd_service.webhooks.outbox import Outbox  # noqa: PLC0415
+    from svd_service.webhooks.scheduler import DeliveryScheduler  # noqa: PLC0415
 
     client = connect(settings, timeout=BACKGROUND_TIMEOUT)
     enqueue = Enqueuer(settings, timeout=BACKGROUND_TIMEOUT, task=DELIVER)
     stats = open_ledger(client, settings).stats
-    return Poster(Outbox(client, settings), stats, enqueue, webhook_queue(settings))
+    return DeliveryScheduler(Outbox(client, settings), stats, enqueue, webhook_queue(settings))
 
 
 def _enqueue(settings: Settings, timeout: float) -> Enqueue:

@@ -14,7 +14,7 @@ from svd_service.api.http import auth, errors, origins
 from svd_service.api.http.json import MsgspecJSON
 from svd_service.api.http.multipart import Request
 from svd_service.api.http.paths import RootPath
-from svd_service.api.http.request_ids import Trail
+from svd_service.api.http.request_ids import RequestIdMiddleware
 from svd_service.api.native import access, generate, groups, usage, verification
 from svd_service.api.native import routes as native
 from svd_service.api.openai import errors as openai_errors
@@ -53,7 +53,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
         app.wsgi_app = RootPath(app.wsgi_app, configuration.root_path)  # type: ignore[method-assign]
     if hops := configuration.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_prefix=hops)  # type: ignore[method-assign]
-    app.wsgi_app = Trail(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = RequestIdMiddleware(app.wsgi_app)  # type: ignore[method-assign]
     wired = bootstrap.web(configuration)
     app.extensions["web"] = wired
     root = configuration.root_path

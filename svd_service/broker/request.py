@@ -9,14 +9,14 @@ from typing import Any
 from celery.worker.request import Request
 
 
-class LastingRequest(Request):
+class NonExpiringRequest(Request):
     """A request that does not expire: the sender cannot know when the job will run."""
 
     def maybe_expire(self) -> None:
         """Do nothing: messages never expire."""
 
 
-class DeliveryRequest(LastingRequest):
+class DeliveryRequest(NonExpiringRequest):
     """The request of a webhook's delivery, which is neither revoked nor terminated."""
 
     def revoked(self) -> bool:

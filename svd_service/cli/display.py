@@ -58,7 +58,7 @@ class Display(Protocol):
     ) -> None: ...
 
 
-class Bars:
+class ProgressBars:
     """A bar for each image, on a terminal."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
@@ -89,7 +89,7 @@ class Bars:
         self._progress.stop()
 
 
-class Lines:
+class ProgressLines:
     """A line for each change, without a terminal; steps within one phase are limited."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
@@ -118,5 +118,5 @@ class Lines:
 
 
 def display_on(console: Console, names: list[str]) -> Display:
-    """Bars on a terminal, lines elsewhere."""
-    return Bars(console, names) if console.is_terminal else Lines(console, names)
+    """Progress bars on a terminal, lines elsewhere."""
+    return ProgressBars(console, names) if console.is_terminal else ProgressLines(console, names)

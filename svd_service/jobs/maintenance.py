@@ -16,7 +16,7 @@ from svd_service.parameters import Format
 
 if TYPE_CHECKING:
     from svd_service.ledger import Ledger
-    from svd_service.ledger.jobs import Wanted
+    from svd_service.ledger.jobs import NeededArtifacts
 
 #: Seconds for which an artifact may exist without a job that needs it: longer than any submission takes.
 ORPHAN_AGE: Final = 3_600.0
@@ -55,7 +55,7 @@ class Maintenance:
         names = chain.from_iterable(self._artifacts.names(folder) for folder in (INPUTS, RESULTS))
         for batch in _batches(names, BATCH):
             old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
-            wanted = self._ledger.jobs.wanted({job_of(name) for name in old})
+            wanted = self._ledger.jobs.needed_artifacts({job_of(name) for name in old})
             for name in old:
                 if not _is_wanted(name, wanted[job_of(name)]):
                     self._artifacts.delete(name)
@@ -63,7 +63,7 @@ class Maintenance:
         return swept
 
 
-def _is_wanted(name: str, wanted: "Wanted") -> bool:
+def _is_wanted(name: str, wanted: "NeededArtifacts") -> bool:
     # All files of a result are needed as long as its MP4 is.
     video = file_name(name.partition(".")[0], Format.MP4)
     written = result_name(job_of(name), wanted.token) if wanted.token else None

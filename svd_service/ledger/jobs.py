@@ -49,7 +49,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NeededArtifacts:
     """Artifacts that a job still needs: its image, its result, and what the attempt with `token` is writing."""
 
     input: str | None
@@ -238,14 +238,14 @@ class Jobs:
             raise UnknownJobError(f"there is no job {job_id}")
         return bool(answer > 0)
 
-    def wanted(self, job_ids: Iterable[str]) -> dict[str, Wanted]:
+    def needed_artifacts(self, job_ids: Iterable[str]) -> dict[str, NeededArtifacts]:
         """The artifacts that each job still needs; none for an unknown job."""
         ids = list(job_ids)
         with reachable(), self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hmget(self._scripts.key("job", job_id), "state", "ended", "input", "token", "result")
             return {
-                job_id: Wanted(
+                job_id: NeededArtifacts(
                     input=input if state in {State.QUEUED, State.STARTED} or self._keeps_input(state, ended) else None,
                     token=token,
                     result=json.loads(result)["artifact"] if result else None,

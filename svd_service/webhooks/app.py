@@ -3,7 +3,7 @@
     celery -A svd_service.webhooks.app worker -n webhooks@%h
 
 It consumes its own queue with threads, since it mostly waits for receivers. delivery.py is one delivery attempt
-without Celery, dispatch.py enqueues the deliveries that are due.
+without Celery, scheduler.py enqueues the deliveries that are due.
 """
 
 from typing import Any, Final
@@ -16,7 +16,7 @@ from svd_service.broker import control
 from svd_service.celery_app import DELIVER, webhook_queue
 from svd_service.config import settings
 from svd_service.telemetry import logs
-from svd_service.webhooks import dispatch
+from svd_service.webhooks import scheduler
 from svd_service.webhooks.signing import job_id_of
 
 #: Concurrent deliveries: half of those that may be enqueued, so that no thread runs out of work.
@@ -46,5 +46,5 @@ def _set_up_logging(**_: Any) -> None:
     logs.configure(settings())
 
 
-dispatch.install(app, lambda: bootstrap.poster(settings()))
+scheduler.install(app, lambda: bootstrap.delivery_scheduler(settings()))
 control.install(lambda _: "left to the worker: a webhook is delivered until it is acknowledged or given up")

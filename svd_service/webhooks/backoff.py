@@ -1,6 +1,6 @@
 """The pauses between the delivery attempts of a webhook: `SVD_WEBHOOK_BACKOFF`, then three times as long each, up to an
-hour. `lua/post.lua` uses the same figures for a delivery whose webhook worker dies, from the second time on; after the
-first it is retried at once.
+hour. `lua/choose_due.lua` uses the same figures for a delivery whose webhook worker dies, from the second time on;
+after the first it is retried at once.
 """
 
 import random

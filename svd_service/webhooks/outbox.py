@@ -1,6 +1,6 @@
 """The outbox: undelivered webhooks, in Redis next to the ledger, whose scripts fill it.
 
-The script that ends a job also writes its delivery. A webhook worker chooses those that are due (`post`), claims
+The script that ends a job also writes its delivery. A webhook worker chooses those that are due (`choose_due`), claims
 them one by one, and ends each delivery attempt. A claim is fenced and expires like that of a job: another worker
 retries what a dead one had claimed.
 
@@ -26,7 +26,7 @@ from svd_service.ledger.scripts import Scripts
 from svd_service.webhooks.backoff import GROWTH, LONGEST_PAUSE
 
 #: Seconds after which a delivery that was enqueued with Celery and not claimed is enqueued again.
-POST_AGAIN: Final = 30.0
+ENQUEUE_DELIVERY_AGAIN_AFTER: Final = 30.0
 
 #: Seconds beyond its time limit after which an attempt counts as lost.
 MARGIN: Final = 5.0
@@ -69,12 +69,12 @@ class Outbox:
         self._settings = settings
         self._scripts = scripts or Scripts(client, settings.namespace, LUA)
 
-    def post(self) -> list[str]:
+    def choose_due(self) -> list[str]:
         """Choose the deliveries that are to be enqueued with Celery now; the caller enqueues each returned id."""
         return list(
             self._scripts.run(
-                "post",
-                enqueue_again_after=POST_AGAIN,
+                "choose_due",
+                enqueue_again_after=ENQUEUE_DELIVERY_AGAIN_AFTER,
                 room=ROOM,
                 room_of_owner=ROOM_OF_OWNER,
                 room_of_host=ROOM_OF_HOST,

@@ -52,7 +52,7 @@ from svd_service.worker.interruptions import (
 )
 from svd_service.worker.moderating import moderate
 from svd_service.worker.previews import Previews
-from svd_service.worker.process import Slot, is_gone
+from svd_service.worker.process import WorkerContext, is_gone
 from svd_service.worker.shared_memory import Drain
 from svd_service.worker.spans import AttemptSpans
 
@@ -82,7 +82,7 @@ STORE_PAUSE: Final = 1.0
 HELD_BACK_CHECK: Final = 1.0
 
 
-def run_job(job_id: str, slot: Slot) -> str:
+def run_job(job_id: str, context: WorkerContext) -> str:
     """Run one attempt; returns how it ended (for Celery's tools: the ledger has the truth).
 
     Errors of the job itself are written to the ledger, not raised.
@@ -91,39 +91,39 @@ def run_job(job_id: str, slot: Slot) -> str:
         UnavailableError: Redis was unavailable until the retries ended; the lease expires and the job is retried.
         DeviceLostError: this process can no longer be used; the job is retried in another one.
     """
-    claim = _claim(job_id, slot)
+    claim = _claim(job_id, context)
     # One id left the queue: enqueue the next before this job's minutes begin.
-    slot.jobs.dispatch()
+    context.jobs.dispatch()
     if claim is None:
-        _wait_while_held_back(slot)
+        _wait_while_held_back(context)
         return "nothing to do"
     with logs.context(job_id=job_id):
         logger.info("job %s: attempt %d begins", job_id, claim.attempt)
         try:
-            with slot.lease.kept(claim):
-                outcome = _attempt(claim, slot)
+            with context.lease.kept(claim):
+                outcome = _attempt(claim, context)
         except StaleAttemptError:
             outcome = "stale"
         logger.info("job %s: attempt %d %s", job_id, claim.attempt, outcome)
         return outcome
 
 
-def _claim(job_id: str, slot: Slot) -> Claim | None:
-    ledger = slot.jobs.ledger
+def _claim(job_id: str, context: WorkerContext) -> Claim | None:
+    ledger = context.jobs.ledger
     held = ledger.attempts.current(job_id)
-    dead = held.claim.token if held and _is_dead_sibling(held.holder, slot.holder) else ""
-    return ledger.attempts.claim(job_id, slot.holder, dead=dead)
+    dead = held.claim.token if held and _is_dead_sibling(held.holder, context.holder) else ""
+    return ledger.attempts.claim(job_id, context.holder, dead=dead)
 
 
-def _wait_while_held_back(slot: Slot) -> None:
+def _wait_while_held_back(context: WorkerContext) -> None:
     """Occupy this process while an operator holds it back, so that Celery gives it no messages.
 
     Not longer than half the time limit, at which Celery would kill it.
     """
-    deadline = time.monotonic() + slot.settings.job_timeout / 2
-    while not slot.drain.begun and time.monotonic() < deadline:
+    deadline = time.monotonic() + context.settings.job_timeout / 2
+    while not context.drain.begun and time.monotonic() < deadline:
         try:
-            if not slot.jobs.ledger.controls.is_held_back(slot.holder.worker):
+            if not context.jobs.ledger.controls.is_held_back(context.holder.worker):
                 return
         except UnavailableError:
             return
@@ -137,13 +137,13 @@ def _is_dead_sibling(holder: Holder, ours: Holder) -> bool:
     return holder.pid == ours.pid or is_gone(holder.pid)
 
 
-def _attempt(claim: Claim, slot: Slot) -> str:
-    ledger = slot.jobs.ledger
+def _attempt(claim: Claim, context: WorkerContext) -> str:
+    ledger = context.jobs.ledger
     try:
         job = ledger.jobs.find(claim.job_id)
         logs.add(key_id=job.owner)
         with AttemptSpans(job, (CancelRequested, DeadlineError, ReleaseRequested, StaleAttemptError)) as spans:
-            _generate(claim, job, slot, spans)
+            _generate(claim, job, context, spans)
         outcome = "finished"
     except StaleAttemptError:
         raise
@@ -153,7 +153,7 @@ def _attempt(claim: Claim, slot: Slot) -> str:
     except ReleaseRequested:
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.RELEASED), RELEASE_PATIENCE)
         # Let another worker start it.
-        slot.jobs.dispatch()
+        context.jobs.dispatch()
         return "released"
     except DeadlineError as error:
         failure = Failure(error.code, str(error))
@@ -161,43 +161,45 @@ def _attempt(claim: Claim, slot: Slot) -> str:
         outcome = "failed"
     except UnavailableError as error:
         part = "The moderation hook" if isinstance(error, ModerationUnavailableError) else "Storage"
-        return _end_for_retry(claim, slot, Failure(error.code, f"{part} could not be reached in any attempt: {error}"))
+        return _end_for_retry(
+            claim, context, Failure(error.code, f"{part} could not be reached in any attempt: {error}")
+        )
     except Exception as error:
         logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
         if is_device_lost(error):
             failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
-            _end_for_retry(claim, slot, failure)
+            _end_for_retry(claim, context, failure)
             raise DeviceLostError(str(error)) from error
         failure = _failure(error)
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
         outcome = "failed"
-        if slot.settings.keep_inputs:  # deleted by the sweep
+        if context.settings.keep_inputs:  # deleted by the sweep
             return outcome
     with suppress(UnavailableError):
         for name in input_names(claim.job_id):
-            slot.jobs.artifacts.delete(name)
+            context.jobs.artifacts.delete(name)
     return outcome
 
 
-def _end_for_retry(claim: Claim, slot: Slot, failure: Failure) -> str:
-    _patiently(lambda: slot.jobs.ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, failure))
-    slot.jobs.dispatch()
+def _end_for_retry(claim: Claim, context: WorkerContext, failure: Failure) -> str:
+    _patiently(lambda: context.jobs.ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, failure))
+    context.jobs.dispatch()
     return "retried"
 
 
-def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
-    artifacts, ledger = slot.jobs.artifacts, slot.jobs.ledger
+def _generate(claim: Claim, job: Job, context: WorkerContext, spans: AttemptSpans) -> None:
+    artifacts, ledger = context.jobs.artifacts, context.jobs.ledger
     began = time.monotonic()
-    deadline = began + slot.settings.job_timeout
-    report = Reporter(claim, ledger, slot.drain, deadline, on_phase=spans.phase)
-    retry = StoreRetry(report, slot.drain)
-    start = _read_input(job, slot, retry)
-    source = retry(lambda: slot.marking.source_of(job, start, artifacts))
+    deadline = began + context.settings.job_timeout
+    report = Reporter(claim, ledger, context.drain, deadline, on_phase=spans.phase)
+    retry = StoreRetry(report, context.drain)
+    start = _read_input(job, context, retry)
+    source = retry(lambda: context.marking.source_of(job, start, artifacts))
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
-        sign = partial(slot.marking.sign_still, job)
+        sign = partial(context.marking.sign_still, job)
         # What is to be moderated must not be visible before.
-        shown = slot.settings.previews and not slot.jobs.moderation.sees_results
+        shown = context.settings.previews and not context.jobs.moderation.sees_results
         previews = Previews(claim, ledger, artifacts, sign) if shown else None
         if previews is not None:
             staged.enter_context(previews)
@@ -206,12 +208,12 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
             for kind in (Format.MP4, *job.parameters.formats)
         )
         paths = dict(zip(job.parameters.formats, others, strict=True))
-        rendering = slot.render(start, job.parameters, path, report, further=paths, on_preview=previews)
+        rendering = context.render(start, job.parameters, path, report, further=paths, on_preview=previews)
         report(Progress(Phase.UPLOADING))
         retry.begin(Phase.UPLOADING)
-        moderate(rendering, job, slot.jobs.moderation, retry)
+        moderate(rendering, job, context.jobs.moderation, retry)
         unsigned = _file(path).sha256
-        slot.marking.sign_files([(Format.MP4, path), *paths.items()], job, source)
+        context.marking.sign_files([(Format.MP4, path), *paths.items()], job, source)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
         for still, content in ((Still.THUMBNAIL, rendering.thumbnail), (Still.SPRITESHEET, rendering.spritesheet)):
             retry(partial(artifacts.put, file_name(name, still), sign(content, still)))
@@ -219,9 +221,9 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         provenance = {
             **rendering.provenance,
             "attempt": claim.attempt,
-            "worker": asdict(slot.holder)["worker"],
+            "worker": asdict(context.holder)["worker"],
             # Each signature differs: this digest is the same for the same frames.
-            "content_credentials": {"state": slot.marking.state, "unsigned_sha256": unsigned},
+            "content_credentials": {"state": context.marking.state, "unsigned_sha256": unsigned},
         }
         shape = rendering.width, rendering.height, rendering.frames
         result = Result(name, video.bytes, video.sha256, *shape, provenance, further)
@@ -229,7 +231,7 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
             lambda: ledger.attempts.finish(
                 claim,
                 result,
-                device=slot.holder.device,
+                device=context.holder.device,
                 seconds=rendering.seconds,
                 steps=job.parameters.num_inference_steps * job.parameters.segments,
                 reusable=_as_requested(rendering.provenance, job.parameters),
@@ -242,9 +244,9 @@ def _generate(claim: Claim, job: Job, slot: Slot, spans: AttemptSpans) -> None:
         raise
 
 
-def _read_input(job: Job, slot: Slot, retry: "StoreRetry") -> Image.Image | bytes:
+def _read_input(job: Job, context: WorkerContext, retry: "StoreRetry") -> Image.Image | bytes:
     """The image, or the MP4 that the job extends."""
-    return retry(lambda: _open_input(job.input, slot.jobs.artifacts))
+    return retry(lambda: _open_input(job.input, context.jobs.artifacts))
 
 
 def _open_input(name: str, artifacts: ArtifactStore) -> Image.Image | bytes:

@@ -28,7 +28,7 @@ from svd_service.worker import malloc, shutdown
 from svd_service.worker.lease import Lease
 from svd_service.worker.marking import UNMARKED, Marking, open_marking
 from svd_service.worker.retention import Retention
-from svd_service.worker.shared_memory import DRAIN, LOADS, Drain
+from svd_service.worker.shared_memory import DRAIN, LOAD_RESULTS, Drain
 from svd_service.worker.startup import Preparation
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ LOAD_PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True)
-class Slot:
+class WorkerContext:
     """State of one worker process: its identity, the loaded model, the use cases, the thread that renews leases, and
     how files are marked.
 
@@ -62,23 +62,23 @@ class Slot:
 
 
 class _Process:
-    """Holds this process' slot; empty until the model is loaded."""
+    """Holds this process' context, which is `None` until the model is loaded."""
 
-    slot: Slot | None = None
+    context: WorkerContext | None = None
 
 
-def slot() -> Slot:
-    """Return this process' slot.
+def context() -> WorkerContext:
+    """Return this process' context.
 
     Raises:
         RuntimeError: the model is not loaded, so this process must not run jobs.
     """
-    if _Process.slot is None:
+    if _Process.context is None:
         raise RuntimeError("this process has not loaded the model")
-    return _Process.slot
+    return _Process.context
 
 
-def open_slot(configuration: Settings, node: str, index: int) -> Slot:
+def open_context(configuration: Settings, node: str, index: int) -> WorkerContext:
     """Pin the device of process number `index`, load the model onto it and register the process with the ledger.
 
     Raises:
@@ -124,7 +124,7 @@ def open_slot(configuration: Settings, node: str, index: int) -> Slot:
     lease = Lease(service.ledger, status, configuration.lease, DRAIN, generator.device_memory)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
-    return Slot(holder, partial(render, generator), service, lease, configuration, marking=marking)
+    return WorkerContext(holder, partial(render, generator), service, lease, configuration, marking=marking)
 
 
 def _until_redis_answers(operation: Callable[[], None]) -> None:
@@ -187,11 +187,11 @@ def _import_libraries(**_: Any) -> None:
 def _initialise(sender: str, **_: Any) -> None:
     # Celery swallows an exception of this hook and lets the process take jobs without a model, but not SystemExit.
     index = process_index()
-    LOADS.begin(index)
+    LOAD_RESULTS.begin(index)
     try:
-        _Process.slot = open_slot(settings(), sender, index)
+        _Process.context = open_context(settings(), sender, index)
     except Exception as error:
-        failures = LOADS.fail(index)
+        failures = LOAD_RESULTS.fail(index)
         pause = min(2.0**failures, LOAD_PAUSE)
         # An error that the operator can correct is one sentence, which `svd-service up` shows; others need a traceback.
         expected = type(error).__name__ == "ModelLoadError"
@@ -200,15 +200,15 @@ def _initialise(sender: str, **_: Any) -> None:
         time.sleep(pause)
         raise SystemExit(shutdown.LOAD_FAILED) from None
     shutdown.ignore_signals()
-    LOADS.succeed(index)
-    Retention(_Process.slot.jobs.maintenance).start()
+    LOAD_RESULTS.succeed(index)
+    Retention(_Process.context.jobs.maintenance).start()
 
 
 @worker_process_shutdown.connect
 def _shut_down(exitcode: int, **_: Any) -> None:
     shutdown.heed_signals(exitcode)
-    if _Process.slot is not None:
-        _Process.slot.lease.stop()
+    if _Process.context is not None:
+        _Process.context.lease.stop()
     tracing.stop()
 
 

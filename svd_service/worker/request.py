@@ -5,13 +5,13 @@ from typing import Any
 
 from celery.platforms import signals as celery_signals
 
-from svd_service.broker.request import LastingRequest
+from svd_service.broker.request import NonExpiringRequest
 from svd_service.telemetry import logs
 from svd_service.worker import time_limit
 from svd_service.worker.celery_revokes import revocations
 
 
-class JobRequest(LastingRequest):
+class JobRequest(NonExpiringRequest):
     """The request of one job; it updates the ledger for a process that cannot do so itself."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:

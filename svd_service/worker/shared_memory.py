@@ -35,7 +35,7 @@ class Drain:
         return self.begun and time.monotonic() >= self._deadline[0]
 
 
-class Loads:
+class LoadResults:
     """Outcome of loading the model in each of the worker's processes, by process index."""
 
     def __init__(self) -> None:
@@ -62,4 +62,4 @@ class Loads:
 
 #: Created when the parent imports this module, and inherited by every process that it forks.
 DRAIN: Final = Drain()
-LOADS: Final = Loads()
+LOAD_RESULTS: Final = LoadResults()

@@ -17,7 +17,7 @@ from celery.signals import worker_shutting_down
 from celery.worker import state
 
 from svd_service.config import settings
-from svd_service.worker.shared_memory import DRAIN, LOADS
+from svd_service.worker.shared_memory import DRAIN, LOAD_RESULTS
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ShutdownStep(bootsteps.StartStopStep):
 
     def _give_up_if_hopeless(self) -> None:
         celery: Any = state  # whose flags are untyped
-        if celery.should_stop is None and LOADS.hopeless(len(settings().worker_devices)):
+        if celery.should_stop is None and LOAD_RESULTS.hopeless(len(settings().worker_devices)):
             logger.critical("no process of this worker can load the model; the worker exits")
             celery.should_stop = LOAD_FAILED
 

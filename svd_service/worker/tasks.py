@@ -22,11 +22,11 @@ control.install(lambda job_ids: revocations().revoke(job_ids))
 @app.task(name=GENERATE, bind=True, Request="svd_service.worker.request:JobRequest")
 def generate(self: Any) -> dict[str, str]:
     """Run one attempt at the job whose id is this task's."""
-    slot = process.slot()
-    if slot.drain.begun:
+    context = process.context()
+    if context.drain.begun:
         raise Reject("this worker shuts down", requeue=True)
     try:
-        return {"attempt": run_job(self.request.id, slot)}
+        return {"attempt": run_job(self.request.id, context)}
     except DeviceLostError:
         # A CUDA context that has failed once fails forever: Celery replaces the process, which loads the model again.
         raise SystemExit(DEVICE_LOST) from None

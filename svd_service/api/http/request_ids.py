@@ -33,7 +33,7 @@ def request_id() -> str:
     return str(request.environ[logs.WSGI_FIELDS]["request_id"])
 
 
-class Trail:
+class RequestIdMiddleware:
     """WSGI middleware around everything else."""
 
     def __init__(self, app: "WSGIApplication") -> None:

@@ -43,7 +43,7 @@ class Part:
     folder: Path | None = None
 
 
-class Running:
+class RunningPart:
     """A part that was started. Its log is rotated at the start and when full; the previous one is `NAME.log.1`."""
 
     def __init__(self, part: Part, data_dir: Path) -> None:

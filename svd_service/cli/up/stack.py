@@ -19,9 +19,9 @@ from svd_service import __version__
 from svd_service.cli.up import processes, registry
 from svd_service.cli.up.first_key import make_first_key
 from svd_service.cli.up.preflight import StackError
-from svd_service.cli.up.process import Part, Running
+from svd_service.cli.up.process import Part, RunningPart
 from svd_service.cli.up.stop import Stop
-from svd_service.cli.up.supervision import Supervised
+from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.client import Client, ClientError
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
@@ -39,7 +39,7 @@ _REDIS_START: Final = 60.0
 class CrashError(Exception):
     """A part ended by itself before all were ready: its model, settings or environment are invalid."""
 
-    def __init__(self, part: Running) -> None:
+    def __init__(self, part: RunningPart) -> None:
         super().__init__(part.name)
         self.part = part
 
@@ -53,7 +53,7 @@ class Stack:
         self._scratch = scratch
         self._console = console
         self._stop = stop
-        self._parts: list[Supervised] = []
+        self._parts: list[SupervisedPart] = []
         self._ready = False
 
     def run(self, *, flower: bool) -> int:
@@ -90,7 +90,7 @@ class Stack:
             self._say("Store it: it is not shown again. SVD_OPEN=1 allows requests without keys instead.")
 
     def _launch(self, part: Part) -> None:
-        self._parts.append(Supervised(part, self._settings.data_dir))
+        self._parts.append(SupervisedPart(part, self._settings.data_dir))
 
     def _wait_for_redis(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -128,7 +128,7 @@ class Stack:
             if event := part.supervise():
                 self._say(event)
 
-    def _report_crash(self, part: Running) -> None:
+    def _report_crash(self, part: RunningPart) -> None:
         if part.status == str(LOAD_FAILED) and (reason := part.load_error()):
             self._say(f"svd-service up: {reason}", style="red")
             return
@@ -145,7 +145,7 @@ class Stack:
             self._wait_for_end_of(stage)
         self._parts.clear()
 
-    def _wait_for_end_of(self, stage: Sequence[Running]) -> None:
+    def _wait_for_end_of(self, stage: Sequence[RunningPart]) -> None:
         began, shown = time.monotonic(), False
         while left := [part for part in stage if not part.ended]:
             waited = time.monotonic() - began
@@ -186,9 +186,9 @@ def _is_ready(client: Client, since: float) -> bool:
     return any(worker["ready_since"] >= since for worker in workers)
 
 
-def _in_order(running: Iterable[Running]) -> list[list[Running]]:
+def _in_order(running: Iterable[RunningPart]) -> list[list[RunningPart]]:
     """Return the shutdown stages, first to last: API and tools, workers, Redis."""
-    stages: dict[int, list[Running]] = {}
+    stages: dict[int, list[RunningPart]] = {}
     for part in running:
         stages.setdefault({"worker": 1, "webhooks": 1, "redis": 2}.get(part.name, 0), []).append(part)
     return [stages[stage] for stage in sorted(stages)]

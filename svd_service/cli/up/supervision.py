@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from svd_service.cli.up.process import Part, Running
+from svd_service.cli.up.process import Part, RunningPart
 
 #: Seconds between the end of a part and its restart: after the first consecutive failure, and maximum.
 FIRST_PAUSE: Final = 1.0
@@ -14,7 +14,7 @@ LONGEST_PAUSE: Final = 30.0
 STEADY: Final = 60.0
 
 
-class Supervised:
+class SupervisedPart:
     """A part, its process, and the time of its restart. Raises `OSError` if its first start fails."""
 
     def __init__(self, part: Part, data_dir: Path) -> None:
@@ -24,7 +24,7 @@ class Supervised:
         self._start()
 
     def _start(self) -> None:
-        self.running = Running(self.part, self._data_dir)
+        self.running = RunningPart(self.part, self._data_dir)
         self._started = time.monotonic()
         self._due: float | None = None
 

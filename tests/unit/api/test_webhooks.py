@@ -73,7 +73,7 @@ def test_the_status_shows_the_webhooks_deliveries_without_secrets(http, jobs, po
     assert job["webhook"] == {"url": SHOWN, "state": "waiting", "attempts": [], "next_attempt_at": None}
     http.delete(f"/jobs/{job['task_id']}")
     outbox = Outbox(redis_client, jobs.settings)
-    outbox.post()
+    outbox.choose_due()
     delivery = outbox.claim(job["task_id"])
     assert delivery
     outbox.fail(delivery, 503, "", pause=60)

@@ -21,10 +21,10 @@ from rich.console import Console
 from svd_service.cli.up import processes, up
 from svd_service.cli.up.first_key import make_first_key
 from svd_service.cli.up.preflight import StackError, address_of, only_one, private, require_free, require_packages
-from svd_service.cli.up.process import Part, Running
+from svd_service.cli.up.process import Part, RunningPart
 from svd_service.cli.up.stack import Stack
 from svd_service.cli.up.stop import Stop
-from svd_service.cli.up.supervision import Supervised
+from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from svd_service.ledger.api_keys import Keyring
@@ -59,7 +59,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def ended(part: Running) -> Running:
+def ended(part: RunningPart) -> RunningPart:
     wait_for(lambda: part.ended)
     return part
 
@@ -280,7 +280,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_logs_to_its_file_and_the_previous_log_is_kept(tmp_path: Path) -> None:
     for text in ("first", "second"):
-        assert ended(Running(python("printer", f"print({text!r})"), tmp_path)).status == "0"
+        assert ended(RunningPart(python("printer", f"print({text!r})"), tmp_path)).status == "0"
     assert (tmp_path / "logs" / "printer.log").read_text() == "second\n"
     assert (tmp_path / "logs" / "printer.log.1").read_text() == "first\n"
 
@@ -295,7 +295,7 @@ while not pathlib.Path({str(go)!r}).exists():
     time.sleep(0.01)
 print("more")
 """
-    part = Running(python("printer", code), tmp_path)
+    part = RunningPart(python("printer", code), tmp_path)
     wait_for(lambda: part.log.stat().st_size > 10)
     part.cut_log()
     go.touch()
@@ -307,12 +307,12 @@ print("more")
 
 
 def test_the_tail_of_a_log_has_the_last_lines(tmp_path: Path) -> None:
-    part = ended(Running(python("printer", "print(*range(1000), sep='\\n')"), tmp_path))
+    part = ended(RunningPart(python("printer", "print(*range(1000), sep='\\n')"), tmp_path))
     assert part.last_words(3) == "997\n998\n999"
 
 
 def test_a_process_does_not_receive_the_terminals_ctrl_c(tmp_path: Path) -> None:
-    part = Running(python("sleeper", "import time; time.sleep(60)"), tmp_path)
+    part = RunningPart(python("sleeper", "import time; time.sleep(60)"), tmp_path)
     try:
         assert os.getpgid(part.pid) == part.pid != os.getpgid(0)
         assert os.getsid(part.pid) == part.pid
@@ -322,7 +322,7 @@ def test_a_process_does_not_receive_the_terminals_ctrl_c(tmp_path: Path) -> None
 
 def test_killing_a_process_kills_its_children(tmp_path: Path) -> None:
     code = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid); p.wait()"
-    part = Running(python("parent", code), tmp_path)
+    part = RunningPart(python("parent", code), tmp_path)
     wait_for(lambda: part.log.read_text().endswith("\n"))
     child = int(part.log.read_text())
     part.kill()
@@ -334,9 +334,9 @@ def test_killing_a_process_kills_its_children(tmp_path: Path) -> None:
 def test_a_process_dies_with_its_parent_even_after_sigkill(tmp_path: Path) -> None:
     code = f"""
 import os, pathlib, signal, sys
-from svd_service.cli.up.process import Part, Running
+from svd_service.cli.up.process import Part, RunningPart
 sleeper = Part("sleeper", (sys.executable, "-c", "import time; time.sleep(60)"), os.environ)
-part = Running(sleeper, pathlib.Path({str(tmp_path)!r}))
+part = RunningPart(sleeper, pathlib.Path({str(tmp_path)!r}))
 print(part.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -453,7 +453,7 @@ def test_while_it_runs_all_logs_are_rotated(
     run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = set()
-    monkeypatch.setattr(Running, "cut_log", lambda part: looked_at.add(part.name))
+    monkeypatch.setattr(RunningPart, "cut_log", lambda part: looked_at.add(part.name))
     run(python("worker", POLITE))
     assert looked_at == {"redis", "worker", "api"}
 
@@ -511,7 +511,7 @@ def test_pauses_between_restarts_grow_up_to_a_limit(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("svd_service.cli.up.supervision.LONGEST_PAUSE", 4.0)
     now = [0.0]
     monkeypatch.setattr("svd_service.cli.up.supervision.time.monotonic", lambda: now[0])
-    part = Supervised(python("worker", "raise SystemExit(1)"), tmp_path)
+    part = SupervisedPart(python("worker", "raise SystemExit(1)"), tmp_path)
     pauses = []
     for _ in range(4):
         while not part.running.ended:
@@ -527,15 +527,15 @@ def test_pauses_between_restarts_grow_up_to_a_limit(tmp_path: Path, monkeypatch:
 
 def test_a_process_that_cannot_be_started_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svd_service.cli.up.supervision.FIRST_PAUSE", 0.01)
-    part = Supervised(python("worker", "raise SystemExit(1)"), tmp_path)
+    part = SupervisedPart(python("worker", "raise SystemExit(1)"), tmp_path)
     ended(part.running)
     part.supervise()
 
-    def full(*_: object) -> Running:
+    def full(*_: object) -> RunningPart:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("svd_service.cli.up.supervision.Running", full)
+        patch.setattr("svd_service.cli.up.supervision.RunningPart", full)
         time.sleep(0.02)
         assert "worker cannot be started (No space left on device)" in str(part.supervise())
     time.sleep(0.05)

@@ -256,7 +256,7 @@ def test_the_end_of_a_copied_job_is_delivered_to_its_webhook_like_any_other(
     assert again.cached_from == made.id
     with connect(jobs.settings) as client:
         outbox = Outbox(client, jobs.settings)
-        assert outbox.post() == [again.id]
+        assert outbox.choose_due() == [again.id]
         delivery = outbox.claim(again.id)
     assert delivery is not None
     assert isinstance(delivery.job, Job)

@@ -103,7 +103,7 @@ def cancelled(ledger: Ledger, job_id: str = "a", url: str = URL, **more: Any) ->
 
 
 def claimed(outbox: Outbox, job_id: str = "a") -> Delivery:
-    outbox.post()
+    outbox.choose_due()
     delivery = outbox.claim(job_id)
     assert delivery is not None
     return delivery

@@ -40,7 +40,7 @@ def run_everything(ledger: Ledger, outbox: Outbox, job_ids: list[str]) -> None:
             ledger.estimates.estimate([ledger.jobs.find(job_id)])
     ledger.jobs.page("me")
     ledger.stats.figures()
-    for job_id in outbox.post():
+    for job_id in outbox.choose_due():
         if delivery := outbox.claim(job_id):
             outbox.deliver(delivery, 200)
 
@@ -77,7 +77,7 @@ def furnish(ledger: Ledger, outbox: Outbox) -> list[str]:
     assert failed
     ledger.attempts.end_attempt(failed, AttemptOutcome.FAILED, Failure("x", "y"))
     ledger.jobs.cancel("posted")
-    outbox.post()
+    outbox.choose_due()
     ledger.jobs.cancel("cancelled")
     ledger.maintenance.dispatch()
     return ["started", "finished", "failed", "expired", "cancelled", "posted", "enqueued", "waiting", "last"]

@@ -32,8 +32,8 @@ from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT, WorkerStatus
 from svd_service.parameters import Fit, Profile
 from svd_service.webhooks.backoff import GROWTH, LONGEST_PAUSE
+from svd_service.webhooks.outbox import ENQUEUE_DELIVERY_AGAIN_AFTER, MARGIN, Delivery, Outbox
 from svd_service.webhooks.outbox import LUA as OUTBOX_LUA
-from svd_service.webhooks.outbox import MARGIN, POST_AGAIN, Delivery, Outbox
 from tests.unit.ledger.samples import Clock
 
 PARAMETERS = Parameters(1, 64, 64, 3, 2, 7, 127, 0.02, 1.0, 3.0, 4, Fit.CROP)
@@ -300,7 +300,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif what == "a deadline":
             self._pass_time(DEADLINE + 1)
         elif what == "a webhook":
-            self._pass_time(chance.choice((PAUSE + 1, POST_AGAIN + 1)))
+            self._pass_time(chance.choice((PAUSE + 1, ENQUEUE_DELIVERY_AGAIN_AFTER + 1)))
         else:
             seconds = ENQUEUE_AGAIN_AFTER + 1
             if what == "desertion" and (queues := sorted({queue for _, queue in self._loads()})):
@@ -546,10 +546,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 delivery.at += min(PAUSE * GROWTH ** (delivery.tries - 2), LONGEST_PAUSE)
         chosen = {job_id for job_id in due if self._is_due(job_id)}
         with self._repeated(runs):
-            answered = self.outbox.post()
+            answered = self.outbox.choose_due()
         assert set(answered) == (chosen if runs == 1 else set())
         for job_id in chosen:
-            self.deliveries[job_id].posted, self.deliveries[job_id].at = True, self.clock.now + POST_AGAIN
+            self.deliveries[job_id].posted, self.deliveries[job_id].at = (
+                True,
+                self.clock.now + ENQUEUE_DELIVERY_AGAIN_AFTER,
+            )
 
     def _is_due(self, job_id: str) -> bool:
         delivery = self.deliveries.get(job_id)

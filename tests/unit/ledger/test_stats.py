@@ -36,7 +36,7 @@ def test_the_figures_count_pending_and_ended_deliveries(ledger, outbox, clock):
     assert ledger.stats.figures().webhook_overdue < 60
     clock.advance(100)
     assert ledger.stats.figures().webhook_overdue == 100
-    outbox.post()
+    outbox.choose_due()
     outbox.deliver(outbox.claim("a"), 200)
     outbox.give_up(outbox.claim("b"), 410, "")
     outbox.fail(outbox.claim("c"), 500, "", pause=500)

@@ -24,7 +24,7 @@ from svd_service.telemetry import logs, tracing
 from svd_service.worker.attempt import run_job
 from svd_service.worker.interruptions import DeviceLostError
 from svd_service.worker.lease import Lease
-from svd_service.worker.process import Slot
+from svd_service.worker.process import WorkerContext
 from svd_service.worker.shared_memory import Drain
 from tests.samples import IMAGES
 from tests.unit.worker.samples import rendering
@@ -49,11 +49,11 @@ def app(redis_url: str, make_settings: Callable[..., Settings]) -> Flask:
 
 
 @pytest.fixture
-def slot(app: Flask) -> Slot:
+def worker_context(app: Flask) -> WorkerContext:
     jobs: UseCases = app.extensions["web"].jobs
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
-    return Slot(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Drain()), jobs.settings)
+    return WorkerContext(holder, all_phases, jobs, Lease(jobs.ledger, status, 10, Drain()), jobs.settings)
 
 
 def all_phases(image: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any) -> Any:
@@ -88,10 +88,10 @@ def traces(spans: list[ReadableSpan]) -> set[str]:
 
 
 def test_one_trace_covers_the_callers_span_to_the_published_video(
-    app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]
+    app: Flask, worker_context: WorkerContext, spans: Callable[[], list[ReadableSpan]]
 ) -> None:
     job_id = submit(app, traceparent=TRACEPARENT)
-    assert run_job(job_id, slot) == "finished"
+    assert run_job(job_id, worker_context) == "finished"
     found = by_name(spans())
     assert list(found) == [
         *("POST /generate", "queue", "generation", "preparing", "sampling", "decoding"),
@@ -111,7 +111,7 @@ def test_one_trace_covers_the_callers_span_to_the_published_video(
         "svd.job.id": job_id,
     }
     assert (found["generation"].attributes or {})["svd.worker"] == "host/0"
-    job = slot.jobs.queries.find(job_id)
+    job = worker_context.jobs.queries.find(job_id)
     assert found["queue"].start_time == pytest.approx(job.created_at * 1e9, abs=1e4)
     assert found["queue"].end_time == pytest.approx(job.attempts[0].started_at * 1e9, abs=1e4)
     assert (found["generation"].end_time or 0) <= (found["publish"].start_time or 0)
@@ -119,7 +119,7 @@ def test_one_trace_covers_the_callers_span_to_the_published_video(
 
 
 def test_every_attempt_has_a_wait_and_a_generation_span_also_if_its_worker_died(
-    app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]
+    app: Flask, worker_context: WorkerContext, spans: Callable[[], list[ReadableSpan]]
 ) -> None:
     job_id = submit(app)
 
@@ -127,13 +127,13 @@ def test_every_attempt_has_a_wait_and_a_generation_span_also_if_its_worker_died(
         raise RuntimeError("CUDA error: unspecified launch failure")
 
     with pytest.raises(DeviceLostError):
-        run_job(job_id, replace(slot, render=lose_the_device))
-    claim = slot.jobs.ledger.attempts.claim(job_id, Holder("host/1", "cpu", "instance", 1))
+        run_job(job_id, replace(worker_context, render=lose_the_device))
+    claim = worker_context.jobs.ledger.attempts.claim(job_id, Holder("host/1", "cpu", "instance", 1))
     assert claim
-    slot.jobs.ledger.attempts.end_attempt(
+    worker_context.jobs.ledger.attempts.end_attempt(
         claim, AttemptOutcome.LOST
     )  # as its parent does when it finds that the process has died
-    assert run_job(job_id, slot) == "finished"
+    assert run_job(job_id, worker_context) == "finished"
     assert Counter(span.name for span in spans())["queue"] == 2  # only the end of the lost attempt is known
     generations = [span for span in spans() if span.name == "generation"]
     assert [(span.attributes or {})["svd.attempt"] for span in generations] == [1, 2, 3]
@@ -146,16 +146,18 @@ def test_every_attempt_has_a_wait_and_a_generation_span_also_if_its_worker_died(
     assert len(traces(spans())) == 1
 
 
-def test_a_cancelled_attempt_is_no_error(app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]) -> None:
+def test_a_cancelled_attempt_is_no_error(
+    app: Flask, worker_context: WorkerContext, spans: Callable[[], list[ReadableSpan]]
+) -> None:
     job_id = submit(app)
 
     def cancelled(
         image: Any, parameters: Any, path: Path, on_progress: Callable[[Progress], None], **further: Any
     ) -> Any:
-        slot.jobs.removal.cancel(job_id)
+        worker_context.jobs.removal.cancel(job_id)
         on_progress(Progress(Phase.SAMPLING, 1, 2))
 
-    assert run_job(job_id, replace(slot, render=cancelled)) == "cancelled"
+    assert run_job(job_id, replace(worker_context, render=cancelled)) == "cancelled"
     generation = by_name(spans())["generation"]
     assert (generation.attributes or {})["error.type"] == "CancelRequested"
     assert generation.status.status_code is StatusCode.UNSET
@@ -163,13 +165,13 @@ def test_a_cancelled_attempt_is_no_error(app: Flask, slot: Slot, spans: Callable
 
 
 def test_a_job_submitted_without_a_trace_has_one_that_begins_with_its_wait(
-    app: Flask, slot: Slot, make_settings: Callable[..., Settings]
+    app: Flask, worker_context: WorkerContext, make_settings: Callable[..., Settings]
 ) -> None:
     job_id = submit(app)
     exporter = InMemorySpanExporter()
     tracing.configure(make_settings(SVD_TRACING="true"), "tests", SimpleSpanProcessor(exporter))
     try:
-        run_job(job_id, slot)
+        run_job(job_id, worker_context)
     finally:
         tracing.stop()
     found = by_name(list(exporter.get_finished_spans()))
@@ -200,20 +202,24 @@ def test_a_server_error_is_an_error_of_its_span(
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "status 503")
 
 
-def test_log_lines_have_the_trace_id(app: Flask, slot: Slot, spans: Callable[[], list[ReadableSpan]]) -> None:
+def test_log_lines_have_the_trace_id(
+    app: Flask, worker_context: WorkerContext, spans: Callable[[], list[ReadableSpan]]
+) -> None:
     trace_ids: list[str] = []
 
     def render(*arguments: Any, **further: Any) -> Any:
         trace_ids.append((logs._context.get() or {})["trace_id"])
         return all_phases(*arguments, **further)
 
-    run_job(submit(app, traceparent=TRACEPARENT), replace(slot, render=render))
+    run_job(submit(app, traceparent=TRACEPARENT), replace(worker_context, render=render))
     assert trace_ids == [TRACE]
 
 
-def test_without_tracing_no_trace_is_stored_and_opentelemetry_is_not_imported(app: Flask, slot: Slot) -> None:
+def test_without_tracing_no_trace_is_stored_and_opentelemetry_is_not_imported(
+    app: Flask, worker_context: WorkerContext
+) -> None:
     job_id = submit(app, traceparent=TRACEPARENT)
-    assert slot.jobs.queries.find(job_id).trace == {}
+    assert worker_context.jobs.queries.find(job_id).trace == {}
     program = """
 import sys
 from svd_service.telemetry import tracing

@@ -206,13 +206,13 @@ def test_without_redis_nothing_is_raised(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     client = connect(away)
     Deliverer(Outbox(client, away), WebhookSecrets(client, away), away).deliver("a")
-    bootstrap.poster(away).round()
+    bootstrap.delivery_scheduler(away).round()
 
 
 def test_a_round_enqueues_due_deliveries_for_the_deliverers(ledger, settings, redis_client):
     end(ledger, "https://example.com/")
-    poster = bootstrap.poster(settings)
-    poster.round()
-    poster.round()
+    scheduler = bootstrap.delivery_scheduler(settings)
+    scheduler.round()
+    scheduler.round()
     (message,) = [msgspec.json.decode(each) for each in redis_client.lrange("svd-webhooks", 0, -1)]
     assert (message["headers"]["id"], message["headers"]["task"]) == ("msg_a", "svd_service.deliver")

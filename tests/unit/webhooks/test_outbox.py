@@ -16,13 +16,13 @@ def test_a_job_without_a_webhook_leaves_nothing_in_the_outbox(ledger, outbox, re
     submit(ledger)
     ledger.jobs.cancel("a")
     assert ledger.jobs.find("a").webhook is None
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     assert redis_client.keys("svd:delivery:*") == []
 
 
 def test_without_redis_every_method_raises_unavailable(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     outbox = Outbox(connect(away), away)
-    for call in (outbox.post, lambda: outbox.claim("a")):
+    for call in (outbox.choose_due, lambda: outbox.claim("a")):
         with pytest.raises(UnavailableError):
             call()

@@ -13,7 +13,7 @@ from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
-from svd_service.worker.process import Slot
+from svd_service.worker.process import WorkerContext
 from svd_service.worker.shared_memory import Drain
 from tests.unit.worker.samples import rendering, submitted
 
@@ -42,11 +42,11 @@ def jobs(ledger: Ledger, settings: Settings, published: list[str]) -> UseCases:
 
 
 @pytest.fixture
-def slot(jobs: UseCases, settings: Settings) -> Slot:
+def worker_context(jobs: UseCases, settings: Settings) -> WorkerContext:
     holder = Holder("host/0", "cpu", "instance", os.getpid())
     status = WorkerStatus("host/0", "cpu", "instance", os.getpid(), "nano", True, 0.0, 1.0)
     drain = Drain()
-    return Slot(holder, rendering, jobs, Lease(jobs.ledger, status, settings.lease, drain), settings, drain)
+    return WorkerContext(holder, rendering, jobs, Lease(jobs.ledger, status, settings.lease, drain), settings, drain)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from svd_service.jobs.job import Job
 from svd_service.worker import attempt
-from svd_service.worker.process import Slot
+from svd_service.worker.process import WorkerContext
 from tests.unit.worker import samples
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,7 @@ def entered(frame: FrameType) -> str | None:
 
 
 @pytest.mark.enable_socket
-def test_an_attempt_calls_the_packages_in_the_documented_order(slot: Slot, job: Job) -> None:
+def test_an_attempt_calls_the_packages_in_the_documented_order(worker_context: WorkerContext, job: Job) -> None:
     rooms: list[str] = []
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
@@ -50,7 +50,7 @@ def test_an_attempt_calls_the_packages_in_the_documented_order(slot: Slot, job: 
 
     sys.setprofile(profile)
     try:
-        assert attempt.run_job(job.id, slot) == "finished"
+        assert attempt.run_job(job.id, worker_context) == "finished"
     finally:
         sys.setprofile(None)
     drawn = re.findall(r"^ +\d +(\w+)/", (ROOT / "docs" / "architecture" / "3-the-worker.md").read_text(), re.MULTILINE)

@@ -52,8 +52,8 @@ def _photo(camera):
     return photo
 
 
-@pytest.fixture(name="slot")
-def _slot(slot, settings, redis_client, files):
+@pytest.fixture(name="worker_context")
+def _slot(worker_context, settings, redis_client, files):
     def render(image, parameters, path, report, *, further, **more):
         made = rendering(
             image if isinstance(image, Image.Image) else Image.new("RGB", (256, 144)), parameters, path, report
@@ -63,56 +63,59 @@ def _slot(slot, settings, redis_client, files):
             target.write_bytes(files[kind])
         return replace(made, thumbnail=files["thumbnail"], spritesheet=files["spritesheet"])
 
-    return replace(slot, render=render, marking=open_marking(settings, Signers(redis_client, settings)))
+    return replace(worker_context, render=render, marking=open_marking(settings, Signers(redis_client, settings)))
 
 
-def submit(slot, content, **parameters):
-    return slot.jobs.submit(
+def submit(worker_context, content, **parameters):
+    return worker_context.jobs.submit(
         None if content is None else io.BytesIO(content), Order(Request(**{"seed": 1} | parameters))
     )
 
 
-def made(slot, job, kind=Format.MP4):
-    with slot.jobs.results.open(job.id, kind=kind).file as file:
+def made(worker_context, job, kind=Format.MP4):
+    with worker_context.jobs.results.open(job.id, kind=kind).file as file:
         return file.read()
 
 
-def credentials(slot, job, kind=Format.MP4):
-    certificates = slot.marking._signer.chain.signer.decode()
-    return reader.read(io.BytesIO(made(slot, job, kind)), certificates)
+def credentials(worker_context, job, kind=Format.MP4):
+    certificates = worker_context.marking._signer.chain.signer.decode()
+    return reader.read(io.BytesIO(made(worker_context, job, kind)), certificates)
 
 
-def inputs(slot):
-    return sorted(name for name, _ in slot.jobs.artifacts.names("inputs"))
+def inputs(worker_context):
+    return sorted(name for name, _ in worker_context.jobs.artifacts.names("inputs"))
 
 
 @pytest.mark.parametrize("media_type", PILLOW)
-def test_a_signed_image_is_an_ingredient_of_every_signed_format(slot, photo, camera, media_type):
-    job = submit(slot, photo(media_type), formats=tuple(Format))
-    assert inputs(slot) == [credentials_name(job.id), input_name(job.id)]
-    assert run_job(job.id, slot) == "finished"
+def test_a_signed_image_is_an_ingredient_of_every_signed_format(worker_context, photo, camera, media_type):
+    job = submit(worker_context, photo(media_type), formats=tuple(Format))
+    assert inputs(worker_context) == [credentials_name(job.id), input_name(job.id)]
+    assert run_job(job.id, worker_context) == "finished"
     for kind in Format:
         if MARKS[kind] is Mark.EMBEDDED:
-            found = credentials(slot, job, kind)
+            found = credentials(worker_context, job, kind)
             assert found.verdict is Verdict.MADE_HERE
             (ingredient,) = found.ingredients
             assert (ingredient.title, ingredient.relationship) == ("image", "inputTo")
             assert (ingredient.manifest.signer, ingredient.manifest.model) == (camera.common_name, "a-camera 7")
-    assert inputs(slot) == []
+    assert inputs(worker_context) == []
 
 
-def test_each_video_of_a_group_has_the_ingredient(slot, photo):
-    group = slot.jobs.groups.submit(io.BytesIO(photo()), Order(Request(seed=1)), Seeds(2))
+def test_each_video_of_a_group_has_the_ingredient(worker_context, photo):
+    group = worker_context.jobs.groups.submit(io.BytesIO(photo()), Order(Request(seed=1)), Seeds(2))
     for job in group.jobs:
-        assert run_job(job.id, slot) == "finished"
-        assert [each.title for each in credentials(slot, job).ingredients] == ["image"]
-    assert inputs(slot) == []
+        assert run_job(job.id, worker_context) == "finished"
+        assert [each.title for each in credentials(worker_context, job).ingredients] == ["image"]
+    assert inputs(worker_context) == []
 
 
-def test_the_creation_names_the_ingredient(slot, photo):
-    job = submit(slot, photo())
-    run_job(job.id, slot)
-    with reading_context() as options, c2pa.Reader(None, io.BytesIO(made(slot, job)), context=options) as found:
+def test_the_creation_names_the_ingredient(worker_context, photo):
+    job = submit(worker_context, photo())
+    run_job(job.id, worker_context)
+    with (
+        reading_context() as options,
+        c2pa.Reader(None, io.BytesIO(made(worker_context, job)), context=options) as found,
+    ):
         manifest = json.loads(found.json())["manifests"][found.get_active_manifest()["label"]]
     (action,) = next(each["data"]["actions"] for each in manifest["assertions"] if each["label"] == "c2pa.actions.v2")
     assert action["action"] == "c2pa.created"
@@ -125,11 +128,11 @@ def png():
     return buffer.getvalue()
 
 
-def test_an_unmarked_image_is_no_ingredient(slot):
-    job = submit(slot, png())
-    assert inputs(slot) == [input_name(job.id)]
-    assert run_job(job.id, slot) == "finished"
-    assert credentials(slot, job).ingredients == ()
+def test_an_unmarked_image_is_no_ingredient(worker_context):
+    job = submit(worker_context, png())
+    assert inputs(worker_context) == [input_name(job.id)]
+    assert run_job(job.id, worker_context) == "finished"
+    assert credentials(worker_context, job).ingredients == ()
 
 
 def damaged(content, word, offset, by=b"\xff"):
@@ -141,24 +144,27 @@ def damaged(content, word, offset, by=b"\xff"):
     ("word", "offset"),
     [(b"jumb", 0), (b"jumb", 30), (b"c2pa.assertions", 0), (b"c2pa.assertions", 60), (b"c2pa.signature", 40)],
 )
-def test_an_image_with_a_damaged_manifest_is_accepted(slot, photo, word, offset):
-    job = submit(slot, damaged(photo("image/jpeg"), word, offset))
-    assert run_job(job.id, slot) == "finished"
-    assert credentials(slot, job).verdict is Verdict.MADE_HERE
+def test_an_image_with_a_damaged_manifest_is_accepted(worker_context, photo, word, offset):
+    job = submit(worker_context, damaged(photo("image/jpeg"), word, offset))
+    assert run_job(job.id, worker_context) == "finished"
+    assert credentials(worker_context, job).verdict is Verdict.MADE_HERE
 
 
-def test_an_image_changed_after_signing_is_an_invalid_ingredient(slot, photo):
+def test_an_image_changed_after_signing_is_an_invalid_ingredient(worker_context, photo):
     signed = photo("image/jpeg")
-    job = submit(slot, signed[:-40] + bytes([signed[-40] ^ 1]) + signed[-39:])
-    assert run_job(job.id, slot) == "finished"
-    assert credentials(slot, job).verdict is Verdict.MADE_HERE
-    with reading_context() as options, c2pa.Reader(None, io.BytesIO(made(slot, job)), context=options) as found:
+    job = submit(worker_context, signed[:-40] + bytes([signed[-40] ^ 1]) + signed[-39:])
+    assert run_job(job.id, worker_context) == "finished"
+    assert credentials(worker_context, job).verdict is Verdict.MADE_HERE
+    with (
+        reading_context() as options,
+        c2pa.Reader(None, io.BytesIO(made(worker_context, job)), context=options) as found,
+    ):
         (ingredient,) = found.get_active_manifest()["ingredients"]
     failures = {each["code"] for each in ingredient["validation_results"]["activeManifest"]["failure"]}
     assert "assertion.dataHash.mismatch" in failures
 
 
-def test_an_image_whose_decoder_ends_while_reading_credentials_is_accepted(slot, photo, monkeypatch):
+def test_an_image_whose_decoder_ends_while_reading_credentials_is_accepted(worker_context, photo, monkeypatch):
     request = pool.Decoder.request
 
     def ending(self, **wanted):
@@ -168,20 +174,20 @@ def test_an_image_whose_decoder_ends_while_reading_credentials_is_accepted(slot,
         return request(self, **wanted)
 
     monkeypatch.setattr(pool.Decoder, "request", ending)
-    job = submit(slot, photo())
-    assert inputs(slot) == [input_name(job.id)]
-    assert run_job(job.id, slot) == "finished"
+    job = submit(worker_context, photo())
+    assert inputs(worker_context) == [input_name(job.id)]
+    assert run_job(job.id, worker_context) == "finished"
 
 
-def test_a_stored_manifest_that_the_library_rejects_is_left_out(slot, photo, caplog):
-    job = submit(slot, photo())
-    slot.jobs.artifacts.put(credentials_name(job.id), b"damaged")
-    assert run_job(job.id, slot) == "finished"
-    assert credentials(slot, job).ingredients == ()
+def test_a_stored_manifest_that_the_library_rejects_is_left_out(worker_context, photo, caplog):
+    job = submit(worker_context, photo())
+    worker_context.jobs.artifacts.put(credentials_name(job.id), b"damaged")
+    assert run_job(job.id, worker_context) == "finished"
+    assert credentials(worker_context, job).ingredients == ()
     assert "signed without the credentials of its source" in caplog.text
 
 
-def test_a_large_manifest_is_not_stored(slot, photo, monkeypatch):
+def test_a_large_manifest_is_not_stored(worker_context, photo, monkeypatch):
     from svd_service.marking import ingredients
 
     found = ingredients.source_of(io.BytesIO(photo()), "image/png", "image")
@@ -191,56 +197,56 @@ def test_a_large_manifest_is_not_stored(slot, photo, monkeypatch):
     assert ingredients.source_of(io.BytesIO(photo()), "image/png", "image") is None
 
 
-def test_a_video_is_an_ingredient_of_the_one_that_extends_it(slot, photo, camera):
-    first = submit(slot, photo())
-    run_job(first.id, slot)
-    second = submit(slot, None, extend=first.id)
-    assert run_job(second.id, slot) == "finished"
-    (ingredient,) = credentials(slot, second).ingredients
-    assert (ingredient.title, ingredient.manifest.signer) == ("video", slot.marking._signer.chain.common_name)
+def test_a_video_is_an_ingredient_of_the_one_that_extends_it(worker_context, photo, camera):
+    first = submit(worker_context, photo())
+    run_job(first.id, worker_context)
+    second = submit(worker_context, None, extend=first.id)
+    assert run_job(second.id, worker_context) == "finished"
+    (ingredient,) = credentials(worker_context, second).ingredients
+    assert (ingredient.title, ingredient.manifest.signer) == ("video", worker_context.marking._signer.chain.common_name)
 
 
-def test_a_cancelled_job_leaves_no_credentials(slot, photo):
-    job = submit(slot, photo())
-    assert slot.jobs.removal.cancel(job.id).state is State.CANCELLED
-    assert inputs(slot) == []
+def test_a_cancelled_job_leaves_no_credentials(worker_context, photo):
+    job = submit(worker_context, photo())
+    assert worker_context.jobs.removal.cancel(job.id).state is State.CANCELLED
+    assert inputs(worker_context) == []
 
 
-def test_the_sweep_keeps_only_the_credentials_of_queued_jobs(slot, photo):
-    job = submit(slot, photo())
+def test_the_sweep_keeps_only_the_credentials_of_queued_jobs(worker_context, photo):
+    job = submit(worker_context, photo())
     orphan = credentials_name("0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11")
-    slot.jobs.artifacts.put(orphan, b"old")
-    assert isinstance(slot.jobs.artifacts, LocalArtifacts)
+    worker_context.jobs.artifacts.put(orphan, b"old")
+    assert isinstance(worker_context.jobs.artifacts, LocalArtifacts)
     long_ago = time.time() - 2 * ORPHAN_AGE
-    for name in inputs(slot):
-        os.utime(slot.settings.data_dir / name, (long_ago, long_ago))
-    assert slot.jobs.maintenance.sweep_orphans() == 1
-    assert inputs(slot) == [credentials_name(job.id), input_name(job.id)]
+    for name in inputs(worker_context):
+        os.utime(worker_context.settings.data_dir / name, (long_ago, long_ago))
+    assert worker_context.jobs.maintenance.sweep_orphans() == 1
+    assert inputs(worker_context) == [credentials_name(job.id), input_name(job.id)]
 
 
-def test_a_retried_job_has_the_credentials_too(slot, photo, make_settings, redis_url):
+def test_a_retried_job_has_the_credentials_too(worker_context, photo, make_settings, redis_url):
     settings = make_settings(REDIS_URL=redis_url, SVD_KEEP_INPUTS=60)
-    jobs = use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda job_id, _: None)
-    failing = replace(slot, jobs=jobs, settings=settings, render=raising(ValueError("broken")))
+    jobs = use_cases(worker_context.jobs.ledger, worker_context.jobs.artifacts, settings, lambda job_id, _: None)
+    failing = replace(worker_context, jobs=jobs, settings=settings, render=raising(ValueError("broken")))
     first = submit(failing, photo())
     assert run_job(first.id, failing) == "failed"
     again = jobs.administration.retry(first.id)
-    assert run_job(again.id, slot) == "finished"
-    assert [each.title for each in credentials(slot, again).ingredients] == ["image"]
+    assert run_job(again.id, worker_context) == "finished"
+    assert [each.title for each in credentials(worker_context, again).ingredients] == ["image"]
 
 
-def test_the_content_cache_distinguishes_images_by_their_credentials(slot):
-    jobs, settings = slot.jobs, replace_settings(slot.settings, content_cache=True)
+def test_the_content_cache_distinguishes_images_by_their_credentials(worker_context):
+    jobs, settings = worker_context.jobs, replace_settings(worker_context.settings, content_cache=True)
     digest = ContentCache(jobs.queries, jobs.ledger, jobs.artifacts, settings).digest
-    job = submit(slot, png())
-    same = (b"pixels", job.parameters, slot.jobs.model)
+    job = submit(worker_context, png())
+    same = (b"pixels", job.parameters, worker_context.jobs.model)
     assert digest(*same) == digest(*same, "")
     assert len({digest(*same), digest(*same, "urn:c2pa:1"), digest(*same, "urn:c2pa:2")}) == 3
 
 
-def test_with_c2pa_off_or_without_the_library_images_are_accepted(slot, photo, monkeypatch):
+def test_with_c2pa_off_or_without_the_library_images_are_accepted(worker_context, photo, monkeypatch):
     from svd_service.jobs import submit as submitting
 
     monkeypatch.setattr(submitting, "is_installed", lambda: False)
-    job = submit(slot, photo())
-    assert inputs(slot) == [input_name(job.id)]
+    job = submit(worker_context, photo())
+    assert inputs(worker_context) == [input_name(job.id)]

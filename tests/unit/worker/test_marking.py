@@ -51,13 +51,13 @@ def _render(files):
     return render
 
 
-def test_every_file_of_a_result_except_webm_is_signed(slot, settings, signers, render, files):
-    job = submitted(slot.jobs, formats=tuple(Format))
-    slot = replace(slot, render=render, marking=open_marking(settings, signers))
-    assert run_job(job.id, slot) == "finished"
-    result = slot.jobs.queries.find(job.id).result
+def test_every_file_of_a_result_except_webm_is_signed(worker_context, settings, signers, render, files):
+    job = submitted(worker_context.jobs, formats=tuple(Format))
+    worker_context = replace(worker_context, render=render, marking=open_marking(settings, signers))
+    assert run_job(job.id, worker_context) == "finished"
+    result = worker_context.jobs.queries.find(job.id).result
     for kind in result.kinds:
-        opened = slot.jobs.results.open(job.id, kind=kind)
+        opened = worker_context.jobs.results.open(job.id, kind=kind)
         with opened.file:
             content = opened.file.read()
         if kind is Format.WEBM:
@@ -73,13 +73,17 @@ def test_every_file_of_a_result_except_webm_is_signed(slot, settings, signers, r
     }
 
 
-def test_a_copy_of_the_content_cache_has_a_valid_signature(slot, make_settings, redis_url, signers, render, published):
+def test_a_copy_of_the_content_cache_has_a_valid_signature(
+    worker_context, make_settings, redis_url, signers, render, published
+):
     settings = make_settings(REDIS_URL=redis_url, SVD_CONTENT_CACHE="true")
-    jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda job_id, _: None)
-    slot = replace(slot, jobs=jobs, render=render, marking=open_marking(settings, signers))
+    jobs = bootstrap.use_cases(
+        worker_context.jobs.ledger, worker_context.jobs.artifacts, settings, lambda job_id, _: None
+    )
+    worker_context = replace(worker_context, jobs=jobs, render=render, marking=open_marking(settings, signers))
     jobs.ledger.workers.heartbeat(WorkerStatus("host/0", "cpu", "instance", 1, jobs.model.name, True, 0.0, 1.0))
     first = submitted(jobs)
-    assert run_job(first.id, slot) == "finished"
+    assert run_job(first.id, worker_context) == "finished"
     second = submitted(jobs)
     assert second.cached_from == first.id
     contents = []
@@ -90,15 +94,19 @@ def test_a_copy_of_the_content_cache_has_a_valid_signature(slot, make_settings, 
     assert state_of(contents[1]) == "Valid"
 
 
-def test_a_file_that_cannot_be_signed_fails_the_job_and_leaves_nothing(slot, job, settings, signers):
-    slot = replace(slot, marking=open_marking(settings, signers))  # the stand-in's video is not an MP4
-    assert run_job(job.id, slot) == "failed"
-    failed = slot.jobs.queries.find(job.id)
+def test_a_file_that_cannot_be_signed_fails_the_job_and_leaves_nothing(worker_context, job, settings, signers):
+    worker_context = replace(
+        worker_context, marking=open_marking(settings, signers)
+    )  # the stand-in's video is not an MP4
+    assert run_job(job.id, worker_context) == "failed"
+    failed = worker_context.jobs.queries.find(job.id)
     assert (failed.state, failed.failure.code) == (State.FAILED, "signing_failed")
-    assert list(slot.jobs.artifacts.names()) == []
+    assert list(worker_context.jobs.artifacts.names()) == []
 
 
-def test_nothing_is_visible_if_the_process_is_killed_while_signing(slot, job, settings, signers, render, chain):
+def test_nothing_is_visible_if_the_process_is_killed_while_signing(
+    worker_context, job, settings, signers, render, chain
+):
     class Killed(BaseException):
         """Stands for SIGKILL: nothing catches it."""
 
@@ -107,11 +115,11 @@ def test_nothing_is_visible_if_the_process_is_killed_while_signing(slot, job, se
             super().sign_file(path, media_type, claims)
             raise Killed
 
-    slot = replace(slot, render=render, marking=Marking(Dying(chain), "signed, signer unknown"))
+    worker_context = replace(worker_context, render=render, marking=Marking(Dying(chain), "signed, signer unknown"))
     with pytest.raises(Killed):
-        run_job(job.id, slot)
-    assert [name.partition("/")[0] for name, _ in slot.jobs.artifacts.names()] == ["inputs"]
-    assert slot.jobs.queries.find(job.id).result is None
+        run_job(job.id, worker_context)
+    assert [name.partition("/")[0] for name, _ in worker_context.jobs.artifacts.names()] == ["inputs"]
+    assert worker_context.jobs.queries.find(job.id).result is None
 
 
 def test_hosts_that_start_concurrently_share_one_chain(make_settings, redis_url, redis_client, tmp_path):
@@ -154,24 +162,28 @@ def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, si
     assert signers.shared() is None
 
 
-def test_with_c2pa_off_the_worker_warns_and_changes_nothing(make_settings, redis_url, signers, slot, job, caplog):
+def test_with_c2pa_off_the_worker_warns_and_changes_nothing(
+    make_settings, redis_url, signers, worker_context, job, caplog
+):
     found = open_marking(make_settings(REDIS_URL=redis_url, SVD_C2PA="off"), signers)
     assert found is UNMARKED
     assert (found.state, signers.shared()) == ("off", None)
     assert "not marked as generated: SVD_C2PA is off" in caplog.text
-    assert run_job(job.id, replace(slot, marking=found)) == "finished"
-    opened = slot.jobs.results.open(job.id)
+    assert run_job(job.id, replace(worker_context, marking=found)) == "finished"
+    opened = worker_context.jobs.results.open(job.id)
     with opened.file as file:
         assert file.read() == VIDEO
     assert opened.result.provenance["content_credentials"]["state"] == "off"
 
 
-def test_without_the_package_the_worker_warns_and_continues(settings, signers, slot, job, monkeypatch, caplog):
+def test_without_the_package_the_worker_warns_and_continues(
+    settings, signers, worker_context, job, monkeypatch, caplog
+):
     monkeypatch.setattr(marking, "is_installed", lambda: False)
     found = open_marking(settings, signers)
     assert found.state == "not installed"
     assert "pip install 'svd-service[c2pa]'" in caplog.text
-    assert run_job(job.id, replace(slot, marking=found)) == "finished"
+    assert run_job(job.id, replace(worker_context, marking=found)) == "finished"
 
 
 def test_the_log_names_the_signer(settings, signers, caplog):

@@ -20,10 +20,10 @@ REJECTING = b'{"verdict": "reject", "reason": "a face"}'
 ALLOWING = b'{"verdict": "allow"}'
 
 
-@pytest.fixture(name="slot")
-def _slot(slot, make_settings, redis_url):
+@pytest.fixture(name="worker_context")
+def _slot(worker_context, make_settings, redis_url):
     settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="stand-in", SVD_MODERATION_RESULTS="true")
-    jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda *_: None)
+    jobs = bootstrap.use_cases(worker_context.jobs.ledger, worker_context.jobs.artifacts, settings, lambda *_: None)
     jobs.moderation._hook = lambda question: ALLOWING
 
     def render(image, parameters, path, report, *, on_preview=None, **more):
@@ -31,48 +31,48 @@ def _slot(slot, make_settings, redis_url):
         made = rendering(image, parameters, path, report, **more)
         return replace(made, samples=tuple(Image.new("RGB", (64, 64), name) for name in ("red", "lime", "blue")))
 
-    return replace(slot, jobs=jobs, settings=settings, render=render)
+    return replace(worker_context, jobs=jobs, settings=settings, render=render)
 
 
-def test_a_rejected_video_is_never_visible(slot):
-    job = submitted(slot.jobs)
+def test_a_rejected_video_is_never_visible(worker_context):
+    job = submitted(worker_context.jobs)
     questions = []
 
     def hook(question):
         questions.append(question)
         # When the hook is called, only the caller's image is in the store, and no route serves any result.
-        assert [name.partition("/")[0] for name, _ in slot.jobs.artifacts.names()] == ["inputs"]
+        assert [name.partition("/")[0] for name, _ in worker_context.jobs.artifacts.names()] == ["inputs"]
         for kind in (Format.MP4, *Still):
             with pytest.raises(NotReadyError):
-                slot.jobs.results.open(job.id, kind=kind)
+                worker_context.jobs.results.open(job.id, kind=kind)
         with pytest.raises(NoPreviewError):
-            slot.jobs.results.read_preview(job.id)
+            worker_context.jobs.results.read_preview(job.id)
         return REJECTING
 
-    slot.jobs.moderation._hook = hook
-    assert run_job(job.id, slot) == "failed"
-    ended = slot.jobs.queries.find(job.id)
+    worker_context.jobs.moderation._hook = hook
+    assert run_job(job.id, worker_context) == "failed"
+    ended = worker_context.jobs.queries.find(job.id)
     assert (ended.state, ended.failure.code) == (State.FAILED, "content_filtered")
     assert ended.failure.message == "rejected by moderation: a face"
-    assert list(slot.jobs.artifacts.names()) == []
+    assert list(worker_context.jobs.artifacts.names()) == []
     (question,) = questions
     assert (question.type, question.job_id) == ("moderation.video", job.id)
     with_color = [
         Image.open(io.BytesIO(base64.b64decode(each.data))).resize((1, 1)).tobytes() for each in question.images
     ]
     assert [color.index(max(color)) for color in with_color] == [0, 1, 2]
-    assert slot.jobs.ledger.stats.figures().moderation[("video", "reject")] == 1
+    assert worker_context.jobs.ledger.stats.figures().moderation[("video", "reject")] == 1
 
 
-def test_an_allowed_video_is_published(slot):
-    job = submitted(slot.jobs)
-    assert run_job(job.id, slot) == "finished"
-    assert slot.jobs.ledger.stats.figures().moderation[("video", "allow")] == 1
+def test_an_allowed_video_is_published(worker_context):
+    job = submitted(worker_context.jobs)
+    assert run_job(job.id, worker_context) == "finished"
+    assert worker_context.jobs.ledger.stats.figures().moderation[("video", "allow")] == 1
 
 
-def test_a_result_waits_for_an_unavailable_hook(slot, monkeypatch):
+def test_a_result_waits_for_an_unavailable_hook(worker_context, monkeypatch):
     monkeypatch.setattr(attempt, "STORE_PAUSE", 0.05)
-    job = submitted(slot.jobs)
+    job = submitted(worker_context.jobs)
     answers = [HookError("down"), b"nonsense", ALLOWING]
 
     def hook(question):
@@ -81,30 +81,30 @@ def test_a_result_waits_for_an_unavailable_hook(slot, monkeypatch):
             raise answer
         return answer
 
-    slot.jobs.moderation._hook = hook
-    assert run_job(job.id, slot) == "finished"
+    worker_context.jobs.moderation._hook = hook
+    assert run_job(job.id, worker_context) == "finished"
     assert answers == []
 
 
-def test_without_a_verdict_the_job_is_retried_and_then_fails(slot, monkeypatch):
+def test_without_a_verdict_the_job_is_retried_and_then_fails(worker_context, monkeypatch):
     monkeypatch.setattr(attempt, "STORE_PAUSE", 0.01)
     monkeypatch.setattr(attempt, "STORE_PATIENCE", 0.03)
-    job = submitted(slot.jobs)
+    job = submitted(worker_context.jobs)
 
     def hook(question):
         raise HookError("down")
 
-    slot.jobs.moderation._hook = hook
-    for _ in range(slot.settings.max_attempts):
-        assert run_job(job.id, slot) == "retried"
-    ended = slot.jobs.queries.find(job.id)
+    worker_context.jobs.moderation._hook = hook
+    for _ in range(worker_context.settings.max_attempts):
+        assert run_job(job.id, worker_context) == "retried"
+    ended = worker_context.jobs.queries.find(job.id)
     assert (ended.state, ended.failure.code) == (State.FAILED, "moderation_unavailable")
-    assert [name for name, _ in slot.jobs.artifacts.names() if name.startswith("results")] == []
+    assert [name for name, _ in worker_context.jobs.artifacts.names() if name.startswith("results")] == []
 
 
-def test_results_are_moderated_only_if_the_setting_is_on(slot, make_settings, redis_url):
+def test_results_are_moderated_only_if_the_setting_is_on(worker_context, make_settings, redis_url):
     settings = make_settings(REDIS_URL=redis_url, SVD_MODERATION_COMMAND="stand-in")
-    jobs = bootstrap.use_cases(slot.jobs.ledger, slot.jobs.artifacts, settings, lambda *_: None)
+    jobs = bootstrap.use_cases(worker_context.jobs.ledger, worker_context.jobs.artifacts, settings, lambda *_: None)
     questions = []
 
     def hook(question):
@@ -113,5 +113,5 @@ def test_results_are_moderated_only_if_the_setting_is_on(slot, make_settings, re
 
     jobs.moderation._hook = hook
     job = submitted(jobs)
-    assert run_job(job.id, replace(slot, jobs=jobs, settings=settings, render=rendering)) == "finished"
+    assert run_job(job.id, replace(worker_context, jobs=jobs, settings=settings, render=rendering)) == "finished"
     assert questions == ["moderation.image"]

@@ -22,8 +22,8 @@ from svd_service.video import Rendering
 from svd_service.worker import attempt as run
 from svd_service.worker.attempt import run_job
 from svd_service.worker.interruptions import DeviceLostError
-from svd_service.worker.process import Slot
-from svd_service.worker.shared_memory import Loads
+from svd_service.worker.process import WorkerContext
+from svd_service.worker.shared_memory import LoadResults
 from tests.unit.worker.samples import Render, raising, rendering
 
 pytestmark = pytest.mark.enable_socket
@@ -53,18 +53,18 @@ def job_id(job: Job) -> str:
     return job.id
 
 
-def attempted(slot: Slot, job_id: str, render: Render) -> Job:
+def attempted(worker_context: WorkerContext, job_id: str, render: Render) -> Job:
     """The job after one attempt with this renderer."""
-    run_job(job_id, replace(slot, render=render))
-    return slot.jobs.queries.find(job_id)
+    run_job(job_id, replace(worker_context, render=render))
+    return worker_context.jobs.queries.find(job_id)
 
 
 def outcomes(job: Job) -> list[str | None]:
     return [attempt.outcome for attempt in job.attempts]
 
 
-def files(slot: Slot) -> set[str]:
-    root = slot.settings.data_dir
+def files(worker_context: WorkerContext) -> set[str]:
+    root = worker_context.settings.data_dir
     return {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_file()}
 
 
@@ -84,51 +84,51 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_finished_job_leaves_its_video_and_nothing_else(slot: Slot, job_id: str) -> None:
-    job = attempted(slot, job_id, rendering)
-    assert (job.state, outcomes(job), files(slot)) == ("finished", ["finished"], {"results"})
+def test_a_finished_job_leaves_its_video_and_nothing_else(worker_context: WorkerContext, job_id: str) -> None:
+    job = attempted(worker_context, job_id, rendering)
+    assert (job.state, outcomes(job), files(worker_context)) == ("finished", ["finished"], {"results"})
 
 
-def test_during_the_drain_period_a_job_continues(slot: Slot, job_id: str) -> None:
-    job = attempted(slot, job_id, rendering_with(lambda: slot.drain.begin(60)))
+def test_during_the_drain_period_a_job_continues(worker_context: WorkerContext, job_id: str) -> None:
+    job = attempted(worker_context, job_id, rendering_with(lambda: worker_context.drain.begin(60)))
     assert outcomes(job) == ["finished"]
 
 
 def test_a_released_job_is_requeued_and_enqueued_and_the_attempt_does_not_count(
-    slot: Slot, job_id: str, published: list[str], redis_client: Any
+    worker_context: WorkerContext, job_id: str, published: list[str], redis_client: Any
 ) -> None:
-    job = attempted(slot, job_id, rendering_with(lambda: slot.drain.begin(0)))
+    job = attempted(worker_context, job_id, rendering_with(lambda: worker_context.drain.begin(0)))
     assert (job.state, outcomes(job), published) == ("queued", ["released"], [job_id, job_id])
     assert redis_client.hget(f"svd:job:{job_id}", "tries") == "0"
-    assert files(slot) == {"inputs"}
+    assert files(worker_context) == {"inputs"}
 
 
-def test_a_job_whose_last_step_is_done_is_not_released(slot: Slot, job_id: str) -> None:
+def test_a_job_whose_last_step_is_done_is_not_released(worker_context: WorkerContext, job_id: str) -> None:
     def drain_at_the_end(*arguments: Any, **_: Any) -> Rendering:
         made = rendering(*arguments)
-        slot.drain.begin(0)
+        worker_context.drain.begin(0)
         return made
 
-    assert outcomes(attempted(slot, job_id, drain_at_the_end)) == ["finished"]
+    assert outcomes(attempted(worker_context, job_id, drain_at_the_end)) == ["finished"]
 
 
-def test_a_job_cancelled_during_a_shutdown_is_cancelled(slot: Slot, job_id: str) -> None:
+def test_a_job_cancelled_during_a_shutdown_is_cancelled(worker_context: WorkerContext, job_id: str) -> None:
     def both() -> None:
-        slot.jobs.removal.cancel(job_id)
-        slot.drain.begin(0)
+        worker_context.jobs.removal.cancel(job_id)
+        worker_context.drain.begin(0)
 
-    assert attempted(slot, job_id, rendering_with(both)).state == "cancelled"
+    assert attempted(worker_context, job_id, rendering_with(both)).state == "cancelled"
 
 
-def test_an_attempt_past_its_time_limit_fails_at_its_next_step(slot: Slot, job_id: str) -> None:
-    late = replace(slot, settings=msgspec.structs.replace(slot.settings, job_timeout=0.05))
+def test_an_attempt_past_its_time_limit_fails_at_its_next_step(worker_context: WorkerContext, job_id: str) -> None:
+    late = replace(worker_context, settings=msgspec.structs.replace(worker_context.settings, job_timeout=0.05))
     job = attempted(late, job_id, rendering_with(lambda: time.sleep(0.1)))
-    assert (job.state, code(job), files(slot)) == ("failed", "time_limit", set())
+    assert (job.state, code(job), files(worker_context)) == ("failed", "time_limit", set())
 
 
-def test_out_of_memory_fails_the_job_since_every_fallback_was_tried(slot: Slot, job_id: str) -> None:
-    job = attempted(slot, job_id, raising(OutOfMemoryError("CUDA out of memory.")))
-    assert (job.state, code(job), files(slot)) == ("failed", "out_of_memory", set())
+def test_out_of_memory_fails_the_job_since_every_fallback_was_tried(worker_context: WorkerContext, job_id: str) -> None:
+    job = attempted(worker_context, job_id, raising(OutOfMemoryError("CUDA out of memory.")))
+    assert (job.state, code(job), files(worker_context)) == ("failed", "out_of_memory", set())
 
 
 @pytest.mark.parametrize(
@@ -136,45 +136,49 @@ def test_out_of_memory_fails_the_job_since_every_fallback_was_tried(slot: Slot, 
     [AcceleratorError("CUDA error: unspecified launch failure\nSearch for it."), RuntimeError("CUDA error: no")],
     ids=["by its type", "by its words"],
 )
-def test_a_lost_device_costs_attempts_and_ends_the_process(slot: Slot, job_id: str, error: Exception) -> None:
+def test_a_lost_device_costs_attempts_and_ends_the_process(
+    worker_context: WorkerContext, job_id: str, error: Exception
+) -> None:
     for number in (1, 2, 3):
-        assert slot.jobs.queries.find(job_id).state == "queued"
+        assert worker_context.jobs.queries.find(job_id).state == "queued"
         with pytest.raises(DeviceLostError):
-            attempted(slot, job_id, raising(error))
-        assert outcomes(slot.jobs.queries.find(job_id)) == ["retried"] * number
-    assert code(slot.jobs.queries.find(job_id)) == "device_lost"
+            attempted(worker_context, job_id, raising(error))
+        assert outcomes(worker_context.jobs.queries.find(job_id)) == ["retried"] * number
+    assert code(worker_context.jobs.queries.find(job_id)) == "device_lost"
 
 
 def test_a_full_disk_costs_attempts_and_leaves_no_partial_file(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2, 3):
         with full_disk():
-            attempted(slot, job_id, rendering)
-        assert outcomes(slot.jobs.queries.find(job_id)) == ["retried"] * number
-        assert files(slot) == {"inputs"}
-    job = slot.jobs.queries.find(job_id)
+            attempted(worker_context, job_id, rendering)
+        assert outcomes(worker_context.jobs.queries.find(job_id)) == ["retried"] * number
+        assert files(worker_context) == {"inputs"}
+    job = worker_context.jobs.queries.find(job_id)
     assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
 
     # The image of the failed job is an orphan, which the sweep deletes when it is old enough.
     monkeypatch.setattr(maintenance, "ORPHAN_AGE", -1.0)
-    assert slot.jobs.maintenance.sweep_orphans() == 1
-    assert files(slot) == set()
+    assert worker_context.jobs.maintenance.sweep_orphans() == 1
+    assert files(worker_context) == set()
 
 
-def test_the_next_attempt_succeeds_once_the_disk_has_space_again(slot: Slot, job_id: str) -> None:
+def test_the_next_attempt_succeeds_once_the_disk_has_space_again(worker_context: WorkerContext, job_id: str) -> None:
     with full_disk():
-        attempted(slot, job_id, rendering)
-    assert outcomes(attempted(slot, job_id, rendering)) == ["retried", "finished"]
+        attempted(worker_context, job_id, rendering)
+    assert outcomes(attempted(worker_context, job_id, rendering)) == ["retried", "finished"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\nbut no more"], ids=str)
-def test_a_missing_or_unreadable_image_fails_the_job_at_once(slot: Slot, job_id: str, content: bytes | None) -> None:
-    path = slot.settings.data_dir / "inputs" / f"{job_id}.png"
+def test_a_missing_or_unreadable_image_fails_the_job_at_once(
+    worker_context: WorkerContext, job_id: str, content: bytes | None
+) -> None:
+    path = worker_context.settings.data_dir / "inputs" / f"{job_id}.png"
     path.unlink() if content is None else path.write_bytes(content)
-    job = attempted(slot, job_id, rendering)
+    job = attempted(worker_context, job_id, rendering)
     assert (job.state, code(job), outcomes(job)) == ("failed", "broken_input", ["failed"])
-    assert files(slot) == set()
+    assert files(worker_context) == set()
 
 
 class UnreadableStore(LocalArtifacts):
@@ -190,26 +194,26 @@ class UnreadableStore(LocalArtifacts):
         return super().open(name if self.times < 0 else f"{'x' * 200}/{'x' * 200}")
 
 
-def with_unreadable_store(slot: Slot, times: int, monkeypatch: pytest.MonkeyPatch) -> Slot:
+def with_unreadable_store(worker_context: WorkerContext, times: int, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
     monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
-    root = slot.settings.data_dir
+    root = worker_context.settings.data_dir
     (root / ("x" * 200)).symlink_to("x" * 200)  # a loop: ELOOP for every user, root included
     artifacts = UnreadableStore(root, times)
-    jobs = use_cases(slot.jobs.ledger, artifacts, slot.settings, lambda *_: None)
-    return replace(slot, jobs=jobs)
+    jobs = use_cases(worker_context.jobs.ledger, artifacts, worker_context.settings, lambda *_: None)
+    return replace(worker_context, jobs=jobs)
 
 
 def test_a_store_that_is_unavailable_briefly_costs_no_attempt(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcomes(attempted(with_unreadable_store(slot, 3, monkeypatch), job_id, rendering)) == ["finished"]
+    assert outcomes(attempted(with_unreadable_store(worker_context, 3, monkeypatch), job_id, rendering)) == ["finished"]
 
 
 def test_a_store_that_stays_unavailable_costs_the_attempt(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    job = attempted(with_unreadable_store(slot, 1_000_000, monkeypatch), job_id, rendering)
+    job = attempted(with_unreadable_store(worker_context, 1_000_000, monkeypatch), job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["retried"])
 
 
@@ -230,16 +234,19 @@ class UnwritableStore(LocalArtifacts):
 
 
 def with_unwritable_store(
-    slot: Slot, monkeypatch: pytest.MonkeyPatch, times: int, on_failure: Callable[[], object] = lambda: None
-) -> Slot:
+    worker_context: WorkerContext,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    on_failure: Callable[[], object] = lambda: None,
+) -> WorkerContext:
     monkeypatch.setattr(run, "STORE_PAUSE", 0.01)
-    artifacts = UnwritableStore(slot.settings.data_dir, times, on_failure)
-    jobs = use_cases(slot.jobs.ledger, artifacts, slot.settings, lambda *_: None)
-    return replace(slot, jobs=jobs)
+    artifacts = UnwritableStore(worker_context.settings.data_dir, times, on_failure)
+    jobs = use_cases(worker_context.jobs.ledger, artifacts, worker_context.settings, lambda *_: None)
+    return replace(worker_context, jobs=jobs)
 
 
 def test_a_finished_video_waits_for_an_unavailable_store(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
 
@@ -247,73 +254,77 @@ def test_a_finished_video_waits_for_an_unavailable_store(
         made.append("video")
         return rendering(*arguments)
 
-    assert outcomes(attempted(with_unwritable_store(slot, monkeypatch, 5), job_id, once)) == ["finished"]
+    assert outcomes(attempted(with_unwritable_store(worker_context, monkeypatch, 5), job_id, once)) == ["finished"]
     assert made == ["video"]
-    assert files(slot) == {"results"}
+    assert files(worker_context) == {"results"}
 
 
 def test_a_video_that_cannot_be_stored_costs_attempts_and_then_fails_the_job(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    slot = with_unwritable_store(slot, monkeypatch, 1_000_000)
+    worker_context = with_unwritable_store(worker_context, monkeypatch, 1_000_000)
     for number in (1, 2, 3):
-        assert outcomes(attempted(slot, job_id, rendering)) == ["retried"] * number
-    job = slot.jobs.queries.find(job_id)
+        assert outcomes(attempted(worker_context, job_id, rendering)) == ["retried"] * number
+    job = worker_context.jobs.queries.find(job_id)
     assert (job.state, code(job)) == ("failed", "artifacts_unavailable")
     assert job.failure is not None
     assert "the link is cut" in job.failure.message
-    assert files(slot) == {"inputs"}
+    assert files(worker_context) == {"inputs"}
 
 
 def test_a_worker_that_shuts_down_does_not_wait_for_the_store(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = with_unwritable_store(slot, monkeypatch, 1_000_000, lambda: slot.drain.begin(0))
-    job = attempted(slot, job_id, rendering)
+    worker_context = with_unwritable_store(
+        worker_context, monkeypatch, 1_000_000, lambda: worker_context.drain.begin(0)
+    )
+    job = attempted(worker_context, job_id, rendering)
     assert (job.state, outcomes(job)) == ("queued", ["released"])
 
 
 def test_while_a_video_waits_for_the_store_the_job_can_be_cancelled(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "REPORT_INTERVAL", 0.0)
-    slot = with_unwritable_store(slot, monkeypatch, 1_000_000, lambda: slot.jobs.ledger.jobs.cancel(job_id))
-    assert attempted(slot, job_id, rendering).state == "cancelled"
+    worker_context = with_unwritable_store(
+        worker_context, monkeypatch, 1_000_000, lambda: worker_context.jobs.ledger.jobs.cancel(job_id)
+    )
+    assert attempted(worker_context, job_id, rendering).state == "cancelled"
 
 
 def test_while_the_store_is_unavailable_a_job_can_be_cancelled(
-    slot: Slot, job_id: str, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = with_unreadable_store(slot, 1_000_000, monkeypatch)
-    report = slot.jobs.ledger.attempts.report
+    worker_context = with_unreadable_store(worker_context, 1_000_000, monkeypatch)
+    report = worker_context.jobs.ledger.attempts.report
 
     def cancel_first(*arguments: Any) -> Stop | None:
-        slot.jobs.ledger.jobs.cancel(job_id)
+        worker_context.jobs.ledger.jobs.cancel(job_id)
         return report(*arguments)
 
-    monkeypatch.setattr(slot.jobs.ledger.attempts, "report", cancel_first)
-    assert attempted(slot, job_id, rendering).state == "cancelled"
+    monkeypatch.setattr(worker_context.jobs.ledger.attempts, "report", cancel_first)
+    assert attempted(worker_context, job_id, rendering).state == "cancelled"
 
 
-def test_files_of_dead_workers_are_swept_and_the_result_stays(slot: Slot, job_id: str) -> None:
-    root = slot.settings.data_dir
-    attempted(slot, job_id, rendering)
+def test_files_of_dead_workers_are_swept_and_the_result_stays(worker_context: WorkerContext, job_id: str) -> None:
+    root = worker_context.settings.data_dir
+    attempted(worker_context, job_id, rendering)
     half, unpublished = root / ".staging" / "half.mp4", root / "results" / job_id / "of-a-lost-attempt.mp4"
     for left in (half, unpublished):
         left.write_bytes(b"half a vid")
     for path in (half, *unpublished.parent.iterdir()):
         os.utime(path, (0, 0))
-    assert slot.jobs.maintenance.sweep_orphans() == 2
+    assert worker_context.jobs.maintenance.sweep_orphans() == 2
     assert not half.exists()
-    result = slot.jobs.queries.find(job_id).result
+    result = worker_context.jobs.queries.find(job_id).result
     assert result is not None
     kept = {file_name(Path(result.artifact).name, variant) for variant in (Format.MP4, *Still)}
     assert {path.name for path in unpublished.parent.iterdir()} == kept
 
 
 def test_a_worker_gives_up_when_every_process_failed_to_load_the_model() -> None:
-    loads = Loads()
+    loads = LoadResults()
     assert not loads.hopeless(2)
     assert [loads.fail(0), loads.fail(0)] == [1, 2]
     assert not loads.hopeless(2)  # the other process is still loading

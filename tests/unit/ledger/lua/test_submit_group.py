@@ -164,7 +164,7 @@ def test_a_group_ends_with_its_last_member_and_has_one_delivery(ledger, redis_cl
     assert redis_client.zrange("svd:outbox", 0, -1) == ["g"]
     assert group.webhook is not None
     outbox = Outbox(redis_client, settings)
-    (posted,) = outbox.post()
+    (posted,) = outbox.choose_due()
     delivery = outbox.claim(posted)
     assert delivery is not None
     event = event_of("msg_g", delivery.type, delivery.job)
@@ -230,7 +230,7 @@ def test_a_lost_member_counts_as_ended_and_delays_nothing(ledger, redis_client, 
     run(ledger, "c")
     assert ledger.groups.find("g").ended_at is not None
     outbox = Outbox(redis_client, settings)
-    assert outbox.post() == ["g"]
+    assert outbox.choose_due() == ["g"]
     delivery = outbox.claim("g")
     assert delivery is not None
     assert isinstance(delivery.job, Group)

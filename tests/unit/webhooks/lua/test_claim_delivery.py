@@ -15,9 +15,9 @@ def test_a_claimed_delivery_cannot_be_claimed_until_the_claim_expires(ledger, ou
     first = claimed(outbox)
     assert outbox.claim("a") is None
     clock.advance(settings.webhook_timeout + MARGIN - 5)
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     clock.advance(6)
-    assert outbox.post() == ["a"]
+    assert outbox.choose_due() == ["a"]
     second = outbox.claim("a")
     assert (second.number, ledger.jobs.find("a").webhook.attempts[0].error) == (
         2,
@@ -33,7 +33,7 @@ def test_a_claimed_delivery_cannot_be_claimed_until_the_claim_expires(ledger, ou
 
 def test_a_webhook_waits_for_the_end_of_its_job(ledger, outbox):
     submit(ledger, webhook=URL)
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     assert outbox.claim("a") is None
     assert webhook_state(ledger) is WebhookState.WAITING
 
@@ -48,7 +48,7 @@ def test_every_end_of_a_job_is_delivered_with_its_record(ledger, outbox):
     ledger.jobs.cancel("cancelled")
     for _ in range(3):
         ledger.attempts.end_attempt(ledger.attempts.claim("lost", HOLDER), AttemptOutcome.LOST)
-    assert sorted(outbox.post()) == ["cancelled", "failed", "finished", "lost"]
+    assert sorted(outbox.choose_due()) == ["cancelled", "failed", "finished", "lost"]
     deliveries = {job_id: outbox.claim(job_id) for job_id in ("finished", "failed", "cancelled", "lost")}
     assert {job_id: each.type for job_id, each in deliveries.items()} == {
         "finished": "job.finished",

@@ -15,7 +15,7 @@ def test_a_failed_delivery_attempt_is_retried_after_its_pause(ledger, outbox, cl
     webhook = ledger.jobs.find("a").webhook
     assert (webhook.state, webhook.attempts[0].status_code) == (WebhookState.PENDING, 503)
     assert webhook.next_attempt_at == pytest.approx(webhook.attempts[0].at + 100, abs=5)
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     assert outbox.claim("a") is None  # a second message of the first attempt
     clock.advance(101)
     assert claimed(outbox).number == 2
@@ -35,7 +35,7 @@ def test_a_delivery_is_given_up_when_the_next_attempt_would_be_too_late(ledger, 
         (500, None),
     ]
     clock.advance(10_000)
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     assert outbox.claim("a") is None
 
 
@@ -50,7 +50,7 @@ def test_a_receiver_that_answered_410_gets_no_more_requests(ledger, outbox, cloc
     cancelled(ledger)
     outbox.give_up(claimed(outbox), 410, "")
     clock.advance(100)
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     assert webhook_state(ledger) is WebhookState.GIVEN_UP
 
 
@@ -60,7 +60,7 @@ def test_the_webhook_of_a_deleted_job_is_delivered_and_leaves_nothing(ledger, ou
         assert ledger.jobs.forget(job_id)
     submit(ledger, "insisted", webhook=URL)
     ledger.jobs.forget("insisted", insist=True)
-    assert len(outbox.post()) == 3
+    assert len(outbox.choose_due()) == 3
     for job_id in ("delivered", "insisted"):
         delivery = outbox.claim(job_id)
         assert delivery.job.state is State.CANCELLED

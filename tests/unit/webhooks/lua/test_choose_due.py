@@ -14,10 +14,10 @@ SLOW = {
 
 def test_a_delivery_is_enqueued_once_and_again_when_its_message_is_lost(ledger, outbox, clock):
     cancelled(ledger)
-    assert outbox.post() == ["a"]
-    assert outbox.post() == []
+    assert outbox.choose_due() == ["a"]
+    assert outbox.choose_due() == []
     clock.advance(60)
-    assert outbox.post() == ["a"]
+    assert outbox.choose_due() == ["a"]
 
 
 def test_a_delivery_that_kills_each_worker_is_retried_ever_more_seldom(ledger, outbox, clock, settings):
@@ -25,12 +25,12 @@ def test_a_delivery_that_kills_each_worker_is_retried_ever_more_seldom(ledger, o
     claimed(outbox)
     for pause in (0, 5, 15, 45):
         clock.advance(settings.webhook_timeout + MARGIN + 1)
-        assert outbox.post() == (["a"] if pause == 0 else [])
+        assert outbox.choose_due() == (["a"] if pause == 0 else [])
         if pause:
             clock.advance(pause - 2)
-            assert outbox.post() == []
+            assert outbox.choose_due() == []
             clock.advance(3)
-            assert outbox.post() == ["a"]
+            assert outbox.choose_due() == ["a"]
         assert outbox.claim("a")
 
 
@@ -38,10 +38,10 @@ def test_a_delivery_whose_workers_die_is_requeued(ledger, outbox, clock):
     cancelled(ledger)
     claimed(outbox)
     clock.advance(2_000)  # no webhook worker was running; that does not count against the receiver
-    assert outbox.post() == ["a"]
+    assert outbox.choose_due() == ["a"]
     assert outbox.claim("a").number == 2
     clock.advance(100)
-    assert outbox.post() == []
+    assert outbox.choose_due() == []
     assert webhook_state(ledger) is WebhookState.GIVEN_UP
 
 
@@ -49,25 +49,25 @@ def test_a_slow_host_delays_only_its_own_deliveries(ledger, outbox, clock):
     for number in range(ROOM_OF_HOST + 10):
         cancelled(ledger, f"slow-{number:02}", f"https://me:{number}@slow.example/{number}")
     cancelled(ledger, "other", "https://other.example/", owner="another")
-    posted = outbox.post()
-    assert len(posted) == ROOM_OF_HOST + 1
-    assert "other" in posted
-    assert outbox.post() == []
+    chosen = outbox.choose_due()
+    assert len(chosen) == ROOM_OF_HOST + 1
+    assert "other" in chosen
+    assert outbox.choose_due() == []
     outbox.deliver(outbox.claim("slow-00"), 200)
     clock.advance(DEFER)
-    assert outbox.post() == [f"slow-{ROOM_OF_HOST:02}"]
+    assert outbox.choose_due() == [f"slow-{ROOM_OF_HOST:02}"]
 
 
 def test_an_owner_with_many_slow_hosts_delays_no_other(ledger, outbox, clock):
     for number in range(40):
         cancelled(ledger, f"slow-{number:02}", f"https://slow-{number}.example/", owner="one")
     cancelled(ledger, "other", owner="another")
-    posted = outbox.post()
-    assert len(posted) == ROOM_OF_OWNER + 1
-    assert "other" in posted
+    chosen = outbox.choose_due()
+    assert len(chosen) == ROOM_OF_OWNER + 1
+    assert "other" in chosen
     outbox.fail(outbox.claim("slow-00"), None, "timed out", pause=500)
     clock.advance(DEFER)
-    assert len(outbox.post()) == 1
+    assert len(outbox.choose_due()) == 1
 
 
 def test_due_deliveries_without_room_do_not_hide_others(ledger, outbox, redis_client):
@@ -75,12 +75,12 @@ def test_due_deliveries_without_room_do_not_hide_others(ledger, outbox, redis_cl
         redis_client.hset(f"svd:delivery:slow-{number}", mapping=SLOW)
         redis_client.zadd("svd:outbox", {f"slow-{number}": number})
     cancelled(ledger, "other", owner="another")
-    outbox.post()
-    assert "other" in outbox.post()
+    outbox.choose_due()
+    assert "other" in outbox.choose_due()
 
 
 def test_the_number_of_enqueued_deliveries_is_limited(ledger, outbox):
     for number in range(ROOM + 5):
         cancelled(ledger, f"{number}", f"https://host-{number}.example/", owner=f"owner-{number}")
-    assert len(outbox.post()) == ROOM
-    assert outbox.post() == []
+    assert len(outbox.choose_due()) == ROOM
+    assert outbox.choose_due() == []

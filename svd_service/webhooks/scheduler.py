@@ -1,4 +1,4 @@
-"""Dispatch in the webhook worker's main thread, once a second: enqueue the deliveries that are due.
+"""The scheduler in the webhook worker's main thread: once a second, it enqueues the deliveries that are due.
 
 Several webhook workers may do so concurrently: each delivery is enqueued once.
 """
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 ROUND: Final = 1.0
 
 
-class Poster:
-    """Enqueues the deliveries that are due."""
+class DeliveryScheduler:
+    """Enqueues the deliveries that are due, once per round."""
 
     def __init__(self, outbox: Outbox, stats: Stats, enqueue: Enqueuer, queue: str) -> None:
         self._outbox = outbox
@@ -35,29 +35,29 @@ class Poster:
         """Enqueue what is due. Does not raise `UnavailableError`: what Redis did not accept is retried later."""
         try:
             DROPPED.report(self._stats.count_dropped_messages)
-            for job_id in self._outbox.post():
+            for job_id in self._outbox.choose_due():
                 self._enqueue(message_id(job_id), self._queue)
         except UnavailableError as error:
             logger.warning("enqueueing deliveries is postponed: %s", error)
 
 
-class RoundsStep(bootsteps.StartStopStep):
+class SchedulerStep(bootsteps.StartStopStep):
     """Runs the rounds on the consumer's timer while the webhook worker is connected."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    #: Creates the poster, after the worker has connected.
-    make_poster: Callable[[], Poster]
+    #: Creates the scheduler, after the worker has connected.
+    make_scheduler: Callable[[], DeliveryScheduler]
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self._poster: Poster | None = None
+        self._scheduler: DeliveryScheduler | None = None
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:
         """Start, or restart after the connection was lost."""
-        self._poster = self._poster or self.make_poster()
-        self._timer = parent.timer.call_repeatedly(ROUND, self._poster.round)
+        self._scheduler = self._scheduler or self.make_scheduler()
+        self._timer = parent.timer.call_repeatedly(ROUND, self._scheduler.round)
 
     def stop(self, parent: Any) -> None:
         """Stop until the next start."""
@@ -66,6 +66,6 @@ class RoundsStep(bootsteps.StartStopStep):
             self._timer = None
 
 
-def install(app: Celery, make_poster: Callable[[], Poster]) -> None:
+def install(app: Celery, make_scheduler: Callable[[], DeliveryScheduler]) -> None:
     """Make the workers of `app` run the rounds."""
-    app.steps["consumer"].add(type("RoundsStep", (RoundsStep,), {"make_poster": staticmethod(make_poster)}))
+    app.steps["consumer"].add(type("SchedulerStep", (SchedulerStep,), {"make_scheduler": staticmethod(make_scheduler)}))
