@@ -11,7 +11,7 @@ from typing import Any, Final
 from gunicorn import glogging
 
 from svd_service.config import ConfigurationError, settings
-from svd_service.server.pacing import Limits
+from svd_service.server.pacing import ClientLimits
 from svd_service.server.worker import BufferingWorker
 from svd_service.telemetry import logs
 
@@ -35,7 +35,7 @@ def _descriptors() -> int:
 class Worker(BufferingWorker):
     """The worker with the limits of the settings."""
 
-    limits = Limits(
+    limits = ClientLimits(
         timeout=_settings.client_timeout,
         min_rate=_settings.client_min_rate,
         # An image as a data URL in JSON takes four characters for three bytes; prompts and the rest fit beside it.

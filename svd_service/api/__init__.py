@@ -15,7 +15,7 @@ from svd_service.api.http.json import MsgspecJSON
 from svd_service.api.http.multipart import Request
 from svd_service.api.http.paths import RootPath
 from svd_service.api.http.request_ids import RequestIdMiddleware
-from svd_service.api.native import access, generate, groups, usage, verification
+from svd_service.api.native import access, generate, groups, usage, verify
 from svd_service.api.native import routes as native
 from svd_service.api.openai import errors as openai_errors
 from svd_service.api.openai import routes as openai
@@ -71,7 +71,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
         groups,
         access,
         usage,
-        verification,
+        verify,
         admin,
         admin_keys,
         overview,

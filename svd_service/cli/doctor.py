@@ -44,7 +44,7 @@ print(json.dumps([torch.__version__, torch.version.cuda, devices]))
 """
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """How serious a finding is."""
 
     OK = "ok"
@@ -57,7 +57,7 @@ class Finding:
     """The result of one check: what was found and, unless it is ok, the remedy."""
 
     check: str
-    verdict: Verdict
+    severity: Severity
     found: str
     advice: str = ""
 
@@ -67,16 +67,16 @@ def run(console: Console) -> int:
     try:
         findings = list(examine(Settings.load()))
     except ConfigurationError as error:
-        findings = [Finding("Settings", Verdict.PROBLEM, str(error), "correct it in the environment or in .env")]
+        findings = [Finding("Settings", Severity.PROBLEM, str(error), "correct it in the environment or in .env")]
     table = Table(title=f"svd-service {__version__}", title_justify="left", box=None, pad_edge=False)
     for heading in ("check", "", "found"):
         table.add_column(heading, overflow="fold")
-    styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
+    styles = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
     for each in findings:
         text = f"{each.found}\n→ {each.advice}" if each.advice else each.found
-        table.add_row(each.check, f"[{styles[each.verdict]}]{each.verdict}[/]", text)
+        table.add_row(each.check, f"[{styles[each.severity]}]{each.severity}[/]", text)
     console.print(table)
-    return int(any(each.verdict is Verdict.PROBLEM for each in findings))
+    return int(any(each.severity is Severity.PROBLEM for each in findings))
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -95,7 +95,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", Verdict.OK, f"{version} at {sys.executable}")
+    return Finding("Python", Severity.OK, f"{version} at {sys.executable}")
 
 
 def _packages() -> Finding:
@@ -109,9 +109,9 @@ def _packages() -> Finding:
     }
     absent = [f"{extra} ({', '.join(names)})" for extra, names in missing.items() if names]
     if not absent:
-        return Finding("Packages", Verdict.OK, "everything for `svd-service up` is installed")
-    verdict = Verdict.PROBLEM if missing["api"] else Verdict.WARNING
-    return Finding("Packages", verdict, f"missing: {'; '.join(absent)}", "pip install 'svd-service[local]'")
+        return Finding("Packages", Severity.OK, "everything for `svd-service up` is installed")
+    severity = Severity.PROBLEM if missing["api"] else Severity.WARNING
+    return Finding("Packages", severity, f"missing: {'; '.join(absent)}", "pip install 'svd-service[local]'")
 
 
 def _torch(settings: Settings) -> Iterator[Finding]:
@@ -122,9 +122,9 @@ def _torch(settings: Settings) -> Iterator[Finding]:
         version, cuda, devices = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1:]
-        yield Finding("PyTorch", Verdict.PROBLEM, f"cannot be imported: {''.join(reason)}", "reinstall it")
+        yield Finding("PyTorch", Severity.PROBLEM, f"cannot be imported: {''.join(reason)}", "reinstall it")
         return
-    yield Finding("PyTorch", Verdict.OK, f"{version}, {f'CUDA {cuda}' if cuda else 'CPU build'}")
+    yield Finding("PyTorch", Severity.OK, f"{version}, {f'CUDA {cuda}' if cuda else 'CPU build'}")
     yield from _gpus(settings, cuda, devices)
 
 
@@ -133,17 +133,17 @@ def _gpus(settings: Settings, cuda: str | None, devices: list[tuple[str, int, in
     if not devices:
         if has_driver and cuda is None:
             advice = "install a CUDA build of PyTorch to use the GPU"
-            yield Finding("GPU", Verdict.WARNING, "there is an NVIDIA driver, but PyTorch is a CPU build", advice)
+            yield Finding("GPU", Severity.WARNING, "there is an NVIDIA driver, but PyTorch is a CPU build", advice)
         elif has_driver:
             advice = "compare the driver's CUDA version (nvidia-smi) with PyTorch's, and update the driver"
-            yield Finding("GPU", Verdict.PROBLEM, "PyTorch cannot use the NVIDIA driver", advice)
+            yield Finding("GPU", Severity.PROBLEM, "PyTorch cannot use the NVIDIA driver", advice)
         else:
-            yield Finding("GPU", Verdict.OK, "none: the service uses the nano model on the CPU")
+            yield Finding("GPU", Severity.OK, "none: the service uses the nano model on the CPU")
     for index, (name, free, total) in enumerate(devices):
         found = f"{name}: {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
         enough = free >= LEAST_GPU or settings.model is not None
         advice = "" if enough else "SVD-XT needs at least 6.1 GB: stop other programs or set SVD_MODEL"
-        yield Finding(f"GPU {index}", Verdict.OK if enough else Verdict.WARNING, found, advice)
+        yield Finding(f"GPU {index}", Severity.OK if enough else Severity.WARNING, found, advice)
 
 
 def _memory() -> Finding:
@@ -151,32 +151,32 @@ def _memory() -> Finding:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return Finding("Memory", Verdict.OK, "unknown on this system")
+        return Finding("Memory", Severity.OK, "unknown on this system")
     if free < LEAST_MEMORY:
-        return Finding("Memory", Verdict.WARNING, f"{free / 1e9:.1f} GB available", "the worker needs 2 GB and more")
-    return Finding("Memory", Verdict.OK, f"{free / 1e9:.1f} GB available")
+        return Finding("Memory", Severity.WARNING, f"{free / 1e9:.1f} GB available", "the worker needs 2 GB and more")
+    return Finding("Memory", Severity.OK, f"{free / 1e9:.1f} GB available")
 
 
 def _redis(settings: Settings) -> Finding:
     if not (settings.redis_url or settings.redis_host):
         try:
-            return Finding("Redis", Verdict.OK, f"none configured: `svd-service up` starts {redis_program()}")
+            return Finding("Redis", Severity.OK, f"none configured: `svd-service up` starts {redis_program()}")
         except StackError as error:
-            return Finding("Redis", Verdict.PROBLEM, str(error), "install redis-server or set REDIS_URL")
+            return Finding("Redis", Severity.PROBLEM, str(error), "install redis-server or set REDIS_URL")
     address = without_password(settings.redis)
     try:
         with connect(settings, timeout=3.0) as client, reachable():
             info = client.info()
     except UnavailableError as error:
-        return Finding("Redis", Verdict.PROBLEM, f"{address}: {error}", "start it, or correct REDIS_URL")
+        return Finding("Redis", Severity.PROBLEM, f"{address}: {error}", "start it, or correct REDIS_URL")
     found = f"{address}: version {info['redis_version']}"
     if (policy := info.get("maxmemory_policy")) != "noeviction" and info.get("maxmemory"):
         advice = "set maxmemory-policy to noeviction, or Redis deletes jobs when its memory is full"
-        return Finding("Redis", Verdict.PROBLEM, f"{found}, maxmemory-policy {policy}", advice)
+        return Finding("Redis", Severity.PROBLEM, f"{found}, maxmemory-policy {policy}", advice)
     if not info.get("aof_enabled"):
         advice = "set appendonly to yes, or a crash of Redis loses the jobs of up to some minutes"
-        return Finding("Redis", Verdict.WARNING, f"{found}, without an append-only file", advice)
-    return Finding("Redis", Verdict.OK, found)
+        return Finding("Redis", Severity.WARNING, f"{found}, without an append-only file", advice)
+    return Finding("Redis", Severity.OK, found)
 
 
 def _binds(settings: Settings) -> dict[str, str]:
@@ -191,7 +191,7 @@ def _port(name: str, bind: str) -> Finding:
     try:
         host, port = address_of(name, bind)
     except StackError as error:
-        return Finding(name, Verdict.PROBLEM, str(error), f"correct {name}")
+        return Finding(name, Severity.PROBLEM, str(error), f"correct {name}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as listener:
@@ -199,8 +199,8 @@ def _port(name: str, bind: str) -> Finding:
             listener.bind((host, port))
     except OSError as error:
         advice = f"if that is not this service, stop the program that uses it or set {name}"
-        return Finding(name, Verdict.WARNING, f"{bind}: {error.strerror}", advice)
-    return Finding(name, Verdict.OK, f"{bind} is free")
+        return Finding(name, Severity.WARNING, f"{bind}: {error.strerror}", advice)
+    return Finding(name, Severity.OK, f"{bind} is free")
 
 
 def _disk(settings: Settings) -> Finding:
@@ -210,10 +210,10 @@ def _disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(folder).free
     found = f"{settings.data_dir}: {free / 1e9:.1f} GB free"
     if not os.access(folder, os.W_OK):
-        return Finding("Data folder", Verdict.PROBLEM, f"{folder} cannot be written", "set SVD_DATA_DIR")
+        return Finding("Data folder", Severity.PROBLEM, f"{folder} cannot be written", "set SVD_DATA_DIR")
     if free < LOW_DISK:
-        return Finding("Data folder", Verdict.WARNING, found, "free some space or set SVD_DATA_DIR")
-    return Finding("Data folder", Verdict.OK, found)
+        return Finding("Data folder", Severity.WARNING, found, "free some space or set SVD_DATA_DIR")
+    return Finding("Data folder", Severity.OK, found)
 
 
 def _model(settings: Settings) -> Finding:
@@ -222,27 +222,27 @@ def _model(settings: Settings) -> Finding:
     if folder.is_dir():
         whole = (folder / "model_index.json").is_file()
         advice = "" if whole else "name a folder in diffusers' layout (it has a model_index.json)"
-        return Finding("Model", Verdict.OK if whole else Verdict.PROBLEM, str(folder), advice)
+        return Finding("Model", Severity.OK if whole else Severity.PROBLEM, str(folder), advice)
     cached = _hub_cache() / f"models--{source.replace('/', '--')}" / "snapshots"
     if cached.is_dir():
-        return Finding("Model", Verdict.OK, f"{source}, in {cached.parent}")
+        return Finding("Model", Severity.OK, f"{source}, in {cached.parent}")
     free = shutil.disk_usage(next(each for each in (cached, *cached.parents) if each.exists())).free
     token = "a token is set" if _has_token() else "no HF_TOKEN is set"
     found = f"{source} is not downloaded yet; {token}"
     if free < XT_DOWNLOAD:
-        return Finding("Model", Verdict.PROBLEM, found, f"the download needs about 5 GB; {free / 1e9:.1f} GB are free")
+        return Finding("Model", Severity.PROBLEM, found, f"the download needs about 5 GB; {free / 1e9:.1f} GB are free")
     advice = "accept the licence on the model's page, set HF_TOKEN; the first start downloads about 5 GB"
-    return Finding("Model", Verdict.WARNING, found, advice)
+    return Finding("Model", Severity.WARNING, found, advice)
 
 
 def _compiler(settings: Settings) -> Finding:
     compilers = [name for name in ("c++", "g++", "clang++") if shutil.which(name)]
     if compilers:
-        return Finding("C++ compiler", Verdict.OK, compilers[0])
+        return Finding("C++ compiler", Severity.OK, compilers[0])
     if all(device == "cpu" for device in settings.worker_devices):
-        return Finding("C++ compiler", Verdict.OK, "none; only the optimization `compile` on a GPU needs one")
+        return Finding("C++ compiler", Severity.OK, "none; only the optimization `compile` on a GPU needs one")
     advice = "without one, the worker runs without the optimization `compile` (Debian: apt install g++ python3-dev)"
-    return Finding("C++ compiler", Verdict.WARNING, "none", advice)
+    return Finding("C++ compiler", Severity.WARNING, "none", advice)
 
 
 def _environment(name: str) -> str:

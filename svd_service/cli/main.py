@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from svd_service import __version__
-from svd_service.cli import admin, generate, jobs, models, verification
+from svd_service.cli import admin, generate, jobs, models, verify
 from svd_service.cli.display import explained
 from svd_service.client.errors import ClientError
 
@@ -32,7 +32,7 @@ app.command()(jobs.share)
 app.command()(jobs.cancel)
 app.command()(jobs.delete)
 app.command()(jobs.watch)
-app.command()(verification.verify)
+app.command()(verify.verify)
 app.add_typer(models.app, name="models")
 app.add_typer(admin.app, name="admin")
 

@@ -35,7 +35,7 @@ SIZE: Final = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
 
 
 @dataclass(frozen=True)
-class Limits:
+class VideoLimits:
     """Maximum length of a video in seconds, and maximum area in pixels."""
 
     seconds: float = math.inf

@@ -77,7 +77,7 @@ def _with_every_phase(known: list[Any], missing: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLogFit:
     """A line through the logarithms: weight of the observations, their means, sum of squares and sum of products."""
 
     weight: float
@@ -97,13 +97,13 @@ class Line:
 class ThroughputModel:
     """Throughput of one kind of device with one model: a line for each phase."""
 
-    lines: Sequence[Line | None]
+    lines: Sequence[LogLogFit | None]
 
     @classmethod
     def of(cls, stored: str) -> Self:
         """Read it as `finish.lua` stores it: JSON, the lines by phase, an empty one where there are no observations."""
         lines = _with_every_phase(json.loads(stored), [])
-        return cls([Line(*numbers) if numbers else None for numbers in lines])
+        return cls([LogLogFit(*numbers) if numbers else None for numbers in lines])
 
     def seconds(self, work: Work) -> list[float]:
         """Expected seconds of each phase."""

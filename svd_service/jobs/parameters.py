@@ -6,7 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final, Self, Unpack
 
 from svd_service.errors import ImageSizeError, InvalidParameterError
-from svd_service.jobs.clip import TOLERANCE, Clip, Limits, resolve_clip
+from svd_service.jobs.clip import TOLERANCE, Clip, VideoLimits, resolve_clip
 from svd_service.jobs.extension import Extended
 from svd_service.jobs.model import Model, Size
 from svd_service.parameters import (
@@ -32,7 +32,7 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
 }
 
 
-NO_LIMITS: Final = Limits()
+NO_LIMITS: Final = VideoLimits()
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Request:
         return extend
 
     def resolve(
-        self, model: Model, image_size: Size, limits: Limits = NO_LIMITS, extended: Extended | None = None
+        self, model: Model, image_size: Size, limits: VideoLimits = NO_LIMITS, extended: Extended | None = None
     ) -> Parameters:
         """Effective parameters for an image of `image_size` (width, height in pixels, upright).
 
@@ -202,7 +202,7 @@ class Request:
         size = None if inherited else self.values.get("size")
         return {**given, **resolve_clip(model, self.values.get("seconds"), size, known)}
 
-    def _check_limits(self, parameters: Parameters, limits: Limits) -> None:
+    def _check_limits(self, parameters: Parameters, limits: VideoLimits) -> None:
         length, (width, height) = parameters.clip.seconds, parameters.output_size
         if length > limits.seconds * (1 + TOLERANCE):
             name = "seconds" if "seconds" in self.values else "segments"

@@ -20,7 +20,7 @@ from svd_service.errors import (
     WriteRefusedError,
 )
 from svd_service.jobs.allowance import Allowance
-from svd_service.jobs.clip import Limits
+from svd_service.jobs.clip import VideoLimits
 from svd_service.jobs.content_cache import ContentCache
 from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job
@@ -28,7 +28,7 @@ from svd_service.jobs.job_files import credentials_name, delete_inputs_or_leave,
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, Request
 from svd_service.jobs.queries import Queries
-from svd_service.jobs.sources import Sources
+from svd_service.jobs.source_videos import SourceVideos
 from svd_service.jobs.submission import CachedVideo, Submission
 from svd_service.marking.c2pa_library import is_installed
 from svd_service.parameters import TABLE
@@ -36,7 +36,7 @@ from svd_service.telemetry import logs, tracing
 
 if TYPE_CHECKING:
     from svd_service.ledger import Ledger
-    from svd_service.marking.ingredients import Source
+    from svd_service.marking.ingredients import SourceCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Submit:
         moderate: Moderate = lambda *_: None,
     ) -> None:
         self._moderate = moderate
-        self._sources = Sources(queries, artifacts)
+        self._sources = SourceVideos(queries, artifacts)
         self._ledger = ledger
         self._artifacts = artifacts
         self._queries = queries
@@ -181,7 +181,7 @@ class Submit:
         return drafts
 
     def _draft(
-        self, order: Order, model: Model, parameters: Parameters, image: bytes, credentials: "Source | None"
+        self, order: Order, model: Model, parameters: Parameters, image: bytes, credentials: "SourceCredentials | None"
     ) -> Draft:
         job_id = order.job_id or str(uuid.uuid4())
 
@@ -234,8 +234,8 @@ class Submit:
         return model
 
     @property
-    def _limits(self) -> Limits:
-        return Limits(self._settings.max_seconds, self._settings.max_output_pixels)
+    def _limits(self) -> VideoLimits:
+        return VideoLimits(self._settings.max_seconds, self._settings.max_output_pixels)
 
     def _reuse(self, draft: Draft) -> CachedVideo | None:
         """A copy of the video of an earlier job with the same content, if there is one."""

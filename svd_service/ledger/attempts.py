@@ -27,7 +27,7 @@ class HeldClaim:
     holder: Holder
 
 
-class Stop(StrEnum):
+class StopReason(StrEnum):
     """Why a worker must stop its attempt."""
 
     CANCEL = "cancel"
@@ -90,7 +90,7 @@ class Attempts:
         )
         return Claim(job_id, token, verdict[1]) if verdict[0] == "claimed" else None
 
-    def report(self, claim: Claim, progress: Progress | None = None) -> Stop | None:
+    def report(self, claim: Claim, progress: Progress | None = None) -> StopReason | None:
         """Renew the claim's lease and record progress, if any; returns why the attempt must stop, if it must.
 
         Raises:
@@ -107,7 +107,7 @@ class Attempts:
             segment=shown.segment,
             segments=shown.segments,
         )
-        return None if answer == "ok" else Stop(answer)
+        return None if answer == "ok" else StopReason(answer)
 
     def show_preview(self, claim: Claim, name: str) -> None:
         """Record that the artifact `name` has a new preview of the attempt; it counts until the attempt ends.

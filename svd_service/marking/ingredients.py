@@ -16,14 +16,14 @@ MAX_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCredentials:
     """The credentials of a file: an `archive` of the C2PA library with them alone, and the id of their manifest."""
 
     archive: bytes
     manifest_id: str
 
 
-def source_of(file: BinaryIO, media_type: str, title: str) -> Source | None:
+def source_of(file: BinaryIO, media_type: str, title: str) -> SourceCredentials | None:
     """The credentials of a seekable `file`, to be signed with what is made from it.
 
     `None` if there are none, if they are damaged beyond reading, or too large.
@@ -44,4 +44,4 @@ def source_of(file: BinaryIO, media_type: str, title: str) -> Source | None:
         logger.info("Content Credentials of the %s are not kept: %s", title, error)
         return None
     kept = archive.getvalue()
-    return Source(kept, found.manifest_id) if len(kept) <= MAX_BYTES else None
+    return SourceCredentials(kept, found.manifest_id) if len(kept) <= MAX_BYTES else None

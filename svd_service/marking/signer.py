@@ -35,7 +35,7 @@ class SigningError(JobError):
 class Claims:
     """What a signature states: the job, and the name and revision of the model. No prompt and no parameter.
 
-    `source` is the archive of the credentials of what the file was made from (`ingredients.Source`). With
+    `source` is the archive of the credentials of what the file was made from (`ingredients.SourceCredentials`). With
     `timestamp`, an authority confirms the time, if there is one.
     """
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from svd_service import __version__
-from svd_service.moderation.verdict import HookError, Question
+from svd_service.moderation.verdict import HookError, HookRequest
 from svd_service.outbound import Exchange, RefusedURLError, target_of, within
 from svd_service.webhooks.signing import Message, WebhookSecrets
 
@@ -34,22 +34,22 @@ class Hook(Protocol):
         UnavailableError: Redis, which holds the signing secret, cannot be reached.
     """
 
-    def __call__(self, question: Question) -> bytes:
+    def __call__(self, request: HookRequest) -> bytes:
         """The answer, as JSON."""
         ...
 
 
 class HTTPHook:
-    """POSTs the question to `url`, with the signature of Standard Webhooks by the installation's secret."""
+    """POSTs the request to `url`, with the signature of Standard Webhooks by the installation's secret."""
 
     def __init__(self, url: str, secrets: WebhookSecrets, timeout: float) -> None:
         self._url = urlsplit(url)
         self._secrets = secrets
         self._timeout = timeout
 
-    def __call__(self, question: Question) -> bytes:
+    def __call__(self, request: HookRequest) -> bytes:
         """See `Hook`."""
-        message = Message(f"msg_{uuid.uuid4().hex}", msgspec.json.encode(question))
+        message = Message(f"msg_{uuid.uuid4().hex}", msgspec.json.encode(request))
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"svd-service/{__version__}",
@@ -72,13 +72,13 @@ class HTTPHook:
 
 
 class CommandHook:
-    """Runs `command` with the question on its standard input; the answer is its standard output."""
+    """Runs `command` with the request on its standard input; the answer is its standard output."""
 
     def __init__(self, command: str, timeout: float) -> None:
         self._command = shlex.split(command)
         self._timeout = timeout
 
-    def __call__(self, question: Question) -> bytes:
+    def __call__(self, request: HookRequest) -> bytes:
         """See `Hook`."""
         try:
             process = subprocess.Popen(  # noqa: S603 - the operator's own command
@@ -93,7 +93,7 @@ class CommandHook:
             raise HookError(f"cannot be run: {error.strerror}") from None
         with process:
             try:
-                answer, _ = process.communicate(msgspec.json.encode(question), timeout=self._timeout)
+                answer, _ = process.communicate(msgspec.json.encode(request), timeout=self._timeout)
             except subprocess.TimeoutExpired:
                 raise HookError("timed out") from None
             finally:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from svd_service.config import Settings
 from svd_service.errors import ContentFilteredError, ModerationUnavailableError, UnavailableError
-from svd_service.moderation.verdict import HookError, HookImage, Question, Stage, parse
+from svd_service.moderation.verdict import HookError, HookImage, HookRequest, Stage, parse
 from svd_service.webhooks.signing import WebhookSecrets
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Moderation:
         """
         if self._hook is None:
             return
-        question = Question(f"moderation.{stage}", job_id, owner, images)
+        request = HookRequest(f"moderation.{stage}", job_id, owner, images)
         try:
-            reason = parse(self._hook(question))
+            reason = parse(self._hook(request))
         except (HookError, UnavailableError) as error:
             self._count(stage, "error")
             logger.warning("job %s: the moderation hook gives no verdict on the %s: %s", job_id, stage, error)

@@ -37,7 +37,7 @@ class HookImage(Struct, frozen=True):
         return cls(media_type, base64.b64encode(content).decode())
 
 
-class Question(Struct, frozen=True):
+class HookRequest(Struct, frozen=True):
     """The body of a request to a hook. `owner` is the id of the caller's API key, empty without keys."""
 
     type: str
@@ -46,7 +46,7 @@ class Question(Struct, frozen=True):
     images: Sequence[HookImage]
 
 
-class Answer(Struct, frozen=True):
+class HookResponse(Struct, frozen=True):
     """The answer of a hook; other fields are ignored."""
 
     verdict: Literal["allow", "reject"]
@@ -60,7 +60,7 @@ def parse(answer: bytes) -> str | None:
         HookError: this is no verdict.
     """
     try:
-        found = msgspec.json.decode(answer, type=Answer)
+        found = msgspec.json.decode(answer, type=HookResponse)
     except msgspec.DecodeError as error:
         raise HookError(f"invalid answer: {error}") from None
     if found.verdict == "allow":

@@ -20,7 +20,7 @@ from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn
 
 from svd_service.server.chunks import ChunkDecoder
-from svd_service.server.pacing import ClientSocket, Limits
+from svd_service.server.pacing import ClientLimits, ClientSocket
 
 #: Maximum bytes per read from a socket, and of a body in memory.
 _READ: Final = 262_144
@@ -93,7 +93,7 @@ class Connection(TConn):  # type: ignore[misc]
     """One client's connection. `has_body`, `spooled` and `complete` describe the request that is arriving."""
 
     def __init__(
-        self, cfg: Any, accepted: socket, client: Any, server: Any, limits: Limits, slots: threading.Semaphore
+        self, cfg: Any, accepted: socket, client: Any, server: Any, limits: ClientLimits, slots: threading.Semaphore
     ) -> None:
         super().__init__(cfg, ClientSocket.of(accepted, limits, slots), client, server)
         self._limits = limits

@@ -14,7 +14,7 @@ _BLOCK: Final = 262_144
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClientLimits:
     """Limits for one client.
 
     Attributes:
@@ -42,13 +42,13 @@ class ClientSocket(socket.socket):
     The connection is closed if no slot is free, or if the client reads below the minimum rate.
     """
 
-    limits = Limits()
+    limits = ClientLimits()
     slots: threading.Semaphore = threading.Semaphore(1)
     _sent = 0
     _waited = 0.0
 
     @classmethod
-    def of(cls, accepted: socket.socket, limits: Limits, slots: threading.Semaphore) -> Self:
+    def of(cls, accepted: socket.socket, limits: ClientLimits, slots: threading.Semaphore) -> Self:
         """Wrap an accepted connection; `accepted` is detached from it."""
         made = cls(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         made.limits, made.slots = limits, slots

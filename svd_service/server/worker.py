@@ -30,7 +30,7 @@ from gunicorn.http.errors import (
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from svd_service.server.connection import Connection
-from svd_service.server.pacing import Limits
+from svd_service.server.pacing import ClientLimits
 
 #: Seconds between two checks for clients that are too slow.
 _SWEEP: Final = 0.25
@@ -67,7 +67,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     preference is hidden from the application, which then answers at once.
     """
 
-    limits = Limits()
+    limits = ClientLimits()
     uploads = 16
     waits = 16
     upload_wait = 20.0

@@ -59,7 +59,7 @@ DAMAGED: Final = ("job", "set", "delivery", "repaired")
 LOOKUPS: Final = ("hit", "miss")
 
 
-class Source(Protocol):
+class FiguresSource(Protocol):
     """Source of the figures: the ledger's `Stats`, or a substitute."""
 
     def figures(self) -> Figures:
@@ -73,7 +73,7 @@ class LedgerCollector(Collector):
     When the ledger cannot be reached, `svd_ledger_up` is 0 and every other family is empty: unknown is not zero.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: FiguresSource) -> None:
         self._source = source
 
     def collect(self) -> Iterator[Metric]:
@@ -146,7 +146,7 @@ def registry(*collectors: Collector) -> CollectorRegistry:
     return made
 
 
-def registry_of(settings: Settings, source: Source) -> CollectorRegistry:
+def registry_of(settings: Settings, source: FiguresSource) -> CollectorRegistry:
     """Return a registry of all metrics, with the ledger `source`."""
     return registry(LedgerCollector(source), HostCollector(settings))
 

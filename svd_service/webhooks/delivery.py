@@ -21,7 +21,7 @@ from svd_service.presentation import shown_url
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
 from svd_service.webhooks.backoff import pause_after
-from svd_service.webhooks.outbox import Delivery, Outbox
+from svd_service.webhooks.outbox import DeliveryClaim, Outbox
 from svd_service.webhooks.payload import event_of
 from svd_service.webhooks.signing import Message, WebhookSecrets, message_id
 
@@ -82,7 +82,7 @@ class Deliverer:
             return
         self._settle(delivery, send(delivery, keys, self._settings))
 
-    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    def _settle(self, delivery: DeliveryClaim, outcome: Outcome) -> None:
         pause = pause_after(delivery.number, self._settings)
         retry = Retry(UnavailableError, SETTLE_PATIENCE, first_pause=SETTLE_PAUSE, longest_pause=SETTLE_PAUSE)
         try:
@@ -91,7 +91,7 @@ class Deliverer:
         except UnavailableError as error:
             logger.warning("webhook of job %s: the outcome of the attempt was not recorded: %s", delivery.job.id, error)
 
-    def _record(self, delivery: Delivery, outcome: Outcome, pause: float) -> None:
+    def _record(self, delivery: DeliveryClaim, outcome: Outcome, pause: float) -> None:
         what = f"webhook of job {delivery.job.id} to {shown_url(delivery.url)}, delivery attempt {delivery.number}"
         if outcome.delivered and outcome.status_code is not None:
             self._outbox.deliver(delivery, outcome.status_code)
@@ -104,7 +104,7 @@ class Deliverer:
             logger.warning("%s: %s", what, outcome.error or outcome.status_code)
 
 
-def send(delivery: Delivery, keys: list[str], settings: Settings) -> Outcome:
+def send(delivery: DeliveryClaim, keys: list[str], settings: Settings) -> Outcome:
     """POST the event once, signed with each of `keys`. No redirect is followed."""
     event = event_of(message_id(delivery.job.id), delivery.type, delivery.job)
     message = Message(event.id, msgspec.json.encode(event))

@@ -42,7 +42,7 @@ DEFER: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Delivery:
+class DeliveryClaim:
     """The claim on one delivery attempt. The job or group is as it was when it ended; `number` counts the attempts
     from 1.
     """
@@ -86,7 +86,7 @@ class Outbox:
             )
         )
 
-    def claim(self, job_id: str) -> Delivery | None:
+    def claim(self, job_id: str) -> DeliveryClaim | None:
         """Claim a delivery for one attempt; `None` when there is nothing to do (over, claimed, not due)."""
         token = uuid.uuid4().hex
         answer = self._scripts.run(
@@ -97,9 +97,9 @@ class Outbox:
         number, url, kind, owner, copy = answer
         names_and_values = json.loads(copy)
         subject = _group(job_id, names_and_values) if kind.startswith("group.") else _job(job_id, names_and_values)
-        return Delivery(subject, token, int(number), url, kind, owner)
+        return DeliveryClaim(subject, token, int(number), url, kind, owner)
 
-    def deliver(self, delivery: Delivery, status_code: int) -> None:
+    def deliver(self, delivery: DeliveryClaim, status_code: int) -> None:
         """Record that the receiver has acknowledged the delivery.
 
         Raises:
@@ -107,7 +107,7 @@ class Outbox:
         """
         self._end_attempt(delivery, "delivered", status_code, "", 0.0)
 
-    def fail(self, delivery: Delivery, status_code: int | None, error: str, *, pause: float) -> None:
+    def fail(self, delivery: DeliveryClaim, status_code: int | None, error: str, *, pause: float) -> None:
         """Record a failed attempt; the next is due in `pause` seconds, or never, when the time is over.
 
         Raises:
@@ -115,7 +115,7 @@ class Outbox:
         """
         self._end_attempt(delivery, "failed", status_code, error, pause)
 
-    def give_up(self, delivery: Delivery, status_code: int | None, error: str) -> None:
+    def give_up(self, delivery: DeliveryClaim, status_code: int | None, error: str) -> None:
         """Record a failed attempt that is not to be retried.
 
         Raises:
@@ -123,7 +123,9 @@ class Outbox:
         """
         self._end_attempt(delivery, "gone", status_code, error, 0.0)
 
-    def _end_attempt(self, delivery: Delivery, outcome: str, status_code: int | None, error: str, pause: float) -> None:
+    def _end_attempt(
+        self, delivery: DeliveryClaim, outcome: str, status_code: int | None, error: str, pause: float
+    ) -> None:
         answer = self._scripts.run(
             "end_delivery_attempt",
             id=delivery.job.id,

@@ -37,7 +37,7 @@ from svd_service.jobs.job import (
 from svd_service.jobs.job_files import file_name, input_names, is_video, result_name
 from svd_service.jobs.parameters import Parameters
 from svd_service.ledger import Ledger
-from svd_service.ledger.attempts import Stop
+from svd_service.ledger.attempts import StopReason
 from svd_service.marking.signer import SigningError
 from svd_service.parameters import Format
 from svd_service.retry import Retry
@@ -365,7 +365,7 @@ class Reporter:
             self._next = time.monotonic() + REPORT_PAUSE
             return
         self._next = time.monotonic() + REPORT_INTERVAL
-        if stop is Stop.DEADLINE:
+        if stop is StopReason.DEADLINE:
             raise DeadlineError
         if stop is not None:
             raise CancelRequested("The job was cancelled.")

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 ROUND: Final = 1.0
 
 
-class Maintenance:
+class MaintenanceRounds:
     """Runs the maintenance rounds, with the use cases `jobs`."""
 
     def __init__(self, jobs: UseCases) -> None:
@@ -67,12 +67,12 @@ class MaintenanceStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self._timers: list[Any] = []
-        self._maintenance: Maintenance | None = None
+        self._maintenance: MaintenanceRounds | None = None
 
     def start(self, parent: Any) -> None:
         """Start, or restart after the connection was lost."""
         if self._maintenance is None:
-            self._maintenance = Maintenance(bootstrap.worker(settings()))
+            self._maintenance = MaintenanceRounds(bootstrap.worker(settings()))
             check_at_start(settings())
         # Celery itself checks for dead processes every 5 s, the whole time within which their jobs must restart.
         for work in (self._maintenance.round, parent.pool.maintain_pool):

@@ -13,7 +13,7 @@ from svd_service.jobs.job_files import preview_name
 from svd_service.jobs.license import license_of
 from svd_service.jobs.model import Defaults, Model
 from svd_service.ledger import Ledger
-from svd_service.ledger.attempts import Stop
+from svd_service.ledger.attempts import StopReason
 from svd_service.parameters import BOUNDS
 from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send
 from tests.browser.visit import KINDS
@@ -273,7 +273,7 @@ def test_cancelling_a_started_job_stops_it_at_its_next_step(desk: Stack, ledger:
     expect(shown).to_have_attribute("data-status", "started")
     shown.get_by_role("button", name="Cancel").click()
     expect(shown.locator(".standing")).to_contain_text("Stopping")
-    assert ledger.attempts.report(held) is Stop.CANCEL
+    assert ledger.attempts.report(held) is StopReason.CANCEL
     ledger.attempts.end_attempt(held, AttemptOutcome.CANCELLED)
     expect(shown.locator(".standing")).to_have_text("Cancelled")
 

@@ -12,7 +12,7 @@ from svd_service.api.http import auth, downloads, forms, preferences, reference
 from svd_service.api.http.context import allowance, hub, jobs, owner, priority, webhook
 from svd_service.api.http.errors import retry_after
 from svd_service.api.http.openapi import FORM, JSON, Answer, describe
-from svd_service.api.http.options import video_request
+from svd_service.api.http.parameter_forms import video_request
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.answers import group_view, job_view
 from svd_service.api.native.schema import ErrorView, GenerateBody, GenerateForm

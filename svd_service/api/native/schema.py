@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http import forms
-from svd_service.api.http.options import ParameterForm, takes_parameters
+from svd_service.api.http.parameter_forms import ParameterForm, takes_parameters
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.groups import Seeds
 from svd_service.jobs.model import Model

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http.forms import UploadedFile
-from svd_service.api.http.options import ParameterForm, takes_parameters, video_request
+from svd_service.api.http.parameter_forms import ParameterForm, takes_parameters, video_request
 from svd_service.api.openai.translation import SIZE, leniently, strictly
 from svd_service.errors import ContentFilteredError, InvalidParameterError, UnsupportedError
 from svd_service.jobs.job import Job, ResultFile, State, Still

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from svd_service.api.http.forms import UploadedFile
-from svd_service.api.http.options import ParameterForm, takes_parameters
+from svd_service.api.http.parameter_forms import ParameterForm, takes_parameters
 from svd_service.jobs.parameters import Request
 from svd_service.parameters import Format
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from svd_service.cli.up import processes
 from svd_service.cli.up.preflight import StackError, only_one, private, require_free, require_packages
 from svd_service.cli.up.stack import Stack
-from svd_service.cli.up.stop import Stop
+from svd_service.cli.up.stop import StopSignals
 from svd_service.config import ConfigurationError, Settings
 from svd_service.jobs.model import Model
 
@@ -38,7 +38,7 @@ def up(*, flower: bool = False, port: int | None = None) -> int:
         settings = processes.chosen(Settings.load(), flower=flower, port=port)
         model = Model.of(settings)
         private(settings.data_dir)
-        with only_one(settings.data_dir), _scratch() as scratch, Stop() as stop:
+        with only_one(settings.data_dir), _scratch() as scratch, StopSignals() as stop:
             require_free(settings, flower=flower)
             return Stack(settings, model, scratch, console, stop).run(flower=flower)
     except (ConfigurationError, StackError) as error:

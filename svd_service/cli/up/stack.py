@@ -20,7 +20,7 @@ from svd_service.cli.up import processes, registry
 from svd_service.cli.up.first_key import make_first_key
 from svd_service.cli.up.preflight import StackError
 from svd_service.cli.up.process import Part, RunningPart
-from svd_service.cli.up.stop import Stop
+from svd_service.cli.up.stop import StopSignals
 from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.client import Client, ClientError
 from svd_service.config import Settings
@@ -47,7 +47,7 @@ class CrashError(Exception):
 class Stack:
     """The parts of the service on one machine."""
 
-    def __init__(self, settings: Settings, model: Model, scratch: Path, console: Console, stop: Stop) -> None:
+    def __init__(self, settings: Settings, model: Model, scratch: Path, console: Console, stop: StopSignals) -> None:
         self._settings = settings
         self._model = model
         self._scratch = scratch

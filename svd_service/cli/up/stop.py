@@ -5,7 +5,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class Stop:
+class StopSignals:
     """Records the signals that end `up`: SIGINT (Ctrl-C), SIGTERM, SIGHUP. The same signal again means: at once."""
 
     def __init__(self) -> None:

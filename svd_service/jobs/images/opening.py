@@ -14,8 +14,8 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.errors import RefusedError, UnavailableError
-from svd_service.jobs.images.pool import LARGE, Decoder, DecoderEndedError, Pool, pool
-from svd_service.marking.ingredients import Source
+from svd_service.jobs.images.pool import LARGE, DecoderEndedError, DecoderProcess, Pool, pool
+from svd_service.marking.ingredients import SourceCredentials
 from svd_service.parameters import Fit
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class OpenImage:
     `size` is (width, height) in pixels, upright.
     """
 
-    def __init__(self, decoders: Pool, decoder: Decoder, opening: dict[str, Any]) -> None:
+    def __init__(self, decoders: Pool, decoder: DecoderProcess, opening: dict[str, Any]) -> None:
         self._pool, self._decoder, self._opening = decoders, decoder, opening
         self.size = self._open()
 
@@ -51,7 +51,7 @@ class OpenImage:
         pixels = self._decoder.written(width * height * 3)
         return Image.frombytes("RGB", (width, height), pixels)
 
-    def credentials(self) -> Source | None:
+    def credentials(self) -> SourceCredentials | None:
         """The image's Content Credentials, to be signed with the video; for use after `fitted`.
 
         `None` if it has none, or if they are damaged or too costly to read: that is no reason to reject its pixels.
@@ -62,7 +62,7 @@ class OpenImage:
             logger.warning("the image's Content Credentials are not kept: %s", error)
             return None
         size = int(answer["bytes"])
-        return Source(self._decoder.written(size), str(answer["manifest_id"])) if size else None
+        return SourceCredentials(self._decoder.written(size), str(answer["manifest_id"])) if size else None
 
     def _open(self) -> tuple[int, int]:
         width, height = self._answer(self._opening)["size"]

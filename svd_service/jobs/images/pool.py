@@ -81,7 +81,7 @@ class DecoderEndedError(Exception):
         return self.status in _TOO_LONG
 
 
-class Decoder:
+class DecoderProcess:
     """One decoder process, its two files, and the way to it. Used by one thread at a time."""
 
     def __init__(self) -> None:
@@ -204,9 +204,9 @@ class Pool:
 
     def __init__(self, size: int, wait: float = _WAIT) -> None:
         self._wait = wait
-        self._decoders = [Decoder() for _ in range(size)]
+        self._decoders = [DecoderProcess() for _ in range(size)]
         # The most recently used decoder is reused first, so that the others need not be started.
-        self._free: queue.LifoQueue[Decoder] = queue.LifoQueue()
+        self._free: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()
         for decoder in self._decoders:
             self._free.put(decoder)
         self.large = threading.Lock()
@@ -220,7 +220,7 @@ class Pool:
             self._free.put(decoder)
 
     @contextlib.contextmanager
-    def decoder(self) -> Iterator[Decoder]:
+    def decoder(self) -> Iterator[DecoderProcess]:
         """A decoder for exclusive use within the block.
 
         Raises:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from svd_service.api.http.options import list_of
+from svd_service.api.http.parameter_forms import list_of
 from svd_service.api.native.schema import GenerateForm
 from svd_service.api.openai.schema import ExtensionForm, VideoForm
 from svd_service.api.stability.schema import AlphaGenerationForm, GenerationForm

@@ -12,7 +12,7 @@ import redis
 from rich.console import Console
 
 from svd_service.cli import doctor
-from svd_service.cli.doctor import Finding, Verdict
+from svd_service.cli.doctor import Finding, Severity
 from svd_service.config import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -53,7 +53,7 @@ def test_missing_packages_are_listed_with_the_install_command(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in {"av", "flower"} else object())
     packages = finding(make_settings(), "Packages")
-    assert packages.verdict is Verdict.WARNING
+    assert packages.severity is Severity.WARNING
     assert "av" in packages.found
     assert "flower" in packages.found
     assert "pip install" in packages.advice
@@ -64,14 +64,14 @@ def test_a_port_in_use_is_a_warning(make_settings: MakeSettings) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         bind = f"127.0.0.1:{listener.getsockname()[1]}"
-        assert finding(make_settings(SVD_BIND=bind), "SVD_BIND").verdict is Verdict.WARNING
-    assert finding(make_settings(SVD_BIND=bind), "SVD_BIND").verdict is Verdict.OK
+        assert finding(make_settings(SVD_BIND=bind), "SVD_BIND").severity is Severity.WARNING
+    assert finding(make_settings(SVD_BIND=bind), "SVD_BIND").severity is Severity.OK
 
 
 def test_a_full_disk_is_a_warning(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
-    assert finding(make_settings(), "Data folder").verdict is Verdict.WARNING
+    assert finding(make_settings(), "Data folder").severity is Severity.WARNING
 
 
 @pytest.mark.enable_socket
@@ -79,11 +79,11 @@ def test_a_redis_that_may_evict_jobs_is_a_problem(
     make_settings: MakeSettings, redis_url: str, redis_client: "redis.Redis"
 ) -> None:
     settings = make_settings(REDIS_URL=redis_url)
-    assert finding(settings, "Redis").verdict is Verdict.WARNING  # no append-only file
+    assert finding(settings, "Redis").severity is Severity.WARNING  # no append-only file
     redis_client.config_set("maxmemory", "100mb")
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert finding(settings, "Redis").verdict is Verdict.PROBLEM
+        assert finding(settings, "Redis").severity is Severity.PROBLEM
         assert "noeviction" in finding(settings, "Redis").advice
     finally:
         redis_client.config_set("maxmemory", "0")
@@ -92,23 +92,23 @@ def test_a_redis_that_may_evict_jobs_is_a_problem(
 
 def test_a_redis_that_cannot_be_reached_is_a_problem(make_settings: MakeSettings) -> None:
     unreachable = finding(make_settings(REDIS_URL="redis://:secret@127.0.0.1:1/0"), "Redis")
-    assert unreachable.verdict is Verdict.PROBLEM
+    assert unreachable.severity is Severity.PROBLEM
     assert "secret" not in unreachable.found
 
 
 @pytest.mark.parametrize(
-    ("make", "verdict"),
-    [(Path.mkdir, Verdict.PROBLEM), (lambda folder: None, Verdict.WARNING)],
+    ("make", "severity"),
+    [(Path.mkdir, Severity.PROBLEM), (lambda folder: None, Severity.WARNING)],
     ids=["no model", "hub"],
 )
 def test_a_model_that_cannot_be_loaded_is_found(
-    make: Callable[[Path], Any], verdict: Verdict, make_settings: MakeSettings, tmp_path: Path, monkeypatch: Any
+    make: Callable[[Path], Any], severity: Severity, make_settings: MakeSettings, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = tmp_path / "model"
     make(folder)
     source = str(folder) if folder.exists() else "stabilityai/stable-video-diffusion-img2vid-xt"
-    assert finding(make_settings(SVD_MODEL=source), "Model").verdict is verdict
+    assert finding(make_settings(SVD_MODEL=source), "Model").severity is severity
 
 
 def test_torch_is_imported_in_a_separate_process(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,5 +118,5 @@ def test_torch_is_imported_in_a_separate_process(make_settings: MakeSettings, mo
     assert next(doctor._torch(settings)).found == "2.13.0, CPU build"
     monkeypatch.setattr(doctor, "_TORCH", "raise SystemExit('libcudart.so.13: cannot open shared object file')")
     broken = next(doctor._torch(settings))
-    assert broken.verdict is Verdict.PROBLEM
+    assert broken.severity is Severity.PROBLEM
     assert "libcudart" in broken.found

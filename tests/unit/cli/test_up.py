@@ -23,7 +23,7 @@ from svd_service.cli.up.first_key import make_first_key
 from svd_service.cli.up.preflight import StackError, address_of, only_one, private, require_free, require_packages
 from svd_service.cli.up.process import Part, RunningPart
 from svd_service.cli.up.stack import Stack
-from svd_service.cli.up.stop import Stop
+from svd_service.cli.up.stop import StopSignals
 from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
@@ -351,8 +351,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_the_same_signal_twice_skips_the_grace_period() -> None:
     code = """
 import signal
-from svd_service.cli.up.stop import Stop
-with Stop() as stop:
+from svd_service.cli.up.stop import StopSignals
+with StopSignals() as stop:
     assert not stop.wanted
     signal.raise_signal(signal.SIGINT)
     assert (stop.wanted, stop.hurry) == (True, False)
@@ -380,7 +380,7 @@ def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callabl
         port = free_port()
         settings = make_settings(SVD_BIND=f"127.0.0.1:{port}")
         monkeypatch.setattr(processes, "ours", lambda *_, **__: [*given, python("api", api, port)])
-        with Stop() as stop, _ctrl_c(stop, seconds, 1 + more) as press:
+        with StopSignals() as stop, _ctrl_c(stop, seconds, 1 + more) as press:
             output = _Output(press)
             console = Console(file=output, soft_wrap=True)
             stack = Stack(settings, Model("tiny", "", trained=False), settings.data_dir, console, stop)
@@ -404,7 +404,7 @@ class _Output(StringIO):
 
 
 @contextmanager
-def _ctrl_c(stop: Stop, seconds: float, times: int) -> Iterator[Callable[[], None]]:
+def _ctrl_c(stop: StopSignals, seconds: float, times: int) -> Iterator[Callable[[], None]]:
     """A function that has `stop` receive Ctrl-C, `times` times, `seconds` apart."""
     timers = [threading.Timer(seconds * (n + 1), stop._receive, (signal.SIGINT, None)) for n in range(times)]
 
@@ -545,7 +545,7 @@ def test_a_process_that_cannot_be_started_is_started_later(tmp_path: Path, monke
 
 def test_output_to_a_full_disk_does_not_stop_it(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    with Path("/dev/full").open("w", buffering=1) as full, Stop() as stop:
+    with Path("/dev/full").open("w", buffering=1) as full, StopSignals() as stop:
         console = Console(file=full, soft_wrap=True)
         stop._receive(signal.SIGINT, None)
         assert (

@@ -8,7 +8,7 @@ import pytest
 
 from svd_service.config import Settings
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.clip import Clip, Limits, native_size, resolve_clip
+from svd_service.jobs.clip import Clip, VideoLimits, native_size, resolve_clip
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Bounds, Defaults, Model
 from svd_service.jobs.parameters import Parameters, Request
@@ -83,7 +83,7 @@ def test_an_impossible_value_is_rejected_with_the_parameters_name(values: dict[s
 
 
 def test_limits_of_the_service_apply_to_length_and_area():
-    limits = Limits(seconds=10, pixels=1280 * 720)
+    limits = VideoLimits(seconds=10, pixels=1280 * 720)
     Request(seconds=10, size="1280x720").resolve(SVD_XT, IMAGE, limits)
     for values, parameter in (
         ({"seconds": 12.0}, "seconds"),

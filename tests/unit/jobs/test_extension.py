@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.clip import Limits
+from svd_service.jobs.clip import VideoLimits
 from svd_service.jobs.extension import Extended
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling
 from svd_service.jobs.parameters import NO_LIMITS, Parameters, Request
@@ -24,7 +24,7 @@ NANO = Model(
 def extend() -> Callable[..., Parameters]:
     """Parameters of a job that extends one submitted with `source`; keywords are those of its request."""
 
-    def resolve(source: dict[str, Any] | None = None, limits: Limits = NO_LIMITS, **given: Any) -> Parameters:
+    def resolve(source: dict[str, Any] | None = None, limits: VideoLimits = NO_LIMITS, **given: Any) -> Parameters:
         first = Request(**(source or {})).resolve(NANO, (256, 144))
         extended = Extended("a", first.clip.frames, first.to_dict())
         return Request(extend="a", **given).resolve(NANO, (first.width, first.height), limits, extended)
@@ -103,7 +103,7 @@ def test_the_same_size_is_accepted(extend):
 
 
 def test_the_joined_video_counts_against_the_maximum_length(extend):
-    limits = Limits(seconds=10)
+    limits = VideoLimits(seconds=10)
     with pytest.raises(InvalidParameterError, match="would last"):
         extend({"seconds": 8}, limits, seconds=4)
     assert extend({"seconds": 8}, limits, seconds=4, extend_as="alone").segments > 1

@@ -10,7 +10,7 @@ from svd_service.jobs.submission import Submission
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.parameters import Fit, Profile
-from svd_service.webhooks.outbox import Delivery, Outbox
+from svd_service.webhooks.outbox import DeliveryClaim, Outbox
 
 PARAMETERS = Parameters(
     seed=1,
@@ -102,7 +102,7 @@ def cancelled(ledger: Ledger, job_id: str = "a", url: str = URL, **more: Any) ->
     ledger.jobs.cancel(job_id)
 
 
-def claimed(outbox: Outbox, job_id: str = "a") -> Delivery:
+def claimed(outbox: Outbox, job_id: str = "a") -> DeliveryClaim:
     outbox.choose_due()
     delivery = outbox.claim(job_id)
     assert delivery is not None

@@ -26,13 +26,13 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.routing import celery_queue
 from svd_service.jobs.submission import Submission
 from svd_service.ledger import open_ledger
-from svd_service.ledger.attempts import Stop
+from svd_service.ledger.attempts import StopReason
 from svd_service.ledger.maintenance import ENQUEUE_AGAIN_AFTER, Reaped
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WORKER_TIMEOUT, WorkerStatus
 from svd_service.parameters import Fit, Profile
 from svd_service.webhooks.backoff import GROWTH, LONGEST_PAUSE
-from svd_service.webhooks.outbox import ENQUEUE_DELIVERY_AGAIN_AFTER, MARGIN, Delivery, Outbox
+from svd_service.webhooks.outbox import ENQUEUE_DELIVERY_AGAIN_AFTER, MARGIN, DeliveryClaim, Outbox
 from svd_service.webhooks.outbox import LUA as OUTBOX_LUA
 from tests.unit.ledger.samples import Clock
 
@@ -201,7 +201,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = open_ledger(client, settings, self.scripts[0])
         self.outbox = Outbox(client, settings, self.scripts[1])
         self.deliveries: dict[str, ModelDelivery] = {}
-        self.tries: list[Delivery] = []
+        self.tries: list[DeliveryClaim] = []
         self.jobs: dict[str, ModelJob] = {}
         self.queues: dict[str, str] = {}
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
@@ -482,7 +482,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.ledger.attempts.report(claim, progress)
                 return
             assert self.ledger.attempts.report(claim, progress) is (
-                Stop.CANCEL if job.cancel else Stop.DEADLINE if self._is_late(job) else None
+                StopReason.CANCEL if job.cancel else StopReason.DEADLINE if self._is_late(job) else None
             )
         job.lease = self.clock.now + LEASE
 
@@ -575,7 +575,7 @@ class LedgerMachine(RuleBasedStateMachine):
         delivery.at = self.clock.now + self.settings.webhook_timeout + MARGIN
         self.tries.append(claimed)
 
-    def _settle_delivery(self, claimed: Delivery, what: str, runs: int) -> None:
+    def _settle_delivery(self, claimed: DeliveryClaim, what: str, runs: int) -> None:
         end: Callable[[], None] = {
             "delivers": lambda: self.outbox.deliver(claimed, 200),
             "fails": lambda: self.outbox.fail(claimed, 500, "", pause=PAUSE),
@@ -605,7 +605,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if job_id not in self.jobs:
             del self.deliveries[job_id]
 
-    def _holds(self, claimed: Delivery) -> bool:
+    def _holds(self, claimed: DeliveryClaim) -> bool:
         delivery = self.deliveries.get(claimed.job.id)
         return delivery is not None and delivery.token == claimed.token
 

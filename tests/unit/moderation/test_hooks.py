@@ -9,11 +9,11 @@ import pytest
 import standardwebhooks
 
 from svd_service.moderation.hooks import CommandHook, HTTPHook
-from svd_service.moderation.verdict import HookError, HookImage, Question, parse
+from svd_service.moderation.verdict import HookError, HookImage, HookRequest, parse
 from svd_service.webhooks.signing import WebhookSecrets
 from tests.unit.moderation.samples import Service, serving
 
-QUESTION = Question("moderation.image", "a-job", "a-key", [HookImage.of(b"pixels", "image/png")])
+REQUEST = HookRequest("moderation.image", "a-job", "a-key", [HookImage.of(b"pixels", "image/png")])
 SECRET = "whsec_" + "QUJD" * 8
 
 
@@ -39,7 +39,7 @@ def hook(service):
 
 @pytest.mark.enable_socket
 def test_a_request_is_signed_like_webhooks_and_has_the_image(hook, service):
-    assert parse(hook(QUESTION)) is None
+    assert parse(hook(REQUEST)) is None
     ((headers, body),) = service.received
     standardwebhooks.Webhook(SECRET).verify(body, {name.lower(): value for name, value in headers.items()})
     assert json.loads(body) == {
@@ -55,7 +55,7 @@ def test_a_request_is_signed_like_webhooks_and_has_the_image(hook, service):
 def test_a_status_other_than_200_is_no_verdict(hook, service, status):
     service.status = status
     with pytest.raises(HookError, match=str(status)):
-        hook(QUESTION)
+        hook(REQUEST)
 
 
 @pytest.mark.enable_socket
@@ -63,14 +63,14 @@ def test_a_slow_hook_times_out_without_a_verdict(service):
     service.delay = 2
     began = time.monotonic()
     with pytest.raises(HookError, match="timed out"):
-        HTTPHook(service.url, Secrets(), 0.3)(QUESTION)
+        HTTPHook(service.url, Secrets(), 0.3)(REQUEST)
     assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.enable_socket
 def test_a_hook_that_is_down_gives_no_verdict():
     with pytest.raises(HookError, match="refused"):
-        HTTPHook("http://127.0.0.1:9/", Secrets(), 1.0)(QUESTION)
+        HTTPHook("http://127.0.0.1:9/", Secrets(), 1.0)(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ question = json.load(sys.stdin)
 assert not any(name.startswith("SVD_") for name in os.environ)
 print(json.dumps({"verdict": "reject", "reason": question["type"] + " " + question["images"][0]["data"]}))
 """
-    assert parse(command(program)(QUESTION)) == "moderation.image cGl4ZWxz"
+    assert parse(command(program)(REQUEST)) == "moderation.image cGl4ZWxz"
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ print(json.dumps({"verdict": "reject", "reason": question["type"] + " " + questi
 )
 def test_a_command_that_fails_gives_no_verdict(program, reason):
     with pytest.raises(HookError, match=reason):
-        command(program)(QUESTION)
+        command(program)(REQUEST)
 
 
 def test_a_command_may_answer_without_reading_its_input():
-    large = Question("moderation.image", "a-job", "", [HookImage.of(bytes(1_000_000), "image/png")])
+    large = HookRequest("moderation.image", "a-job", "", [HookImage.of(bytes(1_000_000), "image/png")])
     assert parse(command('print("{\\"verdict\\": \\"allow\\"}")')(large)) is None
 
 
@@ -127,7 +127,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
     )
     began = time.monotonic()
     with pytest.raises(HookError, match="timed out"):
-        command(program, timeout=1.5)(QUESTION)
+        command(program, timeout=1.5)(REQUEST)
     assert time.monotonic() - began < 20
     time.sleep(4)
     assert not left.exists()
@@ -135,4 +135,4 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
 
 def test_a_command_that_does_not_exist_gives_no_verdict():
     with pytest.raises(HookError, match="cannot be run: No such file"):
-        CommandHook("/nowhere/moderate", 1.0)(QUESTION)
+        CommandHook("/nowhere/moderate", 1.0)(REQUEST)

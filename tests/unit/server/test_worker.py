@@ -19,11 +19,11 @@ from tools.harness.local import ROOT, free_port
 
 CONFIGURATION = """
 import os
-from svd_service.server.pacing import Limits
+from svd_service.server.pacing import ClientLimits
 from svd_service.server.worker import BufferingWorker
 
 class Worker(BufferingWorker):
-    limits = Limits(timeout=1.0, min_rate=1_000, head=20_000, body=1_000_000, spool=3_000_000)
+    limits = ClientLimits(timeout=1.0, min_rate=1_000, head=20_000, body=1_000_000, spool=3_000_000)
     uploads = 2
     waits = 2
     upload_wait = 1.0

@@ -165,7 +165,7 @@ def test_an_image_changed_after_signing_is_an_invalid_ingredient(worker_context,
 
 
 def test_an_image_whose_decoder_ends_while_reading_credentials_is_accepted(worker_context, photo, monkeypatch):
-    request = pool.Decoder.request
+    request = pool.DecoderProcess.request
 
     def ending(self, **wanted):
         if wanted["do"] == "credentials":
@@ -173,7 +173,7 @@ def test_an_image_whose_decoder_ends_while_reading_credentials_is_accepted(worke
             raise DecoderEndedError(-27)
         return request(self, **wanted)
 
-    monkeypatch.setattr(pool.Decoder, "request", ending)
+    monkeypatch.setattr(pool.DecoderProcess, "request", ending)
     job = submit(worker_context, photo())
     assert inputs(worker_context) == [input_name(job.id)]
     assert run_job(job.id, worker_context) == "finished"

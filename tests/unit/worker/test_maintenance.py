@@ -9,7 +9,7 @@ from svd_service.jobs.job import RESULT_FILES, Holder, Result, State
 from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
-from svd_service.worker.maintenance import Maintenance
+from svd_service.worker.maintenance import MaintenanceRounds
 from svd_service.worker.process import INSTANCE
 from tests.unit.ledger.samples import submit
 
@@ -24,7 +24,7 @@ def job_with_expired_lease(jobs, redis_client) -> None:
 
 
 def test_a_round_requeues_and_enqueues_jobs_with_an_expired_lease(jobs, job_with_expired_lease, published):
-    Maintenance(jobs).round()
+    MaintenanceRounds(jobs).round()
     assert published == ["a"]
     assert jobs.ledger.jobs.find("a").state is State.QUEUED
 
@@ -40,7 +40,7 @@ def test_a_round_requeues_only_the_job_of_a_dead_child_process(jobs, published, 
     for job_id, holder in holders.items():
         submit(jobs.ledger, job_id)
         jobs.ledger.attempts.claim(job_id, holder)
-    Maintenance(jobs).round()
+    MaintenanceRounds(jobs).round()
     assert published == ["dead"]
     assert {job_id: jobs.ledger.jobs.find(job_id).state for job_id in holders} == {
         "dead": State.QUEUED,
@@ -52,7 +52,7 @@ def test_a_round_requeues_only_the_job_of_a_dead_child_process(jobs, published, 
 def test_a_round_without_redis_raises_nothing(make_settings):
     away = make_settings(REDIS_URL="redis://127.0.0.1:1/0")
     ledger = open_ledger(connect(away), away)
-    Maintenance(use_cases(ledger, LocalArtifacts(away.data_dir), away, print)).round()
+    MaintenanceRounds(use_cases(ledger, LocalArtifacts(away.data_dir), away, print)).round()
 
 
 def put_video(jobs: UseCases, name: str) -> None:

@@ -16,7 +16,7 @@ from svd_service.bootstrap import use_cases
 from svd_service.jobs import maintenance
 from svd_service.jobs.job import Job, Phase, Progress, Still
 from svd_service.jobs.job_files import file_name
-from svd_service.ledger.attempts import Stop
+from svd_service.ledger.attempts import StopReason
 from svd_service.parameters import Format
 from svd_service.video import Rendering
 from svd_service.worker import attempt as run
@@ -299,7 +299,7 @@ def test_while_the_store_is_unavailable_a_job_can_be_cancelled(
     worker_context = with_unreadable_store(worker_context, 1_000_000, monkeypatch)
     report = worker_context.jobs.ledger.attempts.report
 
-    def cancel_first(*arguments: Any) -> Stop | None:
+    def cancel_first(*arguments: Any) -> StopReason | None:
         worker_context.jobs.ledger.jobs.cancel(job_id)
         return report(*arguments)
 

@@ -38,7 +38,7 @@ CANNOT = {"/v1/videos/<video_id>/remix", "/v1/videos/characters/<character_id>"}
 #: Routes without an argument, which the walk requests as they are.
 LISTS_AND_SUBMISSIONS = {
     "/usage",  # test_usage.py
-    "/verify",  # test_verification.py
+    "/verify",  # test_verify.py
     *("/generate", "/groups", "/models", "/jobs", "/events", "/key"),
     *("/v1/models", "/v1/videos", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"),
     *("/v2beta/image-to-video", "/v2alpha/generation/image-to-video"),

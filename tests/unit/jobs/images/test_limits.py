@@ -73,32 +73,32 @@ def test_a_small_compression_bomb_is_unpacked_only_up_to_the_image_size() -> Non
 
 
 @pytest.fixture
-def decoder() -> pool.Decoder:
+def decoder() -> pool.DecoderProcess:
     found = opening._pool_of(SETTINGS)._free.queue[-1]
     found.start()
     return found
 
 
-def pid(decoder: pool.Decoder) -> int:
+def pid(decoder: pool.DecoderProcess) -> int:
     assert decoder._process is not None
     return decoder._process.pid
 
 
-def test_a_decoder_is_reused(decoder: pool.Decoder) -> None:
+def test_a_decoder_is_reused(decoder: pool.DecoderProcess) -> None:
     fitted(stored(SMALL, "png"))
     first = pid(decoder)
     fitted(stored(SMALL, "jpeg"))
     assert pid(decoder) == first
 
 
-def test_an_image_survives_the_end_of_its_decoder(decoder: pool.Decoder) -> None:
+def test_an_image_survives_the_end_of_its_decoder(decoder: pool.DecoderProcess) -> None:
     os.kill(pid(decoder), signal.SIGKILL)
     with opening.open_image(stored(SMALL, "png"), SETTINGS) as image:
         os.kill(pid(decoder), signal.SIGKILL)
         assert image.fitted(32, 24, Fit.CROP).size == (32, 24)
 
 
-def test_an_image_survives_a_decoder_that_has_ended_before_the_next_request(decoder: pool.Decoder) -> None:
+def test_an_image_survives_a_decoder_that_has_ended_before_the_next_request(decoder: pool.DecoderProcess) -> None:
     with opening.open_image(stored(SMALL, "png"), SETTINGS) as image:
         os.kill(pid(decoder), signal.SIGKILL)
         os.waitid(os.P_PID, pid(decoder), os.WEXITED | os.WNOWAIT)
@@ -112,19 +112,19 @@ def test_an_image_survives_a_decoder_that_has_ended_before_the_next_request(deco
 def test_an_image_whose_decoder_ends_each_time_is_rejected(
     monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals, error: type[Exception]
 ) -> None:
-    start = pool.Decoder.start
+    start = pool.DecoderProcess.start
 
-    def start_and_end(decoder: pool.Decoder) -> Any:
+    def start_and_end(decoder: pool.DecoderProcess) -> Any:
         channel = start(decoder)
         os.kill(pid(decoder), signal_)
         return channel
 
-    monkeypatch.setattr(pool.Decoder, "start", start_and_end)
+    monkeypatch.setattr(pool.DecoderProcess, "start", start_and_end)
     with pytest.raises(error):
         fitted(stored(SMALL, "png"))
 
 
-def test_a_decoder_has_neither_the_environment_nor_the_files_of_its_parent(decoder: pool.Decoder) -> None:
+def test_a_decoder_has_neither_the_environment_nor_the_files_of_its_parent(decoder: pool.DecoderProcess) -> None:
     fitted(stored(SMALL, "png"))
     process = Path("/proc") / str(pid(decoder))
     assert (process / "environ").read_bytes() == b""
@@ -185,7 +185,7 @@ def test_an_upload_waits_for_a_decoder() -> None:
         few.close()
 
 
-def test_no_data_of_an_image_stays_in_its_decoders_files(decoder: pool.Decoder) -> None:
+def test_no_data_of_an_image_stays_in_its_decoders_files(decoder: pool.DecoderProcess) -> None:
     fitted(stored(SMALL, "png"))
     assert (os.fstat(decoder.source.fileno()).st_size, os.fstat(decoder.target.fileno()).st_size) == (0, 0)
 

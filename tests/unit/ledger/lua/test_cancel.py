@@ -1,7 +1,7 @@
 import pytest
 
 from svd_service.jobs.job import AttemptOutcome, State
-from svd_service.ledger.attempts import Stop
+from svd_service.ledger.attempts import StopReason
 from tests.unit.ledger.samples import (
     HOLDER,
     RESULT,
@@ -26,7 +26,7 @@ def test_a_started_job_is_cancelled_by_its_worker(ledger):
     claim = ledger.attempts.claim("a", HOLDER)
     assert ledger.jobs.cancel("a") is State.STARTED
     assert ledger.jobs.find("a").cancel_requested
-    assert ledger.attempts.report(claim) is Stop.CANCEL
+    assert ledger.attempts.report(claim) is StopReason.CANCEL
     ledger.attempts.end_attempt(claim, AttemptOutcome.CANCELLED)
     assert ledger.jobs.find("a").state is State.CANCELLED
 

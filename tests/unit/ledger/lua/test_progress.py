@@ -1,7 +1,7 @@
 import pytest
 
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress
-from svd_service.ledger.attempts import Stop
+from svd_service.ledger.attempts import StopReason
 from svd_service.ledger.maintenance import Reaped
 from tests.unit.ledger.samples import HOLDER, pass_time, submit
 
@@ -32,6 +32,6 @@ def test_the_worker_of_a_job_past_its_deadline_must_stop(ledger, clock):
     claim = ledger.attempts.claim("a", HOLDER)
     assert ledger.attempts.report(claim) is None
     clock.advance(60)
-    assert ledger.attempts.report(claim) is Stop.DEADLINE
+    assert ledger.attempts.report(claim) is StopReason.DEADLINE
     ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, Failure("unavailable", "Why."))
     assert ledger.jobs.find("a").failure.code == "deadline_exceeded"

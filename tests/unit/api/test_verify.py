@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from svd_service.jobs import verification
-from svd_service.jobs.images.pool import Decoder, DecoderEndedError
+from svd_service.jobs.images.pool import DecoderEndedError, DecoderProcess
 from svd_service.jobs.job import Still
 from svd_service.ledger.signers import Signers
 from svd_service.marking import chain as chains
@@ -122,7 +122,7 @@ def test_the_death_of_the_reading_process_is_an_error_response(verify, monkeypat
     def ended(self, **request):
         raise DecoderEndedError(status)
 
-    monkeypatch.setattr(Decoder, "request", ended)
+    monkeypatch.setattr(DecoderProcess, "request", ended)
     assert verify(b"a file").status_code == code
 
 

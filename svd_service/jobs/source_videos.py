@@ -14,7 +14,7 @@ from svd_service.parameters import Loop
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceVideo:
     """A finished job with its video."""
 
     job: Job
@@ -41,14 +41,14 @@ class Source:
         return Extended(self.job.id, self.result.frames, self.job.parameters.to_dict())
 
 
-class Sources:
+class SourceVideos:
     """Finds and copies the videos of an owner's finished jobs."""
 
     def __init__(self, queries: Queries, artifacts: ArtifactStore) -> None:
         self._queries = queries
         self._artifacts = artifacts
 
-    def find(self, job_id: str, *, owner: str = "") -> Source:
+    def find(self, job_id: str, *, owner: str = "") -> SourceVideo:
         """The job `job_id`, to be extended.
 
         Raises:
@@ -63,9 +63,9 @@ class Sources:
             raise InvalidParameterError(
                 "extend", f"extend: the video of job {job_id} is a loop, so it has no end to continue from"
             )
-        return Source(job, result)
+        return SourceVideo(job, result)
 
-    def copy(self, source: Source, name: str) -> None:
+    def copy(self, source: SourceVideo, name: str) -> None:
         """Copy the MP4 to the artifact `name`, so that it exists for as long as the job that needs it waits.
 
         Raises:
