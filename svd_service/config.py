@@ -45,7 +45,7 @@ from svd_service.environment.types import (
     WebhookSecrets,
 )
 
-__all__ = ["CPU_MODEL", "CUDA_MODEL", "ConfigurationError", "Defaults", "Settings", "settings", "variable"]
+__all__ = ["CPU_MODEL", "CUDA_MODEL", "ConfigurationError", "Settings", "SettingsFields", "settings", "variable"]
 
 #: The model of a machine with CUDA, and that of every other machine.
 CUDA_MODEL: Final = "stabilityai/stable-video-diffusion-img2vid-xt"
@@ -62,7 +62,7 @@ def variable(field: str) -> str:
     return field.upper() if field.startswith(("redis_", "video_")) else f"SVD_{field.upper()}"
 
 
-class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
+class SettingsFields(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """Type, default and description of each setting. docs/configuration.md has the same descriptions."""
 
     # Redis
@@ -293,7 +293,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, rename=variable):
     """`user:password` of Flower. Default: generated at start and shown once."""
 
 
-class Settings(Defaults, frozen=True, kw_only=True):
+class Settings(SettingsFields, frozen=True, kw_only=True):
     """The settings of a process, and what follows from them."""
 
     @classmethod

@@ -1,7 +1,7 @@
 """The errors of jobs, as one tree. None has an HTTP status: each dialect maps them to its own responses.
 
 JobError
-├── RefusedError                    the submission is invalid; nothing was stored
+├── RejectedError                   the submission is invalid; nothing was stored
 │   ├── InvalidParameterError       a parameter is out of bounds or cannot be parsed
 │   ├── MissingImageError           the request has no image
 │   ├── UnsupportedError            beyond what Stable Video Diffusion can do
@@ -51,13 +51,13 @@ class JobError(Exception):
     code = "error"
 
 
-class RefusedError(JobError):
+class RejectedError(JobError):
     """The submission is invalid; nothing was stored."""
 
     code = "rejected"
 
 
-class InvalidParameterError(RefusedError):
+class InvalidParameterError(RejectedError):
     """A parameter is out of bounds or cannot be parsed. `parameter` names it."""
 
     code = "invalid_parameter"
@@ -67,49 +67,49 @@ class InvalidParameterError(RefusedError):
         self.parameter = parameter
 
 
-class MissingImageError(RefusedError):
+class MissingImageError(RejectedError):
     """The request has no image."""
 
     code = "missing_image"
 
 
-class UnsupportedError(RefusedError):
+class UnsupportedError(RejectedError):
     """The request is beyond what Stable Video Diffusion can do."""
 
     code = "not_supported"
 
 
-class NotAnImageError(RefusedError):
+class NotAnImageError(RejectedError):
     """The bytes are not an image of a supported format."""
 
     code = "not_an_image"
 
 
-class BrokenImageError(RefusedError):
+class BrokenImageError(RejectedError):
     """An image, but truncated or damaged."""
 
     code = "broken_image"
 
 
-class AnimatedImageError(RefusedError):
+class AnimatedImageError(RejectedError):
     """An image with several frames; one is required."""
 
     code = "animated_image"
 
 
-class ImageSizeError(RefusedError):
+class ImageSizeError(RejectedError):
     """The image's width and height are not among those that the API accepts."""
 
     code = "image_size"
 
 
-class ImageTooLargeError(RefusedError):
+class ImageTooLargeError(RejectedError):
     """Too many bytes or too many pixels."""
 
     code = "image_too_large"
 
 
-class ContentFilteredError(RefusedError):
+class ContentFilteredError(RejectedError):
     """The moderation hook rejects the image or the video. The message has its reason."""
 
     code = "content_filtered"

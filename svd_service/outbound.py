@@ -29,11 +29,11 @@ Permitted = Callable[[Address], bool]
 T = TypeVar("T")
 
 
-class RefusedURLError(Exception):
+class RejectedURLError(Exception):
     """The URL, or its content, is rejected; the message gives the caller the reason."""
 
 
-class TooLateError(RefusedURLError):
+class TooLateError(RejectedURLError):
     """The request timed out."""
 
     def __init__(self) -> None:
@@ -82,12 +82,12 @@ class Exchange:
         """Return a connection object for the host of `url`; it is not connected yet.
 
         Raises:
-            RefusedURLError: there is no host, or it is not on the public Internet.
+            RejectedURLError: there is no host, or it is not on the public Internet.
             OSError: the host is not found.
             ValueError: the URL has an invalid port or host.
         """
         if url.scheme not in {"http", "https"} or not url.hostname:
-            raise RefusedURLError("not an http(s) URL with a host")
+            raise RejectedURLError("not an http(s) URL with a host")
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = self._resolved(url.hostname, port)
         kind = TLSConnection if url.scheme == "https" else Connection
@@ -105,7 +105,7 @@ class Exchange:
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         # One address that is not permitted rejects the name, whatever the others are.
         if not addresses or not all(self._permitted(ipaddress.ip_address(each)) for each in addresses):
-            raise RefusedURLError("its host is not on the public Internet")
+            raise RejectedURLError("its host is not on the public Internet")
         return addresses
 
 
@@ -123,7 +123,7 @@ def within(
     `afterwards` is called when that thread has ended, which may be later.
 
     Raises:
-        RefusedURLError: an address is not permitted; `TooLateError`: the time is over.
+        RejectedURLError: an address is not permitted; `TooLateError`: the time is over.
         Exception: what `work` raises.
     """
     exchange = Exchange(seconds, permitted, connect_seconds)

@@ -13,7 +13,7 @@ from svd_service.client.errors import (
     ExpiredError,
     MissingFormatError,
     NotReadyError,
-    RefusedError,
+    RejectedError,
     UnauthorizedError,
     UnknownJobError,
 )
@@ -118,7 +118,7 @@ def _errors_of(image_jobs: Sequence[ImageJob]) -> Iterator[None]:
     except UnauthorizedError:
         raise
     except (AnswerError, OSError) as error:
-        if isinstance(error, RefusedError) and error.parameter:
+        if isinstance(error, RejectedError) and error.parameter:
             raise
         for image_job in image_jobs:
             image_job.end(str(error))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from svd_service.cli.display import explained
-from svd_service.cli.keyrings import Created, Keys, RedisKeys, ServiceKeys
+from svd_service.cli.key_stores import CreatedKey, KeyStore, RedisKeyStore, ServiceKeyStore
 from svd_service.cli.options import ApiKey
 from svd_service.cli.up import processes
 from svd_service.cli.up.preflight import StackError
@@ -289,22 +289,22 @@ def _settings() -> Settings:
     return processes.with_running_redis(Settings.load())
 
 
-def _redis_keys() -> RedisKeys:
-    keys = RedisKeys(_settings())
+def _redis_keys() -> RedisKeyStore:
+    keys = RedisKeyStore(_settings())
     typer.echo(keys.where, err=True)
     return keys
 
 
-def _keys(url: str | None, api_key: str | None) -> Keys:
+def _keys(url: str | None, api_key: str | None) -> KeyStore:
     """The keys of the service at `url`; without, those in the Redis of the settings. Prints which."""
     if not url:
         return _redis_keys()
-    keys = ServiceKeys(url, api_key)
+    keys = ServiceKeyStore(url, api_key)
     typer.echo(keys.where, err=True)
     return keys
 
 
-def _show(created: Created, message: str) -> None:
+def _show(created: CreatedKey, message: str) -> None:
     """Print a new key's secret on standard output, and what to know about it beside."""
     typer.echo(created.secret)
     message += (

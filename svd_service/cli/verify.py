@@ -12,7 +12,7 @@ from rich.text import Text
 
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server
 from svd_service.client.client import Client
-from svd_service.client.errors import RefusedError
+from svd_service.client.errors import RejectedError
 
 #: Verdicts that rest on valid credentials.
 _MARKED: Final = frozenset({"made_here", "made_elsewhere"})
@@ -60,7 +60,7 @@ def _ask(file: Path, server: str, api_key: str | None) -> dict[str, Any]:
     with Client(server, api_key, patience=0) as client:
         try:
             return client.verify(file)
-        except RefusedError as error:
+        except RejectedError as error:
             if error.code == "image_too_large":
                 sys.exit(f"{file}: {error}. To read it on this machine, add --local.")
             raise

@@ -9,6 +9,8 @@ with Client("http://127.0.0.1:8000") as client:
     client.download(job.id, "cat.mp4")
 """
 
+import warnings
+
 from svd_service.client.client import Client
 from svd_service.client.errors import (
     AnswerError,
@@ -18,7 +20,7 @@ from svd_service.client.errors import (
     LimitedError,
     MissingFormatError,
     NotReadyError,
-    RefusedError,
+    RejectedError,
     UnauthorizedError,
     UnavailableError,
     UnknownJobError,
@@ -42,10 +44,18 @@ __all__ = [
     "NotReadyError",
     "Parameters",
     "Progress",
-    "RefusedError",
+    "RejectedError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownJobError",
     "UnreachableError",
     "WaitTimeoutError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return the class that had the deprecated `name` until the previous release."""
+    if name == "RefusedError":
+        warnings.warn("RefusedError is deprecated: use RejectedError", DeprecationWarning, stacklevel=2)
+        return RejectedError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

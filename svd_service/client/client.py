@@ -95,7 +95,7 @@ class Client:
 
         Raises:
             OSError: the file cannot be read.
-            RefusedError: the image or a parameter is invalid, or there is neither an image nor `extend`.
+            RejectedError: the image or a parameter is invalid, or there is neither an image nor `extend`.
             UnknownJobError, NotReadyError, ExpiredError: the job to be extended has no video.
             LimitedError: too many jobs are queued, or requests too frequent; submissions are not retried then.
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
@@ -257,7 +257,7 @@ class Client:
 
         Raises:
             OSError: the file cannot be read.
-            RefusedError: it is too large, or its Content Credentials cannot be read within limits.
+            RejectedError: it is too large, or its Content Credentials cannot be read within limits.
             UnreachableError, UnavailableError: as `status` does; or the service lacks the C2PA library (501).
         """
         files = {"file": file_of(file)}

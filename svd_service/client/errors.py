@@ -3,7 +3,7 @@
 ClientError
 ├── UnreachableError       cannot connect to that address
 ├── AnswerError            the service answered, with an error
-│   ├── RefusedError       the submission is invalid (400, 413, 415, 422 …); `parameter` may name the reason
+│   ├── RejectedError      the submission is invalid (400, 413, 415, 422 …); `parameter` may name the reason
 │   ├── UnauthorizedError  no API key, or an invalid one (401)
 │   ├── LimitedError       too many requests, or too many queued jobs (429)
 │   ├── UnknownJobError    no such job (404)
@@ -68,7 +68,7 @@ class AnswerError(ClientError):
         )
 
 
-class RefusedError(AnswerError):
+class RejectedError(AnswerError):
     """The submission is invalid."""
 
 
@@ -131,7 +131,7 @@ def error_of(answer: httpx2.Response) -> AnswerError:
     code = str(_error_of(answer).get("code", ""))
     kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code)
     if kind is None:
-        kind = UnavailableError if answer.status_code >= 500 else RefusedError
+        kind = UnavailableError if answer.status_code >= 500 else RejectedError
     return kind.of(answer)
 
 

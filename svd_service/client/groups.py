@@ -71,7 +71,7 @@ class Groups:
         Raises:
             ValueError: neither `n` above 1 nor `seeds` is given.
             OSError: the file cannot be read.
-            RefusedError: the image or a parameter is invalid.
+            RejectedError: the image or a parameter is invalid.
             LimitedError: the queue has no room for all jobs, or requests too frequent; no job was accepted.
         """
         if seeds is None and (n or 1) < 2:

@@ -90,7 +90,7 @@ class Groups:
         """Submit a job for each of the seeds: all are accepted, or none.
 
         Raises:
-            RefusedError, IdempotencyConflictError, ContentFilteredError, NotAllowedError, QueueFullError,
+            RejectedError, IdempotencyConflictError, ContentFilteredError, NotAllowedError, QueueFullError,
                 QuotaExceededError, PausedError, LateError, UnavailableError: as `Submit` does.
         """
         requests = [_with_seed(order.request, seed) for seed in seeds.drawn()]

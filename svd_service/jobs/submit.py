@@ -115,7 +115,7 @@ class Submit:
         """The job of the order: a video of the image `upload`, or one that extends another job's.
 
         Raises:
-            RefusedError: the image or a parameter is invalid, there is neither an image nor a job to be extended, or
+            RejectedError: the image or a parameter is invalid, there is neither an image nor a job to be extended, or
                 there is no such model.
             UnknownJobError, NotReadyError, ExpiredError: the job to be extended has no video.
             IdempotencyConflictError: the idempotency key was used before, for another request.
@@ -160,7 +160,7 @@ class Submit:
         """Resolve the parameters, and fit and moderate the image, of orders that differ only in the seed.
 
         Raises:
-            RefusedError, NotAllowedError, QueueFullError, QuotaExceededError, PausedError, ContentFilteredError: as a
+            RejectedError, NotAllowedError, QueueFullError, QuotaExceededError, PausedError, ContentFilteredError: as a
                 submission does.
         """
         if upload is None:

@@ -16,7 +16,7 @@ import msgspec
 
 from svd_service import __version__
 from svd_service.moderation.verdict import HookError, HookRequest
-from svd_service.outbound import Exchange, RefusedURLError, target_of, within
+from svd_service.outbound import Exchange, RejectedURLError, target_of, within
 from svd_service.webhooks.signing import Message, WebhookSecrets
 
 #: Maximum bytes of an answer.
@@ -67,7 +67,7 @@ class HTTPHook:
         try:
             # The operator chose the address, so any is permitted.
             return within(self._timeout, post, permitted=lambda _: True)
-        except (RefusedURLError, OSError, http.client.HTTPException, ValueError) as error:
+        except (RejectedURLError, OSError, http.client.HTTPException, ValueError) as error:
             raise HookError(str(error) or type(error).__name__) from None
 
 

@@ -27,7 +27,7 @@ from svd_service.errors import (
     PausedError,
     QueueFullError,
     QuotaExceededError,
-    RefusedError,
+    RejectedError,
     UnavailableError,
 )
 from svd_service.jobs.job import State
@@ -51,7 +51,7 @@ WEBHOOK_ATTEMPTS: Final = ("delivered", "failed", "lost")
 OUTCOMES: Final = ("started", "finished", "failed", "cancelled", "retried", "released", "lost")
 CAUSES: Final = (("lost", "worker_lost"),)
 REASONS: Final = (
-    *(kind.code for kind in RefusedError.__subclasses__()),
+    *(kind.code for kind in RejectedError.__subclasses__()),
     *(QueueFullError.code, QuotaExceededError.code, NotAllowedError.code, PausedError.code),
 )
 

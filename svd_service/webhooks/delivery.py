@@ -16,7 +16,7 @@ import msgspec
 from svd_service import __version__
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError, UnavailableError
-from svd_service.outbound import Exchange, RefusedURLError, TooLateError, is_public, target_of, within
+from svd_service.outbound import Exchange, RejectedURLError, TooLateError, is_public, target_of, within
 from svd_service.presentation import shown_url
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
@@ -128,7 +128,7 @@ def send(delivery: DeliveryClaim, keys: list[str], settings: Settings) -> Outcom
     try:
         permitted = (lambda _: True) if settings.webhook_private else is_public
         return Outcome(within(settings.webhook_timeout, post, permitted=permitted, connect_seconds=CONNECT))
-    except RefusedURLError as error:
+    except RejectedURLError as error:
         return Outcome(None, str(error))
     # ValueError: invalid ports, host names and headers.
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from svd_service.api import create_app
 from svd_service.api.http.openapi import is_file, path_of
-from svd_service.config import Defaults, Settings
+from svd_service.config import Settings, SettingsFields
 from svd_service.ledger import open_ledger
 from svd_service.ledger.client import connect
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 def descriptions() -> dict[str, str]:
     """The description of every setting: the string below it in `Defaults`."""
-    body = ast.parse(inspect.getsource(Defaults)).body[0]
+    body = ast.parse(inspect.getsource(SettingsFields)).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}
     for setting, below in itertools.pairwise(body.body):

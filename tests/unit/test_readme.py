@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.harness.stand_in import JOB, Answer, StandIn, refusal
+from tools.harness.stand_in import JOB, Answer, StandIn, error_answer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +25,7 @@ def test_the_curl_commands_typed_without_pauses_end_with_the_video(tmp_path: Pat
     service = StandIn()
     try:
         job = Answer(json.dumps({"task_id": JOB, "status": "queued"}).encode())
-        not_ready = refusal(409, "not_ready", "the job has no result: it is queued", state="queued")
+        not_ready = error_answer(409, "not_ready", "the job has no result: it is queued", state="queued")
         not_ready.headers["Retry-After"] = "1"
         service.answer("POST /generate", job)
         service.answer(f"GET /status/{JOB}", job)

@@ -45,7 +45,7 @@ def stream(*jobs: dict[str, Any]) -> Answer:
     return Answer(body.encode(), headers={"Content-Type": "text/event-stream"})
 
 
-def refusal(http_status: int, code: str, message: str, state: str | None = None, **more: str) -> Answer:
+def error_answer(http_status: int, code: str, message: str, state: str | None = None, **more: str) -> Answer:
     """An error in the service's shape."""
     body: dict[str, Any] = {"error": {"code": code, "message": message, **more}}
     return Answer(json.dumps(body | ({"status": state} if state else {})).encode(), http_status)
@@ -76,7 +76,7 @@ class StandIn(ThreadingHTTPServer):
         """Return the next answer to `request`."""
         answers = self._answers.get(request)
         if answers is None:
-            return refusal(404, "unknown", f"no {request}")
+            return error_answer(404, "unknown", f"no {request}")
         return answers.popleft() if len(answers) > 1 else answers[0]
 
     def count(self, request: str) -> int:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: The status of each error; a class that is not named has that of its nearest ancestor.
 STATUSES: Final[dict[type[errors.JobError], int]] = {
-    errors.RefusedError: 422,
+    errors.RejectedError: 422,
     errors.MissingImageError: 400,
     errors.UnsupportedError: 400,
     errors.ImageSizeError: 400,
@@ -96,9 +96,9 @@ def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
     """
     app.extensions["error_shapes"] = dict(shapes)
     app.register_error_handler(errors.JobError, _present)
-    app.register_error_handler(errors.RefusedError, _refuse)
+    app.register_error_handler(errors.RejectedError, _reject)
     for kind in (errors.QueueFullError, errors.QuotaExceededError, errors.NotAllowedError, errors.PausedError):
-        app.register_error_handler(kind, _refuse)
+        app.register_error_handler(kind, _reject)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
     app.register_error_handler(HTTPException, _present_http)
     app.register_error_handler(OSError, _no_room)
@@ -129,7 +129,7 @@ def _present(error: errors.JobError) -> ResponseReturnValue:
     return answer(problem, headers_of(error))
 
 
-def _refuse(error: errors.JobError) -> ResponseReturnValue:
+def _reject(error: errors.JobError) -> ResponseReturnValue:
     # A submission, neither a question nor an operator's act.
     if request.method == "POST" and not request.path.startswith("/admin/"):
         jobs().submit.count_rejected(error)
@@ -145,7 +145,7 @@ def _no_room(error: OSError) -> ResponseReturnValue:
 
 
 def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:
-    return _refuse(
+    return _reject(
         errors.ImageTooLargeError(
             f"the request is larger than the {jobs().settings.max_upload_bytes / 1e6:g} MB that an upload may have"
         )

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from svd_service.errors import ImageTooLargeError, InvalidParameterError, UnavailableError
-from svd_service.outbound import Address, Exchange, RefusedURLError, is_public, target_of, within
+from svd_service.outbound import Address, Exchange, RejectedURLError, is_public, target_of, within
 
 #: Seconds that one image may take in all.
 DEADLINE: Final = 15.0
@@ -41,7 +41,7 @@ def fetch(
     download = _Download(url, max_bytes)
     try:
         return within(deadline, download.follow, permitted=permitted, afterwards=_ROOM.release)
-    except RefusedURLError as error:
+    except RejectedURLError as error:
         why = str(error)
     # ValueError: ports, host names and headers that are none.
     except (OSError, http.client.HTTPException, ValueError):
@@ -64,19 +64,19 @@ class _Download:
             if location is None:
                 return content
             url = urljoin(url, location)
-        raise RefusedURLError("too many redirects")
+        raise RejectedURLError("too many redirects")
 
     def _get(self, exchange: Exchange, url: SplitResult) -> tuple[bytes, str | None]:
         """The content, or where to look instead."""
         if url.username is not None:
-            raise RefusedURLError("not an http(s) URL with a host")
+            raise RejectedURLError("not an http(s) URL with a host")
         with closing(exchange.connection(url)) as connection:
             connection.request("GET", target_of(url), headers={"Accept": "image/*", "Accept-Encoding": "identity"})
             with closing(connection.getresponse()) as response:
                 if response.status in _REDIRECTING and (location := response.headers["Location"]):
                     return b"", location
                 if response.status != 200:
-                    raise RefusedURLError(f"it answers {response.status}")
+                    raise RejectedURLError(f"it answers {response.status}")
                 return self._read(exchange, response), None
 
     def _read(self, exchange: Exchange, response: http.client.HTTPResponse) -> bytes:

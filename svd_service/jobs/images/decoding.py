@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from PIL import AvifImagePlugin, Image, ImageChops, ImageFile
 
-from svd_service.errors import AnimatedImageError, BrokenImageError, ImageTooLargeError, NotAnImageError, RefusedError
+from svd_service.errors import AnimatedImageError, BrokenImageError, ImageTooLargeError, NotAnImageError, RejectedError
 from svd_service.jobs.images import color
 from svd_service.jobs.images.scan import exif, jpeg, jxl, scan
 from svd_service.jobs.images.scan.result import Scanned, truncated
@@ -153,7 +153,7 @@ def rejecting() -> Iterator[None]:
     """Turns any exception that Pillow raises for an upload into a rejection."""
     try:
         yield
-    except RefusedError:
+    except RejectedError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageTooLargeError("the image has many more pixels than are accepted; make it smaller first") from None

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from svd_service.config import Settings
-from svd_service.errors import RefusedError, UnavailableError
+from svd_service.errors import RejectedError, UnavailableError
 from svd_service.jobs.images.pool import LARGE, DecoderEndedError, DecoderProcess, Pool, pool
 from svd_service.marking.ingredients import SourceCredentials
 from svd_service.parameters import Fit
@@ -58,7 +58,7 @@ class OpenImage:
         """
         try:
             answer = self._decoder.request(do="credentials")
-        except (DecoderEndedError, RefusedError, UnavailableError) as error:
+        except (DecoderEndedError, RejectedError, UnavailableError) as error:
             logger.warning("the image's Content Credentials are not kept: %s", error)
             return None
         size = int(answer["bytes"])

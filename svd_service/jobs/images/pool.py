@@ -116,7 +116,7 @@ class DecoderProcess:
         """The answer to a request of `process`.
 
         Raises:
-            RefusedError: as documented in `decoding`.
+            RejectedError: as documented in `decoding`.
             DecoderEndedError: there is no answer, and no process any more.
             UnavailableError: it took too long, by the clock.
         """

@@ -21,7 +21,7 @@ import sys
 from dataclasses import asdict
 from typing import Any, Final
 
-from svd_service.errors import BrokenImageError, RefusedError
+from svd_service.errors import BrokenImageError, RejectedError
 from svd_service.jobs.images import limits
 from svd_service.jobs.images.decoding import Decoded, opened
 from svd_service.marking.c2pa_library import may_have_credentials
@@ -52,7 +52,7 @@ class Decoder:
                     return self.verify(**request)
                 case unknown:
                     raise BrokenImageError(f"there is no request {unknown}")
-        except RefusedError as error:
+        except RejectedError as error:
             self.close()
             return {"error": type(error).__name__, "message": str(error), "cause": repr(error.__cause__)[:200]}
 

@@ -16,7 +16,7 @@ from svd_service import __version__
 from svd_service.cli.main import app
 from svd_service.client import ClientError, UnreachableError
 from tools.harness.local import free_port
-from tools.harness.stand_in import JOB, Answer, StandIn, job_answer, refusal, stream
+from tools.harness.stand_in import JOB, Answer, StandIn, error_answer, job_answer, stream
 
 DONE = job_answer("finished", model={"name": "nano", "trained": True})
 
@@ -104,7 +104,7 @@ def test_an_unsupported_suffix_or_format_is_rejected_before_the_image_is_sent(
 def test_a_format_that_the_service_did_not_make_fails_with_its_message(
     accepting: StandIn, cat: Path, tmp_path: Path
 ) -> None:
-    accepting.answer(f"GET /results/{JOB}.gif", refusal(404, "format_not_made", "the video comes as mp4"))
+    accepting.answer(f"GET /results/{JOB}.gif", error_answer(404, "format_not_made", "the video comes as mp4"))
     result = run(accepting, "generate", cat, "-o", tmp_path / "o.gif")
     assert result.exit_code == 1
     assert "the video comes as mp4" in result.stderr
@@ -164,7 +164,7 @@ def test_json_output_has_the_result_of_each_image(accepting: StandIn, cat: Path,
 def test_an_invalid_image_does_not_prevent_the_videos_of_the_others(
     accepting: StandIn, cat: Path, tmp_path: Path
 ) -> None:
-    accepting.answer("POST /generate", refusal(415, "not_an_image", "this is no image"), job_answer("queued"))
+    accepting.answer("POST /generate", error_answer(415, "not_an_image", "this is no image"), job_answer("queued"))
     result = run(accepting, "generate", cat, cat, "-o", tmp_path / "videos")
     assert result.exit_code == 1
     assert f"{cat}: this is no image" in result.stderr
@@ -173,7 +173,7 @@ def test_an_invalid_image_does_not_prevent_the_videos_of_the_others(
 
 
 def test_a_missing_key_is_reported_after_one_request(service: StandIn, cat: Path, tmp_path: Path) -> None:
-    service.answer("POST /generate", refusal(401, "unauthorized", "an API key is needed"))
+    service.answer("POST /generate", error_answer(401, "unauthorized", "an API key is needed"))
     result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")
     assert result.exit_code == 1
     assert result.stderr.endswith("an API key is needed: set --api-key or SVD_API_KEY\n")
@@ -257,7 +257,7 @@ def test_ctrl_c_cancels_the_jobs(accepting: StandIn, cat: Path, tmp_path: Path) 
 
 
 def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
-    accepting.answer(f"DELETE /jobs/{JOB}", refusal(400, "no", "not today"))
+    accepting.answer(f"DELETE /jobs/{JOB}", error_answer(400, "no", "not today"))
     exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'}" in stderr
@@ -302,7 +302,7 @@ def test_cancelling_shows_the_result_for_each_job(accepting: StandIn) -> None:
     assert "other:" in result.stderr
     result = run(accepting, "cancel", JOB, "other", "--json")
     assert [job["task_id"] for job in json.loads(result.stdout)] == [JOB]
-    accepting.answer(f"DELETE /jobs/{JOB}", refusal(401, "unauthorized", "an API key is needed"))
+    accepting.answer(f"DELETE /jobs/{JOB}", error_answer(401, "unauthorized", "an API key is needed"))
     assert "set --api-key or SVD_API_KEY" in run(accepting, "cancel", JOB).stderr
 
 
@@ -342,7 +342,9 @@ def test_the_server_may_come_from_the_environment(
 
 
 def test_an_invalid_parameter_is_reported_once_for_all_images(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
-    accepting.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be at most 30", parameter="fps"))
+    accepting.answer(
+        "POST /generate", error_answer(422, "invalid_parameter", "fps must be at most 30", parameter="fps")
+    )
     result = run(accepting, "generate", cat, cat, cat, "-o", tmp_path / "folder", "--fps", "99")
     assert result.exit_code == 1
     assert result.stderr.count("fps must be at most 30") == 1
@@ -378,7 +380,7 @@ def test_a_video_is_downloaded(accepting: StandIn, tmp_path: Path) -> None:
 
 
 def test_a_video_that_is_not_ready_leaves_no_file(accepting: StandIn, tmp_path: Path) -> None:
-    accepting.answer(f"GET /results/{JOB}", refusal(409, "not_ready", "the job has no result", state="started"))
+    accepting.answer(f"GET /results/{JOB}", error_answer(409, "not_ready", "the job has no result", state="started"))
     result = run(accepting, "download", JOB, "-o", tmp_path / "out.mp4")
     assert result.exit_code == 1
     assert "--wait" in str(result.exception)
@@ -395,7 +397,7 @@ def test_videos_are_pinned_and_unpinned_and_the_status_shows_it(accepting: Stand
     pinned = job_answer("finished", pinned=True)
     accepting.answer(f"PUT /jobs/{JOB}/pin", pinned)
     accepting.answer(f"DELETE /jobs/{JOB}/pin", DONE)
-    accepting.answer("PUT /jobs/other/pin", refusal(409, "pin_limit", "100 videos are pinned already"))
+    accepting.answer("PUT /jobs/other/pin", error_answer(409, "pin_limit", "100 videos are pinned already"))
     done = run(accepting, "pin", JOB, "other")
     assert (done.exit_code, done.stdout) == (1, f"{JOB}: pinned\n")
     assert done.stderr == "other: 100 videos are pinned already\n"

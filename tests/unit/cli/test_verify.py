@@ -12,7 +12,7 @@ from svd_service.config import settings
 from svd_service.marking import chain as chains
 from svd_service.marking.signer import Claims, Signer
 from svd_service.parameters import Format
-from tools.harness.stand_in import Answer, StandIn, refusal
+from tools.harness.stand_in import Answer, StandIn, error_answer
 
 STATEMENT = {
     "signer": "Somebody",
@@ -63,9 +63,9 @@ def test_the_statements_of_the_credentials_are_shown(service: StandIn, file: Pat
 def test_a_file_that_cannot_be_read_or_verified_is_an_error(service: StandIn, file: Path, tmp_path: Path) -> None:
     missing = run(tmp_path / "none.mp4", "--server", service.url)
     assert (missing.exit_code, "No such file" in missing.output) == (1, True)
-    service.answer("POST /verify", refusal(413, "image_too_large", "the file has more than 20,000,000 bytes"))
+    service.answer("POST /verify", error_answer(413, "image_too_large", "the file has more than 20,000,000 bytes"))
     assert "add --local" in run(file, "--server", service.url).output
-    service.answer("POST /verify", refusal(501, "not_installed", "files cannot be verified"))
+    service.answer("POST /verify", error_answer(501, "not_installed", "files cannot be verified"))
     rejected = run(file, "--server", service.url)
     assert rejected.exit_code != 0
     assert "files cannot be verified" in str(rejected.exception)

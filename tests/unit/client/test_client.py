@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import svd_service.client
 from svd_service.client import (
     AnswerError,
     Client,
@@ -16,7 +17,7 @@ from svd_service.client import (
     JobStatus,
     LimitedError,
     NotReadyError,
-    RefusedError,
+    RejectedError,
     UnauthorizedError,
     UnavailableError,
     UnknownJobError,
@@ -25,7 +26,7 @@ from svd_service.client import (
 )
 from svd_service.client.events import Event, read_events
 from tools.harness.local import free_port
-from tools.harness.stand_in import JOB, Answer, StandIn, job_answer, refusal, stream
+from tools.harness.stand_in import JOB, Answer, StandIn, error_answer, job_answer, stream
 
 
 @pytest.fixture
@@ -88,8 +89,8 @@ def test_the_key_is_sent_as_a_bearer_token(service: StandIn) -> None:
 
 
 def test_a_rejection_has_the_message_of_the_service(client: Client, service: StandIn) -> None:
-    service.answer("POST /generate", refusal(422, "invalid_parameter", "fps must be …", parameter="fps"))
-    with pytest.raises(RefusedError, match="fps must be …") as caught:
+    service.answer("POST /generate", error_answer(422, "invalid_parameter", "fps must be …", parameter="fps"))
+    with pytest.raises(RejectedError, match="fps must be …") as caught:
         client.submit(b"a cat", fps=1)
     assert (caught.value.status_code, caught.value.code, caught.value.parameter) == (422, "invalid_parameter", "fps")
 
@@ -107,7 +108,7 @@ def test_a_rejection_has_the_message_of_the_service(client: Client, service: Sta
 def test_each_error_status_has_its_exception(
     client: Client, service: StandIn, http_status: int, kind: type[AnswerError], tmp_path: Path
 ) -> None:
-    service.answer(f"GET /results/{JOB}", refusal(http_status, "some_code", "some words", state="started"))
+    service.answer(f"GET /results/{JOB}", error_answer(http_status, "some_code", "some words", state="started"))
     with pytest.raises(kind, match="some words") as caught:
         client.download(JOB, tmp_path / "out.mp4")
     assert caught.value.job_state == "started"
@@ -184,7 +185,7 @@ def test_reads_are_retried_after_a_broken_connection(client: Client, service: St
 
 
 def test_retries_end_with_the_clients_patience(service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "Redis is away"))
+    service.answer(f"GET /status/{JOB}", error_answer(503, "unavailable", "Redis is away"))
     with Client(service.url, patience=0.5) as client, pytest.raises(UnavailableError, match="Redis is away"):
         client.status(JOB)
     assert service.count(f"GET /status/{JOB}") > 1
@@ -200,11 +201,11 @@ def test_a_submission_is_retried_after_a_refused_connection() -> None:
 
 
 def test_reads_are_retried_after_a_503(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", refusal(503, "unavailable", "not yet"), job_answer("started"))
+    service.answer(f"GET /status/{JOB}", error_answer(503, "unavailable", "not yet"), job_answer("started"))
     assert client.status(JOB).state == "started"
 
 
-@pytest.mark.parametrize("answer", [Answer(b"", cut=-1), refusal(503, "unavailable", "the queue is away")])
+@pytest.mark.parametrize("answer", [Answer(b"", cut=-1), error_answer(503, "unavailable", "the queue is away")])
 def test_a_submission_that_may_have_arrived_is_retried_with_the_same_idempotency_key(
     client: Client, service: StandIn, answer: Answer
 ) -> None:
@@ -218,7 +219,7 @@ def test_a_submission_that_may_have_arrived_is_retried_with_the_same_idempotency
 
 
 def test_a_submission_is_not_retried_if_the_queue_is_full(client: Client, service: StandIn) -> None:
-    service.answer("POST /generate", refusal(429, "queue_full", "no more jobs"))
+    service.answer("POST /generate", error_answer(429, "queue_full", "no more jobs"))
     with pytest.raises(LimitedError):
         client.submit(b"a cat")
     assert service.count("POST /generate") == 1
@@ -280,7 +281,9 @@ def test_watching_resumes_after_the_last_event_of_a_broken_stream(client: Client
     assert [request.headers["Last-Event-ID"] for request in requests] == [None, "1"]
 
 
-@pytest.mark.parametrize("answer", [refusal(503, "too_many_streams", "try again"), refusal(404, "not_found", "what?")])
+@pytest.mark.parametrize(
+    "answer", [error_answer(503, "too_many_streams", "try again"), error_answer(404, "not_found", "what?")]
+)
 def test_watching_polls_the_status_without_an_event_stream(client: Client, service: StandIn, answer: Answer) -> None:
     service.answer(f"GET /jobs/{JOB}/events", answer)
     service.answer(f"GET /status/{JOB}", job_answer("started"), job_answer("finished"))
@@ -343,6 +346,11 @@ def test_the_old_name_of_the_raw_status_warns():
     status = JobStatus.of({"task_id": "a", "status": "queued"})
     with pytest.warns(DeprecationWarning, match="JobStatus.raw"):
         assert status.told == status.raw
+
+
+def test_the_old_name_of_rejected_error_warns():
+    with pytest.warns(DeprecationWarning, match="use RejectedError"):
+        assert svd_service.client.RefusedError is RejectedError
 
 
 def test_a_file_is_verified(client: Client, service: StandIn, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from svd_service.client import Client, UnknownJobError, groups
-from tools.harness.stand_in import JOB, Answer, StandIn, job_answer, refusal
+from tools.harness.stand_in import JOB, Answer, StandIn, error_answer, job_answer
 
 GROUP = "0b6c8f6e-0000-4000-8000-000000000000"
 
@@ -50,7 +50,7 @@ def test_a_group_is_cancelled_and_deleted(service: StandIn) -> None:
         assert client.groups.cancel(GROUP).state == "cancelled"
         service.answer(f"DELETE /groups/{GROUP}", Answer(b"", 204))
         assert client.groups.delete(GROUP) is None
-        service.answer(f"GET /groups/{GROUP}", refusal(404, "unknown_group", "there is no group"))
+        service.answer(f"GET /groups/{GROUP}", error_answer(404, "unknown_group", "there is no group"))
         with pytest.raises(UnknownJobError):
             client.groups.status(GROUP)
 

@@ -16,18 +16,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub(ThreadingHTTPServer):
     """Serves the files of `folder` as any requested model.
 
-    With a `refusal`, it answers with that status and `reason` where the path contains `refused`. With a `delay`, a file
+    With an `error_status`, requests whose path contains `failing` get that status and `reason`. With a `delay`, a file
     is sent in two halves that many seconds apart.
     """
 
     def __init__(
-        self, folder: Path, refusal: int | None = None, reason: str = "", refused: str = "", delay: float = 0
+        self, folder: Path, error_status: int | None = None, reason: str = "", failing: str = "", delay: float = 0
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
-        self.refusal = refusal
+        self.error_status = error_status
         self.reason = reason
-        self.refused = refused
+        self.failing = failing
         self.delay = delay
         self.requests: list[str] = []
 
@@ -61,8 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append(f"{self.command} {path}")
-        if self.server.refusal is not None and self.server.refused in path:
-            self._answer(self.server.refusal, b"{}", {"X-Error-Code": self.server.reason})
+        if self.server.error_status is not None and self.server.failing in path:
+            self._answer(self.server.error_status, b"{}", {"X-Error-Code": self.server.reason})
         elif path.startswith("/api/models/"):
             listing = self._tree() if "/tree/" in path else self._description()
             self._answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})

@@ -18,7 +18,7 @@ Connect = Callable[[Hub], None]
 
 
 def refusing(folder: Path, status: int, reason: str) -> Hub:
-    return Hub(folder, refusal=status, reason=reason)
+    return Hub(folder, error_status=status, reason=reason)
 
 
 def test_a_folder_with_both_precisions_gives_each_device_its_own(tiny_both: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_message_for_denied_access_names_the_licence_and_the_token(
 
 
 def test_denied_access_to_the_files_only_has_the_same_message(connect: Connect, tiny: Path) -> None:
-    with Hub(tiny, refusal=401, reason="GatedRepo", refused="/resolve/").running() as hub:
+    with Hub(tiny, error_status=401, reason="GatedRepo", failing="/resolve/").running() as hub:
         connect(hub)
         with pytest.raises(ModelLoadError, match="set HF_TOKEN"):
             find(HUB_MODEL, half=True)

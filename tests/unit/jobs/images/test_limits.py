@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from svd_service.config import Settings
-from svd_service.errors import BrokenImageError, ImageTooLargeError, RefusedError, UnavailableError
+from svd_service.errors import BrokenImageError, ImageTooLargeError, RejectedError, UnavailableError
 from svd_service.jobs.images import opening, pool
 from svd_service.jobs.images.decoding import opened
 from svd_service.parameters import Fit
@@ -35,7 +35,7 @@ HOSTILE = dict(hostile_images(SMALL))
 @pytest.mark.parametrize(("name", "data"), HOSTILE.items(), ids=HOSTILE)
 def test_a_hostile_file_is_rejected_quickly_and_in_little_memory(name: str, data: bytes) -> None:
     before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with contextlib.suppress(RefusedError):
+    with contextlib.suppress(RejectedError):
         opened(data, 50_000_000).fitted(64, 48, pad=False)
     # Without the limits it takes minutes. Measuring coverage takes most of the few tenths of a second.
     assert time.process_time() - before < 5

@@ -15,7 +15,7 @@ from svd_service.errors import (
     BrokenImageError,
     ImageTooLargeError,
     NotAnImageError,
-    RefusedError,
+    RejectedError,
 )
 from svd_service.jobs.images.opening import encode_png, open_image
 from svd_service.parameters import Fit
@@ -69,8 +69,8 @@ def corners(image: Image.Image) -> list[tuple[int, ...]]:
     return [pixel(image, at) for at in ((4, 4), (right, 4), (4, lower), (right, lower))]
 
 
-def rejection(data: bytes) -> type[RefusedError]:
-    with pytest.raises(RefusedError) as caught:
+def rejection(data: bytes) -> type[RejectedError]:
+    with pytest.raises(RejectedError) as caught:
         fitted(data)
     return caught.type
 
@@ -213,7 +213,7 @@ def test_a_fax_is_rejected() -> None:
 
 def test_the_next_image_is_read_after_one_was_rejected() -> None:
     for data in (b"", stored(PHOTO, "jpeg")[:5000]):
-        with pytest.raises(RefusedError), open_image(data, SETTINGS) as image:
+        with pytest.raises(RejectedError), open_image(data, SETTINGS) as image:
             image.fitted(64, 48, Fit.CROP)
     with open_image(stored(PHOTO, "jpeg"), SETTINGS) as image:
         assert image.fitted(64, 48, Fit.CROP).size == (64, 48)
@@ -323,7 +323,7 @@ def test_damaged_files_yield_an_image_or_a_rejection_and_nothing_else() -> None:
         for _ in range(150):
             try:
                 found = fitted(damaged(data, chance), 32, 24, chance.choice([Fit.CROP, Fit.PAD]))
-            except RefusedError:
+            except RejectedError:
                 outcomes["rejected"] += 1
             else:
                 outcomes["fitted"] += 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_service.errors import ImageTooLargeError, RefusedError
+from svd_service.errors import ImageTooLargeError, RejectedError
 from svd_service.jobs.images.scan import scan
 from tests.unit.jobs.images.image_files import PHOTO, damaged, specimens
 from tools.harness.hostile_images import hostile_images
@@ -25,7 +25,7 @@ def stills() -> list[tuple[bytes, bytes]]:
     """Accepted files, and their scanned form."""
     found = []
     for data in SPECIMENS:
-        with suppress(RefusedError):
+        with suppress(RejectedError):
             found.append((data, scan(data).content))
     return found
 
@@ -46,7 +46,7 @@ def test_a_file_truncated_or_damaged_anywhere_is_scanned_or_rejected(number: int
     data, chance = SPECIMENS[number], random.Random(number)
     cut = [data[:end] for end in {*range(min(len(data), 200)), *chance.sample(range(len(data)), 100)}]
     for content in (*cut, *(damaged(data, chance) for _ in range(200))):
-        with suppress(RefusedError):
+        with suppress(RejectedError):
             assert len(scan(content).content) <= 2 * len(content) + 1_000
 
 

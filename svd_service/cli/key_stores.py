@@ -18,7 +18,7 @@ from svd_service.webhooks.signing import checked_url
 
 
 @dataclass(frozen=True)
-class Created:
+class CreatedKey:
     """A new key. `secret` is not stored; `webhook_secret` signs the webhooks of its owner."""
 
     key: Key
@@ -27,12 +27,12 @@ class Created:
     is_first: bool = False
 
 
-class Keys(Protocol):
+class KeyStore(Protocol):
     """The keys of one service; `where` names it, without secrets."""
 
     where: str
 
-    def create(self, new: NewKey) -> Created:
+    def create(self, new: NewKey) -> CreatedKey:
         """Create a key."""
         ...
 
@@ -48,7 +48,7 @@ class Keys(Protocol):
         """Revoke a key."""
         ...
 
-    def rotate(self, key_id: str, grace: float) -> Created:
+    def rotate(self, key_id: str, grace: float) -> CreatedKey:
         """Replace a key; the old one is valid for `grace` seconds more."""
         ...
 
@@ -57,7 +57,7 @@ class Keys(Protocol):
         ...
 
 
-class RedisKeys:
+class RedisKeyStore:
     """The keys in the Redis of the settings.
 
     Every method raises `UnavailableError` when Redis cannot be reached, and `UnknownKeyError` for an unknown key.
@@ -70,13 +70,13 @@ class RedisKeys:
         sentinels = f" (through {len(settings.sentinels)} Sentinels)" if settings.sentinels else ""
         self.where = f"Redis {without_password(settings.redis)}{sentinels}, namespace {settings.namespace}"
 
-    def create(self, new: NewKey) -> Created:
+    def create(self, new: NewKey) -> CreatedKey:
         """Create a key."""
         if new.webhook_url:
             checked_url(new.webhook_url, self._settings)
         first = not self.keyring.count()
         key, secret = self.keyring.create(**new.arguments())
-        return Created(key, secret, self.secrets.of(key.owner)[0], first)
+        return CreatedKey(key, secret, self.secrets.of(key.owner)[0], first)
 
     def list(self) -> list[Key]:
         """All keys, revoked ones included."""
@@ -90,17 +90,17 @@ class RedisKeys:
         """Revoke a key."""
         return self.keyring.revoke(key_id)
 
-    def rotate(self, key_id: str, grace: float) -> Created:
+    def rotate(self, key_id: str, grace: float) -> CreatedKey:
         """Replace a key; the old one is valid for `grace` seconds more."""
         key, secret = self.keyring.rotate(key_id, grace)
-        return Created(key, secret, self.secrets.of(key.owner)[0])
+        return CreatedKey(key, secret, self.secrets.of(key.owner)[0])
 
     def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
         """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
         return usage_by(bootstrap.ledger(self._settings).usage, self.keyring, owner, days, group)
 
 
-class ServiceKeys:
+class ServiceKeyStore:
     """The keys of the service at a URL, with an operator's key.
 
     Every method raises `ClientError` when the service cannot be reached or answers an error.
@@ -110,7 +110,7 @@ class ServiceKeys:
         self._client = Client(url, api_key, patience=0)
         self.where = f"service {url}"
 
-    def create(self, new: NewKey) -> Created:
+    def create(self, new: NewKey) -> CreatedKey:
         """Create a key."""
         admin = "true" if new.admin else None
         named = {"name": new.name, "owner": new.owner, "priority": new.priority, "webhook_url": new.webhook_url}
@@ -128,7 +128,7 @@ class ServiceKeys:
         """Revoke a key."""
         return _key(self._call("POST", f"/{quote(key_id, safe='')}/revoke"))
 
-    def rotate(self, key_id: str, grace: float) -> Created:
+    def rotate(self, key_id: str, grace: float) -> CreatedKey:
         """Replace a key; the old one is valid for `grace` seconds more."""
         return _created(self._call("POST", f"/{quote(key_id, safe='')}/rotate", grace=grace))
 
@@ -148,8 +148,8 @@ def _form(limits: Mapping[str, Any]) -> dict[str, object]:
     return {**limits, **lists}
 
 
-def _created(answer: Mapping[str, Any]) -> Created:
-    return Created(_key(answer["key"]), answer["secret"], answer["webhook_secret"])
+def _created(answer: Mapping[str, Any]) -> CreatedKey:
+    return CreatedKey(_key(answer["key"]), answer["secret"], answer["webhook_secret"])
 
 
 def _key(view: Mapping[str, Any]) -> Key:
