@@ -17,7 +17,7 @@ import numpy as np
 from svd_service.config import Settings
 from svd_service.jobs.images.opening import open_image
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.parameters import Profile
 from svd_service.video.loader import Generator, load
 
@@ -44,7 +44,7 @@ def main() -> None:
 def row(generator: Generator, model: Model, settings: Settings, path: Path, profile: Profile, seed: int) -> None:
     """Print the row of one image."""
 
-    def video(request: Request) -> tuple[Any, float]:
+    def video(request: VideoRequest) -> tuple[Any, float]:
         with path.open("rb") as upload, open_image(upload, settings) as opened:
             parameters: Parameters = request.resolve(model, opened.size)
             image = opened.fitted(parameters.width, parameters.height, parameters.fit)
@@ -52,9 +52,9 @@ def row(generator: Generator, model: Model, settings: Settings, path: Path, prof
         frames = np.stack(list(generator.generate(image, parameters, lambda _: None)))
         return frames, time.monotonic() - began
 
-    other, _ = video(Request(seed=seed + 1))  # as a warm-up, before the two that are timed
-    exact, exact_seconds = video(Request(seed=seed))
-    made, seconds = video(Request(seed=seed, profile=profile))
+    other, _ = video(VideoRequest(seed=seed + 1))  # as a warm-up, before the two that are timed
+    exact, exact_seconds = video(VideoRequest(seed=seed))
+    made, seconds = video(VideoRequest(seed=seed, profile=profile))
     print(
         f"| {path.stem} | {psnr(made, exact):.1f} | {psnr(other, exact):.1f} | {psnr(made[0], exact[0]):.1f} "
         f"| {psnr(made[-1], exact[-1]):.1f} | {model.profiles[profile].num_inference_steps} of "

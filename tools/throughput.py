@@ -40,7 +40,7 @@ from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Holder, Job, Phase, Progress, Result, State
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submission import Submission
 from svd_service.jobs.submit import Order
 from svd_service.ledger import Ledger, open_ledger
@@ -146,7 +146,7 @@ def submit(service: UseCases) -> str:
     image = BytesIO()
     Image.new("RGB", (64, 64)).save(image, "PNG")
     image.seek(0)
-    return service.submit(image, Order(Request(width=64, height=64, num_inference_steps=STEPS))).id
+    return service.submit(image, Order(VideoRequest(width=64, height=64, num_inference_steps=STEPS))).id
 
 
 # Simulated workers

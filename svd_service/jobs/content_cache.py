@@ -14,7 +14,7 @@ from svd_service.jobs import job_files
 from svd_service.jobs.job import Result
 from svd_service.jobs.job_files import delete_or_leave, file_name, result_name
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.jobs.queries import Queries
 from svd_service.jobs.submission import CachedVideo
 
@@ -31,7 +31,7 @@ class ContentCache:
         self._artifacts = artifacts
         self._settings = settings
 
-    def may_have(self, request: Request) -> bool:
+    def may_have(self, request: VideoRequest) -> bool:
         """Whether an earlier job may have made the video of `request`: without a seed, each video is different."""
         return self._settings.content_cache and "seed" in request.values
 

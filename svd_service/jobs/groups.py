@@ -19,7 +19,7 @@ from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.group import Group
 from svd_service.jobs.job import Still
 from svd_service.jobs.job_files import delete_inputs_or_leave, file_name
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.queries import as_due, is_id
 from svd_service.jobs.removal import Removal
 from svd_service.jobs.submission import GroupSubmission
@@ -177,5 +177,5 @@ class Groups:
             delete_inputs_or_leave(self._artifacts, draft.job_id)
 
 
-def _with_seed(request: Request, seed: int) -> Request:
-    return Request(request.model, image_sizes=request.image_sizes, **{**request.values, "seed": seed})
+def _with_seed(request: VideoRequest, seed: int) -> VideoRequest:
+    return VideoRequest(request.model, image_sizes=request.image_sizes, **{**request.values, "seed": seed})

@@ -128,8 +128,8 @@ class Parameters:
         return cls(**{**values, "fit": Fit(values["fit"]), **kinds})
 
 
-class Request:
-    """The video that a caller asks for.
+class VideoRequest:
+    """The video that a caller requests.
 
     Args:
         model: name of the model; `None` stands for the service's own.

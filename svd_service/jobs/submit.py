@@ -26,7 +26,7 @@ from svd_service.jobs.dispatch import Dispatch
 from svd_service.jobs.job import Job
 from svd_service.jobs.job_files import credentials_name, delete_inputs_or_leave, input_name, input_video_name
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.jobs.queries import Queries
 from svd_service.jobs.source_videos import SourceVideos
 from svd_service.jobs.submission import CachedVideo, Submission
@@ -49,8 +49,8 @@ Moderate = Callable[[bytes, str, str], None]
 class Order:
     """The video that a caller requests, and how its job is handled.
 
-    A `Request` (parameters) becomes an `Order` (with owner and handling), a `Draft` (prepared), and a `Submission` (for
-    the ledger).
+    A `VideoRequest` (parameters) becomes an `Order` (with owner and handling), a `Draft` (prepared), and a `Submission`
+    (for the ledger).
 
     `notes` are returned with the job and do not influence the video. `webhook` is the URL that is notified when the job
     ends; the caller has checked it. `allowance` is that of the owner's key. The job fails `cancel_after` seconds after
@@ -58,7 +58,7 @@ class Order:
     an id reserved for this request: if that job exists, it is the answer.
     """
 
-    request: Request
+    request: VideoRequest
     owner: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
@@ -320,7 +320,7 @@ def cleaned_up_unless_accepted(clean_up: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def fingerprint(request: Request, image: bytes = b"", **more: object) -> str:
+def fingerprint(request: VideoRequest, image: bytes = b"", **more: object) -> str:
     """A digest of what a caller requests, for the comparison of requests with one idempotency key."""
     defaults = {name: row.spec.default for name, row in TABLE.items() if row.spec.default is not None}
     values = {name: value for name, value in request.values.items() if value != defaults.get(name)}

@@ -22,7 +22,7 @@ from svd_service.bootstrap import use_cases
 from svd_service.celery_app import Enqueuer
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submit import Order
 from svd_service.ledger import open_ledger
 from tools.harness.faults.sitecustomize import FILLS_THE_DISK, HANGS, KILLS_ITS_PROCESS, LOSES_THE_DEVICE
@@ -254,7 +254,7 @@ def test_a_job_runs_once_although_enqueueing_it_seemed_to_fail(stack: Stack, pho
     ready(stack)
     ledger = open_ledger(stack.redis, settings)
     jobs = use_cases(ledger, LocalArtifacts(settings.data_dir), settings, enqueue)
-    order = Order(Request(num_inference_steps=10, width=64, height=64), idempotency_key="once")
+    order = Order(VideoRequest(num_inference_steps=10, width=64, height=64), idempotency_key="once")
     (job_id,) = {jobs.submit(io.BytesIO(photo), order).id for _ in range(2)}
     assert outcomes(stack.wait_for(job_id, "finished", "failed")) == ["finished"]
     assert outcomes(stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")) == ["finished"]

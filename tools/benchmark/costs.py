@@ -26,7 +26,7 @@ from svd_service.cli.up.processes import redis_program
 from svd_service.config import CPU_MODEL, Settings
 from svd_service.jobs.job import Holder, Result
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submission import Submission
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.client import connect
@@ -108,7 +108,7 @@ class Queue:
         """Submit the jobs like the API but without images, and finish one, so that the throughput model has data."""
         began = time.monotonic()
         chance = random.Random(3)  # noqa: S311 - the same queue every time
-        kinds = [Request(**kind).resolve(self.model, photo.SIZE) for kind in KINDS]
+        kinds = [VideoRequest(**kind).resolve(self.model, photo.SIZE) for kind in KINDS]
         parameters = kinds[0]
         self.beat()
         before = self.memory()
@@ -160,7 +160,7 @@ class Queue:
 
     def ledger_submit(self, job_id: str) -> None:
         """Make only the ledger's part of a submission."""
-        parameters = Request().resolve(self.model, photo.SIZE)
+        parameters = VideoRequest().resolve(self.model, photo.SIZE)
         self.ledger.jobs.submit(
             Submission(job_id, parameters=parameters, model=self.model.summary(), input=f"inputs/{job_id}.png")
         )

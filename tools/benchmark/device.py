@@ -20,7 +20,7 @@ from svd_service.config import Settings
 from svd_service.errors import InvalidOutputError
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.parameters import Profile
 from svd_service.video import Rendering, render
 from svd_service.video.loader import Generator, load
@@ -146,7 +146,7 @@ class _Measurement:
         options: dict[str, Any] = {
             name: int(value) for name, value in (word.split("=", 1) for word in self._options.set)
         }
-        return Request(seed=7, profile=profile, **options).resolve(self._model, photo.SIZE)
+        return VideoRequest(seed=7, profile=profile, **options).resolve(self._model, photo.SIZE)
 
     def _generator(self, optimizations: frozenset[Optimization], plan: MemoryPlan = FAST) -> tuple[Generator, Any]:
         """Return a generator after its warm-up, and its pipeline's VAE, whose output is checked."""

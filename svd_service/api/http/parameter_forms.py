@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http import forms
 from svd_service.errors import InvalidParameterError
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.parameters import OF_THE_VIDEO, TABLE, Parameter, Parameters, VideoParameters
 
 
@@ -111,7 +111,7 @@ def list_of(row: Parameter, value: object) -> tuple[Any, ...]:
         raise InvalidParameterError(row.name, f"{row.name}: any of {choices}; got {forms.shown(value)}") from None
 
 
-def video_request(parameters: Parameters, *, model: str | None) -> Request:
+def video_request(parameters: Parameters, *, model: str | None) -> VideoRequest:
     """The part of `parameters` that the video depends on, as a request for `model`; `None`: for the service's own."""
     values = {name: value for name, value in parameters.items() if name in OF_THE_VIDEO}
-    return Request(model or None, **cast(VideoParameters, values))
+    return VideoRequest(model or None, **cast(VideoParameters, values))

@@ -13,7 +13,7 @@ from svd_service.api.openai.translation import SIZE, leniently, strictly
 from svd_service.errors import ContentFilteredError, InvalidParameterError, UnsupportedError
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.parameters import TABLE, Delivery, Format, Parameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
@@ -128,7 +128,7 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
 
-    def request_to(self, model: Model, *, strict: bool = False) -> Request:
+    def request_to(self, model: Model, *, strict: bool = False) -> VideoRequest:
         """The requested video, for `model`; `strict`: only what the model makes by itself, in one piece and unscaled.
 
         Raises:
@@ -224,7 +224,7 @@ class ExtensionForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameterError("video", 'video must be the id of a completed job, such as {"id": …}')
         return video_id
 
-    def request(self, source: Job, model: Model | None) -> Request:
+    def request(self, source: Job, model: Model | None) -> VideoRequest:
         """The requested video, which extends that of `source`, by `model` if one is named."""
         parameters = Parameters(**{**self.parameters(), "extend": source.id})
         return video_request(parameters, model=model.name if model else None)

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from svd_service.api.http.forms import UploadedFile
 from svd_service.api.http.parameter_forms import ParameterForm, takes_parameters
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.parameters import Format
 
 #: Image sizes that Stability's API accepts: width and height in pixels.
@@ -32,14 +32,14 @@ class GenerationForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     cfg_scale: Scale = 1.8
     motion_bucket_id: Motion = 127
 
-    def request(self) -> Request:
+    def request(self) -> VideoRequest:
         """The requested video.
 
         A `cfg_scale` below 1 counts as 1, which is no guidance. The first frame has the model's minimum guidance, as in
         SVD itself.
         """
         parameters = self.parameters()
-        return Request(
+        return VideoRequest(
             image_sizes=SIZES,
             seed=self.seed or None,
             max_guidance_scale=max(1.0, self.cfg_scale),

@@ -11,7 +11,7 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.clip import Clip, VideoLimits, native_size, resolve_clip
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Bounds, Defaults, Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.parameters import BOUNDS, MAX_SEED, Loop
 
 SVD_XT = Model("svd-xt", "stabilityai/stable-video-diffusion-img2vid-xt")
@@ -22,7 +22,7 @@ IMAGE = (640, 480)
 
 
 def resolved(model: Model = SVD_XT, **values: Any) -> Parameters:
-    return Request(**values).resolve(model, IMAGE)
+    return VideoRequest(**values).resolve(model, IMAGE)
 
 
 @pytest.mark.parametrize("interpolate", [1, 2, 4])
@@ -84,7 +84,7 @@ def test_an_impossible_value_is_rejected_with_the_parameters_name(values: dict[s
 
 def test_limits_of_the_service_apply_to_length_and_area():
     limits = VideoLimits(seconds=10, pixels=1280 * 720)
-    Request(seconds=10, size="1280x720").resolve(SVD_XT, IMAGE, limits)
+    VideoRequest(seconds=10, size="1280x720").resolve(SVD_XT, IMAGE, limits)
     for values, parameter in (
         ({"seconds": 12.0}, "seconds"),
         ({"segments": 4}, "segments"),
@@ -92,7 +92,7 @@ def test_limits_of_the_service_apply_to_length_and_area():
         ({"output_width": 1920}, "output_width"),
     ):
         with pytest.raises(InvalidParameterError) as rejected:
-            Request(**values).resolve(SVD_XT, IMAGE, limits)
+            VideoRequest(**values).resolve(SVD_XT, IMAGE, limits)
         assert rejected.value.parameter == parameter
 
 

@@ -13,7 +13,7 @@ from svd_service.config import Settings
 from svd_service.errors import ExpiredError, IdempotencyConflictError, QueueFullError, UnknownJobError
 from svd_service.jobs.job import File, Holder, Job, Result, ResultFile, State, Still
 from svd_service.jobs.job_files import file_name, result_name
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submission import Submission
 from svd_service.jobs.submit import Order
 from svd_service.ledger import open_ledger
@@ -25,11 +25,11 @@ from svd_service.webhooks.outbox import Outbox
 pytestmark = pytest.mark.enable_socket
 
 DEVICE, OTHER_DEVICE = "cpu (fast)", "cpu (slow)"
-REQUEST = Request(seed=7, num_inference_steps=3, formats=(Format.GIF,))
+REQUEST = VideoRequest(seed=7, num_inference_steps=3, formats=(Format.GIF,))
 
 
-def request_with(**changes: Any) -> Request:
-    return Request(**{**REQUEST.values, **changes})
+def request_with(**changes: Any) -> VideoRequest:
+    return VideoRequest(**{**REQUEST.values, **changes})
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def ready(jobs: UseCases, device: str) -> None:
     )
 
 
-def submit(jobs: UseCases, request: Request = REQUEST, colour: str = "red", **more: Any) -> Job:
+def submit(jobs: UseCases, request: VideoRequest = REQUEST, colour: str = "red", **more: Any) -> Job:
     image = io.BytesIO()
     Image.new("RGB", (256, 144), colour).save(image, "PNG")
     image.seek(0)

@@ -9,7 +9,7 @@ from svd_service.errors import InvalidParameterError
 from svd_service.jobs.clip import VideoLimits
 from svd_service.jobs.extension import Extended
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling
-from svd_service.jobs.parameters import NO_LIMITS, Parameters, Request
+from svd_service.jobs.parameters import NO_LIMITS, Parameters, VideoRequest
 
 NANO = Model(
     "nano",
@@ -25,9 +25,9 @@ def extend() -> Callable[..., Parameters]:
     """Parameters of a job that extends one submitted with `source`; keywords are those of its request."""
 
     def resolve(source: dict[str, Any] | None = None, limits: VideoLimits = NO_LIMITS, **given: Any) -> Parameters:
-        first = Request(**(source or {})).resolve(NANO, (256, 144))
+        first = VideoRequest(**(source or {})).resolve(NANO, (256, 144))
         extended = Extended("a", first.clip.frames, first.to_dict())
-        return Request(extend="a", **given).resolve(NANO, (first.width, first.height), limits, extended)
+        return VideoRequest(extend="a", **given).resolve(NANO, (first.width, first.height), limits, extended)
 
     return resolve
 
@@ -38,7 +38,7 @@ def test_an_extension_has_the_parameters_of_the_extended_video_but_another_seed(
         "formats": ("gif",), "profile": "draft", "max_guidance_scale": 2.0, "num_frames": 8, "segments": 3,
         "fit": "pad",
     }  # fmt: skip
-    first, second = Request(**source).resolve(NANO, (256, 144)), extend(source)
+    first, second = VideoRequest(**source).resolve(NANO, (256, 144)), extend(source)
     own = {"seed", "segments", "extend", "extend_as", "extended_frames"}
     inherited = {name: value for name, value in first.to_dict().items() if name not in own}
     assert second.to_dict() | inherited == second.to_dict()
@@ -63,7 +63,7 @@ def test_the_frame_where_the_extension_begins_is_not_shown_twice(extend, given, 
 @pytest.mark.parametrize("seconds", [1, 4, 8, 12])
 @pytest.mark.parametrize("source", [{}, {"seconds": 4}, {"interpolate": 4}])
 def test_seconds_are_those_of_the_new_part(extend, seconds, source):
-    first = Request(**source).resolve(NANO, (256, 144)).clip
+    first = VideoRequest(**source).resolve(NANO, (256, 144)).clip
     joined = extend(source, seconds=seconds).clip
     assert joined.seconds - first.seconds == pytest.approx(seconds, rel=0.05)
     assert extend(source, seconds=seconds, extend_as="alone").clip.seconds == pytest.approx(seconds, rel=0.05)
@@ -110,7 +110,7 @@ def test_the_joined_video_counts_against_the_maximum_length(extend):
 
 
 def test_records_of_older_versions_are_no_extensions():
-    values = Request().resolve(NANO, (256, 144)).to_dict()
+    values = VideoRequest().resolve(NANO, (256, 144)).to_dict()
     for name in ("extend", "extend_as", "extended_frames"):
         del values[name]
     assert Parameters.from_dict(values).extend is None

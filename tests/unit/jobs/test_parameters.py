@@ -7,7 +7,7 @@ import pytest
 from svd_service.config import ConfigurationError
 from svd_service.errors import ImageSizeError, InvalidParameterError
 from svd_service.jobs.model import Bounds, Defaults, Model, Sampling, Schedule
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.parameters import BOUNDS, DERIVED_FROM, TABLE, Fit, Format, Profile
 
 MODEL = Model("m", "m", defaults=Defaults(width=1024, height=576), bounds=Bounds(width=(64, 1024), height=(64, 1024)))
@@ -15,24 +15,24 @@ LANDSCAPE, PORTRAIT, SQUARE = (1600, 900), (900, 1600), (500, 500)
 
 
 def test_omitted_values_are_the_models_defaults():
-    parameters = Request().resolve(MODEL, LANDSCAPE)
+    parameters = VideoRequest().resolve(MODEL, LANDSCAPE)
     assert parameters.to_dict() | asdict(MODEL.defaults) == parameters.to_dict()
     assert parameters.fit is Fit.CROP
 
 
 def test_an_omitted_seed_is_random_each_time():
-    assert Request().resolve(MODEL, LANDSCAPE).seed != Request().resolve(MODEL, LANDSCAPE).seed
-    assert Request(seed=0).resolve(MODEL, LANDSCAPE).seed == 0
+    assert VideoRequest().resolve(MODEL, LANDSCAPE).seed != VideoRequest().resolve(MODEL, LANDSCAPE).seed
+    assert VideoRequest(seed=0).resolve(MODEL, LANDSCAPE).seed == 0
 
 
 @pytest.mark.parametrize(
     ("request_", "image_size", "size"),
     [
-        (Request(), PORTRAIT, (576, 1024)),
-        (Request(), SQUARE, (1024, 576)),
-        (Request(fit=Fit.CROP), PORTRAIT, (1024, 576)),
-        (Request(width=1024, height=576), PORTRAIT, (1024, 576)),
-        (Request(height=512), PORTRAIT, (1024, 512)),
+        (VideoRequest(), PORTRAIT, (576, 1024)),
+        (VideoRequest(), SQUARE, (1024, 576)),
+        (VideoRequest(fit=Fit.CROP), PORTRAIT, (1024, 576)),
+        (VideoRequest(width=1024, height=576), PORTRAIT, (1024, 576)),
+        (VideoRequest(height=512), PORTRAIT, (1024, 512)),
     ],
 )
 def test_auto_fit_turns_the_video_upright_unless_a_size_was_requested(request_, image_size, size):
@@ -48,12 +48,12 @@ def test_every_limit_is_inclusive(name):
     # The other side of the output would follow, and exceed its own limits.
     other = {"output_width": {"output_height": 64}, "output_height": {"output_width": 64}}.get(name, {})
     for value in (least, most):
-        resolved = Request(**{**ends, name: value, **other}).resolve(MODEL, LANDSCAPE)
+        resolved = VideoRequest(**{**ends, name: value, **other}).resolve(MODEL, LANDSCAPE)
         assert getattr(resolved, name) == value
     step = TABLE[name].spec.multiple_of or 1
     for value in (least - step, most + step, float("nan")):
         with pytest.raises(InvalidParameterError) as rejected:
-            Request(**{**ends, name: value, **other}).resolve(MODEL, LANDSCAPE)
+            VideoRequest(**{**ends, name: value, **other}).resolve(MODEL, LANDSCAPE)
         assert rejected.value.parameter == name
 
 
@@ -65,7 +65,7 @@ def test_a_model_uses_the_images_shape_within_its_limits_or_else_its_default_siz
 
 
 def test_a_request_may_list_the_accepted_image_sizes_and_the_video_has_the_images_shape():
-    request = Request(image_sizes=[LANDSCAPE])
+    request = VideoRequest(image_sizes=[LANDSCAPE])
     parameters = request.resolve(MODEL, LANDSCAPE)
     assert (parameters.width, parameters.height) == (1024, 576)
     with pytest.raises(ImageSizeError, match="1600x900; got 900x1600"):
@@ -74,27 +74,31 @@ def test_a_request_may_list_the_accepted_image_sizes_and_the_video_has_the_image
 
 def test_sizes_are_multiples_of_eight():
     with pytest.raises(InvalidParameterError, match="multiple of 8"):
-        Request(width=100).resolve(MODEL, LANDSCAPE)
+        VideoRequest(width=100).resolve(MODEL, LANDSCAPE)
 
 
 def test_guidance_must_not_decrease_and_one_end_adjusts_the_other():
     with pytest.raises(InvalidParameterError):
-        Request(min_guidance_scale=3, max_guidance_scale=2).resolve(MODEL, LANDSCAPE)
-    up = Request(min_guidance_scale=5.0).resolve(MODEL, LANDSCAPE)
+        VideoRequest(min_guidance_scale=3, max_guidance_scale=2).resolve(MODEL, LANDSCAPE)
+    up = VideoRequest(min_guidance_scale=5.0).resolve(MODEL, LANDSCAPE)
     assert (up.min_guidance_scale, up.max_guidance_scale) == (5.0, 5.0)
 
 
 def test_parameters_survive_a_round_trip_through_json():
-    parameters = Request(seed=3, fit=Fit.PAD).resolve(MODEL, LANDSCAPE)
+    parameters = VideoRequest(seed=3, fit=Fit.PAD).resolve(MODEL, LANDSCAPE)
     assert Parameters.from_dict(json.loads(json.dumps(parameters.to_dict()))) == parameters
 
 
 def test_a_record_omits_optional_parameters_at_their_default_so_that_older_workers_can_read_it():
-    for request in (Request(seed=3), Request(seed=3, interpolate=2, formats=(Format.GIF,)), Request(output_width=512)):
+    for request in (
+        VideoRequest(seed=3),
+        VideoRequest(seed=3, interpolate=2, formats=(Format.GIF,)),
+        VideoRequest(output_width=512),
+    ):
         parameters = request.resolve(MODEL, LANDSCAPE)
         assert Parameters.from_dict(json.loads(json.dumps(parameters.to_record()))) == parameters
-    assert {"interpolate", "playback_fps", "loop"}.isdisjoint(Request(fps=9).resolve(MODEL, LANDSCAPE).to_record())
-    assert Request(interpolate=2).resolve(MODEL, LANDSCAPE).to_record()["interpolate"] == 2
+    assert {"interpolate", "playback_fps", "loop"}.isdisjoint(VideoRequest(fps=9).resolve(MODEL, LANDSCAPE).to_record())
+    assert VideoRequest(interpolate=2).resolve(MODEL, LANDSCAPE).to_record()["interpolate"] == 2
 
 
 def test_a_folder_describes_its_model(tmp_path, make_settings):
@@ -134,10 +138,10 @@ def test_the_built_in_model_is_the_default_without_cuda(settings):
 
 
 def test_a_draft_has_the_models_draft_steps_unless_a_number_is_requested():
-    assert Request().resolve(MODEL, LANDSCAPE).profile is Profile.EXACT
-    draft = Request(profile=Profile.DRAFT).resolve(MODEL, LANDSCAPE)
+    assert VideoRequest().resolve(MODEL, LANDSCAPE).profile is Profile.EXACT
+    draft = VideoRequest(profile=Profile.DRAFT).resolve(MODEL, LANDSCAPE)
     assert (draft.profile, draft.num_inference_steps) == (Profile.DRAFT, 10)
-    more = Request(profile=Profile.DRAFT, num_inference_steps=15).resolve(MODEL, LANDSCAPE)
+    more = VideoRequest(profile=Profile.DRAFT, num_inference_steps=15).resolve(MODEL, LANDSCAPE)
     assert (more.profile, more.num_inference_steps) == (Profile.DRAFT, 15)
 
 
@@ -145,7 +149,7 @@ def test_a_profile_that_the_model_does_not_offer_is_rejected():
     alone = replace(MODEL, profiles={"exact": Sampling(25)})
     assert alone.profiles == {"exact": Sampling(25)}
     with pytest.raises(InvalidParameterError, match="this model offers exact; got draft"):
-        Request(profile=Profile.DRAFT).resolve(alone, LANDSCAPE)
+        VideoRequest(profile=Profile.DRAFT).resolve(alone, LANDSCAPE)
 
 
 def test_a_model_describes_its_profiles_and_svds_draft_uses_align_your_steps(make_settings, tmp_path):
@@ -163,19 +167,19 @@ def test_a_model_describes_its_profiles_and_svds_draft_uses_align_your_steps(mak
 
 
 def test_a_record_without_a_profile_is_exact():
-    record = Request().resolve(MODEL, LANDSCAPE).to_dict()
+    record = VideoRequest().resolve(MODEL, LANDSCAPE).to_dict()
     del record["profile"]
     assert Parameters.from_dict(record).profile is Profile.EXACT
 
 
 def test_formats_are_in_a_fixed_order_without_duplicates_and_without_mp4():
-    request = Request(formats=(Format.ZIP, Format.MP4, Format.WEBM, Format.ZIP))
+    request = VideoRequest(formats=(Format.ZIP, Format.MP4, Format.WEBM, Format.ZIP))
     parameters = request.resolve(MODEL, LANDSCAPE)
     assert parameters.formats == (Format.WEBM, Format.ZIP)
     assert Parameters.from_dict(json.loads(json.dumps(parameters.to_dict()))) == parameters
 
 
 def test_a_record_without_formats_can_be_read():
-    record = Request().resolve(MODEL, LANDSCAPE).to_dict()
+    record = VideoRequest().resolve(MODEL, LANDSCAPE).to_dict()
     del record["formats"]
     assert Parameters.from_dict(record).formats == ()

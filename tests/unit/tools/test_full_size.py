@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.video.loader import load
 from tools.benchmark.architectures import ARCHITECTURES
 from tools.full_size import MODELS, write
@@ -58,7 +58,7 @@ def test_the_service_loads_it_and_makes_frames_that_vary(folder: Path):
     settings = Settings.from_mapping({"SVD_MODEL": str(folder), "SVD_CPU_THREADS": "1"})
     model = Model.of(settings)
     generator = load(model, "cpu", settings)
-    request = Request(seed=7, width=64, height=64, num_frames=2, num_inference_steps=1)
+    request = VideoRequest(seed=7, width=64, height=64, num_frames=2, num_inference_steps=1)
     parameters = request.resolve(model, (64, 64))
     frames = np.stack(list(generator.generate(Image.new("RGB", (64, 64), "teal"), parameters, lambda _: None)))
     assert frames.shape == (2, 64, 64, 3)

@@ -20,7 +20,7 @@ from svd_service.config import CPU_MODEL, Settings
 from svd_service.jobs.images.opening import open_image
 from svd_service.jobs.job import Progress
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.video import preview, render
 from svd_service.video.loader import Generator
 from tests.samples import IMAGES
@@ -69,7 +69,7 @@ def read(photo: str | bytes, values: dict[str, Any]) -> tuple[Parameters, Image.
     """The parameters of a request, and the photo as the model gets it."""
     settings = Settings.from_mapping({"SVD_DEVICES": "cpu"})
     with open_image(photo if isinstance(photo, bytes) else (IMAGES / f"{photo}.jpg").read_bytes(), settings) as image:
-        parameters = Request(**{"seed": 1} | values).resolve(Model.of(settings), image.size)
+        parameters = VideoRequest(**{"seed": 1} | values).resolve(Model.of(settings), image.size)
         return parameters, image.fitted(parameters.width, parameters.height, parameters.fit)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator, load
 from svd_service.video.memory_plan import MEMORY_PLANS
@@ -72,7 +72,7 @@ def test_compiled_blocks_give_the_cpus_video(tiny: Path, image: Image.Image, gen
     if Optimization.COMPILE not in on_the_gpu.optimizations:
         pytest.skip("no compiler; the reason is in the log")
     model = Model.of(Settings.from_mapping({"SVD_MODEL": str(tiny), "SVD_DEVICES": DEVICE}))
-    parameters = Request(seed=7).resolve(model, image.size)  # the model's own size, for which it is compiled
+    parameters = VideoRequest(seed=7).resolve(model, image.size)  # the model's own size, for which it is compiled
     image = image.resize((parameters.width, parameters.height))
     expected = frames_of(generator, image, parameters)
     assert_same_but_for_precision(frames_of(on_the_gpu, image, parameters), expected)

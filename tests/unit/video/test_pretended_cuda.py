@@ -14,7 +14,7 @@ from PIL import Image
 
 from svd_service.jobs.job import Phase, Progress
 from svd_service.jobs.model import Defaults
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.video.generator import Generator
 from svd_service.video.memory_plan import FAST, GB, MEMORY_PLANS, MemoryPlan, peak
 from svd_service.video.optimizations import AUTO, Optimization
@@ -134,7 +134,7 @@ def test_everything_is_in_half_precision_and_on_its_device(
 def size() -> tuple[Parameters, Image.Image]:
     """What Stable Video Diffusion XT makes by default, in one step."""
     model = ARCHITECTURES["svd-xt"].model
-    parameters = Request(seed=7, num_inference_steps=1).resolve(model, (1024, 576))
+    parameters = VideoRequest(seed=7, num_inference_steps=1).resolve(model, (1024, 576))
     assert (parameters.num_frames, parameters.max_guidance_scale) == (25, 3.0)
     return parameters, Image.new("RGB", (1024, 576), "teal")
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from svd_service.bootstrap import UseCases
 from svd_service.jobs.job import Job, Phase, Progress
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submit import Order
 from svd_service.video import Rendering
 
@@ -40,4 +40,4 @@ def submitted(jobs: UseCases, **values: Any) -> Job:
     buffer = io.BytesIO()
     Image.new("RGB", (256, 144), "red").save(buffer, "PNG")
     buffer.seek(0)
-    return jobs.submit(buffer, Order(Request(**{"seed": 1} | values)))
+    return jobs.submit(buffer, Order(VideoRequest(**{"seed": 1} | values)))

@@ -21,7 +21,7 @@ from svd_service.errors import (
     UnknownJobError,
 )
 from svd_service.jobs.job import DEADLINE_EXCEEDED, Job, Phase, Progress, State, Still
-from svd_service.jobs.parameters import Parameters, Request
+from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.jobs.submit import Order
 from svd_service.parameters import Format
 from svd_service.video import Rendering
@@ -85,7 +85,7 @@ def test_an_attempt_stores_the_requested_formats(worker_context, many):
 
 def test_an_extension_is_made_from_its_copy_of_the_extended_video_which_is_deleted_with_it(worker_context, job):
     run_job(job.id, worker_context)
-    extension = worker_context.jobs.submit(None, Order(Request(extend=job.id)))
+    extension = worker_context.jobs.submit(None, Order(VideoRequest(extend=job.id)))
     starts = []
 
     def render(start: bytes, *arguments: Any, **more: Any) -> Rendering:
@@ -99,7 +99,7 @@ def test_an_extension_is_made_from_its_copy_of_the_extended_video_which_is_delet
 
 def test_an_extension_whose_stored_video_is_missing_fails(worker_context, job):
     run_job(job.id, worker_context)
-    extension = worker_context.jobs.submit(None, Order(Request(extend=job.id)))
+    extension = worker_context.jobs.submit(None, Order(VideoRequest(extend=job.id)))
     worker_context.jobs.artifacts.delete(extension.input)
     assert run_job(extension.id, worker_context) == "failed"
     failure = worker_context.jobs.queries.find(extension.id).failure

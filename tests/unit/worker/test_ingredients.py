@@ -21,7 +21,7 @@ from svd_service.jobs.job import State
 from svd_service.jobs.job_files import credentials_name, input_name
 from svd_service.jobs.maintenance import ORPHAN_AGE
 from svd_service.jobs.marks import MARKS, Mark
-from svd_service.jobs.parameters import Request
+from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submit import Order
 from svd_service.ledger.signers import Signers
 from svd_service.marking import chain as chains
@@ -68,7 +68,7 @@ def _slot(worker_context, settings, redis_client, files):
 
 def submit(worker_context, content, **parameters):
     return worker_context.jobs.submit(
-        None if content is None else io.BytesIO(content), Order(Request(**{"seed": 1} | parameters))
+        None if content is None else io.BytesIO(content), Order(VideoRequest(**{"seed": 1} | parameters))
     )
 
 
@@ -102,7 +102,7 @@ def test_a_signed_image_is_an_ingredient_of_every_signed_format(worker_context, 
 
 
 def test_each_video_of_a_group_has_the_ingredient(worker_context, photo):
-    group = worker_context.jobs.groups.submit(io.BytesIO(photo()), Order(Request(seed=1)), Seeds(2))
+    group = worker_context.jobs.groups.submit(io.BytesIO(photo()), Order(VideoRequest(seed=1)), Seeds(2))
     for job in group.jobs:
         assert run_job(job.id, worker_context) == "finished"
         assert [each.title for each in credentials(worker_context, job).ingredients] == ["image"]
