@@ -21,6 +21,9 @@ OPTIMIZATIONS: Final = (
     "device_uint8",
     "overlapped_encoding",
     "compile",
+    "cuda_graphs",
+    "flash_attention",
+    "cudnn_attention",
 )
 _OPTIMIZATION: Final = f"(auto|none|-?({'|'.join(OPTIMIZATIONS)}))"
 _PROFILE: Final = "(exact|draft)"

@@ -25,7 +25,7 @@ from svd_service.video.attention import split_rows
 from svd_service.video.compilation import Compiled
 from svd_service.video.memory_plan import FAST, MemoryPlan
 from svd_service.video.oom_fallback import OOMFallback
-from svd_service.video.optimizations import Optimization, apply
+from svd_service.video.optimizations import Optimization, apply, attention_kernels
 from svd_service.video.pipeline import Pipeline
 from svd_service.video.preview import MakePreview, PreviewSampler
 from svd_service.video.schedules import sigmas
@@ -56,6 +56,8 @@ class Generator:
         place: torch.device | None = None,
     ) -> None:
         self.optimizations = frozenset(optimizations)
+        if Optimization.COMPILE not in self.optimizations:
+            self.optimizations -= {Optimization.CUDA_GRAPHS}  # graphs are made of compiled code
         apply(pipe, self.optimizations)
         split_rows(pipe.unet)
         self._compiled = [each for each in (pipe.unet.forward, pipe.vae.decoder.forward) if isinstance(each, Compiled)]
@@ -106,7 +108,7 @@ class Generator:
         except Exception as error:  # noqa: BLE001 - compilers raise many kinds of errors
             reason = str(error).strip().partition("\n")[0]
             logger.warning("compilation disabled (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
-            self.optimizations -= {Optimization.COMPILE}
+            self.optimizations -= {Optimization.COMPILE, Optimization.CUDA_GRAPHS}
             self.origin["optimizations"] = sorted(self.optimizations)
             return
         logger.info("warmed up in %.1f s", time.monotonic() - began)
@@ -196,7 +198,7 @@ class Generator:
         previews = PreviewSampler(self._pipe, image, middle, on_preview) if on_preview is not None else None
         self._pipe.on_begin = begin
         least, greatest = self._guidance(parameters)
-        with previews or nullcontext():
+        with previews or nullcontext(), attention_kernels(self.optimizations):
             output = self._pipe(
                 image,
                 width=parameters.width,
@@ -238,7 +240,8 @@ class Generator:
         """Decode `size` frames to (frames, height, width, 3), as `decode_latents` and the video processor do."""
         vae = self._pipe.vae
         latents = 1 / vae.config.scaling_factor * latents[:size]
-        pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
+        with attention_kernels(self.optimizations):
+            pixels = vae.decode(latents, num_frames=len(latents)).sample.float()
         _require_finite(pixels, "pixels")
         pixels = (pixels * 0.5 + 0.5).clamp(0, 1)
         if Optimization.DEVICE_UINT8 in self.optimizations:

@@ -48,7 +48,8 @@ def load(
     if optimizations is None:
         optimizations = chosen(settings.optimizations, place)
     pipe = _open(weights, precision)
-    plan = _plan(pipe, model, place, settings)
+    graphs = {Optimization.COMPILE, Optimization.CUDA_GRAPHS} <= set(optimizations)
+    plan = _plan(pipe, model, place, settings, graphs=graphs)
     if plan.model_offload:
         # Compiled code would have to follow its weights from the host to the device and back.
         optimizations = set(optimizations) - {Optimization.COMPILE}
@@ -125,7 +126,7 @@ def _threads(settings: Settings) -> int:
     return settings.cpu_threads or max(1, cores // len(settings.worker_devices))
 
 
-def _plan(pipe: Pipeline, model: Model, place: torch.device, settings: Settings) -> MemoryPlan:
+def _plan(pipe: Pipeline, model: Model, place: torch.device, settings: Settings, *, graphs: bool = False) -> MemoryPlan:
     """Choose the memory plan, and log it."""
     if place == CPU:
         if settings.memory != "auto":
@@ -133,8 +134,8 @@ def _plan(pipe: Pipeline, model: Model, place: torch.device, settings: Settings)
         return HOST
     free, _ = torch.cuda.mem_get_info(place)
     parts = {name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    plan = choose(settings.memory, free, model.defaults, parts)
-    takes = need(plan, model.defaults, parts)
+    plan = choose(settings.memory, free, model.defaults, parts, graphs=graphs)
+    takes = need(plan, model.defaults, parts, graphs=graphs)
     logger.info(
         "memory plan: %s (SVD_MEMORY=%s), about %.1f GB of %.1f GB free",
         plan.name,

@@ -54,12 +54,15 @@ _MARGIN: Final = 1.1
 _RESERVE: Final = 0.3 * GB
 
 
-def need(plan: MemoryPlan, video: Defaults, parts: Mapping[str, int]) -> float:
-    """Bytes of device memory that `video` needs; `parts` are the bytes of weights of `unet`, `vae` and the others."""
-    return peak(plan, video, parts) * _MARGIN + _RESERVE
+def need(plan: MemoryPlan, video: Defaults, parts: Mapping[str, int], *, graphs: bool = False) -> float:
+    """Bytes of device memory that `video` needs; `parts` are the bytes of weights of `unet`, `vae` and the others.
+
+    With `graphs`, CUDA graphs of the UNet keep its activations for as long as the process lives.
+    """
+    return peak(plan, video, parts, graphs=graphs) * _MARGIN + _RESERVE
 
 
-def peak(plan: MemoryPlan, video: Defaults, parts: Mapping[str, int]) -> float:
+def peak(plan: MemoryPlan, video: Defaults, parts: Mapping[str, int], *, graphs: bool = False) -> float:
     """Bytes of the tensors that live at one time while `video` is made."""
     pixels = video.width * video.height / _PIXELS
     at_once = video.max_guidance_scale > 1 and not plan.split_guidance
@@ -68,15 +71,19 @@ def peak(plan: MemoryPlan, video: Defaults, parts: Mapping[str, int]) -> float:
     decoding = _DECODED_FRAME * pixels * decoded
     encoding = parts["vae"] + _ENCODED_IMAGE * pixels  # its weights are in single precision then: twice as large
     if plan.model_offload:
+        # Nothing is compiled then, and there are no graphs.
         return max(parts["unet"] + sampling, parts["vae"] + max(decoding, encoding), *parts.values())
+    if graphs:
+        return sum(parts.values()) + sampling + max(decoding, encoding)
     return sum(parts.values()) + max(sampling, decoding, encoding)
 
 
-def choose(setting: str, free: float, video: Defaults, parts: Mapping[str, int]) -> MemoryPlan:
+def choose(setting: str, free: float, video: Defaults, parts: Mapping[str, int], *, graphs: bool = False) -> MemoryPlan:
     """The plan named by `setting`; for `auto`, the fastest that fits into `free` bytes, or else the last.
 
     Requests for more than `video` are left to the OOM fallback (`oom_fallback`), which reacts to failures.
     """
     if setting != "auto":
         return next(plan for plan in MEMORY_PLANS if plan.name == setting)
-    return next((plan for plan in MEMORY_PLANS if need(plan, video, parts) <= free), MEMORY_PLANS[-1])
+    fitting = (plan for plan in MEMORY_PLANS if need(plan, video, parts, graphs=graphs) <= free)
+    return next(fitting, MEMORY_PLANS[-1])

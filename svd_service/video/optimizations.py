@@ -5,6 +5,7 @@ how close each stays to the stock pipeline's result; a test checks it.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTrans
 from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_0
 from diffusers.models.resnet import AlphaBlender
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svd_service.video.compilation import Compiled
 from svd_service.video.pipeline import Pipeline
@@ -39,7 +41,16 @@ class Optimization(StrEnum):
     OVERLAPPED_ENCODING = "overlapped_encoding"
     #: The UNet and the decoder are compiled, for the model's own sizes.
     COMPILE = "compile"
+    #: What is compiled is recorded as CUDA graphs, which the host starts at once. It takes more memory.
+    CUDA_GRAPHS = "cuda_graphs"
+    #: Flash attention where it applies, instead of torch's choice.
+    FLASH_ATTENTION = "flash_attention"
+    #: cuDNN's attention where it applies.
+    CUDNN_ATTENTION = "cudnn_attention"
 
+
+#: Optimizations that are off until they have been measured on a device.
+UNMEASURED: Final = frozenset({Optimization.CUDA_GRAPHS, Optimization.FLASH_ATTENTION, Optimization.CUDNN_ATTENTION})
 
 #: Default optimizations by type of device.
 AUTO: Final[dict[str, frozenset[Optimization]]] = {
@@ -52,7 +63,7 @@ AUTO: Final[dict[str, frozenset[Optimization]]] = {
             Optimization.OVERLAPPED_ENCODING,
         }
     ),
-    "cuda": frozenset(Optimization),
+    "cuda": frozenset(Optimization) - UNMEASURED,
 }
 
 
@@ -83,6 +94,25 @@ def apply(pipe: Pipeline, optimizations: Collection[Optimization]) -> None:
     for optimization in Optimization:
         if optimization in optimizations and optimization in _PULLS:
             _PULLS[optimization](pipe)
+    if Optimization.COMPILE in optimizations:
+        _compile(pipe, graphs=Optimization.CUDA_GRAPHS in optimizations)
+
+
+def attention_kernels(optimizations: Collection[Optimization]) -> AbstractContextManager[None]:
+    """A context in which attention uses the kernels of `optimizations` first, and the others where those do not apply.
+
+    The VAE's heads, for example, are too large for flash attention and for cuDNN.
+    """
+    first = [kernel for optimization, kernel in _KERNELS.items() if optimization in optimizations]
+    others = [kernel for kernel in (*_KERNELS.values(), *_OTHER_KERNELS) if kernel not in first]
+    return sdpa_kernel([*first, *others], set_priority=True) if first else nullcontext()
+
+
+_KERNELS: Final = {
+    Optimization.CUDNN_ATTENTION: SDPBackend.CUDNN_ATTENTION,
+    Optimization.FLASH_ATTENTION: SDPBackend.FLASH_ATTENTION,
+}
+_OTHER_KERNELS: Final = (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
 class _OneToken:
@@ -158,10 +188,11 @@ def _device_resize(pipe: Pipeline) -> None:
     pipe.device_resize = True
 
 
-def _compile(pipe: Pipeline) -> None:
+def _compile(pipe: Pipeline, *, graphs: bool) -> None:
     # Only the VAE's decoder: the whole VAE is converted to single precision and back for every image.
-    for module in (pipe.unet, pipe.vae.decoder):
-        Compiled(module)
+    Compiled(pipe.vae.decoder)
+    # Graphs for the UNet alone, which runs in every step: their memory is not shared with anything else.
+    Compiled(pipe.unet, graphs=graphs)
 
 
 _PULLS: Final[dict[Optimization, Callable[[Pipeline], None]]] = {
@@ -171,5 +202,4 @@ _PULLS: Final[dict[Optimization, Callable[[Pipeline], None]]] = {
     Optimization.CHANNELS_LAST: _channels_last,
     Optimization.CACHED_GUIDANCE: _cached_guidance,
     Optimization.DEVICE_RESIZE: _device_resize,
-    Optimization.COMPILE: _compile,
 }

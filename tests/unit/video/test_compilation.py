@@ -176,6 +176,45 @@ def test_without_the_optimization_there_is_nothing_to_warm_up(
     assert caplog.text == ""
 
 
+def test_the_output_of_a_graph_outlives_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str | None] = []
+    memory = torch.empty(2, 4)
+
+    def record(forward: Callable[..., Any], mode: str | None = None, **_: Any) -> Callable[..., Any]:
+        modes.append(mode)
+        # As a graph does, each run writes into the same memory.
+        return lambda *args: (memory.copy_(forward(*args)),)
+
+    steps: list[None] = []
+    monkeypatch.setattr(torch, "compile", record)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(None))  # it loads inductor
+    block = Block().eval().requires_grad_(requires_grad=False)
+    compiled = Compiled(block, graphs=True)
+    with compiled.learning():
+        (first,) = block(torch.ones(2, 4))
+        (second,) = block(torch.full((2, 4), -3.0))
+    assert modes == ["reduce-overhead"]
+    assert len(steps) == 2
+    torch.testing.assert_close(first, compiled._eager(torch.ones(2, 4)))
+    torch.testing.assert_close(second, compiled._eager(torch.full((2, 4), -3.0)))
+
+
+@pytest.mark.parametrize("optimizations", ["compile", "compile,cuda_graphs"])
+def test_the_unet_alone_is_recorded_as_graphs(
+    tiny: Path, load_model: LoadModel, monkeypatch: pytest.MonkeyPatch, optimizations: str
+) -> None:
+    modes: list[str | None] = []
+
+    def record(forward: Callable[..., Any], mode: str | None = None, **_: Any) -> Callable[..., Any]:
+        modes.append(mode)
+        return forward
+
+    monkeypatch.setattr(torch, "compile", record)
+    generator = load_model(tiny, SVD_OPTIMIZATIONS=optimizations)
+    assert modes == [None, "reduce-overhead" if "cuda_graphs" in optimizations else None]
+    assert set(optimizations.split(",")) <= set(generator.origin["optimizations"])
+
+
 HALF = torch.float16
 
 META = torch.device("meta")

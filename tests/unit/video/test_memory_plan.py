@@ -55,6 +55,14 @@ def test_a_smaller_video_or_one_without_guidance_needs_less_memory() -> None:
     assert need(FAST, replace(XT, decode_chunk_size=25), WEIGHTS) > whole
 
 
+def test_graphs_keep_the_memory_of_sampling_while_the_video_is_decoded() -> None:
+    assert need(FAST, XT, WEIGHTS, graphs=True) - need(FAST, XT, WEIGHTS) == pytest.approx(1.1 * 4.84 * GB)
+    assert choose("auto", 15 * GB, XT, WEIGHTS).name == "fast"
+    assert choose("auto", 15 * GB, XT, WEIGHTS, graphs=True).name == "lean"
+    least = MEMORY_PLANS[-1]
+    assert need(least, XT, WEIGHTS, graphs=True) == need(least, XT, WEIGHTS)
+
+
 def test_the_settings_accept_every_plan() -> None:
     for name in ("auto", *(plan.name for plan in MEMORY_PLANS)):
         assert Settings.from_mapping({"SVD_MEMORY": name}).memory == name

@@ -1,15 +1,18 @@
 import inspect
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import StableVideoDiffusionPipeline
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import AlphaBlender
 from PIL import Image
+from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 
 from svd_service.config import ConfigurationError, Settings
 from svd_service.environment.types import OPTIMIZATIONS
@@ -18,7 +21,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
-from svd_service.video.optimizations import AUTO, Optimization, apply, chosen
+from svd_service.video.optimizations import AUTO, UNMEASURED, Optimization, apply, attention_kernels, chosen
 from svd_service.video.pipeline import Pipeline
 from tools.harness import tiny_model
 
@@ -33,7 +36,7 @@ EXACT = {
 }
 
 #: The same formula, evaluated in another order.
-NEAR = set(Optimization) - EXACT - {Optimization.COMPILE}
+NEAR = AUTO["cuda"] - EXACT - {Optimization.COMPILE}
 
 
 def name_of(optimizations: Collection[Optimization]) -> str:
@@ -235,6 +238,48 @@ def test_on_a_gpu_progress_is_not_ahead_of_the_device_and_the_host_by_one_step_a
         *("queued 2", "waited for 1", "reported 1"),
         *("queued 3", "waited for 2", "reported 2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("optimizations", "first"),
+    [
+        ({Optimization.FLASH_ATTENTION}, [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]),
+        ({Optimization.CUDNN_ATTENTION}, [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]),
+    ],
+    ids=["flash", "cudnn"],
+)
+def test_attention_uses_the_selected_kernels_first_and_the_others_where_those_do_not_apply(
+    tiny: Path,
+    image: Image.Image,
+    parameters: Parameters,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizations: set[Optimization],
+    first: list[SDPBackend],
+) -> None:
+    usual = _cur_sdpa_kernel_backends(with_priority=True)
+    orders: list[list[SDPBackend]] = []
+    attend = F.scaled_dot_product_attention
+
+    def note(*args: Any, **kwargs: Any) -> torch.Tensor:
+        orders.append(_cur_sdpa_kernel_backends(with_priority=True))
+        return attend(*args, **kwargs)
+
+    generator = generator_of(tiny, optimizations)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", note)
+    frames_of(generator, image, parameters)
+    selected = [order for order in orders if order != usual]
+    assert len(selected) > len(generator._pipe.unet.attn_processors)  # the VAE's decoder, too
+    assert all(order == [*first, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH] for order in selected)
+    assert _cur_sdpa_kernel_backends(with_priority=True) == usual
+
+
+def test_what_is_not_measured_is_off(tiny: Path) -> None:
+    assert not any(UNMEASURED & defaults for defaults in AUTO.values())
+    assert attention_kernels(AUTO["cuda"]).__class__ is nullcontext
+
+
+def test_without_compiled_code_there_are_no_graphs(tiny: Path) -> None:
+    assert generator_of(tiny, {Optimization.CUDA_GRAPHS}).origin["optimizations"] == []
 
 
 def test_the_origin_names_the_optimizations(tiny: Path) -> None:
