@@ -28,15 +28,15 @@ case ${1:-} in
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
 # Unit tests keep a core busy; tests of whole services mostly wait, for steps, leases and each other. So three processes run
-# at once: the unit tests on one core and with lower priority, the browser with the chaos runs, and the services after the
-# static checks, which take a minute. The ledger's state machine, the longest unit test, is with the browser, where coverage
-# does not slow it down threefold.
+# at once beside the static checks: the unit tests on one core and with lower priority, the browser with the chaos runs, and
+# the services, which alone use pytest's cache. The ledger's state machine, the longest unit test, is with the browser, where
+# coverage does not slow it down threefold.
 declare -A lanes
 lane() { # lane NAME PRIORITY PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
   local name=$1 priority=$2
   shift 2
   set -m # without job control, a background process ignores SIGINT
-  nice -n "$priority" .venv/bin/python -m pytest "$@" "${marked[@]}" -p no:cacheprovider >"$outputs/$name" 2>&1 &
+  nice -n "$priority" .venv/bin/python -m pytest "$@" "${marked[@]}" >"$outputs/$name" 2>&1 &
   set +m
   lanes[$name]=$!
 }
@@ -50,13 +50,13 @@ outputs=$(mktemp -d)
 trap finish EXIT
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
-OMP_NUM_THREADS=1 lane unit 5 tests/unit tests/contracts --ignore "$state_machine" "${coverage[@]}"
-lane browser 0 tests/browser tests/chaos "$state_machine"
+lane services 0 tests/integration
+OMP_NUM_THREADS=1 lane unit 5 tests/unit tests/contracts --ignore "$state_machine" -p no:cacheprovider "${coverage[@]}"
+lane browser 0 tests/browser tests/chaos "$state_machine" -p no:cacheprovider
 scripts/check.sh
-.venv/bin/python -m pytest tests/integration "${marked[@]}" || status=$?
-for name in browser unit; do
+for name in services browser unit; do
+  tail --lines +1 --follow --sleep-interval 0.2 --pid "${lanes[$name]}" "$outputs/$name"
   wait "${lanes[$name]}" || status=$?
-  cat "$outputs/$name"
   unset "lanes[$name]"
 done
 exit "$status"
