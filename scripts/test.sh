@@ -42,7 +42,13 @@ lane() { # lane NAME PRIORITY PYTEST ARGUMENTS…: run pytest in the background;
 }
 # shellcheck disable=SC2329 # the trap calls it
 finish() { # at SIGINT, as after Ctrl-C, pytest stops what the tests have started
-  [ ${#lanes[@]} = 0 ] || kill -INT "${lanes[@]}" 2>/dev/null || true
+  # Python drops an interrupt that arrives in a destructor, so it is repeated.
+  while [ ${#lanes[@]} -gt 0 ] && kill -INT "${lanes[@]}" 2>/dev/null; do
+    for _ in $(seq 120); do
+      [ -n "$(jobs -rp)" ] || break 2
+      sleep 0.5
+    done
+  done
   wait
   rm -rf "$outputs"
 }
