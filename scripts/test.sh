@@ -2,7 +2,7 @@
 # Create the environment, install, run the static checks and the tests.
 #
 # usage: scripts/test.sh [--thorough]            everything; --thorough adds the long tests (chaos, fuzzing, state machines)
-#        scripts/test.sh --checks                the static checks alone
+#        scripts/test.sh --checks                only the static checks
 #        scripts/test.sh PYTEST ARGUMENTS        only these tests, without checks and coverage
 set -euo pipefail
 # shellcheck source=scripts/usage.sh

@@ -173,7 +173,7 @@ class PretendedCuda(TorchDispatchMode):
             self.peak = max(self.peak, self._sum)
 
     def sweep(self, *, weights: bool = True) -> None:
-        """Forget the tensors that are gone, unless they are `weights` of modules that were not moved since."""
+        """Drop the records of deleted tensors, except `weights` of modules that have not been moved since."""
         if weights:
             self._weights = {key: one for key, one in self._weights.items() if not one[0].expired()}
         self._living = {key: one for key, one in self._living.items() if not one[0].expired()}

@@ -64,7 +64,7 @@ class Containers(Protocol):
         ...
 
     def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command in a container of its own to its end."""
+        """Run a command in a new container, and wait until it exits."""
         ...
 
     def alive(self, name: str) -> bool:
@@ -112,7 +112,7 @@ class Engine:
         )
 
     def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command in a container of its own to its end."""
+        """Run a command in a new container, and wait until it exits."""
         entry = ("--entrypoint", command[0], "--volume", f"{self._mark}:/data")
         return ended(self._tool, "run", "--rm", *self._restrictions, *entry, image, *command[1:])
 
@@ -201,7 +201,7 @@ class Chroots:
             )
 
     def run(self, image: str, *command: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command in a container of its own to its end."""
+        """Run a command in a new container, and wait until it exits."""
         entering, variables = self._command(image, command, {})
         return subprocess.run(entering, env=variables, capture_output=True, text=True, check=False, timeout=600)
 
