@@ -92,7 +92,8 @@ class Day:
             with log.open("w", encoding="utf-8") as output, self._sensors():
                 tests = self._tests(output)
                 benchmark = self._benchmark(output)
-                status = int(not (tests and benchmark))
+                failed = self._result["steps"]["benchmark"].get("failed")
+                status = int(not (tests and benchmark) or bool(failed))
             self._result["complete"] = self._is_complete()
         except StoppedError as error:
             self._result["stopped"] = str(error)
@@ -105,7 +106,8 @@ class Day:
     def _is_complete(self) -> bool:
         steps = self._result["steps"]
         planned = steps["benchmark"].get("planned")
-        measured = planned is not None and set(planned) == set(steps["benchmark"]["cases"])
+        done = {*steps["benchmark"].get("cases", ()), *steps["benchmark"].get("failed", ())}
+        measured = planned is not None and set(planned) == done
         return measured and not any(step["timed_out"] for step in steps.values())
 
     def _left(self) -> float:

@@ -102,7 +102,10 @@ def _rest(day: dict[str, Any], benchmark: dict[str, Any]) -> str:
         lines.append(f"GPU tests: {tests['tests']}, of which {failed} failed and {tests['skipped']} were skipped.")
     elif "tests" in day["steps"]:
         lines.append("GPU tests: they did not end in time.")
-    if left_out := [name for name in benchmark.get("planned", ()) if name not in benchmark["cases"]]:
+    failed_cases = benchmark.get("failed", {})
+    lines += [f"{name} failed: {reason}" for name, reason in failed_cases.items()]
+    done = {*benchmark.get("cases", ()), *failed_cases}
+    if left_out := [name for name in benchmark.get("planned", ()) if name not in done]:
         lines.append(f"Not measured, for want of time: {', '.join(left_out)}.")
     if "sensors" in day and "reason" not in day["sensors"]:
         sensors = [

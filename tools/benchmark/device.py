@@ -28,6 +28,7 @@ from svd_service.video.memory_plan import FAST, HOST, MEMORY_PLANS, MemoryPlan
 from svd_service.video.optimizations import AUTO, Optimization
 from tools.benchmark import architectures, machine, photo
 from tools.benchmark.calls import check, frames
+from tools.benchmark.prepared import PREPARED
 from tools.benchmark.report import BenchmarkError, bar, save, show, show_bars, summary
 
 #: TFLOP of SVD-XT's parts at 25 frames of 1024x576 with guidance, counted on the meta device from its configuration:
@@ -67,11 +68,12 @@ class Case:
     optimizations: frozenset[Optimization]
     profile: Profile = Profile.EXACT
     plan: MemoryPlan = FAST
+    change: Callable[[Any], None] | None = None  # of the pipeline: one of `prepared`
 
 
 def cases(kind: str) -> list[Case]:
     """Return the cases: the device's defaults, no optimizations, the other profiles, the other memory plans (on CUDA),
-    the defaults with each optimization inverted, and the defaults again.
+    the defaults with each optimization inverted, what is prepared, and the defaults again.
     """
     usual = AUTO[kind]
     inverted = [
@@ -82,9 +84,13 @@ def cases(kind: str) -> list[Case]:
     plans = [
         Case(f"{plan.name} memory", usual, plan=plan) for plan in MEMORY_PLANS if plan is not FAST and kind == "cuda"
     ]
+    changed = [
+        Case(name, usual if compiled else usual - {Optimization.COMPILE}, change=change)
+        for name, (change, compiled) in PREPARED[kind].items()
+    ]
     ends = [Case("defaults, again", usual)]
     # The most important first, since the time may not suffice for all of them.
-    return [Case("defaults", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *ends]
+    return [Case("defaults", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *changed, *ends]
 
 
 def run(options: Namespace, result: dict[str, Any]) -> bool:
@@ -106,6 +112,7 @@ class _Measurement:
         self._precision = torch.float32 if place.type == "cpu" else torch.float16
         self._deadline = time.monotonic() + (options.seconds or float("inf"))
         self._longest = 0.0  # seconds of the longest case
+        self._wrong: Exception | None = None  # the first case whose output is invalid
         if options.random_weights:
             self._model = architectures.ARCHITECTURES[options.architecture].model
         elif options.model:
@@ -125,22 +132,37 @@ class _Measurement:
             self._result["tflop"] = self._count(parameters, folder)
             words = self._options.cases or [""]
             planned = [case for case in cases(self._place.type) if any(word in case.name for word in words)]
-            self._result["planned"], self._result["cases"] = [case.name for case in planned], {}
+            self._result |= {"planned": [case.name for case in planned], "cases": {}, "failed": {}}
             for case in planned:
                 self._measure_in_time(case, folder)
         self._show()
-        return self._judge()
+        if self._wrong is not None:
+            raise self._wrong
+        return self._judge() and not self._result["failed"]
 
     def _measure_in_time(self, case: Case, folder: Path) -> None:
         """Measure a case unless it would end too late, and save the figures immediately."""
         began = time.monotonic()
         if began + self._longest > self._deadline:
             return
-        values = self._measure(case, folder)
+        try:
+            values = self._measure(case, folder)
+        except Exception as error:  # noqa: BLE001 - the other cases are measured nevertheless
+            self._failed(case, error)
+            return
         self._longest = max(self._longest, time.monotonic() - began)
         self._result["cases"][case.name] = values
         save(self._options.json, self._result)
         print(f"  {case.name}: {values['seconds']['median']:.3f} s", flush=True)
+
+    def _failed(self, case: Case, error: Exception) -> None:
+        """Record the failure of a case; `error` is freed here, as its traceback holds the case's pipeline."""
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        self._result["failed"][case.name] = reason
+        save(self._options.json, self._result)
+        print(f"  {case.name}: {reason}", flush=True)
+        if isinstance(error, BenchmarkError | InvalidOutputError):
+            self._wrong = self._wrong or error.with_traceback(None)
 
     def _parameters(self, profile: Profile) -> Parameters:
         options: dict[str, Any] = {
@@ -148,7 +170,12 @@ class _Measurement:
         }
         return VideoRequest(seed=7, profile=profile, **options).resolve(self._model, photo.SIZE)
 
-    def _generator(self, optimizations: frozenset[Optimization], plan: MemoryPlan = FAST) -> tuple[Generator, Any]:
+    def _generator(
+        self,
+        optimizations: frozenset[Optimization],
+        plan: MemoryPlan = FAST,
+        change: Callable[[Any], None] | None = None,
+    ) -> tuple[Generator, Any]:
         """Return a generator after its warm-up, and its pipeline's VAE, whose output is checked."""
         if self._options.random_weights:
             architecture = architectures.ARCHITECTURES[self._options.architecture]
@@ -162,6 +189,8 @@ class _Measurement:
             settings = Settings.from_mapping({"SVD_MODEL": self._options.model, "SVD_MEMORY": plan.name})
             generator = load(self._model, self._options.device, settings, optimizations)
             pipe = generator._pipe  # noqa: SLF001 - to check its output
+        if change is not None:
+            change(pipe)
         generator.warm_up()
         return generator, pipe.vae
 
@@ -198,7 +227,7 @@ class _Measurement:
         if self._place.type == "cuda":
             torch.cuda.empty_cache()
         began = time.perf_counter()
-        generator, vae = self._generator(case.optimizations, case.plan)
+        generator, vae = self._generator(case.optimizations, case.plan, case.change)
         built = time.perf_counter()
         with checked_output(vae, case.name):
             render(generator, image, parameters, video, _ignore)

@@ -151,6 +151,23 @@ def test_results_are_written_to_disk_before_the_next_case_begins(
     assert seen == [None, None, ["plain"]]  # once for the FLOP count, and once for each case
 
 
+def test_a_case_that_fails_does_not_keep_the_others_from_being_measured(
+    benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def fail(measurement, case, folder):
+        raise RuntimeError(f"no {case.name} on this device\nand more")
+
+    monkeypatch.setattr(device._Measurement, "_measure", fail)
+    assert benchmark(*TINY, "--bars", "--cases", "plain", "draft") == 1
+    result = json.loads((tmp_path / "benchmark-device.json").read_text())
+    assert result["failed"] == {name: f"RuntimeError: no {name} on this device" for name in ("plain", "draft profile")}
+
+
+def test_what_is_prepared_is_measured_on_the_devices_that_can_compute_it():
+    changed = {kind: [case.name for case in device.cases(kind) if case.change is not None] for kind in AUTO}
+    assert changed == {"cpu": ["DeepCache"], "cuda": ["DeepCache", "FP8"]}
+
+
 def test_no_case_begins_that_would_end_too_late(benchmark, tmp_path: Path):
     assert benchmark(*TINY, "--cases", "plain", "draft", "--seconds", "0.001") == 0
     result = json.loads((tmp_path / "benchmark-device.json").read_text())

@@ -62,6 +62,7 @@ def test_a_day_is_complete_if_every_case_was_measured_and_no_step_timed_out(day:
 
     whole = {"planned": ["plain"], "cases": {"plain": {}}}
     assert is_complete({}, whole)
+    assert is_complete({}, {"planned": ["plain", "FP8"], "cases": {"plain": {}}, "failed": {"FP8": "no"}})
     assert not is_complete({"timed_out": True}, whole)
     assert not is_complete({}, {"planned": ["plain", "draft"], "cases": {"plain": {}}})
     assert not is_complete({}, {})
@@ -131,7 +132,8 @@ def measured() -> dict[str, Any]:
                 "ceilings": {"tflops": 790.0, "gb_a_second": 4300.0},
                 "cases": {"defaults": {**case, "peak_gb": 13.9, "first_seconds": 90.0}},
                 "bars": [{"bar": "defaults, seconds", "measured": 7.25, "at_most": 8.0, "holds": True}],
-                "planned": ["defaults", "defaults, again"],
+                "failed": {"FP8": "RuntimeError: not on this device"},
+                "planned": ["FP8", "defaults", "defaults, again"],
             },
         },
     }
@@ -144,6 +146,7 @@ def test_the_json_becomes_the_tables_of_the_page(measured: dict[str, Any]) -> No
     assert "| defaults, seconds | 7.25     | 8       | yes   |" in text
     assert "GPU tests: 12, of which 1 failed and 2 were skipped." in text
     assert "Not measured, for want of time: defaults, again." in text
+    assert "FP8 failed: RuntimeError: not on this device" in text
     assert "watts 650 (90 to 700)" in text
     assert "The run was stopped (SIGTERM)." in text
 
