@@ -141,15 +141,15 @@ def test_a_lost_device_costs_an_attempt_and_the_process_is_replaced(stack: Stack
 
 
 def test_another_worker_restarts_the_job_of_a_killed_worker_when_the_lease_expires(stack: Stack, photo: bytes):
-    first = ready(stack, "first")
+    workers = {name: ready(stack, name) for name in ("first", "second")}
     job_id = stack.submit(photo, **FOUR_SECONDS)
     stack.wait_until_started(job_id)
-    ready(stack, "second")
-    os.killpg(first.pid, signal.SIGKILL)
+    name = stack.status(job_id)["attempts"][0]["worker"].partition("@")[0]
+    os.killpg(workers.pop(name).pid, signal.SIGKILL)
     killed = datetime.now(UTC)
     job = stack.wait_for(job_id, "finished")
     assert outcomes(job) == ["lost", "finished"]
-    assert job["attempts"][1]["worker"].startswith("second@")
+    assert [job["attempts"][1]["worker"].partition("@")[0]] == [*workers]
     assert datetime.fromisoformat(job["attempts"][1]["started_at"]) - killed < timedelta(seconds=LEASE + 5)
 
 
