@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Measure a profile: the difference of its video from the exact one, and its relative time.
+"""Measure a profile, or a prepared change: the difference of its video from the exact one, and its relative time.
 
-For each image, generates the exact video, the profile's with the same seed, and the exact one with another seed, which
+For each image, generates the exact video, the faster one with the same seed, and the exact one with another seed, which
 shows how much two equally good videos differ. Runs the model of the settings (`SVD_MODEL`, `SVD_DEVICES`).
 
-usage: python -m tools.profile_fidelity IMAGE... [--profile draft] [--seed 0]
+usage: python -m tools.profile_fidelity IMAGE... [--profile draft] [--seed 0] [--guidance N]
+       python -m tools.profile_fidelity IMAGE... --prepared NAME [--steps N] [--seed 0] [--guidance N]
 """
 
 import argparse
@@ -20,6 +21,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters, VideoRequest
 from svd_service.parameters import Profile
 from svd_service.video.loader import Generator, load
+from tools.benchmark.prepared import PREPARED
 
 
 def main() -> None:
@@ -29,36 +31,56 @@ def main() -> None:
     parser.add_argument(
         "--profile", choices=[str(each) for each in Profile if each is not Profile.EXACT], default="draft"
     )
+    parser.add_argument(
+        "--prepared", choices=tuple(PREPARED["cuda"]), help="instead, one of tools/benchmark/prepared.py"
+    )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of both videos, with --prepared; default: the model's")
+    parser.add_argument("--guidance", type=float, help="max_guidance_scale of all videos; default: the model's")
     options = parser.parse_args()
     settings = Settings.load()
     model = Model.of(settings)
-    generator = load(model, settings.worker_devices[0], settings)
-    print(f"{model.name} on {generator.device}, {options.profile} against exact, seed {options.seed}\n")
+    generator = faster = load(model, settings.worker_devices[0], settings)
+    exact: dict[str, Any] = {"seed": options.seed, "max_guidance_scale": options.guidance}
+    if options.prepared:
+        faster = load(model, settings.worker_devices[0], settings)
+        PREPARED["cuda"][options.prepared][0](faster._pipe)  # noqa: SLF001 - as the benchmark changes it
+        changed = exact = {**exact, "num_inference_steps": options.steps}
+    else:
+        changed = {**exact, "profile": Profile(options.profile)}
+    name = options.prepared or options.profile
+    print(f"{model.name} on {generator.device}, {name} against exact, seed {options.seed}\n")
     print("| image | PSNR, dB | (another seed), dB | first frame, dB | last frame, dB | steps | time of exact |")
     print("|---|---|---|---|---|---|---|")
     for image in options.images:
-        row(generator, model, settings, image, Profile(options.profile), options.seed)
+        row(model, settings, image, (generator, exact), (faster, changed))
 
 
-def row(generator: Generator, model: Model, settings: Settings, path: Path, profile: Profile, seed: int) -> None:
-    """Print the row of one image."""
+def row(
+    model: Model,
+    settings: Settings,
+    path: Path,
+    exactly: tuple[Generator, dict[str, Any]],
+    faster: tuple[Generator, dict[str, Any]],
+) -> None:
+    """Print the row of one image: what `faster` makes against what `exactly` does."""
 
-    def video(request: VideoRequest) -> tuple[Any, float]:
+    def video(generator: Generator, values: dict[str, Any]) -> tuple[Any, float, int]:
         with path.open("rb") as upload, open_image(upload, settings) as opened:
-            parameters: Parameters = request.resolve(model, opened.size)
+            parameters: Parameters = VideoRequest(**values).resolve(model, opened.size)
             image = opened.fitted(parameters.width, parameters.height, parameters.fit)
         began = time.monotonic()
         frames = np.stack(list(generator.generate(image, parameters, lambda _: None)))
-        return frames, time.monotonic() - began
+        return frames, time.monotonic() - began, parameters.num_inference_steps
 
-    other, _ = video(VideoRequest(seed=seed + 1))  # as a warm-up, before the two that are timed
-    exact, exact_seconds = video(VideoRequest(seed=seed))
-    made, seconds = video(VideoRequest(seed=seed, profile=profile))
+    generator, values = exactly
+    other, *_ = video(generator, {**values, "seed": values["seed"] + 1})  # as a warm-up, before those that are timed
+    exact, exact_seconds, exact_steps = video(generator, values)
+    made, seconds, steps = video(*faster)
     print(
         f"| {path.stem} | {psnr(made, exact):.1f} | {psnr(other, exact):.1f} | {psnr(made[0], exact[0]):.1f} "
-        f"| {psnr(made[-1], exact[-1]):.1f} | {model.profiles[profile].num_inference_steps} of "
-        f"{model.defaults.num_inference_steps} | {seconds / exact_seconds:.2f} |",
+        f"| {psnr(made[-1], exact[-1]):.1f} | {steps} of "
+        f"{exact_steps} | {seconds / exact_seconds:.2f} |",
         flush=True,
     )
 

@@ -165,7 +165,7 @@ def test_a_case_that_fails_does_not_keep_the_others_from_being_measured(
 
 def test_what_is_prepared_is_measured_on_the_devices_that_can_compute_it():
     changed = {kind: [case.name for case in device.cases(kind) if case.change is not None] for kind in AUTO}
-    assert changed == {"cpu": ["DeepCache"], "cuda": ["DeepCache", "FP8"]}
+    assert changed == {"cpu": ["DeepCache", "guidance band"], "cuda": ["DeepCache", "guidance band", "FP8"]}
 
 
 def test_no_case_begins_that_would_end_too_late(benchmark, tmp_path: Path):

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from svd_service.video.optimizations import AUTO, Optimization, apply
 from svd_service.video.pipeline import Pipeline
-from tools.benchmark.prepared import DeepCache, Fp8Linear, use_fp8
+from tools.benchmark.prepared import DeepCache, Fp8Linear, GuidanceBand, use_fp8
 from tools.harness import tiny_model
 
 
@@ -79,6 +80,37 @@ def test_a_new_video_begins_with_a_whole_step(pipe: Pipeline) -> None:
     step(pipe, 1)
     pipe.scheduler.set_timesteps(2)
     assert torch.equal(step(pipe, 2), expected)
+
+
+def guided(pipe: Pipeline, scale: float = 3.0) -> torch.Tensor:
+    """Latents of a video of two frames in two steps, at noise levels of 700 and 0.002."""
+    pipe.set_progress_bar_config(disable=True)
+    made: torch.Tensor = pipe(
+        Image.new("RGB", (64, 64), "teal"),
+        width=64,
+        height=64,
+        num_frames=2,
+        num_inference_steps=2,
+        max_guidance_scale=scale,
+        generator=torch.Generator().manual_seed(1),
+        output_type="latent",
+    ).frames
+    return made
+
+
+def test_a_band_of_all_noise_levels_is_the_stock_model_and_an_empty_one_has_no_guidance(pipe: Pipeline) -> None:
+    exact, without = guided(pipe), guided(pipe, scale=1.0)
+    rows: list[int] = []
+    pipe.unet.conv_in.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    compute, begin = pipe.unet.forward, pipe.scheduler.set_timesteps
+    for band, expected, halves in (((0.0,), exact, [4, 4]), ((1e6,), without, [2, 2]), ((0.28,), None, [4, 2])):
+        rows.clear()
+        GuidanceBand(pipe, *band)
+        made = guided(pipe)
+        assert rows == halves
+        if expected is not None:
+            torch.testing.assert_close(made, expected)
+        pipe.unet.forward, pipe.scheduler.set_timesteps = compute, begin
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -13,6 +13,7 @@ import pytest
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.bootstrap import use_cases
+from svd_service.errors import InvalidOutputError
 from svd_service.jobs import maintenance
 from svd_service.jobs.job import Job, Phase, Progress, Still
 from svd_service.jobs.job_files import file_name
@@ -129,6 +130,15 @@ def test_an_attempt_past_its_time_limit_fails_at_its_next_step(worker_context: W
 def test_out_of_memory_fails_the_job_since_every_fallback_was_tried(worker_context: WorkerContext, job_id: str) -> None:
     job = attempted(worker_context, job_id, raising(OutOfMemoryError("CUDA out of memory.")))
     assert (job.state, code(job), files(worker_context)) == ("failed", "out_of_memory", set())
+
+
+@pytest.mark.parametrize("what", ["latents", "pixels"])
+def test_a_video_of_nan_fails_the_job_with_what_to_do(worker_context: WorkerContext, job_id: str, what: str) -> None:
+    job = attempted(worker_context, job_id, raising(InvalidOutputError(what)))
+    assert (job.state, code(job), files(worker_context)) == ("failed", "invalid_output", set())
+    assert outcomes(job) == ["failed"], "the same seed would give the same numbers again"
+    assert job.failure is not None
+    assert "Try another seed or size" in job.failure.message
 
 
 @pytest.mark.parametrize(
