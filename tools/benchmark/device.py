@@ -74,23 +74,45 @@ class Case:
 def cases(kind: str) -> list[Case]:
     """Return the cases: the device's defaults, no optimizations, the other profiles, the other memory plans (on CUDA),
     the defaults with each optimization inverted, what is prepared, and the defaults again.
+
+    Compiling takes minutes, and each inverted optimization would be compiled anew. So these are compared without it.
     """
     usual = AUTO[kind]
+    uncompiled = usual - {Optimization.COMPILE}
+    compiling = (Optimization.COMPILE, Optimization.CUDA_GRAPHS)
+    base = "uncompiled" if uncompiled != usual else "defaults"
     inverted = [
-        Case(f"defaults, {'without' if optimization in usual else 'with'} {optimization}", usual ^ {optimization})
-        for optimization in Optimization
+        _inverted(base, uncompiled, optimization) for optimization in Optimization if optimization not in compiling
     ]
+    if uncompiled != usual:
+        inverted.insert(0, Case(base, uncompiled))
+    # With the defaults compiled, `uncompiled` is them without it; graphs need compiled code.
+    last = Optimization.CUDA_GRAPHS if uncompiled != usual else Optimization.COMPILE
+    compiled = [_inverted("defaults", usual, last)]
     profiles = [Case(f"{profile} profile", usual, profile) for profile in Profile if profile is not Profile.EXACT]
     plans = [
         Case(f"{plan.name} memory", usual, plan=plan) for plan in MEMORY_PLANS if plan is not FAST and kind == "cuda"
     ]
     changed = [
-        Case(name, usual if compiled else usual - {Optimization.COMPILE}, change=change)
-        for name, (change, compiled) in PREPARED[kind].items()
+        Case(name, usual if may_compile else uncompiled, change=change)
+        for name, (change, may_compile) in PREPARED[kind].items()
     ]
     ends = [Case("defaults, again", usual)]
     # The most important first, since the time may not suffice for all of them.
-    return [Case("defaults", usual), Case("plain", frozenset()), *profiles, *plans, *inverted, *changed, *ends]
+    return [
+        Case("defaults", usual),
+        Case("plain", frozenset()),
+        *profiles,
+        *plans,
+        *inverted,
+        *changed,
+        *compiled,
+        *ends,
+    ]
+
+
+def _inverted(name: str, usual: frozenset[Optimization], optimization: Optimization) -> Case:
+    return Case(f"{name}, {'without' if optimization in usual else 'with'} {optimization}", usual ^ {optimization})
 
 
 def run(options: Namespace, result: dict[str, Any]) -> bool:

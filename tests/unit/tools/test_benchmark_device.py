@@ -47,10 +47,19 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 def test_every_optimization_is_switched_and_every_profile_run():
     for kind, usual in AUTO.items():
-        optimizations = [case.optimizations for case in device.cases(kind)]
+        by_name = {case.name: case for case in device.cases(kind)}
+        optimizations = [case.optimizations for case in by_name.values()]
+        uncompiled = usual - {Optimization.COMPILE}
         assert frozenset() in optimizations
-        assert all(usual ^ {optimization} in optimizations for optimization in Optimization)
-        assert {case.profile for case in device.cases(kind)} == set(Profile)
+        for optimization in set(Optimization) - {Optimization.COMPILE, Optimization.CUDA_GRAPHS}:
+            assert uncompiled ^ {optimization} in optimizations
+        assert {case.profile for case in by_name.values()} == set(Profile)
+        assert len(by_name) == len(device.cases(kind))
+    names = [case.name for case in device.cases("cpu")]
+    assert names[-2:] == ["defaults, with compile", "defaults, again"], "what may take longest comes last"
+    names = [case.name for case in device.cases("cuda")]
+    assert "uncompiled" in names
+    assert names[-2:] == ["defaults, with cuda_graphs", "defaults, again"]
     assert {case.plan.name for case in device.cases("cuda")} >= {"fast", "small", "least"}
 
 
