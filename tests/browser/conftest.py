@@ -95,18 +95,17 @@ def ledger(desk: Stack) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def shots(tmp_path: Path) -> Path:
-    """Folder of the screenshots; pytest keeps those of the last runs (`--basetemp` sets their location)."""
-    return tmp_path
+def visit(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
+    """Open a service's page in a new browser window.
 
-
-@pytest.fixture
-def visit(browser: Browser, shots: Path) -> Iterator[Callable[..., Visit]]:
-    """Open a service's page in a new browser window."""
+    Screenshots are in the test's folder (pytest keeps those of the last runs; `--basetemp` sets their location) unless
+    thorough tests are deselected: each check of a page takes a second of processor time more.
+    """
+    shots = None if "not thorough" in request.config.option.markexpr else tmp_path
     visits: list[Visit] = []
 
     def open_page(stack: Stack, kind: str = "desktop") -> Visit:
-        visits.append(Visit(browser, stack, shots, kind))
+        visits.append(Visit(browser, stack, kind, shots))
         return visits[-1]
 
     yield open_page

@@ -50,10 +50,11 @@ SETTLED = """() => Promise.race([
 class Visit:
     """A browser window with its own context on a service's page.
 
-    `expected` lists parts of the console errors that the test causes on purpose.
+    `expected` lists parts of the console errors that the test causes on purpose. With `shots`, the folder of the
+    screenshots, `look` is thorough.
     """
 
-    def __init__(self, browser: Browser, stack: Stack, shots: Path, kind: str) -> None:
+    def __init__(self, browser: Browser, stack: Stack, kind: str, shots: Path | None) -> None:
         self.context: BrowserContext = browser.new_context(base_url=stack.url, **VIEWPORTS[kind])
         self.context.set_default_timeout(30_000)
         self.kind = kind
@@ -69,15 +70,17 @@ class Visit:
         self.page.goto("/")
 
     def look(self, name: str) -> None:
-        """Take a screenshot, and check the page with axe in the light and the dark color scheme."""
+        """Check the page with axe; if thorough, in the light and the dark color scheme, and take a screenshot."""
         usual = VIEWPORTS[self.kind].get("color_scheme", "light")
-        for scheme in ("dark", "light") if usual == "light" else ("light", "dark"):
+        other = "dark" if usual == "light" else "light"
+        for scheme in [other, usual] if self._shots else [usual]:
             self.page.emulate_media(color_scheme=scheme)
             self.page.evaluate(SETTLED)
             found = Axe().run(self.page).response["violations"]
             violations = [(v["id"], v["help"], [node["html"] for node in v["nodes"]]) for v in found]
             assert not found, f"{name}, {scheme}: {json.dumps(violations, indent=1)}"
-        self.page.screenshot(path=self._shots / f"{self.kind}-{name}.png", full_page=True)
+        if self._shots:
+            self.page.screenshot(path=self._shots / f"{self.kind}-{name}.png", full_page=True)
 
     def close(self) -> None:
         """Close the window; fail the test if the page contacted another host or logged an unexpected error."""
