@@ -27,8 +27,8 @@ case ${1:-} in
     ;;
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
-# Unit tests keep a core busy; tests of whole services mostly wait, for steps, leases and each other. So three processes run
-# at once beside the static checks: the unit tests on one core and with lower priority, the browser with the chaos runs, and
+# Tests of the model keep a core busy; the others mostly wait, for steps, leases and each other. So four processes run at
+# once beside the static checks: the model and the other unit tests with lower priority, the browser with the chaos runs, and
 # the services, which alone use pytest's cache. The ledger's state machine, the longest unit test, is with the browser, where
 # coverage does not slow it down threefold.
 declare -A lanes
@@ -57,10 +57,13 @@ trap finish EXIT
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
 lane services 0 tests/integration
-OMP_NUM_THREADS=1 lane unit 5 tests/unit tests/contracts --ignore "$state_machine" -p no:cacheprovider "${coverage[@]}"
+readonly models=(tests/unit/video tests/unit/tools)
+OMP_NUM_THREADS=1 lane models 5 "${models[@]}" -p no:cacheprovider
+OMP_NUM_THREADS=1 lane unit 3 tests/unit tests/contracts "${models[@]/#/--ignore=}" "--ignore=$state_machine" \
+  -p no:cacheprovider "${coverage[@]}"
 lane browser 0 tests/browser tests/chaos "$state_machine" -p no:cacheprovider
 scripts/check.sh
-for name in services browser unit; do
+for name in services browser unit models; do
   tail --lines +1 --follow --sleep-interval 0.2 --pid "${lanes[$name]}" "$outputs/$name"
   wait "${lanes[$name]}" || status=$?
   unset "lanes[$name]"
