@@ -1,8 +1,9 @@
 """The table of the parameters that a request may carry.
 
 Bounds, forms, the OpenAPI document, the options of the command line and the signature of the Python client are derived
-from it. To add a parameter, add one line to `VideoParameters` (or to `Parameters`, if the video does not depend on it)
-and use its value: a parameter of the video has a field of the same name in `jobs.parameters.Parameters`.
+from it. To add a parameter, add one line to `VideoParameters` (or to `Parameters`, if the video does not depend
+on it) and use its value: a parameter of the video has a field of the same name in `jobs.parameters.Parameters`, which
+has the values in effect.
 
 It imports nothing but the standard library, since the client, which installs without the server, reads it too.
 """
@@ -48,6 +49,12 @@ class Format(StrEnum):
     WEBP = "webp"  # animated
     GIF = "gif"
     ZIP = "zip"  # the frames, as PNGs
+
+
+#: The formats besides the MP4, for descriptions.
+_FURTHER_FORMATS: Final = ", ".join(
+    f"`{each}` (of PNGs)" if each is Format.ZIP else f"`{each}`" for each in Format if each is not Format.MP4
+)
 
 
 class Loop(StrEnum):
@@ -155,12 +162,15 @@ class VideoParameters(TypedDict, total=False):
     ]
     formats: Annotated[
         Sequence[Format | str] | None,
-        Spec("Files to make beside the MP4, separated by commas: `webm`, `webp`, `gif`, `zip` (of PNGs)."),
+        Spec(f"Files to make beside the MP4, separated by commas: {_FURTHER_FORMATS}."),
     ]
 
 
 class Parameters(VideoParameters, total=False):
-    """All parameters of a request: those of the video, and how its job is handled."""
+    """All parameters of a request: those of the video, and how its job is handled.
+
+    The client has it under its public name, `svd_service.client.Parameters`.
+    """
 
     model: Annotated[str | None, Spec("Name of one of `GET /models`. Default: the first of them.", max_length=200)]
     priority: Annotated[

@@ -24,6 +24,8 @@ from svd_service.parameters import MAX_GROUP, Format, Parameters
 
 _POLL_EVERY = 0.5  # seconds
 
+_ENDINGS = ", ".join(f".{each}" for each in Format)
+
 
 @takes_parameters(without=("formats", "webhook_url"), after="kind")
 def generate(
@@ -33,9 +35,7 @@ def generate(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", "-o", metavar="OUT", help="The video's file (.mp4, .webm, .webp, .gif, .zip), or a folder."
-        ),
+        typer.Option("--out", "-o", metavar="OUT", help=f"The video's file ({_ENDINGS}), or a folder."),
     ] = Path(),
     kind: Annotated[
         Format | None,

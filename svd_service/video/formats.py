@@ -2,8 +2,9 @@
 
 A new format needs a member of `parameters.Format`, its media type in `jobs.parameters.MEDIA_TYPES`, and here a `Kind`
 of `encoder.py`, or a `Writer` of its own; its cost in `jobs/eta.py`, its mark in `jobs/marks.py`, its variant in
-`api/openai/schema.py` and its name in the page's `options.js`. Forms, routes, OpenAPI document, command line and client
-follow from these. `tests/unit/video/test_formats.py` fails for each one that is missing.
+`api/openai/schema.py` and its name in the page's `options.js`; and a line in `README.md`, `docs/api.md` (`formats`),
+`docs/dialects.md` and `docs/marking.md`. Forms, routes, OpenAPI document, command line and client with their
+descriptions follow from these. `tests/unit/video/test_formats.py` fails for each one that is missing.
 """
 
 import io

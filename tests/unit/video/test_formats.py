@@ -16,12 +16,13 @@ from svd_service.api.openai.schema import Variant
 from svd_service.jobs import eta
 from svd_service.jobs.marks import MARKS
 from svd_service.jobs.parameters import MEDIA_TYPES
-from svd_service.parameters import Format
+from svd_service.parameters import TABLE, Format
 from svd_service.video.formats import writer
 from svd_service.video.writer import QUEUE_FRAMES, Frame, Writer
 from tests.samples import IMAGES
 
-PAGE = Path(eta.__file__).parents[1] / "api" / "ops" / "static" / "page" / "options.js"
+ROOT = Path(eta.__file__).parents[2]
+PAGE = ROOT / "svd_service" / "api" / "ops" / "static" / "page" / "options.js"
 
 PHOTO = IMAGES / "chelsea.jpg"
 SIZE = (128, 72)
@@ -77,7 +78,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "staged"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Format if kind is not Format.MP4])
+@pytest.mark.parametrize("kind", FURTHER)
 def test_a_format_is_known_wherever_formats_are_listed(kind: Format) -> None:
     offered = re.search(r'name: "formats".*?options: \{(.*?)\}', PAGE.read_text(), re.DOTALL)
     assert offered
@@ -86,6 +87,21 @@ def test_a_format_is_known_wherever_formats_are_listed(kind: Format) -> None:
     assert kind in MARKS
     assert kind in MEDIA_TYPES
     assert eta._FORMATS[kind] > 0
+
+
+def row(document: str, beginning: str) -> str:
+    """The row of a document's table that begins so, or ""."""
+    lines = (ROOT / document).read_text().splitlines()
+    return next((line for line in lines if line.startswith(beginning)), "")
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_a_format_is_in_the_descriptions_and_documents(kind: Format) -> None:
+    assert f"`{kind}`" in TABLE["formats"].spec.description
+    assert f" out.{kind}" in (ROOT / "README.md").read_text()
+    assert f"`{kind}`" in row("docs/api.md", "| `formats` |")
+    assert row("docs/dialects.md", f"| `{kind}` |")
+    assert re.search(rf"^\| [^|]*\b{kind.upper()}\b", (ROOT / "docs/marking.md").read_text().upper(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", FURTHER)
