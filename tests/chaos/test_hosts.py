@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -92,7 +93,15 @@ def at(seconds: float) -> str:
     return f"2026-01-01T00:00:{seconds:06.3f}+00:00"
 
 
-def sighting_of(state: str, *attempts: tuple[float, float, str], ended: float = 0.0) -> Sighting:
+class Attempt(NamedTuple):
+    """From when to when it ran, in seconds."""
+
+    start: float
+    end: float
+    outcome: str
+
+
+def sighting_of(state: str, *attempts: Attempt, ended: float = 0.0) -> Sighting:
     sighting = Sighting(0, None)
     sighting.see(
         {
@@ -102,7 +111,7 @@ def sighting_of(state: str, *attempts: tuple[float, float, str], ended: float = 
             "created_at": at(0),
             "ended_at": at(ended),
             "attempts": [
-                {"started_at": at(start), "ended_at": at(end), "outcome": outcome} for start, end, outcome in attempts
+                {"started_at": at(each.start), "ended_at": at(each.end), "outcome": each.outcome} for each in attempts
             ],
             "error": None,
         }
@@ -120,14 +129,16 @@ def judge() -> Judge:
     def figures(*jobs: Sighting, files: tuple[str, ...] = (), whole: float | None = 1.0) -> dict:
         outcome = Outcome(1, 20.0, seen={str(number): job for number, job in enumerate(jobs)}, created=len(jobs))
         outcome.counted_finished = sum(job.last["status"] == "finished" for job in jobs)
-        return _figures(outcome, [Cut("worker1", BEGAN + 5, 20.0, [("0", 1)], whole)], 10.0, list(files))
+        return _figures(
+            outcome, [Cut("worker1", at=BEGAN + 5, seconds=20.0, hit=[("0", 1)], whole=whole)], 10.0, list(files)
+        )
 
     return figures
 
 
 def test_the_figures_have_the_recovery_times_of_a_job_that_was_cut_off(judge: Judge) -> None:
-    hit = sighting_of("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
-    later = sighting_of("finished", (26, 27, "finished"), ended=27)
+    hit = sighting_of("finished", Attempt(3, 16, "lost"), Attempt(17, 22, "finished"), ended=22)
+    later = sighting_of("finished", Attempt(26, 27, "finished"), ended=27)
     figures = judge(hit, later)
     assert passed(figures)
     (cut,) = figures["cuts"]
@@ -137,9 +148,9 @@ def test_the_figures_have_the_recovery_times_of_a_job_that_was_cut_off(judge: Ju
 
 
 def test_a_run_that_breaks_a_guarantee_fails(judge: Judge) -> None:
-    fine = sighting_of("finished", (3, 16, "lost"), (17, 22, "finished"), ended=22)
+    fine = sighting_of("finished", Attempt(3, 16, "lost"), Attempt(17, 22, "finished"), ended=22)
     assert passed(judge(fine))
-    assert not passed(judge(sighting_of("started", (3, 16, "lost"), (17, 22, ""))))
-    assert not passed(judge(sighting_of("finished", (3, 16, "finished"), (17, 22, "finished"), ended=22)))
+    assert not passed(judge(sighting_of("started", Attempt(3, 16, "lost"), Attempt(17, 22, ""))))
+    assert not passed(judge(sighting_of("finished", Attempt(3, 16, "finished"), Attempt(17, 22, "finished"), ended=22)))
     assert not passed(judge(fine, files=("worker1/data/results/x.mp4",)))
     assert not passed(judge(fine, whole=None))

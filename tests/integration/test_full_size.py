@@ -8,7 +8,7 @@ from tools.harness.local import CI
 @pytest.mark.thorough
 @pytest.mark.timeout(4000)
 @pytest.mark.skipif(CI, reason="it takes three minutes and 11 GB of memory; by hand: python -m tools.try_full_size")
-def test_a_model_of_svd_xts_size_generates_a_video_over_http(tmp_path: Path) -> None:
+def test_a_model_as_large_as_svd_xt_generates_a_video_over_http(tmp_path: Path) -> None:
     # These import torch, which takes seconds.
     from tools.full_size import write
     from tools.try_full_size import shortage, try_out

@@ -1,4 +1,4 @@
-"""Quotas, expiry and permissions of keys, in all three dialects."""
+"""Quotas, expiry and permissions of keys, in all three dialects, and the maximum number of event streams."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from svd_service.api import create_app
 from svd_service.jobs.allowance import Allowance
 from svd_service.ledger.api_keys import Keyring
 from tests.unit.api.samples import png
@@ -115,3 +116,36 @@ def test_a_key_shows_its_limits(http, keyring):
     assert shown["limits"]["jobs_per_day"] == 3
     assert shown["limits"]["models"] == ["nano"]
     assert shown["expires_at"] == "2096-10-02T07:06:40Z"
+
+
+def test_event_streams_are_limited_for_each_caller(redis_url, make_settings):
+    app = create_app(make_settings(REDIS_URL=redis_url, SVD_STREAMS_PER_KEY=2, SVD_API_STREAMS=5))
+    keys = [app.extensions["web"].keyring.create(name)[1] for name in ("ann", "bob")]
+    http, opened = app.test_client(), []
+
+    def stream(secret):
+        answer = http.get("/events", headers={"Authorization": f"Bearer {secret}"})
+        if answer.status_code == 200:
+            opened.append(answer)
+        return answer
+
+    try:
+        assert [stream(keys[0]).status_code for _ in range(3)] == [200, 200, 429]
+        rejected = stream(keys[0])
+        assert rejected.json["error"]["code"] == "too_many_streams"
+        assert rejected.headers["Retry-After"]
+        assert stream(keys[1]).status_code == 200
+        opened.pop(0).close()
+        assert stream(keys[0]).status_code == 200
+    finally:
+        for answer in opened:
+            answer.close()
+
+
+def test_without_keys_event_streams_are_limited_for_each_address(redis_url, make_settings):
+    app = create_app(make_settings(REDIS_URL=redis_url, SVD_STREAMS_PER_KEY=1, SVD_TRUSTED_PROXIES=1))
+    http = app.test_client()
+    answers = [http.get("/events", headers={"X-Forwarded-For": f"192.0.2.{last}"}) for last in (1, 1, 2)]
+    assert [answer.status_code for answer in answers] == [200, 429, 200]
+    for answer in answers:
+        answer.close()

@@ -6,7 +6,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import msgspec
 import pytest
@@ -20,7 +20,7 @@ from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.submission import Submission
 from svd_service.jobs.usage import Usage
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.histograms import JOB_BOUNDS, STEP_BOUNDS, Histogram
 from svd_service.ledger.stats import Figures, QueueFigures, Stats
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
@@ -54,6 +54,10 @@ FIGURES = Figures(
     webhook_tries={"delivered": 4, "failed": 9},
     webhooks_pending=3,
     webhook_overdue=1.5,
+    cache={"hit": 2, "miss": 7},
+    damaged={"job": 1},
+    refused_by_celery=2,
+    moderation={("image", "reject"): 3},
     usage={"1f0c": Usage(submitted=3, failed=1, device_seconds=12.5, failed_device_seconds=2, frames=50, bytes=1_000)},
 )
 PARAMETERS = Parameters(1, 64, 64, 2, 4, 7, 127, 0.02, 1.0, 3.0, 2, Fit.CROP)
@@ -96,7 +100,7 @@ def promtool() -> str:
     return found
 
 
-def test_every_figure_of_the_ledger_is_exposed() -> None:
+def test_figures_of_the_ledger_are_exposed() -> None:
     shown = samples(exposed(FixedFigures(FIGURES)))
     expected = {
         "svd_ledger_up": 1,
@@ -152,6 +156,13 @@ def test_every_figure_of_the_ledger_is_exposed() -> None:
     assert {name: shown.get(name) for name in expected} == expected
     assert "svd_device_memory_used_bytes[cuda:0][host-b/0]" not in shown
     assert "svd_queue_predicted_wait_seconds[svd-xt][draft]" not in shown
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Figures)])
+def test_no_figure_of_the_ledger_is_left_out(name: str) -> None:
+    without = replace(FIGURES, **{name: getattr(NOTHING, name)})
+    assert without != FIGURES, "FIGURES has no value for it"
+    assert exposed(FixedFigures(without)) != exposed(FixedFigures(FIGURES))
 
 
 def test_the_disk_of_the_data_folder_and_the_queue_limit_are_exposed(

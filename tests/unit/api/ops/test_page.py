@@ -41,11 +41,21 @@ def test_every_file_has_the_content_type_that_browsers_require(http, name):
     assert http.get(f"/page/{name}", buffered=True).mimetype in kinds[name.rpartition(".")[2]]
 
 
-@pytest.mark.parametrize("path", ["/page/", "/page/none.js", "/page/../pages.py", "/page/%2e%2e/%2e%2e/pages.py"])
-def test_other_paths_are_404(http, path):
-    answer = http.get(path)
+def assert_not_found(answer):
     assert answer.status_code == 404
     assert answer.json["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("path", ["/page/", "/page/none.js"])
+def test_other_paths_are_404(http, path):
+    assert_not_found(http.get(path))
+
+
+@pytest.mark.parametrize("outside", ["../operator/index.html", "../../page.py"])
+def test_files_outside_of_the_folder_are_404(http, outside):
+    assert (PAGE / outside).is_file()
+    assert_not_found(http.get(f"/page/{outside}"))
+    assert_not_found(http.get(f"/page/{outside.replace('.', '%2e')}"))
 
 
 def test_no_file_names_another_host_or_writes_markup():

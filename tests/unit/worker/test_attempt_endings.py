@@ -127,7 +127,9 @@ def test_an_attempt_past_its_time_limit_fails_at_its_next_step(worker_context: W
     assert (job.state, code(job), files(worker_context)) == ("failed", "time_limit", set())
 
 
-def test_out_of_memory_fails_the_job_since_every_fallback_was_tried(worker_context: WorkerContext, job_id: str) -> None:
+def test_out_of_memory_that_reaches_the_attempt_fails_the_job_at_once(
+    worker_context: WorkerContext, job_id: str
+) -> None:
     job = attempted(worker_context, job_id, raising(OutOfMemoryError("CUDA out of memory.")))
     assert (job.state, code(job), files(worker_context)) == ("failed", "out_of_memory", set())
 
@@ -144,7 +146,7 @@ def test_a_video_of_nan_fails_the_job_with_what_to_do(worker_context: WorkerCont
 @pytest.mark.parametrize(
     "error",
     [AcceleratorError("CUDA error: unspecified launch failure\nSearch for it."), RuntimeError("CUDA error: no")],
-    ids=["by its type", "by its words"],
+    ids=["by its type", "by its message"],
 )
 def test_a_lost_device_costs_attempts_and_ends_the_process(
     worker_context: WorkerContext, job_id: str, error: Exception
