@@ -78,6 +78,14 @@ class Exchange:
             raise TooLateError
         return left
 
+    def require_time(self) -> None:
+        """Check the deadline.
+
+        Raises:
+            TooLateError: the deadline is past.
+        """
+        self.left()
+
     def connection(self, url: SplitResult) -> "Connection":
         """Return a connection object for the host of `url`; it is not connected yet.
 

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def show(
+def offered(
     context: typer.Context, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False
 ) -> None:
     """Show the models that the service offers, the default first."""
@@ -54,7 +54,7 @@ def pull(
 
 
 @app.command(name="list")
-def cached() -> None:
+def list_cached() -> None:
     """List the hub models in this machine's cache, with their size."""
     try:
         from huggingface_hub import scan_cache_dir  # noqa: PLC0415

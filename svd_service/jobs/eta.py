@@ -4,8 +4,8 @@ For each model on each kind of device, and for each phase, a line is fitted thro
 `seconds = c · size ^ slope`. A fixed cost makes the slope less than 1, attention more. Old jobs lose weight
 gradually, so the line follows the device. `ledger/lua/lib/throughput.lua` updates the lines (its `MEMORY` is how fast
 old jobs lose weight), `ledger/lua/estimate.lua` fetches what an estimate needs, and this module computes it. The cost
-does not grow with the queue: of the jobs ahead, the first are simulated one by one, those further back through samples
-that stand for their neighbors.
+does not grow with the queue: of the jobs ahead, the first are simulated one by one, and the queue further back is
+sampled: each sample counts for the jobs up to the next one.
 """
 
 import heapq

@@ -1,4 +1,7 @@
-"""Startup of a worker process: pin the device, load the model once, report ready, send heartbeats."""
+"""Startup of a worker process: pin the device, load the model once, report ready, send heartbeats.
+
+Celery's signals call it; they are connected at the end of this file.
+"""
 
 import logging
 import os
@@ -39,7 +42,7 @@ logger = logging.getLogger(__name__)
 #: Created in the parent and inherited by every process that it forks.
 INSTANCE: Final = uuid.uuid4().hex
 
-#: Maximum seconds that a process waits after it failed to load the model, before another replaces it.
+#: Maximum seconds that a process waits after it failed to load the model, before it exits and Celery replaces it.
 LOAD_PAUSE: Final = 60.0
 
 
@@ -48,8 +51,8 @@ class WorkerContext:
     """State of one worker process: its identity, the loaded model, the use cases, the thread that renews leases, and
     how files are marked.
 
-    `render` writes the video of an image (RGB, of the parameters' size), or one that extends an MP4, to a path: see
-    `video.render`.
+    `render` is `video.render` with this process' generator: it writes the video to a path, from an image (RGB, of the
+    parameters' size) or as the extension of an MP4.
     """
 
     holder: Holder
@@ -213,7 +216,7 @@ def _shut_down(exitcode: int, **_: Any) -> None:
 
 
 @celeryd_init.connect
-def _introduce(sender: str, instance: Any, conf: Any, **_: Any) -> None:
+def _configure_worker(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     # From here on Celery logs, for example the warning about running as root.
     logs.identify(worker=sender)
     logs.configure(settings())

@@ -26,7 +26,7 @@ REMEMBERED: Final = 1_000
 
 
 def stream_job(hub: Hub, queries: Queries, job_id: str, *, owner: str, seen: int) -> Response:
-    """The events of one job from its current status to its end, without those up to version `seen`.
+    """The events of one job from its current status to its end, only those after version `seen`.
 
     Raises:
         UnknownJobError: there is no job with that id, or it belongs to another owner.
@@ -65,7 +65,7 @@ def stream_owner(hub: Hub, *, owner: str) -> Response:
 
 
 def stream_group(hub: Hub, job_ids: Iterable[str], look: Callable[[], Event], *, owner: str) -> Response:
-    """The events of several jobs as those of one thing: `look` returns its present state, until that has ended.
+    """The events of a group: `look` returns its current status, and the stream ends when it has ended.
 
     `look` is called without the request's context. It may raise `UnknownJobError` and `UnavailableError`.
 

@@ -29,11 +29,11 @@ def fetch(
     deadline: float = DEADLINE,
     permitted: Callable[[Address], bool] = is_public,
 ) -> bytes:
-    """What is at `url`, at most `max_bytes` of it, within `deadline` seconds, from `permitted` addresses alone.
+    """Return the content of `url`, fetched within `deadline` seconds and from `permitted` addresses only.
 
     Raises:
-        InvalidParameterError: the URL is not taken, or leads to nothing; names `parameter`.
-        ImageTooLargeError: there is more than `max_bytes`.
+        InvalidParameterError: the URL is rejected or cannot be fetched; the error names `parameter`.
+        ImageTooLargeError: the content has more than `max_bytes`.
         UnavailableError: too many images are being fetched already.
     """
     if not _ROOM.acquire(blocking=False):
@@ -43,7 +43,7 @@ def fetch(
         return within(deadline, download.follow, permitted=permitted, afterwards=_ROOM.release)
     except RejectedURLError as error:
         why = str(error)
-    # ValueError: ports, host names and headers that are none.
+    # ValueError: an invalid port, host name or header.
     except (OSError, http.client.HTTPException, ValueError):
         why = "invalid response or no connection"
     raise InvalidParameterError(parameter, f"{parameter}: the URL cannot be fetched: {why}")
@@ -57,7 +57,7 @@ class _Download:
     max_bytes: int
 
     def follow(self, exchange: Exchange) -> bytes:
-        """The content, or that of where it has moved to."""
+        """Return the content, after redirects if there are any."""
         url = self.url
         for _ in range(REDIRECTS + 1):
             content, location = self._get(exchange, urlsplit(url))
@@ -67,7 +67,7 @@ class _Download:
         raise RejectedURLError("too many redirects")
 
     def _get(self, exchange: Exchange, url: SplitResult) -> tuple[bytes, str | None]:
-        """The content, or where to look instead."""
+        """Return the content and no location, or the location of a redirect."""
         if url.username is not None:
             raise RejectedURLError("not an http(s) URL with a host")
         with closing(exchange.connection(url)) as connection:
@@ -85,5 +85,5 @@ class _Download:
             content += chunk
             if len(content) > self.max_bytes:
                 raise ImageTooLargeError(f"the image has more than {self.max_bytes:,} bytes")
-            exchange.left()
+            exchange.require_time()
         return bytes(content)

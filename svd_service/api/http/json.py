@@ -5,10 +5,12 @@ from typing import Any, Final
 import msgspec
 from flask.json.provider import JSONProvider
 
-#: Values of a body, about. Each takes some 100 bytes, so that 27 MB of `[],[],…` would take 900 MB.
+#: Approximate maximum number of values in a JSON body. Each takes some 100 bytes, so that 27 MB of `[],[],…` would take
+#: 900 MB.
 MAX_VALUES: Final = 100_000
 
-#: What stands before a value. In a prompt they are text; one has 32,000 characters at most.
+#: Bytes that precede a value, counted as an upper bound. They also count inside strings; a prompt, the longest, has at
+#: most 32,000 characters, so it cannot reach the limit.
 _SEPARATORS: Final = (b",", b":", b"[", b"{")
 
 

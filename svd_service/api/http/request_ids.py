@@ -1,4 +1,7 @@
-"""The trail that a request leaves: its id, the fields of what is logged while it is answered, its span in a trace."""
+"""WSGI middleware: gives each request its id (`X-Request-ID`), its log fields and its trace span.
+
+It also limits methods to known ones, and sets `X-Content-Type-Options: nosniff` on every response.
+"""
 
 import re
 import uuid
@@ -12,15 +15,14 @@ from svd_service.telemetry import logs, tracing
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: The header that a proxy or a caller may name a request with; every answer has it.
+#: The header that a proxy or a caller may set to name a request; every response has it.
 HEADER: Final = "X-Request-ID"
 
-#: Names that are taken over. Others could pass for more than a name in a log.
+#: Callers' ids that are accepted. Others might forge log lines.
 _NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-#: Methods that only read. Clients poll while a job runs: these requests are traced only where the caller traces, too.
+#: Methods that only read. Clients poll while a job runs: these requests are traced only if they have a `traceparent`.
 _READING: Final = {"GET", "HEAD", "OPTIONS"}
-
 
 #: The methods of HTTP (RFC 9110 and PATCH). All others are called `OTHER`, and allowed nowhere.
 METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
@@ -29,7 +31,7 @@ _NOSNIFF: Final = "X-Content-Type-Options"
 
 
 def request_id() -> str:
-    """The id of the request that is answered now, as its answer's header has it."""
+    """Return the current request's id, as the response's header has it."""
     return str(request.environ[logs.WSGI_FIELDS]["request_id"])
 
 
@@ -40,7 +42,7 @@ class RequestIdMiddleware:
         self._app = app
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer as the application does, with the request's id in the answer and in the log."""
+        """Respond as the application does, with the request's id in the response and in the log."""
         name = str(environ.get("HTTP_X_REQUEST_ID", ""))
         request_id = name if _NAME.fullmatch(name) else uuid.uuid4().hex
         if environ["REQUEST_METHOD"] not in METHODS:
@@ -61,12 +63,12 @@ class RequestIdMiddleware:
 
 
 def _with_nosniff(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """No browser may guess another type than we say: an image or a message could pass for a script."""
+    """Forbid browsers to guess another type than the response's: an image or a message could pass for a script."""
     return [*(header for header in headers if header[0] != _NOSNIFF), (_NOSNIFF, "nosniff")]
 
 
 def _span_of(environ: "WSGIEnvironment") -> tracing.Span:
-    """The request's span. It ends when the answer begins: what a stream sends later is not the request's time."""
+    """Begin the request's span. It ends when the application returns: what a stream sends later does not count."""
     method = str(environ["REQUEST_METHOD"])
     if not tracing.is_on() or (method in _READING and "HTTP_TRACEPARENT" not in environ):
         return tracing.Span()
@@ -77,7 +79,7 @@ def _span_of(environ: "WSGIEnvironment") -> tracing.Span:
 
 
 def _describe(span: tracing.Span, environ: "WSGIEnvironment", status: int) -> None:
-    """What is known when the answer is."""
+    """Set the span's name and attributes that are known once the response starts."""
     about: dict[str, str | int] = {"http.response.status_code": status}
     # The application's own request, which knows its route by now.
     rule = getattr(environ.get("werkzeug.request"), "url_rule", None)

@@ -1,7 +1,6 @@
 """Opens an upload in a decoder process, from which the service takes only sizes and pixels.
 
-What an upload meets there, in this order: the limits of its process (`limits.py`), the scan of its structure
-(`scan/`, a module for each format, such as `scan/png.py`), and the checks and the decoding (`decoding.py`).
+The package's docstring lists what an upload meets there.
 """
 
 import io
@@ -74,7 +73,7 @@ class OpenImage:
             try:
                 return self._decoder.request(**request)
             except DecoderEndedError as error:
-                if last or error.is_limit:
+                if last or error.exceeded_time:
                     raise error.rejection() from error
                 if request is not self._opening:
                     self._reopen(error)

@@ -1,6 +1,6 @@
 """Decoder processes of this process: a few, started when they are first needed and kept.
 
-The kernel ends a decoder that exceeds its limits, this module one that hangs; the next image gets a new one.
+The kernel ends a decoder that exceeds its limits; this module ends one that hangs. The next image gets a new one.
 Uploads wait a few seconds for a free decoder. How many wait is bounded by the threads for uploads.
 """
 
@@ -41,7 +41,8 @@ CLOSE: Final = b'{"do": "close"}\n'
 #: Requests about the image that the process has open: another process does not have it.
 OF_OPEN_IMAGE: Final = frozenset({"fit", "credentials"})
 
-#: What a decoder runs. It shares neither the environment, which holds secrets, nor any open file but its own.
+#: What a decoder runs. It inherits neither the environment (secrets) nor open files other than its socket and its two
+#: files.
 _PROGRAM: Final = """
 import json, sys
 sys.path[:] = json.loads(sys.argv.pop())
@@ -51,7 +52,8 @@ main()
 
 #: Signals that end a process at its limits of processor time.
 _TOO_LONG: Final = frozenset({-signal.SIGPROF, -signal.SIGXCPU, -signal.SIGVTALRM})
-#: Signals of the kernel when the machine is out of memory, and of operators.
+#: Statuses of which the image is not the cause: SIGKILL, of the kernel when the machine is out of memory, SIGKILL and
+#: SIGTERM of operators, and 0 of a decoder that ended itself after an earlier image, because it had grown.
 _FROM_OUTSIDE: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM, 0})
 
 
@@ -63,7 +65,7 @@ class DecoderEndedError(Exception):
         self.status = status
 
     def rejection(self) -> Exception:
-        """The error for the caller if a second decoder has ended likewise, or at a limit."""
+        """The error for the caller if a second decoder ended the same way too, or the first one at its limit."""
         if self.status in _TOO_LONG:
             return ImageTooLargeError("the image needs too much processor time to decode; save it again as JPEG or PNG")
         if self.is_from_outside:
@@ -76,13 +78,13 @@ class DecoderEndedError(Exception):
         return self.status in _FROM_OUTSIDE
 
     @property
-    def is_limit(self) -> bool:
-        """Whether the image is the cause beyond doubt."""
+    def exceeded_time(self) -> bool:
+        """Whether the kernel ended the decoder at its limit of processor time."""
         return self.status in _TOO_LONG
 
 
 class DecoderProcess:
-    """One decoder process, its two files, and the way to it. Used by one thread at a time."""
+    """One decoder process, its two files, and the socket to it. Used by one thread at a time."""
 
     def __init__(self) -> None:
         self.source, self.target = _anonymous_file(), _anonymous_file()
@@ -90,7 +92,7 @@ class DecoderProcess:
         self._channel: socket.socket | None = None
 
     def start(self) -> socket.socket:
-        """Have a process, which need not be ready yet; the way to it."""
+        """Start the process unless it runs, and return the socket to it; it may not be ready yet."""
         if self._channel is not None and self._is_running:
             return self._channel
         self.stop()
@@ -113,12 +115,12 @@ class DecoderProcess:
         return self._process is not None and self._process.poll() is None
 
     def request(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request of `process`.
+        """Send a request of `process`, and return the answer.
 
         Raises:
             RejectedError: as documented in `decoding`.
-            DecoderEndedError: there is no answer, and no process any more.
-            UnavailableError: it took too long, by the clock.
+            DecoderEndedError: the process ended before it answered.
+            UnavailableError: the answer took longer than `_DEADLINE`.
         """
         if request["do"] in OF_OPEN_IMAGE and not self._is_running:
             raise DecoderEndedError(self.stop())

@@ -1,6 +1,8 @@
--- Choose the jobs whose ids are enqueued with Celery now, fairest first, so that each of its queues has as many enqueued
--- and unclaimed as it has workers. A requeued job has waited already and may exceed that number:
--- messages of other enqueued jobs may have been lost with its worker.
+-- Choose the jobs whose ids are enqueued with Celery now, and for each the workers' queue that gets it, so that each of
+-- these queues has as many enqueued and unclaimed as it has workers. The first is the job with the lowest of the tags
+-- that lib/accept.lua (`queue_job`) gave, which make the order fair. Within a queue, Celery gives an id to any free
+-- worker, and claim.lua decides whether that worker may have it. A requeued job has waited already and may exceed the
+-- number: messages of other enqueued jobs may have been lost with its worker.
 -- Arguments: worker_timeout (seconds without heartbeat), record_ttl (seconds after which a model that no worker holds and
 -- no job requests is deleted). Returns {id, queue, id, queue, …}; the caller enqueues each id there.
 -- include: record, queue, workers, paused

@@ -1,6 +1,7 @@
--- Requeue or end jobs whose lease expired, fail queued ones past their deadline, and find enqueued ids whose message was
--- lost or rejected. (The job of a dead process is requeued sooner: by worker/maintenance.py if its worker lives, or by
--- claim.lua when a message of the job is delivered again.)
+-- Requeue or end jobs whose lease expired (`requeue_or_end` of lib/attempt.lua: to the head of the queue, or failed after
+-- max_attempts), fail queued ones past their deadline, and find enqueued ids whose message was lost or rejected.
+-- (The job of a dead process is requeued sooner: by worker/maintenance.py if its worker lives, or by claim.lua when a
+-- message of the job is delivered again.)
 -- Arguments: max_attempts, record_ttl (seconds), enqueue_again_after (seconds after which an enqueued id that an idle worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
 -- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.

@@ -1,8 +1,8 @@
 -- Choose the due deliveries that are enqueued with Celery now.
 -- Arguments: enqueue_again_after (seconds after which one that was enqueued and not claimed is enqueued again), room
 -- (enqueued or claimed at once), room_of_owner and room_of_host (of those), defer (seconds), give_up (seconds for which a
--- delivery is retried), backoff (seconds until the third attempt of one that kills webhook workers), growth and longest
--- (of that backoff).
+-- delivery is retried), backoff (seconds after the second attempt, if each so far killed its webhook worker), growth and
+-- longest (of that backoff).
 -- Returns ids; the caller enqueues each.
 -- include: outbox
 -- flags: allow-oom

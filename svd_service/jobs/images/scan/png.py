@@ -1,8 +1,8 @@
 """PNG (W3C, third edition): a list of chunks, of which only a few affect pixels.
 
-What else an upload meets, and in which order: `jobs/images/opening.py`. Text, time, histograms and the like are skipped
-without decompression; ancillary chunks with a wrong check sum are left out, as libpng does. The check sums (CRC) of
-the pixels' chunks are not verified: the zlib stream has its own.
+What else an upload meets, and in which order: the docstring of `jobs.images`. Text, time, histograms and the like are
+skipped without decompression; ancillary chunks with a wrong check sum are left out, as libpng does. The check sums
+(CRC) of the pixels' chunks are not verified: the zlib stream has its own.
 """
 
 import struct
