@@ -15,7 +15,7 @@ from svd_service.artifacts.choice import store_of
 from svd_service.config import Settings
 from svd_service.jobs.administration import Administration
 from svd_service.jobs.content_cache import ContentCache
-from svd_service.jobs.dispatch import Dispatch, Enqueue
+from svd_service.jobs.enqueueing import Dispatch, Enqueue
 from svd_service.jobs.groups import Groups
 from svd_service.jobs.maintenance import Maintenance
 from svd_service.jobs.model import Model
@@ -26,7 +26,7 @@ from svd_service.jobs.submit import Moderate, Submit
 from svd_service.jobs.verification import Verify
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
 from svd_service.ledger.signers import Signers

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
-from svd_service.ledger.client import broker_options
+from svd_service.ledger.connection import broker_options
 
 #: The tasks' names. The only content of either is the Celery task id: the job's id, or that of the message to deliver.
 GENERATE: Final = "svd_service.generate"

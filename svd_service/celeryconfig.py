@@ -7,7 +7,7 @@ import socket as _socket
 
 from svd_service.broker.transport import register as _register_transports
 from svd_service.config import settings as _settings
-from svd_service.ledger.client import broker_options as _broker_options
+from svd_service.ledger.connection import broker_options as _broker_options
 
 _s = _settings()
 _register_transports()

@@ -1,7 +1,7 @@
 """The table of the parameters that a request may carry.
 
 Bounds, forms, the OpenAPI document, the options of the command line and the signature of the Python client are derived
-from it. To add a parameter, add one line to `VideoParameters` (or to `Parameters`, if the video does not depend
+from it. To add a parameter, add one line to `VideoParameters` (or to `RequestParameters`, if the video does not depend
 on it) and use its value: a parameter of the video has a field of the same name in `jobs.parameters.Parameters`, which
 has the values in effect.
 
@@ -166,7 +166,7 @@ class VideoParameters(TypedDict, total=False):
     ]
 
 
-class Parameters(VideoParameters, total=False):
+class RequestParameters(VideoParameters, total=False):
     """All parameters of a request: those of the video, and how its job is handled.
 
     The client has it under its public name, `svd_service.client.Parameters`.
@@ -212,7 +212,7 @@ def _row(name: str, hint: Any) -> Parameter:
 
 
 #: The table, by name.
-TABLE: Final = _rows(Parameters)
+TABLE: Final = _rows(RequestParameters)
 
 #: Names of the parameters that the video depends on.
 OF_THE_VIDEO: Final = tuple(VideoParameters.__annotations__)

@@ -44,7 +44,7 @@ from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submission import Submission
 from svd_service.jobs.submit import Order
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.shared_memory import Drain

@@ -22,7 +22,7 @@ from svd_service.cli.up.processes import redis_program, with_running_redis, with
 from svd_service.config import ConfigurationError, Settings
 from svd_service.environment.sources import hub_variables
 from svd_service.errors import UnavailableError
-from svd_service.ledger.client import connect, reachable
+from svd_service.ledger.connection import connect, reachable
 
 #: Free bytes below which results may not fit, and those of a first download of SVD-XT in half precision.
 LOW_DISK: Final = 2 * 10**9

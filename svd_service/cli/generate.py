@@ -20,7 +20,7 @@ from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server, take
 from svd_service.cli.targets import target_for, targets_in
 from svd_service.client.client import FORMATS, Client
 from svd_service.client.errors import ClientError
-from svd_service.parameters import MAX_GROUP, Format, Parameters
+from svd_service.parameters import MAX_GROUP, Format, RequestParameters
 
 _POLL_EVERY = 0.5  # seconds
 
@@ -51,7 +51,7 @@ def generate(
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
-    **parameters: Unpack[Parameters],
+    **parameters: Unpack[RequestParameters],
 ) -> None:
     """Generate a video of each IMAGE, or several, or extend the video of a job. Ctrl-C cancels the jobs.
 
@@ -142,7 +142,7 @@ def _submit(
     client: Client,
     image_jobs: list[ImageJob],
     variants: _Variants,
-    parameters: Parameters,
+    parameters: RequestParameters,
     display: Display,
     cancel_after: int | None,
 ) -> None:

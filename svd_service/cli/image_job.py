@@ -18,7 +18,7 @@ from svd_service.client.errors import (
     UnknownJobError,
 )
 from svd_service.client.status import JobStatus
-from svd_service.parameters import Parameters
+from svd_service.parameters import RequestParameters
 
 
 @dataclass
@@ -53,7 +53,7 @@ class ImageJob:
             return self.job.state if self.job else "rejected"
         return describe(self.job) if self.job else "waiting to be sent"
 
-    def submit(self, client: Client, parameters: Parameters, cancel_after: int | None) -> None:
+    def submit(self, client: Client, parameters: RequestParameters, cancel_after: int | None) -> None:
         """Send the image; the job to be extended is one of the parameters."""
         image = None if isinstance(self.source, str) else self.source
         with _errors_of([self]):
@@ -98,7 +98,7 @@ def submit_group(
     client: Client,
     image_jobs: Sequence[ImageJob],
     seeds: list[int] | None,
-    parameters: Parameters,
+    parameters: RequestParameters,
     cancel_after: int | None,
 ) -> None:
     """Send the image that several image jobs have in common, once; each gets a job of the group."""

@@ -7,7 +7,7 @@ from svd_service.cli.up.processes import with_running_redis
 from svd_service.config import ConfigurationError, Settings, settings
 from svd_service.errors import UnavailableError
 from svd_service.ledger.check import check, require_schema
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 
 
 def run() -> int:

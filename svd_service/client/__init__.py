@@ -29,7 +29,7 @@ from svd_service.client.errors import (
 )
 from svd_service.client.groups import GroupStatus
 from svd_service.client.status import JobStatus, Progress
-from svd_service.parameters import Parameters
+from svd_service.parameters import RequestParameters as Parameters
 
 __all__ = [
     "AnswerError",

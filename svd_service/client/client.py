@@ -30,7 +30,7 @@ from svd_service.client.transport import (
     form_of,
     word,
 )
-from svd_service.parameters import Format, Parameters
+from svd_service.parameters import Format, RequestParameters
 from svd_service.retry import pauses
 
 #: Seconds between two polls, at most.
@@ -87,7 +87,7 @@ class Client:
         image: str | PathLike[str] | bytes | None = None,
         *,
         cancel_after: int | None = None,
-        **parameters: Unpack[Parameters],
+        **parameters: Unpack[RequestParameters],
     ) -> JobStatus:
         """Send an image (a path, or a file's bytes), or the id of a finished job as `extend`; returns the new job.
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, Unpack
 
 from svd_service.client.status import ENDED, JobStatus
 from svd_service.client.transport import Transport, form_of, word
-from svd_service.parameters import Parameters
+from svd_service.parameters import RequestParameters
 
 #: Seconds between two polls.
 _POLL_EVERY: Final = 1.0
@@ -62,7 +62,7 @@ class Groups:
         n: int | None = None,
         seeds: Sequence[int] | None = None,
         cancel_after: int | None = None,
-        **parameters: Unpack[Parameters],
+        **parameters: Unpack[RequestParameters],
     ) -> GroupStatus:
         """Send an image (a path, or a file's bytes); returns a group of `n` jobs, or of one for each of the `seeds`.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.errors import NotRetryableError, UnknownJobError
-from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.job_files import copy, credentials_name, delete_inputs_or_leave, input_name
 from svd_service.jobs.removal import Removal
@@ -46,7 +46,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class AdminPage:
-    """Jobs, newest first, and the last job that was examined if others follow it."""
+    """Jobs, newest first. `after` is where the next page begins: behind this job; `None`: this page is the last."""
 
     jobs: list[Job]
     after: str | None
@@ -71,13 +71,13 @@ class Administration:
         return job
 
     def page(self, wanted: Filter, *, after: str | None = None, limit: int = 50) -> AdminPage:
-        """At most `limit` jobs, newest first, beginning behind job `after`.
+        """At most `limit` jobs, newest first, only those older than job `after`.
 
         At most `MAX_EXAMINED` jobs are examined, so a page may be short although others follow.
         """
         found: list[Job] = []
         last = None
-        for examined, job in enumerate(self._behind(wanted.owner, after)):
+        for examined, job in enumerate(self._older_than(after, wanted.owner)):
             if len(found) == limit or examined == MAX_EXAMINED:
                 return AdminPage(self._ledger.estimates.estimate(found), last)
             last = job.id
@@ -143,8 +143,8 @@ class Administration:
                     deleted += 1
         return deleted, page.after is not None
 
-    def _behind(self, owner: str | None, after: str | None) -> Iterator[Job]:
-        """All jobs, newest first, from the one behind job `after`."""
+    def _older_than(self, after: str | None, owner: str | None) -> Iterator[Job]:
+        """The jobs older than job `after` (`None`: all), newest first; only those of `owner` unless it is `None`."""
         start = 0
         if after is not None:
             place = self._ledger.jobs.place(owner, after)

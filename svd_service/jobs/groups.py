@@ -15,7 +15,7 @@ from svd_service.errors import (
     UnknownGroupError,
     UnknownJobError,
 )
-from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.group import Group
 from svd_service.jobs.job import Still
 from svd_service.jobs.job_files import delete_inputs_or_leave, file_name

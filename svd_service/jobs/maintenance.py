@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from svd_service.artifacts.base import ArtifactStore
 from svd_service.config import Settings
-from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.job_files import INPUTS, RESULTS, credentials_name, delete_all, file_name, job_of, result_name
 from svd_service.parameters import Format
 

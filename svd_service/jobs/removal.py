@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from svd_service.artifacts.base import ArtifactStore
-from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.job_files import delete_all, delete_inputs_or_leave
 from svd_service.jobs.queries import Queries

@@ -22,7 +22,7 @@ from svd_service.errors import (
 from svd_service.jobs.allowance import Allowance
 from svd_service.jobs.clip import VideoLimits
 from svd_service.jobs.content_cache import ContentCache
-from svd_service.jobs.dispatch import Dispatch
+from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.job import Job
 from svd_service.jobs.job_files import credentials_name, delete_inputs_or_leave, input_name, input_video_name
 from svd_service.jobs.model import Model

@@ -23,7 +23,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.errors import UnauthorizedError, UnavailableError, UnknownKeyError
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.key import Key, digest_of, id_of, joined, new_secret
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,9 @@ class Keyring:
         ]
 
     def revoke(self, key_id: str) -> Key:
-        """Revoke a key and its share links, in all processes within `CACHE_TTL` seconds. Its jobs continue.
+        """Revoke a key and its share links, in all processes within `CACHE_TTL` seconds.
+
+        Its jobs continue; without another key of the owner, they can no longer be read.
 
         Raises:
             UnknownKeyError: no key in Redis has this id.

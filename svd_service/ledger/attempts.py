@@ -12,7 +12,7 @@ from typing import Any, cast
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError
 from svd_service.jobs.job import AttemptOutcome, Claim, Failure, Holder, Phase, Progress, Result
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.constants import WORKER_LOST
 from svd_service.ledger.histograms import STEP_BOUNDS, bucket_of
 from svd_service.ledger.record import SEPARATOR, dump, holder_of

@@ -16,7 +16,7 @@ import redis
 
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnavailableError
-from svd_service.ledger.client import connect, reachable
+from svd_service.ledger.connection import connect, reachable
 from svd_service.ledger.constants import ENQUEUED, LAST_ACTIVITY
 from svd_service.ledger.scripts import Scripts
 

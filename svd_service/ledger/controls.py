@@ -15,7 +15,7 @@ from typing import Final, cast
 
 import redis
 
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.record import DAMAGE, SEPARATOR, dump
 from svd_service.ledger.scripts import Scripts
 

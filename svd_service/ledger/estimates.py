@@ -8,7 +8,7 @@ from typing import Any
 from svd_service.jobs.eta import Estimator
 from svd_service.jobs.job import Job
 from svd_service.jobs.parameters import Parameters
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.constants import ENQUEUED
 from svd_service.ledger.record import DAMAGE, paired
 from svd_service.ledger.scripts import Scripts

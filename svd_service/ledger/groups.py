@@ -7,7 +7,7 @@ from svd_service.config import Settings
 from svd_service.errors import UnknownGroupError
 from svd_service.jobs.group import Group
 from svd_service.jobs.submission import GroupSubmission
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.jobs import IDEMPOTENCY_TTL, Jobs
 from svd_service.ledger.record import DAMAGE, fields_of, group_of, members_of
 from svd_service.ledger.scripts import Scripts

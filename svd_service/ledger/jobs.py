@@ -20,7 +20,7 @@ from svd_service.errors import (
 from svd_service.jobs.allowance import exceeded
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.submission import CachedVideo, Submission
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.queue_limit import UNKNOWN_RETRY_AFTER, QueueLimit, paused_error
 from svd_service.ledger.record import DAMAGE, dump, fields_of, job_of, paired
 from svd_service.ledger.scripts import Scripts

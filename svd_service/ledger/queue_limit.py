@@ -7,15 +7,17 @@ from typing import Final
 from svd_service.config import Settings
 from svd_service.errors import PausedError, QueueFullError
 from svd_service.jobs.job import Job, State
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.estimates import Estimates
 from svd_service.ledger.record import DAMAGE, SEPARATOR
 from svd_service.ledger.scripts import Scripts
 from svd_service.parameters import Profile
 
-#: `Retry-After` in seconds: while no estimate is possible (of a full queue, a used-up quota, a deadline that cannot be
-#: met), and the maximum of a full queue.
+#: `Retry-After` of a full queue, a used-up quota or a deadline that cannot be met, in seconds, while there is no
+#: estimate.
 UNKNOWN_RETRY_AFTER: Final = 30
+
+#: Longest `Retry-After` of a full queue, in seconds.
 LONGEST_RETRY_AFTER: Final = 3_600
 
 

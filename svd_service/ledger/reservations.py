@@ -15,7 +15,7 @@ from typing import Final
 import redis
 
 from svd_service.config import Settings
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.scripts import Scripts
 
 #: Seconds for which a request is stored. The `openai` package waits ten minutes for an answer and then at most two

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import redis
 
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.constants import Constants
 
 #: Folder of the ledger's scripts.

@@ -15,7 +15,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.errors import ExpiredLinkError, InvalidLinkError
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 
 _SECRET_BYTES: Final = 32
 

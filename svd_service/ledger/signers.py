@@ -5,7 +5,7 @@ from typing import cast
 import redis
 
 from svd_service.config import Settings
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 
 #: The field of the shared chain; all others are certificates by their SHA-256.
 _CHAIN = "chain"

@@ -10,7 +10,7 @@ import redis
 from svd_service.jobs.job import State
 from svd_service.jobs.routing import route_of
 from svd_service.jobs.usage import Usage
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.constants import REJECTED
 from svd_service.ledger.estimates import Estimates
 from svd_service.ledger.histograms import INFINITY, JOB_BOUNDS, STEP_BOUNDS, Histogram

@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from svd_service.jobs.usage import GROUPS, DayUsage, Usage, grouped, total
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.constants import Constants
 from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import queue_of
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.ledger.record import DAMAGE, dump
 from svd_service.ledger.scripts import Scripts
 

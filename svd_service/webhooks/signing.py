@@ -20,7 +20,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.errors import ConfiguredSecretError, InvalidParameterError
-from svd_service.ledger.client import reachable
+from svd_service.ledger.connection import reachable
 from svd_service.parameters import MAX_URL
 
 #: The parameter that names a webhook, in every dialect.

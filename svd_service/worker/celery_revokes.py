@@ -12,7 +12,7 @@ from svd_service.config import settings
 from svd_service.errors import UnavailableError, UnknownJobError
 from svd_service.jobs.job import State
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.telemetry import logs
 
 logger = logging.getLogger(__name__)

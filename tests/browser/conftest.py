@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Error, expect, sync_playwright
 from svd_service.config import Settings
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from tests.browser.visit import Visit
 from tools.harness.local import CI
 from tools.harness.stack import Stack

@@ -15,7 +15,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Claim, Holder, Result, Still
 from svd_service.jobs.job_files import file_name, result_name
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from tests.browser.visit import Visit
 from tests.samples import IMAGES
 from tools.harness.stack import Stack

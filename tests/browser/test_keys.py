@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from svd_service.config import Settings
 from svd_service.ledger import Ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from tests.browser.steps import CAT, Open, add, card, finish, ids, send
 from tests.browser.visit import KINDS
 from tools.harness.stack import Stack

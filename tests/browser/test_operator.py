@@ -10,7 +10,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import AttemptOutcome, Failure, Holder
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.key import ADMIN
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from tests.browser.steps import CAT, Open

@@ -17,7 +17,7 @@ import redis
 import trustme
 
 from svd_service.config import Settings
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from tools.harness.local import free_port, redis_program
 from tools.harness.stack import Stack
 

@@ -21,7 +21,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.jobs.submission import Submission
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.key import digest_of, id_of
 from svd_service.ledger.workers import DeviceMemory
 from svd_service.parameters import Fit

@@ -12,7 +12,7 @@ from svd_service.config import Settings
 from svd_service.jobs.job import Webhook as JobWebhook
 from svd_service.jobs.job import WebhookState
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.webhooks.signing import WebhookSecrets
 from tests.unit.ledger.samples import submit
 from tools.harness.local import free_port

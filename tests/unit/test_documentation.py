@@ -14,7 +14,7 @@ from svd_service.api import create_app
 from svd_service.api.http.openapi import is_file, path_of
 from svd_service.config import Settings, SettingsFields
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 
 ROOT = Path(__file__).parents[2]

@@ -29,7 +29,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import VideoRequest
 from svd_service.jobs.submission import Submission
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.workers import WorkerStatus
 from tools.benchmark import machine, photo
 from tools.benchmark.own_service import free_port

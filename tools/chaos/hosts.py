@@ -19,7 +19,7 @@ from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from tools.chaos.service import running_on
 from tools.harness import s3
 from tools.harness.local import redis_program

@@ -17,7 +17,7 @@ from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.workers import WorkerStatus
 from tools.chaos.redis_faults import RedisFaults
 from tools.harness.stack import Stack

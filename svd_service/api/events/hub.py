@@ -21,7 +21,7 @@ from svd_service.config import Settings
 from svd_service.errors import LimitedError, UnavailableError, UnknownJobError
 from svd_service.jobs.job import Job, State
 from svd_service.jobs.queries import Queries
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 
 logger = logging.getLogger(__name__)
 

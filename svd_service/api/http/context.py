@@ -12,7 +12,7 @@ from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.key import Key
 from svd_service.ledger.reservations import Reservations
 from svd_service.ledger.share_links import ShareLinks
-from svd_service.parameters import MAX_PRIORITY, Parameters
+from svd_service.parameters import MAX_PRIORITY, RequestParameters
 from svd_service.webhooks.signing import WebhookSecrets, checked_url
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def allowance() -> Allowance:
     return shown.allowance if shown else Allowance()
 
 
-def priority(parameters: Parameters) -> int:
+def priority(parameters: RequestParameters) -> int:
     """The requested priority.
 
     Raises:
@@ -89,7 +89,7 @@ def priority(parameters: Parameters) -> int:
     return wanted
 
 
-def webhook(parameters: Parameters) -> str:
+def webhook(parameters: RequestParameters) -> str:
     """The URL to notify at the end of the job: the request's, else that of the caller's key, else `""`.
 
     Raises:

@@ -9,13 +9,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from svd_service.api.http import forms
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.parameters import VideoRequest
-from svd_service.parameters import OF_THE_VIDEO, TABLE, Parameter, Parameters, VideoParameters
+from svd_service.parameters import OF_THE_VIDEO, TABLE, Parameter, RequestParameters, VideoParameters
 
 
 class ParameterForm(Struct, kw_only=True, forbid_unknown_fields=True):
     """A form with parameters of the table; `takes_parameters` adds the fields."""
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> RequestParameters:
         """The parameters that the request sets.
 
         Raises:
@@ -27,7 +27,7 @@ class ParameterForm(Struct, kw_only=True, forbid_unknown_fields=True):
             for name, value in given.items()
             if value is not UNSET
         }
-        return cast(Parameters, values)
+        return cast(RequestParameters, values)
 
 
 T = TypeVar("T", bound=ParameterForm)
@@ -111,7 +111,7 @@ def list_of(row: Parameter, value: object) -> tuple[Any, ...]:
         raise InvalidParameterError(row.name, f"{row.name}: any of {choices}; got {forms.shown(value)}") from None
 
 
-def video_request(parameters: Parameters, *, model: str | None) -> VideoRequest:
+def video_request(parameters: RequestParameters, *, model: str | None) -> VideoRequest:
     """The part of `parameters` that the video depends on, as a request for `model`; `None`: for the service's own."""
     values = {name: value for name, value in parameters.items() if name in OF_THE_VIDEO}
     return VideoRequest(model or None, **cast(VideoParameters, values))

@@ -14,7 +14,7 @@ from svd_service.errors import ContentFilteredError, InvalidParameterError, Unsu
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import VideoRequest
-from svd_service.parameters import TABLE, Delivery, Format, Parameters
+from svd_service.parameters import TABLE, Delivery, Format, RequestParameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
 
@@ -226,7 +226,7 @@ class ExtensionForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
 
     def request(self, source: Job, model: Model | None) -> VideoRequest:
         """The requested video, which extends that of `source`, by `model` if one is named."""
-        parameters = Parameters(**{**self.parameters(), "extend": source.id})
+        parameters = RequestParameters(**{**self.parameters(), "extend": source.id})
         return video_request(parameters, model=model.name if model else None)
 
     def notes(self, source: Job) -> dict[str, str]:

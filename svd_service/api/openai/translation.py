@@ -5,7 +5,7 @@ from typing import Final
 
 from svd_service.errors import InvalidParameterError
 from svd_service.jobs.model import Model, Size
-from svd_service.parameters import BOUNDS, Parameters
+from svd_service.parameters import BOUNDS, RequestParameters
 
 #: Width and height in pixels, as a caller writes them.
 SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
@@ -14,9 +14,8 @@ SIZE: Final = re.compile(r"^[0-9]{1,5}x[0-9]{1,5}$")
 _SIZES: Final = frozenset({"size", "output_width", "output_height"})
 
 
-def leniently(parameters: Parameters, model: Model) -> Parameters:
-    """What other servers of this API make, as clients of SGLang and vLLM-Omni expect it: any size, number of frames and
-    rate.
+def leniently(parameters: RequestParameters, model: Model) -> RequestParameters:
+    """Accept any size, number of frames and rate, as clients of SGLang and vLLM-Omni expect.
 
     A `width` and `height` that the model cannot make become the `size` of the file, to which the video is scaled; more
     frames than it makes at once become `seconds`, for which it makes several segments; an `fps` that it cannot be
@@ -25,20 +24,22 @@ def leniently(parameters: Parameters, model: Model) -> Parameters:
     Raises:
         InvalidParameterError: the number of frames contradicts another parameter.
     """
-    values = Parameters(**parameters)
+    values = RequestParameters(**parameters)
     _scale(values, model)
     _play(values)
     _lengthen(values, model)
     return values
 
 
-def strictly(parameters: Parameters, model: Model) -> Parameters:
-    """Only what the model makes by itself: `seconds` become frames, `size` becomes width and height.
+def strictly(parameters: RequestParameters, model: Model) -> RequestParameters:
+    """Accept only what the model makes without scaling, segments or another rate.
+
+    `seconds` become frames, `size` becomes width and height.
 
     Raises:
         InvalidParameterError: the model does not make it, or a parameter contradicts another.
     """
-    values = Parameters(**parameters)
+    values = RequestParameters(**parameters)
     if (seconds := values.pop("seconds", None)) is not None:
         values["num_frames"] = _frames(seconds, values, model)
     if (size := values.pop("size", None)) is not None:
@@ -46,7 +47,7 @@ def strictly(parameters: Parameters, model: Model) -> Parameters:
     return values
 
 
-def _scale(values: Parameters, model: Model) -> None:
+def _scale(values: RequestParameters, model: Model) -> None:
     width, height = values.get("width"), values.get("height")
     if width is None or height is None or _SIZES & values.keys():
         return
@@ -56,7 +57,7 @@ def _scale(values: Parameters, model: Model) -> None:
         values["size"] = f"{width}x{height}"
 
 
-def _play(values: Parameters) -> None:
+def _play(values: RequestParameters) -> None:
     fps = values.get("fps")
     slowest, fastest = map(int, BOUNDS["fps"])
     if fps is not None and not slowest <= fps <= fastest:
@@ -64,7 +65,7 @@ def _play(values: Parameters) -> None:
         values["fps"] = min(max(fps, slowest), fastest)
 
 
-def _lengthen(values: Parameters, model: Model) -> None:
+def _lengthen(values: RequestParameters, model: Model) -> None:
     frames, (minimum, maximum) = values.get("num_frames"), model.bounds.num_frames
     if frames is None or frames <= maximum:
         return
@@ -80,7 +81,7 @@ def _lengthen(values: Parameters, model: Model) -> None:
     values["fps"], values["seconds"] = fps, frames * shown / rate
 
 
-def _frames(seconds: float, values: Parameters, model: Model) -> int:
+def _frames(seconds: float, values: RequestParameters, model: Model) -> int:
     if "num_frames" in values:
         raise InvalidParameterError("seconds", "seconds and num_frames mean the same: send one of them")
     fps = values.get("fps") or model.defaults.fps
@@ -95,7 +96,7 @@ def _frames(seconds: float, values: Parameters, model: Model) -> int:
     return frames
 
 
-def _pixels(size: str, values: Parameters, model: Model) -> Size:
+def _pixels(size: str, values: RequestParameters, model: Model) -> Size:
     if "width" in values or "height" in values:
         raise InvalidParameterError("size", "size and width, height mean the same: send one of them")
     if not SIZE.fullmatch(size):

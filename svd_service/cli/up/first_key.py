@@ -2,7 +2,7 @@
 
 from svd_service.config import Settings
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.parameters import MAX_PRIORITY
 
 

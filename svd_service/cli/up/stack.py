@@ -25,7 +25,7 @@ from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.client import Client, ClientError
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.worker.shutdown import LOAD_FAILED
 
 #: Seconds between two checks of the parts.

@@ -28,7 +28,7 @@ from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from tools.harness.local import free_port
 
 MakeSettings = Callable[..., Settings]

@@ -12,7 +12,7 @@ from svd_service.errors import InvalidParameterError, UnauthorizedError, Unavail
 from svd_service.jobs.allowance import Allowance
 from svd_service.ledger import api_keys as keys
 from svd_service.ledger.api_keys import Keyring
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.key import Key, digest_of
 
 pytestmark = pytest.mark.enable_socket

@@ -8,7 +8,7 @@ from svd_service.errors import (
 )
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, State
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.scripts import LUA
 from svd_service.webhooks.outbox import LUA as OUTBOX_LUA
 from tests.unit.ledger.samples import (

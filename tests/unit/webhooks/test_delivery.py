@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from svd_service import bootstrap
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import WebhookState
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.presentation import JobView
 from svd_service.webhooks import delivery as under_test
 from svd_service.webhooks.delivery import Deliverer, Outcome, send

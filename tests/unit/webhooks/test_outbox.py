@@ -3,7 +3,7 @@ import pytest
 from svd_service.errors import (
     UnavailableError,
 )
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.webhooks.outbox import Outbox
 from tests.unit.ledger.samples import (
     submit,

@@ -10,7 +10,7 @@ from svd_service.bootstrap import UseCases, use_cases
 from svd_service.config import Settings
 from svd_service.jobs.job import Holder, Job
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.worker.lease import Lease
 from svd_service.worker.process import WorkerContext

@@ -8,7 +8,7 @@ from svd_service.bootstrap import UseCases, use_cases
 from svd_service.jobs.job import RESULT_FILES, Holder, Result, State
 from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import connect
+from svd_service.ledger.connection import connect
 from svd_service.worker.maintenance import MaintenanceRounds
 from svd_service.worker.process import INSTANCE
 from tests.unit.ledger.samples import submit

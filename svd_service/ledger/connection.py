@@ -1,4 +1,4 @@
-"""Clients of Redis: connected directly or through Sentinels, with TLS where the URL asks for it."""
+"""Connections to Redis: direct or through Sentinels, with TLS where the URL asks for it."""
 
 import re
 from typing import Any, Final

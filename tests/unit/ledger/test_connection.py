@@ -7,7 +7,7 @@ from redis.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.ledger import open_ledger
-from svd_service.ledger.client import broker_options, connect, reachable
+from svd_service.ledger.connection import broker_options, connect, reachable
 
 MakeSettings = Callable[..., Settings]
 

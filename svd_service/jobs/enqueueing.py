@@ -1,4 +1,4 @@
-"""Enqueueing jobs: the ledger chooses jobs and their queues (`ledger/lua/dispatch.lua`), Celery carries the ids."""
+"""Enqueueing: `ledger/lua/dispatch.lua` chooses jobs and their queues, this hands their ids to Celery."""
 
 import logging
 from collections.abc import Callable, Mapping
