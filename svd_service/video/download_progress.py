@@ -38,19 +38,29 @@ def progress_reported(
         report: gets each report.
     """
     ended = threading.Event()
+    reporting = threading.Lock()  # no report comes after the end
+
+    def report_unless_ended(progress: str) -> None:
+        with reporting:
+            if ended.is_set():
+                return
+            logger.info("downloading %s: %s", source, progress)
+            if report is not None:
+                report(progress)
+
     # A daemon that is not joined: it may be waiting for an unresponsive hub.
-    threading.Thread(target=_report, args=(source, revision, variant, ended, report), daemon=True).start()
+    arguments = (source, revision, variant, ended, report_unless_ended)
+    threading.Thread(target=_report, args=arguments, daemon=True).start()
     try:
         yield
     finally:
-        ended.set()
-        if report is not None:
-            report("")
+        with reporting:
+            ended.set()
+            if report is not None:
+                report("")
 
 
-def _report(
-    source: str, revision: str | None, variant: str | None, ended: threading.Event, report: Report | None
-) -> None:
+def _report(source: str, revision: str | None, variant: str | None, ended: threading.Event, report: Report) -> None:
     began, before = time.monotonic(), on_disk(source)
     if ended.wait(FIRST):
         return
@@ -59,10 +69,7 @@ def _report(
         now = on_disk(source)
         speed = (now - before) / (time.monotonic() - began)
         if now:
-            progress = described(now, total, speed)
-            logger.info("downloading %s: %s", source, progress)
-            if report is not None and not ended.is_set():
-                report(progress)
+            report(described(now, total, speed))
         ended.wait(INTERVAL)
 
 

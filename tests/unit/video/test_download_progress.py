@@ -96,3 +96,24 @@ def test_its_thread_ends_with_the_download(connect: Callable[[Hub], None], tiny_
             (thread,) = (each for each in set(threading.enumerate()) - before if each.daemon and "_report" in each.name)
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_no_report_comes_after_the_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def slowly_described(*_: object) -> str:
+        begun.set()
+        assert ended.wait(30)
+        return "late"
+
+    monkeypatch.setattr(download_progress, "on_disk", lambda _: 1)
+    monkeypatch.setattr(download_progress, "_size", lambda *_: 1)
+    monkeypatch.setattr(download_progress, "described", slowly_described)
+    caplog.set_level(logging.INFO)
+    before, reports = set(threading.enumerate()), list[str]()
+    with download_progress.progress_reported("someone/svd", None, None, reports.append):
+        assert begun.wait(30)
+    ended.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+    assert (reports, lines(caplog)) == ([""], [])
