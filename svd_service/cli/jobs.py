@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 from urllib.parse import urljoin
 
 import typer
@@ -88,43 +88,40 @@ def download(
 def pin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """Keep the videos of finished jobs until they are unpinned or deleted."""
     with Client(server, api_key, patience=0) as client:
-
-        def keep(job_id: str) -> str:
-            client.pin(job_id)
-            return "pinned"
-
-        code = _each(job_ids, keep)
-    raise typer.Exit(code)
+        _each(job_ids, client.pin, lambda _: "pinned")
 
 
 def unpin(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """Let pinned videos expire again; they are kept for at least ten more minutes."""
     with Client(server, api_key, patience=0) as client:
-
-        def release(job_id: str) -> str:
-            client.unpin(job_id)
-            return "no longer pinned"
-
-        code = _each(job_ids, release)
-    raise typer.Exit(code)
+        _each(job_ids, client.unpin, lambda _: "no longer pinned")
 
 
-def _each(job_ids: list[str], action: Callable[[str], str], *, quiet: bool = False) -> int:
-    """Call `action` for each job and print what it did (its value) unless `quiet`, or its error.
+def _each(
+    job_ids: list[str],
+    action: Callable[[str], JobStatus],
+    describe_done: Callable[[JobStatus], str],
+    *,
+    as_json: bool = False,
+) -> NoReturn:
+    """Call `action` for each job, print what was done or the error, and exit with 1 if there was an error.
 
-    Returns the exit status: 1 if there was an error.
+    With `as_json`, the jobs without an error are printed as a JSON list instead.
     """
-    failed = False
+    done, failed = [], False
     for job_id in job_ids:
         try:
-            done = action(job_id)
+            job = action(job_id)
         except ClientError as error:
             typer.echo(f"{job_id}: {explained(error)}", err=True)
             failed = True
-        else:
-            if not quiet:
-                typer.echo(f"{job_id}: {done}")
-    return int(failed)
+            continue
+        done.append(job.raw)
+        if not as_json:
+            typer.echo(f"{job_id}: {describe_done(job)}")
+    if as_json:
+        typer.echo(json.dumps(done))
+    raise typer.Exit(int(failed))
 
 
 def share(
@@ -153,31 +150,25 @@ def delete(
         typer.confirm(f"Delete {len(job_ids)} jobs and their videos for good?", abort=True)
     with Client(server, api_key, patience=0) as client:
 
-        def remove(job_id: str) -> str:
-            state = client.status(job_id).state
-            if state not in ENDED:
-                raise ClientError(f"is {state}; cancel it first")
+        def remove(job_id: str) -> JobStatus:
+            job = client.status(job_id)
+            if job.state not in ENDED:
+                raise ClientError(f"is {job.state}; cancel it first")
             client.delete(job_id)
-            return "deleted"
+            return job
 
-        code = _each(job_ids, remove)
-    raise typer.Exit(code)
+        _each(job_ids, remove, lambda _: "deleted")
 
 
 def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Cancel jobs: a queued one at once, a started one at its next step. One that has ended stays as it is."""
-    cancelled = []
     with Client(server, api_key, patience=0) as client:
-
-        def stop(job_id: str) -> str:
-            job = client.cancel(job_id)
-            cancelled.append(job.raw)
-            return describe(job) if job.ended else "being cancelled"
-
-        code = _each(job_ids, stop, quiet=as_json)
-    if as_json:
-        typer.echo(json.dumps(cancelled))
-    raise typer.Exit(code)
+        _each(
+            job_ids,
+            client.cancel,
+            lambda job: describe(job) if job.ended else "being cancelled",
+            as_json=as_json,
+        )
 
 
 def watch(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
