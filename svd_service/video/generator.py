@@ -25,7 +25,7 @@ from svd_service.video.attention import split_rows
 from svd_service.video.compilation import Compiled
 from svd_service.video.memory_plan import FAST, MemoryPlan
 from svd_service.video.oom_fallback import OOMFallback
-from svd_service.video.optimizations import Optimization, apply, attention_kernels
+from svd_service.video.optimizations import COMPILING, Optimization, apply, attention_kernels, usable
 from svd_service.video.pipeline import Pipeline
 from svd_service.video.preview import MakePreview, PreviewSampler
 from svd_service.video.schedules import sigmas
@@ -55,9 +55,7 @@ class Generator:
         plan: MemoryPlan = FAST,
         place: torch.device | None = None,
     ) -> None:
-        self.optimizations = frozenset(optimizations)
-        if Optimization.COMPILE not in self.optimizations:
-            self.optimizations -= {Optimization.CUDA_GRAPHS}  # graphs are made of compiled code
+        self.optimizations = usable(optimizations)
         apply(pipe, self.optimizations)
         split_rows(pipe.unet)
         self._compiled = [each for each in (pipe.unet.forward, pipe.vae.decoder.forward) if isinstance(each, Compiled)]
@@ -108,7 +106,7 @@ class Generator:
         except Exception as error:  # noqa: BLE001 - compilers raise many kinds of errors
             reason = str(error).strip().partition("\n")[0]
             logger.warning("compilation disabled (it needs a C++ compiler): %s: %s", type(error).__name__, reason)
-            self.optimizations -= {Optimization.COMPILE, Optimization.CUDA_GRAPHS}
+            self.optimizations -= COMPILING
             self.origin["optimizations"] = sorted(self.optimizations)
             return
         logger.info("warmed up in %.1f s", time.monotonic() - began)

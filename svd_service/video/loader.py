@@ -14,7 +14,7 @@ from svd_service.jobs.model import Model
 from svd_service.video.download_progress import Report
 from svd_service.video.generator import CPU, Generator
 from svd_service.video.memory_plan import GB, HOST, MemoryPlan, choose, need
-from svd_service.video.optimizations import Optimization, chosen
+from svd_service.video.optimizations import COMPILING, Optimization, chosen, usable
 from svd_service.video.pipeline import Pipeline
 from svd_service.video.weights import ModelLoadError, Weights, find
 
@@ -45,14 +45,12 @@ def load(
     torch.set_num_threads(_threads(settings))
     weights = find(model, half=place != CPU, on_download=on_download)
     precision = torch.float32 if place == CPU else torch.float16
-    if optimizations is None:
-        optimizations = chosen(settings.optimizations, place)
+    optimizations = usable(chosen(settings.optimizations, place) if optimizations is None else optimizations)
     pipe = _open(weights, precision)
-    graphs = {Optimization.COMPILE, Optimization.CUDA_GRAPHS} <= set(optimizations)
-    plan = _plan(pipe, model, place, settings, graphs=graphs)
+    plan = _plan(pipe, model, place, settings, graphs=Optimization.CUDA_GRAPHS in optimizations)
     if plan.model_offload:
         # Compiled code would have to follow its weights from the host to the device and back.
-        optimizations = set(optimizations) - {Optimization.COMPILE}
+        optimizations -= COMPILING
     else:
         _move(pipe, place)
     generator = Generator(pipe, model, weights.revision, optimizations, plan, place)

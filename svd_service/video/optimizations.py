@@ -49,6 +49,9 @@ class Optimization(StrEnum):
     CUDNN_ATTENTION = "cudnn_attention"
 
 
+#: Optimizations that need a compiler: graphs are recorded of compiled code.
+COMPILING: Final = frozenset({Optimization.COMPILE, Optimization.CUDA_GRAPHS})
+
 #: Optimizations that are off until they have been measured on a device.
 UNMEASURED: Final = frozenset({Optimization.CUDA_GRAPHS, Optimization.FLASH_ATTENTION, Optimization.CUDNN_ATTENTION})
 
@@ -87,6 +90,12 @@ def chosen(setting: str, place: torch.device) -> frozenset[Optimization]:
         else:
             optimizations.add(Optimization(word))
     return frozenset(optimizations)
+
+
+def usable(optimizations: Collection[Optimization]) -> frozenset[Optimization]:
+    """`optimizations` without those that need another one that is missing: graphs without compiling."""
+    given = frozenset(optimizations)
+    return given if Optimization.COMPILE in given else given - COMPILING
 
 
 def apply(pipe: Pipeline, optimizations: Collection[Optimization]) -> None:

@@ -25,7 +25,7 @@ from svd_service.parameters import Profile
 from svd_service.video import Rendering, render
 from svd_service.video.loader import Generator, load
 from svd_service.video.memory_plan import FAST, HOST, MEMORY_PLANS, MemoryPlan
-from svd_service.video.optimizations import AUTO, Optimization
+from svd_service.video.optimizations import AUTO, COMPILING, Optimization
 from tools.benchmark import architectures, machine, photo
 from tools.benchmark.calls import check, frames
 from tools.benchmark.prepared import PREPARED
@@ -79,10 +79,9 @@ def cases(kind: str) -> list[Case]:
     """
     usual = AUTO[kind]
     uncompiled = usual - {Optimization.COMPILE}
-    compiling = (Optimization.COMPILE, Optimization.CUDA_GRAPHS)
     base = "uncompiled" if uncompiled != usual else "defaults"
     inverted = [
-        _inverted(base, uncompiled, optimization) for optimization in Optimization if optimization not in compiling
+        _inverted(base, uncompiled, optimization) for optimization in Optimization if optimization not in COMPILING
     ]
     if uncompiled != usual:
         inverted.insert(0, Case(base, uncompiled))
@@ -204,7 +203,7 @@ class _Measurement:
             pipe = architectures.build(architecture, self._place, self._precision)
             if plan.model_offload:  # as in `load`
                 pipe.to("cpu")
-                optimizations -= {Optimization.COMPILE}
+                optimizations -= COMPILING
             plan = plan if self._place.type == "cuda" else HOST
             generator = Generator(pipe, self._model, None, optimizations, plan, self._place)
         else:
