@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from tools.benchmark.architectures import ARCHITECTURES, models
 
 HEIGHT, WIDTH = 576, 1024
 
@@ -48,13 +49,13 @@ def main() -> None:
     F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(query)
     torch.set_default_dtype(torch.float16)
     with torch.device("meta"):
-        unet = UNetSpatioTemporalConditionModel().to("meta")
-        vae = AutoencoderKLTemporalDecoder(
-            block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2
-        ).to("meta")
-        weights = {StorageWeakRef(each.untyped_storage()).cdata for part in (unet, vae) for each in part.parameters()}
+        parts = models(ARCHITECTURES["svd-xt"], torch.float16)
+        unet, vae = (parts[name].to("meta") for name in ("unet", "vae"))
 
         def peak(run: Callable[[], Any]) -> str:
+            # For each run: `float` below replaces weights, and activations may get the addresses of the old ones.
+            kept = (each for part in (unet, vae) for each in part.parameters())
+            weights = {StorageWeakRef(each.untyped_storage()).cdata for each in kept}
             with torch.no_grad(), Living(weights) as living:
                 run()
             return f"{living.peak / 1e9:.2f} GB"

@@ -89,6 +89,13 @@ class Roofline(TorchDispatchMode):
         self.costs[self.block, _kind(packet, flop)].add(Cost(flop, touched, seconds))
         return made
 
+    def total(self) -> Cost:
+        """The sum of all costs."""
+        whole = Cost()
+        for cost in self.costs.values():
+            whole.add(cost)
+        return whole
+
     @contextmanager
     def watching(self, blocks: Mapping[str, nn.Module]) -> Iterator[None]:
         """Within the block, count what these modules do under their names."""
@@ -206,10 +213,8 @@ def main() -> None:
     print(f"One step, {FRAMES} frames of {WIDTH}x{HEIGHT} with guidance; decoding {DECODED} frames\n")
     print(table(HEAD, [*rows(one, rates[0]), *rows(chunk, rates[0])[:1]]))
     video = Cost()
-    for cost in one.costs.values():
-        video.add(cost, STEPS)
-    for cost in chunk.costs.values():
-        video.add(cost, FRAMES / DECODED)
+    video.add(one.total(), STEPS)
+    video.add(chunk.total(), FRAMES / DECODED)
     print(
         f"\nThe video: {video.flop / 1e12:.0f} TFLOP, {video.flop / rates[0]:.2f} s of arithmetic alone, "
         f"{video.seconds:.2f} s op by op."

@@ -32,13 +32,10 @@ class DeepCache:
         for block in (*unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]):
             self._keep(block)
         unet.register_forward_hook(self._step_ended)
-        begin = scheduler.set_timesteps
+        _at_each_video(scheduler, self._begin)
 
-        def set_timesteps(*args: Any, **kwargs: Any) -> None:
-            self._step = 0  # a new video
-            begin(*args, **kwargs)
-
-        scheduler.set_timesteps = set_timesteps
+    def _begin(self) -> None:
+        self._step = 0
 
     def _keep(self, block: nn.Module) -> None:
         compute = block.forward
@@ -67,10 +64,9 @@ class GuidanceBand:
         self._sigmas: list[float] = []
         self._step = 0
         unet, scheduler = pipe.unet, pipe.scheduler
-        compute, begin = unet.forward, scheduler.set_timesteps
+        compute = unet.forward
 
-        def set_timesteps(*args: Any, **kwargs: Any) -> None:
-            begin(*args, **kwargs)
+        def begin() -> None:
             self._step, self._sigmas = 0, scheduler.sigmas.tolist()
 
         def forward(
@@ -87,7 +83,19 @@ class GuidanceBand:
             output = compute(sample[1:], timestep, encoder_hidden_states[1:], added_time_ids[1:], return_dict=False)[0]
             return (torch.cat([output, output]),)
 
-        scheduler.set_timesteps, unet.forward = set_timesteps, forward
+        _at_each_video(scheduler, begin)
+        unet.forward = forward
+
+
+def _at_each_video(scheduler: Any, begin: Callable[[], None]) -> None:
+    """Call `begin` at each new video, when the scheduler's noise levels are set."""
+    set_timesteps = scheduler.set_timesteps
+
+    def set_and_begin(*args: Any, **kwargs: Any) -> None:
+        set_timesteps(*args, **kwargs)
+        begin()
+
+    scheduler.set_timesteps = set_and_begin
 
 
 class Fp8Linear(nn.Module):

@@ -4,7 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svd_service.video.optimizations import AUTO
 from tools import roofline
-from tools.roofline import META, Cost, Roofline, build, fused_attention, rows, step
+from tools.roofline import META, Roofline, build, fused_attention, rows, step
 
 RATES = (1e12, 1e9)
 SIZE = (2, 64, 64)
@@ -55,12 +55,5 @@ def test_the_last_line_is_the_sum_of_the_blocks(counted: Roofline) -> None:
 
 def test_the_optimizations_of_a_gpu_save_products_and_traffic(counted: Roofline) -> None:
     faster = step(build("tiny", AUTO["cuda"]), RATES, *SIZE)
-
-    def total(of: Roofline) -> Cost:
-        whole = Cost()
-        for cost in of.costs.values():
-            whole.add(cost)
-        return whole
-
-    assert total(faster).flop < total(counted).flop
-    assert total(faster).bytes < total(counted).bytes
+    assert faster.total().flop < counted.total().flop
+    assert faster.total().bytes < counted.total().bytes
