@@ -66,7 +66,7 @@ class DecoderEndedError(Exception):
 
     def rejection(self) -> Exception:
         """The error for the caller if a second decoder ended the same way too, or the first one at its limit."""
-        if self.status in _TOO_LONG:
+        if self.exceeded_time:
             return ImageTooLargeError("the image needs too much processor time to decode; save it again as JPEG or PNG")
         if self.is_from_outside:
             return UnavailableError("the image decoder was stopped; retry in a few seconds")

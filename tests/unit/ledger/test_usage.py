@@ -9,7 +9,7 @@ from svd_service.jobs.job import AttemptOutcome, File, Phase, Progress, Result
 from svd_service.jobs.submission import CachedVideo
 from svd_service.jobs.usage import Usage, total
 from svd_service.ledger import Ledger, open_ledger
-from svd_service.ledger.constants import Constants
+from svd_service.ledger.constants import REPORTED, Constants
 from svd_service.ledger.scripts import Scripts
 from svd_service.parameters import Format
 from tests.unit.ledger.samples import HOLDER, RESULT, finish, submit
@@ -70,8 +70,8 @@ def test_a_lost_attempt_counts_until_its_last_report(ledger, redis_client):
     claim = ledger.attempts.claim("a", HOLDER)
     ledger.attempts.report(claim, Progress(Phase.SAMPLING, 1, 4))
     begin_seconds_ago(redis_client, 20)
-    reported_at = float(redis_client.hget("svd:job:a", "told"))
-    redis_client.hset("svd:job:a", "told", f"{reported_at - 12:.6f}")
+    reported_at = float(redis_client.hget("svd:job:a", REPORTED))
+    redis_client.hset("svd:job:a", REPORTED, f"{reported_at - 12:.6f}")
     ledger.attempts.end_attempt(claim, AttemptOutcome.LOST)
     assert usage_of(ledger).failed_device_seconds == pytest.approx(8, abs=1)
 
