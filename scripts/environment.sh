@@ -40,7 +40,9 @@ ensure_environment() {
       install_packages --no-deps --require-hashes --requirement "requirements/$extra.txt" &&
       install_packages --no-deps --editable .
   } || die "The installation failed; see pip's messages above."
+  # pip would compile one file after the other. Some packages carry files for other versions of Python, which do not compile.
+  .venv/bin/python -m compileall -q -j 0 .venv/lib svd_service tools >/dev/null 2>&1 || true
   printf '%s\n' "$now" >"$stamp"
 }
 
-install_packages() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+install_packages() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
