@@ -27,16 +27,16 @@ case ${1:-} in
     ;;
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
-# Tests of the model keep a core busy; the others mostly wait, for steps, leases and each other. So four processes run at
-# once beside the static checks: the model and the other unit tests with lower priority, the browser with the chaos runs, and
-# the services, which alone use pytest's cache. The ledger's state machine, the longest unit test, is with the browser, where
-# coverage does not slow it down threefold.
+# Tests of the model keep a core busy; the others mostly wait, for steps, leases and each other. So five processes run at
+# once beside the static checks, each with about a fifth of the work: the model, the other unit tests, the browser with the
+# chaos runs, the service, and its faults with other projects' clients; these alone use pytest's cache. The ledger's state
+# machine, the longest unit test, is with the browser, where coverage does not slow it down threefold.
 declare -A lanes
-lane() { # lane NAME PRIORITY PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
-  local name=$1 priority=$2
-  shift 2
+lane() { # lane NAME PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
+  local name=$1
+  shift
   set -m # without job control, a background process ignores SIGINT
-  nice -n "$priority" .venv/bin/python -m pytest "$@" "${marked[@]}" >"$outputs/$name" 2>&1 &
+  OMP_NUM_THREADS=1 .venv/bin/python -m pytest "$@" "${marked[@]}" >"$outputs/$name" 2>&1 &
   set +m
   lanes[$name]=$!
 }
@@ -56,14 +56,15 @@ outputs=$(mktemp -d)
 trap finish EXIT
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
-lane services 0 tests/integration
 readonly models=(tests/unit/video tests/unit/tools)
-OMP_NUM_THREADS=1 lane models 5 "${models[@]}" -p no:cacheprovider
-OMP_NUM_THREADS=1 lane unit 3 tests/unit tests/contracts "${models[@]/#/--ignore=}" "--ignore=$state_machine" \
-  -p no:cacheprovider "${coverage[@]}"
-lane browser 0 tests/browser tests/chaos "$state_machine" -p no:cacheprovider
+lane faults tests/integration/faults tests/integration/clients
+lane service tests/integration/service tests/integration/installation -p no:cacheprovider
+lane models "${models[@]}" -p no:cacheprovider
+lane unit tests/unit tests/contracts "${models[@]/#/--ignore=}" "--ignore=$state_machine" -p no:cacheprovider \
+  "${coverage[@]}"
+lane browser tests/browser tests/chaos "$state_machine" -p no:cacheprovider
 scripts/check.sh
-for name in services browser unit models; do
+for name in faults service browser unit models; do
   tail --lines +1 --follow --sleep-interval 0.2 --pid "${lanes[$name]}" "$outputs/$name"
   wait "${lanes[$name]}" || status=$?
   unset "lanes[$name]"

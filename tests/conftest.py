@@ -33,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.flaky(reruns=1))
 
 
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether thorough tests run, too; without arguments, `scripts/test.sh` deselects them."""
+    return "not thorough" not in request.config.option.markexpr
+
+
 @pytest.fixture(autouse=True)
 def _without_service_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):

@@ -95,17 +95,15 @@ def ledger(desk: Stack) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def visit(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Browser, thorough: bool) -> Iterator[Callable[..., Visit]]:
     """Open a service's page in a new browser window.
 
-    Screenshots are in the test's folder (pytest keeps those of the last runs; `--basetemp` sets their location) unless
-    thorough tests are deselected: each check of a page takes a second of processor time more.
+    In thorough runs a desktop's page is checked in both color schemes: each check takes a second of processor time.
     """
-    shots = None if "not thorough" in request.config.option.markexpr else tmp_path
     visits: list[Visit] = []
 
     def open_page(stack: Stack, kind: str = "desktop") -> Visit:
-        visits.append(Visit(browser, stack, kind, shots))
+        visits.append(Visit(browser, stack, kind, both_schemes=thorough and kind == "desktop"))
         return visits[-1]
 
     yield open_page

@@ -1,6 +1,7 @@
 """A browser window on a service's page that may not contact another host, log an error or violate a rule of axe."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ VIEWPORTS: dict[str, dict[str, Any]] = {
         "reduced_motion": "reduce",
     },
 }
+
+#: A folder for screenshots, or none. Read at import, since a fixture removes the variable.
+SCREENSHOTS = os.environ.get("SVD_TEST_SCREENSHOTS")
 
 
 def _windows(*thorough: str) -> pytest.MarkDecorator:
@@ -50,17 +54,16 @@ SETTLED = """() => Promise.race([
 class Visit:
     """A browser window with its own context on a service's page.
 
-    `expected` lists parts of the console errors that the test causes on purpose. With `shots`, the folder of the
-    screenshots, `look` is thorough.
+    `expected` lists parts of the console errors that the test causes on purpose.
     """
 
-    def __init__(self, browser: Browser, stack: Stack, kind: str, shots: Path | None) -> None:
+    def __init__(self, browser: Browser, stack: Stack, kind: str, *, both_schemes: bool) -> None:
         self.context: BrowserContext = browser.new_context(base_url=stack.url, **VIEWPORTS[kind])
         self.context.set_default_timeout(30_000)
         self.kind = kind
         self.expected: list[str] = []
         self.console_errors: list[str] = []
-        self._shots = shots
+        self._both_schemes = both_schemes
         self._origin = stack.url
         self.foreign_requests: list[str] = []
         self.page: Page = self.context.new_page()
@@ -70,17 +73,17 @@ class Visit:
         self.page.goto("/")
 
     def look(self, name: str) -> None:
-        """Check the page with axe; if thorough, in the light and the dark color scheme, and take a screenshot."""
+        """Check the page with axe, in the window's color scheme or in both, and take a wanted screenshot."""
         usual = VIEWPORTS[self.kind].get("color_scheme", "light")
         other = "dark" if usual == "light" else "light"
-        for scheme in [other, usual] if self._shots else [usual]:
+        for scheme in [other, usual] if self._both_schemes else [usual]:
             self.page.emulate_media(color_scheme=scheme)
             self.page.evaluate(SETTLED)
             found = Axe().run(self.page).response["violations"]
             violations = [(v["id"], v["help"], [node["html"] for node in v["nodes"]]) for v in found]
             assert not found, f"{name}, {scheme}: {json.dumps(violations, indent=1)}"
-        if self._shots:
-            self.page.screenshot(path=self._shots / f"{self.kind}-{name}.png", full_page=True)
+        if SCREENSHOTS:
+            self.page.screenshot(path=Path(SCREENSHOTS) / f"{self.kind}-{name}.png", full_page=True)
 
     def close(self) -> None:
         """Close the window; fail the test if the page contacted another host or logged an unexpected error."""

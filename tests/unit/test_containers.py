@@ -460,7 +460,7 @@ def test_panels_have_titles_and_descriptions_and_do_not_overlap(dashboard: dict[
 
 
 def test_dashboard_and_rules_name_only_exposed_metrics_of_ours(dashboard: dict[str, Any], settings: Settings) -> None:
-    # Other programs' metrics, and every label: tests/integration/test_monitoring.py, with all services running.
+    # Other programs' metrics, and every label: tests/integration/service/test_monitoring.py, with all services running.
     named = {selector.metric for query in [*queries(dashboard), *rules()] for selector in promql.selectors(query)[0]}
     ours = {name for name in named if name.startswith("svd_")}
     assert ours - exposed(settings) - promql.recorded().keys() == set()

@@ -13,6 +13,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 #: In CI a missing program fails the tests that need it; elsewhere they are skipped.
 CI: Final = os.environ.get("CI", "").lower() in {"1", "true"}
 
+#: With SVD_TEST_LONG=1, cases run that take long and resemble others. Read at import, since a fixture removes the
+#: service's variables from the environment of tests.
+LONG: Final = "SVD_TEST_LONG" in os.environ
+
 
 def free_port() -> int:
     """Return a TCP port of the loopback interface that is not in use."""

@@ -1,6 +1,6 @@
 """kombu over a real Redis: garbage in a queue is dropped and counted, and an error of the server is a lost connection.
 
-The same through whole workers: tests/integration/test_faults.py.
+The same through whole workers: tests/integration/faults/test_faults.py.
 """
 
 import json

@@ -48,7 +48,7 @@ def test_running_jobs_are_cancelled_within_a_step_and_the_next_one_starts(
     image = small_image()
     running = stack.submit(image, **SLOW)
     steps, cancelled_after, next_after, holders = [], [], [], set()
-    for _ in range(20):
+    for _ in range(8):
         following = stack.submit(image, **SLOW)
         steps.append(step_seconds(stack, running))
         seconds, microseconds = stack.redis.time()

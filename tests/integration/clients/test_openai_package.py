@@ -19,7 +19,7 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.ledger.api_keys import Keyring
-from tests.integration.packages import installed
+from tests.integration.clients.packages import installed
 from tests.samples import IMAGES
 from tools.harness.stack import Stack
 

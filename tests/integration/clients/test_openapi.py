@@ -109,7 +109,7 @@ def test_every_response_matches_the_openapi_document(
         cwd=tmp_path,
         env={
             **keyed.environment,
-            "SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks",
+            "SCHEMATHESIS_HOOKS": "tests.integration.clients.schemathesis_hooks",
             "FINISHED_JOB": finished,
             "FINISHED_GROUP": group["group_id"],
             "STARTED_JOB": started,

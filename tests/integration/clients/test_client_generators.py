@@ -18,7 +18,7 @@ import pytest
 
 from svd_service.api import create_app
 from svd_service.config import Settings
-from tests.integration.packages import installed
+from tests.integration.clients.packages import installed
 from tests.samples import IMAGES
 from tools.harness.local import CI
 from tools.harness.stack import Stack

@@ -12,7 +12,7 @@ import av
 import pytest
 from PIL import Image
 
-from tests.integration.packages import installed
+from tests.integration.clients.packages import installed
 from tests.samples import IMAGES
 from tools.harness.local import CI
 from tools.harness.stack import Stack

@@ -18,10 +18,10 @@ import trustme
 
 from svd_service.config import Settings
 from svd_service.ledger.connection import connect
-from tools.harness.local import free_port, redis_program
+from tools.harness.local import ROOT, free_port, redis_program
 from tools.harness.stack import Stack
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 ONE_SECOND: dict[str, Any] = {"num_inference_steps": 10, "width": 64, "height": 64}
 FOUR_SECONDS = ONE_SECOND | {"num_inference_steps": 40}

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -26,12 +25,12 @@ from svd_service.ledger.key import digest_of, id_of
 from svd_service.ledger.workers import DeviceMemory
 from svd_service.parameters import Fit
 from tests import promql
-from tools.harness.local import CI, free_port
+from tools.harness.local import CI, ROOT, free_port
 from tools.harness.stack import Stack
 
 pytestmark = pytest.mark.thorough
 
-CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus" / "prometheus.yml"
+CONFIGURATION = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
 #: For each scrape target, by metric: the labels of each series.
 Exposition = dict[str, dict[str, list[dict[str, str]]]]
