@@ -199,7 +199,8 @@ def _import_libraries(**_: Any) -> None:
     # context that was created in the parent cannot be used after the fork.
     if set(settings().worker_devices) == {"cpu"}:
         _pin("cpu")
-        import svd_service.video.loader  # noqa: F401, PLC0415
+        with _uncollected():
+            import svd_service.video.loader  # noqa: F401, PLC0415
 
 
 @worker_process_init.connect
