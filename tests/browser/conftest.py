@@ -15,6 +15,9 @@ from tests.browser.visit import Visit
 from tools.harness.local import CI
 from tools.harness.stack import Stack
 
+#: The shell without Chromium's own user interface takes a third less processor time.
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
 # The last four keep Chromium from contacting Google's hosts, which no test may do.
 FLAGS = [
     "--no-sandbox",
@@ -39,9 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     if chromium is None:
-        (pytest.fail if CI else pytest.skip)("Chromium is not installed (Debian: apt install chromium)")
+        (pytest.fail if CI else pytest.skip)("Chromium is not installed (Debian: apt install chromium-headless-shell)")
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

@@ -2,10 +2,8 @@
 
 import json
 import re
-import runpy
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,24 +35,3 @@ def test_the_curl_commands_typed_without_pauses_end_with_the_video(tmp_path: Pat
     finally:
         service.stop()
     assert (tmp_path / "out.mp4").read_bytes() == b"a video"
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-        for path in (ROOT / "tools").rglob("*.py")
-        if "__main__" in path.read_text() or path.name == "__main__.py"
-    ),
-)
-def test_every_tool_prints_its_help(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # In this process, which has imported torch already: a new Python for each would take two minutes in total.
-    monkeypatch.setattr(sys, "argv", [name, "--help"])
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(SystemExit) as done:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-    assert done.value.code in (0, None)
-    assert "usage" in capsys.readouterr().out.lower()

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,3 +26,9 @@ def installed(request: pytest.FixtureRequest, name: str, command: Callable[[Path
             (pytest.fail if CI else pytest.skip)(f"{name} cannot be installed: {error} {output[-2000:]}")
         done.touch()
     return folder
+
+
+def installed_by_pip(request: pytest.FixtureRequest, requirement: str) -> Path:
+    """Return the folder of a package from PyPI with its dependencies."""
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
+    return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))

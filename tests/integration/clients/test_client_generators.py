@@ -18,7 +18,7 @@ import pytest
 
 from svd_service.api import create_app
 from svd_service.config import Settings
-from tests.integration.clients.packages import installed
+from tests.integration.clients.packages import installed, installed_by_pip
 from tests.samples import IMAGES
 from tools.harness.local import CI
 from tools.harness.stack import Stack
@@ -152,8 +152,7 @@ def test_a_typescript_client_has_every_path_and_completes_jobs(
 def test_a_python_client_has_every_operation_and_completes_jobs(
     request: pytest.FixtureRequest, document: Path, stack: Stack, tmp_path: Path
 ) -> None:
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    folder = installed(request, PYTHON, lambda folder: (*pip, "--target", str(folder), PYTHON))
+    folder = installed_by_pip(request, PYTHON)
     command = (sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none")
     path = (
         f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the generator formats its output with ruff

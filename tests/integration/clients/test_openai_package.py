@@ -19,7 +19,7 @@ from PIL import Image
 
 from svd_service.config import Settings
 from svd_service.ledger.api_keys import Keyring
-from tests.integration.clients.packages import installed
+from tests.integration.clients.packages import installed_by_pip
 from tests.samples import IMAGES
 from tools.harness.stack import Stack
 
@@ -60,9 +60,7 @@ with concurrent.futures.ThreadPoolExecutor(3) as threads:
 @pytest.fixture(scope="module", params=["3.52.0", pytest.param("2.6.1", marks=pytest.mark.thorough)])
 def package(request: pytest.FixtureRequest) -> Path:
     """The folder of one version of the package."""
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    requirement = f"openai=={request.param}"
-    return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
+    return installed_by_pip(request, f"openai=={request.param}")
 
 
 def run(package: Path, stack: Stack, *arguments: str, timeout: float = 100) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import pytest
 
-from tests.integration.clients.packages import installed
+from tests.integration.clients.packages import installed_by_pip
 from tests.samples import IMAGES
 from tools.harness.local import LONG
 from tools.harness.stack import Stack
@@ -86,11 +86,6 @@ print(json.dumps([[created], done.model_dump(), base64.b64encode(content).decode
 """
 
 
-def package(request: pytest.FixtureRequest, requirement: str) -> Path:
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    return installed(request, requirement, lambda folder: (*pip, "--target", str(folder), requirement))
-
-
 def run(folder: Path, program: str, *arguments: str, timeout: float = 220) -> Any:
     """Run a program with the package in `folder`, and return the JSON on its last line of output."""
     # Otherwise LiteLLM fetches prices from the network.
@@ -118,7 +113,7 @@ def measured(content: str) -> tuple[str, Any]:
 
 
 def test_openais_async_client_creates_videos_of_each_length_and_size(request: pytest.FixtureRequest, stack: Stack):
-    folder = package(request, "openai==3.52.0")
+    folder = installed_by_pip(request, "openai==3.52.0")
     wanted = [(seconds, size) for seconds in SECONDS for size in SIZES]
     created, done, content = run(
         folder, OPENAI, stack.url, str(IMAGES / "chelsea.jpg"), ",".join(SECONDS), ",".join(SIZES)
@@ -140,7 +135,7 @@ def test_openais_clients_complete_each_length_and_size_with_the_bundled_model(
     wanted = ["4:720x1280"]
     if LONG:
         wanted = [f"{seconds}:{size}" for seconds in SECONDS for size in SIZES]
-    folder = package(request, "openai==3.52.0")
+    folder = installed_by_pip(request, "openai==3.52.0")
     stack = Stack(tmp_path, {})
     try:
         stack.start_all()
@@ -158,7 +153,7 @@ def test_openais_clients_complete_each_length_and_size_with_the_bundled_model(
     reason="LiteLLM is 350 MB with its dependencies: SVD_TEST_LITELLM=1 installs it",
 )
 def test_litellm_creates_polls_and_downloads_a_video(request: pytest.FixtureRequest, stack: Stack):
-    folder = package(request, "litellm==1.110.2")
+    folder = installed_by_pip(request, "litellm==1.110.2")
     (created,), done, content = run(folder, LITELLM, stack.url, str(IMAGES / "chelsea.jpg"), "8", "1280x720")
     assert (created["seconds"], created["size"]) == ("8", "1280x720")
     assert (done["status"], done["error"]) == ("completed", None)
