@@ -23,20 +23,21 @@ case ${1:-} in
     marked=()
     # Coverage is required for the packages that determine the outcome of a job. Tracing them takes 60 % more processor
     # time on Python 3.11.
-    coverage=(--cov=svd_service.jobs --cov=svd_service.ledger --cov=svd_service.api --cov-fail-under=90)
+    coverage=(--cov=svd_service.jobs --cov=svd_service.ledger --cov=svd_service.api --cov-report=)
     ;;
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
-# Tests of the model keep a core busy; the others mostly wait, for steps, leases and each other. So five processes run at
-# once beside the static checks, each with about a fifth of the work: the model, the other unit tests, the browser with the
-# chaos runs, the service, and its faults with other projects' clients; these alone use pytest's cache. The ledger's state
-# machine, the longest unit test, is with the browser, where coverage does not slow it down threefold.
+# Tests of the model keep a core busy; the others mostly wait, for steps, leases and each other. So six processes run at
+# once beside the static checks, with about the same work each. The clients, which are with the service, alone use pytest's
+# cache. The ledger's state machine, the longest unit test, is with the browser, where coverage does not slow it down
+# threefold.
 declare -A lanes
 lane() { # lane NAME PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
   local name=$1
   shift
   set -m # without job control, a background process ignores SIGINT
-  OMP_NUM_THREADS=1 .venv/bin/python -m pytest "$@" "${marked[@]}" >"$outputs/$name" 2>&1 &
+  OMP_NUM_THREADS=1 COVERAGE_FILE=$outputs/coverage.$name \
+    .venv/bin/python -m pytest "$@" "${marked[@]}" >"$outputs/$name" 2>&1 &
   set +m
   lanes[$name]=$!
 }
@@ -57,16 +58,25 @@ trap finish EXIT
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
 readonly models=(tests/unit/video tests/unit/tools)
-lane faults tests/integration/faults tests/integration/clients
-lane service tests/integration/service tests/integration/installation -p no:cacheprovider
-lane models "${models[@]}" -p no:cacheprovider
-lane unit tests/unit tests/contracts "${models[@]/#/--ignore=}" "--ignore=$state_machine" -p no:cacheprovider \
-  "${coverage[@]}"
+readonly faults=(tests/integration/faults tests/integration/installation)
+readonly elsewhere=("${models[@]}" tests/unit/api "$state_machine")
+lane service tests/integration "${faults[@]/#/--ignore=}"
+lane faults "${faults[@]}" -p no:cacheprovider
 lane browser tests/browser tests/chaos "$state_machine" -p no:cacheprovider
+lane models "${models[@]}" -p no:cacheprovider
+lane api tests/unit/api -p no:cacheprovider "${coverage[@]}"
+lane unit tests/unit tests/contracts "${elsewhere[@]/#/--ignore=}" -p no:cacheprovider "${coverage[@]}"
 scripts/check.sh
-for name in faults service browser unit models; do
+for name in service faults browser models api unit; do
   tail --lines +1 --follow --sleep-interval 0.2 --pid "${lanes[$name]}" "$outputs/$name"
   wait "${lanes[$name]}" || status=$?
   unset "lanes[$name]"
 done
+if [ ${#coverage[@]} -gt 0 ]; then
+  export COVERAGE_FILE=$outputs/coverage
+  if ! { .venv/bin/python -m coverage combine --quiet "$COVERAGE_FILE".{api,unit} &&
+    .venv/bin/python -m coverage report --fail-under=90; }; then
+    status=1
+  fi
+fi
 exit "$status"

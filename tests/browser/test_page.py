@@ -69,7 +69,7 @@ def test_a_photo_becomes_a_video_that_can_be_played_downloaded_and_deleted(stack
     add(page, CAT, ASTRONAUT)
     window.look("2-images")
     page.get_by_text("More settings").click()
-    page.locator("#num_inference_steps").fill("30")  # long enough to check the progress and to cancel
+    page.locator("#num_inference_steps").fill("16")  # long enough to check the progress and to cancel
     window.look("3-settings")
     send(page)
     cat, astronaut = card(page, "chelsea"), card(page, "astronaut")
@@ -110,7 +110,7 @@ def test_a_photo_becomes_a_video_that_can_be_played_downloaded_and_deleted(stack
 
     page.locator("#files").set_input_files({"name": "my.mp4", "mimeType": "video/mp4", "buffer": video_file})
     expect(page.locator("#composer-message")).to_contain_text("The settings of my.mp4 are used")
-    expect(page.locator("#num_inference_steps")).to_have_value("30")
+    expect(page.locator("#num_inference_steps")).to_have_value("16")
     cat.get_by_role("button", name="Change").click()
     expect(page.locator("#seed")).to_have_value(re.compile(r"^\d+$"))
     cat.get_by_role("button", name="Delete").click()

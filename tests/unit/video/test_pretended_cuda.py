@@ -116,7 +116,10 @@ def test_tensors_of_the_host_and_of_the_device_are_not_mixed() -> None:
         torch.ones(2, device="cuda:0") + torch.ones(2)
 
 
-@pytest.mark.parametrize("optimizations", [frozenset(), USUAL], ids=["plain", "usual"])
+@pytest.mark.parametrize(
+    "optimizations",
+    [pytest.param(frozenset(), id="plain", marks=pytest.mark.thorough), pytest.param(USUAL, id="usual")],
+)
 def test_everything_is_in_half_precision_and_on_its_device(
     image: Image.Image, parameters: Parameters, optimizations: frozenset[Optimization]
 ) -> None:
