@@ -22,7 +22,8 @@ def test_every_tool_prints_its_help(
 ) -> None:
     # In this process, which has imported torch already: a new Python for each would take two minutes in total.
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    monkeypatch.delitem(sys.modules, name, raising=False)
+    for module in (name, f"{name}.__main__"):  # which other tests may have imported
+        monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(SystemExit) as done:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     assert done.value.code in (0, None)
