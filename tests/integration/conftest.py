@@ -1,4 +1,3 @@
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -66,11 +65,8 @@ def short_lease_stack(_running_short_lease_stack: Stack) -> Iterator[Stack]:
 
     After each test, all processes but Redis and the API are killed, and the ledger is emptied.
     """
-    stack = _running_short_lease_stack
-    yield stack
-    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
-        stack.stop(name, signal.SIGKILL)
-    stack.redis.flushall()
+    yield _running_short_lease_stack
+    _running_short_lease_stack.clear()
 
 
 @pytest.fixture(scope="session")

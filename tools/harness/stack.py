@@ -170,6 +170,13 @@ class Stack:
         self.processes[name].send_signal(sign)
         self._wait_for_end(name)
 
+    def clear(self) -> None:
+        """Kill all processes but Redis and the API, stopped (SIGSTOP) ones too, and empty the ledger."""
+        for name in self.processes.keys() - {"redis", "api"}:
+            self.processes[name].send_signal(signal.SIGCONT)
+            self.stop(name, signal.SIGKILL)
+        self.redis.flushall()
+
     def _wait_for_end(self, name: str) -> None:
         process = self.processes.pop(name)
         try:

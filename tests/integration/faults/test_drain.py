@@ -22,11 +22,8 @@ SOON = 60
 
 @pytest.fixture
 def stack(workerless: Stack) -> Iterator[Stack]:
-    stack = workerless
-    yield stack
-    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
-        stack.stop(name, signal.SIGKILL)
-    stack.redis.flushall()
+    yield workerless
+    workerless.clear()
 
 
 def to_process(worker: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:

@@ -40,12 +40,8 @@ LEASE = 3
 
 @pytest.fixture
 def stack(workerless: Stack) -> Iterator[Stack]:
-    stack = workerless
-    yield stack
-    for name in [name for name in stack.processes if name not in {"redis", "api"}]:
-        stack.processes[name].send_signal(signal.SIGCONT)
-        stack.stop(name, signal.SIGKILL)
-    stack.redis.flushall()
+    yield workerless
+    workerless.clear()
 
 
 def ready(stack: Stack, name: str = "worker", **faults: Any) -> "subprocess.Popen[bytes]":
