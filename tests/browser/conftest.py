@@ -1,6 +1,5 @@
 """A real Chromium on real services. No page may contact another host, log an error or violate a rule of axe."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +11,8 @@ from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.connection import connect
 from tests.browser.visit import Visit
-from tools.harness.local import CI
+from tools.harness.local import CI, chromium_program
 from tools.harness.stack import Stack
-
-#: The shell without Chromium's own user interface takes a third less processor time.
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 # The last four keep Chromium from contacting Google's hosts, which no test may do.
 FLAGS = [
@@ -42,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    chromium = chromium_program()
     if chromium is None:
         (pytest.fail if CI else pytest.skip)("Chromium is not installed (Debian: apt install chromium-headless-shell)")
     with sync_playwright() as playwright:

@@ -1,6 +1,7 @@
-"""This machine, as tests and tools need it: a free port, a Redis program, and whether this is CI."""
+"""This machine, as tests and tools need it: a free port, programs, and which tests to run."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,13 @@ CI: Final = os.environ.get("CI", "").lower() in {"1", "true"}
 #: With SVD_TEST_LONG=1, cases run that take long and resemble others. Read at import, since a fixture removes the
 #: service's variables from the environment of tests.
 LONG: Final = "SVD_TEST_LONG" in os.environ
+
+
+def chromium_program() -> str | None:
+    """Return the path of Chromium or of a browser made of it, or None if none is installed."""
+    # The shell without a user interface takes a third less processor time.
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def free_port() -> int:

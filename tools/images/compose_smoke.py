@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tools.harness.local import chromium_program
 from tools.images.compose_stack import (
     API,
     PROJECT,
@@ -126,7 +127,7 @@ class Smoke:
         return f"Flower 401 without and 200 with its password; {up} of {up} targets up; all ports on 127.0.0.1"
 
     def _screenshot(self, name: str, url: str) -> None:
-        browser = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = chromium_program()
         if not self._screenshots or not browser:
             return
         self._screenshots.mkdir(parents=True, exist_ok=True)
