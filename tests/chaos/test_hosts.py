@@ -68,7 +68,6 @@ def test_network_cuts_lose_no_job_and_commit_no_result_twice(networks: None, tmp
 
 @pytest.mark.thorough
 @pytest.mark.enable_socket
-@pytest.mark.timeout(300)
 def test_an_interrupted_run_leaves_no_processes_or_files(networks: None, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, "--cut", "60"], stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
     assert process.stderr is not None

@@ -5,7 +5,6 @@ from tools.interpolation import CLIPS, Figures, frames_of, measure, misses
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("clip", [name for name, (_, least) in CLIPS.items() if least and (LONG or name == "bikes")])
 def test_frames_dropped_from_a_real_clip_are_interpolated_better_than_by_ffmpeg(clip: str):
     figures = measure(frames_of(clip, 49))
