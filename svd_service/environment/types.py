@@ -12,10 +12,12 @@ from svd_service.environment import checks
 
 #: The optimizations of `svd_service.video.optimizations`, by name.
 OPTIMIZATIONS: Final = (
+    "zero_branches",
     "constant_cross_attention",
     "fused_qkv",
     "lerp",
     "channels_last",
+    "bfloat16_decoder",
     "cached_guidance",
     "device_resize",
     "device_uint8",

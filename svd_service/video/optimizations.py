@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
 from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_0
-from diffusers.models.resnet import AlphaBlender
+from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalResBlock, TemporalResnetBlock
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -23,6 +23,8 @@ from svd_service.video.pipeline import Pipeline
 class Optimization(StrEnum):
     """The optimizations by name, in the order in which they are applied."""
 
+    #: Residual branches that add zero are skipped. Only models trained without them have such, as the nano model.
+    ZERO_BRANCHES = "zero_branches"
     #: The image has one token, so the softmax over it is 1, and cross-attention is its value, whatever the query.
     CONSTANT_CROSS_ATTENTION = "constant_cross_attention"
     #: Query, key and value of self-attention in one product.
@@ -31,6 +33,8 @@ class Optimization(StrEnum):
     LERP = "lerp"
     #: Convolutions use the memory layout that tensor cores need.
     CHANNELS_LAST = "channels_last"
+    #: The decoder computes in bfloat16, on CPUs whose matrix units (AMX) multiply such numbers.
+    BFLOAT16_DECODER = "bfloat16_decoder"
     #: Whether guidance is needed is computed once, instead of twice per step on the device.
     CACHED_GUIDANCE = "cached_guidance"
     #: The image is resized for CLIP on the device.
@@ -52,21 +56,27 @@ class Optimization(StrEnum):
 #: Optimizations that need a compiler: graphs are recorded of compiled code.
 COMPILING: Final = frozenset({Optimization.COMPILE, Optimization.CUDA_GRAPHS})
 
+#: Optimizations for CPUs; devices decode in half precision anyway.
+CPU_ONLY: Final = frozenset({Optimization.BFLOAT16_DECODER})
+
 #: Optimizations that are off until they have been measured on a device.
 UNMEASURED: Final = frozenset({Optimization.CUDA_GRAPHS, Optimization.FLASH_ATTENTION, Optimization.CUDNN_ATTENTION})
 
 #: Default optimizations by type of device.
 AUTO: Final[dict[str, frozenset[Optimization]]] = {
-    # A CPU makes the stock pipeline's video bit for bit: the others gain nothing there (see docs/architecture).
+    # The others gain nothing on a CPU (see docs/architecture/7-generation.md).
     "cpu": frozenset(
         {
+            Optimization.ZERO_BRANCHES,
+            Optimization.CHANNELS_LAST,
+            Optimization.BFLOAT16_DECODER,
             Optimization.CACHED_GUIDANCE,
             Optimization.DEVICE_RESIZE,
             Optimization.DEVICE_UINT8,
             Optimization.OVERLAPPED_ENCODING,
         }
     ),
-    "cuda": frozenset(Optimization) - UNMEASURED,
+    "cuda": frozenset(Optimization) - UNMEASURED - CPU_ONLY,
 }
 
 
@@ -93,16 +103,21 @@ def chosen(setting: str, place: torch.device) -> frozenset[Optimization]:
 
 
 def usable(optimizations: Collection[Optimization]) -> frozenset[Optimization]:
-    """`optimizations` without those that need another one that is missing: graphs without compiling."""
+    """`optimizations` without those that need what is missing: compiling (for graphs) or AMX."""
     given = frozenset(optimizations)
-    return given if Optimization.COMPILE in given else given - COMPILING
+    if Optimization.COMPILE not in given:
+        given -= COMPILING
+    if not torch.cpu.get_capabilities().get("amx_bf16"):
+        # Without matrix units, a CPU converts such numbers to single precision and back.
+        given -= {Optimization.BFLOAT16_DECODER}
+    return given
 
 
 def apply(pipe: Pipeline, optimizations: Collection[Optimization]) -> None:
     """Apply `optimizations` to `pipe`; the generator itself implements those that do not concern the pipeline."""
     for optimization in Optimization:
-        if optimization in optimizations and optimization in _PULLS:
-            _PULLS[optimization](pipe)
+        if optimization in optimizations and optimization in _CHANGES:
+            _CHANGES[optimization](pipe)
     if Optimization.COMPILE in optimizations:
         _compile(pipe, graphs=Optimization.CUDA_GRAPHS in optimizations)
 
@@ -122,6 +137,51 @@ _KERNELS: Final = {
     Optimization.FLASH_ATTENTION: SDPBackend.FLASH_ATTENTION,
 }
 _OTHER_KERNELS: Final = (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+
+
+class _SpatialOnly(nn.Module):
+    """A `SpatioTemporalResBlock` whose temporal branch adds zero: the blend of equal values is that value."""
+
+    def __init__(self, block: SpatioTemporalResBlock) -> None:
+        super().__init__()
+        self.spatial_res_block = block.spatial_res_block
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        temb: torch.Tensor | None = None,
+        image_only_indicator: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        result: torch.Tensor = self.spatial_res_block(hidden_states, temb)
+        return result
+
+
+class _Shortcut(nn.Module):
+    """A `ResnetBlock2D` whose branch adds zero."""
+
+    def __init__(self, block: ResnetBlock2D) -> None:
+        super().__init__()
+        self.conv_shortcut = block.conv_shortcut or nn.Identity()
+
+    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
+        result: torch.Tensor = self.conv_shortcut(input_tensor)
+        return result
+
+
+def _zero_branches(pipe: Pipeline) -> None:
+    for model in (pipe.unet, pipe.vae):
+        for module in list(model.modules()):
+            for name, block in list(module.named_children()):
+                if isinstance(block, SpatioTemporalResBlock) and _adds_zero(block.temporal_res_block):
+                    setattr(module, name, _SpatialOnly(block))
+                elif isinstance(block, ResnetBlock2D) and _adds_zero(block):
+                    setattr(module, name, _Shortcut(block))
+
+
+def _adds_zero(block: ResnetBlock2D | TemporalResnetBlock) -> bool:
+    """Whether the branch of a residual block ends in a convolution of zeros, and nothing rescales its sum."""
+    zero = not any(parameter.any() for parameter in block.conv2.parameters())
+    return zero and getattr(block, "output_scale_factor", 1) == 1
 
 
 class _OneToken:
@@ -189,6 +249,22 @@ def _channels_last(pipe: Pipeline) -> None:
                 module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
+def _bfloat16_decoder(pipe: Pipeline) -> None:
+    def convert(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return tuple(map(_in_bfloat16, args)), {name: _in_bfloat16(value) for name, value in kwargs.items()}
+
+    def convert_back(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        return output.float()
+
+    decoder = pipe.vae.decoder.to(torch.bfloat16)
+    decoder.register_forward_pre_hook(convert, with_kwargs=True)
+    decoder.register_forward_hook(convert_back)
+
+
+def _in_bfloat16(value: Any) -> Any:
+    return value.to(torch.bfloat16) if isinstance(value, torch.Tensor) else value
+
+
 def _cached_guidance(pipe: Pipeline) -> None:
     pipe.cached_guidance = True
 
@@ -204,11 +280,13 @@ def _compile(pipe: Pipeline, *, graphs: bool) -> None:
     Compiled(pipe.unet, graphs=graphs)
 
 
-_PULLS: Final[dict[Optimization, Callable[[Pipeline], None]]] = {
+_CHANGES: Final[dict[Optimization, Callable[[Pipeline], None]]] = {
+    Optimization.ZERO_BRANCHES: _zero_branches,
     Optimization.CONSTANT_CROSS_ATTENTION: _constant_cross_attention,
     Optimization.FUSED_QKV: _fused_qkv,
     Optimization.LERP: _lerp,
     Optimization.CHANNELS_LAST: _channels_last,
+    Optimization.BFLOAT16_DECODER: _bfloat16_decoder,
     Optimization.CACHED_GUIDANCE: _cached_guidance,
     Optimization.DEVICE_RESIZE: _device_resize,
 }

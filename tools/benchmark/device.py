@@ -25,7 +25,7 @@ from svd_service.parameters import Profile
 from svd_service.video import Rendering, render
 from svd_service.video.loader import Generator, load
 from svd_service.video.memory_plan import FAST, HOST, MEMORY_PLANS, MemoryPlan
-from svd_service.video.optimizations import AUTO, COMPILING, Optimization
+from svd_service.video.optimizations import AUTO, COMPILING, CPU_ONLY, Optimization
 from tools.benchmark import architectures, machine, photo
 from tools.benchmark.calls import check, frames
 from tools.benchmark.prepared import PREPARED
@@ -81,7 +81,9 @@ def cases(kind: str) -> list[Case]:
     uncompiled = usual - {Optimization.COMPILE}
     base = "uncompiled" if uncompiled != usual else "defaults"
     inverted = [
-        _inverted(base, uncompiled, optimization) for optimization in Optimization if optimization not in COMPILING
+        _inverted(base, uncompiled, optimization)
+        for optimization in Optimization
+        if optimization not in COMPILING and (kind == "cpu" or optimization not in CPU_ONLY)
     ]
     if uncompiled != usual:
         inverted.insert(0, Case(base, uncompiled))

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableVideoDiffusionPipeline
 from diffusers.models.attention_processor import Attention
-from diffusers.models.resnet import AlphaBlender
+from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, TemporalResnetBlock
 from PIL import Image
+from torch import nn
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 
 from svd_service.config import ConfigurationError, Settings
@@ -21,7 +22,7 @@ from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import Parameters
 from svd_service.video.encoder import Frame
 from svd_service.video.loader import Generator
-from svd_service.video.optimizations import AUTO, UNMEASURED, Optimization, apply, attention_kernels, chosen
+from svd_service.video.optimizations import AUTO, UNMEASURED, Optimization, apply, attention_kernels, chosen, usable
 from svd_service.video.pipeline import Pipeline
 from tools.harness import tiny_model
 
@@ -29,6 +30,7 @@ MakeParameters = Callable[..., Parameters]
 
 #: Optimizations whose frames are bit-identical to the stock pipeline's on any machine: the arithmetic is the same.
 EXACT = {
+    Optimization.ZERO_BRANCHES,
     Optimization.CACHED_GUIDANCE,
     Optimization.DEVICE_RESIZE,
     Optimization.DEVICE_UINT8,
@@ -95,9 +97,14 @@ def test_an_exact_optimization_changes_no_bit(
     np.testing.assert_array_equal(frames_of(generator_of(tiny, optimizations), image, parameters), stock_frames)
 
 
-def outputs(optimizations: Collection[Optimization], precision: torch.dtype) -> list[torch.Tensor]:
+def outputs(
+    optimizations: Collection[Optimization],
+    precision: torch.dtype,
+    change: Callable[[Pipeline], None] = lambda _: None,
+) -> list[torch.Tensor]:
     """Outputs of the UNet and the decoder of the tiny model for the same input: with guidance, and 3 frames."""
     pipe = Pipeline(**tiny_model.pipeline().components).to(dtype=precision)
+    change(pipe)
     apply(pipe, optimizations)
     chance = torch.Generator().manual_seed(1)
     sample, latents, image = (torch.randn(shape, generator=chance).to(precision) for shape in SHAPES)
@@ -105,6 +112,43 @@ def outputs(optimizations: Collection[Optimization], precision: torch.dtype) -> 
     with torch.inference_mode():
         noise = pipe.unet(sample, torch.tensor(1.5), image, added_time_ids=times).sample
         return [noise.double(), pipe.vae.decode(latents, num_frames=len(latents)).sample.double()]
+
+
+def test_branches_that_add_zero_are_skipped_without_changing_a_bit() -> None:
+    def zero_some(pipe: Pipeline) -> None:
+        blocks = [block for part in (pipe.unet, pipe.vae) for block in part.modules() if hasattr(block, "conv2")]
+        for block in blocks[::2]:
+            nn.init.zeros_(block.conv2.weight)
+            nn.init.zeros_(block.conv2.bias)
+        zeroed[:] = [block for block in blocks[::2] if isinstance(block, ResnetBlock2D | TemporalResnetBlock)]
+
+    def run(block: nn.Module, *_: Any) -> None:
+        ran.append(block)
+
+    zeroed: list[nn.Module] = []
+    expected = outputs((), torch.float32, zero_some)
+    ran: list[nn.Module] = []
+    with nn.modules.module.register_module_forward_pre_hook(run):
+        skipped = outputs({Optimization.ZERO_BRANCHES}, torch.float32, zero_some)
+    assert zeroed
+    assert not {id(block) for block in zeroed} & {id(block) for block in ran}
+    assert any(isinstance(block, TemporalResnetBlock) for block in ran)
+    for one, other in zip(skipped, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_the_decoder_computes_in_bfloat16_where_the_cpu_has_matrix_units_for_it(
+    has_amx: bool, tiny: Path, load_model: Callable[..., Generator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx})
+    assert (Optimization.BFLOAT16_DECODER in load_model(tiny).optimizations) == has_amx
+
+
+def test_in_bfloat16_the_decoder_differs_by_its_rounding_only() -> None:
+    exact, rounded = (outputs(each, torch.float32) for each in ((), {Optimization.BFLOAT16_DECODER}))
+    assert torch.equal(rounded[0], exact[0])
+    assert 0 < distances(rounded, exact)[1] < 0.05
 
 
 SHAPES = [(2, 3, 8, 8, 8), (2, 4, 8, 8), (2, 1, 32)]
@@ -320,5 +364,5 @@ def test_an_unknown_optimization_is_rejected_when_the_settings_are_read(setting:
 
 
 def test_loading_applies_the_optimizations_of_the_settings(tiny: Path, load_model: Callable[..., Generator]) -> None:
-    assert load_model(tiny).optimizations == AUTO["cpu"]
+    assert load_model(tiny).optimizations == usable(AUTO["cpu"])
     assert load_model(tiny, SVD_OPTIMIZATIONS="none,lerp").optimizations == {Optimization.LERP}
