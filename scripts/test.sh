@@ -28,9 +28,9 @@ case ${1:-} in
   *) exec .venv/bin/python -m pytest "$@" ;;
 esac
 # Tests of the model keep a core busy; the others mostly wait, for steps, leases and each other. So six processes run at
-# once beside the static checks, with about the same work each. The clients, which are with the service, alone use pytest's
-# cache. The ledger's state machine, the longest unit test, is with the browser, where coverage does not slow it down
-# threefold.
+# once beside the static checks, and end at about the same time. The clients, which are with the service, alone use
+# pytest's cache. The ledger's state machine, the longest unit test, is with the browser, where coverage does not slow it
+# down threefold.
 declare -A lanes
 lane() { # lane NAME PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
   local name=$1
@@ -55,16 +55,17 @@ finish() { # at SIGINT, as after Ctrl-C, pytest stops what the tests have starte
 }
 outputs=$(mktemp -d)
 trap finish EXIT
+export SVD_TEST_SHARED=$outputs
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
-readonly models=(tests/unit/video tests/unit/tools)
-readonly faults=(tests/integration/faults tests/integration/installation)
-readonly elsewhere=("${models[@]}" tests/unit/api "$state_machine")
-lane service tests/integration "${faults[@]/#/--ignore=}"
-lane faults "${faults[@]}" -p no:cacheprovider
+readonly faults=tests/integration/faults installation=tests/integration/installation
+readonly models=(tests/unit/video tests/unit/tools tests/unit/cli)
+readonly elsewhere=(tests/unit/api "${models[@]}" "$state_machine")
+lane service tests/integration --ignore="$faults" --ignore="$installation"
+lane faults "$faults" -p no:cacheprovider
 lane browser tests/browser tests/chaos "$state_machine" -p no:cacheprovider
 lane models "${models[@]}" -p no:cacheprovider
-lane api tests/unit/api -p no:cacheprovider "${coverage[@]}"
+lane api tests/unit/api "$installation" -p no:cacheprovider "${coverage[@]}"
 lane unit tests/unit tests/contracts "${elsewhere[@]/#/--ignore=}" -p no:cacheprovider "${coverage[@]}"
 scripts/check.sh
 for name in service faults browser models api unit; do

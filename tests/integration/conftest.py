@@ -1,3 +1,5 @@
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -5,6 +7,9 @@ import pytest
 
 from tests.samples import IMAGES
 from tools.harness.stack import Stack
+
+#: A folder of all processes of one run of the tests.
+SHARED = os.environ.get("SVD_TEST_SHARED")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,9 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tools.harness.tiny_model import build  # brings torch, which takes seconds
+    """The tiny model. To build it takes seconds, for importing torch; the processes of `scripts/test.sh` share one."""
+    folder = Path(SHARED) if SHARED else tmp_path_factory.mktemp("models")
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "tiny").exists():
+            from tools.harness.tiny_model import build
 
-    return build(tmp_path_factory.mktemp("model") / "tiny")
+            build(folder / "partial").rename(folder / "tiny")
+    return folder / "tiny"
 
 
 @pytest.fixture(scope="session")
