@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.resnet import SpatioTemporalResBlock
 from torch import Tensor, nn
@@ -47,15 +48,33 @@ def _space_to_depth(x: Tensor) -> Tensor:
     return x
 
 
+def _depth_to_space(x: Tensor) -> Tensor:
+    """(batch, 192, height, width) → (batch, 3, 8 height, 8 width): the inverse of `_space_to_depth`."""
+    for _ in range(3):
+        batch, channels, height, width = x.shape
+        x = x.reshape(batch, channels // 4, 2, 2, height, width)
+        x = x.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // 4, height * 2, width * 2)
+    return x
+
+
 @dataclass(frozen=True)
 class PatchBasis:
-    """The leading components of 8x8 patches: `matrix` (31, 192) takes a patch in -1..1 to its latent.
-
-    `weights` (31,) are the squared pixels, summed over the patch, that one squared unit of each latent stands for.
-    """
+    """The leading components of 8x8 patches: `matrix` (31, 192) takes a patch in -1..1 to its latent."""
 
     matrix: Tensor
-    weights: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """The squared pixels, summed over the patch, that one squared unit of each latent stands for, (31,)."""
+        return 1 / self.matrix.square().sum(1)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, vae: AutoencoderKLTemporalDecoder) -> PatchBasis:
+        """The basis of an exported autoencoder, measured: what each pixel of a patch adds to its latent."""
+        pixels = _depth_to_space(torch.eye(192)[..., None, None]) * 0.1
+        response = (vae.encode(pixels).latent_dist.mean - vae.encode(-pixels).latent_dist.mean) / 0.2
+        return cls(response[:, :COMPONENTS, 0, 0].T.contiguous())
 
     @classmethod
     def fit(cls, bank: np.ndarray, every: int = 2) -> PatchBasis:
@@ -70,7 +89,7 @@ class PatchBasis:
         values, vectors = torch.linalg.eigh(covariance / count)
         values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
         spread = (values / values[0]) ** ((1 - WHITENING) / 2)
-        return cls((vectors * spread / values.sqrt()).T.float().contiguous(), (values / spread**2).float())
+        return cls((vectors * spread / values.sqrt()).T.float().contiguous())
 
     def encode(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) in -1..1 → (batch, 32, height/8, width/8): components, then the reference."""
@@ -82,8 +101,8 @@ class PatchBasis:
         """Load the basis at `path`; fit and save it first if it does not exist."""
         if not path.exists():
             basis = cls.fit(bank)
-            torch.save({"matrix": basis.matrix, "weights": basis.weights}, path)
-        return cls(**torch.load(path))
+            torch.save(basis.matrix, path)
+        return cls(torch.load(path))
 
 
 def build(basis: PatchBasis) -> AutoencoderKLTemporalDecoder:
@@ -170,10 +189,31 @@ def spatial_only() -> Iterator[None]:
 
 
 def image_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Absolute and squared error, and the absolute error of the differences between neighbors (edges, blocks)."""
-    d = output - target
-    edges = (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
-    return d.abs().mean() + 2 * d.pow(2).mean() + 0.25 * edges
+    """How far images (batch, 3, height, width) are apart, for the eye.
+
+    It is the sum of
+
+    - the absolute and the squared error,
+    - the absolute error of the differences between neighbors (edges) at three scales, and of the patches' colors,
+    - the difference of the amplitude spectra, which blur lowers,
+    - what the errors of all 8x8 patches have in common: in smooth areas, it shows as a weave of lines.
+    """
+    error = output - target
+    loss = error.abs().mean() + 2 * error.square().mean()
+    amplitudes = [torch.fft.rfft2(images, norm="ortho").abs() for images in (output, target)]
+    loss = loss + 0.1 * (amplitudes[0] - amplitudes[1]).abs().mean() + 2 * patch_pattern(error).abs().mean()
+    for _ in range(3):
+        across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
+        loss = loss + 0.15 * (across.abs().mean() + down.abs().mean())
+        error = F.avg_pool2d(error, 2)
+    return loss + 0.5 * error.abs().mean()
+
+
+def patch_pattern(error: Tensor) -> Tensor:
+    """The mean of the patches of (batch, channels, height, width), less its own mean: (batch, channels, 8, 8)."""
+    patches = error.unflatten(-1, (-1, FACTOR)).unflatten(-3, (-1, FACTOR))
+    mean = patches.mean((-4, -2))
+    return mean - mean.mean((-2, -1), keepdim=True)
 
 
 def decoder_optimizer(decoder: nn.Module, lr: float, muon_lr: float) -> Optimizer:
@@ -194,18 +234,26 @@ def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Te
     return scale[:, None, None, None]
 
 
-def train(folder: Path, bank: np.ndarray, basis: PatchBasis, minutes: float, device: torch.device) -> nn.Module:
-    """Train the decoder on single images; returns the averaged autoencoder."""
+def train(
+    folder: Path,
+    bank: np.ndarray,
+    vae: AutoencoderKLTemporalDecoder,
+    minutes: float,
+    device: torch.device,
+    rate: float = 1,
+) -> nn.Module:
+    """Train the decoder on single images; returns the averaged autoencoder. `rate` multiplies the learning rates."""
     torch.manual_seed(0)
-    vae = build(basis).to(device)
+    basis, vae = PatchBasis.of(vae), vae.to(device)
     for conv in vae.decoder.modules():
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
-    run = Run(folder, vae.decoder, decoder_optimizer(vae.decoder, 1e-3, 0.01), minutes)
+    optimizer = decoder_optimizer(vae.decoder, 1e-3 * rate, 0.01 * rate)
+    run = Run(folder, vae.decoder, optimizer, minutes, decay=0.998)
     crops = Crops(bank, device)
     for _ in run:
         large = run.progress > 0.6
-        count, height, width = (3, 96, 128) if large else (8, 64, 64)
+        count, height, width = (4, 128, 192) if large else (12, 64, 64)
         images = crops(count, height, width)
         latents = basis.encode(images)
         latents[:, :COMPONENTS] += 0.03 * torch.randn_like(latents[:, :COMPONENTS])

@@ -53,3 +53,15 @@ def pixels_moved(frame: Pixels, image: Pixels, reach: float = 20, step: float = 
 def flicker(frames: Frames) -> float:
     """Mean absolute difference of successive frames, in grey levels."""
     return float(np.abs(np.diff(frames.astype(float), axis=0)).mean())
+
+
+def patch_pattern(error: Pixels) -> float:
+    """Return the amplitude, in grey levels, of the strongest wave that all 8x8 patches of (height, width, 3) share.
+
+    The autoencoder works on such patches; where the image is smooth, one sees them as a weave of lines.
+    """
+    height, width, _ = error.shape
+    patch = error.reshape(height // 8, 8, width // 8, 8, 3).mean((0, 2))
+    waves = np.abs(np.fft.fft2(patch, axes=(0, 1))) * 2 / 64
+    waves[0, 0] = 0
+    return float(waves.max())

@@ -1,9 +1,14 @@
 """Train the nano model from scratch: images → autoencoder → denoiser → export.
 
-usage: python -m tools.nano.train WORK [--stage NAME ...] [--minutes STAGE=N ...] [--device cuda]
+usage: python -m tools.nano.train WORK [--stage NAME ...] [--minutes STAGE=N ...] [--from CHECKPOINT] [--device cuda]
 
 Every stage resumes from WORK/<stage>/state.pt and stops when its budget of minutes is spent. The autoencoder's and the
 denoiser's stages depend only on the images, so two processes can run them side by side.
+
+The export fits the denoiser's last layer first.
+
+With --from, the decoder of an exported checkpoint is trained further. Its encoder stays, and so does its denoiser, but
+for that layer.
 """
 
 from __future__ import annotations
@@ -15,12 +20,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
 from tools.nano import autoencoder, denoiser, export, training_images
 from tools.nano.autoencoder import PatchBasis
 
 STAGES = {"autoencoder": 45.0, "denoiser": 55.0, "export": 0.0}
 """The stages in order, and the minutes each gets on two CPU cores."""
+FURTHER_RATE = 0.3
+"""Learning rates of a decoder that is trained further, relative to those of a new one."""
 
 
 def _budgets(items: list[str]) -> dict[str, float]:
@@ -37,6 +45,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="run only these stages")
     parser.add_argument("--minutes", nargs="+", default=[], metavar="STAGE=N", help="budgets, e.g. denoiser=90")
     parser.add_argument("--images", "--pictures", type=int, default=3500, help="how many images to draw")
+    parser.add_argument("--from", dest="start", type=Path, metavar="CHECKPOINT", help="train its decoder further")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--figures", type=Path, help="a Markdown table for the model card, from evaluate.py")
@@ -46,17 +55,24 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
 
     bank = training_images.make_bank(args.work / "images.npy", args.images, args.threads)
-    basis = PatchBasis.load_or_fit(args.work / "basis.pt", bank)
 
     def spend(stage: str) -> float:
         """The stage's budget; without one its state is only loaded."""
         return minutes[stage] if stage in args.stage else 0.0
 
+    if args.start:
+        vae = AutoencoderKLTemporalDecoder.from_pretrained(args.start / "vae", torch_dtype=torch.float32)
+        unet = UNetSpatioTemporalConditionModel.from_pretrained(args.start / "unet", torch_dtype=torch.float32)
+    else:
+        basis = PatchBasis.load_or_fit(args.work / "basis.pt", bank)
+        vae = autoencoder.build(basis)
     if {"autoencoder", "export"} & set(args.stage):
-        vae = autoencoder.train(args.work / "autoencoder", bank, basis, spend("autoencoder"), device)
-    if {"denoiser", "export"} & set(args.stage):
+        rate = FURTHER_RATE if args.start else 1.0
+        vae = autoencoder.train(args.work / "autoencoder", bank, vae, spend("autoencoder"), device, rate)
+    if {"denoiser", "export"} & set(args.stage) and not args.start:
         unet = denoiser.train(args.work / "denoiser", bank, basis, spend("denoiser"), device)
     if "export" in args.stage:
+        denoiser.fit_last_layer(unet, PatchBasis.of(vae), bank, device)
         export.export(vae, unet, args.work / "export", args.figures.read_text() if args.figures else "")
 
 

@@ -1,8 +1,10 @@
 """Procedural images, the only training data of the nano model.
 
-Each image is a "dead leaves" scene (Lee, Mumford and Huang, 2001): shapes of power-law sizes that occlude each other,
-over a sky-like gradient, with 1/f texture, shading and soft edges. Such scenes share with photographs what matters to
-a compressor and to a moving camera: their spectrum, their edges and their flat regions.
+Most are "dead leaves" scenes (Lee, Mumford and Huang, 2001): shapes of power-law sizes that occlude each other, over a
+sky-like gradient, with 1/f texture, shading and soft edges. Such scenes share with photographs what matters to a
+compressor and to a moving camera: their spectrum, their edges and their flat regions. A share of them is out of focus,
+has a sharp foreground over a blurred scene, writing, thin lines, or the many small leaves of foliage; others are clear
+skies and clouds, whose errors show most.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 from multiprocessing import Pool
 from pathlib import Path
 
+import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 HEIGHT, WIDTH = 144, 256
 PER_TASK = 50
@@ -116,20 +120,89 @@ def _add_leaf(
     image[y0:y1, x0:x1] = image[y0:y1, x0:x1] * (1 - mask) + leaf * mask
 
 
-def draw(rng: np.random.Generator, textures: list[Array], height: int = HEIGHT, width: int = WIDTH) -> Array:
-    """One image, uint8 (height, width, 3)."""
+def _add_leaves(
+    rng: np.random.Generator, image: Array, palette: Array, textures: list[Array], radii: Array, soft: float
+) -> None:
+    grain = rng.uniform(0, 0.2)
+    for r in radii:
+        _add_leaf(rng, image, palette, textures, float(r), grain, soft)
+
+
+def _leaves(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
     palette = _palette(rng)
     image = _background(rng, palette, textures, height, width)
-    grain, soft = rng.uniform(0, 0.2), rng.uniform(0.5, 1.2)
-    for r in _radii(rng):
-        _add_leaf(rng, image, palette, textures, float(r), grain, soft)
+    _add_leaves(rng, image, palette, textures, _radii(rng), rng.uniform(0.5, 1.2))
+    return image
+
+
+def _foliage(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
+    """A great many small leaves of few colors over a scene."""
+    image, palette = _leaves(rng, textures, height, width), _palette(rng)
+    radii = np.exp(rng.uniform(np.log(1.5), np.log(rng.uniform(4, 12)), rng.integers(300, 900)))
+    _add_leaves(rng, image, palette, textures, radii, rng.uniform(0.5, 1))
+    return image
+
+
+def _sky(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
+    """A gradient, clear or with clouds; sometimes a few things in front of it."""
+    palette = _palette(rng)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    angle = np.pi / 2 if rng.random() < 0.5 else rng.uniform(0, 2 * np.pi)
+    t = (x * np.cos(angle) + y * np.sin(angle)) / (width if abs(np.cos(angle)) > 0.5 else height)
+    if rng.random() < 0.3:
+        t = np.hypot(x / width - rng.uniform(0, 1), y / width - rng.uniform(0, 0.6)) * rng.uniform(0.5, 2)
+    t = np.clip(t * rng.uniform(0.3, 1.2) + rng.uniform(-0.1, 0.3), 0, 1)[..., None]
+    image = (palette[0] * (1 - t) + palette[1] * t).astype(np.float32)
+    if rng.random() < 0.5:
+        clouds = cv2.GaussianBlur(_patch(rng, textures[-2:], height, width), (0, 0), rng.uniform(0.5, 4))
+        image += (np.clip(clouds * rng.uniform(0.5, 2) + rng.uniform(-1, 0.5), 0, 2) * rng.uniform(0, 0.2))[..., None]
+    if rng.random() < 0.4:
+        _add_leaves(rng, image, palette, textures, rng.uniform(2, 40, rng.integers(1, 12)), rng.uniform(0.5, 1.2))
+    return image + rng.normal(0, rng.uniform(0, 0.006), image.shape).astype(np.float32)
+
+
+def _out_of_focus(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
+    """A blurred scene, often with a few sharp things in front of it."""
+    image = cv2.GaussianBlur(_leaves(rng, textures, height, width), (0, 0), np.exp(rng.uniform(0, 2.2)))
+    if rng.random() < 0.7:
+        radii = np.sort(rng.uniform(4, 70, rng.integers(1, 25)))[::-1]
+        _add_leaves(rng, image, _palette(rng), textures, radii, rng.uniform(0.5, 1.2))
+    return image
+
+
+def _with_writing(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
+    """A scene with lines of letters and thin straight lines."""
+    image = _leaves(rng, textures, height, width) if rng.random() < 0.7 else _sky(rng, textures, height, width)
+    drawn = Image.fromarray((np.clip(image, 0, 1) * 255).astype(np.uint8))
+    canvas = ImageDraw.Draw(drawn)
+    for _ in range(rng.integers(2, 16)):
+        color = tuple(int(v) for v in rng.integers(0, 256, 3))
+        x, y = rng.uniform(-20, width), rng.uniform(-5, height)
+        if rng.random() < 0.6:
+            letters = "".join(chr(c) for c in rng.integers(33, 127, rng.integers(3, 25)))
+            canvas.text((x, y), letters, fill=color, font=ImageFont.load_default(float(np.exp(rng.uniform(2, 4)))))
+        else:
+            end = (x + rng.normal(0, width / 2), y + rng.normal(0, height / 2))
+            canvas.line(((x, y), end), fill=color, width=int(rng.integers(1, 4)))
+    image = np.asarray(drawn, dtype=np.float32) / 255
+    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.9))
+
+
+KINDS = ((_leaves, 0.45), (_foliage, 0.1), (_sky, 0.15), (_out_of_focus, 0.15), (_with_writing, 0.15))
+"""What is drawn, with shares."""
+
+
+def draw(rng: np.random.Generator, textures: list[Array], height: int = HEIGHT, width: int = WIDTH) -> Array:
+    """One image, uint8 (height, width, 3)."""
+    kinds, shares = zip(*KINDS, strict=True)
+    image = kinds[rng.choice(len(kinds), p=shares)](rng, textures, height, width)
     image = image * rng.uniform(0.8, 1.15) + rng.normal(0, 0.05)
     if rng.random() < 0.3:
         tilt = (np.arange(width) / width - 0.5)[None] * rng.normal() + (np.arange(height) / height - 0.5)[
             :, None
         ] * rng.normal()
         image = image * (1 + 0.5 * tilt)[..., None]
-    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return (np.clip(image, 0, 1) * 255 + rng.uniform(0, 1, image.shape)).clip(0, 255).astype(np.uint8)
 
 
 def _task(seed: int) -> Array:
