@@ -180,7 +180,7 @@ def _zero_branches(pipe: Pipeline) -> None:
 
 def _adds_zero(block: ResnetBlock2D | TemporalResnetBlock) -> bool:
     """Whether the branch of a residual block ends in a convolution of zeros, and nothing rescales its sum."""
-    zero = not any(parameter.any() for parameter in block.conv2.parameters())
+    zero = not any(parameter.is_meta or parameter.any() for parameter in block.conv2.parameters())
     return zero and getattr(block, "output_scale_factor", 1) == 1
 
 
