@@ -59,10 +59,10 @@ export SVD_TEST_SHARED=$outputs
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
 readonly faults=tests/integration/faults installation=tests/integration/installation
-readonly models=(tests/unit/video tests/unit/tools tests/unit/cli)
-readonly elsewhere=(tests/unit/api "${models[@]}" "$state_machine")
+readonly models=(tests/unit/video tests/unit/tools)
+readonly elsewhere=(tests/unit/api tests/unit/cli "${models[@]}" "$state_machine")
 lane service tests/integration --ignore="$faults" --ignore="$installation"
-lane faults "$faults" -p no:cacheprovider
+lane faults "$faults" tests/unit/cli -p no:cacheprovider
 lane browser tests/browser tests/chaos "$state_machine" -p no:cacheprovider
 lane models "${models[@]}" -p no:cacheprovider
 lane api tests/unit/api "$installation" -p no:cacheprovider "${coverage[@]}"
