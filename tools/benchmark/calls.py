@@ -38,8 +38,9 @@ OF_BEST: Final = 1.05
 IDLE: Final = 0.03
 
 #: Minimum PSNR in decibels between the service's video and the best call's: with the same chunk their pixels are equal
-#: up to rounding; with another one they differ a little (with a trained model: 57 dB).
-ALIKE: Final = {"same chunk": 45.0, "other chunk": 20.0}
+#: up to rounding, of bfloat16 on some CPUs (with the nano model 55 dB, with the tests' random one 39); with another one
+#: they differ a little (with a trained model: 57 dB).
+ALIKE: Final = {"same chunk": 35.0, "other chunk": 20.0}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
