@@ -26,9 +26,9 @@ from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.resnet import SpatioTemporalResBlock
 from torch import Tensor, nn
 
+from tools.nano.measures import patch_pattern
 from tools.nano.training import Crops, Optimizer, Run, bfloat16
 
-FACTOR = 8
 LATENTS = 32
 COMPONENTS = LATENTS - 1
 BLOCKS = (64, 64, 128, 128)
@@ -207,13 +207,6 @@ def image_loss(output: Tensor, target: Tensor) -> Tensor:
         loss = loss + 0.15 * (across.abs().mean() + down.abs().mean())
         error = F.avg_pool2d(error, 2)
     return loss + 0.5 * error.abs().mean()
-
-
-def patch_pattern(error: Tensor) -> Tensor:
-    """The mean of the patches of (batch, channels, height, width), less its own mean: (batch, channels, 8, 8)."""
-    patches = error.unflatten(-1, (-1, FACTOR)).unflatten(-3, (-1, FACTOR))
-    mean = patches.mean((-4, -2))
-    return mean - mean.mean((-2, -1), keepdim=True)
 
 
 def decoder_optimizer(decoder: nn.Module, lr: float, muon_lr: float) -> Optimizer:

@@ -148,6 +148,12 @@ def denoise(unet: nn.Module, x: Tensor, condition: Tensor, sigma: Tensor, ids: T
     return x / (s * s + 1) - output * s / (s * s + 1).sqrt()
 
 
+def output_for(target: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """The output of the denoiser with which `denoise` returns `target`."""
+    s = sigma[:, None, None, None, None]
+    return (x / (s * s + 1) - target) * (s * s + 1).sqrt() / s
+
+
 @dataclass(frozen=True)
 class Shape:
     """What one step trains on."""
@@ -169,7 +175,7 @@ def shape_at(progress: float, step: int) -> Shape:
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents of clips (clips, frames, 32, height, width) and what the denoiser is told of them."""
+    """Latents of clips (clips, frames, 32, height, width) and what the denoiser gets with them."""
 
     target: Tensor
     condition: Tensor
@@ -244,12 +250,12 @@ def fit_last_layer(
     gram, product = (torch.zeros(size, n, dtype=torch.float64) for n in (size, LATENTS))
     frames = torch.arange(motion.FRAMES, device=device)
     for i in range(clips):
-        batch = draw_batch(basis, crops, Shape(1, motion.FRAMES, *((144, 256), (256, 144))[i % 2]), frames, device)
+        batch = draw_batch(basis, crops, shape_at(1, i), frames, device)
         features.clear()
-        x, s = batch.noisy(), batch.sigma[:, None, None, None, None]
+        x = batch.noisy()
         denoise(unet, x, batch.condition, batch.sigma, batch.ids)
         inputs = F.pad(F.unfold(features[0], 3, padding=1), (0, 0, 0, 1), value=1).transpose(0, 1).flatten(1).double()
-        wanted = (x / (s * s + 1) - batch.target) * (s * s + 1).sqrt() / s
+        wanted = output_for(batch.target, x, batch.sigma)
         gram += (inputs @ inputs.T).cpu()
         product += (inputs @ wanted[0].transpose(0, 1).flatten(1).double().T).cpu()
     hook.remove()

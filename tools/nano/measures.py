@@ -15,6 +15,8 @@ from tools.nano import motion
 
 BUCKETS = (1, 127, 255)
 CONTROL_SHIFT = 8
+PATCH = 8
+"""Pixels along a side of what the autoencoder makes one latent of."""
 Frames = NDArray[np.uint8]
 """uint8 (frames, height, width, 3)"""
 Pixels = NDArray[Any]
@@ -55,13 +57,17 @@ def flicker(frames: Frames) -> float:
     return float(np.abs(np.diff(frames.astype(float), axis=0)).mean())
 
 
-def patch_pattern(error: Pixels) -> float:
+def patch_pattern(error: torch.Tensor) -> torch.Tensor:
+    """The mean of the patches of (batch, channels, height, width), less its own mean: (batch, channels, 8, 8)."""
+    patches = error.unflatten(-1, (-1, PATCH)).unflatten(-3, (-1, PATCH))
+    mean: torch.Tensor = patches.mean((-4, -2))
+    return mean - mean.mean((-2, -1), keepdim=True)
+
+
+def strongest_patch_wave(error: Pixels) -> float:
     """Return the amplitude, in grey levels, of the strongest wave that all 8x8 patches of (height, width, 3) share.
 
     The autoencoder works on such patches; where the image is smooth, one sees them as a weave of lines.
     """
-    height, width, _ = error.shape
-    patch = error.reshape(height // 8, 8, width // 8, 8, 3).mean((0, 2))
-    waves = np.abs(np.fft.fft2(patch, axes=(0, 1))) * 2 / 64
-    waves[0, 0] = 0
-    return float(waves.max())
+    pattern = patch_pattern(torch.from_numpy(np.array(error, float)).permute(2, 0, 1)[None])
+    return float(torch.fft.fft2(pattern).abs().max() * 2 / PATCH**2)
