@@ -57,6 +57,8 @@ worker_connections = min(4_096, _descriptors() * 3 // 4)
 timeout = 60
 graceful_timeout = 20
 keepalive = 15
+# A process changes the time of a file in each round of its event loop, which takes seconds on a disk that is busy.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the file has no name
 # By default a client on this machine, such as a proxy that passes on what it gets, could set SCRIPT_NAME and PATH_INFO.
 forwarder_headers = ""
 control_socket_disable = True

@@ -100,6 +100,7 @@ class Connection(TConn):  # type: ignore[misc]
         self._rest = b""
         self.parser = Parser(cfg, client)
         self.data_ready = True
+        self.closed = False
         self.await_request()
 
     def await_request(self) -> None:
@@ -118,6 +119,7 @@ class Connection(TConn):  # type: ignore[misc]
 
     def close(self, graceful: bool = False) -> None:
         """Close the connection and the file of its body. `graceful` is ignored: the worker lingers itself."""
+        self.closed = True
         self._inbox.drop_body()
         super().close()
 

@@ -79,7 +79,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._bodies: dict[Connection, None] = {}
         self._lingering: dict[Connection, float] = {}
         self._waiting: set[Connection] = set()
-        self._swept = 0.0
+        self._polled = self._swept = 0.0
         # Maximum number of threads that wait for clients to read their responses.
         self._slots = threading.Semaphore(max(1, self.cfg.threads // 2))
 
@@ -118,6 +118,15 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         if self.nr_conns >= self.worker_connections:
             self._make_room()
 
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait until sockets are readable, and handle each of them."""
+        self._polled = time.monotonic()
+        registered = self.poller.get_map()
+        for key, _ in self.poller.select(timeout):
+            # The events before it may have closed its connection.
+            if registered.get(key.fd) is key:
+                key.data(key.fileobj)
+
     def on_client_socket_readable(self, conn: Connection, client: socket) -> None:
         """Start with the next request of a connection that was kept alive."""
         self.poller.unregister(client)
@@ -140,6 +149,9 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """Wait for the connection's next request, or close it, after a thread has answered the one before."""
         self._waiting.discard(conn)
+        if conn.sock.fileno() < 0:  # gunicorn closes the socket when the application fails in the middle of a response
+            self._close(conn)
+            return
         error = None if fs.cancelled() else fs.exception()
         keep = not fs.cancelled() and error is None and fs.result()
         conn.await_request()
@@ -156,16 +168,23 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self.keepalived_conns.append(conn)
             self._watch(conn, self.on_client_socket_readable)
 
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close the connections that have been idle for too long, or all. gunicorn calls this as `murder_pending`."""
+        while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= self._polled):
+            self._close(self.keepalived_conns.popleft())
+
     def murder_pending(self) -> None:
         """Disconnect clients that are too slow. gunicorn calls this after each poll of its sockets."""
-        now = time.monotonic()
-        if now < self._swept + _SWEEP:
+        if (now := time.monotonic()) < self._swept + _SWEEP:
             return
         self._swept = now
         for connection in [*self._heads, *self._bodies]:
-            if connection.silent and (now > connection.deadline or not self.alive):
+            # What had arrived when the sockets were polled has been read, even if this process has stood still since:
+            # its disk was busy, or its machine suspended.
+            late = self._polled > connection.deadline
+            if connection.silent and (late or not self.alive):
                 self._close(connection)
-            elif now > connection.deadline:
+            elif late:
                 self._reject(connection, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         spooled = sum(connection.spooled for connection in self._bodies)
         for connection in [*self._bodies]:
@@ -199,6 +218,10 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
                 self._reject(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the server has no disk space for the upload")
             else:
                 self._close(connection)
+        except Exception:
+            # Raised further, it would end the process with all its connections.
+            self.log.exception("Error reading a request")
+            self._close(connection)
         else:
             if complete:
                 self._forget(connection)
@@ -221,8 +244,9 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _close(self, connection: Connection) -> None:
         self._forget(connection)
-        self.nr_conns -= 1
-        connection.close()
+        if not connection.closed:
+            self.nr_conns -= 1
+            connection.close()
 
     def _reject(self, connection: Connection, status: HTTPStatus, message: str) -> None:
         """Respond without the application, if the client's buffer has room, and close the connection."""

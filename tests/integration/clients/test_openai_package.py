@@ -228,6 +228,6 @@ def test_a_retried_create_whose_response_was_lost_makes_one_job(package: Path, m
     with losing_responses(stack) as (url, lost):
         output = run(package, stack, "-c", WITH_RETRIES, url, str(IMAGES / "chelsea.jpg"))
     ids = json.loads(output)
-    assert lost == [200] * 4
+    assert lost == [200] * 4, stack.logs()
     assert len(set(ids)) == len(ids) == 4
     assert sorted(video["id"] for video in stack.http.get("/v1/videos").json()["data"]) == sorted(ids)

@@ -1,6 +1,7 @@
 """A real gunicorn with our worker, an application of a few lines, and clients on raw sockets."""
 
 import json
+import os
 import select
 import signal
 import socket
@@ -33,10 +34,18 @@ graceful_timeout, control_socket_disable, forwarder_headers = 3, True, ""
 """
 
 APPLICATION = """
+import os
 import time
+
+def broken(start_response):
+    start_response("200 OK", [("Content-Length", "100")])
+    yield b"x" * 50
+    raise ValueError("broken on purpose")
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
+    if path == "/broken":
+        return broken(start_response)
     if path == "/large":
         start_response("200 OK", [("Content-Length", "40000000")])
         return [b"x" * 40_000_000]
@@ -49,6 +58,8 @@ def application(environ, start_response):
         time.sleep(2)
     if path == "/preferred":
         body = preferred.encode()
+    if path == "/pid":
+        body = str(os.getpid()).encode()
     if path == "/slow":
         time.sleep(float(body))
     answer = b"%s %d %s" % (path.encode(), len(body), body[:20])
@@ -82,7 +93,8 @@ def port(tmp_path_factory):
     yield port
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
-    assert "Traceback" not in (folder / "log").read_text()
+    log = (folder / "log").read_text()
+    assert log.count("Traceback") == log.count("ValueError: broken on purpose"), log
 
 
 @pytest.fixture
@@ -132,6 +144,55 @@ def test_an_upload_that_waits_too_long_for_a_thread_is_answered_with_503(connect
     rejected = next(answer for answer in answers if b" 503 " in answer)
     assert b"\r\nRetry-After: 5\r\n" in rejected
     assert b"too many uploads are waiting" in rejected
+
+
+def process_id(port):
+    return int(httpx2.get(f"http://127.0.0.1:{port}/pid").text.split()[-1])
+
+
+def test_a_failure_in_the_middle_of_a_response_ends_only_its_connection(port, connect):
+    process = process_id(port)
+    with connect(head(b"GET", b"/broken")) as client:
+        assert everything(client).endswith(b"\r\n\r\n" + b"x" * 50)
+    for _ in range(20):  # the server notices that the client has closed the connection
+        assert process_id(port) == process
+        time.sleep(0.05)
+
+
+def test_a_new_connection_takes_the_place_of_one_whose_next_request_arrives_at_that_moment(port, connect):
+    process = process_id(port)
+    idle = [connect(head(b"GET", b"/")) for _ in range(10)]
+    for client in idle:
+        client.recv(1_000)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        # When it continues, it sees both at once: the new connections, and requests on those that it closes for them.
+        new = [connect(head(b"GET", b"/", b"Connection: close")) for _ in range(70)]
+        for client in idle:
+            client.sendall(head(b"GET", b"/"))
+    finally:
+        os.kill(process, signal.SIGCONT)
+    for client in new[:10]:
+        with suppress(ConnectionError):
+            everything(client)
+    assert process_id(port) == process
+
+
+@pytest.mark.parametrize(
+    "before", [0, 20, 70, 120], ids=["nothing", "part of the head", "the head", "part of the body"]
+)
+def test_a_request_that_arrives_while_the_process_stands_still_is_answered(port, connect, before):
+    request = head(b"POST", b"/", b"Content-Length: 100", b"Connection: close") + b"x" * 100
+    client = connect(request[:before])
+    # The worker accepts connections in order, so it has accepted ours when it answers this one.
+    worker = process_id(port)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        client.sendall(request[before:])
+        time.sleep(1.5)  # more than `timeout`
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert everything(client).endswith(b"/ 100 " + b"x" * 20)
 
 
 def test_a_silent_connection_is_closed_and_a_half_sent_request_answered_with_408(connect):
