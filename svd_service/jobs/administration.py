@@ -10,7 +10,14 @@ from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
 from svd_service.errors import NotRetryableError, UnknownJobError
 from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.job import Job, State
-from svd_service.jobs.job_files import copy, credentials_name, delete_inputs_or_leave, input_name
+from svd_service.jobs.job_files import (
+    copy,
+    credentials_name,
+    delete_inputs_or_leave,
+    input_name,
+    input_video_name,
+    is_video,
+)
 from svd_service.jobs.removal import Removal
 from svd_service.jobs.submission import Submission
 
@@ -106,23 +113,22 @@ class Administration:
         job = self.find(job_id)
         if job.state is not State.FAILED:
             raise NotRetryableError(f"the job is {job.state}; only failed jobs can be retried")
+        new = str(uuid.uuid4())
+        input = input_video_name(new) if is_video(job.input) else input_name(new)
         try:
-            with self._artifacts.open(job.input) as file:
-                image = file.read()
+            copy(self._artifacts, job.input, input)
         except MissingArtifactError:
             raise NotRetryableError(
                 "the job's image is no longer stored; SVD_KEEP_INPUTS keeps those of failed jobs"
             ) from None
-        new = str(uuid.uuid4())
         with suppress(MissingArtifactError):  # most images have none
             copy(self._artifacts, credentials_name(job_id), credentials_name(new))
-        self._artifacts.put(input_name(new), image)
         self._ledger.jobs.submit(
             Submission(
                 new,
                 parameters=job.parameters,
                 model=job.model,
-                input=input_name(new),
+                input=input,
                 owner=job.owner,
                 notes=job.notes,
                 priority=job.priority,

@@ -29,6 +29,9 @@ class Dispatch:
             self.enqueue(self._ledger.maintenance.dispatch())
         except UnavailableError as error:
             logger.warning("enqueueing is postponed until the next maintenance: %s", error)
+        except Exception:
+            # Among the callers are workers that have just claimed a job.
+            logger.exception("enqueueing failed")
 
     def enqueue(self, chosen: Mapping[str, str]) -> None:
         """Enqueue jobs, given by id with their queues.

@@ -5,10 +5,11 @@ Which ones are lost: `ledger/lua/reap.lua`.
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from svd_service.artifacts.base import ArtifactStore
+from svd_service.artifacts.base import ArtifactStore, ArtifactsUnavailableError
 from svd_service.config import Settings
 from svd_service.jobs.enqueueing import Dispatch
 from svd_service.jobs.job_files import INPUTS, RESULTS, credentials_name, delete_all, file_name, job_of, result_name
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: Seconds for which an artifact may exist without a job that needs it: longer than any submission takes.
 ORPHAN_AGE: Final = 3_600.0
+
+#: Number of consecutive deletions that must fail before the store is taken to be unavailable.
+MAX_FAILURES: Final = 100
 
 #: Number of artifacts whose jobs are looked up at once.
 BATCH: Final = 200
@@ -44,23 +48,55 @@ class Maintenance:
     def expire(self) -> int:
         """Apply retention to the results and records that are due; returns how many."""
         due = self._ledger.maintenance.expire()
+        failures = Failures()
         for job_id in due:
-            delete_all(self._artifacts, job_id)
+            with failures.collected():
+                delete_all(self._artifacts, job_id)
+        failures.raise_last()
         return len(due)
 
     def sweep_orphans(self) -> int:
         """Delete the artifacts that no job needs, left by a crash between two steps; returns how many."""
         swept = self._artifacts.sweep_staging(max(ORPHAN_AGE, self._settings.job_timeout))
+        failures = Failures()
         # Other files in the same folder or bucket are not ours.
         names = chain.from_iterable(self._artifacts.names(folder) for folder in (INPUTS, RESULTS))
         for batch in _batches(names, BATCH):
             old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
             wanted = self._ledger.jobs.needed_artifacts({job_of(name) for name in old})
             for name in old:
-                if not _is_wanted(name, wanted[job_of(name)]):
-                    self._artifacts.delete(name)
-                    swept += 1
+                needed = wanted.get(job_of(name))
+                if needed is not None and not _is_wanted(name, needed):
+                    with failures.collected():
+                        self._artifacts.delete(name)
+                        swept += 1
+        failures.raise_last()
         return swept
+
+
+class Failures:
+    """Failed deletions. One artifact that cannot be deleted hinders no others; a store that is down ends the loop."""
+
+    def __init__(self) -> None:
+        self._last: ArtifactsUnavailableError | None = None
+        self._consecutive = 0
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep a failure for the end; after `MAX_FAILURES` in a row, raise it."""
+        try:
+            yield
+            self._consecutive = 0
+        except ArtifactsUnavailableError as error:
+            self._last = error
+            self._consecutive += 1
+            if self._consecutive == MAX_FAILURES:
+                raise
+
+    def raise_last(self) -> None:
+        """Raise the last failure, if there was one."""
+        if self._last is not None:
+            raise self._last
 
 
 def _is_wanted(name: str, wanted: "NeededArtifacts") -> bool:

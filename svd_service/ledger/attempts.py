@@ -5,6 +5,7 @@ A claim is fenced by its token: every write of an attempt is rejected as stale o
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -15,7 +16,7 @@ from svd_service.jobs.job import AttemptOutcome, Claim, Failure, Holder, Phase, 
 from svd_service.ledger.connection import reachable
 from svd_service.ledger.constants import WORKER_LOST
 from svd_service.ledger.histograms import STEP_BOUNDS, bucket_of
-from svd_service.ledger.record import SEPARATOR, dump, holder_of
+from svd_service.ledger.record import DAMAGE, SEPARATOR, dump, holder_of
 from svd_service.ledger.scripts import Scripts
 
 
@@ -51,24 +52,23 @@ class Attempts:
         return HeldClaim(Claim(job_id, str(token), int(str(attempt))), holder_of(str(held))) if held else None
 
     def held_by(self, instance: str) -> list[HeldClaim]:
-        """The claims that processes of the worker `instance` hold."""
+        """The claims that processes of the worker `instance` hold. Damaged records are left out."""
         key = self._scripts.key
         with reachable(), self._redis.pipeline(transaction=False) as pipe:
             ids = cast(list[str], self._redis.zrange(key("leases"), 0, -1))
             for job_id in ids:
                 pipe.hmget(key("job", job_id), "attempt", "token")
-            claims = [
-                Claim(job_id, token, int(attempt))
-                for job_id, (attempt, token) in zip(ids, pipe.execute(), strict=True)
-                if token
-            ]
+            claims = []
+            for job_id, answer in zip(ids, pipe.execute(raise_on_error=False), strict=True):
+                with suppress(*DAMAGE):  # left to `reap`
+                    attempt, token = answer
+                    claims += [Claim(job_id, token, int(attempt))] if token else []
             for claim in claims:
                 pipe.hget(key("job", claim.job_id), f"held:{claim.attempt}")
-            held = [
-                HeldClaim(claim, holder_of(record))
-                for claim, record in zip(claims, pipe.execute(), strict=True)
-                if record
-            ]
+            held = []
+            for claim, record in zip(claims, pipe.execute(raise_on_error=False), strict=True):
+                with suppress(*DAMAGE):
+                    held.append(HeldClaim(claim, holder_of(record)))
         return [each for each in held if each.holder.instance == instance]
 
     def claim(self, job_id: str, holder: Holder, *, dead: str = "") -> Claim | None:

@@ -40,8 +40,8 @@ class reachable:  # noqa: N801  (a context manager, used as a statement)
 def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
     """A client of Redis whose operations take at most `timeout` seconds.
 
-    A connection that Redis closed in the meantime (a restart, a failover) is opened again once; a timeout is not
-    retried.
+    A connection that Redis closed in the meantime (a restart, a failover) is opened again once, and so is one to a
+    Redis that has become a replica: its address may lead to the new master. A timeout is not retried.
     """
     return open_client(
         settings,
@@ -49,7 +49,7 @@ def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
         socket_connect_timeout=timeout,
         socket_timeout=timeout,
         socket_keepalive=True,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError, redis.ReadOnlyError)),
     )
 
 

@@ -239,19 +239,22 @@ class Jobs:
         return bool(answer > 0)
 
     def needed_artifacts(self, job_ids: Iterable[str]) -> dict[str, NeededArtifacts]:
-        """The artifacts that each job still needs; none for an unknown job."""
+        """The artifacts that each job still needs; none for an unknown job. Jobs with a damaged record are left out."""
         ids = list(job_ids)
         with reachable(), self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hmget(self._scripts.key("job", job_id), "state", "ended", "input", "token", "result")
-            return {
-                job_id: NeededArtifacts(
+            answers = pipe.execute(raise_on_error=False)
+        needed = {}
+        for job_id, answer in zip(ids, answers, strict=True):
+            with suppress(*DAMAGE):
+                state, ended, input, token, result = answer
+                needed[job_id] = NeededArtifacts(
                     input=input if state in {State.QUEUED, State.STARTED} or self._keeps_input(state, ended) else None,
                     token=token,
                     result=json.loads(result)["artifact"] if result else None,
                 )
-                for job_id, (state, ended, input, token, result) in zip(ids, pipe.execute(), strict=True)
-            }
+        return needed
 
     def _keeps_input(self, state: str | None, ended: str | None) -> bool:
         """Whether the image of a job in this state is kept, so that it can be retried."""

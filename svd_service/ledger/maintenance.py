@@ -45,7 +45,7 @@ class Maintenance:
     def dispatch(self) -> dict[str, str]:
         """Choose the jobs whose ids are to be enqueued now; the caller sends each to the Celery queue beside it."""
         return self._celery_queues(
-            self._scripts.run("dispatch", worker_timeout=WORKER_TIMEOUT, record_ttl=self._settings.record_ttl)
+            self._run("dispatch", worker_timeout=WORKER_TIMEOUT, record_ttl=self._settings.record_ttl)
         )
 
     def reap(self) -> Reaped:

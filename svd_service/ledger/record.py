@@ -3,6 +3,7 @@
 Their fields are listed in `svd_service/ledger/__init__.py` and `svd_service/webhooks/outbox.py`.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -140,8 +141,9 @@ def group_of(group_id: str, fields: Mapping[str, str], jobs: Sequence[Job], deli
 
 
 def holder_of(record: str) -> Holder:
-    """The holder in a `held:N` field."""
-    return Holder(**json.loads(record))
+    """The holder in a `held:N` field. Fields of a newer version are ignored."""
+    known = {one.name for one in dataclasses.fields(Holder)}
+    return Holder(**{name: value for name, value in json.loads(record).items() if name in known})
 
 
 def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:

@@ -81,15 +81,16 @@ class Workers:
         self._scripts = scripts
         self._redis = scripts.redis
 
-    def heartbeat(self, status: WorkerStatus) -> None:
-        """Record that a worker process holds the model and is alive."""
-        self._scripts.run(
+    def heartbeat(self, status: WorkerStatus) -> bool:
+        """Record that a worker process holds the model and is alive; returns whether the model is described."""
+        known = self._scripts.run(
             "heartbeat",
             worker=status.worker,
             status=dump(asdict(status)),
             device=status.device,
             queue=status.queue,
         )
+        return bool(known)
 
     def leave(self, worker: str) -> None:
         """Record that a worker process takes no more jobs."""

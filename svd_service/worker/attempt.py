@@ -167,8 +167,7 @@ def _attempt(claim: Claim, context: WorkerContext) -> str:
     except Exception as error:
         logger.exception("job %s: attempt %d failed", claim.job_id, claim.attempt)
         if is_device_lost(error):
-            failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
-            _end_for_retry(claim, context, failure)
+            _report_lost_device(claim, context, error)
             raise DeviceLostError(str(error)) from error
         failure = _failure(error)
         _patiently(lambda: ledger.attempts.end_attempt(claim, AttemptOutcome.FAILED, failure))
@@ -185,6 +184,15 @@ def _end_for_retry(claim: Claim, context: WorkerContext, failure: Failure) -> st
     _patiently(lambda: context.jobs.ledger.attempts.end_attempt(claim, AttemptOutcome.RETRIED, failure))
     context.jobs.dispatch()
     return "retried"
+
+
+def _report_lost_device(claim: Claim, context: WorkerContext, error: Exception) -> None:
+    """End the attempt. Does not raise, as this process must end in any case; the lease expires."""
+    failure = Failure(DeviceLostError.code, f"The device failed in every attempt: {error}".splitlines()[0])
+    try:
+        _end_for_retry(claim, context, failure)
+    except (StaleAttemptError, UnavailableError) as unreported:
+        logger.warning("job %s: attempt %d: %s", claim.job_id, claim.attempt, unreported)
 
 
 def _generate(claim: Claim, job: Job, context: WorkerContext, spans: AttemptSpans) -> None:

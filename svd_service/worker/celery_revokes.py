@@ -44,6 +44,9 @@ class Revocations:
                 except UnavailableError as error:
                     logger.warning("job %s: revoked; its cancellation is postponed: %s", job_id, error)
                     break
+                except Exception:
+                    outcomes[job_id] = "failed"
+                    logger.exception("a job could not be cancelled")
             del self._pending[job_id]
         return outcomes
 

@@ -25,7 +25,8 @@ class Lease:
 
     It runs concurrently with the model, so that a long step does not lose the lease; a process that is frozen or dead
     stops renewing, as intended. While the worker shuts down the process is not ready, but renews its claim.
-    `memory` is called for each heartbeat.
+    `memory` is called for each heartbeat; `introduce` when the ledger has lost the description of the process' model,
+    which it stores.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Lease:
         lease: float,
         drain: Drain,
         memory: Callable[[], DeviceMemory | None] = lambda: None,
+        introduce: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._status = status
         self._drain = drain
         self._memory = memory
+        self._introduce = introduce
         self._interval = min(HEARTBEAT, lease / 4)
         self._claim: Claim | None = None
         self._left = False
@@ -87,10 +90,11 @@ class Lease:
     def _beat(self) -> None:
         claim = self._claim
         try:
-            if not self._left:
-                self._ledger.workers.heartbeat(replace(self._status, device_memory=self._memory()))
+            known = self._left or self._ledger.workers.heartbeat(replace(self._status, device_memory=self._memory()))
             if claim is not None:
                 self._ledger.attempts.report(claim)
+            if not known:
+                self._introduce()
         except UnavailableError as error:
             logger.warning("no heartbeat: %s", error)
         except StaleAttemptError:

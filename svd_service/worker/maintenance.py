@@ -15,7 +15,7 @@ from svd_service import bootstrap
 from svd_service.bootstrap import UseCases
 from svd_service.broker.dropped import DROPPED
 from svd_service.config import settings
-from svd_service.errors import StaleAttemptError, UnavailableError
+from svd_service.errors import StaleAttemptError, UnavailableError, WriteRefusedError
 from svd_service.jobs.job import AttemptOutcome
 from svd_service.ledger.check import check_at_start
 from svd_service.telemetry import logs
@@ -35,14 +35,26 @@ class MaintenanceRounds:
         self._jobs = jobs
 
     def round(self) -> None:
-        """Run one round. Does not raise `UnavailableError`: what Redis did not accept is retried in the next round."""
-        try:
-            revocations().flush()
-            DROPPED.report(self._jobs.ledger.stats.count_dropped_messages)
-            self._requeue_jobs_of_dead_processes()
-            self._requeue_jobs_of_lost_workers()
-        except UnavailableError as error:
-            logger.warning("maintenance is postponed: %s", error)
+        """Run one round. Never raises: what fails is tried again in the next round, and no step depends on another."""
+        for step in (
+            revocations().flush,
+            self._report_dropped_messages,
+            self._requeue_jobs_of_dead_processes,
+            self._requeue_jobs_of_lost_workers,
+        ):
+            try:
+                step()
+            except WriteRefusedError as error:
+                # Redis accepts what frees its memory.
+                logger.warning("maintenance is incomplete: %s", error)
+            except UnavailableError as error:
+                logger.warning("maintenance is postponed: %s", error)
+                return
+            except Exception:
+                logger.exception("maintenance is incomplete")
+
+    def _report_dropped_messages(self) -> None:
+        DROPPED.report(self._jobs.ledger.stats.count_dropped_messages)
 
     def _requeue_jobs_of_dead_processes(self) -> None:
         # Celery gives a dead process' message to any worker. Another worker cannot know that the claim is void and

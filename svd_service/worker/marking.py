@@ -32,6 +32,15 @@ class Marking:
         self._signer = signer
         self.state = state
 
+    def register(self, signers: Signers) -> None:
+        """Record the certificate that signs, if one does, again.
+
+        Raises:
+            UnavailableError: Redis cannot be reached.
+        """
+        if self._signer is not None:
+            _add(signers, self._signer.chain)
+
     def source_of(self, job: Job, start: object, artifacts: ArtifactStore) -> bytes | None:
         """The credentials of what the video is made from, if it has some: of the uploaded image, or of the MP4 `start`.
 
@@ -100,10 +109,14 @@ def open_marking(settings: Settings, signers: Signers) -> Marking:
 def _until_redis_answers(settings: Settings, signers: Signers, chain: Chain | None) -> Chain:
     def register() -> Chain:
         registered = chain or _shared(settings, signers)
-        signers.add(registered.fingerprint, registered.signer.decode())
+        _add(signers, registered)
         return registered
 
     return Retry(UnavailableError, first_pause=1.0, longest_pause=5.0, before_pause=_log)(register)
+
+
+def _add(signers: Signers, chain: Chain) -> None:
+    signers.add(chain.fingerprint, chain.signer.decode())
 
 
 def _shared(settings: Settings, signers: Signers) -> Chain:

@@ -108,7 +108,8 @@ def open_context(configuration: Settings, node: str, index: int) -> WorkerContex
         preparation.doing("warming up")
         generator.warm_up()
     load_seconds = time.monotonic() - began
-    marking = open_marking(configuration, bootstrap.signers(configuration))
+    signers = bootstrap.signers(configuration)
+    marking = open_marking(configuration, signers)
     if device == "cpu":
         malloc.keep()
     holder = Holder(worker, generator.device, INSTANCE, os.getpid())
@@ -125,8 +126,13 @@ def open_context(configuration: Settings, node: str, index: int) -> WorkerContex
         profiles=configuration.worker_profiles,
         content_credentials=marking.state,
     )
-    _until_redis_answers(lambda: service.ledger.workers.introduce(service.model))
-    lease = Lease(service.ledger, status, configuration.lease, DRAIN, generator.device_memory)
+
+    def introduce() -> None:  # also again, when Redis has lost its data
+        service.ledger.workers.introduce(service.model)
+        marking.register(signers)
+
+    _until_redis_answers(introduce)
+    lease = Lease(service.ledger, status, configuration.lease, DRAIN, generator.device_memory, introduce)
     lease.start()
     logger.info("ready: %s holds %s on %s (%.1f s)", holder.worker, service.model.name, holder.device, load_seconds)
     return WorkerContext(holder, partial(render, generator), service, lease, configuration, marking=marking)

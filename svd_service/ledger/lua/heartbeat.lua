@@ -1,5 +1,5 @@
 -- A worker process holds its model and is alive. Arguments: worker (name), status (JSON), device, queue (that it takes jobs
--- from). Returns nothing.
+-- from). Returns whether the description of its model is stored (1 or 0).
 -- include: routes, attempt, workers, paused
 -- flags: allow-oom
 record_activity()
@@ -20,3 +20,4 @@ redis.call('HSET', key('worker_queue'), name, queue)
 redis.call('ZADD', key('models'), now, (parts_of(queue)))
 redis.call('ZREM', key('preparing'), name)
 redis.call('HDEL', key('preparing_status'), name)
+return redis.call('HEXISTS', key('model_descriptions'), (parts_of(queue)))

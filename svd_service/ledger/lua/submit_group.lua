@@ -24,5 +24,5 @@ for number, job in ipairs(args.jobs) do
   set(job.id, 'group', id)
   queue_job(job.id, owner, args.priority, args.cancel_after)
 end
-redis.call('EXPIRE', group_key(id), math.max(UNTIL_STARTED, args.keep))
+redis.call('EXPIRE', group_key(id), math.ceil(math.max(UNTIL_STARTED, args.keep)))
 return { 'created', id }

@@ -1,11 +1,14 @@
+import socketserver
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import redis
 from redis.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 
 from svd_service.config import Settings
-from svd_service.errors import UnavailableError
+from svd_service.errors import UnavailableError, WriteRefusedError
 from svd_service.ledger import open_ledger
 from svd_service.ledger.connection import broker_options, connect, reachable
 
@@ -75,3 +78,45 @@ def test_a_master_that_rejects_writes_without_a_replica_is_unavailable(redis_url
         client.set("a", "b")
     with pytest.raises(UnavailableError, match="NOREPLICAS"):
         open_ledger(client, settings).workers.leave("host/0")
+
+
+@contextmanager
+def answering_sets(*answers: bytes) -> Iterator[str]:
+    """Run a server that answers `SET` on its first connection with the first answer, and so on; yields its URL."""
+    connections = iter(answers)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            to_set = next(connections)
+            while head := self.rfile.readline():
+                words = []
+                for _ in range(int(head[1:])):
+                    size = int(self.rfile.readline()[1:])
+                    words.append(self.rfile.read(size + 2)[:-2])
+                self.wfile.write(to_set if words[0] == b"SET" else b"+OK\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"redis://127.0.0.1:{server.server_address[1]}/0?protocol=2"
+        finally:
+            server.shutdown()
+
+
+READ_ONLY = b"-READONLY You can't write against a read only replica.\r\n"
+
+
+def test_after_a_failover_behind_its_address_the_client_connects_again(make_settings: MakeSettings):
+    with answering_sets(READ_ONLY, b"+OK\r\n") as url, connect(make_settings(REDIS_URL=url)) as client:
+        assert client.set("key", "value")
+
+
+def test_a_redis_that_stays_a_replica_refuses_writes(make_settings: MakeSettings):
+    with (
+        answering_sets(READ_ONLY, READ_ONLY) as url,
+        connect(make_settings(REDIS_URL=url)) as client,
+        pytest.raises(WriteRefusedError),
+        reachable(),
+    ):
+        client.set("key", "value")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import redis
 
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
@@ -157,6 +158,19 @@ def test_a_lost_device_costs_attempts_and_ends_the_process(
             attempted(worker_context, job_id, raising(error))
         assert outcomes(worker_context.jobs.queries.find(job_id)) == ["retried"] * number
     assert code(worker_context.jobs.queries.find(job_id)) == "device_lost"
+
+
+def test_a_lost_device_ends_the_process_although_the_claim_is_lost_too(
+    worker_context: WorkerContext, job_id: str, redis_client: "redis.Redis"
+) -> None:
+    def render(*_: object, **__: object) -> Rendering:
+        redis_client.zadd("svd:leases", {job_id: 0})
+        assert worker_context.jobs.maintenance.reap() == [job_id]
+        raise AcceleratorError("CUDA error: unspecified launch failure")
+
+    with pytest.raises(DeviceLostError):
+        attempted(worker_context, job_id, render)
+    assert outcomes(worker_context.jobs.queries.find(job_id)) == ["lost"]
 
 
 def test_a_full_disk_costs_attempts_and_leaves_no_partial_file(

@@ -18,7 +18,7 @@ from svd_service.jobs.groups import Seeds
 from svd_service.jobs.images import pool
 from svd_service.jobs.images.pool import DecoderEndedError
 from svd_service.jobs.job import State
-from svd_service.jobs.job_files import credentials_name, input_name
+from svd_service.jobs.job_files import credentials_name, input_name, input_video_name
 from svd_service.jobs.maintenance import ORPHAN_AGE
 from svd_service.jobs.marks import MARKS, Mark
 from svd_service.jobs.parameters import VideoRequest
@@ -233,6 +233,20 @@ def test_a_retried_job_has_the_credentials_too(worker_context, photo, make_setti
     again = jobs.administration.retry(first.id)
     assert run_job(again.id, worker_context) == "finished"
     assert [each.title for each in credentials(worker_context, again).ingredients] == ["image"]
+
+
+def test_a_retried_extension_extends_the_same_video(worker_context, make_settings, redis_url):
+    settings = make_settings(REDIS_URL=redis_url, SVD_KEEP_INPUTS=60)
+    jobs = use_cases(worker_context.jobs.ledger, worker_context.jobs.artifacts, settings, lambda job_id, _: None)
+    source = submit(worker_context, png())
+    assert run_job(source.id, worker_context) == "finished"
+    first = jobs.submit(None, Order(VideoRequest(extend=source.id)))
+    failing = replace(worker_context, jobs=jobs, settings=settings, render=raising(ValueError("broken")))
+    assert run_job(first.id, failing) == "failed"
+    again = jobs.administration.retry(first.id)
+    assert again.input == input_video_name(again.id)
+    with jobs.artifacts.open(first.input) as before, jobs.artifacts.open(again.input) as after:
+        assert after.read() == before.read()
 
 
 def test_the_content_cache_distinguishes_images_by_their_credentials(worker_context):

@@ -1,9 +1,12 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import redis
 
+from svd_service.jobs.model import Model
 from svd_service.ledger import Ledger
 from svd_service.ledger.workers import DeviceMemory, WorkerStatus
 from svd_service.worker.lease import Lease
@@ -16,7 +19,7 @@ STATUS = WorkerStatus("host/0", "NVIDIA stand-in", "instance", 1, "nano", True, 
 def lease(ledger: Ledger) -> Iterator[Callable[..., Lease]]:
     made: list[Lease] = []
 
-    def make(**what: Callable[[], DeviceMemory | None]) -> Lease:
+    def make(**what: Callable[[], Any]) -> Lease:
         made.append(Lease(ledger, STATUS, 10.0, Drain(), **what))
         return made[-1]
 
@@ -32,6 +35,17 @@ def test_a_heartbeat_has_the_devices_current_memory_use(ledger: Ledger, lease: C
         beating._beat()
         (worker,) = ledger.workers.ready()
         assert worker.device_memory == expected
+
+
+def test_a_model_whose_description_redis_lost_is_introduced_again(
+    ledger: Ledger, lease: Callable[..., Lease], redis_client: "redis.Redis"
+) -> None:
+    model = Model("nano", "nano")
+    beating = lease(introduce=lambda: ledger.workers.introduce(model))
+    for _ in range(2):
+        redis_client.flushall()
+        beating._beat()
+        assert ledger.workers.model("nano") == model
 
 
 def test_the_heartbeat_continues_after_an_error(

@@ -3,12 +3,14 @@ import subprocess
 
 import pytest
 
+from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.bootstrap import UseCases, use_cases
 from svd_service.jobs.job import RESULT_FILES, Holder, Result, State
 from svd_service.jobs.job_files import file_name, input_name, result_name
 from svd_service.ledger import open_ledger
 from svd_service.ledger.connection import connect
+from svd_service.worker.celery_revokes import Revocations
 from svd_service.worker.maintenance import MaintenanceRounds
 from svd_service.worker.process import INSTANCE
 from tests.unit.ledger.samples import submit
@@ -55,6 +57,51 @@ def test_a_round_without_redis_raises_nothing(make_settings):
     MaintenanceRounds(use_cases(ledger, LocalArtifacts(away.data_dir), away, print)).round()
 
 
+DAMAGE = {
+    "an unreadable holder": lambda client: client.hset("svd:job:other", "held:1", "{"),
+    "a holder of a newer release": lambda client: client.hset(
+        "svd:job:other", "held:1", '{"worker": "w", "device": "cpu", "instance": "i", "pid": 2, "of_tomorrow": 1}'
+    ),
+    "a leased id without a record": lambda client: client.zadd("svd:leases", {"nothing": 0}),
+    "another type under a leased id": lambda client: [
+        client.set("svd:job:text", "text"),
+        client.zadd("svd:leases", {"text": 0}),
+    ],
+    "another type for the waiting jobs": lambda client: client.set("svd:waiting:nano", "text"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damage_elsewhere_does_not_keep_a_round_from_requeueing_lost_jobs(
+    jobs, job_with_expired_lease, redis_client, damage, published
+):
+    submit(jobs.ledger, "other")
+    jobs.ledger.attempts.claim("other", HOLDER)
+    damage(redis_client)
+    MaintenanceRounds(jobs).round()
+    assert jobs.ledger.jobs.find("a").state is State.QUEUED
+    assert published == ["a"]
+
+
+def test_a_round_requeues_the_jobs_of_damaged_leases(jobs, redis_client, published):
+    submit(jobs.ledger)
+    jobs.ledger.attempts.claim("a", HOLDER)
+    redis_client.set("svd:leases", "text")
+    MaintenanceRounds(jobs).round()
+    assert published == ["a"]
+
+
+def test_a_revoked_id_that_redis_cannot_take_is_dropped(
+    jobs, job_with_expired_lease, published, make_settings, redis_url, monkeypatch
+):
+    revocations = Revocations(jobs.ledger.jobs.cancel)
+    monkeypatch.setattr("svd_service.worker.maintenance.revocations", lambda: revocations)
+    submit(jobs.ledger, "b")
+    assert revocations.revoke(["\udcff", "b"]) == "\udcff: failed; b: cancelled"
+    MaintenanceRounds(jobs).round()
+    assert published == ["a"]
+
+
 def put_video(jobs: UseCases, name: str) -> None:
     for variant in RESULT_FILES:
         jobs.artifacts.put(file_name(name, variant), b"video")
@@ -93,3 +140,52 @@ def test_old_orphans_are_deleted_and_files_in_use_stay(jobs, monkeypatch):
             for variant in RESULT_FILES
         ),
     }
+
+
+def orphans(jobs, monkeypatch, number):
+    monkeypatch.setattr("svd_service.jobs.maintenance.ORPHAN_AGE", -60.0)
+    monkeypatch.setattr(jobs.artifacts, "sweep_staging", lambda older_than: 0)
+    for one in range(number):
+        jobs.artifacts.put(input_name(f"orphan{one}"), b"image")
+
+
+def test_an_orphan_that_cannot_be_deleted_does_not_hinder_the_others(jobs, monkeypatch):
+    orphans(jobs, monkeypatch, 5)
+    delete = jobs.artifacts.delete
+
+    def denying(name):
+        if "orphan2" in name:
+            raise ArtifactsUnavailableError("permission denied")
+        delete(name)
+
+    monkeypatch.setattr(jobs.artifacts, "delete", denying)
+    with pytest.raises(ArtifactsUnavailableError):
+        jobs.maintenance.sweep_orphans()
+    assert [name for name, _ in jobs.artifacts.names()] == [input_name("orphan2")]
+
+
+def test_a_sweep_ends_when_every_deletion_fails(jobs, monkeypatch):
+    orphans(jobs, monkeypatch, 5)
+    monkeypatch.setattr("svd_service.jobs.maintenance.MAX_FAILURES", 2)
+    tried = []
+
+    def failing(name):
+        tried.append(name)
+        raise ArtifactsUnavailableError("no answer")
+
+    monkeypatch.setattr(jobs.artifacts, "delete", failing)
+    with pytest.raises(ArtifactsUnavailableError):
+        jobs.maintenance.sweep_orphans()
+    assert len(tried) == 2
+
+
+def test_a_damaged_record_keeps_its_own_artifacts_only(jobs, redis_client, monkeypatch):
+    orphans(jobs, monkeypatch, 2)
+    for job_id in ("text", "type"):
+        submit(jobs.ledger, job_id)
+        jobs.artifacts.put(input_name(job_id), b"image")
+    redis_client.hset("svd:job:text", "result", "{")
+    redis_client.delete("svd:job:type")
+    redis_client.set("svd:job:type", "text")
+    assert jobs.maintenance.sweep_orphans() == 2
+    assert {name for name, _ in jobs.artifacts.names()} == {input_name("text"), input_name("type")}

@@ -150,7 +150,7 @@ def test_the_chain_survives_the_loss_of_redis_data(settings, signers, redis_clie
     assert chain_of(open_marking(settings, signers)) == before
 
 
-def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, signers, tmp_path, chain):
+def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, redis_client, signers, tmp_path, chain):
     (tmp_path / "cert.pem").write_bytes(chain.certificates)
     (tmp_path / "key.pem").write_bytes(chain.key)
     settings = make_settings(
@@ -158,6 +158,9 @@ def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, si
     )
     found = open_marking(settings, signers)
     assert found.state == f"signed by {chain.common_name}"
+    assert signers.certificates() == [chain.signer.decode()]
+    redis_client.flushall()
+    found.register(signers)
     assert signers.certificates() == [chain.signer.decode()]
     assert signers.shared() is None
 

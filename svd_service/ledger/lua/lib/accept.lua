@@ -17,7 +17,7 @@ local function remember_key(owner, idempotency_key, fingerprint, id, ttl)
   if idempotency_key == '' then return end
   local idempotency = key('idempotency:' .. owner .. ':' .. idempotency_key)
   redis.call('HSET', idempotency, 'id', id, 'fingerprint', fingerprint)
-  redis.call('EXPIRE', idempotency, ttl)
+  redis.call('EXPIRE', idempotency, math.ceil(ttl))
 end
 
 -- Why the queue cannot take `number` more jobs of an owner: 'full', 'owner_full', or nil.
