@@ -34,13 +34,31 @@ local function requeue_or_end(id, max_attempts, code, message, keep)
   end
 end
 
+-- Redis' clock was ahead by so many seconds and has been corrected. Nothing may stay in the future until time has caught
+-- up: what is due is due as much earlier, and what was seen last in the future was seen now. Retention is left as it is,
+-- since it must not delete anything early.
+local function set_back(seconds)
+  local due, seen = { 'leases', 'posted', 'outbox' }, { 'workers', 'preparing', 'models' }
+  for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do due[#due + 1] = ENQUEUED .. ':' .. model end
+  for _, queue in ipairs(redis.call('ZRANGE', key('queues'), 0, -1)) do seen[#seen + 1] = 'workers:' .. queue end
+  seen[#seen + 1] = 'queues'
+  local function in_the_future(name) return redis.call('ZRANGEBYSCORE', key(name), '(' .. now_text, '+inf') end
+  for _, name in ipairs(due) do
+    for _, id in ipairs(in_the_future(name)) do redis.call('ZINCRBY', key(name), -seconds, id) end
+  end
+  for _, name in ipairs(seen) do
+    for _, member in ipairs(in_the_future(name)) do redis.call('ZADD', key(name), now, member) end
+  end
+end
+
 -- Workers and maintenance run a script at least every two seconds. A longer pause means that Redis or all of them were
 -- down or frozen; the excess counts for no lease. Run this before checking leases.
 local MAX_PAUSE = 3
 local function record_activity()
-  local last = redis.call('GET', key(LAST_ACTIVITY))
+  local last = tonumber(redis.call('GET', key(LAST_ACTIVITY)) or '') or now
   redis.call('SET', key(LAST_ACTIVITY), now_text)
-  local missed = now - (tonumber(last or '') or now) - MAX_PAUSE
+  if last - now > MAX_PAUSE then set_back(last - now) end
+  local missed = now - last - MAX_PAUSE
   if missed <= 0 then return end
   for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('ZINCRBY', key('leases'), missed, id) end
 end

@@ -18,8 +18,20 @@ local function bound_records(id, owner)
   end
 end
 
+-- A job that ends before it has run takes nothing of its owner's share (`queue_job` of lib/accept.lua).
+local function return_share(id)
+  local route, model = route_of(id)
+  if field(id, 'attempt') ~= '0' or not redis.call('ZSCORE', key('queued:' .. route), id) then return end
+  local priority = tonumber(field(id, 'priority') or '') or 0
+  local finish_tags, flow = key('finish_tags:' .. model), field(id, 'owner') .. '|' .. priority
+  if redis.call('HEXISTS', finish_tags, flow) == 1 then
+    redis.call('HINCRBYFLOAT', finish_tags, flow, -(PRIORITY_SHARE ^ -priority))
+  end
+end
+
 -- `keep`: seconds until the job's retention check.
 local function end_job(id, state, keep)
+  return_share(id)
   leave_queue(id)
   redis.call('ZREM', key('deadlines'), id)
   move(id, state)

@@ -21,6 +21,18 @@ def test_a_queued_job_is_cancelled_at_once(ledger):
     assert ledger.jobs.cancel("a") is State.CANCELLED
 
 
+def test_cancelled_jobs_that_never_ran_take_nothing_of_their_owners_share(ledger):
+    submit(ledger, "first", owner="other")
+    for number in range(4):
+        submit(ledger, f"cancelled{number}", owner="one")
+    for number in range(4):
+        submit(ledger, f"other{number}", owner="other")
+        ledger.jobs.cancel(f"cancelled{number}")
+    submit(ledger, "last", owner="one")
+    order = sorted(["first", "last", *(f"other{n}" for n in range(4))], key=lambda one: ledger.jobs.find(one).position)
+    assert order[:2] == ["first", "last"]
+
+
 def test_a_started_job_is_cancelled_by_its_worker(ledger):
     submit(ledger)
     claim = ledger.attempts.claim("a", HOLDER)
