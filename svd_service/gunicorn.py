@@ -15,10 +15,13 @@ from svd_service.server.pacing import ClientLimits
 from svd_service.server.worker import BufferingWorker
 from svd_service.telemetry import logs
 
+#: A folder that waits for no disk, and that uploads cannot fill: on a full one, prometheus_client ends its process.
+_IN_MEMORY: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
 # prometheus_client keeps the counts of several processes in files. It and our settings read the folder's name when they
 # are first loaded, so it is set before either.
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # noqa: TID251
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="svd-metrics-")  # noqa: TID251
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="svd-metrics-", dir=_IN_MEMORY)  # noqa: TID251
 
 _settings = settings()
 
@@ -40,7 +43,7 @@ class Worker(BufferingWorker):
         min_rate=_settings.client_min_rate,
         # An image as a data URL in JSON takes four characters for three bytes; prompts and the rest fit beside it.
         body=_settings.max_upload_bytes * 4 // 3 + 1_000_000,
-        spool=max(1_000_000_000, 16 * _settings.max_upload_bytes),
+        spool=max(1_000_000_000 // _settings.api_processes, 16 * _settings.max_upload_bytes),
     )
     uploads = _settings.api_threads
     waits = _settings.api_streams
@@ -58,7 +61,7 @@ timeout = 60
 graceful_timeout = 20
 keepalive = 15
 # A process changes the time of a file in each round of its event loop, which takes seconds on a disk that is busy.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the file has no name
+worker_tmp_dir = _IN_MEMORY
 # By default a client on this machine, such as a proxy that passes on what it gets, could set SCRIPT_NAME and PATH_INFO.
 forwarder_headers = ""
 control_socket_disable = True
@@ -135,7 +138,8 @@ def post_worker_init(worker: Any) -> None:
     import svd_service.celery_app  # noqa: F401, PLC0415
     from svd_service.jobs.images import opening  # noqa: PLC0415
 
-    opening.start(_settings)
+    with suppress(OSError):  # the first upload starts it then
+        opening.start(_settings)
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
     worker.wsgi.extensions["events"].close_when(lambda: not worker.alive)

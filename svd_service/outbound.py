@@ -5,6 +5,7 @@ connection is made to a checked address, not to the name, which might resolve di
 limited, including that of name servers.
 """
 
+import errno
 import http.client
 import ipaddress
 import socket
@@ -132,6 +133,7 @@ def within(
 
     Raises:
         RejectedURLError: an address is not permitted; `TooLateError`: the time is over.
+        OSError: the thread cannot be started.
         Exception: what `work` raises.
     """
     exchange = Exchange(seconds, permitted, connect_seconds)
@@ -145,7 +147,11 @@ def within(
         finally:
             afterwards()
 
-    threading.Thread(target=run, name="exchange", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="exchange", daemon=True).start()
+    except RuntimeError as error:  # the system permits no more
+        afterwards()
+        raise OSError(errno.EAGAIN, str(error)) from error
     wait([outcome], timeout=seconds)
     if not outcome.done():
         exchange.abort()
@@ -165,11 +171,12 @@ class Connection(http.client.HTTPConnection):
         super().__init__(host, port, timeout=seconds)
         self._addresses = addresses
         self._connect_seconds = min(seconds, connect_seconds)
+        self._deadline = time.monotonic() + seconds
 
     def connect(self) -> None:
         """Open a connection to the first address that accepts one."""
         self.sock = self.channel = self._first_to_answer()
-        self.sock.settimeout(self.timeout)
+        self.sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
 
     def linger(self, seconds: float) -> None:
         """Set the maximum seconds to wait for each further part of the response."""
@@ -199,6 +206,10 @@ class TLSConnection(Connection):
         """Open the connection."""
         super().connect()
         self.sock = self.channel = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        # `Exchange.abort` could not reach this channel before.
+        if time.monotonic() >= self._deadline:
+            self.close()
+            raise TimeoutError
 
 
 def target_of(url: SplitResult) -> str:

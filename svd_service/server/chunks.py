@@ -12,6 +12,10 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[^\r\n]*)?")
 _LINE: Final = 4_096
 _TRAILERS: Final = 16_384
 
+#: Beyond this number, chunks must have this number of bytes on average: each takes time, whatever its size.
+_CHUNKS: Final = 4_096
+_AVERAGE: Final = 64
+
 _END: Final = b"\r\n"
 
 
@@ -19,6 +23,7 @@ class ChunkDecoder:
     """The payload of a chunked body. `done` is true after its end was read; `rest` then holds the bytes after it."""
 
     def __init__(self) -> None:
+        self._chunks = self._size = 0
         self.done = False
         self.rest = b""
         self._buffer = bytearray()
@@ -64,6 +69,9 @@ class ChunkDecoder:
         self._left = int(match[1], 16)
         if self._left == 0:
             self._trailers = 0
+        self._chunks, self._size = self._chunks + 1, self._size + self._left
+        if self._chunks > _CHUNKS + self._size // _AVERAGE:
+            raise InvalidChunkSize(b"chunks are too small")
         return True
 
     def _read_end(self) -> bool:

@@ -7,8 +7,8 @@ kilobytes are kept in a temporary file.
 import errno
 import re
 import tempfile
-import threading
 import time
+from contextlib import suppress
 from socket import socket
 from typing import IO, Any, Final
 
@@ -20,7 +20,7 @@ from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn
 
 from svd_service.server.chunks import ChunkDecoder
-from svd_service.server.pacing import ClientLimits, ClientSocket
+from svd_service.server.pacing import ClientLimits, ClientSocket, SlowReaders
 
 #: Maximum bytes per read from a socket, and of a body in memory.
 _READ: Final = 262_144
@@ -59,9 +59,10 @@ class Inbox(Unreader):  # type: ignore[misc]
     def drop_body(self) -> None:
         """Discard the unread part of the body."""
         self.take_buffered()
-        if self._body:
-            self._body.close()
-        self._body = None
+        body, self._body = self._body, None
+        if body:
+            with suppress(OSError):  # the disk is full: closing writes what is left in the file's buffer
+                body.close()
 
 
 class Parser(RequestParser):  # type: ignore[misc]
@@ -93,9 +94,9 @@ class Connection(TConn):  # type: ignore[misc]
     """One client's connection. `has_body`, `spooled` and `complete` describe the request that is arriving."""
 
     def __init__(
-        self, cfg: Any, accepted: socket, client: Any, server: Any, limits: ClientLimits, slots: threading.Semaphore
+        self, cfg: Any, accepted: socket, client: Any, server: Any, limits: ClientLimits, slow_readers: SlowReaders
     ) -> None:
-        super().__init__(cfg, ClientSocket.of(accepted, limits, slots), client, server)
+        super().__init__(cfg, ClientSocket.of(accepted, limits, slow_readers), client, server)
         self._limits = limits
         self._rest = b""
         self.parser = Parser(cfg, client)
@@ -106,6 +107,7 @@ class Connection(TConn):  # type: ignore[misc]
     def await_request(self) -> None:
         """Prepare for the next request. Its bytes that have already arrived are kept."""
         self.sock.settimeout(0)
+        self.sock.restart()
         if self.parser.mesg:
             self.parser.mesg.body = Body(LengthReader(self._inbox, 0))
         self._inbox.drop_body()
@@ -185,6 +187,9 @@ class Connection(TConn):  # type: ignore[misc]
         return self._begin_body(self.parser.parse_head())
 
     def _begin_body(self, request: Request) -> bool:
+        # gunicorn would send it when a thread takes the request, which here is when the body has come, and wait without
+        # limit for a client that does not read.
+        expected, request._expected_100_continue = request._expected_100_continue, False  # noqa: SLF001
         arrived, reader = self._inbox.take_buffered(), request.body.reader
         self._missing = getattr(reader, "length", 0)
         if isinstance(reader, ChunkedReader):
@@ -193,8 +198,6 @@ class Connection(TConn):  # type: ignore[misc]
             self._rest, self.complete = arrived, True
             return True
         self.has_body, self._began = True, time.monotonic()
-        # gunicorn would send it when a thread takes the request, which here is when the body has come.
-        expected, request._expected_100_continue = request._expected_100_continue, False  # noqa: SLF001
         ready = self._take_body(arrived)
         if expected and not ready:
             self.sock.send(_CONTINUE)

@@ -6,11 +6,16 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 #: Bytes per read from a file and per write.
 _BLOCK: Final = 262_144
+
+#: Seconds of one `poll`, whose argument is limited to 2^31 milliseconds.
+_LONGEST_POLL: Final = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -36,23 +41,52 @@ class ClientLimits:
         return self.timeout + size / self.min_rate
 
 
-class ClientSocket(socket.socket):
-    """A connection to a client. A thread that waits for the client to read needs one of a few `slots`.
+class SlowReaders:
+    """The clients for which threads wait until they read more: at most `number`, each of which occupies a thread."""
 
-    The connection is closed if no slot is free, or if the client reads below the minimum rate.
-    """
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._lock = threading.Lock()
+        self._waiting: dict[socket.socket, None] = {}
+
+    @contextmanager
+    def waiting(self, client: socket.socket) -> Iterator[None]:
+        """Count `client` within the block. If there are too many, the one that has been waiting longest is cut off.
+
+        Not the newcomer: otherwise a few clients that never read would end all large downloads.
+        """
+        with self._lock:
+            if len(self._waiting) >= self._number:
+                longest = next(iter(self._waiting))
+                del self._waiting[longest]
+                with suppress(OSError):
+                    longest.shutdown(socket.SHUT_RDWR)
+            self._waiting[client] = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.pop(client, None)
+
+
+class ClientSocket(socket.socket):
+    """A connection to a client, which is closed if the client reads a response below the minimum rate."""
 
     limits = ClientLimits()
-    slots: threading.Semaphore = threading.Semaphore(1)
+    slow_readers = SlowReaders(1)
     _sent = 0
     _waited = 0.0
 
     @classmethod
-    def of(cls, accepted: socket.socket, limits: ClientLimits, slots: threading.Semaphore) -> Self:
+    def of(cls, accepted: socket.socket, limits: ClientLimits, slow_readers: SlowReaders) -> Self:
         """Wrap an accepted connection; `accepted` is detached from it."""
         made = cls(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        made.limits, made.slots = limits, slots
+        made.limits, made.slow_readers = limits, slow_readers
         return made
+
+    def restart(self) -> None:
+        """Measure the rate anew: a fast response is no credit for the next one."""
+        self._sent, self._waited = 0, 0.0
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all of `data`.
@@ -86,13 +120,11 @@ class ClientSocket(socket.socket):
 
     def _wait(self) -> None:
         allowed = self.limits.seconds(self._sent) - self._waited
-        if allowed <= 0 or not self.slots.acquire(blocking=False):
+        if allowed <= 0:
             raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly")
         began = time.monotonic()
-        try:
+        with self.slow_readers.waiting(self):
             poll = select.poll()
             poll.register(self.fileno(), select.POLLOUT)
-            poll.poll(allowed * 1_000)
-        finally:
-            self.slots.release()
-            self._waited += time.monotonic() - began
+            poll.poll(min(allowed, _LONGEST_POLL) * 1_000)
+        self._waited += time.monotonic() - began

@@ -9,6 +9,7 @@ import errno
 import itertools
 import json
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from gunicorn.http.errors import (
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from svd_service.server.connection import Connection
-from svd_service.server.pacing import ClientLimits
+from svd_service.server.pacing import ClientLimits, SlowReaders
 
 #: Seconds between two checks for clients that are too slow.
 _SWEEP: Final = 0.25
@@ -39,6 +40,9 @@ _SWEEP: Final = 0.25
 #: of what it sends meanwhile, which is discarded.
 _LINGER: Final = 2.0
 _DISCARDED: Final = 262_144
+
+#: Seconds between two connections that cannot be accepted.
+_PAUSE: Final = 0.05
 
 _NO_FILES: Final = {errno.EMFILE, errno.ENFILE}
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -53,6 +57,23 @@ _STATUSES: Final = {
 }
 
 
+def _started_pool(threads: int) -> futures.ThreadPoolExecutor:
+    """A pool whose threads run already.
+
+    It would start them when they are first needed, and fail then if the system permits no more.
+
+    Raises:
+        RuntimeError: a thread cannot be started.
+    """
+    pool, together = futures.ThreadPoolExecutor(threads), threading.Barrier(threads)
+    try:
+        futures.wait([pool.submit(together.wait) for _ in range(threads)])
+    except RuntimeError:
+        together.abort()
+        raise
+    return pool
+
+
 class _QueuedTooLongError(Exception):
     """A complete request has waited too long for a thread."""
 
@@ -65,11 +86,14 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     Of those whose answer waits for something (`Prefer: wait=60`), `waits` have threads of their own. Beyond that, the
     preference is hidden from the application, which then answers at once.
+
+    Additional threads wait for up to `slow_readers` clients to read their responses.
     """
 
     limits = ClientLimits()
     uploads = 16
     waits = 16
+    slow_readers = 24
     upload_wait = 20.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -80,8 +104,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._lingering: dict[Connection, float] = {}
         self._waiting: set[Connection] = set()
         self._polled = self._swept = 0.0
-        # Maximum number of threads that wait for clients to read their responses.
-        self._slots = threading.Semaphore(max(1, self.cfg.threads // 2))
+        self._slow_readers = SlowReaders(self.slow_readers)
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -92,9 +115,18 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Start the threads for requests with a body in addition to the others."""
-        self._upload_threads = futures.ThreadPoolExecutor(self.uploads)
-        self._waiting_threads = futures.ThreadPoolExecutor(max(1, self.waits))
-        super().init_process()
+        try:
+            self._upload_threads = _started_pool(self.uploads)
+            self._waiting_threads = _started_pool(max(1, self.waits))
+            super().init_process()
+        except RuntimeError as error:
+            self.log.error("the process cannot start its threads: %s", error)
+            # Not gunicorn's own status for a failed start, at which it would stop the other processes, too.
+            sys.exit(1)
+
+    def get_thread_pool(self) -> futures.ThreadPoolExecutor:
+        """Start the threads for requests without a body, in addition to those that wait for slow readers."""
+        return _started_pool(self.cfg.threads + self.slow_readers)
 
     def run(self) -> None:
         """Serve until the server stops this worker."""
@@ -110,10 +142,12 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             if error.errno in _NO_FILES:
                 self._make_room()
             elif error.errno not in {errno.EAGAIN, errno.ECONNABORTED}:
-                raise
+                # Of this connection (accept(2) also reports errors of the network), or the machine lacks memory.
+                self.log.warning("A connection cannot be accepted: %s", error)
+                time.sleep(_PAUSE)
             return
         self.nr_conns += 1
-        connection = Connection(self.cfg, accepted, address, listener.getsockname(), self.limits, self._slots)
+        connection = Connection(self.cfg, accepted, address, listener.getsockname(), self.limits, self._slow_readers)
         self._collect(connection, connection.receive)
         if self.nr_conns >= self.worker_connections:
             self._make_room()

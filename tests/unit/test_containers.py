@@ -335,7 +335,7 @@ def test_health_checks_use_no_proxy(services: dict[str, Service]) -> None:
 def test_only_gunicorn_has_multiprocess_metrics(services: dict[str, Service]) -> None:
     name = "PROMETHEUS_MULTIPROC_DIR"
     assert [each for each, service in services.items() if name in service.get("environment", ())] == ["api"]
-    assert services["api"]["environment"][name].startswith("/tmp/")
+    assert services["api"]["environment"][name].startswith("/dev/shm/")
     assert services["api"]["tmpfs"][0].split(":")[0] == "/tmp"
 
 

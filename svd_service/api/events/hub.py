@@ -147,11 +147,18 @@ class Hub:
                 )
             if len(self._mailboxes) >= self._capacity or self._stopping():
                 raise TooManyStreamsError("too many event streams are open; try again, or look at the status")
-            self._mailboxes.add(box)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-                self._thread.start()
+                self._thread = self._started()
+            self._mailboxes.add(box)
         return box
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="events", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system permits no more
+            raise TooManyStreamsError(f"no event stream can be opened right now: {error}") from error
+        return thread
 
     def shut(self, box: Mailbox) -> None:
         """No longer fill the mailbox."""

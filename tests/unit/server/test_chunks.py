@@ -26,6 +26,14 @@ def test_the_payload_is_decoded_however_the_bytes_are_split(chunks, following, s
     assert following.startswith(decoder.rest)
 
 
+def test_many_tiny_chunks_are_rejected_and_many_chunks_of_a_usual_size_are_not():
+    tiny, usual = b"1\r\nx\r\n", b"64\r\n" + b"x" * 100 + b"\r\n"
+    assert ChunkDecoder().feed(usual * 20_000) == b"x" * 2_000_000
+    assert ChunkDecoder().feed(tiny * 4_000) == b"x" * 4_000
+    with pytest.raises(ParseException):
+        ChunkDecoder().feed(tiny * 5_000)
+
+
 @pytest.mark.parametrize(
     "framed",
     [

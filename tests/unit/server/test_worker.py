@@ -1,5 +1,7 @@
 """A real gunicorn with our worker, an application of a few lines, and clients on raw sockets."""
 
+import errno
+import io
 import json
 import os
 import select
@@ -9,13 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+import types
+from contextlib import ExitStack, suppress
+from typing import Any
 
 import httpx2
 import pytest
 from gunicorn.http.body import Body, LengthReader
 
 from svd_service.server.connection import Inbox
+from svd_service.server.pacing import SlowReaders
+from svd_service.server.worker import BufferingWorker
 from tools.harness.local import ROOT, free_port
 
 CONFIGURATION = """
@@ -27,6 +33,7 @@ class Worker(BufferingWorker):
     limits = ClientLimits(timeout=1.0, min_rate=1_000, head=20_000, body=1_000_000, spool=3_000_000)
     uploads = 2
     waits = 2
+    slow_readers = 2
     upload_wait = 1.0
 
 worker_class, threads, worker_connections, keepalive = Worker, 4, 60, 1
@@ -193,6 +200,65 @@ def test_a_request_that_arrives_while_the_process_stands_still_is_answered(port,
     finally:
         os.kill(worker, signal.SIGCONT)
     assert everything(client).endswith(b"/ 100 " + b"x" * 20)
+
+
+def test_a_client_that_expects_100_continue_without_a_body_gets_only_the_answer(connect):
+    client = connect(head(b"GET", b"/", b"Expect: 100-continue", b"Connection: close"))
+    answer = everything(client)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b" 100 " not in answer
+
+
+def test_clients_that_never_read_do_not_end_the_download_of_another(connect):
+    idle = [connect(head(b"GET", b"/large")) for _ in range(3)]  # more than `slow_readers`
+    time.sleep(0.3)
+    client = connect(head(b"GET", b"/large", b"Connection: close"))
+    received = 0
+    for _ in range(5):
+        received += len(client.recv(1_000_000))
+        time.sleep(0.05)
+    received += len(everything(client))
+    assert received > 40_000_000
+    for each in idle:
+        each.close()
+
+
+def test_a_connection_that_the_system_cannot_accept_ends_nothing():
+    class Listener:
+        def accept(self):
+            raise OSError(errno.ENOBUFS, "no buffer space available")
+
+    warnings = []
+    worker = types.SimpleNamespace(log=types.SimpleNamespace(warning=lambda *words: warnings.append(words)), nr_conns=0)
+    accept: Any = BufferingWorker.accept
+    accept(worker, Listener())
+    assert (len(warnings), worker.nr_conns) == (1, 0)
+
+
+def test_a_body_whose_file_cannot_be_written_can_be_dropped():
+    class Full(io.BytesIO):
+        def close(self):
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    inbox = Inbox()
+    inbox._body = Full(b"rest")
+    inbox.drop_body()
+    assert inbox.chunk() == b""
+
+
+def test_too_many_slow_readers_cut_off_the_one_that_has_been_waiting_longest():
+    readers = SlowReaders(2)
+    pairs = [socket.socketpair() for _ in range(3)]
+    with ExitStack() as stack:
+        for ours, theirs in pairs:
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+            theirs.settimeout(0)
+            stack.enter_context(readers.waiting(ours))
+        assert pairs[0][1].recv(1) == b""
+        for _, theirs in pairs[1:]:
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
 
 
 def test_a_silent_connection_is_closed_and_a_half_sent_request_answered_with_408(connect):

@@ -272,3 +272,20 @@ def test_events_missed_while_the_subscription_was_broken_are_sent(stream, jobs, 
         both.hincrby(f"svd:job:{job_id}", "version", 1)
         both.execute()
     assert reader.event()["data"]["cancel_requested"] is True
+
+
+def test_a_listener_that_cannot_be_started_is_started_for_the_next_stream(app, monkeypatch):
+    hub = app.extensions["events"]
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", no_more_threads)
+        for _ in range(3):
+            with pytest.raises(events.TooManyStreamsError, match="can't start new thread"):
+                hub.open(owner="o")
+    assert hub._watching() == []
+    box = hub.open(owner="o")
+    assert hub._thread.is_alive()
+    hub.shut(box)
+
+
+def no_more_threads(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
