@@ -20,4 +20,4 @@ redis.call('HSET', key('worker_queue'), name, queue)
 redis.call('ZADD', key('models'), now, (parts_of(queue)))
 redis.call('ZREM', key('preparing'), name)
 redis.call('HDEL', key('preparing_status'), name)
-return redis.call('HEXISTS', key('model_descriptions'), (parts_of(queue)))
+return redis.call('HGET', key('model_descriptions'), (parts_of(queue))) and 1 or 0

@@ -24,7 +24,7 @@ local function return_share(id)
   if field(id, 'attempt') ~= '0' or not redis.call('ZSCORE', key('queued:' .. route), id) then return end
   local priority = tonumber(field(id, 'priority') or '') or 0
   local finish_tags, flow = key('finish_tags:' .. model), field(id, 'owner') .. '|' .. priority
-  if redis.call('HEXISTS', finish_tags, flow) == 1 then
+  if redis.call('HGET', finish_tags, flow) then
     redis.call('HINCRBYFLOAT', finish_tags, flow, -(PRIORITY_SHARE ^ -priority))
   end
 end
