@@ -48,6 +48,7 @@ Keys, all under one namespace (`svd:` by default):
 ``rate:{caller}:{minute}``  string  requests of a caller in a minute
 ``outbox``                  zset    jobs whose webhook waits to be delivered, by the time of the next attempt
 ``posted``                  zset    those enqueued with Celery or being attempted, by the time they are requeued
+``pending_of:{owner}``      zset    an owner's deliveries that have not ended, by the time of the job's end
 ``delivery:{id}``           hash    a job's webhook delivery (`svd_service/webhooks/outbox.py`)
 ``webhook_secrets``         hash    signing secrets by owner (`svd_service/webhooks/signing.py`)
 ``keys``                    hash    API keys (`api_keys.py`)

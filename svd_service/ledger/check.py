@@ -38,7 +38,7 @@ _HASH, _ZSET, _STRING, _SET = "hash", "zset", "string", "set"
 TYPES: Final = {
     **dict.fromkeys(("waiting", ENQUEUED, "queued", "leases", "deadlines", "ended", "ended_of", "pinned"), _ZSET),
     **dict.fromkeys(("owner", "sendings", "models", "workers", "queues", "preparing"), _ZSET),
-    **dict.fromkeys(("outbox", "posted", "discarded"), _ZSET),
+    **dict.fromkeys(("outbox", "posted", "pending_of", "discarded"), _ZSET),
     **dict.fromkeys(("job", "group", "loads", "queued_of", "idempotency", "content"), _HASH),
     **dict.fromkeys(("states", "counters", "throughput"), _HASH),
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),

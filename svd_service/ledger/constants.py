@@ -27,7 +27,8 @@ class Constants:
     `priority_share` is the factor by which each priority step multiplies the share of an owner's flow.
     `enqueued` and `last_activity` are names of keys; `reported`, `attempts` and `unclaimed` are fields of
     hashes (`ledger/__init__.py`).
-    `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, which cost their owner nothing.
+    `max_ended_per_owner` bounds the records of failed, cancelled and expired jobs, and the pending webhook deliveries,
+    which cost their owner nothing.
     `usage_days` is for how many days usage is kept, `max_usage_owners` the number of owners with totals of their own.
     `job_bounds` are the upper bounds of the histograms of a job's wait and duration, in seconds, with
     spaces between them.

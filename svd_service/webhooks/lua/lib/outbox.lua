@@ -31,17 +31,3 @@ local function retry(id, pause)
   redis.call('ZADD', key('outbox'), now + pause, id)
   redis.call('HSET', delivery_key(id), 'next', as_text(now + pause))
 end
-
--- End a delivery. Its outcome is shown for as long as the record of the job or the group exists.
-local function end_delivery(id, state)
-  redis.call('ZREM', key('posted'), id)
-  redis.call('HDEL', delivery_key(id), 'job')
-  redis.call('HSET', delivery_key(id), 'state', state)
-  count('webhooks|' .. state)
-  local left = redis.call('TTL', group_key(id))
-  if left > 0 then
-    redis.call('EXPIRE', delivery_key(id), left)
-  elseif redis.call('EXISTS', job_key(id)) == 0 then
-    redis.call('DEL', delivery_key(id))
-  end
-end

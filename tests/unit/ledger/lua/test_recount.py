@@ -26,3 +26,20 @@ def test_lost_and_wrong_counters_are_recomputed_from_the_sets(ledger, scripts, r
     redis_client.hset("svd:queued_of", mapping={"one": 7, "three": 1})
     scripts.run("recount")
     assert counters(redis_client) == before
+
+
+def test_counters_of_sets_that_are_too_large_to_count_stay(ledger, scripts, redis_client):
+    submit(ledger, "queued", owner="one")
+    with redis_client.pipeline(transaction=False) as pipe:
+        for number in range(20_001):
+            pipe.hset(f"svd:job:{number}", "state", "finished")
+        pipe.zadd("svd:ended", {str(number): 2e9 for number in range(20_001)})
+        pipe.hset("svd:states", "finished", 20_001)
+        pipe.hset("svd:states", "queued", 7)
+        pipe.execute()
+    scripts.run("recount")
+    assert counters(redis_client) == {
+        "states": {"queued": "1", "finished": "20001"},
+        "queued_of": {"one": "1"},
+        "loads": {},
+    }

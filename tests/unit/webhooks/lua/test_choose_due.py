@@ -45,6 +45,26 @@ def test_a_delivery_whose_workers_die_is_requeued(ledger, outbox, clock):
     assert webhook_state(ledger) is WebhookState.GIVEN_UP
 
 
+def test_an_owners_pending_deliveries_are_bounded(ledger_of, outbox, settings, redis_client, clock):
+    ledger = ledger_of(settings, max_ended_per_owner=3)
+    cancelled(ledger, "of another", owner="another")
+    cancelled(ledger, "attempted", owner="one")
+    assert set(outbox.choose_due()) == {"of another", "attempted"}
+    attempted = outbox.claim("attempted")
+    for number in range(6):
+        clock.advance(1)
+        cancelled(ledger, f"due-{number}", owner="one")
+    assert set(outbox.choose_due()) == {"due-3", "due-4", "due-5"}
+    assert webhook_state(ledger, "due-3") is WebhookState.PENDING
+    outbox.deliver(attempted, 200)
+    for number in range(3, 6):
+        outbox.deliver(outbox.claim(f"due-{number}"), 200)
+    assert webhook_state(ledger, "of another") is WebhookState.PENDING
+    assert redis_client.keys("svd:pending_of:*") == ["svd:pending_of:another"]
+    # Those that were given up ended with their jobs' records.
+    assert redis_client.zcard("svd:outbox") == 0
+
+
 def test_a_slow_host_delays_only_its_own_deliveries(ledger, outbox, clock):
     for number in range(ROOM_OF_HOST + 10):
         cancelled(ledger, f"slow-{number:02}", f"https://me:{number}@slow.example/{number}")
