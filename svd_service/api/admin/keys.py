@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, field
 from svd_service.api.admin.routes import operator
 from svd_service.api.http import forms
 from svd_service.api.http.context import jobs, keyring, webhook_secrets
-from svd_service.api.http.openapi import ADMIN, FORM, Answer, describe
+from svd_service.api.http.openapi import ADMIN, BODY_ERRORS, Answer, describe, form_or_json
 from svd_service.api.native.schema import ErrorView
 from svd_service.api.native.usage import UsageQuery, UsageRow
 from svd_service.jobs.allowance import Allowance
@@ -25,7 +25,7 @@ from svd_service.webhooks.signing import checked_url
 blueprint = Blueprint("admin_keys", __name__, url_prefix="/admin")
 
 _UNKNOWN: Final = {404: "There is no such key in Redis."}
-_INVALID: Final = {422: "A field is invalid."}
+_INVALID: Final = {**BODY_ERRORS, 422: "A field is invalid."}
 
 _Quota = Annotated[int, Meta(ge=0, le=2**53, description="0: none.")] | None
 _Seconds = Annotated[float, Meta(ge=0, le=1e12, description="0: none.")] | None
@@ -146,7 +146,7 @@ def list_keys() -> Response:
     {201: Answer("The key and its secret.", NewKeyView)},
     error=ErrorView,
     errors=_INVALID,
-    body={FORM: NewKeyForm},
+    body=form_or_json(NewKeyForm),
     access=ADMIN,
 )
 def create() -> ResponseReturnValue:
@@ -165,7 +165,7 @@ def create() -> ResponseReturnValue:
     {201: Answer("The new key and its secret.", NewKeyView)},
     error=ErrorView,
     errors={**_INVALID, 404: "There is no such key in Redis, or it is no longer valid."},
-    body={FORM: RotateForm},
+    body=form_or_json(RotateForm),
     access=ADMIN,
 )
 def rotate(key_id: str) -> ResponseReturnValue:
@@ -190,7 +190,7 @@ def revoke(key_id: str) -> Response:
     {200: Answer("The key.", KeyRecord)},
     error=ErrorView,
     errors={**_INVALID, **_UNKNOWN},
-    body={FORM: LimitsForm},
+    body=form_or_json(LimitsForm),
     access=ADMIN,
 )
 def limit(key_id: str) -> Response:

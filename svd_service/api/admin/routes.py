@@ -25,7 +25,7 @@ from svd_service.api.admin.schema import (
 from svd_service.api.admin.workers import worker_views
 from svd_service.api.http import forms
 from svd_service.api.http.context import jobs, key, keyring
-from svd_service.api.http.openapi import ADMIN, FORM, Answer, View, describe
+from svd_service.api.http.openapi import ADMIN, BODY_ERRORS, Answer, View, describe, form_or_json
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.jobs.administration import Filter
@@ -37,7 +37,7 @@ from svd_service.presentation import JobView
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 
 _UNKNOWN: Final = {404: "There is no such job."}
-_INVALID: Final = {422: "A field is invalid."}
+_INVALID: Final = {**BODY_ERRORS, 422: "A field is invalid."}
 
 
 def operator() -> str:
@@ -51,7 +51,7 @@ def operator() -> str:
     "admin",
     {200: Answer("A page of jobs.", AdminJobList)},
     error=ErrorView,
-    errors={404: "`after` is no such job.", **_INVALID},
+    errors={404: "`after` is no such job.", 422: "A query parameter is invalid."},
     query=JobsQuery,
     access=ADMIN,
 )
@@ -119,7 +119,7 @@ def delete(task_id: str) -> ResponseReturnValue:
     {200: Answer("Jobs were deleted.", PurgeView)},
     error=ErrorView,
     errors=_INVALID,
-    body={FORM: PurgeForm},
+    body=form_or_json(PurgeForm),
     access=ADMIN,
 )
 def purge() -> Response:
@@ -145,7 +145,7 @@ def pauses() -> Response:
     {200: Answer("The pauses.", PausesView)},
     error=ErrorView,
     errors=_INVALID,
-    body={FORM: PauseForm},
+    body=form_or_json(PauseForm),
     access=ADMIN,
 )
 def pause() -> Response:
@@ -164,7 +164,7 @@ def pause() -> Response:
     {200: Answer("The pauses that are left.", PausesView)},
     error=ErrorView,
     errors=_INVALID,
-    body={FORM: ResumeForm},
+    body=form_or_json(ResumeForm),
     access=ADMIN,
 )
 def resume() -> Response:
@@ -188,7 +188,7 @@ def _describe_worker(view: View) -> View:
         {200: Answer("The workers.", WorkersView)},
         error=ErrorView,
         errors=_INVALID,
-        body={FORM: WorkerForm},
+        body=form_or_json(WorkerForm),
         access=ADMIN,
     )(view)
 

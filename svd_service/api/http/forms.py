@@ -11,7 +11,7 @@ from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 import msgspec
 from flask import request
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from svd_service.errors import InvalidParameterError
 from svd_service.parameters import TABLE
@@ -32,21 +32,44 @@ _MAX_BITS: Final = 200
 _WHOLE: Final = re.compile(r"([+-]?[0-9]{1,20})(?:\.0{0,20})?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
 
+#: Content types of a form.
+_FORMS: Final = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
+
 #: Fields that may be present several times.
 LISTS: Final = (*(name for name, row in TABLE.items() if row.is_list), "seeds")
 
 
 def parse(schema: type[T]) -> T:
-    """The present request's form and files as a `schema`; an empty field is no field.
+    """The present request's form or JSON object as a `schema`; without a body, one without fields.
 
     Raises:
         InvalidParameterError: a field is unknown, missing or out of bounds; the error names it.
+        BadRequest: the body says that it is JSON, and is no JSON object.
+        UnsupportedMediaType: the body is neither a form nor JSON.
     """
-    return convert(schema, form_fields())
+    # Some HTTP clients name JSON as the content type of every request, also of one without a body.
+    return convert(schema, json_fields() if request.is_json and request.get_data() else form_fields())
 
 
-def form_fields() -> dict[str, object]:
-    """The present request's form and files by name; an empty field is no field."""
+def parse_form(schema: type[T]) -> T:
+    """The present request's form and files as a `schema`, which has files and therefore no JSON.
+
+    Raises:
+        InvalidParameterError: a field is unknown, missing or out of bounds; the error names it.
+        UnsupportedMediaType: the body is no form.
+    """
+    return convert(schema, form_fields(accepted="multipart/form-data"))
+
+
+def form_fields(accepted: str = "multipart/form-data or application/json") -> dict[str, object]:
+    """The present request's form and files by name; an empty field is no field. `accepted` is for the error's message.
+
+    Raises:
+        UnsupportedMediaType: there is a body, and it is no form: its fields would be ignored.
+    """
+    if request.mimetype not in _FORMS and request.stream.read(1):
+        kind = shown(request.mimetype) if request.mimetype else "none"
+        raise UnsupportedMediaType(f"the request's Content-Type must be {accepted}; got {kind}")
     fields: dict[str, object] = {name: value for name, value in request.form.items() if value.strip()}
     for name in LISTS:
         # `name[]` is how the `openai` package writes a list.

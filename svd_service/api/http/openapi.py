@@ -33,6 +33,12 @@ ANY_FILE: Final = "application/octet-stream"
 FORM: Final = "multipart/form-data"
 JSON: Final = "application/json"
 
+#: Errors of a route that takes a form or a JSON object.
+BODY_ERRORS: Final[Mapping[int, str]] = {
+    400: "The body is damaged.",
+    415: "The body is neither a form nor a JSON object.",
+}
+
 #: The media type of server-sent events.
 EVENT_STREAM: Final = ("text/event-stream",)
 
@@ -166,6 +172,11 @@ def describe(
         return view
 
     return mark
+
+
+def form_or_json(schema: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """The `body` of a route that takes the same fields as a form and as a JSON object."""
+    return {FORM: schema, JSON: schema}
 
 
 def unlisted(view: View) -> View:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from svd_service.api.http import downloads, forms
 from svd_service.api.http.context import jobs, key, keyring, owner, share_links
-from svd_service.api.http.openapi import FILE, FORM, PUBLIC, Answer, describe
+from svd_service.api.http.openapi import BODY_ERRORS, FILE, PUBLIC, Answer, describe, form_or_json
 from svd_service.api.http.paths import public_path
 from svd_service.api.native.schema import ErrorView
 from svd_service.errors import InvalidLinkError
@@ -93,13 +93,13 @@ def check_key() -> Response:
     {201: Answer("The link.", ShareView)},
     error=ErrorView,
     errors={
-        400: "The form is damaged.",
+        **BODY_ERRORS,
         404: "There is no such job, or it is another key's.",
         409: "The job has no video: it has not ended, or it failed or was cancelled.",
         410: "The video has expired.",
         422: "`expires_in` is out of bounds.",
     },
-    body={FORM: ShareForm},
+    body=form_or_json(ShareForm),
 )
 def share(task_id: str) -> ResponseReturnValue:
     """Make a link to a finished job's video that works without a key.

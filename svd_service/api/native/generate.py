@@ -37,7 +37,7 @@ _WAITED: Final = {
 _ERRORS: Final = {
     400: "The request has no image.",
     413: "The image has too many bytes or pixels.",
-    415: "The file is not an image of a supported format.",
+    415: "The body is neither a form nor JSON, or the file is not an image of a supported format.",
     422: "The image is broken, animated or rejected by moderation, a parameter is invalid, or the `Idempotency-Key` "
     "was used before.",
 }

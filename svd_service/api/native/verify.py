@@ -72,6 +72,7 @@ class VerifyView(Struct):
     errors={
         400: "The form is damaged.",
         413: "The file has too many bytes (`SVD_MAX_UPLOAD_BYTES`).",
+        415: "The body is no form.",
         422: "The file is missing, or its Content Credentials need too much time or memory to read.",
         501: "The service lacks the C2PA library.",
     },
@@ -83,7 +84,7 @@ def verify_file() -> Response:
     Reads its Content Credentials (C2PA). No other host is contacted, so that the names of other signers are not
     verified. The file is not kept.
     """
-    form = forms.parse(VerifyForm)
+    form = forms.parse_form(VerifyForm)
     if not isinstance(form.file, UploadedFile):
         raise InvalidParameterError("file", "file must be a file")
     with closing(form.file.stream) as stream:

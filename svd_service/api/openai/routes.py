@@ -67,7 +67,7 @@ _JOB: Final = {
     errors={
         400: "The request has no image, its body is invalid, or moderation rejects the image.",
         413: "The image has too many bytes or pixels.",
-        415: "The file is not an image of a supported format.",
+        415: "The body is neither a form nor JSON, or the file is not an image of a supported format.",
         422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
     },
     body={FORM: VideoForm, JSON: VideoBody},
@@ -106,6 +106,7 @@ def create() -> ResponseReturnValue:
         404: "The job to extend does not exist, or belongs to another key.",
         409: "The job to extend has no video: it has not ended, failed or was cancelled.",
         410: "The video to extend has expired.",
+        415: "The body is neither a form nor JSON.",
         422: "A parameter is invalid, or the `Idempotency-Key` was used before.",
     },
     body={FORM: ExtensionForm, JSON: ExtensionForm},

@@ -41,7 +41,7 @@ _ACCEPTED: Final = {
 _REFUSED: Final = {
     400: "The request has no image, or its size is not supported.",
     413: "The image has too many bytes.",
-    415: "The file is not an image of a supported format.",
+    415: "The body is no form, or the file is not an image of a supported format.",
     403: "Moderation rejects the image.",
     422: "The image is broken or animated, a parameter is invalid, or the `Idempotency-Key` was used before.",
 }
@@ -106,9 +106,10 @@ def result(generation_id: str) -> ResponseReturnValue:
 
 
 def _submitted(schema: type[GenerationForm]) -> Response:
+    fields = forms.form_fields(accepted=FORM)
     if "image" not in request.files:
         raise MissingImageError("image: send the image as a file in this form field")
-    form = forms.parse(schema)
+    form = forms.convert(schema, fields)
     job = jobs().submit(
         cast(BinaryIO, form.image.stream),
         Order(

@@ -94,9 +94,12 @@ def test_a_damaged_form_is_a_client_error(http: FlaskClient, body: bytes, path: 
     assert found.is_json
 
 
-@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=é", "text/plain", ""])
-def test_a_body_that_is_no_form_is_a_client_error(http: FlaskClient, content_type: str) -> None:
-    assert http.post("/generate", data=IMAGE, headers={"Content-Type": content_type}).status_code == 400
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [("multipart/form-data", 400), ("multipart/form-data; boundary=é", 400), ("text/plain", 415), ("", 415)],
+)
+def test_a_body_that_is_no_form_is_a_client_error(http: FlaskClient, content_type: str, status: int) -> None:
+    assert http.post("/generate", data=IMAGE, headers={"Content-Type": content_type}).status_code == status
 
 
 # Sizes
