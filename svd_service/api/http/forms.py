@@ -4,12 +4,13 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from flask import request
+from flask import json, request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
@@ -90,6 +91,14 @@ def json_fields() -> dict[str, object]:
     if not isinstance(body, dict):
         raise BadRequest("the request's body must be a JSON object")
     return {name: value for name, value in body.items() if value is not None}
+
+
+def decoded_object(value: object) -> object:
+    """The JSON object that a text is, as forms write objects; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def parse_query(schema: type[T]) -> T:

@@ -3,7 +3,6 @@
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-import msgspec
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
@@ -259,23 +258,22 @@ def _model_names() -> list[str]:
 def _fields() -> dict[str, Any]:
     """The fields of a form or of a JSON object, under their names in `VideoForm`."""
     fields: dict[str, Any] = forms.json_fields() if request.is_json else _form_fields()
+    fields |= {name: forms.decoded_object(fields[name]) for name in _OBJECTS if name in fields}
     if (value := fields.pop(ALIAS, None)) is not None:
         fields.setdefault(IMAGE, value)
     return fields
 
 
 def _form_fields() -> dict[str, Any]:
-    """Those of a form, which writes `{image_url: …}` as `input_reference[image_url]`, and other objects as JSON."""
+    """Those of a form, which may write `{image_url: …}` as `input_reference[image_url]`."""
     fields: dict[str, Any] = forms.form_fields()
     for name, parts in _OBJECTS.items():
         for part in parts:
             if (value := fields.pop(f"{name}[{part}]", None)) is not None:
                 fields.setdefault(name, {part: value})
     # SGLang's benchmark client sends it as text. The form's own fields win.
-    if isinstance(text := fields.get("extra_body"), str):
-        with suppress(msgspec.DecodeError):
-            extras = msgspec.json.decode(text)
-            if isinstance(extras, dict):
-                del fields["extra_body"]
-                fields = extras | fields
+    extras = forms.decoded_object(fields.get("extra_body"))
+    if isinstance(extras, dict):
+        del fields["extra_body"]
+        fields = extras | fields
     return fields

@@ -1,10 +1,8 @@
 """The shapes of OpenAI's Videos API, in and out."""
 
-from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from svd_service.api.http.forms import UploadedFile
@@ -40,6 +38,9 @@ PROMPT: Final = "prompt"
 MODEL: Final = "openai_model"
 NEGATIVE_PROMPT: Final = "negative_prompt"
 GUIDANCE_SCALE: Final = "guidance_scale"
+GUIDANCE_SCALE_2: Final = "guidance_scale_2"
+BOUNDARY_RATIO: Final = "boundary_ratio"
+FLOW_SHIFT: Final = "flow_shift"
 SECONDS: Final = "seconds"
 
 #: Warnings about recorded values, by the name of the note.
@@ -47,7 +48,14 @@ NO_EFFECT: Final = {
     PROMPT: "Stable Video Diffusion takes no text: the prompt was recorded and does not influence the video.",
     NEGATIVE_PROMPT: "Stable Video Diffusion takes no text: the negative prompt does not influence the video.",
     GUIDANCE_SCALE: "guidance_scale is guidance by text and has no effect here: use max_guidance_scale.",
+    **{
+        name: f"{name} is a parameter of other models: it was recorded and does not influence the video."
+        for name in (GUIDANCE_SCALE_2, BOUNDARY_RATIO, FLOW_SHIFT)
+    },
 }
+
+#: Maximum size of a recorded number, far beyond what any model takes.
+_RECORDED: Final = 1_000
 
 
 @takes_parameters(*(name for name in TABLE if name not in {"extend", "extend_as"}))  # see `ExtensionForm`
@@ -61,8 +69,8 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     input_reference: Annotated[
         Any,
         Meta(
-            description="The image: a file, or a data URL in `input_reference[image_url]`. An http(s) URL there where "
-            "the service fetches them.",
+            description="The image: a file, or a data URL in `input_reference[image_url]` or in a JSON object "
+            "`{image_url}`. An http(s) URL there where the service fetches them.",
             extra_json_schema={"type": "string", "format": "binary"},
         ),
     ] = UNSET
@@ -113,7 +121,28 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         Annotated[str, Meta(max_length=32_000, description="Recorded, without effect, as `prompt`.")] | UnsetType
     ) = UNSET
     guidance_scale: (
-        Annotated[float, Meta(description="Recorded, without effect: SVD's are `min_` and `max_guidance_scale`.")]
+        Annotated[
+            float,
+            Meta(
+                ge=-_RECORDED,
+                le=_RECORDED,
+                description="Recorded, without effect: SVD's are `min_` and `max_guidance_scale`.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    guidance_scale_2: (
+        Annotated[
+            float, Meta(ge=-_RECORDED, le=_RECORDED, description="Of Wan's second expert: recorded, without effect.")
+        ]
+        | UnsetType
+    ) = UNSET
+    boundary_ratio: (
+        Annotated[float, Meta(ge=0, le=1, description="Between Wan's two experts: recorded, without effect.")]
+        | UnsetType
+    ) = UNSET
+    flow_shift: (
+        Annotated[float, Meta(ge=-_RECORDED, le=_RECORDED, description="Of Wan's scheduler: recorded, without effect.")]
         | UnsetType
     ) = UNSET
     n: Annotated[int, Meta(ge=1, le=1, description="One video per request.")] = 1
@@ -148,6 +177,9 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
             MODEL: self.model,
             NEGATIVE_PROMPT: self.negative_prompt,
             GUIDANCE_SCALE: self.guidance_scale,
+            GUIDANCE_SCALE_2: self.guidance_scale_2,
+            BOUNDARY_RATIO: self.boundary_ratio,
+            FLOW_SHIFT: self.flow_shift,
             SECONDS: self.seconds if self.seconds is UNSET else f"{self.seconds:g}",
             DIALECT: OPENAI,
         }
@@ -216,9 +248,6 @@ class ExtensionForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
         reference = self.video
         if isinstance(reference, UploadedFile):
             raise UnsupportedError('Only videos made here can be extended: send video={"id": …}, not a file')
-        if isinstance(reference, str) and reference.lstrip().startswith("{"):  # some clients write objects so in forms
-            with suppress(msgspec.DecodeError):
-                reference = msgspec.json.decode(reference)
         video_id = reference.get("id") if isinstance(reference, dict) else reference
         if not isinstance(video_id, str):
             raise InvalidParameterError("video", 'video must be the id of a completed job, such as {"id": …}')

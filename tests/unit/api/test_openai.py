@@ -556,3 +556,64 @@ def test_strict_mode_accepts_only_what_the_model_makes_natively(make_settings, r
     data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), **fields}
     answer = http.post("/v1/videos", data=data)
     assert (answer.status_code, (answer.json or {})["error"]["param"]) == (422, next(iter(fields)))
+
+
+@pytest.mark.parametrize("field", ["image_reference", "input_reference"])
+def test_a_form_may_hold_an_object_with_the_image_as_json(http, create, photo, field):
+    as_file = create(seed="3").json["parameters"]
+    for text in (json.dumps({"image_url": data_url(photo)}), f'\n {{"image_url": "{data_url(photo)}"}} '):
+        answer = http.post("/v1/videos", data={"prompt": "x", "seed": "3", field: text})
+        assert answer.status_code == 200, answer.text
+        assert answer.json["parameters"] == as_file
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("{", 422),
+        ('{"image_url": 7}', 422),
+        ('{"image_url": "nonsense"}', 422),
+        ('{"file_id": "file-1"}', 422),
+        ("{}", 400),
+        ('{"image_url": ' * 700 + '"x"' + "}" * 700, 422),
+        ('{"image_url": ' + "[" * 90_000, 422),
+        ('{"image_url": [' + "[]," * 200_000 + "[]]}", 422),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_invalid_object_in_a_form_is_a_client_error(http, text, status):
+    boundary, body = encode_multipart({"prompt": "x", "input_reference": text})
+    answer = http.post("/v1/videos", data=body, content_type=f"multipart/form-data; boundary={boundary}")
+    assert answer.status_code == status, answer.text
+    assert len(answer.text) < 1_000
+
+
+def test_the_fields_of_other_models_in_vllm_omnis_example_are_recorded_with_warnings(create):
+    video = create(
+        prompt="A bear playing with yarn, smooth motion",
+        negative_prompt="low quality, blurry, static",
+        width="832",
+        height="480",
+        num_frames="33",
+        fps="16",
+        num_inference_steps="40",
+        guidance_scale="1.0",
+        guidance_scale_2="1.0",
+        boundary_ratio="0.875",
+        flow_shift="12.0",
+        seed="42",
+    ).json
+    assert (video["size"], video["parameters"]["num_inference_steps"]) == ("832x480", 40)
+    warnings = " ".join(video["warnings"])
+    for name in ("guidance_scale", "guidance_scale_2", "boundary_ratio", "flow_shift"):
+        assert f"{name} is " in warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("boundary_ratio", "1.5"), ("flow_shift", "1e9"), ("guidance_scale_2", "high"), ("guidance_scale", "9e99")],
+)
+def test_a_recorded_number_is_bounded(http, photo, name, value):
+    data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), name: value}
+    answer = http.post("/v1/videos", data=data)
+    assert (answer.status_code, answer.json["error"]["param"]) == (422, name)
