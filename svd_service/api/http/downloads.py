@@ -5,7 +5,7 @@ from typing import BinaryIO, Final, cast
 from flask import Response, redirect, request
 from werkzeug.wsgi import FileWrapper
 
-from svd_service.api.http import ranges
+from svd_service.api.http import preconditions, ranges
 from svd_service.api.http.context import jobs
 from svd_service.api.http.openapi import Answer
 from svd_service.jobs.job import ResultFile, Still
@@ -69,8 +69,11 @@ def _can_follow() -> bool:
 def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, modified: float) -> Response:
     """A response with `file`, which is closed with it.
 
-    `size` in bytes; `modified` is in seconds since the epoch. Answers 206 to a range, 304 to
-    a matching condition, 412 to one that fails and 416 to a range beyond the end.
+    `size` in bytes; `modified` in seconds since the epoch. It is 206 for a range, and 304 if the caller has the file.
+
+    Raises:
+        PreconditionFailed: a condition of the request is not met.
+        RequestedRangeNotSatisfiable: the range begins beyond the end.
     """
     response = Response(FileWrapper(file), mimetype=media_type, direct_passthrough=True)
     response.call_on_close(file.close)
@@ -83,8 +86,10 @@ def send(file: BinaryIO, *, size: int, etag: str, media_type: str, name: str, mo
     disposition = "attachment" if media_type == MEDIA_TYPES[Format.ZIP] else "inline"
     response.headers.set("Content-Disposition", disposition, filename=name)
     try:
-        environ = {name: value for name, value in request.environ.items() if name != "HTTP_RANGE"}
-        if wanted := ranges.effective(request.method, request.headers.get("Range"), size):
+        preconditions.apply(response)
+        wanted = ranges.effective(request.method, request.headers.get("Range"), size)
+        environ = {"REQUEST_METHOD": request.method}
+        if wanted and response.status_code == 200 and preconditions.allow_range(response):
             environ["HTTP_RANGE"] = wanted
         response.make_conditional(environ, accept_ranges=True, complete_length=size)
     except Exception:

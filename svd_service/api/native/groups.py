@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from svd_service.api.events import stream
 from svd_service.api.events.hub import Event
+from svd_service.api.http import downloads, preconditions
 from svd_service.api.http.context import hub, jobs, owner
 from svd_service.api.http.openapi import EVENT_STREAM, FILE, Answer, describe
 from svd_service.api.http.paths import public_path
@@ -75,16 +76,20 @@ def group_events(group_id: str) -> Response:
 @blueprint.get("/groups/<group_id>/contact-sheet")
 @describe(
     "native",
-    {200: Answer("The image.", FILE, ("image/jpeg",))},
+    {200: Answer("The image.", FILE, ("image/jpeg",)), **downloads.NOT_MODIFIED},
     error=ErrorView,
-    errors={**_UNKNOWN, 409: "No job of the group has a video (yet)."},
+    errors={
+        **_UNKNOWN,
+        409: "No job of the group has a video (yet).",
+        412: "A condition of the request is not met.",
+    },
 )
 def contact_sheet(group_id: str) -> Response:
     """The thumbnails of a group's finished videos side by side, with their seeds, as JPEG."""
     response = Response(jobs().groups.contact_sheet(group_id, owner=owner()), mimetype="image/jpeg")
     response.cache_control.private = response.cache_control.no_cache = True
     response.add_etag()
-    response.make_conditional(request)
+    preconditions.apply(response)
     return response
 
 

@@ -202,6 +202,7 @@ def test_the_contact_sheet_has_the_finished_videos(http, post, finish, jobs):
         pixels = [sheet.convert("RGB").tobytes()[3 * (80 * sheet.width + x) :][:2] for x in (100, 400)]
     assert all(red > 200 and green < 60 for red, green in pixels)
     assert http.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+    assert http.get(path, headers={"If-Match": '"other"'}).json["error"]["code"] == "precondition_failed"
 
 
 def test_a_group_is_404_for_other_keys(app, http, post):
