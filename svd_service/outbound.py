@@ -1,4 +1,4 @@
-"""Requests to addresses that callers choose: images to fetch, webhooks to deliver. Imports nothing else of the service.
+"""Requests to addresses that callers choose: images to fetch, webhooks to deliver. Imports no module of the service.
 
 Protects against server-side request forgery: each host name is resolved once, every address is checked, and the
 connection is made to a checked address, not to the name, which might resolve differently a moment later. Time is
@@ -16,7 +16,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Final, TypeVar
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, quote
+
+from svd_service import __version__
+
+#: What the requests say about their sender. Some hosts, such as Wikimedia's, reject requests that say nothing.
+USER_AGENT: Final = f"svd-service/{__version__}"
+
+#: Characters, beside letters, digits and `_.-~`, that browsers leave as they are in a path and a query (WHATWG, URL).
+#: The percent sign is one of them: what is encoded already is not encoded again.
+_PATH: Final = "!$%&'()*+,/:;=@[\\]|"
+_QUERY: Final = "!$%&()*+,/:;=?@[\\]^`{|}"
 
 #: Global unicast addresses of IPv6 (RFC 4291), and the ranges that embed an IPv4 address: 6to4, Teredo.
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
@@ -213,5 +223,12 @@ class TLSConnection(Connection):
 
 
 def target_of(url: SplitResult) -> str:
-    """Return the request target of `url`: path and query."""
-    return (url.path or "/") + (f"?{url.query}" if url.query else "")
+    """Return the request target of `url`: path and query, percent-encoded where they must be.
+
+    Surrogate escapes stand for bytes that are no UTF-8.
+
+    Raises:
+        UnicodeEncodeError: there are other surrogates.
+    """
+    path = quote(url.path or "/", _PATH, errors="surrogateescape")
+    return path + (f"?{quote(url.query, _QUERY, errors='surrogateescape')}" if url.query else "")

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from svd_service import __version__
 from svd_service.moderation.verdict import HookError, HookRequest
-from svd_service.outbound import Exchange, RejectedURLError, target_of, within
+from svd_service.outbound import USER_AGENT, Exchange, RejectedURLError, target_of, within
 from svd_service.webhooks.signing import Message, WebhookSecrets
 
 #: Maximum bytes of an answer.
@@ -52,7 +51,7 @@ class HTTPHook:
         message = Message(f"msg_{uuid.uuid4().hex}", msgspec.json.encode(request))
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": f"svd-service/{__version__}",
+            "User-Agent": USER_AGENT,
             **message.headers(self._secrets.of(""), time.time()),
         }
 

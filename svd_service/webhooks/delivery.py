@@ -13,10 +13,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from svd_service import __version__
 from svd_service.config import Settings
 from svd_service.errors import StaleAttemptError, UnavailableError
-from svd_service.outbound import Exchange, RejectedURLError, TooLateError, is_public, target_of, within
+from svd_service.outbound import USER_AGENT, Exchange, RejectedURLError, TooLateError, is_public, target_of, within
 from svd_service.presentation import shown_url
 from svd_service.retry import Retry
 from svd_service.telemetry import logs
@@ -111,7 +110,7 @@ def send(delivery: DeliveryClaim, keys: list[str], settings: Settings) -> Outcom
     parts = urlsplit(delivery.url)
     headers = {
         "Content-Type": "application/json",
-        "User-Agent": f"svd-service/{__version__}",
+        "User-Agent": USER_AGENT,
         **message.headers(keys, time.time()),
         **_authorization(parts.username, parts.password),
     }

@@ -9,13 +9,17 @@ from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from svd_service.errors import ImageTooLargeError, InvalidParameterError, UnavailableError
-from svd_service.outbound import Address, Exchange, RejectedURLError, is_public, target_of, within
+from svd_service.outbound import USER_AGENT, Address, Exchange, RejectedURLError, is_public, target_of, within
 
 #: Seconds that one image may take in all.
 DEADLINE: Final = 15.0
 
 REDIRECTS: Final = 3
 _REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+
+_HEADERS: Final = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+
+_BROKEN: Final = "the connection broke before the end of the file; try again"
 
 #: Images that this process fetches at once; each takes a thread.
 _ROOM: Final = threading.BoundedSemaphore(8)
@@ -38,7 +42,7 @@ def fetch(
     """
     if not _ROOM.acquire(blocking=False):
         raise UnavailableError("too many images are being fetched right now")
-    download = _Download(url, max_bytes)
+    download = _Download(url.strip(), max_bytes)
     try:
         return within(deadline, download.follow, permitted=permitted, afterwards=_ROOM.release)
     except RejectedURLError as error:
@@ -71,19 +75,26 @@ class _Download:
         if url.username is not None:
             raise RejectedURLError("not an http(s) URL with a host")
         with closing(exchange.connection(url)) as connection:
-            connection.request("GET", target_of(url), headers={"Accept": "image/*", "Accept-Encoding": "identity"})
+            connection.request("GET", target_of(url), headers=_HEADERS)
             with closing(connection.getresponse()) as response:
                 if response.status in _REDIRECTING and (location := response.headers["Location"]):
-                    return b"", location
+                    # http.client takes the bytes of a header for Latin-1; in a location they are UTF-8, or unknown.
+                    return b"", location.encode("latin-1").decode(errors="surrogateescape")
                 if response.status != 200:
                     raise RejectedURLError(f"it answers {response.status}")
                 return self._read(exchange, response), None
 
     def _read(self, exchange: Exchange, response: http.client.HTTPResponse) -> bytes:
         content = bytearray()
-        while chunk := response.read1(65_536):
-            content += chunk
-            if len(content) > self.max_bytes:
-                raise ImageTooLargeError(f"the image has more than {self.max_bytes:,} bytes")
-            exchange.require_time()
+        try:
+            while chunk := response.read1(65_536):
+                content += chunk
+                if len(content) > self.max_bytes:
+                    raise ImageTooLargeError(f"the image has more than {self.max_bytes:,} bytes")
+                exchange.require_time()
+        except (ConnectionError, http.client.IncompleteRead):
+            raise RejectedURLError(_BROKEN) from None
+        # `read1` takes the end of a connection for the end of the content.
+        if response.length:
+            raise RejectedURLError(_BROKEN)
         return bytes(content)

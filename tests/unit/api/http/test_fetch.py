@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from svd_service import __version__
 from svd_service.api.http.fetch import fetch
 from svd_service.errors import ImageTooLargeError, InvalidParameterError
 from svd_service.outbound import is_public
@@ -20,8 +21,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         port = self.server.server_port  # type: ignore[attr-defined]
         self.server.requests.append((self.path, self.headers["Host"]))  # type: ignore[attr-defined]
+        self.server.agents.add(self.headers["User-Agent"])  # type: ignore[attr-defined]
         locations = {
             "/moved": "/cat.png",
+            "/moved-utf-8": "/Zürich 1.jpg?é".encode().decode("latin-1"),
+            "/moved-latin-1": "/Zürich%201.jpg",
             "/loop": "/loop",
             "/elsewhere": f"http://127.0.0.2:{port}/cat.png",
             "/file": "file:///etc/passwd",
@@ -29,7 +33,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(302 if self.path in locations else 200 if self.path != "/gone" else 404)
         if location := locations.get(self.path):
             self.send_header("Location", location)
+        if self.path == "/cut":
+            self.send_header("Content-Length", str(len(CONTENT) + 1))
+        elif self.path == "/cut-chunks":
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        if self.path == "/cut-chunks":
+            self.wfile.write(b"a00\r\n")
         if self.path == "/drip":
             while not self.server.stopped.wait(0.05):  # type: ignore[attr-defined]
                 self.wfile.write(b"x")
@@ -46,6 +56,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("0.0.0.0", 0), _Handler)
         self.requests: list[tuple[str, str]] = []
+        self.agents: set[str] = set()
         self.stopped = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -93,6 +104,44 @@ def test_addresses_of_the_internet_are_public() -> None:
 def test_an_image_is_fetched_from_a_permitted_address(server: _Server) -> None:
     assert get(server, "/cat.png?x=1") == get(server, "/moved") == CONTENT
     assert server.requests[0] == ("/cat.png?x=1", f"127.0.0.1:{server.server_port}")
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/Zürich.jpg", "/Z%C3%BCrich.jpg"),
+        ("/日本.png?q=é", "/%E6%97%A5%E6%9C%AC.png?q=%C3%A9"),
+        ("/a b.jpg?c d", "/a%20b.jpg?c%20d"),
+        ("/%C3%BC%20.jpg?a=%2F", "/%C3%BC%20.jpg?a=%2F"),
+        ("/100%.jpg", "/100%.jpg"),
+        ("/a/(b)_[c],'d'!~@e:1;f=g&h+i$*.jpg?x={'|'}/?[&=]", "/a/(b)_[c],'d'!~@e:1;f=g&h+i$*.jpg?x={%27|%27}/?[&=]"),
+        ('/<"^`{}>.jpg#fragment', "/%3C%22%5E%60%7B%7D%3E.jpg"),
+        (" /a\n.jpg ", "/a.jpg"),
+        ("/moved-utf-8", "/Z%C3%BCrich%201.jpg?%C3%A9"),
+        ("/moved-latin-1", "/Z%FCrich%201.jpg"),
+    ],
+)
+def test_a_url_is_percent_encoded_once_as_browsers_do(server: _Server, path: str, target: str) -> None:
+    url = f" http://127.0.0.1:{server.server_port}{path.strip()} "
+    assert fetch(url, parameter="image", max_bytes=10_000, permitted=one) == CONTENT
+    assert server.requests[-1][0] == target
+
+
+def test_the_service_says_who_it_is(server: _Server) -> None:
+    get(server, "/cat.png")
+    assert server.agents == {f"svd-service/{__version__}"}
+
+
+@pytest.mark.parametrize("path", ["/cut", "/cut-chunks"])
+def test_a_transfer_that_breaks_is_no_image(server: _Server, path: str) -> None:
+    with pytest.raises(InvalidParameterError, match="connection broke before the end"):
+        get(server, path)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/\ud800", "http://\udcfc.invalid/"])
+def test_a_url_with_surrogates_cannot_be_fetched(url: str) -> None:
+    with pytest.raises(InvalidParameterError, match="no connection"):
+        fetch(url, parameter="image", max_bytes=10_000, permitted=one)
 
 
 @pytest.mark.parametrize(
