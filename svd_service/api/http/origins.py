@@ -113,7 +113,7 @@ def install(app: Flask, settings: Settings) -> Origins:
         if request.method != "OPTIONS" or not requested_method:
             return None
         response = Response(status=204)
-        response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, DELETE"
+        response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, PUT, DELETE"
         headers = request.headers.get("Access-Control-Request-Headers", "")
         if _HEADERS.fullmatch(headers):
             response.headers["Access-Control-Allow-Headers"] = headers

@@ -55,8 +55,11 @@ class ShareView(Struct):
     expires_at: datetime
 
 
-class ShareQuery(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What makes the link valid."""
+class ShareQuery(Struct, kw_only=True):
+    """What makes the link valid.
+
+    Other parameters are ignored: networks and mail programs append their own (`fbclid`, `utm_source`) to links.
+    """
 
     expires: Annotated[int, Meta(ge=0, le=2**53, description="Seconds since 1970.")]
     signature: Annotated[str, Meta(max_length=64, description="HMAC-SHA256 in hex.")]

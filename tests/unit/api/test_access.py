@@ -65,6 +65,15 @@ def test_a_changed_link_is_rejected(http, ann, job_of_ann, before, after):
     assert (changed.status_code, changed.json["error"]["code"]) == (403, "invalid_link")
 
 
+@pytest.mark.parametrize("appended", ["&fbclid=IwAR0abc", "&utm_source=newsletter&utm_medium=email", "&x", "&gclid="])
+def test_a_link_works_with_the_parameters_that_others_append(http, ann, job_of_ann, appended):
+    url = link(http, job_of_ann, ann[1])
+    assert http.get(url + appended, buffered=True).data == VIDEO
+    path, _, query = url.partition("?")
+    assert http.get(f"{path}?{appended[1:]}&{query}", buffered=True).data == VIDEO
+    assert http.get(path + "?" + appended[1:]).status_code == 422
+
+
 def test_a_link_is_valid_for_one_job_only(http, photo, ann, job_of_ann, finish):
     other = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg")}, headers=ann[1]).json["task_id"]
     finish(other)

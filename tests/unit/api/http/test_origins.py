@@ -168,3 +168,14 @@ def test_unknown_methods_share_one_metric_series(http):
         assert size == before
     assert 'method="OTHER"' in http.get("/metrics").text
     assert "METHOD1" not in http.get("/metrics").text
+
+
+def test_a_preflight_request_allows_the_methods_of_all_routes(make_http):
+    http = make_http(SVD_CORS_ORIGINS="https://app.example.com")
+    rules = list(http.application.url_map.iter_rules())
+    for rule in rules:
+        for method in (rule.methods or set()) - {"OPTIONS"}:
+            asking = {"Origin": "https://app.example.com", "Access-Control-Request-Method": method}
+            answer = http.options("/jobs/x/pin", headers=asking)
+            assert method in answer.headers["Access-Control-Allow-Methods"].split(", "), rule.rule
+    assert any("PUT" in (rule.methods or ()) for rule in rules)
