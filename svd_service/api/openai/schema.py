@@ -12,7 +12,7 @@ from svd_service.errors import ContentFilteredError, InvalidParameterError, Unsu
 from svd_service.jobs.job import Job, ResultFile, State, Still
 from svd_service.jobs.model import Model
 from svd_service.jobs.parameters import VideoRequest
-from svd_service.parameters import TABLE, Delivery, Format, RequestParameters
+from svd_service.parameters import BOUNDS, TABLE, Delivery, Format, RequestParameters
 from svd_service.presentation import WebhookView
 from svd_service.webhooks.payload import DIALECT, OPENAI
 
@@ -53,6 +53,9 @@ NO_EFFECT: Final = {
         for name in (GUIDANCE_SCALE_2, BOUNDARY_RATIO, FLOW_SHIFT)
     },
 }
+
+#: Maximum number of frames: those of the longest video at the highest rate.
+MAX_FRAMES: Final = int(BOUNDS["seconds"][1] * BOUNDS["playback_fps"][1])
 
 #: Maximum size of a recorded number, far beyond what any model takes.
 _RECORDED: Final = 1_000
@@ -107,7 +110,11 @@ class VideoForm(ParameterForm, kw_only=True, forbid_unknown_fields=True):
     num_frames: (
         Annotated[
             int,
-            Meta(ge=2, description="Frames; more than the model makes at once are made in segments, to within 5 %."),
+            Meta(
+                ge=2,
+                le=MAX_FRAMES,
+                description="Frames; more than the model makes at once are made in segments, to within 5 %.",
+            ),
         ]
         | UnsetType
     ) = UNSET

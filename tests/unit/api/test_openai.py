@@ -617,3 +617,20 @@ def test_a_recorded_number_is_bounded(http, photo, name, value):
     data = {"prompt": "x", "input_reference": (io.BytesIO(photo), "upload"), name: value}
     answer = http.post("/v1/videos", data=data)
     assert (answer.status_code, answer.json["error"]["param"]) == (422, name)
+
+
+@pytest.mark.parametrize("frames", ["9" * 20, "9" * 400, "432001", "1e9", "-5"])
+def test_the_number_of_frames_is_bounded(http, photo, frames):
+    form = {"input_reference": (io.BytesIO(photo), "upload"), "num_frames": frames}
+    answer = http.post("/v1/videos", data=form)
+    assert (answer.status_code, answer.json["error"]["param"]) == (422, "num_frames")
+    if frames.isdecimal():
+        body = f'{{"input_reference": "{data_url(photo)}", "num_frames": {frames}}}'
+        answer = http.post("/v1/videos", data=body, content_type="application/json")
+        assert (answer.status_code, answer.json["error"]["param"]) == (422, "num_frames")
+
+
+def test_more_frames_than_the_longest_video_has_are_rejected(http, photo):
+    for more in ({"fps": "1"}, {"fps": "120"}, {}):
+        form = {"input_reference": (io.BytesIO(photo), "upload"), "num_frames": "432000", **more}
+        assert http.post("/v1/videos", data=form).status_code == 422
