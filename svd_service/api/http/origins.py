@@ -83,12 +83,19 @@ class Origins:
         """The origin of the page that caused the request, if the browser sends it; else `""`."""
         if origin := request.headers.get("Origin", ""):
             return origin
-        parts = urlsplit(request.headers.get("Referer", ""))
+        referer = request.headers.get("Referer", "")
+        try:
+            parts = urlsplit(referer)
+        except ValueError:
+            return referer  # of no page of ours
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
     def _is_own(self, origin: str) -> bool:
-        # Not the scheme: a proxy with TLS need not say that it is one.
-        netloc = urlsplit(origin).netloc.lower()
+        try:
+            # Not the scheme: a proxy with TLS need not say that it is one.
+            netloc = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
         return bool(netloc) and (netloc == request.host.lower() or host_of(netloc) in self._named)
 
     def _is_visit(self) -> bool:

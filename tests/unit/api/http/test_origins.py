@@ -69,6 +69,14 @@ def test_the_own_page_and_clients_other_than_browsers_are_accepted(http, photo, 
     assert post(http, photo, **headers).status_code == 202
 
 
+@pytest.mark.parametrize("header", ["Origin", "Referer"])
+@pytest.mark.parametrize("url", ["http://[", "http://[::1", "http://a]b/", "http://℀.example/"])
+def test_an_origin_that_is_no_url_is_foreign(http, header, url):
+    answer = http.get("/jobs", headers={header: url})
+    assert (answer.status_code, answer.json["error"]["code"]) == (403, "forbidden")
+    assert http.get("/jobs", headers={header: url, "Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
 def test_a_link_on_another_site_may_be_followed(http):
     visit = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert http.get("/models", headers=visit).status_code == 200
