@@ -22,6 +22,7 @@ from svd_service.telemetry import logs
 
 def install(app: Flask, keys: Keyring, origins: Origins, settings: Settings) -> None:
     """Reject requests without a valid key; without keys, those that other sites' pages may have caused."""
+    app.extensions["origins"] = origins
 
     @app.before_request
     def admit() -> None:
@@ -67,9 +68,12 @@ def _count(limit: int, key: Key | None, number: int = 1) -> None:
 def is_operator() -> bool:
     """Whether the present request's caller may see names of hosts and causes of faults on a public route.
 
-    That is a holder of a key, or a program on this machine, unless a proxy on it passes the request on.
+    That is a holder of a key, or a program on this machine, unless a proxy on it passes the request on. A program that
+    uses an unknown host name may be a browser, with a page whose name was pointed at this machine.
     """
-    if not any(name in request.headers for name in _FORWARDED) and _is_loopback(request.remote_addr or ""):
+    origins: Origins = current_app.extensions["origins"]
+    passed_on = any(name in request.headers for name in _FORWARDED)
+    if not passed_on and _is_loopback(request.remote_addr or "") and origins.is_host(request.host):
         return True
     try:
         return keyring().identify(_presented(request.headers.get("Authorization", ""))) is not None

@@ -1,5 +1,6 @@
 import io
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +61,25 @@ def test_health_shows_hosts_devices_and_causes_only_locally_or_with_a_key(make_s
         assert all(word in health.text for word in hidden)
         metrics = http.get("/metrics", environ_overrides=environ, headers=headers).text
         assert 'svd_worker_ready{device="RTX",model="nano",worker="gpu-host-7/0"} 1.0' in metrics
+
+
+def test_a_name_that_was_pointed_at_this_machine_shows_no_more_than_to_strangers(make_settings, redis_url):
+    app = create_app(make_settings(REDIS_URL=redis_url, SVD_ALLOWED_HOSTS="svd.lan"))
+    http = app.test_client()
+    app.extensions["web"].jobs.ledger.workers.heartbeat(WorkerStatus("gpu-7/0", "RTX", "i", 1, "nano", True, 1.0, 2.0))
+    _, secret = app.extensions["web"].keyring.create("ann")
+    key = {"Authorization": f"Bearer {secret}"}
+    own = ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", "app.localhost", socket.gethostname(), "svd.lan:80")
+    for host, headers, shown in [
+        *((host, {}, True) for host in own),
+        ("rebind.evil.example:8000", {"Sec-Fetch-Site": "same-origin"}, False),
+        ("api:8000", {}, False),
+        ("x]y", {}, False),
+        ("api:8000", key, True),
+    ]:
+        for path in ("/health", "/metrics"):
+            answer = http.get(path, headers={"Host": host, **headers})
+            assert (answer.status_code, "gpu-7" in answer.text) == (200, shown), (path, host)
 
 
 def test_a_503_names_neither_hosts_nor_causes(make_settings):
