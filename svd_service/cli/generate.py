@@ -135,7 +135,8 @@ def _image_jobs(sources: list[Path | str], variants: _Variants, out: Path, kind:
 
 def _targets(sources: list[Path | str], variants: _Variants, out: Path, kind: str | None) -> list[tuple[Path, str]]:
     names = variants.names([source if isinstance(source, str) else source.stem for source in sources])
-    return [target_for(names[0], out, kind)] if len(names) == 1 else targets_in(names, out, kind)
+    images = [source for source in sources if isinstance(source, Path)]
+    return [target_for(names[0], out, kind, images)] if len(names) == 1 else targets_in(names, out, kind, images)
 
 
 def _submit(

@@ -1,5 +1,6 @@
 """Where videos are written, and in which format: the rules of `--out` and `--format`."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -10,22 +11,27 @@ from svd_service.client.client import FORMATS
 _OUT: Final = "--out"
 
 
-def target_for(name: str, out: Path, kind: str | None) -> tuple[Path, str]:
-    """Return the file for the video called `name`, and its format.
+def target_for(name: str, out: Path, kind: str | None, images: Collection[Path] = ()) -> tuple[Path, str]:
+    """Return the file for the video called `name`, and its format. It is none of the `images`.
 
     Raises:
-        typer.BadParameter: the folder does not exist, or the file extension does not match the format.
+        typer.BadParameter: the folder does not exist, the file extension does not match the format, or `out` is one of
+            the `images`.
     """
     if out.is_dir():
         kind = kind or FORMATS[0]
-        return out / f"{name}.{kind}", kind
+        return _free(out, name, kind, images, ()), kind
     if not out.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint=_OUT)
+    if _is_one_of(out, images):
+        raise typer.BadParameter(f"{out} is the image; name another file for the video", param_hint=_OUT)
     return out, _format_of(out, kind)
 
 
-def targets_in(names: list[str], out: Path, kind: str | None) -> list[tuple[Path, str]]:
+def targets_in(names: list[str], out: Path, kind: str | None, images: Collection[Path] = ()) -> list[tuple[Path, str]]:
     """Return a file for each of several videos in the folder `out`, which is created; equal names get different files.
+
+    None of them is one of the `images`.
 
     Raises:
         typer.BadParameter: `out` is a file.
@@ -36,12 +42,27 @@ def targets_in(names: list[str], out: Path, kind: str | None) -> list[tuple[Path
     ending = kind or FORMATS[0]
     targets: list[Path] = []
     for name in names:
-        target, number = out / f"{name}.{ending}", 1
-        while target in targets:
-            number += 1
-            target = out / f"{name}-{number}.{ending}"
-        targets.append(target)
+        targets.append(_free(out, name, ending, images, targets))
     return [(target, ending) for target in targets]
+
+
+def _free(folder: Path, name: str, ending: str, images: Collection[Path], taken: Collection[Path]) -> Path:
+    """Return a file called `name`, numbered where that is one of the `images` or is `taken`."""
+    target, number = folder / f"{name}.{ending}", 1
+    while target in taken or _is_one_of(target, images):
+        number += 1
+        target = folder / f"{name}-{number}.{ending}"
+    return target
+
+
+def _is_one_of(target: Path, images: Collection[Path]) -> bool:
+    # Not by the paths: links, and file systems that ignore case, give one file several.
+    try:
+        return any(map(target.samefile, images))
+    except FileNotFoundError:
+        return False
+    except OSError as error:  # such as a name that is too long, reported before a video is made for it
+        raise typer.BadParameter(f"{target}: {error.strerror}", param_hint=_OUT) from error
 
 
 def _format_of(out: Path, kind: str | None) -> str:

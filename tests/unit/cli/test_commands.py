@@ -83,6 +83,49 @@ def test_a_format_may_be_given_as_an_option(accepting: StandIn, cat: Path, tmp_p
     assert (tmp_path / "o").read_bytes() == b"a gif"
 
 
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_a_video_does_not_replace_its_image(
+    accepting: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    accepting.answer(f"GET /results/{JOB}.{kind}", Answer(b"a video"))
+    image = Path(f"cat.{kind}")
+    image.write_bytes(b"a cat")
+    assert run(accepting, "generate", image, "--format", kind).exit_code == 0
+    assert (image.read_bytes(), Path(f"cat-2.{kind}").read_bytes()) == (b"a cat", b"a video")
+    accepting.requests.clear()
+    Path("link").symlink_to(image)
+    for out in (image.absolute(), Path("link")):
+        rejected = run(accepting, "generate", image, "-o", out, "--format", kind)
+        assert rejected.exit_code == 2
+        assert "is the image" in rejected.stderr
+    assert (accepting.requests, image.read_bytes()) == ([], b"a cat")
+
+
+def test_a_name_that_is_too_long_for_a_video_is_rejected_before_the_image_is_sent(
+    accepting: StandIn, tmp_path: Path
+) -> None:
+    image = tmp_path / ("c" * 251 + ".png")
+    image.write_bytes(b"a cat")
+    rejected = run(accepting, "generate", image, "-o", tmp_path, "--format", "webp")
+    assert rejected.exit_code == 2
+    assert (accepting.requests, "name too long" in rejected.stderr) == ([], True)
+
+
+def test_several_videos_replace_none_of_the_images(
+    accepting: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    accepting.answer(f"GET /results/{JOB}.webp", Answer(b"a video"))
+    images = [Path("cat.webp"), Path("cat-2.webp"), Path("dog.png")]
+    for image in images:
+        image.write_bytes(b"an image")
+    assert run(accepting, "generate", *images, "-o", tmp_path, "--format", "webp").exit_code == 0
+    assert {image.read_bytes() for image in images} == {b"an image"}
+    videos = {path.name for path in tmp_path.glob("*.webp") if path.read_bytes() == b"a video"}
+    assert videos == {"cat-3.webp", "cat-2-2.webp", "dog.webp"}
+
+
 @pytest.mark.parametrize(
     ("out", "form", "words"),
     [
