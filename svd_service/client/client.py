@@ -168,6 +168,9 @@ class Client:
         Raises:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
+        answer = self._transport.cancel(f"/jobs/{word(job_id)}")
+        if answer is not None:
+            return JobStatus.of(answer.json())
         job = self.status(job_id)
         return job if job.ended else self.delete(job_id) or job
 

@@ -113,6 +113,9 @@ class Groups:
         Raises:
             UnknownJobError: there is no such group.
         """
+        answer = self._transport.cancel(f"/groups/{word(group_id)}")
+        if answer is not None:
+            return GroupStatus.of(answer.json())
         group = self.status(group_id)
         return group if group.ended else self.delete(group_id) or group
 

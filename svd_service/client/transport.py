@@ -19,6 +19,9 @@ from svd_service.retry import Retry
 #: Statuses of a service that is restarting, or of a proxy in front of it.
 AWAY: Final = frozenset({502, 503, 504})
 
+#: Codes of a 404 that concerns the job or group, not the route.
+_UNKNOWN: Final = frozenset({"unknown_job", "unknown_group"})
+
 #: Pauses between retries: seconds of the first, growth and random spread.
 FIRST_PAUSE, GROWTH, JITTER = 0.2, 1.5, 0.1
 
@@ -63,6 +66,18 @@ class Transport:
         headers = {"Idempotency-Key": str(uuid.uuid4()), **deadline}
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
         return self.retry(lambda: self.send("POST", "/generate", data=form, files=files, headers=headers), AWAY).json()
+
+    def cancel(self, path: str) -> httpx2.Response | None:
+        """Return the response to cancelling the job or group at `path`; `None`: the service may lack the route.
+
+        Services of earlier releases only have the DELETE that deletes what has ended.
+        """
+        try:
+            return self.retry(lambda: self.send("POST", f"{path}/cancel"))
+        except AnswerError as error:
+            if error.status_code in {404, 405} and error.code not in _UNKNOWN:
+                return None
+            raise
 
     def events(self, path: str, last_id: str) -> Iterator[Event]:
         """Yield the server-sent events at `path` after the one with `last_id`."""

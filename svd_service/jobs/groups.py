@@ -112,6 +112,14 @@ class Groups:
                 return replace(group, jobs=tuple(map(as_due, jobs)))
         raise UnknownGroupError(f"there is no group {group_id}")
 
+    def cancel(self, group_id: str, *, owner: str = "") -> Group:
+        """Cancel every job that has not ended; no effect on the others."""
+        for job in self.find(group_id, owner=owner).jobs:
+            if not job.state.ended:
+                with suppress(UnknownJobError):  # deleted meanwhile
+                    self._removal.cancel(job.id, owner=owner)
+        return self.find(group_id, owner=owner)
+
     def cancel_or_delete(self, group_id: str, *, owner: str = "") -> Group | None:
         """Cancel every job that has not ended; if all have ended, delete them and the group, and return `None`.
 
@@ -119,15 +127,12 @@ class Groups:
             ArtifactsUnavailableError: the artifacts cannot be deleted now, so the records are kept, too.
         """
         group = self.find(group_id, owner=owner)
-        delete = group.state.ended
+        if not group.state.ended:
+            return self.cancel(group_id, owner=owner)
         for job in group.jobs:
-            if delete or not job.state.ended:
-                with suppress(UnknownJobError):  # deleted meanwhile
-                    if delete:
-                        self._removal.cancel_or_delete(job.id, owner=owner)
-                    else:
-                        self._removal.cancel(job.id, owner=owner)
-        return None if delete else self.find(group_id, owner=owner)
+            with suppress(UnknownJobError):  # deleted meanwhile
+                self._removal.cancel_or_delete(job.id, owner=owner)
+        return None
 
     def contact_sheet(self, group_id: str, *, owner: str = "") -> bytes:
         """The thumbnails of the finished jobs side by side with their seeds, as JPEG.

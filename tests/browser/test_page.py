@@ -15,7 +15,7 @@ from svd_service.jobs.model import Defaults, Model
 from svd_service.ledger import Ledger
 from svd_service.ledger.attempts import StopReason
 from svd_service.parameters import BOUNDS
-from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, ids, send
+from tests.browser.steps import ASTRONAUT, CAT, SECONDS, Open, add, card, claim, drawn, finish, ids, send
 from tests.browser.visit import KINDS
 from tools.harness.stack import Stack
 
@@ -278,6 +278,23 @@ def test_cancelling_a_started_job_stops_it_at_its_next_step(desk: Stack, ledger:
     expect(shown.locator(".standing")).to_have_text("Cancelled")
 
 
+def test_cancelling_keeps_a_video_that_is_finished_meanwhile(desk: Stack, visit: Open):
+    page = visit(desk).page
+    add(page, CAT)
+    send(page)
+    shown = card(page, "chelsea")
+
+    def overtaken(route: Route) -> None:
+        finish(desk, page)
+        route.continue_()
+
+    page.route("**/jobs/*/cancel", overtaken)
+    with page.expect_response("**/jobs/*/cancel"):
+        shown.get_by_role("button", name="Cancel").click()
+    expect(shown).to_have_attribute("data-status", "finished")
+    assert desk.status(ids(page)[0])["status"] == "finished"
+
+
 def test_a_late_response_does_not_overwrite_the_state_of_an_ended_job(desk: Stack, ledger: Ledger, visit: Open):
     page = visit(desk).page
     add(page, CAT)
@@ -292,8 +309,8 @@ def test_a_late_response_does_not_overwrite_the_state_of_an_ended_job(desk: Stac
         expect(shown).to_have_attribute("data-status", "cancelled")
         route.fulfill(response=response)
 
-    page.route("**/jobs/*", overtaken)
-    with page.expect_response(lambda response: response.request.method == "DELETE"):
+    page.route("**/jobs/*/cancel", overtaken)
+    with page.expect_response("**/jobs/*/cancel"):
         shown.get_by_role("button", name="Cancel").click()
     page.wait_for_timeout(300)
     expect(shown).to_have_attribute("data-status", "cancelled")

@@ -47,6 +47,22 @@ def delete_group(group_id: str) -> ResponseReturnValue:
     return jsonify(group_view(group)), 200 if group.state.ended else 202
 
 
+@blueprint.post("/groups/<group_id>/cancel")
+@describe(
+    "native",
+    {
+        200: Answer("All jobs have ended; those that were queued are cancelled.", GroupView),
+        202: Answer("Started jobs stop at their next step; queued ones are cancelled.", GroupView),
+    },
+    error=ErrorView,
+    errors=_UNKNOWN,
+)
+def cancel_group(group_id: str) -> ResponseReturnValue:
+    """Cancel the jobs of a group that have not ended. Nothing is deleted."""
+    group = jobs().groups.cancel(group_id, owner=owner())
+    return jsonify(group_view(group)), 200 if group.state.ended else 202
+
+
 @blueprint.get("/groups/<group_id>/events")
 @describe(
     "native",

@@ -77,6 +77,26 @@ def delete(task_id: str) -> ResponseReturnValue:
     return jsonify(job_view(job)), 200 if job.state.ended else 202
 
 
+@blueprint.post("/jobs/<task_id>/cancel")
+@describe(
+    "native",
+    {
+        200: Answer("The job has ended: it was queued and is cancelled, or it had ended before.", JobView),
+        202: Answer("The job was started and stops at its next step.", JobView),
+    },
+    error=ErrorView,
+    errors=_UNKNOWN,
+)
+def cancel(task_id: str) -> ResponseReturnValue:
+    """Cancel a job, and never delete it.
+
+    A queued job is cancelled at once (200), a started one at its next step (202). One that has ended stays as it is
+    (200). The same request again has no further effect.
+    """
+    job = jobs().removal.cancel(task_id, owner=owner())
+    return jsonify(job_view(job)), 200 if job.state.ended else 202
+
+
 @blueprint.get("/events")
 @describe("native", _EVENTS, error=ErrorView)
 def all_events() -> Response:

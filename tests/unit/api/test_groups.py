@@ -184,6 +184,22 @@ def test_a_group_is_cancelled_and_then_deleted(http, post, claim, data_dir):
     assert len(inputs(data_dir)) == 1
 
 
+def test_cancelling_a_group_never_deletes_its_jobs(http, post, claim, finish):
+    group = post(n="3").json
+    path = f"/groups/{group['group_id']}/cancel"
+    first, second = (job["task_id"] for job in group["jobs"][:2])
+    finish(first)
+    claim(second)
+    for _ in range(2):
+        answer = http.post(path)
+        assert (answer.status_code, answer.json["counts"]) == (202, {"finished": 1, "started": 1, "cancelled": 1})
+    ended = post(n="2").json["group_id"]
+    for _ in range(2):
+        answer = http.post(f"/groups/{ended}/cancel")
+        assert (answer.status_code, answer.json["counts"]) == (200, {"cancelled": 2})
+    assert http.get(f"/results/{first}", buffered=True).status_code == 200
+
+
 def test_the_contact_sheet_has_the_finished_videos(http, post, finish, jobs):
     group = post(seeds="1,2,3").json
     path = f"/groups/{group['group_id']}/contact-sheet"
@@ -216,6 +232,7 @@ def test_a_group_is_404_for_other_keys(app, http, post):
         answer = request(path, headers=others)
         assert (answer.status_code, answer.json["error"]["code"]) == (404, "unknown_group")
     assert http.get(f"{path}/events", headers=others).status_code == 404
+    assert http.post(f"{path}/cancel", headers=others).status_code == 404
     assert http.get(f"{path}/contact-sheet", headers=others).status_code == 404
 
 
@@ -224,6 +241,7 @@ def test_an_unknown_group_is_404(http, group_id):
     for path in ("", "/events", "/contact-sheet"):
         assert http.get(f"/groups/{group_id}{path}").status_code == 404
     assert http.delete(f"/groups/{group_id}").status_code == 404
+    assert http.post(f"/groups/{group_id}/cancel").status_code == 404
 
 
 def test_one_stream_follows_all_jobs_of_a_group(http, post, finish):

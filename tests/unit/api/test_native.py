@@ -429,6 +429,30 @@ def test_cancelling_a_started_job_is_idempotent(http, jobs, submit, claim):
     assert http.get(f"/jobs/{job_id}").json["status"] == "cancelled"
 
 
+def test_cancelling_never_deletes_a_job(http, submit, claim, finish):
+    queued, started, finished = submit(), submit(), submit()
+    finish(finished)
+    claim(started)
+    for job_id, status, state in (
+        (queued, 200, "cancelled"),
+        (started, 202, "started"),
+        (finished, 200, "finished"),
+    ):
+        for _ in range(2):
+            answer = http.post(f"/jobs/{job_id}/cancel")
+            assert (answer.status_code, answer.json["status"], answer.json["task_id"]) == (status, state, job_id)
+    assert http.get(f"/jobs/{started}").json["cancel_requested"] is True
+    assert http.get(f"/results/{finished}", buffered=True).data == VIDEO
+
+
+def test_cancelling_another_keys_job_or_an_unknown_one_is_404(app, http, submit):
+    job_id = submit()
+    _, secret = app.extensions["web"].keyring.create("ann")
+    for path in (f"/jobs/{job_id}/cancel", f"/jobs/{uuid.uuid4()}/cancel", "/jobs/x/cancel"):
+        answer = http.post(path, headers={"Authorization": f"Bearer {secret}"})
+        assert (answer.status_code, answer.json["error"]["code"]) == (404, "unknown_job")
+
+
 def test_a_finished_job_is_deleted_with_its_video(http, submit, finish, data_dir):
     job_id = submit()
     finish(job_id)

@@ -292,15 +292,15 @@ def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
 
 
 def test_ctrl_c_cancels_the_jobs(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
-    accepting.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
+    accepting.answer(f"POST /jobs/{JOB}/cancel", job_answer("started", cancel_requested=True))
     exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"{cat}: cancelled" in stderr
-    assert accepting.count(f"DELETE /jobs/{JOB}") == 1
+    assert accepting.count(f"POST /jobs/{JOB}/cancel") == 1
 
 
 def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
-    accepting.answer(f"DELETE /jobs/{JOB}", error_answer(400, "no", "not today"))
+    accepting.answer(f"POST /jobs/{JOB}/cancel", error_answer(400, "no", "not today"))
     exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'}" in stderr
@@ -338,14 +338,14 @@ def test_jobs_are_listed(accepting: StandIn) -> None:
 
 def test_cancelling_shows_the_result_for_each_job(accepting: StandIn) -> None:
     accepting.answer(f"GET /status/{JOB}", job_answer("started"))
-    accepting.answer(f"DELETE /jobs/{JOB}", job_answer("started", cancel_requested=True))
+    accepting.answer(f"POST /jobs/{JOB}/cancel", job_answer("started", cancel_requested=True))
     result = run(accepting, "cancel", JOB, "other")
     assert result.exit_code == 1
     assert f"{JOB}: being cancelled" in result.stdout
     assert "other:" in result.stderr
     result = run(accepting, "cancel", JOB, "other", "--json")
     assert [job["task_id"] for job in json.loads(result.stdout)] == [JOB]
-    accepting.answer(f"DELETE /jobs/{JOB}", error_answer(401, "unauthorized", "an API key is needed"))
+    accepting.answer(f"POST /jobs/{JOB}/cancel", error_answer(401, "unauthorized", "an API key is needed"))
     assert "set --api-key or SVD_API_KEY" in run(accepting, "cancel", JOB).stderr
 
 

@@ -295,16 +295,28 @@ def test_watching_an_unknown_job_raises(client: Client) -> None:
         list(client.watch(JOB))
 
 
-def test_a_job_that_has_not_ended_is_cancelled(client: Client, service: StandIn) -> None:
-    service.answer(f"GET /status/{JOB}", job_answer("queued"))
-    service.answer(f"DELETE /jobs/{JOB}", job_answer("cancelled"))
-    assert client.cancel(JOB).state == "cancelled"
+def test_cancelling_is_repeated_without_deleting_the_job(client: Client, service: StandIn) -> None:
+    service.answer(f"POST /jobs/{JOB}/cancel", Answer(b"", cut=-1), job_answer("finished"))
+    assert client.cancel(JOB).state == "finished"
+    assert {request.method for request in service.requests} == {"POST"}
 
 
-def test_cancelling_does_not_delete_a_job_that_has_ended(client: Client, service: StandIn) -> None:
+def test_cancelling_an_unknown_job_raises(client: Client, service: StandIn) -> None:
+    service.answer(f"POST /jobs/{JOB}/cancel", error_answer(404, "unknown_job", "there is no job"))
+    with pytest.raises(UnknownJobError):
+        client.cancel(JOB)
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_an_older_services_job_is_cancelled_unless_it_has_ended(client: Client, service: StandIn, status: int) -> None:
+    service.answer(f"POST /jobs/{JOB}/cancel", error_answer(status, "not_found", "no such route"))
     service.answer(f"GET /status/{JOB}", job_answer("finished"))
     assert client.cancel(JOB).state == "finished"
     assert service.count(f"DELETE /jobs/{JOB}") == 0
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
+    service.answer(f"DELETE /jobs/{JOB}", job_answer("cancelled"))
+    assert client.cancel(JOB).state == "cancelled"
 
 
 def test_deleting_an_ended_job_returns_none(client: Client, service: StandIn) -> None:

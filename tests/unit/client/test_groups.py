@@ -44,15 +44,25 @@ def test_a_group_is_watched_to_its_end(service: StandIn, monkeypatch: pytest.Mon
 
 
 def test_a_group_is_cancelled_and_deleted(service: StandIn) -> None:
-    service.answer(f"GET /groups/{GROUP}", group("queued", "queued"))
-    service.answer(f"DELETE /groups/{GROUP}", group("cancelled", "cancelled"))
+    service.answer(f"POST /groups/{GROUP}/cancel", group("cancelled", "cancelled"))
     with Client(service.url) as client:
         assert client.groups.cancel(GROUP).state == "cancelled"
+        assert len(service.requests) == 1
         service.answer(f"DELETE /groups/{GROUP}", Answer(b"", 204))
         assert client.groups.delete(GROUP) is None
         service.answer(f"GET /groups/{GROUP}", error_answer(404, "unknown_group", "there is no group"))
         with pytest.raises(UnknownJobError):
             client.groups.status(GROUP)
+
+
+def test_an_older_services_group_is_cancelled_unless_it_has_ended(service: StandIn) -> None:
+    service.answer(f"GET /groups/{GROUP}", group("finished", "finished"))
+    with Client(service.url) as client:
+        assert client.groups.cancel(GROUP).state == "finished"
+        assert service.count(f"DELETE /groups/{GROUP}") == 0
+        service.answer(f"GET /groups/{GROUP}", group("queued", "queued"))
+        service.answer(f"DELETE /groups/{GROUP}", group("cancelled", "cancelled"))
+        assert client.groups.cancel(GROUP).state == "cancelled"
 
 
 def test_a_contact_sheet_is_downloaded(service: StandIn, tmp_path: Path) -> None:

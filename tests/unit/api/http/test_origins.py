@@ -43,6 +43,7 @@ def test_a_page_of_another_site_cannot_read_or_delete_at_an_open_service(http, s
         ("GET", f"/status/{job_id}"),
         ("GET", f"/results/{job_id}"),
         ("DELETE", f"/jobs/{job_id}"),
+        ("POST", f"/jobs/{job_id}/cancel"),
         ("GET", "/events"),
         ("GET", "/v1/videos"),
         ("DELETE", f"/v1/videos/{job_id}"),

@@ -95,6 +95,9 @@ export async function health() {
   }
 }
 
+/** Cancel a job; the job as it then is. One that has ended stays. */
+export const cancel = (id) => json(`jobs/${id}/cancel`, { method: "POST" });
+
 /** Cancels a job or deletes one that has ended: the job as it then is, or null where it is gone. */
 export async function remove(id) {
   const response = await ask(`jobs/${id}`, { method: "DELETE" });
@@ -105,11 +108,7 @@ export async function remove(id) {
 export const group = (id) => json(`groups/${id}`);
 
 /** Cancel the jobs of a group that have not ended; the group as it then is. */
-export async function cancelGroup(id) {
-  const found = await group(id);
-  // The same request would delete a group whose jobs have ended.
-  return ["queued", "started"].includes(found.status) ? removeGroup(id) : found;
-}
+export const cancelGroup = (id) => json(`groups/${id}/cancel`, { method: "POST" });
 
 /** Cancel the jobs of a group, or delete it with its videos if all have ended: the group as it then is, or null. */
 export async function removeGroup(id) {

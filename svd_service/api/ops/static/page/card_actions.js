@@ -1,6 +1,6 @@
 // What can be done with a job, as buttons of its card.
 
-import { currentKey, fileUrl, pin, randomSeed, remove, share } from "./api.js";
+import { cancel, currentKey, fileUrl, pin, randomSeed, share } from "./api.js";
 import { confirmed } from "./confirm.js";
 import { element } from "./dom.js";
 import { FORMATS } from "./options.js";
@@ -114,11 +114,7 @@ export class Actions {
 
   async #cancel() {
     const { job, gallery } = this.card;
-    await this.#working(async () => {
-      const left = await remove(job.task_id);
-      if (left) gallery.actions.changed(left);
-      else gallery.actions.removed(job.task_id);
-    });
+    await this.#working(async () => gallery.actions.changed(await cancel(job.task_id)));
   }
 
   #deletion() {

@@ -1,6 +1,6 @@
 // The jobs, a card each (card.js): which are shown, in which order, and what concerns several of them.
 
-import { cancelGroup, pause, remove, removeGroup } from "./api.js";
+import { cancel, cancelGroup, pause, remove, removeGroup } from "./api.js";
 import { Card, hasEnded } from "./card.js";
 import { confirmed } from "./confirm.js";
 import { $, report } from "./dom.js";
@@ -67,7 +67,8 @@ export class Gallery {
     return new Group(id, subject, {
       shared,
       compare: (cards) => this.actions.compare(cards),
-      cancel: (cards) => (shared ? this.#together(cards, "cancelled", cancelGroup) : this.#each(cards, "cancelled")),
+      cancel: (cards) =>
+        shared ? this.#together(cards, "cancelled", cancelGroup) : this.#each(cards, "cancelled", (card) => this.#cancel(card)),
       remove: (cards) => (shared ? this.#together(cards, "deleted", removeGroup) : this.#each(cards, "deleted")),
       failed: (error) => this.#failed(error),
     });
@@ -133,6 +134,17 @@ export class Gallery {
     }
   }
 
+  /** Cancel a card's job; one that has ended stays. */
+  async #cancel(card) {
+    const id = card.job.task_id;
+    const job = await cancel(id).catch((error) => {
+      if (error.status !== 404) throw error; // it is gone already
+    });
+    if (!job) return this.actions.removed(id);
+    this.actions.changed(job);
+    if (job.status === "cancelled" || !hasEnded(job)) report($("gallery-message"), `${card.name} is cancelled.`);
+  }
+
   get #picked() {
     return this.cards.filter(({ box }) => box.checked);
   }
@@ -163,12 +175,12 @@ export class Gallery {
     }
   }
 
-  /** Delete all of them, or cancel those that have not ended; `what` names it. */
-  async #each(cards, what) {
+  /** Do `action(card)` with all of them; `what` names it. Deletion cancels those that have not ended. */
+  async #each(cards, what, action = (card) => this.delete(card)) {
     let done = 0;
     try {
       for (const card of cards) {
-        await this.delete(card);
+        await action(card);
         done++;
       }
       if (done > 1) report($("gallery-message"), `${done} are ${what}.`);
