@@ -7,7 +7,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from svd_service.client.errors import ClientError, UnauthorizedError, UnreachableError
+from svd_service.client.errors import ClientError, InvalidKeyError, UnauthorizedError, UnreachableError
 from svd_service.client.status import JobStatus
 
 #: Without a terminal, seconds between two lines of a job within one phase.
@@ -32,7 +32,7 @@ def explained(error: ClientError) -> str:
     """Return the message for an error, with a remedy if one is known."""
     if isinstance(error, UnreachableError):
         return f"Cannot connect to {error}\nIs the service running? `svd-service up` starts it."
-    if isinstance(error, UnauthorizedError):
+    if isinstance(error, (InvalidKeyError, UnauthorizedError)):
         return f"{error}: set --api-key or SVD_API_KEY"
     return str(error)
 

@@ -69,9 +69,12 @@ class Client:
 
     Args:
         base_url: such as `http://127.0.0.1:8000`; `127.0.0.1:8000` is the same.
-        api_key: sent as a bearer token.
+        api_key: sent as a bearer token, without surrounding whitespace.
         timeout: maximum seconds without data within one request.
         patience: seconds for which a request is retried.
+
+    Raises:
+        InvalidKeyError: the key has control or non-ASCII characters.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """The errors of the client, as one tree.
 
 ClientError
+├── InvalidKeyError        the API key cannot be sent
 ├── UnreachableError       cannot connect to that address
 ├── AnswerError            the service answered, with an error
 │   ├── RejectedError      the submission is invalid (400, 413, 415, 422 …); `parameter` may name the reason
@@ -24,6 +25,10 @@ from svd_service.client.status import JobStatus
 
 class ClientError(Exception):
     """Root of the tree."""
+
+
+class InvalidKeyError(ClientError):
+    """The API key cannot be sent. The message does not show it."""
 
 
 class UnreachableError(ClientError):

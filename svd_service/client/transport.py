@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from svd_service import __version__
-from svd_service.client.errors import AnswerError, UnreachableError, error_of
+from svd_service.client.errors import AnswerError, InvalidKeyError, UnreachableError, error_of
 from svd_service.client.events import Event, read_events
 from svd_service.retry import Retry
 
@@ -33,8 +33,8 @@ class Transport:
         self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
         self._patience = patience
         headers = {"User-Agent": f"svd-service/{__version__}"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
+        if key := _checked(api_key or ""):
+            headers["Authorization"] = f"Bearer {key}"
         # A proxy from the environment cannot be used to reach this machine.
         self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
 
@@ -140,6 +140,18 @@ def file_of(file: str | PathLike[str] | bytes) -> tuple[str, bytes]:
         OSError: the file cannot be read.
     """
     return ("image", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
+
+
+def _checked(api_key: str) -> str:
+    """Return the key without surrounding whitespace, such as the newline at the end of a file.
+
+    Raises:
+        InvalidKeyError: it cannot be sent.
+    """
+    key = api_key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidKeyError("the API key has control or non-ASCII characters, which no key has")
+    return key
 
 
 def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:

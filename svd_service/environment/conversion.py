@@ -5,7 +5,7 @@
 
 import functools
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +20,12 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 def convert(kind: type[_Struct], values: Mapping[str, object]) -> _Struct:
     """A `kind` from a mapping of variable names; an empty value counts as missing, other names are ignored.
 
+    Secrets lose surrounding whitespace: those of Kubernetes often end in the newline of the file that they came from.
+
     Raises:
         ConfigurationError: a variable has an invalid value.
     """
+    values = {**values, **_stripped(values, secrets(kind))}
     names = [field.encode_name for field in msgspec.structs.fields(kind)]
     given = {name: values[name] for name in names if is_set(values, name)}
     # One by one, so that the message names the variable and its value.
@@ -47,6 +50,10 @@ def is_set(values: Mapping[str, object], name: str) -> bool:
 def secrets(kind: type[msgspec.Struct]) -> frozenset[str]:
     """The variables of the fields that are `types.Secret`."""
     return frozenset(name for name, marks in _marks(kind).items() if SecretMark in marks)
+
+
+def _stripped(values: Mapping[str, object], names: Iterable[str]) -> dict[str, str]:
+    return {name: value.strip() for name in names if isinstance(value := values.get(name), str)}
 
 
 @functools.cache

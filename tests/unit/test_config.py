@@ -43,6 +43,20 @@ def test_a_wrong_value_that_may_be_a_secret_is_not_shown(name, value):
     assert "s3cret" not in str(rejected.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "redis://:s3cret@host:1/0"),
+        ("SVD_S3_SECRET_ACCESS_KEY", "s3cret"),
+        ("SVD_API_KEYS", f"ann:{'0' * 64}"),
+        ("SVD_FLOWER_BASIC_AUTH", "ann:s3cret"),
+    ],
+)
+def test_a_secret_loses_the_whitespace_around_it(name, value):
+    assert Settings.from_mapping({name: f" {value}\n"}) == Settings.from_mapping({name: value})
+    assert Settings.from_mapping({name: " \n"}) == Settings.from_mapping({})
+
+
 def test_the_environment_and_the_env_file_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("REDIS_HOST=file\nVIDEO_FRAMES=14\n")

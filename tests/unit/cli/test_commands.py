@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from svd_service import __version__
+from svd_service.cli.display import explained
 from svd_service.cli.main import app
-from svd_service.client import ClientError, UnreachableError
+from svd_service.client import ClientError, InvalidKeyError, UnreachableError
 from tools.harness.local import free_port
 from tools.harness.stand_in import JOB, Answer, StandIn, error_answer, job_answer, stream
 
@@ -325,6 +326,13 @@ def test_the_key_may_come_from_the_environment(accepting: StandIn, monkeypatch: 
     assert accepting.requests[-1].headers["Authorization"] == "Bearer secret"
     run(accepting, "status", JOB, "--api-key", "another")
     assert accepting.requests[-1].headers["Authorization"] == "Bearer another"
+
+
+def test_a_key_that_cannot_be_sent_is_reported_without_showing_it(accepting: StandIn) -> None:
+    result = run(accepting, "status", JOB, "--api-key", "sk-svd-schlüssel")
+    assert isinstance(result.exception, InvalidKeyError)
+    assert explained(result.exception).endswith("set --api-key or SVD_API_KEY")
+    assert accepting.requests == []
 
 
 def test_jobs_are_listed(accepting: StandIn) -> None:

@@ -13,6 +13,7 @@ from svd_service.client import (
     AnswerError,
     Client,
     ExpiredError,
+    InvalidKeyError,
     JobEndedError,
     JobStatus,
     LimitedError,
@@ -52,6 +53,21 @@ def test_a_server_address_without_a_scheme_is_accepted(service: StandIn) -> None
     service.answer(f"GET /status/{JOB}", job_answer("queued"))
     with Client(service.url.removeprefix("http://")) as client:
         assert client.status(JOB).state == "queued"
+
+
+def test_a_key_is_sent_without_surrounding_whitespace(service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", job_answer("queued"))
+    for key, sent in (("sk-svd-1\n", "Bearer sk-svd-1"), (" \n", None), ("", None), (None, None)):
+        with Client(service.url, key) as client:
+            client.status(JOB)
+        assert service.requests[-1].headers["Authorization"] == sent
+
+
+@pytest.mark.parametrize("key", ["sk-svd-schlüssel", "sk-svd-1\nX-Other: 2", "sk-svd-\x00"])
+def test_a_key_that_cannot_be_sent_is_rejected_without_showing_it(key: str) -> None:
+    with pytest.raises(InvalidKeyError) as caught:
+        Client("127.0.0.1:1", key)
+    assert "sk-svd" not in str(caught.value)
 
 
 def test_an_image_may_be_bytes(client: Client, service: StandIn) -> None:
