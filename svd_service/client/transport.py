@@ -139,7 +139,7 @@ def file_of(file: str | PathLike[str] | bytes) -> tuple[str, bytes]:
     Raises:
         OSError: the file cannot be read.
     """
-    return ("image", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
+    return ("image", file) if isinstance(file, bytes) else (_encodable(Path(file).name), Path(file).read_bytes())
 
 
 def _checked(api_key: str) -> str:
@@ -163,12 +163,17 @@ def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
 
 def _text(value: object) -> str:
     """Return a parameter as a form field."""
-    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
+    return _encodable(",".join(value) if isinstance(value, (list, tuple)) else str(value))
+
+
+def _encodable(text: str) -> str:
+    """Return the text with "?" for what UTF-8 cannot encode: the bytes of a name or argument in another encoding."""
+    return text.encode(errors="replace").decode()
 
 
 def word(job_id: str) -> str:
     """Return an id as a part of a path."""
-    return quote(job_id, safe="")
+    return quote(job_id, safe="", errors="replace")
 
 
 def _is_loopback(url: str) -> bool:

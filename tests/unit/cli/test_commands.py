@@ -1,6 +1,7 @@
 """The command line, against a stand-in on a real socket."""
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -101,6 +102,16 @@ def test_a_video_does_not_replace_its_image(
         assert rejected.exit_code == 2
         assert "is the image" in rejected.stderr
     assert (accepting.requests, image.read_bytes()) == ([], b"a cat")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are Unicode")
+def test_an_image_with_a_name_in_another_encoding_gets_its_video(accepting: StandIn, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9"
+    Path(os.fsdecode(name + b".jpg")).write_bytes(b"a cat")
+    command = [sys.executable, "-m", "svd_service", "generate", os.fsdecode(name + b".jpg"), "-o", str(tmp_path)]
+    done = subprocess.run([*command, "--server", accepting.url], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path(os.fsdecode(name + b".mp4")).read_bytes() == b"a video"
 
 
 def test_a_name_that_is_too_long_for_a_video_is_rejected_before_the_image_is_sent(

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +70,21 @@ def test_a_key_that_cannot_be_sent_is_rejected_without_showing_it(key: str) -> N
     with pytest.raises(InvalidKeyError) as caught:
         Client("127.0.0.1:1", key)
     assert "sk-svd" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are Unicode")
+def test_a_file_name_in_another_encoding_is_sent_with_a_replacement(
+    client: Client, service: StandIn, tmp_path: Path
+) -> None:
+    service.answer("POST /generate", job_answer("queued"))
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(b"a cat")
+    client.submit(path, model=os.fsdecode(b"\xe9"))
+    body = service.requests[-1].body
+    assert b'filename="caf?.png"' in body
+    assert b'name="model"\r\n\r\n?\r\n' in body
+    with pytest.raises(UnknownJobError):
+        client.status(os.fsdecode(b"\xe9"))
 
 
 def test_an_image_may_be_bytes(client: Client, service: StandIn) -> None:
