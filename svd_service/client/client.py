@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack
+from urllib.parse import urlsplit
 
 from svd_service.client.errors import (
     AnswerError,
@@ -223,7 +224,8 @@ class Client:
                 number += 1
                 if number == limit:
                     return
-            path = page["next"]
+            # Only its query: below a path (SVD_ROOT_PATH) it has the prefix that the base URL has already.
+            path = page["next"] and f"/jobs?{urlsplit(page['next']).query}"
 
     def download(self, job_id: str, path: str | PathLike[str], *, kind: str | None = None) -> Path:
         """Download the job's video to `path`; an existing file is replaced when the download is complete.

@@ -370,6 +370,13 @@ def test_jobs_are_fetched_page_by_page_up_to_the_limit(client: Client, service: 
     assert len(list(client.jobs(3))) == 3
 
 
+def test_jobs_of_a_service_below_a_path_are_fetched_page_by_page(service: StandIn) -> None:
+    service.answer("GET /video/jobs?limit=100", page(100, "/video/jobs?after=x&limit=100"))
+    service.answer("GET /video/jobs?after=x&limit=100", page(2, None))
+    with Client(f"{service.url}/video") as client:
+        assert len(list(client.jobs())) == 102
+
+
 def test_events_are_parsed_as_the_standard_requires() -> None:
     lines = [
         "retry: 1",
