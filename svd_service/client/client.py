@@ -29,6 +29,7 @@ from svd_service.client.transport import (
     Transport,
     file_of,
     form_of,
+    read,
     word,
 )
 from svd_service.parameters import Format, RequestParameters
@@ -105,7 +106,7 @@ class Client:
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
         form, files = form_of(image, parameters)
-        return JobStatus.of(self._transport.submit(form, files, cancel_after))
+        return read(self._transport.submit(form, files, cancel_after), JobStatus.of)
 
     def status(self, job_id: str) -> JobStatus:
         """Return the job's status.
@@ -114,7 +115,7 @@ class Client:
             UnknownJobError: there is no such job.
             UnreachableError, UnavailableError: for longer than the client's patience.
         """
-        return JobStatus.of(self._transport.get(f"/status/{word(job_id)}").json())
+        return read(self._transport.get(f"/status/{word(job_id)}"), JobStatus.of)
 
     def wait(
         self, job_id: str, on_status: Callable[[JobStatus], None] | None = None, timeout: float | None = None
@@ -174,7 +175,7 @@ class Client:
         """
         answer = self._transport.cancel(f"/jobs/{word(job_id)}")
         if answer is not None:
-            return JobStatus.of(answer.json())
+            return read(answer, JobStatus.of)
         job = self.status(job_id)
         return job if job.ended else self.delete(job_id) or job
 
@@ -185,7 +186,7 @@ class Client:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
         answer = self._transport.retry(lambda: self._transport.send("DELETE", f"/jobs/{word(job_id)}"))
-        return None if answer.status_code == 204 else JobStatus.of(answer.json())
+        return None if answer.status_code == 204 else read(answer, JobStatus.of)
 
     def pin(self, job_id: str) -> JobStatus:
         """Keep a finished job's video beyond its retention, until it is unpinned or deleted.
@@ -207,7 +208,7 @@ class Client:
 
     def _pinned(self, method: str, job_id: str) -> JobStatus:
         answer = self._transport.retry(lambda: self._transport.send(method, f"/jobs/{word(job_id)}/pin"))
-        return JobStatus.of(answer.json())
+        return read(answer, JobStatus.of)
 
     def jobs(self, limit: int | None = None) -> Iterator[JobStatus]:
         """Yield the caller's jobs, newest first, at most `limit` of them.
@@ -218,14 +219,12 @@ class Client:
         path: str | None = f"/jobs?limit={min(limit or 100, 100)}"
         number = 0
         while path:
-            page = self._transport.get(path).json()
-            for job in page["jobs"]:
-                yield JobStatus.of(job)
+            jobs, path = read(self._transport.get(path), _page)
+            for job in jobs:
+                yield job
                 number += 1
                 if number == limit:
                     return
-            # Only its query: below a path (SVD_ROOT_PATH) it has the prefix that the base URL has already.
-            path = page["next"] and f"/jobs?{urlsplit(page['next']).query}"
 
     def download(self, job_id: str, path: str | PathLike[str], *, kind: str | None = None) -> Path:
         """Download the job's video to `path`; an existing file is replaced when the download is complete.
@@ -257,8 +256,7 @@ class Client:
         Raises:
             UnreachableError, UnavailableError: as `status` does.
         """
-        found: list[dict[str, Any]] = self._transport.get("/models").json()["models"]
-        return found
+        return read(self._transport.get("/models"), lambda answer: list(answer["models"]))
 
     def verify(self, file: str | PathLike[str] | bytes) -> dict[str, Any]:
         """Ask the service where a file (a path, or a file's bytes) comes from: its `verdict`, and what that rests on.
@@ -270,8 +268,7 @@ class Client:
         """
         files = {"file": file_of(file)}
         answer = self._transport.retry(lambda: self._transport.send("POST", "/verify", files=files))
-        found: dict[str, Any] = answer.json()
-        return found
+        return read(answer, dict)
 
     def health(self) -> dict[str, Any]:
         """Return the service's health, even if it is unhealthy. Not retried.
@@ -281,11 +278,10 @@ class Client:
             AnswerError: another server answers.
         """
         answer = self._transport.request("GET", "/health")
-        with contextlib.suppress(ValueError):
-            health = answer.json()
-            if isinstance(health, dict) and "status" in health:
-                return health
-        raise error_of(answer) if answer.is_error else AnswerError("this is not svd-service", answer.status_code)
+        try:
+            return read(answer, _health)
+        except AnswerError as error:
+            raise (error_of(answer) if answer.is_error else error) from None
 
     def call(self, method: str, path: str, **form: object) -> Any:
         """Send a request to a route that has no method here, such as the operators'; returns its JSON, or `None`.
@@ -298,7 +294,7 @@ class Client:
         given = {name: str(value) for name, value in form.items() if value is not None and value != ""}
         content: dict[str, Any] = {"params": given} if method == "GET" else {"data": given}
         answer = self._transport.retry(lambda: self._transport.send(method, path, **content))
-        return answer.json() if answer.content else None
+        return read(answer, lambda found: found) if answer.content else None
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
@@ -311,6 +307,17 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _page(answer: dict[str, Any]) -> tuple[list[JobStatus], str | None]:
+    """Return the jobs of a page of the list, and the path of the next page."""
+    jobs = [JobStatus.of(job) for job in answer["jobs"]]
+    # Only its query: below a path (SVD_ROOT_PATH) it has the prefix that the base URL has already.
+    return jobs, f"/jobs?{urlsplit(answer['next']).query}" if answer["next"] else None
+
+
+def _health(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "status": answer["status"]}
 
 
 def format_of(path: Path) -> str:

@@ -3,7 +3,7 @@
 ClientError
 ├── InvalidKeyError        the API key cannot be sent
 ├── UnreachableError       cannot connect to that address
-├── AnswerError            the service answered, with an error
+├── AnswerError            the service answered, with an error; or another server answered
 │   ├── RejectedError      the submission is invalid (400, 413, 415, 422 …); `parameter` may name the reason
 │   ├── UnauthorizedError  no API key, or an invalid one (401)
 │   ├── LimitedError       too many requests, or too many queued jobs (429)
@@ -36,7 +36,7 @@ class UnreachableError(ClientError):
 
 
 class AnswerError(ClientError):
-    """The service answered with an error, whose message this is.
+    """The service answered with an error, whose message this is; or another server answered in another form.
 
     Attributes:
         status_code: HTTP status.

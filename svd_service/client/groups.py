@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
 from svd_service.client.status import ENDED, JobStatus
-from svd_service.client.transport import Transport, form_of, word
+from svd_service.client.transport import Transport, form_of, read, word
 from svd_service.parameters import RequestParameters
 
 #: Seconds between two polls.
@@ -81,7 +81,7 @@ class Groups:
             form["n"] = str(n)
         if seeds is not None:
             form["seeds"] = ",".join(map(str, seeds))
-        return GroupStatus.of(self._transport.submit(form, files, cancel_after))
+        return read(self._transport.submit(form, files, cancel_after), GroupStatus.of)
 
     def status(self, group_id: str) -> GroupStatus:
         """Return the group's status.
@@ -89,7 +89,7 @@ class Groups:
         Raises:
             UnknownJobError: there is no such group.
         """
-        return GroupStatus.of(self._transport.get(f"/groups/{word(group_id)}").json())
+        return read(self._transport.get(f"/groups/{word(group_id)}"), GroupStatus.of)
 
     def watch(self, group_id: str) -> Iterator[GroupStatus]:
         """Yield the group's status now and every second in which it changes, until all jobs have ended.
@@ -115,7 +115,7 @@ class Groups:
         """
         answer = self._transport.cancel(f"/groups/{word(group_id)}")
         if answer is not None:
-            return GroupStatus.of(answer.json())
+            return read(answer, GroupStatus.of)
         group = self.status(group_id)
         return group if group.ended else self.delete(group_id) or group
 
@@ -126,7 +126,7 @@ class Groups:
             UnknownJobError: there is no such group.
         """
         answer = self._transport.retry(lambda: self._transport.send("DELETE", f"/groups/{word(group_id)}"))
-        return None if answer.status_code == 204 else GroupStatus.of(answer.json())
+        return None if answer.status_code == 204 else read(answer, GroupStatus.of)
 
     def contact_sheet(self, group_id: str, path: str | PathLike[str]) -> Path:
         """Download a JPEG with the finished videos side by side to `path`.

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -24,6 +24,8 @@ _UNKNOWN: Final = frozenset({"unknown_job", "unknown_group"})
 
 #: Pauses between retries: seconds of the first, growth and random spread.
 FIRST_PAUSE, GROWTH, JITTER = 0.2, 1.5, 0.1
+
+_Parsed = TypeVar("_Parsed")
 
 
 class Transport:
@@ -60,12 +62,12 @@ class Transport:
 
     def submit(
         self, form: Mapping[str, str], files: Mapping[str, tuple[str, bytes]], cancel_after: int | None = None
-    ) -> Any:
-        """Return the JSON of the response to a submission, which has `cancel_after` seconds, if given, to end."""
+    ) -> httpx2.Response:
+        """Return the response to a submission, which has `cancel_after` seconds, if given, to end."""
         deadline = {} if cancel_after is None else {"Cancel-After": str(cancel_after)}
         headers = {"Idempotency-Key": str(uuid.uuid4()), **deadline}
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
-        return self.retry(lambda: self.send("POST", "/generate", data=form, files=files, headers=headers), AWAY).json()
+        return self.retry(lambda: self.send("POST", "/generate", data=form, files=files, headers=headers), AWAY)
 
     def cancel(self, path: str) -> httpx2.Response | None:
         """Return the response to cancelling the job or group at `path`; `None`: the service may lack the route.
@@ -119,6 +121,21 @@ class Transport:
             is_worthwhile=lambda error: _may_pass(error, statuses),
         )
         return retry(request)
+
+
+def read(answer: httpx2.Response, parse: Callable[[Any], _Parsed]) -> _Parsed:
+    """Return what `parse` makes of the response's JSON.
+
+    Raises:
+        AnswerError: another server answers: the body is not JSON, or has another shape.
+    """
+    try:
+        return parse(answer.json())
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        server = answer.url.netloc.decode()
+        raise AnswerError(
+            f"the server at {server} is not svd-service: its answer has another form", answer.status_code
+        ) from error
 
 
 def form_of(

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -375,6 +375,31 @@ def test_jobs_of_a_service_below_a_path_are_fetched_page_by_page(service: StandI
     service.answer("GET /video/jobs?after=x&limit=100", page(2, None))
     with Client(f"{service.url}/video") as client:
         assert len(list(client.jobs())) == 102
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>hello</html>", b"[]", b"{}", b"null", b'"text"', b'{"jobs": 1, "models": 1}', b"\xff"]
+)
+def test_the_answer_of_another_server_is_an_error(client: Client, service: StandIn, body: bytes) -> None:
+    paths = (f"GET /status/{JOB}", "GET /jobs?limit=100", "GET /models", "GET /health", "POST /generate")
+    for path in (*paths, f"POST /jobs/{JOB}/cancel", f"DELETE /jobs/{JOB}", f"PUT /jobs/{JOB}/pin", "GET /groups/x"):
+        service.answer(path, Answer(body))
+    calls: list[Callable[[], object]] = [
+        lambda: client.status(JOB),
+        lambda: list(client.jobs()),
+        client.models,
+        client.health,
+        lambda: client.submit(b"a cat"),
+        lambda: client.groups.submit(b"a cat", n=2),
+        lambda: client.groups.status("x"),
+        lambda: client.cancel(JOB),
+        lambda: client.delete(JOB),
+        lambda: client.pin(JOB),
+    ]
+    for call in calls:
+        with pytest.raises(AnswerError, match="is not svd-service") as caught:
+            call()
+        assert caught.value.status_code == 200
 
 
 def test_events_are_parsed_as_the_standard_requires() -> None:
