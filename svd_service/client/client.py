@@ -240,7 +240,8 @@ class Client:
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
         target = Path(path)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        # Not after the target, whose name may be as long as names can be.
+        part = target.with_name(f".svd-{uuid.uuid4().hex[:8]}.part")
         kind = kind or format_of(target)
         ending = "" if kind == FORMATS[0] else f".{word(kind)}"
         try:

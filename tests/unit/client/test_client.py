@@ -402,6 +402,13 @@ def test_the_answer_of_another_server_is_an_error(client: Client, service: Stand
         assert caught.value.status_code == 200
 
 
+def test_a_video_with_the_longest_possible_name_is_downloaded(client: Client, service: StandIn, tmp_path: Path) -> None:
+    service.answer(f"GET /results/{JOB}", Answer(b"a video"))
+    target = tmp_path / ("c" * 251 + ".mp4")
+    assert client.download(JOB, target).read_bytes() == b"a video"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_events_are_parsed_as_the_standard_requires() -> None:
     lines = [
         "retry: 1",
