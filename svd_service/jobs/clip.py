@@ -76,7 +76,8 @@ class Clip:
         """Frames over which the end is blended into the beginning; 0 without a crossfade."""
         if self.loop is not Loop.CROSSFADE:
             return 0
-        return max(1, min(self.played // _FADE_SHARE, round(_FADE_SECONDS * self.playback_fps)))
+        longest = max(1, min(self.played // _FADE_SHARE, round(_FADE_SECONDS * self.playback_fps)))
+        return min(longest, self.played - 1)  # a video of one frame has nothing to blend
 
     @property
     def frames(self) -> int:

@@ -231,7 +231,8 @@ class VideoRequest:
                 raise ImageSizeError(f"image: must be one of {sizes}; got {image_size[0]}x{image_size[1]}")
             width, height = model.size_of_shape(image_size)
         elif fit is Fit.AUTO and not {"width", "height", "size"} & self.values.keys():
-            portrait = image_size[1] > image_size[0]
+            shape = self.values.get("output_width"), self.values.get("output_height")
+            portrait = shape[1] > shape[0] if all(shape) else image_size[1] > image_size[0]
             if portrait != (height > width):
                 width, height = height, width
         return {"width": width, "height": height, "fit": Fit.CROP if fit is Fit.AUTO else fit}

@@ -86,9 +86,16 @@ WEBM: Final = Kind(
     container="webm",
     codec="libsvtav1",
     pixels="yuv420p",
-    options={"preset": "8", "crf": "25", "svtav1-params": "lp=2"},
+    options={"preset": "8", "crf": "25"},
     container_options={"fflags": "+bitexact"},
 )
+
+#: Threads of libsvtav1; with two it hangs for ever if height or width have fewer than about 25 pixels.
+_LANES, _NARROW = 2, 64
+
+#: Browsers show a frame of a GIF of less than two hundredths of a second ten times as long, and two frames at the same
+#: hundredth are an error.
+_SHORTEST_IN_GIF: Final = 2
 
 #: Loops forever, like the GIF. Both store each frame's duration: WebP in milliseconds, GIF in hundredths of a second.
 WEBP: Final = Kind(
@@ -100,6 +107,11 @@ WEBP: Final = Kind(
 )
 
 GIF: Final = Kind(container="gif", codec="gif", pixels="pal8", container_options={"loop": "0"}, shades=_quantized)
+
+
+def _hundredths(index: int, fps: int) -> int:
+    """The time of a frame in hundredths of a second, rounded as FFmpeg does."""
+    return (200 * index + fps) // (2 * fps)
 
 
 class _WriteThrough(io.BufferedWriter):
@@ -155,7 +167,13 @@ class Encoder(Writer):
         ):
             container.metadata.update(self._tags)
             stream = self._add_stream(container)
+            due = 0
             for index, frame in enumerate(frames):
+                if self._kind is GIF:
+                    at = _hundredths(index, self._fps)
+                    if at < due:
+                        continue
+                    due = at + _SHORTEST_IN_GIF
                 converted = self._converted(frame)
                 converted.pts, converted.time_base = index, Fraction(1, self._fps)
                 container.mux(stream.encode(converted))
@@ -177,9 +195,10 @@ class Encoder(Writer):
         )
 
     def _add_stream(self, container: OutputContainer) -> VideoStream:
-        stream = cast(
-            VideoStream, container.add_stream(self._kind.codec, rate=self._fps, options=dict(self._kind.options))
-        )
+        options = dict(self._kind.options)
+        if self._kind is WEBM:
+            options["svtav1-params"] = f"lp={1 if min(self._size) < _NARROW else _LANES}"
+        stream = cast(VideoStream, container.add_stream(self._kind.codec, rate=self._fps, options=options))
         stream.width, stream.height = self._size
         stream.pix_fmt = self._kind.pixels
         if self._kind.is_video:

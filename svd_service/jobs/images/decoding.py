@@ -252,7 +252,8 @@ def _stored_height(content: bytes) -> int:
 def _center(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float]:
     """The largest part of `size` that has the shape of `target`."""
     scale = min(size[0] / target[0], size[1] / target[1])
-    return target[0] * scale, target[1] * scale
+    # Rounding may exceed the size by its last bit, which Pillow would reject.
+    return min(size[0], target[0] * scale), min(size[1], target[1] * scale)
 
 
 def _contained(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

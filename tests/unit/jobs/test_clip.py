@@ -131,6 +131,8 @@ def test_the_frames_of_a_clip_are_counted_as_shown():
     assert replace(clip, loop=Loop.PINGPONG).frames == 288
     crossfaded = replace(clip, loop=Loop.CROSSFADE)
     assert (crossfaded.faded, crossfaded.frames) == (14, 131)
+    continuation = replace(crossfaded, num_frames=2, segments=1, interpolate=1, continues=True)
+    assert (continuation.faded, continuation.frames) == (0, 1)
 
 
 def test_playback_follows_conditioning_and_interpolation_unless_it_is_given():

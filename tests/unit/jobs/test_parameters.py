@@ -33,6 +33,9 @@ def test_an_omitted_seed_is_random_each_time():
         (VideoRequest(fit=Fit.CROP), PORTRAIT, (1024, 576)),
         (VideoRequest(width=1024, height=576), PORTRAIT, (1024, 576)),
         (VideoRequest(height=512), PORTRAIT, (1024, 512)),
+        (VideoRequest(output_width=1280, output_height=720), PORTRAIT, (1024, 576)),
+        (VideoRequest(output_width=720, output_height=1280), LANDSCAPE, (576, 1024)),
+        (VideoRequest(output_width=1280), PORTRAIT, (576, 1024)),
     ],
 )
 def test_auto_fit_turns_the_video_upright_unless_a_size_was_requested(request_, image_size, size):

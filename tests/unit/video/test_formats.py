@@ -124,6 +124,28 @@ def test_animations_loop_and_show_each_frame_at_its_time(path: Path, kind: Forma
         assert ends == pytest.approx(1000 * number / 7, abs=11 if kind is Format.GIF else 2)
 
 
+@pytest.mark.parametrize("fps", [51, 60, 101, 116, 120])
+def test_a_gif_of_a_fast_video_shows_no_frame_for_less_than_browsers_do(path: Path, fps: int) -> None:
+    write(Format.GIF, path, 100, fps)
+    with Image.open(path) as moving:
+        shown_for = []
+        for frame in ImageSequence.Iterator(moving):
+            frame.load()
+            shown_for.append(frame.info["duration"])
+    assert min(shown_for[:-1]) >= 20
+    assert sum(shown_for) == pytest.approx(1000 * 100 / fps, abs=30)
+
+
+@pytest.mark.parametrize("size", [(512, 16), (22, 118), (256, 24)])
+def test_a_narrow_webm_is_written(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "narrow.webm"
+    with writer(Format.WEBM, path, size, 7, {}, {}) as one:
+        for _ in range(3):
+            one.put(np.zeros((size[1], size[0], 3), np.uint8))
+    with av.open(path) as container:
+        assert len(list(container.decode(video=0))) == 3
+
+
 def test_an_animated_webp_shows_the_frames(path: Path) -> None:
     shown = read_frames(write(Format.WEBP, path))
     frames = list(film(6))

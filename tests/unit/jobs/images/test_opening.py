@@ -268,6 +268,13 @@ def test_cropping_keeps_the_center() -> None:
         assert is_about(pixel(found, (97, 50)), GREEN)
 
 
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((3456, 4608), (640, 480)), ((3024, 4032), (704, 896)), ((1000, 1000), (1200, 800))]
+)
+def test_the_center_is_within_the_image_although_numbers_are_rounded(size, wanted) -> None:
+    assert fitted(stored(Image.new("RGB", size, RED), "jpeg"), *wanted).size == wanted
+
+
 def test_padding_shows_all_on_black() -> None:
     found = fitted(stored(Image.new("RGB", (300, 100), RED), "png"), 90, 90, Fit.PAD)
     assert [pixel(found, (45, y)) for y in (29, 30, 59, 60)] == [BLACK, RED, RED, BLACK]

@@ -109,12 +109,12 @@ async function listsJobs() {
 /** The caller's jobs, wherever they were submitted. */
 function keysJobs(records) {
   const known = new Map(records.map((record) => [record.id, record]));
-  let last = null;
+  const read = [];
   return async () => {
     try {
-      const page = await jobs(last);
+      const page = await pageBehind(read);
       for (const job of page.jobs) restore(job, known.get(job.task_id));
-      last = page.jobs.at(-1)?.task_id;
+      read.push(...page.jobs.map((job) => job.task_id));
       $("older").hidden = !page.has_more;
     } catch (error) {
       if (error.status === 401) keys.required();
@@ -122,6 +122,18 @@ function keysJobs(records) {
       else throw error;
     }
   };
+}
+
+/** The page behind the last of the jobs with the ids `read` that still exists; the others are removed. */
+async function pageBehind(read) {
+  for (;;) {
+    try {
+      return await jobs(read.at(-1) ?? null);
+    } catch (error) {
+      if (error.status !== 404 || !read.length) throw error;
+      read.pop();
+    }
+  }
 }
 
 /** Without one: what this browser submitted. */
