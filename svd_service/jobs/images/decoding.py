@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, cast
 
-from PIL import AvifImagePlugin, Image, ImageChops, ImageFile
+from PIL import AvifImagePlugin, Image, ImageChops, ImageFile, TiffImagePlugin
 
 from svd_service.errors import AnimatedImageError, BrokenImageError, ImageTooLargeError, NotAnImageError, RejectedError
 from svd_service.jobs.images import color
@@ -233,6 +233,10 @@ def _completed(content: bytes, wanted: tuple[int, int]) -> Image.Image:
     return versions[0]
 
 
+#: TIFF's tag for the meaning of values, and its value for grey from white to black.
+_PHOTOMETRIC: Final = 262
+_WHITE_IS_ZERO: Final = 0
+
 #: Bytes that look like coefficients of anything, without a marker among them.
 _FILLER: Final = bytes((at * 97 + at // 7 * 31) % 255 for at in range(4096))
 
@@ -280,5 +284,8 @@ def _grey(image: Image.Image) -> Image.Image:
     levels = image.convert("F")
     # One band has one pair of extremes, which Pillow's type hints do not express.
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else cast("tuple[float, float]", levels.getextrema())
+    # Pillow inverts TIFF's WhiteIsZero only up to 8 bits.
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        low, high = high, low
     scale = 255 / ((high - low) or 1.0)
     return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")

@@ -3,10 +3,11 @@
 import io
 import random
 import resource
+import struct
 from collections.abc import Callable
 
 import pytest
-from PIL import ExifTags, Image, ImageFilter
+from PIL import ExifTags, Image, ImageChops, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from svd_service.config import Settings
@@ -254,6 +255,20 @@ def test_the_orientation_of_a_png_may_follow_its_pixels() -> None:
 def test_bad_exif_is_ignored(exif: bytes) -> None:
     with open_image(stored(quadrants(), "jpeg", exif=exif), SETTINGS) as image:
         assert image.size == (64, 48)
+
+
+def test_a_tiff_of_16_bits_whose_white_is_zero_is_not_a_negative() -> None:
+    ramp = Image.frombytes("I;16", (64, 8), b"".join((1_000 * x).to_bytes(2, "little") for x in range(64)) * 8)
+    data = bytearray(stored(ramp, "tiff"))
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (number,) = struct.unpack_from("<H", data, directory)
+    entries = [directory + 2 + 12 * entry for entry in range(number)]
+    (photometric,) = (entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == 262)
+    black_is_zero = fitted(bytes(data), 64, 8)
+    struct.pack_into("<H", data, photometric + 8, 0)
+    white_is_zero = fitted(bytes(data), 64, 8)
+    assert pixel(black_is_zero, (0, 4))[0] < 10
+    assert difference(white_is_zero, ImageChops.invert(black_is_zero)) < 2
 
 
 # Size
