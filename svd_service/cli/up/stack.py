@@ -24,8 +24,11 @@ from svd_service.cli.up.stop import StopSignals
 from svd_service.cli.up.supervision import SupervisedPart
 from svd_service.client import Client, ClientError
 from svd_service.config import Settings
+from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
 from svd_service.ledger.connection import connect
+from svd_service.ledger.scripts import Scripts
+from svd_service.ledger.workers import Workers
 from svd_service.worker.shutdown import LOAD_FAILED
 
 #: Seconds between two checks of the parts.
@@ -108,9 +111,13 @@ class Stack:
 
     def _wait_until_ready(self) -> None:
         began, shown = time.time(), False
-        with Client(processes.url_of(self._settings.bind), timeout=3, patience=0) as client:
+        with (
+            Client(processes.url_of(self._settings.bind), timeout=3, patience=0) as client,
+            connect(self._settings, timeout=3) as connection,
+        ):
+            workers = Workers(Scripts(connection, self._settings.namespace))
             while not self._stop.wanted:
-                if _is_ready(client, began):
+                if _is_ready(client, workers, began):
                     self._say(f"Ready after {time.time() - began:.0f} s. Ctrl-C stops everything.")
                     self._say(f"  svd-service generate IMAGE -o OUT.mp4 --server {client.base_url}")
                     self._say(f"Open {client.base_url} in a browser")
@@ -177,13 +184,17 @@ class Stack:
             self._console.print(Text(text, style=style))
 
 
-def _is_ready(client: Client, since: float) -> bool:
-    """Return whether a worker of this `up` is ready: Redis may still list one that died with an earlier `up`."""
+def _is_ready(client: Client, workers: Workers, since: float) -> bool:
+    """Return whether the API answers and a worker of this `up` is ready.
+
+    From the ledger: the API shows its workers to operators only, without the drained ones. Redis may still list a
+    worker that died with an earlier `up`.
+    """
     try:
-        workers = client.health().get("workers", [])
-    except ClientError:
+        client.health()
+        return any(worker.ready_since >= since for worker in workers.ready())
+    except (ClientError, UnavailableError):
         return False
-    return any(worker["ready_since"] >= since for worker in workers)
 
 
 def _in_order(running: Iterable[RunningPart]) -> list[list[RunningPart]]:

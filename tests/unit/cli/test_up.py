@@ -29,16 +29,18 @@ from svd_service.config import Settings
 from svd_service.jobs.model import Model
 from svd_service.ledger.api_keys import Keyring
 from svd_service.ledger.connection import connect
+from svd_service.ledger.scripts import Scripts
+from svd_service.ledger.workers import Workers, WorkerStatus
 from tools.harness.local import free_port
 
 MakeSettings = Callable[..., Settings]
 
-#: An API that reports a ready worker, and exits on SIGTERM.
-READY_API = """
-import http.server, json, sys, time
+#: An API that shows no workers, like the service's own to callers who are not operators, and exits on SIGTERM.
+API = """
+import http.server, sys
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"status": "ok", "workers": [{"ready_since": time.time()}]}).encode()
+        body = b'{"status": "ok", "workers": []}'
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -376,10 +378,16 @@ def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callabl
     The handler of the signal is called directly: a signal that arrives late would end the tests.
     """
 
-    def run(*given: Part, seconds: float = 0.2, more: int = 0, api: str = READY_API) -> tuple[int, str]:
+    def run(*given: Part, seconds: float = 0.2, more: int = 0, ready: bool = True) -> tuple[int, str]:
         port = free_port()
         settings = make_settings(SVD_BIND=f"127.0.0.1:{port}")
-        monkeypatch.setattr(processes, "ours", lambda *_, **__: [*given, python("api", api, port)])
+
+        def parts(settings: Settings, *_: object, **__: object) -> list[Part]:
+            if ready:
+                _record_ready_worker(settings)
+            return [*given, python("api", API, port)]
+
+        monkeypatch.setattr(processes, "ours", parts)
         with StopSignals() as stop, _ctrl_c(stop, seconds, 1 + more) as press:
             output = _Output(press)
             console = Console(file=output, soft_wrap=True)
@@ -388,6 +396,13 @@ def run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Callabl
         return status, output.getvalue()
 
     return run
+
+
+def _record_ready_worker(settings: Settings) -> None:
+    later = time.time() + 60  # `up` looks for workers that are ready after all parts were started
+    with connect(settings) as client:
+        workers = Workers(Scripts(client, settings.namespace))
+        workers.heartbeat(WorkerStatus("one", "cpu", "one", 1, "tiny", False, later, 1.0))
 
 
 class _Output(StringIO):
@@ -461,8 +476,7 @@ def test_while_it_runs_all_logs_are_rotated(
 def test_a_process_that_exits_before_all_are_ready_stops_all(
     run: Callable[..., tuple[int, str]],
 ) -> None:
-    never_ready = READY_API.replace('{"ready_since": time.time()}', "")
-    status, output = run(python("worker", "print('no such model'); raise SystemExit(69)"), api=never_ready)
+    status, output = run(python("worker", "print('no such model'); raise SystemExit(69)"), ready=False)
     assert status == 1
     assert "worker ended by itself (status 69)" in output
     assert "no such model" in output
