@@ -36,16 +36,22 @@ def up(*, flower: bool = False, port: int | None = None) -> int:
     try:
         require_packages(flower=flower)
         settings = processes.chosen(Settings.load(), flower=flower, port=port)
-        model = Model.of(settings)
-        private(settings.data_dir)
-        with only_one(settings.data_dir), _scratch() as scratch, StopSignals() as stop:
-            require_free(settings, flower=flower)
-            return Stack(settings, model, scratch, console, stop).run(flower=flower)
+        return _run(settings, Model.of(settings), console, flower=flower)
     except (ConfigurationError, StackError) as error:
         console.print(Text(f"svd-service up: {error}", style="red"))
         return 2
     finally:
         os.umask(before)
+
+
+def _run(settings: Settings, model: Model, console: Console, *, flower: bool) -> int:
+    try:
+        private(settings.data_dir)
+        with only_one(settings.data_dir), _scratch() as scratch, StopSignals() as stop:
+            require_free(settings, flower=flower)
+            return Stack(settings, model, scratch, console, stop).run(flower=flower)
+    except OSError as error:  # for example, a full disk
+        raise StackError(f"{error.filename or settings.data_dir}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

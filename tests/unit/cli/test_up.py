@@ -269,6 +269,39 @@ def test_a_data_folder_that_cannot_be_created_is_rejected(tmp_path: Path) -> Non
         pass
 
 
+def full_lock(folder: Path) -> Path:
+    (folder / "up.lock").symlink_to("/dev/full")
+    return folder
+
+
+def no_folder_of_redis(folder: Path) -> Path:
+    (folder / "redis").touch()
+    return folder / "redis"
+
+
+def no_folder_of_logs(folder: Path) -> Path:
+    (folder / "logs").touch()
+    return folder / "logs"
+
+
+@pytest.mark.parametrize("spoil", [full_lock, no_folder_of_redis, no_folder_of_logs])
+def test_a_file_that_cannot_be_written_is_reported_in_one_sentence(
+    spoil: Callable[[Path], Path],
+    make_settings: MakeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = make_settings(SVD_BIND=f"127.0.0.1:{free_port()}", SVD_EXPORTER_BIND=f"127.0.0.1:{free_port()}")
+    settings.data_dir.mkdir()
+    path = spoil(settings.data_dir)
+    monkeypatch.setattr("svd_service.cli.up.Settings.load", lambda: settings)
+    monkeypatch.setattr("svd_service.cli.up.require_packages", lambda **_: None)
+    assert up() == 2
+    output = capsys.readouterr().out
+    assert output.startswith(f"svd-service up: {path}: ")
+    assert output.count("\n") == 1
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in {"torch", "flower"} else object())
     with pytest.raises(StackError, match=r"torch\. pip install 'svd-service\[local\]'"):
