@@ -81,7 +81,6 @@ def run(console: Console) -> int:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield all findings, the most important first."""
-    settings = with_running_redis(settings)
     yield _python()
     yield _packages()
     yield from _torch(settings)
@@ -158,11 +157,19 @@ def _memory() -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
+    try:
+        settings = with_running_redis(settings)
+    except StackError as error:
+        return Finding("Redis", Severity.PROBLEM, str(error), "set SVD_DATA_DIR to the data folder of your service")
     if not (settings.redis_url or settings.redis_host):
         try:
             return Finding("Redis", Severity.OK, f"none configured: `svd-service up` starts {redis_program()}")
         except StackError as error:
             return Finding("Redis", Severity.PROBLEM, str(error), "install redis-server or set REDIS_URL")
+    return _configured_redis(settings)
+
+
+def _configured_redis(settings: Settings) -> Finding:
     address = without_password(settings.redis)
     try:
         with connect(settings, timeout=3.0) as client, reachable():

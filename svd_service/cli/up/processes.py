@@ -58,6 +58,7 @@ def redis_of(settings: Settings) -> OwnRedis | None:
         StackError: no Redis program is found.
     """
     if settings.redis_url or settings.redis_host:
+        (settings.data_dir / "redis" / URL_NOTE).unlink(missing_ok=True)  # the note of an earlier `up`
         return None
     program = redis_program()
     folder = settings.data_dir / "redis"
@@ -85,14 +86,20 @@ def with_running_redis(settings: Settings) -> Settings:
     """Return `settings` with the Redis of a running `up` if they name none: of this data folder, else of this machine.
 
     Raises:
-        StackError: several run on this machine, none of them with this data folder.
+        StackError: several run on this machine, none of them with this data folder; or the data folder cannot be read.
     """
-    note = settings.data_dir / "redis" / URL_NOTE
     if settings.redis_url or settings.redis_host:
         return settings
-    if not note.is_file():
-        return registry.of_running(settings)
-    return msgspec.structs.replace(settings, redis_url=note.read_text(encoding="utf-8").strip())
+    try:
+        # The note remains after `up` has ended.
+        if registry.is_locked(settings.data_dir):
+            url = (settings.data_dir / "redis" / URL_NOTE).read_text(encoding="utf-8").strip()
+            return msgspec.structs.replace(settings, redis_url=url)
+    except FileNotFoundError:  # an `up` with an external Redis
+        pass
+    except OSError as error:
+        raise StackError(f"SVD_DATA_DIR={settings.data_dir}: {error.strerror}") from None
+    return registry.of_running(settings)
 
 
 def redis_program() -> str:

@@ -38,13 +38,27 @@ def of_running(settings: Settings) -> Settings:
     Raises:
         StackError: several run.
     """
-    running = [content for content in _notes() if _is_locked(Path(content["data_dir"]))]
+    running = [content for content in _notes() if _is_running(content)]
     if len(running) > 1:
         folders = ", ".join(content["data_dir"] for content in running)
         raise StackError(f"several services run on this machine: set SVD_DATA_DIR to one of {folders}")
     if not running:
         return settings
     return msgspec.structs.replace(settings, **{name: running[0][name] for name in _NOTED})
+
+
+def is_locked(data_dir: Path) -> bool:
+    """Return whether an `up` runs with this data folder.
+
+    Raises:
+        OSError: the lock cannot be read.
+    """
+    with contextlib.suppress(FileNotFoundError), (data_dir / "up.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _notes() -> list[dict[str, Any]]:
@@ -56,12 +70,9 @@ def _notes() -> list[dict[str, Any]]:
     return found
 
 
-def _is_locked(data_dir: Path) -> bool:
-    with contextlib.suppress(OSError), (data_dir / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+def _is_running(content: dict[str, Any]) -> bool:
+    with contextlib.suppress(OSError):
+        return is_locked(Path(content["data_dir"]))
     return False
 
 

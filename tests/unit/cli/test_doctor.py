@@ -13,6 +13,8 @@ from rich.console import Console
 
 from svd_service.cli import doctor
 from svd_service.cli.doctor import Finding, Severity
+from svd_service.cli.up import processes, registry
+from svd_service.cli.up.preflight import only_one
 from svd_service.config import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -94,6 +96,33 @@ def test_a_redis_that_cannot_be_reached_is_a_problem(make_settings: MakeSettings
     unreachable = finding(make_settings(REDIS_URL="redis://:secret@127.0.0.1:1/0"), "Redis")
     assert unreachable.severity is Severity.PROBLEM
     assert "secret" not in unreachable.found
+
+
+def test_the_redis_of_an_up_that_has_ended_is_no_problem(make_settings: MakeSettings) -> None:
+    processes.redis_of(make_settings())
+    assert "none configured" in finding(make_settings(), "Redis").found
+
+
+def test_several_running_services_are_a_problem(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    one, other = (make_settings(SVD_DATA_DIR=str(tmp_path / name)) for name in ("one", "other"))
+    with only_one(one.data_dir), only_one(other.data_dir):
+        registry.note(one)
+        registry.note(other)
+        found = finding(make_settings(), "Redis")
+    assert found.severity is Severity.PROBLEM
+    assert "several services run" in found.found
+
+
+def test_a_data_folder_that_cannot_be_read_is_a_problem(make_settings: MakeSettings) -> None:
+    lock = make_settings().data_dir / "up.lock"
+    lock.parent.mkdir()
+    lock.symlink_to(lock.name)
+    found = finding(make_settings(), "Redis")
+    assert found.severity is Severity.PROBLEM
+    assert "SVD_DATA_DIR" in found.found
 
 
 @pytest.mark.parametrize(

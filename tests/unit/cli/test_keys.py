@@ -227,9 +227,30 @@ def test_the_redis_of_up_on_this_data_folder_is_found(make_settings: Callable[..
     assert processes.with_running_redis(settings) is settings
     started = processes.redis_of(settings)
     assert started is not None
-    assert processes.with_running_redis(settings).redis == started.url
+    with only_one(settings.data_dir):
+        assert processes.with_running_redis(settings).redis == started.url
     named = make_settings(REDIS_URL="redis://example/0")
     assert processes.with_running_redis(named) is named
+    # It has ended.
+    assert processes.with_running_redis(settings) is settings
+
+
+def test_the_redis_of_an_earlier_up_is_not_used(make_settings: Callable[..., Settings]) -> None:
+    processes.redis_of(make_settings())
+    external = make_settings(REDIS_URL="redis://example/0")
+    with only_one(external.data_dir):
+        processes.redis_of(external)
+        registry.note(external)
+        assert processes.with_running_redis(make_settings()).redis == "redis://example/0"
+
+
+def test_a_data_folder_that_cannot_be_read_is_reported_in_one_line(monkeypatch, tmp_path) -> None:
+    lock = tmp_path / "data" / "up.lock"
+    lock.parent.mkdir()
+    lock.symlink_to(lock.name)
+    monkeypatch.setenv("SVD_DATA_DIR", str(lock.parent))
+    with pytest.raises(SystemExit, match=r"SVD_DATA_DIR=.*/data: Too many levels"):
+        keys.run(["list"])
 
 
 def test_the_redis_of_a_running_up_is_found_from_another_folder(
