@@ -26,8 +26,10 @@ from svd_service.environment.types import (
     Devices,
     Folder,
     HashedKeys,
+    Host,
     HostNames,
     ModelNames,
+    ModelSource,
     Namespace,
     Optimizations,
     Origins,
@@ -68,7 +70,7 @@ class SettingsFields(msgspec.Struct, frozen=True, kw_only=True, rename=variable)
     # Redis
     redis_url: Secret[RedisURL] | None = None
     """URL of Redis; overrides `REDIS_HOST` and `REDIS_PORT`."""
-    redis_host: str | None = None
+    redis_host: Host | None = None
     """Host of Redis. Default: localhost."""
     redis_port: Port = 6379
     """Port of Redis."""
@@ -87,7 +89,7 @@ class SettingsFields(msgspec.Struct, frozen=True, kw_only=True, rename=variable)
     """Prefix of all Redis keys and Celery queue names."""
 
     # The model
-    model: str | None = None
+    model: ModelSource | None = None
     """Hub id or folder in diffusers' layout. Default: SVD-XT with a CUDA device, else the nano model of the
     package. A worker loads it; the API uses it for requests without a model."""
     model_revision: str | None = None
@@ -340,7 +342,10 @@ class Settings(SettingsFields, frozen=True, kw_only=True):
     @property
     def redis(self) -> str:
         """URL of the Redis that holds the ledger, Celery's queue and its results."""
-        return self.redis_url or f"redis://{self.redis_host or 'localhost'}:{self.redis_port}/0"
+        host = self.redis_host or "localhost"
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return self.redis_url or f"redis://{host}:{self.redis_port}/0"
 
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:

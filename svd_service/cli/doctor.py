@@ -257,8 +257,9 @@ def _environment(name: str) -> str:
 
 
 def _hub_cache() -> Path:
-    home = Path(_environment("HF_HOME") or "~/.cache/huggingface").expanduser()
-    return Path(_environment("HF_HUB_CACHE") or home / "hub").expanduser()
+    # Like the hub's client; Path.expanduser raises RuntimeError for a user without home folder.
+    home = os.path.expanduser(_environment("HF_HOME") or "~/.cache/huggingface")  # noqa: PTH111
+    return Path(os.path.expanduser(_environment("HF_HUB_CACHE") or f"{home}/hub"))  # noqa: PTH111
 
 
 def _has_token() -> bool:

@@ -4,6 +4,7 @@ import ipaddress
 import math
 import re
 import shlex
+import stat
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -48,8 +49,11 @@ def ports(value: str) -> str | None:
 
 def redis_url(value: str) -> str | None:
     """A URL whose password has no characters that end it, and whose database is a number."""
-    parts = urlsplit(value)
-    encode = "characters such as #, /, ? and @ in user and password must be percent-encoded (# is %23)"
+    encode = "characters such as #, /, ?, [, ] and @ in user and password must be percent-encoded (# is %23)"
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # its message may hold the password
+        return encode
     if parts.fragment or "#" in value or "@" in parts.path + parts.query or parts.netloc.count("@") > 1:
         return encode
     if parts.scheme not in _NETWORK:
@@ -63,9 +67,35 @@ def redis_url(value: str) -> str | None:
     return None if re.fullmatch(r"/?\d*", parts.path) else "expected a database number after the host, as in /0"
 
 
+def host(value: str) -> str | None:
+    """A host name or an IP address; an IPv6 address with or without brackets."""
+    expected = "expected a host name or an IP address"
+    if ":" not in value:
+        return expected if re.search(r"[\s/?#@\[\]]", value) else None
+    try:
+        ipaddress.IPv6Address(value[1:-1] if value.startswith("[") and value.endswith("]") else value)
+    except ValueError:
+        return expected
+    return None
+
+
+def home(value: str) -> str | None:
+    """A value that does not begin with `~` of an unknown user."""
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
 def folder(value: Path) -> str | None:
     """A folder, or a path at which one can be made."""
-    return "not a folder" if value.exists() and not value.is_dir() else None
+    try:
+        return None if stat.S_ISDIR(value.stat().st_mode) else "not a folder"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror
 
 
 def command(value: str) -> str | None:

@@ -32,7 +32,7 @@ def convert(kind: type[_Struct], values: Mapping[str, object]) -> _Struct:
     for name, value in given.items():
         try:
             msgspec.convert({name: value}, kind, strict=False, dec_hook=_path)
-        except (msgspec.ValidationError, ValueError) as error:
+        except (msgspec.ValidationError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user
             raise _invalid(kind, name, value, str(error).removesuffix(f" - at `$.{name}`")) from None
     made = msgspec.convert(given, kind, strict=False, dec_hook=_path)
     for field in msgspec.structs.fields(kind):

@@ -1,6 +1,7 @@
 """Where the values of settings come from: `.env`, the environment and files of secrets."""
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -28,12 +29,20 @@ def secret_files(folder: Path, names: Iterable[str], values: Mapping[str, object
     found = {}
     for name in sorted(names):
         path = folder / name
-        if not is_set(values, name) and path.is_file():
-            try:
+        try:
+            if not is_set(values, name) and _is_file(path):
                 found[name] = path.read_text(encoding="utf-8-sig").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"{path}: cannot read the secret: {error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"SVD_SECRETS_DIR={folder}: cannot read the secret {name}: {error}") from None
     return found
+
+
+def _is_file(path: Path) -> bool:
+    # Not by Path.is_file, which from Python 3.14 on hides that the folder must not be entered.
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def hub_variables() -> dict[str, str]:

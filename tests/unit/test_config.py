@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -193,11 +194,17 @@ def test_a_wrong_secret_in_a_file_is_rejected_without_showing_it(tmp_path, monke
         ("REDIS_URL", "redis://:pass/word@redis/0"),
         ("REDIS_URL", "redis://:pass?word@redis/0"),
         ("REDIS_URL", "redis://:pass@word@redis/0"),
+        *[("REDIS_URL", f"redis://:pass{character}word@redis/0") for character in "[]\u2100"],
+        *[("REDIS_HOST", value) for value in ("host:6380", "ann@host", "host/0", "[::1", "a b")],
         ("REDIS_URL", "redis://redis:99999/0"),
         ("REDIS_URL", "redis://redis/zero"),
         ("REDIS_SENTINELS", "one:26379,two:99999"),
         ("SVD_S3_ENDPOINT", "http://store:99999"),
         ("SVD_DATA_DIR", __file__),
+        ("SVD_DATA_DIR", f"{__file__}/data"),
+        ("SVD_DATA_DIR", f"/tmp/{'long' * 64}"),
+        ("SVD_DATA_DIR", "~nosuch/data"),
+        ("SVD_MODEL", "~nosuch/model"),
     ],
 )
 def test_a_value_that_would_fail_later_is_rejected_with_its_name(name: str, value: str) -> None:
@@ -222,6 +229,29 @@ def test_a_value_that_would_fail_later_is_rejected_with_its_name(name: str, valu
 )
 def test_valid_values_are_accepted(name: str, value: str) -> None:
     assert value in vars_of(Settings.from_mapping({name: value}))
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_a_redis_host_may_be_an_ipv6_address(host: str) -> None:
+    assert Settings.from_mapping({"REDIS_HOST": host}).redis == "redis://[::1]:6379/0"
+
+
+@pytest.mark.parametrize("name", ["data/deep", "secrets"])
+def test_a_folder_that_this_user_may_not_enter_is_rejected_with_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SVD_DATA_DIR" if name == "data/deep" else "SVD_SECRETS_DIR", name)
+    stat = Path.stat
+
+    def forbidden(path: Path, **options: bool) -> os.stat_result:
+        if path.is_relative_to(tmp_path / name) or path == tmp_path / "secrets":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    with pytest.raises(ConfigurationError, match=rf"SVD_(DATA|SECRETS)_DIR=.*{name}.*: .*Permission denied"):
+        Settings.load()
 
 
 def vars_of(settings: Settings) -> list[object]:

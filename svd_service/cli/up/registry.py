@@ -25,8 +25,8 @@ def note(settings: Settings) -> None:
     """Write a note for an `up` with these settings, `redis_url` being its Redis. Does nothing without a home folder."""
     data_dir = settings.data_dir.resolve()
     content = {"data_dir": str(data_dir), **{name: getattr(settings, name) for name in _NOTED}}
-    path = _folder() / f"{hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
+        path = _folder() / f"{hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)  # the URL may hold a password
         path.write_text(json.dumps(content), encoding="utf-8")
@@ -63,7 +63,11 @@ def is_locked(data_dir: Path) -> bool:
 
 def _notes() -> list[dict[str, Any]]:
     found = []
-    for path in sorted(_folder().glob("*.json")):
+    try:
+        paths = sorted(_folder().glob("*.json"))
+    except (OSError, RuntimeError):
+        return []
+    for path in paths:
         with contextlib.suppress(OSError, ValueError, KeyError):
             content = json.loads(path.read_text(encoding="utf-8"))
             found.append({name: content[name] for name in ("data_dir", *_NOTED)})
@@ -77,5 +81,6 @@ def _is_running(content: dict[str, Any]) -> bool:
 
 
 def _folder() -> Path:
+    # Path.home raises RuntimeError for a user without home folder.
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "svd-service" / "running"

@@ -273,6 +273,16 @@ def test_the_redis_of_a_running_up_is_found_from_another_folder(
     assert registry.of_running(make_settings(SVD_DATA_DIR=str(elsewhere / "data"))).redis_url is None
 
 
+def test_without_a_home_folder_no_service_is_found(settings, monkeypatch, tmp_path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    registry.note(settings)
+    assert registry.of_running(settings) is settings
+
+
 @pytest.mark.parametrize(
     ("bind", "keyed", "warned"),
     [
