@@ -41,6 +41,7 @@ JobError
 ├── StaleAttemptError               this attempt no longer holds the job (or webhook); its writes are rejected
 └── UnavailableError                the ledger or the artifacts cannot be reached
     ├── WriteRefusedError           Redis accepts no writes; nothing was changed
+    ├── RedisDeniedError            Redis rejects the database or the user
     └── ModerationUnavailableError  the moderation hook gives no verdict
 """
 
@@ -308,6 +309,10 @@ class UnavailableError(JobError):
 
 class WriteRefusedError(UnavailableError):
     """Redis answers, but accepts no writes now (memory or disk full, a replica): nothing was changed."""
+
+
+class RedisDeniedError(UnavailableError):
+    """Redis rejects the database of `REDIS_URL`, or its user may not run a command: an operator must correct it."""
 
 
 class ModerationUnavailableError(UnavailableError):

@@ -21,7 +21,7 @@ from svd_service.cli.up.preflight import StackError, address_of
 from svd_service.cli.up.processes import redis_program, with_running_redis, without_password
 from svd_service.config import ConfigurationError, Settings
 from svd_service.environment.sources import hub_variables
-from svd_service.errors import UnavailableError
+from svd_service.errors import RedisDeniedError, UnavailableError
 from svd_service.ledger.connection import connect, reachable
 
 #: Free bytes below which results may not fit, and those of a first download of SVD-XT in half precision.
@@ -174,6 +174,8 @@ def _configured_redis(settings: Settings) -> Finding:
     try:
         with connect(settings, timeout=3.0) as client, reachable():
             info = client.info()
+    except RedisDeniedError as error:
+        return Finding("Redis", Severity.PROBLEM, f"{address}: {error}", "correct REDIS_URL, or what its user may do")
     except UnavailableError as error:
         return Finding("Redis", Severity.PROBLEM, f"{address}: {error}", "start it, or correct REDIS_URL")
     found = f"{address}: version {info['redis_version']}"

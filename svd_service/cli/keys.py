@@ -21,7 +21,13 @@ from svd_service.cli.up import processes
 from svd_service.cli.up.preflight import StackError
 from svd_service.client.errors import ClientError
 from svd_service.config import ConfigurationError, Settings
-from svd_service.errors import ConfiguredSecretError, InvalidParameterError, UnavailableError, UnknownKeyError
+from svd_service.errors import (
+    ConfiguredSecretError,
+    InvalidParameterError,
+    RedisDeniedError,
+    UnavailableError,
+    UnknownKeyError,
+)
 from svd_service.jobs.usage import Usage, as_csv
 from svd_service.ledger.api_keys import CACHE_TTL
 from svd_service.ledger.key import ADMIN, ALL, NEVER, Key, NewKey
@@ -329,6 +335,8 @@ def run(arguments: list[str]) -> None:
     """
     try:
         app(arguments, prog_name="svd-service keys")
+    except RedisDeniedError as error:
+        raise SystemExit(str(error)) from None
     except UnavailableError as error:
         raise SystemExit(
             f"{error}\nThe keys are in the service's Redis: is the service running? If it was started elsewhere, set "

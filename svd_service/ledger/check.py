@@ -8,14 +8,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
 
 from svd_service.config import ConfigurationError, Settings
-from svd_service.errors import UnavailableError
+from svd_service.errors import RedisDeniedError, UnavailableError
 from svd_service.ledger.connection import connect, reachable
 from svd_service.ledger.constants import ENQUEUED, LAST_ACTIVITY
 from svd_service.ledger.scripts import Scripts
@@ -98,10 +97,15 @@ def require_layout(settings: Settings) -> None:
     """Check that no newer release has written the ledger, if Redis can be reached.
 
     Raises:
-        ConfigurationError: a newer release has written it.
+        ConfigurationError: a newer release has written it, or Redis rejects the database or the user.
     """
-    with suppress(UnavailableError), connect(settings) as client:
-        require_schema(client, settings)
+    try:
+        with connect(settings) as client:
+            require_schema(client, settings)
+    except RedisDeniedError as error:
+        raise ConfigurationError(str(error)) from None
+    except UnavailableError:
+        pass
 
 
 def check(client: "redis.Redis", settings: Settings) -> Findings:
@@ -142,6 +146,9 @@ def _check_once(settings: Settings, open_client: Callable[[Settings], "redis.Red
                     first = client.set(f"{settings.namespace}:checked", 1, nx=True, ex=ONCE_IN)
                 if first:
                     log_findings(check(client, settings))
+            return
+        except RedisDeniedError as error:
+            logger.error("the ledger could not be checked: %s", error)
             return
         except UnavailableError:
             time.sleep(RETRY)

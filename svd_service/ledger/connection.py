@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from svd_service.config import Settings
-from svd_service.errors import UnavailableError, WriteRefusedError
+from svd_service.errors import RedisDeniedError, UnavailableError, WriteRefusedError
 
 # BusyLoadingError (Redis reads its append-only file) is a ConnectionError; so is a failed or lost connection.
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
@@ -19,12 +19,17 @@ _AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
 _NO_WRITES: Final = (redis.OutOfMemoryError, redis.ReadOnlyError)
 _REFUSING: Final = re.compile(r"(^|caused error: )(OOM|MISCONF|NOREPLICAS) ")
 
+# Neither goes away by itself: the database's number is too large, or the user has too few rights.
+_DENYING: Final = re.compile(r"^DB index is out of range|^ACL failure in script: ")
+
 # A long script runs, or a replica waits for its master. EXECABORT only reports that there was such an error.
 _BUSY: Final = re.compile(r"(^|caused error: )(BUSY|MASTERDOWN|EXECABORT) ")
 
 
 class reachable:  # noqa: N801  (a context manager, used as a statement)
-    """Turns Redis' connection errors into `UnavailableError`, and rejected writes into `WriteRefusedError`."""
+    """Turns Redis' connection errors into `UnavailableError`, rejected writes into `WriteRefusedError`, and a rejected
+    database or command into `RedisDeniedError`.
+    """
 
     def __enter__(self) -> None:
         return None
@@ -33,6 +38,8 @@ class reachable:  # noqa: N801  (a context manager, used as a statement)
         message = str(error) if isinstance(error, redis.ResponseError) else ""
         if isinstance(error, _NO_WRITES) or _REFUSING.search(message):
             raise WriteRefusedError(f"Redis takes no writes: {error}") from error
+        if isinstance(error, redis.exceptions.NoPermissionError) or _DENYING.search(message):
+            raise RedisDeniedError(f"Redis rejects the database or the user of REDIS_URL: {error}") from error
         if isinstance(error, _AWAY) or _BUSY.search(message):
             raise UnavailableError(f"Redis cannot be reached: {error}") from error
 

@@ -20,6 +20,7 @@ from svd_service.cli.up.preflight import StackError, only_one, private, require_
 from svd_service.cli.up.stack import Stack
 from svd_service.cli.up.stop import StopSignals
 from svd_service.config import ConfigurationError, Settings
+from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
 
 #: Permissions that new files do not get: other users of this machine must not read images, videos, logs or keys.
@@ -37,7 +38,7 @@ def up(*, flower: bool = False, port: int | None = None) -> int:
         require_packages(flower=flower)
         settings = processes.chosen(Settings.load(), flower=flower, port=port)
         return _run(settings, Model.of(settings), console, flower=flower)
-    except (ConfigurationError, StackError) as error:
+    except (ConfigurationError, StackError, UnavailableError) as error:
         console.print(Text(f"svd-service up: {error}", style="red"))
         return 2
     finally:

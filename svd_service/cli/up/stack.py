@@ -26,6 +26,7 @@ from svd_service.client import Client, ClientError
 from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
+from svd_service.ledger.check import require_layout
 from svd_service.ledger.connection import connect
 from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import Workers
@@ -80,6 +81,7 @@ class Stack:
             self._launch(started_redis.part)
             self._settings = msgspec.structs.replace(self._settings, redis_url=started_redis.url)
         self._wait_for_redis(_REDIS_START if started_redis else 3.0)
+        require_layout(self._settings)
         registry.note(self._settings)
         first_key = make_first_key(self._settings)
         for part in processes.ours(self._settings, self._scratch, flower=flower):

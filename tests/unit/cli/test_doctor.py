@@ -125,6 +125,13 @@ def test_a_data_folder_that_cannot_be_read_is_a_problem(make_settings: MakeSetti
     assert "SVD_DATA_DIR" in found.found
 
 
+@pytest.mark.enable_socket
+def test_a_database_that_redis_does_not_have_is_a_problem(make_settings: MakeSettings, redis_url: str) -> None:
+    found = finding(make_settings(REDIS_URL=f"{redis_url.rpartition('/')[0]}/99"), "Redis")
+    assert found.severity is Severity.PROBLEM
+    assert "DB index is out of range" in found.found
+
+
 @pytest.mark.parametrize(
     ("make", "severity"),
     [(Path.mkdir, Severity.PROBLEM), (lambda folder: None, Severity.WARNING)],

@@ -222,6 +222,12 @@ def test_errors_are_reported_in_one_line(run, monkeypatch, words, output):
         keys.run(words)
 
 
+def test_a_database_that_redis_does_not_have_is_reported_in_one_line(run, monkeypatch, redis_url):
+    monkeypatch.setenv("REDIS_URL", f"{redis_url.rpartition('/')[0]}/99")
+    with pytest.raises(SystemExit, match=r"^Redis rejects .*REDIS_URL: DB index is out of range$"):
+        keys.run(["list"])
+
+
 def test_the_redis_of_up_on_this_data_folder_is_found(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings()
     assert processes.with_running_redis(settings) is settings

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from rich.console import Console
 
 from svd_service.cli.up import processes, up
@@ -300,6 +301,28 @@ def test_a_file_that_cannot_be_written_is_reported_in_one_sentence(
     output = capsys.readouterr().out
     assert output.startswith(f"svd-service up: {path}: ")
     assert output.count("\n") == 1
+
+
+def test_a_redis_user_with_too_few_rights_is_reported_in_one_sentence(
+    make_settings: MakeSettings,
+    redis_url: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", "pinger", "on", ">word", "+ping", "+client|setinfo", "+select")
+    settings = make_settings(
+        REDIS_URL=redis_url.replace("redis://", "redis://pinger:word@"),
+        SVD_BIND=f"127.0.0.1:{free_port()}",
+        SVD_EXPORTER_BIND=f"127.0.0.1:{free_port()}",
+    )
+    monkeypatch.setattr("svd_service.cli.up.Settings.load", lambda: settings)
+    monkeypatch.setattr("svd_service.cli.up.require_packages", lambda **_: None)
+    try:
+        assert up() == 2
+    finally:
+        redis_client.execute_command("ACL", "DELUSER", "pinger")
+    assert "svd-service up: Redis rejects the database or the user of REDIS_URL" in capsys.readouterr().out
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

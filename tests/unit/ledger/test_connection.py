@@ -7,9 +7,10 @@ import pytest
 import redis
 from redis.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 
-from svd_service.config import Settings
-from svd_service.errors import UnavailableError, WriteRefusedError
+from svd_service.config import ConfigurationError, Settings
+from svd_service.errors import RedisDeniedError, UnavailableError, WriteRefusedError
 from svd_service.ledger import open_ledger
+from svd_service.ledger.check import check_at_start, require_layout
 from svd_service.ledger.connection import broker_options, connect, reachable
 
 MakeSettings = Callable[..., Settings]
@@ -78,6 +79,41 @@ def test_a_master_that_rejects_writes_without_a_replica_is_unavailable(redis_url
         client.set("a", "b")
     with pytest.raises(UnavailableError, match="NOREPLICAS"):
         open_ledger(client, settings).workers.leave("host/0")
+
+
+@pytest.fixture
+def weak_user(redis_url: str, redis_client: redis.Redis) -> Iterator[str]:
+    """URL of that Redis with a user who may only read, in scripts too."""
+    rights = ("+get", "+multi", "+exec", "+evalsha", "+script", "+client|setinfo", "+select", "+ping")
+    redis_client.execute_command("ACL", "SETUSER", "weak", "on", ">word", "~*", *rights)
+    yield redis_url.replace("redis://", "redis://weak:word@")
+    redis_client.execute_command("ACL", "DELUSER", "weak")
+
+
+def test_a_user_with_too_few_rights_is_denied(
+    weak_user: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+):
+    settings = make_settings(REDIS_URL=weak_user)
+    with connect(settings) as client:
+        for transaction in (True, False):
+            with client.pipeline(transaction=transaction) as pipe:
+                pipe.set("a", "b")
+                with pytest.raises(RedisDeniedError, match=r"REDIS_URL.*'set' command"), reachable():
+                    pipe.execute()
+        with pytest.raises(RedisDeniedError, match=r"REDIS_URL.*permissions"):
+            open_ledger(client, settings).workers.leave("host/0")
+    with pytest.raises(ConfigurationError, match="REDIS_URL"):
+        require_layout(settings)
+    check_at_start(settings).join(30)
+    assert "the ledger could not be checked" in caplog.text
+
+
+def test_a_database_that_redis_does_not_have_is_denied(redis_url: str, make_settings: MakeSettings):
+    settings = make_settings(REDIS_URL=f"{redis_url.rpartition('/')[0]}/99")
+    with connect(settings) as client, pytest.raises(RedisDeniedError, match=r"REDIS_URL.*DB index"), reachable():
+        client.ping()
+    with pytest.raises(ConfigurationError, match="REDIS_URL"):
+        require_layout(settings)
 
 
 @contextmanager
