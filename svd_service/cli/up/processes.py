@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -22,6 +23,9 @@ from svd_service.environment.sources import hub_variables
 _PYTHON: Final = (sys.executable, "-P", "-m")
 _CELERY: Final = (*_PYTHON, "celery", "-A", "svd_service.celery_app")
 
+
+#: Folders of the Hugging Face hub's client that may be relative to the current folder.
+_HUB_FOLDERS: Final = ("HF_HOME", "HF_HUB_CACHE")
 
 #: File with the URL of the Redis that `up` starts, in its folder: port and password change at every start.
 URL_NOTE: Final = "url"
@@ -45,10 +49,31 @@ def chosen(settings: Settings, *, flower: bool, port: int | None) -> Settings:
         changes["bind"] = f"{settings.bind.rpartition(':')[0] or '127.0.0.1'}:{port}"
     if flower and settings.flower_basic_auth is None:
         changes["flower_basic_auth"] = f"svd:{secrets.token_urlsafe(12)}"
-    # The model's folder may be relative to the current folder; the parts run in another one.
+    # Paths may be relative to the current folder; the parts run in another one.
+    changes["moderation_command"] = _with_absolute_paths(settings.moderation_command)
     if settings.model and Path(settings.model).expanduser().is_dir():
         changes["model"] = str(Path(settings.model).expanduser().resolve())
     return msgspec.structs.replace(settings, **changes)
+
+
+def _with_absolute_paths(command: str) -> str:
+    """Return `command` with the existing relative paths among its words made absolute."""
+    words = shlex.split(command)
+    # The shell's rule: a program without a slash is looked up on the PATH.
+    found = [_exists(word) and (number > 0 or "/" in word) for number, word in enumerate(words)]
+    if not any(found):
+        return command
+    # Without following links: a virtual environment's interpreter is one.
+    return shlex.join(
+        str(Path(word).absolute()) if is_path else word for word, is_path in zip(words, found, strict=True)
+    )
+
+
+def _exists(word: str) -> bool:
+    try:
+        return bool(word) and Path(word).exists()
+    except OSError:  # for example, a word that is too long for a name
+        return False
 
 
 def redis_of(settings: Settings) -> OwnRedis | None:
@@ -174,6 +199,10 @@ def environment_of(settings: Settings) -> dict[str, str]:
     So the parts have the same settings although they run in another folder, without the `.env` file.
     """
     environment = {**hub_variables(), **os.environ}
+    for name in _HUB_FOLDERS:
+        # The hub's client expands ~ and variables.
+        if (folder := environment.get(name)) and not folder.startswith(("~", "$")):
+            environment[name] = str(Path(folder).absolute())
     for name, variable in Settings.variables().items():
         value = getattr(settings, name)
         environment[variable] = "" if value is None else str(value)

@@ -136,6 +136,44 @@ def test_the_processes_get_the_settings_of_up(
     assert received.model == str(model)
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("./hook --strict 'a b'", "{0}/hook --strict '{0}/a b'"),
+        ("python hook nothing", "python {0}/hook nothing"),
+        ("hook", "hook"),
+        ("python/bin hook", "{0}/python/bin {0}/hook"),
+        (f"python -c '{'x' * 300}'", f"python -c '{'x' * 300}'"),
+        ("/bin/true ''", "/bin/true ''"),
+        ("", ""),
+    ],
+)
+def test_relative_paths_of_the_moderation_command_become_absolute(
+    command: str, expected: str, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("hook", "a b"):
+        (tmp_path / name).touch()
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "bin").symlink_to("/bin/true")
+    settings = processes.chosen(make_settings(SVD_MODERATION_COMMAND=command), flower=False, port=None)
+    assert settings.moderation_command == expected.format(tmp_path)
+
+
+def test_relative_folders_of_the_hub_become_absolute(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", "cache")
+    (tmp_path / ".env").write_text("HF_HUB_CACHE=./hub\n")
+    environment = processes.environment_of(make_settings())
+    assert (environment["HF_HOME"], environment["HF_HUB_CACHE"]) == (f"{tmp_path}/cache", f"{tmp_path}/hub")
+    monkeypatch.setenv("HF_HOME", "~/cache")
+    monkeypatch.setenv("HF_HUB_CACHE", "")
+    environment = processes.environment_of(make_settings())
+    assert (environment["HF_HOME"], environment["HF_HUB_CACHE"]) == ("~/cache", "")
+
+
 def test_flower_gets_a_generated_password_if_it_has_none(make_settings: MakeSettings) -> None:
     generated = [processes.chosen(make_settings(), flower=True, port=None).flower_basic_auth for _ in range(2)]
     assert generated[0] != generated[1]
