@@ -211,6 +211,12 @@ def test_no_container_runs_as_root_or_writes_to_its_root_file_system() -> None:
         }
 
 
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_no_pod_has_the_variables_of_service_links(name: str) -> None:
+    # They are URLs, which Flower rejects as FLOWER_PORT, and Settings as REDIS_PORT.
+    assert pod(name)["enableServiceLinks"] is False
+
+
 def test_the_termination_grace_period_covers_draining() -> None:
     (settings,) = of_kind("ConfigMap")
     drain = Settings.from_mapping(settings["data"]).drain_timeout
