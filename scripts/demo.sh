@@ -3,6 +3,8 @@
 # free ports with its data in a temporary folder, submit the image over HTTP, save the video, and stop everything again.
 #
 # usage: scripts/demo.sh [IMAGE [OUT.mp4]]      default: scripts/sample.jpg and out.mp4
+# Variables: SVD_MODEL (default: the nano model), SVD_MODEL_REVISION, SVD_DEVICES, SVD_MEMORY, SVD_CPU_THREADS, HF_TOKEN and the
+# hub's other variables, which may be in .env, too. Other settings, exported or in .env, are those of another service and ignored.
 set -euo pipefail
 
 # shellcheck source=scripts/usage.sh
@@ -13,6 +15,7 @@ absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$PWD/$1" ;; 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 image=$(absolute "${1:-$here/scripts/sample.jpg}")
 out=$(absolute "${2:-out.mp4}")
+[ ! -d "${SVD_MODEL:-}" ] || SVD_MODEL=$(absolute "$SVD_MODEL")
 cd "$here"
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
@@ -25,6 +28,7 @@ cd "$here"
 ensure_environment local
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/svd-demo.XXXXXX")
+folder=$(absolute "$folder")
 service='' client=''
 running() { [ -n "$service" ] && kill -0 "$service" 2>/dev/null; }
 stop() {
@@ -55,11 +59,24 @@ PYTHON
 )
 address=http://127.0.0.1:$port
 
-# Start a separate Redis: the demo must not use the one in the environment or .env.
-# The nano model unless another is named: SVD-XT, the default with a GPU, is a download of 5 GB behind a licence.
-SVD_MODEL=${SVD_MODEL:-$here/svd_service/models/nano} \
-  REDIS_URL='' REDIS_HOST='' SVD_DATA_DIR=$folder SVD_BIND=127.0.0.1:$port SVD_EXPORTER_BIND=127.0.0.1:$metrics \
-  .venv/bin/svd-service up >"$folder/up.log" 2>&1 &
+# Settings of another service would put the demo's files into its store, or its keys would refuse the demo's request.
+for name in $(env | awk -F= '/^(SVD|REDIS|CELERY)_[A-Za-z0-9_]*=/ { print $1 }'); do
+  case $name in
+    SVD_MODEL | SVD_MODEL_REVISION | SVD_DEVICES | SVD_MEMORY | SVD_CPU_THREADS) ;;
+    *) unset "$name" ;;
+  esac
+done
+# The service reads .env in its working directory, and secrets in /run/secrets by default.
+[ ! -f .env ] || grep -E '^(export +)?HF_' .env >"$folder/.env" || true
+mkdir "$folder/secrets"
+: >"$folder/up.log"
+(
+  cd "$folder"
+  # The nano model unless another is named: SVD-XT, the default with a GPU, is a download of 5 GB behind a licence.
+  exec env "SVD_MODEL=${SVD_MODEL:-$here/svd_service/models/nano}" \
+    "SVD_DATA_DIR=$folder" "SVD_SECRETS_DIR=$folder/secrets" SVD_BIND="127.0.0.1:$port" SVD_EXPORTER_BIND="127.0.0.1:$metrics" \
+    "$here/.venv/bin/svd-service" up >up.log 2>&1
+) &
 service=$!
 say "Starting Redis, worker and HTTP API on $address …"
 until grep -q '^Ready' "$folder/up.log"; do
