@@ -153,7 +153,9 @@ def registry_of(settings: Settings, source: FiguresSource) -> CollectorRegistry:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[WSGIServer]:
-    """Serve metrics on `settings.exporter_bind` (`host:port`; port 0 chooses a free one) while the block runs.
+    """Serve metrics on `settings.exporter_bind` (`host:port`) while the block runs.
+
+    Port 0 chooses a free one; without a host, the server is on all of IPv4's interfaces.
 
     Raises:
         ConfigurationError: the address is invalid, or cannot be bound.
@@ -205,8 +207,8 @@ def main() -> None:
 def _address(bind: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{bind}")
-        if parts.hostname and parts.port is not None:
-            return parts.hostname, parts.port
+        if parts.port is not None:
+            return parts.hostname or "0.0.0.0", parts.port  # noqa: S104 - as gunicorn and Flower understand `:port`
     except ValueError:
         pass
     raise ConfigurationError(f"SVD_EXPORTER_BIND={bind!r}: expected host:port")

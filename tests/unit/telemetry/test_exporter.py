@@ -330,7 +330,12 @@ def test_the_server_answers_and_frees_its_port(make_settings: Callable[..., Sett
         pass
 
 
-@pytest.mark.parametrize("bind", ["9808", ":9808", "localhost", "localhost:port", "localhost:99999", "192.0.2.1:9808"])
+def test_an_address_without_a_host_is_every_interface(make_settings: Callable[..., Settings]) -> None:
+    with serving(make_settings(REDIS_URL="redis://127.0.0.1:1/0", SVD_EXPORTER_BIND=":0")) as server:
+        assert server.server_address[0] == "0.0.0.0"
+
+
+@pytest.mark.parametrize("bind", ["9808", ":", "localhost", "localhost:port", "localhost:99999", "192.0.2.1:9808"])
 def test_an_unusable_address_is_rejected_with_the_settings_name(
     make_settings: Callable[..., Settings], bind: str
 ) -> None:
