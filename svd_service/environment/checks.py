@@ -92,7 +92,7 @@ def folder(value: Path) -> str | None:
     """A folder, or a path at which one can be made."""
     try:
         return None if stat.S_ISDIR(value.stat().st_mode) else "not a folder"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         return error.strerror
