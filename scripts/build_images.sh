@@ -43,9 +43,10 @@ case $tool in
   *) build=("$tool" build --format docker) ;;
 esac
 
+# Before version 4.4 (macOS has 3.2), bash rejects an empty array as an unset variable.
 for image in "${images[@]}"; do
   say "Building svd-service-$image with $tool …"
-  "${build[@]}" --file "docker/$image.Dockerfile" --tag "svd-service-$image" "${arguments[@]}" .
+  "${build[@]}" --file "docker/$image.Dockerfile" --tag "svd-service-$image" ${arguments[@]+"${arguments[@]}"} .
 done
 
 if [ -n "$smoke" ]; then

@@ -31,20 +31,32 @@ esac
 # once beside the static checks, and end at about the same time. The clients, which are with the service, alone use
 # pytest's cache. The ledger's state machine, the longest unit test, is with the browser, where coverage does not slow it
 # down threefold.
-declare -A lanes
+lanes=() processes=()
 lane() { # lane NAME PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
   local name=$1
   shift
+  : >"$outputs/$name" # the background process may open it after `follow` does
   set -m # without job control, a background process ignores SIGINT
+  # Before version 4.4 (macOS has 3.2), bash rejects an empty array as an unset variable.
   OMP_NUM_THREADS=1 COVERAGE_FILE=$outputs/coverage.$name \
-    .venv/bin/python -m pytest "$@" "${marked[@]}" >"$outputs/$name" 2>&1 &
+    .venv/bin/python -m pytest "$@" ${marked[@]+"${marked[@]}"} >"$outputs/$name" 2>&1 &
   set +m
-  lanes[$name]=$!
+  lanes+=("$name")
+  processes+=($!)
+}
+follow() { # follow PROCESS FILE: print the file until the process has ended
+  local ended=''
+  while [ -z "$ended" ]; do
+    sleep 0.2
+    # Before the rest is read, which would otherwise lack what the process writes in between.
+    kill -0 "$1" 2>/dev/null || ended=yes
+    cat
+  done <"$2"
 }
 # shellcheck disable=SC2329 # the trap calls it
 finish() { # at SIGINT, as after Ctrl-C, pytest stops what the tests have started
   # Python drops an interrupt that arrives in a destructor, so it is repeated.
-  while [ ${#lanes[@]} -gt 0 ] && kill -INT "${lanes[@]}" 2>/dev/null; do
+  while [ ${#processes[@]} -gt 0 ] && kill -INT "${processes[@]}" 2>/dev/null; do
     for _ in $(seq 120); do
       [ -n "$(jobs -rp)" ] || break 2
       sleep 0.5
@@ -55,23 +67,25 @@ finish() { # at SIGINT, as after Ctrl-C, pytest stops what the tests have starte
 }
 outputs=$(mktemp -d)
 trap finish EXIT
+# Without a trap, bash ignores an interrupt if the command that it waits for ends by itself just then.
+trap 'exit 130' INT
 export SVD_TEST_SHARED=$outputs
 status=0
 readonly state_machine=tests/unit/ledger/test_state_machine.py
 readonly faults=tests/integration/faults installation=tests/integration/installation
-readonly models=(tests/unit/video tests/unit/tools)
-readonly elsewhere=(tests/unit/api tests/unit/cli "${models[@]}" "$state_machine")
+models=(tests/unit/video tests/unit/tools)
+elsewhere=(tests/unit/api tests/unit/cli "${models[@]}" "$state_machine")
 lane service tests/integration --ignore="$faults" --ignore="$installation"
 lane faults "$faults" tests/unit/cli -p no:cacheprovider
 lane browser tests/browser tests/chaos "$state_machine" -p no:cacheprovider
 lane models "${models[@]}" -p no:cacheprovider
-lane api tests/unit/api "$installation" -p no:cacheprovider "${coverage[@]}"
-lane unit tests/unit tests/contracts "${elsewhere[@]/#/--ignore=}" -p no:cacheprovider "${coverage[@]}"
+lane api tests/unit/api "$installation" -p no:cacheprovider ${coverage[@]+"${coverage[@]}"}
+lane unit tests/unit tests/contracts "${elsewhere[@]/#/--ignore=}" -p no:cacheprovider ${coverage[@]+"${coverage[@]}"}
 scripts/check.sh
-for name in service faults browser models api unit; do
-  tail --lines +1 --follow --sleep-interval 0.2 --pid "${lanes[$name]}" "$outputs/$name"
-  wait "${lanes[$name]}" || status=$?
-  unset "lanes[$name]"
+for index in "${!lanes[@]}"; do
+  follow "${processes[$index]}" "$outputs/${lanes[$index]}"
+  wait "${processes[$index]}" || status=$?
+  unset "processes[$index]"
 done
 if [ ${#coverage[@]} -gt 0 ]; then
   export COVERAGE_FILE=$outputs/coverage

@@ -201,7 +201,6 @@ def test_a_wrong_secret_in_a_file_is_rejected_without_showing_it(tmp_path, monke
         ("REDIS_SENTINELS", "one:26379,two:99999"),
         ("SVD_S3_ENDPOINT", "http://store:99999"),
         ("SVD_DATA_DIR", __file__),
-        ("SVD_DATA_DIR", f"{__file__}/data"),
         ("SVD_DATA_DIR", f"/tmp/{'long' * 64}"),
         ("SVD_DATA_DIR", "~nosuch/data"),
         ("SVD_MODEL", "~nosuch/model"),
