@@ -20,15 +20,21 @@ local function end_delivery(id, state)
   end
 end
 
+-- Add `id` to a set of what costs its owner nothing. Returns the oldest beyond MAX_ENDED_PER_OWNER, which are removed: a few
+-- at a time, so that no call takes long.
+local function add_bounded(set, id)
+  redis.call('ZADD', set, now, id)
+  local surplus = math.min(redis.call('ZCARD', set) - MAX_ENDED_PER_OWNER, 10)
+  if surplus < 1 then return {} end
+  local oldest = redis.call('ZRANGE', set, 0, surplus - 1)
+  redis.call('ZREM', set, unpack(oldest))
+  return oldest
+end
+
 -- An owner can have deliveries to hosts that do not answer at no cost: beyond as many as there may be records, the oldest
--- are given up. A few at a time, so that no call takes long.
+-- are given up.
 local function bound_deliveries(id, owner)
-  local pending = key('pending_of:' .. owner)
-  redis.call('ZADD', pending, now, id)
-  local surplus = math.min(redis.call('ZCARD', pending) - MAX_ENDED_PER_OWNER, 10)
-  if surplus < 1 then return end
-  for _, oldest in ipairs(redis.call('ZRANGE', pending, 0, surplus - 1)) do
-    redis.call('ZREM', pending, oldest)
+  for _, oldest in ipairs(add_bounded(key('pending_of:' .. owner), id)) do
     -- One that is being attempted ends by itself.
     if redis.call('ZREM', key('outbox'), oldest) == 1 then end_delivery(oldest, 'given_up') end
   end

@@ -2,14 +2,9 @@
 -- include: base, queue, notify, delivery, usage, history, histogram, group
 
 -- An owner can create records of failed, cancelled and expired jobs at no cost: beyond MAX_ENDED_PER_OWNER the oldest
--- are deleted. A few at a time, so that no call takes long.
+-- are deleted.
 local function bound_records(id, owner)
-  local records = key('ended_of:' .. owner)
-  redis.call('ZADD', records, now, id)
-  local surplus = math.min(redis.call('ZCARD', records) - MAX_ENDED_PER_OWNER, 10)
-  if surplus < 1 then return end
-  for _, oldest in ipairs(redis.call('ZRANGE', records, 0, surplus - 1)) do
-    redis.call('ZREM', records, oldest)
+  for _, oldest in ipairs(add_bounded(key('ended_of:' .. owner), id)) do
     redis.call('ZREM', key('owner:' .. owner), oldest)
     if redis.call('EXISTS', job_key(oldest)) == 1 then
       set(oldest, 'deleted', 1)
