@@ -6,7 +6,7 @@ Their fields are listed in `svd_service/ledger/__init__.py` and `svd_service/web
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from svd_service.jobs.eta import work_of
 from svd_service.jobs.group import Group
@@ -141,9 +141,14 @@ def group_of(group_id: str, fields: Mapping[str, str], jobs: Sequence[Job], deli
 
 
 def holder_of(record: str) -> Holder:
-    """The holder in a `held:N` field. Fields of a newer version are ignored."""
-    known = {one.name for one in dataclasses.fields(Holder)}
-    return Holder(**{name: value for name, value in json.loads(record).items() if name in known})
+    """The holder in a `held:N` field."""
+    return Holder(**known_fields(Holder, record))
+
+
+def known_fields(kind: type, record: str) -> dict[str, Any]:
+    """The values in a JSON object that are fields of the dataclass `kind`: those of a newer version are ignored."""
+    known = {one.name for one in dataclasses.fields(kind)}
+    return {name: value for name, value in json.loads(record).items() if name in known}
 
 
 def _webhook(url: str, delivery: Mapping[str, str]) -> Webhook:

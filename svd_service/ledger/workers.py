@@ -1,6 +1,5 @@
 """Worker processes and the models that they hold, as recorded in the ledger."""
 
-import dataclasses
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from typing import Final, Self
 from svd_service.jobs.model import Model
 from svd_service.jobs.routing import queue_of
 from svd_service.ledger.connection import reachable
-from svd_service.ledger.record import DAMAGE, dump
+from svd_service.ledger.record import DAMAGE, dump, known_fields
 from svd_service.ledger.scripts import Scripts
 
 #: Seconds between two heartbeats of a worker process, and the heartbeat timeout.
@@ -58,8 +57,7 @@ class WorkerStatus:
     @classmethod
     def from_json(cls, record: str, seen_at: float) -> Self:
         """The status in a worker's own record. Fields of a newer version are ignored."""
-        known = {one.name for one in dataclasses.fields(cls)}
-        values = {name: value for name, value in json.loads(record).items() if name in known}
+        values = known_fields(cls, record)
         memory = DeviceMemory(**values["device_memory"]) if values.get("device_memory") else None
         profiles = tuple(values.get("profiles", ()))
         return cls(**{**values, "seen_at": seen_at, "device_memory": memory, "profiles": profiles})

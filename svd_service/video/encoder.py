@@ -30,7 +30,8 @@ KEYFRAME_INTERVAL: Final = 2
 class Kind:
     """A kind of file: FFmpeg's names of container, codec and pixel format, and the options of the first two.
 
-    `shades` converts a frame for the codec where a conversion of the pixel format is not enough.
+    `shades` converts a frame for the codec where a conversion of the pixel format is not enough. Frames that are less
+    than `shortest` hundredths of a second after the one before are left out. `sized` are options by width and height.
     """
 
     container: str
@@ -39,6 +40,8 @@ class Kind:
     options: Mapping[str, str] = field(default_factory=dict)
     container_options: Mapping[str, str] = field(default_factory=dict)
     shades: Callable[[Frame], av.VideoFrame] | None = None
+    shortest: int = 0
+    sized: Callable[[int, int], Mapping[str, str]] = lambda *_: {}
 
     @property
     def is_video(self) -> bool:
@@ -88,14 +91,9 @@ WEBM: Final = Kind(
     pixels="yuv420p",
     options={"preset": "8", "crf": "25"},
     container_options={"fflags": "+bitexact"},
+    # With two threads, libsvtav1 hangs for ever if width or height have fewer than about 25 pixels.
+    sized=lambda width, height: {"svtav1-params": f"lp={1 if min(width, height) < 64 else 2}"},
 )
-
-#: Threads of libsvtav1; with two it hangs for ever if height or width have fewer than about 25 pixels.
-_LANES, _NARROW = 2, 64
-
-#: Browsers show a frame of a GIF of less than two hundredths of a second ten times as long, and two frames at the same
-#: hundredth are an error.
-_SHORTEST_IN_GIF: Final = 2
 
 #: Loops forever, like the GIF. Both store each frame's duration: WebP in milliseconds, GIF in hundredths of a second.
 WEBP: Final = Kind(
@@ -106,7 +104,10 @@ WEBP: Final = Kind(
     container_options={"loop": "0"},
 )
 
-GIF: Final = Kind(container="gif", codec="gif", pixels="pal8", container_options={"loop": "0"}, shades=_quantized)
+#: Browsers show a frame of one hundredth of a second ten times as long, and two frames at one hundredth are an error.
+GIF: Final = Kind(
+    container="gif", codec="gif", pixels="pal8", container_options={"loop": "0"}, shades=_quantized, shortest=2
+)
 
 
 def _hundredths(index: int, fps: int) -> int:
@@ -169,11 +170,11 @@ class Encoder(Writer):
             stream = self._add_stream(container)
             due = 0
             for index, frame in enumerate(frames):
-                if self._kind is GIF:
+                if self._kind.shortest:
                     at = _hundredths(index, self._fps)
                     if at < due:
                         continue
-                    due = at + _SHORTEST_IN_GIF
+                    due = at + self._kind.shortest
                 converted = self._converted(frame)
                 converted.pts, converted.time_base = index, Fraction(1, self._fps)
                 container.mux(stream.encode(converted))
@@ -195,9 +196,7 @@ class Encoder(Writer):
         )
 
     def _add_stream(self, container: OutputContainer) -> VideoStream:
-        options = dict(self._kind.options)
-        if self._kind is WEBM:
-            options["svtav1-params"] = f"lp={1 if min(self._size) < _NARROW else _LANES}"
+        options = {**self._kind.options, **self._kind.sized(*self._size)}
         stream = cast(VideoStream, container.add_stream(self._kind.codec, rate=self._fps, options=options))
         stream.width, stream.height = self._size
         stream.pix_fmt = self._kind.pixels
