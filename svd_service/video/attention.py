@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 from diffusers.models.attention import TemporalBasicTransformerBlock
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 #: Maximum number of rows of a batch.
@@ -49,5 +50,5 @@ def split_rows(unet: nn.Module) -> None:
     for block in unet.modules():
         if isinstance(block, TemporalBasicTransformerBlock):
             for attention in (block.attn1, block.attn2):
-                if attention is not None:
+                if isinstance(attention, Attention):  # and not what replaces one that adds zero
                     attention.set_processor(SplitRows(attention.processor))

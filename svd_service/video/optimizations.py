@@ -23,7 +23,7 @@ from svd_service.video.pipeline import Pipeline
 class Optimization(StrEnum):
     """The optimizations by name, in the order in which they are applied."""
 
-    #: Residual branches that add zero are skipped. Only models trained without them have such, as the nano model.
+    #: Residual branches and attentions that add zero are skipped. Only models trained without them have such, as nano.
     ZERO_BRANCHES = "zero_branches"
     #: The image has one token, so the softmax over it is 1, and cross-attention is its value, whatever the query.
     CONSTANT_CROSS_ATTENTION = "constant_cross_attention"
@@ -168,9 +168,18 @@ class _Shortcut(nn.Module):
         return result
 
 
+class _NoAttention(nn.Module):
+    """An attention that adds zero: a scalar, which the addition that follows broadcasts."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return hidden_states.new_zeros(())
+
+
 def _zero_branches(pipe: Pipeline) -> None:
     for model in (pipe.unet, pipe.vae):
         for module in list(model.modules()):
+            if isinstance(module, BasicTransformerBlock | TemporalBasicTransformerBlock):
+                _skip_zero_attention(module)
             for name, block in list(module.named_children()):
                 if isinstance(block, SpatioTemporalResBlock) and _adds_zero(block.temporal_res_block):
                     setattr(module, name, _SpatialOnly(block))
@@ -178,10 +187,20 @@ def _zero_branches(pipe: Pipeline) -> None:
                     setattr(module, name, _Shortcut(block))
 
 
+def _skip_zero_attention(block: BasicTransformerBlock | TemporalBasicTransformerBlock) -> None:
+    if _is_zero(block.attn1.to_out[0]):
+        block.attn1, block.norm1 = _NoAttention(), nn.Identity()
+    if block.attn2 is not None and _is_zero(block.attn2.to_out[0]):
+        block.attn2 = None
+
+
 def _adds_zero(block: ResnetBlock2D | TemporalResnetBlock) -> bool:
     """Whether the branch of a residual block ends in a convolution of zeros, and nothing rescales its sum."""
-    zero = not any(parameter.is_meta or parameter.any() for parameter in block.conv2.parameters())
-    return zero and getattr(block, "output_scale_factor", 1) == 1
+    return _is_zero(block.conv2) and getattr(block, "output_scale_factor", 1) == 1
+
+
+def _is_zero(layer: nn.Module) -> bool:
+    return not any(parameter.is_meta or parameter.any() for parameter in layer.parameters())
 
 
 class _OneToken:

@@ -120,7 +120,12 @@ def test_branches_that_add_zero_are_skipped_without_changing_a_bit() -> None:
         for block in blocks[::2]:
             nn.init.zeros_(block.conv2.weight)
             nn.init.zeros_(block.conv2.bias)
+        attentions = [attention for attention in pipe.unet.modules() if isinstance(attention, Attention)]
+        for attention in attentions[::2]:
+            nn.init.zeros_(attention.to_out[0].weight)
+            nn.init.zeros_(attention.to_out[0].bias)
         zeroed[:] = [block for block in blocks[::2] if isinstance(block, ResnetBlock2D | TemporalResnetBlock)]
+        zeroed.extend(attentions[::2])
 
     def run(block: nn.Module, *_: Any) -> None:
         ran.append(block)
@@ -132,7 +137,7 @@ def test_branches_that_add_zero_are_skipped_without_changing_a_bit() -> None:
         skipped = outputs({Optimization.ZERO_BRANCHES}, torch.float32, zero_some)
     assert zeroed
     assert not {id(block) for block in zeroed} & {id(block) for block in ran}
-    assert any(isinstance(block, TemporalResnetBlock) for block in ran)
+    assert {TemporalResnetBlock, Attention} <= {type(block) for block in ran}
     for one, other in zip(skipped, expected, strict=True):
         assert torch.equal(one, other)
 
