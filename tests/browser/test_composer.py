@@ -99,7 +99,7 @@ def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: L
     job = desk.status(ids(page)[0])
     video, parameters = job["video"], job["parameters"]
     assert (video["output_width"], video["output_height"]) == (720, 720)
-    assert (parameters["width"], parameters["height"]) == (192, 192)
+    assert (parameters["width"], parameters["height"]) == (384, 384)
     assert video["duration_seconds"] == pytest.approx(4, rel=0.05)
     assert (parameters["interpolate"], parameters["loop"]) == (2, "pingpong")
     assert parameters["formats"] == ["webm", "webp"]
@@ -204,8 +204,8 @@ def test_a_rotated_image_is_sent_rotated_and_change_restores_the_whole_file(
     window.look("turned")
     send(page)
     image = input_of(desk, ids(page)[0])
-    assert image.size == (144, 256)
-    top, bottom = image.getpixel((70, 10)), image.getpixel((70, 245))
+    assert image.size == (288, 512)
+    top, bottom = image.getpixel((140, 20)), image.getpixel((140, 490))
     assert (top[0] > 195, bottom[2] > 195) == (True, True)  # type: ignore[index]
     card(page, "halves").get_by_role("button", name="Cancel").click()
     card(page, "halves").get_by_role("button", name="Change").click()

@@ -130,8 +130,8 @@ def test_the_service_gets_the_part_of_the_image_inside_the_frame(desk: Stack, le
     send(page)
     (job_id,) = ids(page)
     with Image.open(Path(desk.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png") as fitted:
-        assert fitted.size == (256, 144)
-        red, _, blue = fitted.getpixel((2, 70))  # type: ignore[misc]
+        assert fitted.size == (512, 288)
+        red, _, blue = fitted.getpixel((4, 140))  # type: ignore[misc]
     assert (red < 60, blue > 195) == (True, True)
 
 
@@ -150,8 +150,8 @@ def test_dragging_moves_the_frame_and_portrait_submits_a_portrait_image(desk: St
     send(page)
     (job_id,) = ids(page)
     with Image.open(Path(desk.environment["SVD_DATA_DIR"]) / "inputs" / f"{job_id}.png") as fitted:
-        assert fitted.size == (144, 256)
-        red, _, blue = fitted.getpixel((140, 100))  # type: ignore[misc]
+        assert fitted.size == (288, 512)
+        red, _, blue = fitted.getpixel((280, 200))  # type: ignore[misc]
     assert (red > 195, blue < 60) == (True, True)
 
 
@@ -164,7 +164,7 @@ def test_keep_the_whole_image_pads_it_with_black(desk: Stack, ledger: Ledger, vi
     window.look("whole")
     send(page)
     parameters = desk.status(ids(page)[0])["parameters"]
-    assert (parameters["fit"], parameters["width"], parameters["height"]) == ("pad", 256, 144)
+    assert (parameters["fit"], parameters["width"], parameters["height"]) == ("pad", 512, 288)
 
 
 def test_the_page_can_be_used_by_keyboard_alone(desk: Stack, ledger: Ledger, visit: Open):

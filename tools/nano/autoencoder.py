@@ -37,6 +37,12 @@ LOG_VARIANCE = -12.0
 WHITENING = 0.75
 """1: every component gets unit variance; 0: components keep their proportions in pixels."""
 MAX_GUIDANCE = 3.0
+LEFT_OUT = ((2, 1), (3, 1))
+"""The decoder's residual blocks, by up block and number, whose branches add zero, so that they need not be computed.
+
+The last two up blocks, at half and at full resolution, have two residual blocks each, and GroupNorm needs 64 channels
+(see README.md); with one block each the decoder takes half the time.
+"""
 
 
 def _space_to_depth(x: Tensor) -> Tensor:
@@ -161,7 +167,7 @@ def _write_encoder(vae: AutoencoderKLTemporalDecoder, basis: PatchBasis) -> None
 
 @torch.no_grad()
 def _start_decoder(decoder: nn.Module) -> None:
-    """Temporal branches start as the identity, spatial ones small."""
+    """Temporal branches are the identity, spatial ones start small."""
     nn.init.zeros_(decoder.time_conv_out.weight)
     nn.init.zeros_(decoder.time_conv_out.bias)
     for channel in range(3):
@@ -173,12 +179,26 @@ def _start_decoder(decoder: nn.Module) -> None:
             module.spatial_res_block.conv2.weight.mul_(0.3)
 
 
+def _left_out(decoder: nn.Module) -> list[SpatioTemporalResBlock]:
+    return [decoder.up_blocks[block].resnets[number] for block, number in LEFT_OUT]
+
+
+@torch.no_grad()
+def _leave_out(decoder: nn.Module) -> None:
+    for block in _left_out(decoder):
+        for parameter in block.spatial_res_block.conv2.parameters():
+            parameter.zero_()
+
+
 @contextmanager
 def spatial_only() -> Iterator[None]:
-    """Skip the temporal branches, which is exact and faster while they are the identity."""
+    """Skip the branches that add zero: the temporal ones, and spatial ones whose last convolution is zero."""
 
     def forward(self: SpatioTemporalResBlock, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
-        return self.spatial_res_block(hidden_states, temb)
+        spatial = self.spatial_res_block
+        if spatial.conv_shortcut is None and not spatial.conv2.weight.requires_grad:
+            return hidden_states
+        return spatial(hidden_states, temb)
 
     original = SpatioTemporalResBlock.forward
     SpatioTemporalResBlock.forward = forward
@@ -188,13 +208,14 @@ def spatial_only() -> Iterator[None]:
         SpatioTemporalResBlock.forward = original
 
 
-def image_loss(output: Tensor, target: Tensor) -> Tensor:
+def image_loss(output: Tensor, target: Tensor, smooth: float = 2) -> Tensor:
     """How far images (batch, 3, height, width) are apart, for the eye.
 
     It is the sum of
 
     - the absolute and the squared error,
-    - the absolute error of the differences between neighbors (edges) at three scales, and of the patches' colors,
+    - the absolute error of the differences between neighbors (edges) at three scales, and of the colors of the
+      patches and of four by four patches, the latter `smooth` times,
     - the difference of the amplitude spectra, which blur lowers,
     - what the errors of all 8x8 patches have in common: in smooth areas, it shows as a weave of lines.
     """
@@ -206,14 +227,28 @@ def image_loss(output: Tensor, target: Tensor) -> Tensor:
         across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
         loss = loss + 0.15 * (across.abs().mean() + down.abs().mean())
         error = F.avg_pool2d(error, 2)
-    return loss + 0.5 * error.abs().mean()
+    return loss + 0.5 * error.abs().mean() + smooth * F.avg_pool2d(error, 4).abs().mean()
+
+
+SKIES_FROM = 0.9
+"""From this share of the training on, half of the steps see whole clear skies, where the slightest error shows."""
+
+
+def clear_sky(height: int, width: int) -> Tensor:
+    """A linear gradient between two random colors in -1..1, in a random direction, (3, height, width)."""
+    angle = torch.rand(()) * 2 * torch.pi
+    y, x = torch.linspace(-0.5, 0.5, height)[:, None], torch.linspace(-0.5, 0.5, width)
+    share = (0.5 + (x * angle.cos() + y * angle.sin()) / (angle.cos().abs() + angle.sin().abs())).clamp(0, 1)
+    first, second = (torch.rand(2, 3, 1, 1) * 2 - 1).unbind()
+    return first * (1 - share) + second * share
 
 
 def decoder_optimizer(decoder: nn.Module, lr: float, muon_lr: float) -> Optimizer:
     """Muon for the spatial branches' convolutions and the attention, AdamW for the rest of the spatial layers."""
     matrices, others = [], []
+    left_out = {id(parameter) for block in _left_out(decoder) for parameter in block.parameters()}
     for name, parameter in decoder.named_parameters():
-        spatial = not any(part in name for part in ("temporal", "time_"))
+        spatial = id(parameter) not in left_out and not any(part in name for part in ("temporal", "time_"))
         parameter.requires_grad_(spatial)
         if spatial:
             hidden = parameter.ndim >= 2 and not any(p in name for p in ("conv_in", "conv_out", "conv_shortcut"))
@@ -227,6 +262,14 @@ def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Te
     return scale[:, None, None, None]
 
 
+def batch_at(progress: float, step: int) -> tuple[int, int, int]:
+    """(count, height, width) of a step's images: first many small ones; later also whole ones, as the norms see."""
+    if progress < 0.5:
+        return 12, 64, 64
+    whole = ((288, 512), (512, 288))[step // 4 % 2]
+    return (1, *whole) if step % (2 if progress > SKIES_FROM else 4) == 0 else (4, 128, 192)
+
+
 def train(
     folder: Path,
     bank: np.ndarray,
@@ -238,16 +281,19 @@ def train(
     """Train the decoder on single images; returns the averaged autoencoder. `rate` multiplies the learning rates."""
     torch.manual_seed(0)
     basis, vae = PatchBasis.of(vae), vae.to(device)
+    _leave_out(vae.decoder)
     for conv in vae.decoder.modules():
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
     optimizer = decoder_optimizer(vae.decoder, 1e-3 * rate, 0.01 * rate)
     run = Run(folder, vae.decoder, optimizer, minutes, decay=0.998)
     crops = Crops(bank, device)
-    for _ in run:
-        large = run.progress > 0.6
-        count, height, width = (4, 128, 192) if large else (12, 64, 64)
+    for step in run:
+        count, height, width = batch_at(run.progress, step)
         images = crops(count, height, width)
+        sky = step % 4 == 0 or (count == 1 and run.progress > SKIES_FROM)
+        if sky:
+            images[0] = clear_sky(height, width)
         latents = basis.encode(images)
         latents[:, :COMPONENTS] += 0.03 * torch.randn_like(latents[:, :COMPONENTS])
         latents = latents * random_guidance(count, device)
@@ -255,6 +301,6 @@ def train(
             output = run.model(
                 latents.contiguous(memory_format=torch.channels_last), torch.zeros(1, count, device=device), count
             )
-        run.learn(image_loss(output.float(), images))
+        run.learn(image_loss(output.float(), images, 100 if sky and count == 1 else 2))
     vae.decoder.load_state_dict(run.averaged.state_dict())
     return vae

@@ -1,8 +1,9 @@
-"""Make the documentation's contact sheet: for each image and motion bucket, the image and frames of its video.
+"""Make the documentation's contact sheet: each image with videos of several seeds.
 
-usage: python -m tools.nano.contact_sheet CHECKPOINT OUT IMAGE [IMAGE ...] [--frames 4] [--seed 0]
+usage: python -m tools.nano.contact_sheet CHECKPOINT OUT IMAGE [IMAGE ...] [--seeds 0 1] [--portrait]
 
-OUT's suffix selects PNG or JPEG.
+A row has the image, the first and the last frame at bucket 127, and the last frame at bucket 255. Every image has
+seeds of its own: the first image the first two, and so on. OUT's suffix selects PNG or JPEG.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tools.nano.evaluate import fit, generate, load
-from tools.nano.measures import BUCKETS
+from tools.nano import motion
+from tools.nano.evaluate import HEIGHT, WIDTH, fit, generate, load
 
 
 def sheet(
-    checkpoint: Path, paths: list[Path], size: tuple[int, int], frames: int = 4, seed: int = 0, buckets=BUCKETS
+    checkpoint: Path, paths: list[Path], size: tuple[int, int], seeds: list[int], scale: float = 1
 ) -> Image.Image:
-    """Return one row for each image and bucket: the fitted image, then `frames` evenly spread frames."""
-    pipe, rows = load(checkpoint), []
-    for path in paths:
+    """Return the rows; each image gets an equal share of the seeds. `scale` is that of the result."""
+    pipe, rows, each, last = load(checkpoint), [], len(seeds) // len(paths), motion.FRAMES - 1
+    for i, path in enumerate(paths):
         image = fit(Image.open(path), *size)
-        for bucket in buckets:
-            video = generate(pipe, image, bucket, seed)
-            chosen = np.linspace(0, len(video) - 1, frames).round().astype(int)
-            rows.append(np.concatenate([np.asarray(image), *video[chosen]], 1))
-    return Image.fromarray(np.concatenate(rows, 0))
+        for seed in seeds[i * each : (i + 1) * each]:
+            print(path.stem, seed, motion.of_seed(seed, *size).kind, flush=True)
+            usual = generate(pipe, image, 127, seed, numbers=(0, last))
+            far = generate(pipe, image, 255, seed, numbers=(last,))
+            rows.append(np.concatenate([np.asarray(image), *usual, *far], 1))
+    whole = Image.fromarray(np.concatenate(rows, 0))
+    return whole.resize((round(whole.width * scale), round(whole.height * scale)), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
@@ -38,16 +41,15 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("images", type=Path, nargs="+")
-    parser.add_argument("--frames", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)), help="as many for each image")
+    parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--quality", type=int, default=70, help="of a JPEG")
-    parser.add_argument("--portrait", action="store_true", help="144x256 instead of 256x144")
+    parser.add_argument("--portrait", action="store_true", help="288x512 instead of 512x288")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    size = (144, 256) if args.portrait else (256, 144)
-    image = sheet(args.checkpoint, args.images, size, args.frames, args.seed, args.buckets)
+    size = (HEIGHT, WIDTH) if args.portrait else (WIDTH, HEIGHT)
+    image = sheet(args.checkpoint, args.images, size, args.seeds, args.scale)
     image.save(args.out, quality=args.quality, optimize=True)
 
 

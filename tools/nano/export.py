@@ -20,15 +20,15 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from tools.nano import motion
 from tools.nano.denoiser import CONTEXT
 
-STEPS = 2
+STEPS = 1
 SIGMA_MIN, SIGMA_MAX = 300.0, 700.0
 DESCRIPTION = (
     "A nano model that moves a camera over your photo: trained from nothing on drawn pictures, runs on a laptop's CPU. "
     "For trying the service out; it is no Stable Video Diffusion."
 )
 DEFAULTS = {
-    "width": 256,
-    "height": 144,
+    "width": 512,
+    "height": 288,
     "num_frames": motion.FRAMES,
     "num_inference_steps": STEPS,
     "fps": 7,
@@ -38,7 +38,7 @@ DEFAULTS = {
     "max_guidance_scale": 1.0,
     "decode_chunk_size": 2,
 }
-#: One denoising step is as good as many (see the model card), so that a draft is what a single one gives.
+#: One denoising step is as good as many (see the model card), so that a draft is no different.
 PROFILES = {"draft": {"num_inference_steps": 1}}
 BOUNDS = {"width": [64, 512], "height": [64, 512], "num_frames": [2, 25]}
 CARD = Path(__file__).with_name("model_card.md")

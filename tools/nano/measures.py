@@ -1,7 +1,4 @@
-"""Measures of a video of the nano model: its first frame, its motion, its flicker.
-
-`evaluate.py` and the tests of the bundled model (`tests/unit/video/test_nano.py`) use them.
-"""
+"""Measures of a video of the nano model; images and frames are (height, width, 3) in 0..255."""
 
 from __future__ import annotations
 
@@ -12,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from tools.nano import motion
+from tools.nano.motion import Move
 
 BUCKETS = (1, 127, 255)
 CONTROL_SHIFT = 8
 PATCH = 8
 """Pixels along a side of what the autoencoder makes one latent of."""
+DISTINCT = (*motion.PANS, motion.PUSH_IN, motion.PULL_OUT, *motion.ARCS)
 Frames = NDArray[np.uint8]
 """uint8 (frames, height, width, 3)"""
 Pixels = NDArray[Any]
@@ -29,27 +28,48 @@ def psnr(a: Pixels, b: Pixels) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def moved(image: Pixels, pixels: float) -> Pixels:
-    """Return the camera's view of an image (height, width, 3) after moving `pixels` to the right."""
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    seen = motion.pan(x, torch.tensor([[float(pixels)]]))[0, 0]
-    return ((seen + 1) * 127.5).permute(1, 2, 0).numpy()
+def moved(image: Pixels, move: Move, distance: float) -> tuple[Pixels, NDArray[np.bool_]]:
+    """What the camera sees of an image after a move in which a pan goes `distance` pixels.
+
+    Returns it, and where it comes from inside the image, (height, width).
+    """
+    x = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    height, width = image.shape[:2]
+    vector = torch.tensor([move.vector])
+    pixels = distance * motion.field(vector, motion.centered(width, 1), motion.centered(height, 1))
+    across = pixels[0, 0] + torch.arange(width)
+    along = pixels[0, 1] + torch.arange(height)[:, None]
+    inside = (across >= 0) & (across <= width - 1) & (along >= 0) & (along <= height - 1)
+    return ((motion.warp(x, pixels)[0] + 1) * 127.5).permute(1, 2, 0).numpy(), inside.numpy()
 
 
-def last_frame_psnr(frames: Frames, image: Pixels, bucket: int) -> float:
-    """PSNR of the last frame against the image moved as the camera moved, without the strip beyond the edge."""
-    distance = float(motion.displacement(float(bucket), torch.tensor([len(frames) - 1]))[0])
-    visible = slice(0, image.shape[1] - int(np.ceil(distance)) - 1)
-    return psnr(frames[-1][:, visible], moved(image, distance)[:, visible])
+def last_frame_psnr(frames: Frames, image: Pixels, move: Move, bucket: int, count: int | None = None) -> float:
+    """PSNR of the last frame against the image as the camera sees it, without what comes from beyond the edges.
+
+    `count` is how many frames the video has, if `frames` are only some of them.
+    """
+    last = torch.tensor([(len(frames) if count is None else count) - 1.0])
+    wanted, inside = moved(image, move, float(motion.pixels(float(bucket), last)))
+    return psnr(frames[-1][inside], wanted[inside])
 
 
-def pixels_moved(frame: Pixels, image: Pixels, reach: float = 20, step: float = 0.25) -> float:
-    """Return how far the camera has moved to the right, by matching the middle of the frame with the moved image."""
-    margin = int(reach) + 1
-    middle = slice(margin, image.shape[1] - margin)
-    candidates = np.arange(-reach, reach + step, step)
-    scores = [psnr(frame[:, middle].mean(-1), moved(image, d)[:, middle].mean(-1)) for d in candidates]
-    return float(candidates[int(np.argmax(scores))])
+def best_match(
+    frame: Pixels, image: Pixels, moves: tuple[Move, ...] = DISTINCT, step: float = 1.0
+) -> tuple[Move, float]:
+    """Return which move, and how far in pixels, makes the image most like the frame, found by trying them."""
+    reach, grey = motion.MAX_PIXELS * 1.25, np.asarray(image, float).mean(-1, keepdims=True).repeat(3, -1)
+    best = (-1.0, moves[0], 0.0)
+    for move in moves:
+        for distance in np.arange(0 if len(moves) > 1 else -reach, reach + step / 2, step):
+            wanted, inside = moved(grey, move, float(distance))
+            score = psnr(np.asarray(frame, float).mean(-1)[inside], wanted[..., 0][inside])
+            best = max(best, (score, move, float(distance)), key=lambda each: each[0])
+    return best[1:]
+
+
+def pixels_moved(frame: Pixels, image: Pixels, move: Move) -> float:
+    """Return how far the camera has gone in a move, in pixels, found by matching."""
+    return best_match(frame, image, (move,), 0.25)[1]
 
 
 def flicker(frames: Frames) -> float:
@@ -71,3 +91,10 @@ def strongest_patch_wave(error: Pixels) -> float:
     """
     pattern = patch_pattern(torch.from_numpy(np.array(error, float)).permute(2, 0, 1)[None])
     return float(torch.fft.fft2(pattern).abs().max() * 2 / PATCH**2)
+
+
+def strongest_line(error: Pixels) -> float:
+    """Return the amplitude, in grey levels, of the strongest line in the spectrum of (height, width, 3), mean aside."""
+    spectrum = np.abs(np.fft.fft2(np.asarray(error, float), axes=(0, 1))) * 2 / error.shape[0] / error.shape[1]
+    spectrum[0, 0] = 0
+    return float(spectrum.max())

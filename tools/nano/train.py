@@ -1,14 +1,11 @@
-"""Train the nano model from scratch: images → autoencoder → denoiser → export.
+"""Train the nano model from scratch: images → autoencoder, position, warp → export.
 
 usage: python -m tools.nano.train WORK [--stage NAME ...] [--minutes STAGE=N ...] [--from CHECKPOINT] [--device cuda]
 
 Every stage resumes from WORK/<stage>/state.pt and stops when its budget of minutes is spent. The autoencoder's and the
-denoiser's stages depend only on the images, so two processes can run them side by side.
+two stages of the denoiser depend only on the images, so three processes can run them side by side.
 
-The export fits the denoiser's last layer first.
-
-With --from, the decoder of an exported checkpoint is trained further. Its encoder stays, and so does its denoiser, but
-for that layer.
+With --from, the encoder is that of an exported checkpoint, and the decoder begins with its decoder.
 """
 
 from __future__ import annotations
@@ -20,14 +17,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderKLTemporalDecoder
 
-from tools.nano import autoencoder, denoiser, export, training_images
+from tools.nano import autoencoder, denoiser_training, export, training_images
 from tools.nano.autoencoder import PatchBasis
 
-STAGES = {"autoencoder": 45.0, "denoiser": 55.0, "export": 0.0}
-"""The stages in order, and the minutes each gets on two CPU cores."""
-FURTHER_RATE = 0.3
+STAGES = {"autoencoder": 100.0, "position": 30.0, "warp": 80.0, "export": 0.0}
+"""The stages in order, and the minutes each gets on one CPU core."""
+FURTHER_RATE = 0.5
 """Learning rates of a decoder that is trained further, relative to those of a new one."""
 
 
@@ -43,9 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for images, states and the export")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="run only these stages")
-    parser.add_argument("--minutes", nargs="+", default=[], metavar="STAGE=N", help="budgets, e.g. denoiser=90")
-    parser.add_argument("--images", "--pictures", type=int, default=3500, help="how many images to draw")
-    parser.add_argument("--from", dest="start", type=Path, metavar="CHECKPOINT", help="train its decoder further")
+    parser.add_argument("--minutes", nargs="+", default=[], metavar="STAGE=N", help="budgets, e.g. warp=90")
+    parser.add_argument("--images", "--pictures", type=int, default=2200, help="how many images to draw")
+    parser.add_argument("--from", dest="start", type=Path, metavar="CHECKPOINT", help="begin with its decoder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--figures", type=Path, help="a Markdown table for the model card, from evaluate.py")
@@ -62,17 +59,20 @@ def main() -> None:
 
     if args.start:
         vae = AutoencoderKLTemporalDecoder.from_pretrained(args.start / "vae", torch_dtype=torch.float32)
-        unet = UNetSpatioTemporalConditionModel.from_pretrained(args.start / "unet", torch_dtype=torch.float32)
+        basis = PatchBasis.of(vae)
     else:
         basis = PatchBasis.load_or_fit(args.work / "basis.pt", bank)
         vae = autoencoder.build(basis)
-    if {"autoencoder", "export"} & set(args.stage):
+    wanted = set(STAGES) if "export" in args.stage else set(args.stage)
+    if "autoencoder" in wanted:
         rate = FURTHER_RATE if args.start else 1.0
         vae = autoencoder.train(args.work / "autoencoder", bank, vae, spend("autoencoder"), device, rate)
-    if {"denoiser", "export"} & set(args.stage) and not args.start:
-        unet = denoiser.train(args.work / "denoiser", bank, basis, spend("denoiser"), device)
-    if "export" in args.stage:
-        denoiser.fit_last_layer(unet, PatchBasis.of(vae), bank, device)
+    if "position" in wanted:
+        position = denoiser_training.train_position(args.work / "position", spend("position"), device)
+    if "warp" in wanted:
+        warp = denoiser_training.train_warp(args.work / "warp", bank, basis, spend("warp"), device)
+    if "export" in wanted:
+        unet = denoiser_training.joined(position, warp)
         export.export(vae, unet, args.work / "export", args.figures.read_text() if args.figures else "")
 
 

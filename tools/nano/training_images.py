@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-HEIGHT, WIDTH = 144, 256
-PER_TASK = 50
-TEXTURE_SIZE = 384
+HEIGHT, WIDTH = 288, 512
+PER_TASK = 25
+TEXTURE_SIZE = 640
 TEXTURE_SLOPES = (0.6, 0.9, 1.0, 1.1, 1.3, 1.6)
 
 Array = np.ndarray
@@ -84,7 +84,7 @@ def _inside(rng: np.random.Generator, u: Array, v: Array, r: float) -> Array:
 
 def _radii(rng: np.random.Generator) -> Array:
     """Power-law sizes; often the big shapes first, so that small things lie on top, as in scenes."""
-    count, low, high = int(rng.choice([15, 40, 100, 220, 400])), rng.choice([2, 4, 8]), rng.choice([40, 80, 120])
+    count, low, high = int(rng.choice([15, 40, 100, 220, 400])), rng.choice([2, 4, 8, 16]), rng.choice([60, 120, 220])
     e = 1 - rng.uniform(1.2, 2.5)
     radii = (low**e + rng.uniform(0, 1, count) * (high**e - low**e)) ** (1 / e)
     return np.sort(radii)[::-1] if rng.random() < 0.6 else radii
@@ -138,7 +138,7 @@ def _leaves(rng: np.random.Generator, textures: list[Array], height: int, width:
 def _foliage(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
     """A great many small leaves of few colors over a scene."""
     image, palette = _leaves(rng, textures, height, width), _palette(rng)
-    radii = np.exp(rng.uniform(np.log(1.5), np.log(rng.uniform(4, 12)), rng.integers(300, 900)))
+    radii = np.exp(rng.uniform(np.log(1.5), np.log(rng.uniform(4, 20)), rng.integers(300, 1200)))
     _add_leaves(rng, image, palette, textures, radii, rng.uniform(0.5, 1))
     return image
 
@@ -157,15 +157,15 @@ def _sky(rng: np.random.Generator, textures: list[Array], height: int, width: in
         clouds = cv2.GaussianBlur(_patch(rng, textures[-2:], height, width), (0, 0), rng.uniform(0.5, 4))
         image += (np.clip(clouds * rng.uniform(0.5, 2) + rng.uniform(-1, 0.5), 0, 2) * rng.uniform(0, 0.2))[..., None]
     if rng.random() < 0.4:
-        _add_leaves(rng, image, palette, textures, rng.uniform(2, 40, rng.integers(1, 12)), rng.uniform(0.5, 1.2))
+        _add_leaves(rng, image, palette, textures, rng.uniform(2, 80, rng.integers(1, 12)), rng.uniform(0.5, 1.2))
     return image + rng.normal(0, rng.uniform(0, 0.006), image.shape).astype(np.float32)
 
 
 def _out_of_focus(rng: np.random.Generator, textures: list[Array], height: int, width: int) -> Array:
     """A blurred scene, often with a few sharp things in front of it."""
-    image = cv2.GaussianBlur(_leaves(rng, textures, height, width), (0, 0), np.exp(rng.uniform(0, 2.2)))
+    image = cv2.GaussianBlur(_leaves(rng, textures, height, width), (0, 0), np.exp(rng.uniform(0, 2.6)))
     if rng.random() < 0.7:
-        radii = np.sort(rng.uniform(4, 70, rng.integers(1, 25)))[::-1]
+        radii = np.sort(rng.uniform(4, 120, rng.integers(1, 25)))[::-1]
         _add_leaves(rng, image, _palette(rng), textures, radii, rng.uniform(0.5, 1.2))
     return image
 
@@ -219,4 +219,4 @@ def make_bank(path: Path, count: int, workers: int = 1) -> Array:
         temporary = path.with_suffix(".partial.npy")
         np.save(temporary, bank)
         temporary.rename(path)
-    return np.load(path)
+    return np.load(path, mmap_mode="c")

@@ -52,7 +52,7 @@ def test_a_draft_uses_the_models_draft_steps_unless_the_caller_sets_a_number(htt
         answer = http.post("/generate", data={"image": (io.BytesIO(photo), "cat.jpg"), **fields})
         return answer.json["parameters"]["profile"], answer.json["parameters"]["num_inference_steps"]
 
-    assert used() == ("exact", 2)
+    assert used() == ("exact", 1)
     assert used(profile="draft") == ("draft", 1)
     assert used(profile="draft", num_inference_steps="3") == ("draft", 3)
 
@@ -68,7 +68,7 @@ def test_the_stored_image_has_the_size_to_be_generated(http, data_dir):
     from PIL import Image
 
     with Image.open(path) as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (144, 256))
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (288, 512))
 
 
 def test_the_status_of_a_job_from_submission_to_its_end(http, jobs, submit, claim):

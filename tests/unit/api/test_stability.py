@@ -63,7 +63,7 @@ def test_the_profile_is_accepted_as_an_extra_field(create, job_of):
 
 
 def test_a_model_for_smaller_sizes_uses_its_own_size_of_the_same_shape(create, job_of):
-    for size, expected in (((1024, 576), (256, 144)), ((576, 1024), (144, 256)), ((768, 768), (192, 192))):
+    for size, expected in (((1024, 576), (512, 288)), ((576, 1024), (288, 512)), ((768, 768), (384, 384))):
         answer = create(size=size)
         used = job_of(answer).parameters
         assert (used.width, used.height) == expected

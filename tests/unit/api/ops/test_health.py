@@ -175,10 +175,10 @@ def test_the_model_is_described(http):
     (model,) = answer["models"]
     assert model["name"] == "nano"
     assert model["source"] == "nano"  # and not the folder on this host
-    assert model["defaults"]["width"] == 256
+    assert model["defaults"]["width"] == 512
     assert model["bounds"]["num_frames"] == [2, 25]
     assert model["profiles"] == {
-        "exact": {"num_inference_steps": 2, "schedule": "model"},
+        "exact": {"num_inference_steps": 1, "schedule": "model"},
         "draft": {"num_inference_steps": 1, "schedule": "model"},
     }
 
