@@ -84,7 +84,7 @@ def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: L
     add(page, CAT)
     page.get_by_label("Square").check()
     page.get_by_label("In seconds").check()
-    page.locator("#seconds").fill("4")
+    page.locator("#seconds").fill("8")
     expect(page.locator("#drift")).to_be_visible()
     page.locator("#interpolate").get_by_role("radio", name="2×").check()
     page.get_by_text("More settings").click()
@@ -100,7 +100,7 @@ def test_shape_size_length_and_formats_are_sent_as_chosen(desk: Stack, ledger: L
     video, parameters = job["video"], job["parameters"]
     assert (video["output_width"], video["output_height"]) == (720, 720)
     assert (parameters["width"], parameters["height"]) == (384, 384)
-    assert video["duration_seconds"] == pytest.approx(4, rel=0.05)
+    assert video["duration_seconds"] == pytest.approx(8, rel=0.05)
     assert (parameters["interpolate"], parameters["loop"]) == (2, "pingpong")
     assert parameters["formats"] == ["webm", "webp"]
 
@@ -131,12 +131,12 @@ def test_a_custom_size_and_segments_are_sent(desk: Stack, ledger: Ledger, visit:
     window.look("size-fault")
     page.locator("#size-width").fill("320")
     page.locator("#segments").fill("2")
-    expect(page.locator("#num_frames-readout")).to_have_text("3.9 s · 27 frames")
+    expect(page.locator("#num_frames-readout")).to_have_text("7.0 s · 49 frames")
     expect(page.locator("#drift")).to_be_visible()
     send(page)
     video = desk.status(ids(page)[0])["video"]
     assert (video["output_width"], video["output_height"], video["segments"]) == (320, 200, 2)
-    expect(card(page, "chelsea").locator(".detail")).to_contain_text("3.9 s · 27 frames · 2 segments")
+    expect(card(page, "chelsea").locator(".detail")).to_contain_text("7.0 s · 49 frames · 2 segments")
 
 
 @KINDS

@@ -86,7 +86,7 @@ def test_a_photo_becomes_a_video_that_can_be_played_downloaded_and_deleted(stack
     video = cat.locator("video")
     expect(video).to_have_js_property("readyState", 4, timeout=SECONDS)
     expect(video).to_have_js_property("loop", True)
-    expect(video).to_have_js_property("videoWidth", 256)
+    expect(video).to_have_js_property("videoWidth", 512)
     assert seen < 1
     # With `prefers-reduced-motion` the video does not start by itself.
     expect(video).to_have_js_property("paused", kind == "phone")
@@ -101,12 +101,14 @@ def test_a_photo_becomes_a_video_that_can_be_played_downloaded_and_deleted(stack
     assert download.value.suggested_filename == "chelsea.mp4"
     video_file = Path(download.value.path()).read_bytes()
     assert b"ftyp" in video_file[:16]
-    for name, kind, frames in (("GIF", "gif", 4), ("WebP", "webp", 4)):
+    # WebP keeps one of equal frames: the camera starts slowly.
+    for name, kind, frames in (("GIF", "gif", {4}), ("WebP", "webp", {3, 4})):
         with page.expect_download() as download:
             cat.get_by_role("link", name=name).click()
         assert download.value.suggested_filename == f"chelsea.{kind}"
         with Image.open(download.value.path()) as moving:
-            assert (moving.format, getattr(moving, "n_frames", 1)) == (kind.upper(), frames)
+            assert moving.format == kind.upper()
+            assert getattr(moving, "n_frames", 1) in frames
 
     page.locator("#files").set_input_files({"name": "my.mp4", "mimeType": "video/mp4", "buffer": video_file})
     expect(page.locator("#composer-message")).to_contain_text("The settings of my.mp4 are used")
