@@ -47,7 +47,7 @@ class Part:
 
     def optimizer(self, model: nn.Module, lr: float, muon_lr: float) -> Optimizer:
         """Muon for hidden matrices, AdamW for the first and last layers, skips, embeddings, norms and biases."""
-        outer = ("conv_in", "conv_out", "conv_shortcut", "time_", "add_embedding", "time_mixer")
+        outer = ("conv_in", "conv_out", "conv_shortcut", "time_")
         matrices, others = [], []
         for name, parameter in model.named_parameters():
             if name in self._names:
@@ -100,9 +100,7 @@ def train_position(folder: Path, minutes: float, device: torch.device) -> nn.Mod
         target = torch.stack(torch.broadcast_tensors(x, y[:, None])) / motion.ZOOM_RADIUS
         run.learn(1000 * (position(run.model, height, width)[0] - target).square().mean())
         part.hold()
-    trained = build().to(device)
-    trained.load_state_dict(run.averaged.state_dict())
-    return trained
+    return run.averaged
 
 
 def _picture_size() -> tuple[int, int]:
@@ -114,10 +112,10 @@ def _picture_size() -> tuple[int, int]:
     return height, width
 
 
-def fetch(unet: UNetSpatioTemporalConditionModel, condition: Tensor, said: Tensor) -> Tensor:
-    """What the warp returns for images' latents (count, 32, height, width) and the displacement: latents, too.
+def fetch(unet: UNetSpatioTemporalConditionModel, condition: Tensor, displacement: Tensor) -> Tensor:
+    """What the warp returns for images' latents (count, 32, height, width) and where to look: latents, too.
 
-    `said` is what the second level says, (count, 2, height/2, width/2), in `MAX_PIXELS`.
+    `displacement` is the second level's result, (count, 2, height/2, width/2), in `MAX_PIXELS`.
     """
     count, _, height, width = condition.shape
     temb = torch.zeros(count, 4 * WIDE, device=condition.device)
@@ -126,8 +124,8 @@ def fetch(unet: UNetSpatioTemporalConditionModel, condition: Tensor, said: Tenso
     for block in unet.down_blocks[0].resnets:
         x = block.spatial_res_block(x, temb)
         skips.append(x)
-    x = torch.zeros(count, MIDDLE, *said.shape[2:], device=said.device)
-    x[:, [0, 3]] = said
+    x = torch.zeros(count, MIDDLE, *displacement.shape[2:], device=displacement.device)
+    x[:, [0, 3]] = displacement
     x = unet.up_blocks[-2].upsamplers[0](x, (height, width))
     context = torch.zeros(count, 1, CONTEXT, device=condition.device)
     indicator = torch.zeros(count, 1, device=condition.device)
@@ -146,7 +144,7 @@ def _shape_at(progress: float, step: int) -> tuple[int, int, int]:
 
 
 def _draw_fields(count: int, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random moves of a crop of a video: where its pixels come from, and what the second level says of it."""
+    """Random moves of a crop of a video: where its pixels come from, and the second level's displacement."""
     numbers = torch.randint(len(motion.MOVES), (count,), device=device)
     vector = motion.vectors(device)[numbers] + 0.1 * torch.randn(count, 4, device=device)
     share = torch.rand(count, device=device) * 1.05
@@ -171,17 +169,17 @@ def warp_loss(unet: nn.Module, basis: PatchBasis, crops: Crops, shape: tuple[int
     images = crops(count, height, width)
     if torch.rand(()) < 0.25:
         images[0] = clear_sky(height, width)
-    pixels, said = _draw_fields(count, height, width, device)
+    pixels, displacement = _draw_fields(count, height, width, device)
     target = basis.encode(motion.warp(images, pixels))
     usual = torch.rand(count, device=device) < 0.8
     noise = torch.where(usual, 0.02, torch.rand(count, device=device) * 0.1)[:, None, None, None]
     keep = (torch.rand(count, device=device) > 0.05)[:, None, None, None]
     condition = basis.encode(images + noise * torch.randn_like(images)) * keep
     with bfloat16(device):
-        result = fetch(unet, condition, said)
+        result = fetch(unet, condition, displacement)
     weights = torch.cat([basis.weights.to(device) ** 0.7, torch.ones(1, device=device)])[:, None, None]
     # A picture that hardly moves should be sharp, so its errors, which are smaller, count more.
-    weights = weights / weights.mean() * (1 + 2 * (said.abs().amax((1, 2, 3)) < 0.1))[:, None, None, None]
+    weights = weights / weights.mean() * (1 + 2 * (displacement.abs().amax((1, 2, 3)) < 0.1))[:, None, None, None]
     error = weights.sqrt() * (result - target * keep)
     return error.square().mean() + 4 * F.avg_pool2d(error, 4).square().mean()
 
@@ -197,9 +195,7 @@ def train_warp(folder: Path, bank: np.ndarray, basis: PatchBasis, minutes: float
     for step in run:
         run.learn(warp_loss(run.model, basis, crops, _shape_at(run.progress, step)))
         part.hold()
-    trained = build().to(device)
-    trained.load_state_dict(run.averaged.state_dict())
-    return trained
+    return run.averaged
 
 
 def joined(position_unet: nn.Module, warp_unet: nn.Module) -> nn.Module:

@@ -35,6 +35,7 @@ from tools.nano.measures import (
     CONTROL_SHIFT,
     Frames,
     best_match,
+    blue_sky,
     flicker,
     last_frame_psnr,
     moved,
@@ -131,11 +132,7 @@ def measure(pipe: StableVideoDiffusionPipeline, name: str, image: Image.Image, o
 
 def sky_lines(pipe: StableVideoDiffusionPipeline, width: int, height: int) -> tuple[float, float]:
     """The strongest line in the error of the first frame of a clear sky, of all and of patches', in grey levels."""
-    share = np.linspace(0, 1, height)[:, None, None]
-    sky = np.broadcast_to(
-        np.array([70, 120, 190]) * (1 - share) + np.array([200, 220, 240]) * share, (height, width, 3)
-    )
-    image = Image.fromarray(sky.round().astype(np.uint8))
+    image = Image.fromarray(blue_sky(width, height))
     error = generate(pipe, image, 1, numbers=(0,))[0] - np.asarray(image, float)
     return strongest_line(error), strongest_patch_wave(error)
 

@@ -9,12 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from tools.nano import motion
-from tools.nano.motion import Move
+from tools.nano.motion import LATENT_PIXELS, Move
 
-BUCKETS = (1, 127, 255)
 CONTROL_SHIFT = 8
-PATCH = 8
-"""Pixels along a side of what the autoencoder makes one latent of."""
 DISTINCT = (*motion.PANS, motion.PUSH_IN, motion.PULL_OUT, *motion.ARCS)
 Frames = NDArray[np.uint8]
 """uint8 (frames, height, width, 3)"""
@@ -77,9 +74,16 @@ def flicker(frames: Frames) -> float:
     return float(np.abs(np.diff(frames.astype(float), axis=0)).mean())
 
 
+def blue_sky(width: int, height: int) -> Frames:
+    """Return a clear sky, brighter towards the horizon: uint8 (height, width, 3)."""
+    share = np.linspace(0, 1, height)[:, None, None]
+    column = np.array([70, 120, 190]) * (1 - share) + np.array([200, 220, 240]) * share
+    return np.broadcast_to(column.round().astype(np.uint8), (height, width, 3))
+
+
 def patch_pattern(error: torch.Tensor) -> torch.Tensor:
     """The mean of the patches of (batch, channels, height, width), less its own mean: (batch, channels, 8, 8)."""
-    patches = error.unflatten(-1, (-1, PATCH)).unflatten(-3, (-1, PATCH))
+    patches = error.unflatten(-1, (-1, LATENT_PIXELS)).unflatten(-3, (-1, LATENT_PIXELS))
     mean: torch.Tensor = patches.mean((-4, -2))
     return mean - mean.mean((-2, -1), keepdim=True)
 
@@ -90,7 +94,7 @@ def strongest_patch_wave(error: Pixels) -> float:
     The autoencoder works on such patches; where the image is smooth, one sees them as a weave of lines.
     """
     pattern = patch_pattern(torch.from_numpy(np.array(error, float)).permute(2, 0, 1)[None])
-    return float(torch.fft.fft2(pattern).abs().max() * 2 / PATCH**2)
+    return float(torch.fft.fft2(pattern).abs().max() * 2 / LATENT_PIXELS**2)
 
 
 def strongest_line(error: Pixels) -> float:

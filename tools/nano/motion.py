@@ -22,6 +22,7 @@ FRAMES = 25
 ZOOM_RADIUS, ARC_RADIUS = 256.0, 192.0
 """How far from the center, in pixels, a zoom and an arc move the picture as far as a pan does."""
 LATENT_PIXELS = 8
+"""Pixels along a side of what the autoencoder makes one latent of."""
 CHANNELS = (29, 8, 28, 26, 24)
 """The channels of the noise whose means choose the move: with these, every kind has 5 or more of the first 64 seeds."""
 BITS = len(CHANNELS)

@@ -29,6 +29,7 @@ from tools.nano import motion
 from tools.nano.measures import (
     CONTROL_SHIFT,
     best_match,
+    blue_sky,
     flicker,
     last_frame_psnr,
     moved,
@@ -185,10 +186,8 @@ def test_at_the_smallest_bucket_nothing_flickers(shoot: Shoot) -> None:
 
 
 def test_a_clear_sky_shows_no_lines(nano: Generator) -> None:
-    height = np.linspace(0, 1, 288)[:, None, None]
-    sky = np.broadcast_to(np.array([70, 120, 190]) * (1 - height) + np.array([200, 220, 240]) * height, (288, 512, 3))
     data = io.BytesIO()
-    Image.fromarray(sky.round().astype(np.uint8)).save(data, "PNG")
+    Image.fromarray(blue_sky(512, 288)).save(data, "PNG")
     parameters, image = read(data.getvalue(), {"num_frames": 2, "motion_bucket_id": 1})
     first, _ = nano.generate(image, parameters, ignore)
     error = first - np.asarray(image, float)
