@@ -32,31 +32,38 @@ esac
 # pytest's cache. The ledger's state machine, the longest unit test, is with the browser, where coverage does not slow it
 # down threefold.
 lanes=() processes=()
-lane() { # lane NAME PYTEST ARGUMENTS…: run pytest in the background; its output goes to a file
+lane() { # lane NAME PYTEST ARGUMENTS…: run pytest in the background; its output and exit status go to files
   local name=$1
   shift
   : >"$outputs/$name" # the background process may open it after `follow` does
   set -m # without job control, a background process ignores SIGINT
-  # Before version 4.4 (macOS has 3.2), bash rejects an empty array as an unset variable.
-  OMP_NUM_THREADS=1 COVERAGE_FILE=$outputs/coverage.$name \
-    .venv/bin/python -m pytest "$@" ${marked[@]+"${marked[@]}"} >"$outputs/$name" 2>&1 &
+  {
+    local status=0
+    # Before version 4.4 (macOS has 3.2), bash rejects an empty array as an unset variable.
+    OMP_NUM_THREADS=1 COVERAGE_FILE=$outputs/coverage.$name \
+      .venv/bin/python -m pytest "$@" ${marked[@]+"${marked[@]}"} >"$outputs/$name" 2>&1 || status=$?
+    echo "$status" >"$outputs/$name.status"
+  } &
   set +m
   lanes+=("$name")
   processes+=($!)
 }
-follow() { # follow PROCESS FILE: print the file until the process has ended
+follow() { # follow PROCESS NAME: print the lane's output until it has ended; return its exit status
   local ended=''
   while [ -z "$ended" ]; do
     sleep 0.2
     # Before the rest is read, which would otherwise lack what the process writes in between.
-    kill -0 "$1" 2>/dev/null || ended=yes
+    if [ -s "$outputs/$2.status" ] || ! kill -0 "$1" 2>/dev/null; then ended=yes; fi
     cat
-  done <"$2"
+  done <"$outputs/$2"
+  # `wait` would not do: once another process has had the same number, as happens within minutes, bash has forgotten
+  # the status. There is no file if the lane was killed.
+  return "$(cat "$outputs/$2.status" || echo 1)"
 }
 # shellcheck disable=SC2329 # the trap calls it
 finish() { # at SIGINT, as after Ctrl-C, pytest stops what the tests have started
   # Python drops an interrupt that arrives in a destructor, so it is repeated.
-  while [ ${#processes[@]} -gt 0 ] && kill -INT "${processes[@]}" 2>/dev/null; do
+  while [ ${#processes[@]} -gt 0 ] && kill -INT -- "${processes[@]/#/-}" 2>/dev/null; do
     for _ in $(seq 120); do
       [ -n "$(jobs -rp)" ] || break 2
       sleep 0.5
@@ -83,8 +90,7 @@ lane api tests/unit/api "$installation" -p no:cacheprovider ${coverage[@]+"${cov
 lane unit tests/unit tests/contracts "${elsewhere[@]/#/--ignore=}" -p no:cacheprovider ${coverage[@]+"${coverage[@]}"}
 scripts/check.sh
 for index in "${!lanes[@]}"; do
-  follow "${processes[$index]}" "$outputs/${lanes[$index]}"
-  wait "${processes[$index]}" || status=$?
+  follow "${processes[$index]}" "${lanes[$index]}" || status=$?
   unset "processes[$index]"
 done
 if [ ${#coverage[@]} -gt 0 ]; then

@@ -105,6 +105,13 @@ def test_lanes_run_at_once_and_are_shown_one_after_the_other(tmp_path: Path) -> 
     assert script.returncode == 3
 
 
+def test_the_tests_fail_if_a_lane_is_killed(tmp_path: Path) -> None:
+    checkout, _ = copy_of_the_scripts(tmp_path)
+    with start_tests(checkout, tmp_path, "[ $3 != tests/unit/api ] || kill -KILL $PPID") as script:
+        script.communicate(timeout=60)
+    assert script.returncode == 1
+
+
 def test_an_interrupt_ends_all_lanes(tmp_path: Path) -> None:
     checkout, records = copy_of_the_scripts(tmp_path)
     note = 'trap \'touch "$RECORDS/$$.end"; exit 2\' INT; touch "$RECORDS/$$"; while :; do sleep 0.1; done'
