@@ -23,15 +23,21 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 
 #: The same for a stranger's file: no host at all, no identities that are resolved over the network (CAWG, `did:web`),
-#: and no manifest that grows when it is decompressed.
+#: and no manifest that grows when it is decompressed. Of a time stamp only the signature is verified: without a list of
+#: authorities the library would ignore every stamp, and call a file invalid once its certificate has expired.
 READING: Final[dict[str, Any]] = {
     **SETTINGS,
+    "verify": {**SETTINGS["verify"], "verify_timestamp_trust": False},
     "core": {
         "allowed_network_hosts": [],
         "decode_identity_assertions": False,
         "max_decompressed_manifest_size_in_mb": 8,
     },
 }
+
+#: What a signer's certificate may be for (extended key usage): C2PA claims, documents, e-mail, and Microsoft's own for
+#: C2PA. Without this list, the library accepts e-mail alone.
+PURPOSES: Final = ("1.3.6.1.4.1.62558.2.1", "1.3.6.1.5.5.7.3.36", "1.3.6.1.5.5.7.3.4", "1.3.6.1.4.1.311.76.59.1.9")
 
 
 def may_have_credentials(file: BinaryIO) -> bool:
@@ -58,7 +64,8 @@ def context(**further: Any) -> "c2pa.Context":
 def reading_context(certificates: str = "") -> "c2pa.Context":
     """The library's settings for a stranger's file. It trusts only the signers of `certificates` (PEM)."""
     own = {"trust_kind": "manifest", "trust_anchors": "", "allowed_list": certificates}
-    return _context({**READING, "trust": {"anchors": [own]}} if certificates else READING)
+    trust = {"trust_config": "\n".join(PURPOSES), **({"anchors": [own]} if certificates else {})}
+    return _context({**READING, "trust": trust})
 
 
 def _context(settings: dict[str, Any]) -> "c2pa.Context":

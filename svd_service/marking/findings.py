@@ -12,7 +12,7 @@ class Validity(StrEnum):
 
     TRUSTED = "trusted"  # unchanged, and signed with a certificate of this installation
     VALID = "valid"  # unchanged; the signer is not known here
-    INVALID = "invalid"  # the file or its credentials were changed or damaged after signing
+    INVALID = "invalid"  # changed or damaged after signing, or the signer's certificate has expired or is not for that
     REMOTE = "remote"  # kept at another host, which is not contacted
 
 
@@ -54,12 +54,14 @@ class Credentials:
         Validity,
         Meta(
             description="`trusted`: unchanged since this installation signed it. `valid`: unchanged since somebody "
-            "else signed it, whose name is not verified. `invalid`: changed or damaged. `remote`: at another host, "
-            "which is not contacted."
+            "else signed it, whose name is not verified. `invalid`: changed or damaged, or signed with a certificate "
+            "that has expired or is not for that. `remote`: at another host, which is not contacted."
         ),
     ]
     statement: Annotated[Statement, Meta(description="What they state; proves nothing if `state` is `invalid`.")]
-    signed_at: Annotated[str | None, Meta(description="Time stamp of an authority, if there is one.")] = None
+    signed_at: Annotated[
+        str | None, Meta(description="Time stamp of an authority, if there is one; it is not verified which.")
+    ] = None
     problems: Annotated[tuple[str, ...], Meta(description="C2PA's codes of what does not hold.")] = ()
     ingredients: tuple[Ingredient, ...] = ()
     manifest_id: Annotated[str | None, Meta(description="C2PA's id of the manifest that this is about.")] = None
@@ -78,6 +80,9 @@ _VERDICTS: Final = {
     Validity.REMOTE: Verdict.UNMARKED,
 }
 
+#: How C2PA's codes of what is wrong with the signer's certificate begin.
+_CERTIFICATE: Final = "signingCredential."
+
 
 def verdict_of(credentials: Credentials | None) -> Verdict:
     """The verdict on a file with these credentials, or none."""
@@ -95,4 +100,8 @@ def explain(credentials: Credentials | None) -> str:
         return f"The file is unchanged since it was signed elsewhere; that {signer} signed it is not verified."
     if credentials.state is Validity.REMOTE:
         return "The file refers to Content Credentials at another host, which are not fetched."
+    if credentials.problems and all(problem.startswith(_CERTIFICATE) for problem in credentials.problems):
+        expired = credentials.problems == (f"{_CERTIFICATE}expired",)
+        reason = "has expired, and no time stamp shows that the file was signed before" if expired else "cannot be used"
+        return f"The file is unchanged since it was signed, but the certificate of {signer} {reason}."
     return "The file or its Content Credentials were changed or damaged after signing."

@@ -5,7 +5,8 @@ import io
 import json
 import socket
 import threading
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import c2pa
@@ -17,13 +18,14 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from svd_service.jobs.job import RESULT_FILES, Still
 from svd_service.jobs.marks import MARKS, Mark, library_type
+from svd_service.marking import c2pa_library, reader
 from svd_service.marking import chain as chains
-from svd_service.marking import reader
 from svd_service.marking.c2pa_library import SETTINGS, context
 from svd_service.marking.chain import Chain
 from svd_service.marking.findings import Statement, Validity, Verdict, explain, verdict_of
 from svd_service.marking.signer import GENERATED, Claims, Signer
 from svd_service.parameters import Format
+from tests.unit.marking.authorities import CLAIM_SIGNING, DOCUMENT_SIGNING, EMAIL, Authority, time_stamp_authority
 
 CLAIMS = Claims("0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11", "a-model", "abc123")
 EMBEDDED = [kind for kind in RESULT_FILES if MARKS[kind] is Mark.EMBEDDED]
@@ -67,6 +69,47 @@ def test_a_file_of_another_installation_was_made_elsewhere(sign, chain):
     assert (found.state, found.verdict) == (Validity.VALID, Verdict.MADE_ELSEWHERE)
     assert "not verified" in explain(found)
     assert read(sign(Format.MP4)).verdict is Verdict.MADE_ELSEWHERE  # without any certificate of our own
+
+
+@pytest.mark.parametrize("purposes", [[CLAIM_SIGNING], [DOCUMENT_SIGNING], [CLAIM_SIGNING, DOCUMENT_SIGNING], [EMAIL]])
+def test_certificates_for_any_of_c2pas_purposes_are_accepted(purposes, sign):
+    operators = Authority().chain(purposes)
+    signed = sign(Format.WEBP, operators)
+    assert read(signed, operators).verdict is Verdict.MADE_HERE
+    assert read(signed).verdict is Verdict.MADE_ELSEWHERE
+    damaged = signed[:-30] + bytes([signed[-30] ^ 1]) + signed[-29:]
+    assert read(damaged, operators).verdict is Verdict.INVALID
+
+
+def test_a_certificate_for_another_purpose_is_not_called_a_change(sign, monkeypatch):
+    signed = sign(Format.WEBP, Authority().chain([DOCUMENT_SIGNING]))
+    monkeypatch.setattr(c2pa_library, "PURPOSES", ())
+    found = read(signed)
+    assert (found.verdict, found.problems) == (Verdict.INVALID, ("signingCredential.invalid",))
+    expected = "The file is unchanged since it was signed, but the certificate of An operator cannot be used."
+    assert explain(found) == expected
+
+
+def test_a_time_stamp_outlives_the_certificate(files, tmp_path):
+    operators = Authority().chain(valid_for=timedelta(seconds=5))
+    content, kind = files[Format.WEBP], library_type(Format.WEBP)
+    with time_stamp_authority(tmp_path) as authority:
+        stamped = Signer(operators, authority.url).sign(content, kind, CLAIMS)
+    unstamped = Signer(operators).sign(content, kind, CLAIMS)
+    assert {read(each, operators).verdict for each in (stamped, unstamped)} == {Verdict.MADE_HERE}
+    while datetime.now(UTC) <= operators._signer.not_valid_after_utc + timedelta(seconds=1):
+        time.sleep(0.1)
+    found = read(stamped, operators)
+    assert found.signed_at is not None
+    assert found.verdict is Verdict.MADE_HERE
+    assert read(stamped).verdict is Verdict.MADE_ELSEWHERE
+    found = read(unstamped, operators)
+    assert (found.verdict, found.problems) == (Verdict.INVALID, ("signingCredential.expired",))
+    assert "has expired, and no time stamp shows that the file was signed before" in explain(found)
+    for signed in (stamped, unstamped):
+        found = read(signed[:-30] + bytes([signed[-30] ^ 1]) + signed[-29:], operators)
+        assert found.verdict is Verdict.INVALID
+        assert "changed or damaged" in explain(found)
 
 
 def copied(certificate: x509.Certificate, key: Any, issuer: x509.Name) -> x509.CertificateBuilder:
