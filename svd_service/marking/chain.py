@@ -45,6 +45,23 @@ class Chain:
         key, begin, certificates = pem.partition(_BEGIN_CERTIFICATE)
         return cls(key, begin + certificates)
 
+    @classmethod
+    def of_operator(cls, key: bytes, certificates: bytes) -> Self:
+        """An operator's chain of the files' contents (PEM).
+
+        Both are written anew, because the C2PA library reads neither keys in the older formats (`openssl ecparam
+        -genkey`, `openssl genrsa -traditional`) nor a byte order mark.
+
+        Raises:
+            ValueError: one cannot be read.
+            TypeError: the key has a password.
+        """
+        from cryptography import x509  # noqa: PLC0415
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+        found = x509.load_pem_x509_certificates(certificates)
+        return cls(_key_pem(load_pem_private_key(key, password=None)), b"".join(map(_pem, found)), is_own=False)
+
     @property
     def pem(self) -> bytes:
         """Key and certificates in one file."""
@@ -90,7 +107,7 @@ class Chain:
         return load_pem_private_key(self.key, password=None)
 
     def check(self) -> None:
-        """Check that the certificate is that of the key, is valid now, and that C2PA can use it.
+        """Check that the certificate is that of the key and is valid now, and that C2PA has an algorithm for the key.
 
         Raises:
             ValueError: it is not.
@@ -112,7 +129,7 @@ def configured(settings: Settings) -> Chain | None:
     if settings.c2pa_cert_file is None or settings.c2pa_key_file is None:
         return None
     try:
-        chain = Chain(settings.c2pa_key_file.read_bytes(), settings.c2pa_cert_file.read_bytes(), is_own=False)
+        chain = Chain.of_operator(settings.c2pa_key_file.read_bytes(), settings.c2pa_cert_file.read_bytes())
         chain.check()
     except (OSError, ValueError, TypeError) as error:  # a TypeError: the key has a password
         raise ConfigurationError(f"SVD_C2PA_CERT_FILE={str(settings.c2pa_cert_file)!r}: {error}") from None
@@ -156,15 +173,13 @@ def store(data_dir: Path, chain: Chain) -> None:
 
 def make() -> Chain:
     """A new self-signed chain: a root, and a certificate of it that may sign (C2PA's profile, EC P-256)."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     name = uuid.uuid4().hex[:8]  # two installations differ
     root = _root(root_key, f"{_ORGANIZATION} {name} root")
     signer = _leaf(key, f"{_ORGANIZATION} {name}", root, root_key)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return Chain(pem, _pem(signer) + _pem(root))
+    return Chain(_key_pem(key), _pem(signer) + _pem(root))
 
 
 def _root(key: "ec.EllipticCurvePrivateKey", name: str) -> "x509.Certificate":
@@ -259,3 +274,9 @@ def _pem(certificate: "x509.Certificate") -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
 
     return certificate.public_bytes(Encoding.PEM)
+
+
+def _key_pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
+
+    return bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

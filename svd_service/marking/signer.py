@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,12 @@ GENERATED: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgori
 #: Maximum bytes of a file that is signed in memory. The library reads a GIF and a ZIP in 30,000 small pieces for 5 MB,
 #: which takes a third longer from a file.
 IN_MEMORY: Final = 64_000_000
+
+#: Seconds without time stamps after one could not be had: a request to an authority that hangs takes 30.
+NO_TIME_STAMPS: Final = 60.0
+
+#: A GIF of one pixel.
+_PIXEL: Final = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
 
 
 class SigningError(JobError):
@@ -74,6 +81,26 @@ class Signer:
     def __init__(self, chain: Chain, timestamp_url: str | None = None) -> None:
         self.chain = chain
         self._timestamp_url = timestamp_url
+        self._stamps_from = 0.0
+
+    def check(self) -> None:
+        """Check that the chain can be used now, before there is something to sign.
+
+        Raises:
+            SigningError: it cannot.
+        """
+        try:
+            self.chain.check()
+        except ValueError as error:
+            raise SigningError(f"Content Credentials cannot be made: {error}") from None
+
+    def try_out(self) -> None:
+        """Sign a picture of one pixel: not every certificate that is valid may sign.
+
+        Raises:
+            SigningError: the chain cannot be used.
+        """
+        self.sign(_PIXEL, "image/gif", Claims("", "", timestamp=False))
 
     def sign_file(self, path: Path, media_type: str, claims: Claims) -> None:
         """Replace the file at `path` by its signed version; if that fails, it is unchanged.
@@ -108,6 +135,8 @@ class Signer:
     def _sign(self, source: BinaryIO, target: "BinaryIO | _Target", media_type: str, claims: Claims) -> None:
         import c2pa  # noqa: PLC0415
 
+        if self._timestamp_url is None or time.monotonic() < self._stamps_from:
+            claims = replace(claims, timestamp=False)
         while True:
             try:
                 return self._sign_once(source, target, media_type, claims)
@@ -122,9 +151,13 @@ class Signer:
                 target.truncate()
 
     def _without_extras(self, claims: Claims, error: Exception) -> Claims | None:
-        """What can be signed though `error` occurred: without a time stamp, then without the source."""
-        if self._timestamp_url is not None and claims.timestamp:
+        """What can be signed though `error` occurred: without the source, or without a time stamp."""
+        import c2pa  # noqa: PLC0415
+
+        # A source that the library rejects is an error of another kind.
+        if claims.timestamp and (claims.source is None or isinstance(error, c2pa.C2paError.Signature)):
             logger.warning("signed without a time stamp: %s: %s", self._timestamp_url, error)
+            self._stamps_from = time.monotonic() + NO_TIME_STAMPS
             return replace(claims, timestamp=False)
         if claims.source is not None:
             logger.warning("job %s: signed without the credentials of its source: %s", claims.job_id, error)

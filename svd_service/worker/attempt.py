@@ -201,11 +201,12 @@ def _generate(claim: Claim, job: Job, context: WorkerContext, spans: AttemptSpan
     deadline = began + context.settings.job_timeout
     report = Reporter(claim, ledger, context.drain, deadline, on_phase=spans.phase)
     retry = StoreRetry(report, context.drain)
+    context.marking.check()
     start = _read_input(job, context, retry)
     source = retry(lambda: context.marking.source_of(job, start, artifacts))
     name = result_name(job.id, claim.token)
     with ExitStack() as staged:
-        sign = partial(context.marking.sign_still, job)
+        sign = partial(context.marking.sign_preview, job)
         # What is to be moderated must not be visible before.
         shown = context.settings.previews and not context.jobs.moderation.sees_results
         previews = Previews(claim, ledger, artifacts, sign) if shown else None
@@ -224,7 +225,8 @@ def _generate(claim: Claim, job: Job, context: WorkerContext, spans: AttemptSpan
         context.marking.sign_files([(Format.MP4, path), *paths.items()], job, source)
         video, further = _file(path), {kind: _file(path) for kind, path in paths.items()}
         for still, content in ((Still.THUMBNAIL, rendering.thumbnail), (Still.SPRITESHEET, rendering.spritesheet)):
-            retry(partial(artifacts.put, file_name(name, still), sign(content, still)))
+            signed = context.marking.sign_still(job, content, still)
+            retry(partial(artifacts.put, file_name(name, still), signed))
     try:
         provenance = {
             **rendering.provenance,

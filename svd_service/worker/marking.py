@@ -3,11 +3,12 @@
 import io
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
-from svd_service.config import Settings
+from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Job, Still
 from svd_service.jobs.job_files import credentials_name
@@ -17,7 +18,7 @@ from svd_service.marking import chain as chains
 from svd_service.marking.c2pa_library import is_installed
 from svd_service.marking.chain import Chain
 from svd_service.marking.ingredients import source_of
-from svd_service.marking.signer import Claims, Signer
+from svd_service.marking.signer import Claims, Signer, SigningError
 from svd_service.marking.state import NOT_INSTALLED, OFF, signed_by
 from svd_service.parameters import Format
 from svd_service.retry import Retry
@@ -40,6 +41,15 @@ class Marking:
         """
         if self._signer is not None:
             _add(signers, self._signer.chain)
+
+    def check(self) -> None:
+        """Check that files can be signed, before they are made.
+
+        Raises:
+            SigningError: they cannot; an operator's certificate has expired since the start.
+        """
+        if self._signer is not None:
+            self._signer.check()
 
     def source_of(self, job: Job, start: object, artifacts: ArtifactStore) -> bytes | None:
         """The credentials of what the video is made from, if it has some: of the uploaded image, or of the MP4 `start`.
@@ -70,15 +80,28 @@ class Marking:
                 if MARKS[kind] is Mark.EMBEDDED:
                     self._signer.sign_file(path, library_type(kind), _claims(job, source))
 
-    def sign_still(self, job: Job, data: bytes, kind: Still = Still.THUMBNAIL) -> bytes:
-        """The signed version of a still, or of a preview, which is of the same kind as a thumbnail.
+    def sign_still(self, job: Job, data: bytes, kind: Still) -> bytes:
+        """The signed version of a still.
 
         Raises:
             SigningError: it cannot be signed.
         """
+        return self._signed(data, kind, _claims(job))
+
+    def sign_preview(self, job: Job, data: bytes) -> bytes:
+        """The signed version of a preview, an image like the thumbnail.
+
+        Previews are made every second and soon forgotten, so no authority stamps them.
+
+        Raises:
+            SigningError: it cannot be signed.
+        """
+        return self._signed(data, Still.THUMBNAIL, replace(_claims(job), timestamp=False))
+
+    def _signed(self, data: bytes, kind: Still, claims: Claims) -> bytes:
         if self._signer is None or MARKS[kind] is not Mark.EMBEDDED:
             return data
-        return self._signer.sign(data, library_type(kind), _claims(job))
+        return self._signer.sign(data, library_type(kind), claims)
 
 
 #: A worker that does not sign.
@@ -99,8 +122,13 @@ def open_marking(settings: Settings, signers: Signers) -> Marking:
     if not is_installed():
         logger.warning("videos are not signed: Content Credentials need pip install 'svd-service[c2pa]'")
         return Marking(state=NOT_INSTALLED)
-    chain = chains.configured(settings)
-    chain = _until_redis_answers(settings, signers, chain)
+    configured = chains.configured(settings)
+    if configured is not None:
+        try:
+            Signer(configured).try_out()
+        except SigningError as error:
+            raise ConfigurationError(f"SVD_C2PA_CERT_FILE={str(settings.c2pa_cert_file)!r}: {error}") from None
+    chain = _until_redis_answers(settings, signers, configured)
     state = signed_by(chain)
     logger.info("Content Credentials: %s (certificate %s)", state, chain.fingerprint[:16])
     return Marking(Signer(chain, settings.c2pa_timestamp_url), state)

@@ -2,18 +2,14 @@ import stat
 import threading
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from svd_service.config import ConfigurationError
 from svd_service.marking import chain as chains
 from svd_service.marking.chain import Chain
-
-
-def key_pem(key):
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+from svd_service.marking.signer import Signer
+from tests.unit.marking.authorities import Authority, key_pem
 
 
 def test_a_new_chain_can_be_used_and_read_back(chain):
@@ -62,6 +58,34 @@ def test_an_operators_chain_is_read_from_its_files(make_settings, files, chain):
     assert found is not None
     assert (found.fingerprint, found.is_own) == (chain.fingerprint, False)
     assert chains.configured(make_settings()) is None
+
+
+@pytest.mark.parametrize(
+    "make_key",
+    [
+        lambda: ec.generate_private_key(ec.SECP256R1()),
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        lambda: rsa.generate_private_key(65537, 2048),
+    ],
+)
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda pem: b"\xef\xbb\xbf" + pem,
+        lambda pem: pem.replace(b"\n", b"\r\n"),
+        lambda pem: b"Bag Attributes\n  friendlyName: M\xfcller\n" + pem.rstrip(),
+    ],
+    ids=["byte order mark", "CRLF", "other text"],
+)
+def test_an_operators_files_may_be_of_any_usual_form(make_settings, files, make_key, form, written):
+    authority, key = Authority(), make_key()
+    files["SVD_C2PA_KEY_FILE"].write_bytes(written(key_pem(key, form)))
+    files["SVD_C2PA_CERT_FILE"].write_bytes(written(authority.certificate(key)) + authority.root)
+    found = chains.configured(make_settings(**files))
+    assert found is not None
+    assert found.common_name == "An operator"
+    Signer(found).try_out()
 
 
 def test_a_certificate_needs_its_key_setting(make_settings, files):

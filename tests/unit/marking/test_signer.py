@@ -3,7 +3,11 @@
 import errno
 import io
 import json
+import socket
+import threading
+import time
 import zipfile
+from dataclasses import replace
 
 import av
 import c2pa
@@ -16,6 +20,7 @@ from svd_service.marking import signer as signers
 from svd_service.marking.c2pa_library import context
 from svd_service.marking.signer import GENERATED, Claims, Signer, SigningError
 from svd_service.parameters import Format
+from tests.unit.marking.authorities import time_stamp_authority
 from tests.unit.marking.samples import FRAMES, boxes, write
 
 CLAIMS = Claims("0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11", "a-model", "abc123")
@@ -149,3 +154,34 @@ def test_without_the_time_stamp_authority_the_file_is_signed_without_a_time_stam
     signed = Signer(chain, "http://127.0.0.1:9/").sign(files[Format.MP4], "video/mp4", CLAIMS)
     assert read(Format.MP4, signed)[0] == "Valid"
     assert "signed without a time stamp: http://127.0.0.1:9/" in caplog.text
+
+
+def test_after_a_failure_the_time_stamp_authority_is_not_asked_for_a_while(chain, files, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        signer = Signer(chain, f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+        def asked(seconds: float) -> bool:
+            monkeypatch.setattr(time, "monotonic", lambda: seconds)
+            signing = threading.Thread(target=signer.sign, args=(files[Format.GIF], "image/gif", CLAIMS))
+            signing.start()
+            while signing.is_alive():
+                try:
+                    server.accept()[0].close()
+                except BlockingIOError:
+                    signing.join(0.01)
+                else:
+                    signing.join()
+                    return True
+            return False
+
+        assert [asked(1000), asked(1001), asked(1000 + signers.NO_TIME_STAMPS)] == [True, False, True]
+
+
+def test_a_source_that_is_rejected_does_not_cost_the_time_stamp(chain, files, tmp_path, caplog):
+    with time_stamp_authority(tmp_path) as authority:
+        signed = Signer(chain, authority.url).sign(files[Format.GIF], "image/gif", replace(CLAIMS, source=b"damaged"))
+    assert len(authority.requests) == 1
+    _, found = read(Format.GIF, signed)
+    assert found["manifests"][found["active_manifest"]]["signature_info"]["time"]
+    assert "signed without the credentials of its source" in caplog.text

@@ -4,12 +4,15 @@ import hashlib
 import io
 import logging
 from dataclasses import replace
+from datetime import timedelta
 
 import c2pa
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from svd_service import bootstrap
-from svd_service.jobs.job import ResultFile, State
+from svd_service.config import ConfigurationError
+from svd_service.jobs.job import ResultFile, State, Still
 from svd_service.jobs.marks import library_type
 from svd_service.ledger.signers import Signers
 from svd_service.ledger.workers import WorkerStatus
@@ -21,6 +24,7 @@ from svd_service.parameters import Format
 from svd_service.worker import marking
 from svd_service.worker.attempt import run_job
 from svd_service.worker.marking import UNMARKED, Marking, open_marking
+from tests.unit.marking.authorities import Authority, time_stamp_authority
 from tests.unit.worker.samples import VIDEO, rendering, submitted
 
 
@@ -163,6 +167,40 @@ def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, re
     found.register(signers)
     assert signers.certificates() == [chain.signer.decode()]
     assert signers.shared() is None
+
+
+@pytest.mark.parametrize("purposes", [(), (ExtendedKeyUsageOID.SERVER_AUTH,)])
+def test_a_certificate_that_may_not_sign_is_a_configuration_error(
+    make_settings, redis_url, signers, tmp_path, purposes
+):
+    chain = Authority().chain(purposes)
+    (tmp_path / "cert.pem").write_bytes(chain.certificates)
+    (tmp_path / "key.pem").write_bytes(chain.key)
+    settings = make_settings(
+        REDIS_URL=redis_url, SVD_C2PA_CERT_FILE=tmp_path / "cert.pem", SVD_C2PA_KEY_FILE=tmp_path / "key.pem"
+    )
+    with pytest.raises(ConfigurationError, match=r"cert\.pem.*certificate"):
+        open_marking(settings, signers)
+    assert signers.certificates() == []
+
+
+def test_with_an_expired_certificate_nothing_is_generated(worker_context, job, files):
+    chain = Authority().chain(valid_for=-timedelta(hours=1))
+    worker_context = replace(worker_context, render=None, marking=Marking(Signer(chain), "signed by An operator"))
+    assert run_job(job.id, worker_context) == "failed"
+    failure = worker_context.jobs.queries.find(job.id).failure
+    assert failure.code == "signing_failed"
+    assert "the certificate is valid from" in failure.message
+
+
+def test_previews_are_signed_without_a_time_stamp(job, files, chain, tmp_path):
+    with time_stamp_authority(tmp_path) as authority:
+        marking = Marking(Signer(chain, authority.url), "signed")
+        preview = marking.sign_preview(job, files[Still.THUMBNAIL])
+        assert authority.requests == []
+        assert state_of(preview, Still.THUMBNAIL) == "Valid"
+        marking.sign_still(job, files[Still.THUMBNAIL], Still.THUMBNAIL)
+        assert len(authority.requests) == 1
 
 
 def test_with_c2pa_off_the_worker_warns_and_changes_nothing(
