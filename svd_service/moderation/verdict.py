@@ -3,10 +3,10 @@
 import base64
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 #: Maximum characters of a reason that a caller is shown.
 _REASON: Final = 300
@@ -50,7 +50,7 @@ class HookResponse(Struct, frozen=True):
     """The answer of a hook; other fields are ignored."""
 
     verdict: Literal["allow", "reject"]
-    reason: Annotated[str, Meta(max_length=10_000)] = ""
+    reason: str | None = None
 
 
 def parse(answer: bytes) -> str | None:
@@ -61,9 +61,10 @@ def parse(answer: bytes) -> str | None:
     """
     try:
         found = msgspec.json.decode(answer, type=HookResponse)
-    except msgspec.DecodeError as error:
+    # The latter two: text in another encoding, and lists in lists in lists.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HookError(f"invalid answer: {error}") from None
     if found.verdict == "allow":
         return None
-    printable = "".join(character for character in found.reason if character.isprintable()).strip()
+    printable = "".join(character for character in found.reason or "" if character.isprintable()).strip()
     return printable[:_REASON] or _NO_REASON

@@ -75,7 +75,18 @@ def test_a_hook_that_is_down_gives_no_verdict():
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"yes", b"{}", b'{"verdict": "maybe"}', b'{"verdict": true}', b'["allow"]', b'{"verdict": "allow"', b"\xff"],
+    [
+        b"",
+        b"yes",
+        b"{}",
+        b'{"verdict": "maybe"}',
+        b'{"verdict": true}',
+        b'["allow"]',
+        b'{"verdict": "allow"',
+        b"\xff",
+        '{"verdict": "reject", "reason": "Müll"}'.encode("latin-1"),
+        b'{"verdict": "allow", "scores": ' + b"[" * 9999,
+    ],
 )
 def test_an_answer_that_is_no_verdict_is_an_error(answer):
     with pytest.raises(HookError, match="invalid answer"):
@@ -84,7 +95,9 @@ def test_an_answer_that_is_no_verdict_is_an_error(answer):
 
 def test_the_reason_of_a_rejection_can_be_shown():
     assert parse(b'{"verdict": "reject", "reason": "a face", "score": 0.9}') == "a face"
-    assert parse(b'{"verdict": "reject"}') == "the content is not allowed here"
+    for nothing in (b"", b', "reason": null', b', "reason": ""'):
+        assert parse(b'{"verdict": "reject"' + nothing + b"}") == "the content is not allowed here"
+    assert parse(json.dumps({"verdict": "reject", "reason": "b" * 60_000}).encode()) == "b" * 300
     assert parse(json.dumps({"verdict": "reject", "reason": "a\n\x1b[31m" + "b" * 999}).encode()) == "a[31m" + "b" * 295
     assert parse(b'{"verdict": "allow", "reason": "nothing"}') is None
 
