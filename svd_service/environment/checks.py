@@ -1,5 +1,6 @@
 """Checks of settings' values that a type cannot express. Each returns what is wrong, or `None`."""
 
+import base64
 import ipaddress
 import math
 import re
@@ -45,6 +46,18 @@ def ports(value: str) -> str | None:
     """Every port of a list of `host:port` or of a URL."""
     found = (int(port) for port in re.findall(r":(\d+)(?=[,/\s]|$)", value))
     return None if all(1 <= port <= 65535 for port in found) else "expected a port between 1 and 65535"
+
+
+def webhook_secrets(value: str) -> str | None:
+    """A list of secrets as Standard Webhooks writes them."""
+    for secret in filter(None, (part.strip() for part in value.split(","))):
+        try:
+            size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            return "expected Base64 after whsec_; a copied secret easily loses its last ="
+        if not 24 <= size <= 64:
+            return f"expected 24 to 64 bytes in Base64 after whsec_, there are {size}"
+    return None
 
 
 def redis_url(value: str) -> str | None:

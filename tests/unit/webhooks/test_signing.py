@@ -131,3 +131,21 @@ def test_a_secret_in_the_settings_cannot_be_changed_by_a_command(redis_client, m
 def test_a_setting_that_is_no_secret_is_rejected(secret, make_settings):
     with pytest.raises(ConfigurationError, match="SVD_WEBHOOK_SECRET"):
         make_settings(SVD_WEBHOOK_SECRET=secret)
+
+
+@pytest.mark.parametrize("size", [24, 25, 26, 32, 64])
+def test_a_secret_of_any_permitted_length_is_accepted_only_whole(size, make_settings, redis_client):
+    encoded = base64.b64encode(b"s" * size).decode()
+    whole = f"whsec_{encoded}"
+    secrets = WebhookSecrets(redis_client, make_settings(SVD_WEBHOOK_SECRET=whole))
+    assert Message("msg_1", b"{}").headers(secrets.of(""), 0.0)
+    for damaged in {whole[:-1], whole.rstrip("=")} - {whole}:
+        with pytest.raises(ConfigurationError, match="Base64 after whsec_") as caught:
+            make_settings(SVD_WEBHOOK_SECRET=f"{MINE},{damaged}")
+        assert encoded[:20] not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [23, 65])
+def test_a_secret_of_another_length_is_rejected(size, make_settings):
+    with pytest.raises(ConfigurationError, match=f"24 to 64 bytes in Base64 after whsec_, there are {size}"):
+        make_settings(SVD_WEBHOOK_SECRET=f"whsec_{base64.b64encode(b's' * size).decode()}")
