@@ -1,13 +1,15 @@
 """What only the S3 store has: links, its settings, time limits, and what its errors reveal."""
 
+import http.server
 import importlib.util
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -139,6 +141,10 @@ def test_variables_of_aws_are_ignored(
 ) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_S3_EXPRESS": "true",
+        "AWS_REQUESTER_PAYS": "true",
+        "AWS_UNSIGNED_PAYLOAD": "true",
         "AWS_ACCESS_KEY_ID": "another",
         "AWS_SESSION_TOKEN": "leaked",
         "AWS_REGION": "mars-north-1",
@@ -182,6 +188,71 @@ def test_a_file_replaced_while_it_is_read_is_not_mixed_with_its_replacement(stor
         file.seek(500_000)
         with pytest.raises(ArtifactsUnavailableError):
             file.read(10)
+
+
+class Crowded(http.server.BaseHTTPRequestHandler):
+    """A bucket of three thousand other objects, behind a proxy that makes ETags weak."""
+
+    protocol_version = "HTTP/1.1"
+    content = b"0123456789"
+    requests: list[str]
+
+    def do_GET(self) -> None:
+        self.requests.append(self.path)
+        if "list-type" in self.path:
+            objects = "".join(
+                f"<Contents><Key>{number}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+                for number in range(1000)
+            )
+            last = "false" if len(self.requests) == 3 else "true"
+            more = f"<IsTruncated>{last}</IsTruncated><NextContinuationToken>more</NextContinuationToken>"
+            self._answer(200, f"<ListBucketResult>{more}{objects}</ListBucketResult>".encode())
+        elif "If-Match" in self.headers:
+            self._answer(412, b"")
+        elif "Range" in self.headers:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            size = len(self.content)
+            self._answer(206, self.content[start:], {"Content-Range": f"bytes {start}-{size - 1}/{size}"})
+        else:
+            self._answer(200, self.content)
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        fixed = {"ETag": 'W/"weak"', "Last-Modified": "Mon, 05 Jan 2026 00:00:00 GMT", "Content-Length": str(len(body))}
+        for name, value in {**fixed, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def crowded() -> Iterator[tuple[str, list[str]]]:
+    """URL of such a bucket's server, and the requests to it."""
+    requests: list[str] = []
+    handler = type("Handler", (Crowded,), {"requests": requests})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+        thread.join()
+
+
+def test_to_check_the_store_takes_one_request(make: Make, crowded: tuple[str, list[str]]) -> None:
+    url, requests = crowded
+    make(SVD_S3_ENDPOINT=url).ready()
+    assert len(requests) == 1
+
+
+def test_a_weak_etag_does_not_prevent_seeking(make: Make, crowded: tuple[str, list[str]]) -> None:
+    with make(SVD_S3_ENDPOINT=crowded[0]).open(NAME) as file:
+        assert file.read(2) == b"01"
+        file.seek(7)
+        assert file.read() == b"789"
 
 
 USES: dict[str, Callable[[ArtifactStore], object]] = {
