@@ -76,6 +76,14 @@ def test_a_full_disk_is_a_warning(make_settings: MakeSettings, monkeypatch: pyte
     assert finding(make_settings(), "Data folder").severity is Severity.WARNING
 
 
+@pytest.mark.parametrize("devices", ["0", "GPU-8932f937", "MIG-6a1d3f0e-1,MIG-6a1d3f0e-2"])
+def test_a_missing_compiler_is_a_warning_if_the_worker_has_gpus(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, devices: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert finding(make_settings(SVD_DEVICES=devices), "C++ compiler").severity is Severity.WARNING
+
+
 @pytest.mark.enable_socket
 def test_a_redis_that_may_evict_jobs_is_a_problem(
     make_settings: MakeSettings, redis_url: str, redis_client: "redis.Redis"

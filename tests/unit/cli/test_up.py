@@ -136,6 +136,13 @@ def test_the_processes_get_the_settings_of_up(
     assert received.model == str(model)
 
 
+def test_devices_with_names_reach_the_worker(make_settings: MakeSettings) -> None:
+    names = ("MIG-6a1d3f0e-1", "MIG-6a1d3f0e-2")
+    worker = processes.ours(make_settings(SVD_DEVICES=",".join(names)), Path(), flower=False)[0]
+    assert worker.where == "MIG-6a1d3f0e-1, MIG-6a1d3f0e-2"
+    assert Settings.from_mapping(worker.environment).worker_devices == names
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
