@@ -360,6 +360,16 @@ def test_the_units_start_the_services_of_compose() -> None:
         assert commands[f"svd-{name}"] == re.findall(r'"([^"]*)"', command)[1:]
 
 
+def test_the_documented_installation_signs_videos_and_names_the_other_extras_of_the_images() -> None:
+    guide = (ROOT / "docs" / "deployment.md").read_text().partition("\n## systemd\n")[2].partition("\n## ")[0]
+    (installed,) = re.findall(r"pip install '\.\[([\w,]+)\]'", guide)
+    assert set(installed.split(",")) == {"worker", "monitoring", "c2pa"}
+    images = "".join((ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in ("api", "worker"))
+    optional = set(re.findall(r"-r (\w+)\.txt", images)) - {"api", *installed.split(",")}
+    assert optional
+    assert {extra for extra in optional if f"`{extra}`" not in guide} == set()
+
+
 def test_systemd_verifies_the_units(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if not analyze:

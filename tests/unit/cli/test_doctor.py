@@ -61,6 +61,15 @@ def test_missing_packages_are_listed_with_the_install_command(
     assert "pip install" in packages.advice
 
 
+def test_a_missing_package_for_signatures_is_a_warning_unless_they_are_off(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "c2pa" else object())
+    packages = finding(make_settings(), "Packages")
+    assert (packages.severity, packages.found) == (Severity.WARNING, "missing: c2pa (c2pa)")
+    assert finding(make_settings(SVD_C2PA="off"), "Packages").severity is Severity.OK
+
+
 def test_a_port_in_use_is_a_warning(make_settings: MakeSettings) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
