@@ -228,6 +228,11 @@ def test_the_termination_grace_period_covers_draining() -> None:
     assert float(unit["Service"]["TimeoutStopSec"]) == Settings().drain_timeout + 30
 
 
+def test_an_update_stops_a_worker_before_the_next_one_loads_its_model_on_that_gpu() -> None:
+    # Beside the old one it would choose a smaller memory plan, and keep it.
+    assert WORKLOADS["worker"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+
+
 def test_only_pods_that_need_redis_can_reach_it() -> None:
     clients = {
         name
