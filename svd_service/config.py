@@ -275,7 +275,8 @@ class SettingsFields(msgspec.Struct, frozen=True, kw_only=True, rename=variable)
 
     # Observability
     multiprocess_dir: Path | None = None
-    """Folder of the request counters of gunicorn's processes; emptied at start. Default: a temporary folder."""
+    """Folder of the request counters of gunicorn's processes, which alone use it; emptied at start. Default: a
+    temporary folder."""
     log_format: Literal["plain", "json"] = "plain"
     """`plain`, or `json` for one object per line."""
     tracing: bool = False
