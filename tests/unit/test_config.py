@@ -70,6 +70,16 @@ def test_the_environment_and_the_env_file_are_read(tmp_path, monkeypatch):
     assert settings.video_frames == 14
 
 
+def test_an_empty_variable_does_not_hide_its_value_in_the_env_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("SVD_API_KEYS=\nVIDEO_FRAMES=14\n")
+    monkeypatch.setenv("VIDEO_FRAMES", "")
+    monkeypatch.setenv("SVD_API_KEYS", f"ann:{'0' * 64}")
+    settings = Settings.load()
+    assert settings.video_frames == 14
+    assert settings.api_keys.startswith("ann:")
+
+
 def test_a_mapping_does_not_read_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("REDIS_HOST=file\n")

@@ -178,7 +178,9 @@ def test_relative_folders_of_the_hub_become_absolute(
     monkeypatch.setenv("HF_HOME", "~/cache")
     monkeypatch.setenv("HF_HUB_CACHE", "")
     environment = processes.environment_of(make_settings())
-    assert (environment["HF_HOME"], environment["HF_HUB_CACHE"]) == ("~/cache", "")
+    assert (environment["HF_HOME"], environment["HF_HUB_CACHE"]) == ("~/cache", f"{tmp_path}/hub")
+    (tmp_path / ".env").unlink()
+    assert processes.environment_of(make_settings())["HF_HUB_CACHE"] == ""
 
 
 def test_flower_gets_a_generated_password_if_it_has_none(make_settings: MakeSettings) -> None:
