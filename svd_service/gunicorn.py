@@ -144,7 +144,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Merge the counts of a process that has ended."""
+    """Delete the gauges of a process that has ended, if they are those of live processes; its other counts remain."""
     # Imported here, since at the top of this module it would be too early for the parent.
     from prometheus_client import multiprocess  # noqa: PLC0415
 
