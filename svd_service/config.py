@@ -95,8 +95,8 @@ class SettingsFields(msgspec.Struct, frozen=True, kw_only=True, rename=variable)
     model_revision: str | None = None
     """Branch, tag or commit of a hub model."""
     devices: Devices = ""
-    """Devices of this host's worker, one process each: `0,1`, or `cpu`. Default: every CUDA device (of
-    `CUDA_VISIBLE_DEVICES`, if set), or one CPU process."""
+    """Devices of this host's worker, one process each: CUDA numbers (`0,1`), names of `nvidia-smi -L` (`GPU-…`,
+    `MIG-…`), or `cpu`. Default: every CUDA device (of `CUDA_VISIBLE_DEVICES`, if set), or one CPU process."""
     profiles: Profiles = ""
     """Profiles that this host's worker accepts: `draft`, or `exact`. Default: all."""
     cpu_threads: Annotated[int, Meta(ge=0)] = 0
@@ -275,7 +275,8 @@ class SettingsFields(msgspec.Struct, frozen=True, kw_only=True, rename=variable)
 
     # Observability
     multiprocess_dir: Path | None = None
-    """Folder of the request counters of gunicorn's processes; emptied at start. Default: a temporary folder."""
+    """Folder of the request counters of gunicorn's processes, which alone use it; emptied at start. Default: a
+    temporary folder."""
     log_format: Literal["plain", "json"] = "plain"
     """`plain`, or `json` for one object per line."""
     tracing: bool = False
@@ -376,7 +377,7 @@ class Settings(SettingsFields, frozen=True, kw_only=True):
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        """One device per worker process, by process index: CUDA device numbers or `cpu`."""
+        """One device per worker process, by process index: CUDA device numbers or names, or `cpu`."""
         return _named(self.devices) or cuda_devices() or ("cpu",)
 
     @property

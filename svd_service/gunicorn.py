@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gunicorn import glogging
 
-from svd_service.config import ConfigurationError, settings
+from svd_service.config import ConfigurationError, Settings, settings, variable
 from svd_service.server.pacing import ClientLimits
 from svd_service.server.worker import BufferingWorker
 from svd_service.telemetry import logs
@@ -18,10 +18,10 @@ from svd_service.telemetry import logs
 #: A folder that waits for no disk, and that uploads cannot fill: on a full one, prometheus_client ends its process.
 _IN_MEMORY: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
-# prometheus_client keeps the counts of several processes in files. It and our settings read the folder's name when they
-# are first loaded, so it is set before either.
-if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # noqa: TID251
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="svd-metrics-", dir=_IN_MEMORY)  # noqa: TID251
+# prometheus_client keeps the counts of several processes in files. When first loaded, it reads the folder's name in the
+# environment, which therefore gets the value of `.env`, too; this process' settings are read after that.
+_metrics_dir = Settings.load().multiprocess_dir or Path(tempfile.mkdtemp(prefix="svd-metrics-", dir=_IN_MEMORY))
+os.environ[variable("multiprocess_dir")] = str(_metrics_dir)  # noqa: TID251
 
 _settings = settings()
 
@@ -109,8 +109,6 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
 logger_class = Logger
 
-_metrics_dir = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])  # noqa: TID251
-
 
 def on_starting(server: Any) -> None:
     """Delete the counts of an earlier server."""
@@ -146,7 +144,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Merge the counts of a process that has ended."""
+    """Delete the gauges of a process that has ended, if they are those of live processes; its other counts remain."""
     # Imported here, since at the top of this module it would be too early for the parent.
     from prometheus_client import multiprocess  # noqa: PLC0415
 

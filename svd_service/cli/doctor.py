@@ -82,7 +82,7 @@ def run(console: Console) -> int:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield all findings, the most important first."""
     yield _python()
-    yield _packages()
+    yield _packages(settings)
     yield from _torch(settings)
     yield _memory()
     yield _redis(settings)
@@ -97,12 +97,14 @@ def _python() -> Finding:
     return Finding("Python", Severity.OK, f"{version} at {sys.executable}")
 
 
-def _packages() -> Finding:
+def _packages(settings: Settings) -> Finding:
     extras = {
         "worker": ("torch", "diffusers", "accelerate", "transformers", "av"),
         "api": ("flask", "gunicorn", "celery", "redis", "PIL"),
         "monitoring": ("flower",),
     }
+    if settings.c2pa == "on":
+        extras["c2pa"] = ("c2pa", "cryptography")
     missing = {
         extra: [name for name in names if importlib.util.find_spec(name) is None] for extra, names in extras.items()
     }

@@ -17,6 +17,9 @@ from svd_service.config import ConfigurationError, Settings
 #: Flower's own variables that already enable authentication: a password, or OAuth.
 _PROTECTED: Final = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")
 
+#: With these variables prometheus_client counts in the folder of gunicorn's processes, which add up all that is in it.
+_MULTIPROCESS: Final = (Settings.variables()["multiprocess_dir"], "prometheus_multiproc_dir")
+
 
 def main() -> NoReturn:
     """Replace this process by Flower, so that signals reach Flower itself. A bad setting ends it with status 2."""
@@ -40,10 +43,11 @@ def _command(settings: Settings) -> list[str]:
 
 
 def _environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
+    environment = {name: value for name, value in inherited.items() if name not in _MULTIPROCESS}
     if settings.flower_basic_auth:
-        return {**inherited, "FLOWER_BASIC_AUTH": settings.flower_basic_auth}
-    if any(inherited.get(name) for name in _PROTECTED):
-        return dict(inherited)
+        return {**environment, "FLOWER_BASIC_AUTH": settings.flower_basic_auth}
+    if any(environment.get(name) for name in _PROTECTED):
+        return environment
     password = secrets.token_urlsafe(12)
     print(  # noqa: T201
         f"Flower on {settings.flower_bind}: user svd, password {password} until it stops. "
@@ -51,4 +55,4 @@ def _environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, 
         file=sys.stderr,
         flush=True,
     )
-    return {**inherited, "FLOWER_BASIC_AUTH": f"svd:{password}"}
+    return {**environment, "FLOWER_BASIC_AUTH": f"svd:{password}"}

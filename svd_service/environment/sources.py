@@ -12,12 +12,12 @@ from svd_service.environment.conversion import is_set
 
 
 def variables() -> dict[str, str | None]:
-    """The environment's variables and, for missing ones, those of `.env` in the current folder.
+    """The environment's variables and, for missing or empty ones, those of `.env` in the current folder.
 
     Raises:
         ConfigurationError: `.env` cannot be read.
     """
-    return {**_from_dotenv(), **os.environ}
+    return {**_from_dotenv(), **{name: value for name, value in os.environ.items() if value}}
 
 
 def secret_files(folder: Path, names: Iterable[str], values: Mapping[str, object]) -> dict[str, str]:
@@ -46,8 +46,13 @@ def _is_file(path: Path) -> bool:
 
 
 def hub_variables() -> dict[str, str]:
-    """The variables of the Hugging Face hub's client (`HF_TOKEN`, `HF_HOME`, …) that `.env` in this folder sets."""
-    return {name: value for name, value in dotenv_values(".env").items() if name.startswith("HF_") and value}
+    """The variables of the Hugging Face hub's client (`HF_TOKEN`, `HF_HOME`, …) that `.env` in this folder has and the
+    environment has not, or has empty.
+    """
+    given = dotenv_values(".env")
+    return {
+        name: value for name, value in given.items() if name.startswith("HF_") and value and not os.environ.get(name)
+    }
 
 
 def _from_dotenv() -> dict[str, str | None]:

@@ -30,6 +30,11 @@ OPTIMIZATIONS: Final = (
 _OPTIMIZATION: Final = f"(auto|none|-?({'|'.join(OPTIMIZATIONS)}))"
 _PROFILE: Final = "(exact|draft)"
 
+# Besides numbers, CUDA_VISIBLE_DEVICES has the names of `nvidia-smi -L`, whose UUIDs may be cut short; drivers before
+# R470 name a MIG slice by its GPU and the numbers of its instances.
+_UUID: Final = "[0-9A-Fa-f]+(-[0-9A-Fa-f]+){0,4}"
+_DEVICE: Final = rf"(\d+|cpu|(GPU|MIG)-{_UUID}|MIG-GPU-{_UUID}/\d+/\d+)"
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -68,7 +73,7 @@ HostNames = Annotated[str, Meta(pattern=r"^( *(\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9
 Origins = Annotated[str, Meta(pattern=r"^( *(\*|[a-z][a-z0-9+.-]*://[^/?#\s,]+) *(,|$))*$")]
 
 Namespace = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,31}$")]
-Devices = Annotated[str, Meta(pattern=r"^((\d+|cpu)( *, *(\d+|cpu))*)?$")]
+Devices = Annotated[str, Meta(pattern=rf"^({_DEVICE}( *, *{_DEVICE})*)?$")]
 Profiles = Annotated[str, Meta(pattern=rf"^({_PROFILE}( *, *{_PROFILE})*)?$")]
 Optimizations = Annotated[str, Meta(pattern=rf"^ *{_OPTIMIZATION}( *, *{_OPTIMIZATION})* *$")]
 ModelSource = Annotated[str, Check(checks.home)]

@@ -65,6 +65,11 @@ def _place(device: str) -> torch.device:
     if device == "cpu":
         return CPU
     visible = torch.cuda.device_count()
+    if visible > 1 and not device.isdecimal():
+        raise ModelLoadError(
+            f"This process sees {visible} CUDA devices, so the name {device} selects none: set "
+            f"CUDA_VISIBLE_DEVICES={device}, or SVD_DEVICES to a number."
+        )
     index = 0 if visible <= 1 else int(device)
     if index >= visible:
         raise ModelLoadError(

@@ -12,8 +12,7 @@ def main(arguments: list[str]) -> int:
     """Fetch the weights of the model that `arguments` or the settings name; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # The hub's client reads these when it is imported.
-    for name, value in hub_variables().items():
-        os.environ.setdefault(name, value)  # noqa: TID251
+    os.environ.update(hub_variables())  # noqa: TID251
     from svd_service.jobs.model import Model  # noqa: PLC0415
     from svd_service.video.weights import ModelLoadError, find  # noqa: PLC0415
 

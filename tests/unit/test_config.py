@@ -16,6 +16,9 @@ from svd_service.config import ConfigurationError, Settings
         ("REDIS_PORT", "0"),
         ("REDIS_URL", "http://localhost"),
         ("SVD_DEVICES", "gpu0"),
+        ("SVD_DEVICES", "GPU-"),
+        ("SVD_DEVICES", "GPU-0,"),
+        ("SVD_DEVICES", "MIG-GPU-8932f937/1"),
         ("VIDEO_WIDTH", "100"),
         ("VIDEO_HEIGHT", "8"),
         ("VIDEO_FRAMES", "1"),
@@ -65,6 +68,16 @@ def test_the_environment_and_the_env_file_are_read(tmp_path, monkeypatch):
     settings = Settings.load()
     assert settings.redis == "redis://environment:6379/0"
     assert settings.video_frames == 14
+
+
+def test_an_empty_variable_does_not_hide_its_value_in_the_env_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("SVD_API_KEYS=\nVIDEO_FRAMES=14\n")
+    monkeypatch.setenv("VIDEO_FRAMES", "")
+    monkeypatch.setenv("SVD_API_KEYS", f"ann:{'0' * 64}")
+    settings = Settings.load()
+    assert settings.video_frames == 14
+    assert settings.api_keys.startswith("ann:")
 
 
 def test_a_mapping_does_not_read_the_environment(tmp_path, monkeypatch):
@@ -131,6 +144,21 @@ def test_devices_are_a_list_and_determine_the_default_model():
     assert settings.worker_devices == ("0", "1")
     assert settings.model_source == "stabilityai/stable-video-diffusion-img2vid-xt"
     assert Path(Settings.from_mapping({"SVD_DEVICES": "cpu"}).model_source).name == "nano"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",),
+        ("GPU-8932f937", "1"),
+        ("MIG-6a1d3f0e-0000-5000-8000-000000000001", "MIG-6a1d3f0e-0000-5000-8000-000000000002"),
+        ("MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/1/0",),
+    ],
+)
+def test_devices_may_have_the_names_of_nvidia_smi(names):
+    settings = Settings.from_mapping({"SVD_DEVICES": ", ".join(names)})
+    assert settings.worker_devices == names
+    assert settings.model_source == "stabilityai/stable-video-diffusion-img2vid-xt"
 
 
 def test_settings_are_immutable():

@@ -228,6 +228,11 @@ def test_the_termination_grace_period_covers_draining() -> None:
     assert float(unit["Service"]["TimeoutStopSec"]) == Settings().drain_timeout + 30
 
 
+def test_an_update_stops_a_worker_before_the_next_one_loads_its_model_on_that_gpu() -> None:
+    # Beside the old one it would choose a smaller memory plan, and keep it.
+    assert WORKLOADS["worker"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+
+
 def test_only_pods_that_need_redis_can_reach_it() -> None:
     clients = {
         name
@@ -358,6 +363,16 @@ def test_the_units_start_the_services_of_compose() -> None:
         image = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
         (command,) = re.findall(r"^CMD \[(.*)\]$", image, re.MULTILINE)
         assert commands[f"svd-{name}"] == re.findall(r'"([^"]*)"', command)[1:]
+
+
+def test_the_documented_installation_signs_videos_and_names_the_other_extras_of_the_images() -> None:
+    guide = (ROOT / "docs" / "deployment.md").read_text().partition("\n## systemd\n")[2].partition("\n## ")[0]
+    (installed,) = re.findall(r"pip install '\.\[([\w,]+)\]'", guide)
+    assert set(installed.split(",")) == {"worker", "monitoring", "c2pa"}
+    images = "".join((ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in ("api", "worker"))
+    optional = set(re.findall(r"-r (\w+)\.txt", images)) - {"api", *installed.split(",")}
+    assert optional
+    assert {extra for extra in optional if f"`{extra}`" not in guide} == set()
 
 
 def test_systemd_verifies_the_units(tmp_path: Path) -> None:

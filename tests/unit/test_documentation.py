@@ -12,9 +12,11 @@ from msgspec import structs
 
 from svd_service.api import create_app
 from svd_service.api.http.openapi import is_file, path_of
+from svd_service.api.ops import health
 from svd_service.config import Settings, SettingsFields
 from svd_service.ledger import open_ledger
 from svd_service.ledger.connection import connect
+from svd_service.ledger.controls import Pausable
 from svd_service.telemetry.exporter import HostCollector, LedgerCollector
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +81,16 @@ def test_exactly_the_existing_routes_are_documented(settings: Settings) -> None:
     served = {path_of(rule) for rule in rules}
     documents = "".join((ROOT / "docs" / name).read_text() for name in ("api.md", "dialects.md"))
     assert set(re.findall(r"`(?:[A-Z]+ )?(/[^`\s]*)`", documents)) == served
+
+
+def test_exactly_the_existing_reasons_of_health_are_in_the_operations_guide() -> None:
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(health))) if isinstance(node, ast.Call)]
+    codes = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Reason"]
+    reasons = {code.value for code in codes if isinstance(code, ast.Constant)} | {f"{what}_paused" for what in Pausable}
+    (listed,) = re.findall(
+        r"^- \*\*Health\*\* is (.*?)\n- ", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert set(re.findall(r"`(\w+)`", listed)) - {"ok", "degraded", "unavailable", "reasons", "message"} == reasons
 
 
 def test_every_metric_is_in_the_operations_guide(settings: Settings) -> None:

@@ -198,7 +198,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
     So the parts have the same settings although they run in another folder, without the `.env` file.
     """
-    environment = {**hub_variables(), **os.environ}
+    environment = {**os.environ, **hub_variables()}
     for name in _HUB_FOLDERS:
         # The hub's client expands ~ and variables.
         if (folder := environment.get(name)) and not folder.startswith(("~", "$")):

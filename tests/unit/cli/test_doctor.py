@@ -61,6 +61,15 @@ def test_missing_packages_are_listed_with_the_install_command(
     assert "pip install" in packages.advice
 
 
+def test_a_missing_package_for_signatures_is_a_warning_unless_they_are_off(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "c2pa" else object())
+    packages = finding(make_settings(), "Packages")
+    assert (packages.severity, packages.found) == (Severity.WARNING, "missing: c2pa (c2pa)")
+    assert finding(make_settings(SVD_C2PA="off"), "Packages").severity is Severity.OK
+
+
 def test_a_port_in_use_is_a_warning(make_settings: MakeSettings) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -74,6 +83,14 @@ def test_a_full_disk_is_a_warning(make_settings: MakeSettings, monkeypatch: pyte
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     assert finding(make_settings(), "Data folder").severity is Severity.WARNING
+
+
+@pytest.mark.parametrize("devices", ["0", "GPU-8932f937", "MIG-6a1d3f0e-1,MIG-6a1d3f0e-2"])
+def test_a_missing_compiler_is_a_warning_if_the_worker_has_gpus(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, devices: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert finding(make_settings(SVD_DEVICES=devices), "C++ compiler").severity is Severity.WARNING
 
 
 @pytest.mark.enable_socket

@@ -69,6 +69,13 @@ def test_flowers_own_authentication_settings_are_kept(started, capsys, name):
     assert "password" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+@pytest.mark.parametrize("given", [{}, {"FLOWER_AUTH": "ann"}, {"SVD_FLOWER_BASIC_AUTH": f"ann:{PASSWORD}"}], ids=str)
+def test_its_counters_are_not_in_the_folder_of_the_api(started, name, given):
+    _, environment = started(**given, **{name: "/dev/shm/metrics"})
+    assert name not in environment
+
+
 @pytest.mark.parametrize(("name", "value"), [("SVD_FLOWER_BIND", "everywhere"), ("SVD_FLOWER_BASIC_AUTH", "no-colon")])
 def test_an_invalid_setting_is_reported_in_one_line(name, value, tmp_path):
     done = subprocess.run(

@@ -136,6 +136,13 @@ def test_the_processes_get_the_settings_of_up(
     assert received.model == str(model)
 
 
+def test_devices_with_names_reach_the_worker(make_settings: MakeSettings) -> None:
+    names = ("MIG-6a1d3f0e-1", "MIG-6a1d3f0e-2")
+    worker = processes.ours(make_settings(SVD_DEVICES=",".join(names)), Path(), flower=False)[0]
+    assert worker.where == "MIG-6a1d3f0e-1, MIG-6a1d3f0e-2"
+    assert Settings.from_mapping(worker.environment).worker_devices == names
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
@@ -171,7 +178,9 @@ def test_relative_folders_of_the_hub_become_absolute(
     monkeypatch.setenv("HF_HOME", "~/cache")
     monkeypatch.setenv("HF_HUB_CACHE", "")
     environment = processes.environment_of(make_settings())
-    assert (environment["HF_HOME"], environment["HF_HUB_CACHE"]) == ("~/cache", "")
+    assert (environment["HF_HOME"], environment["HF_HUB_CACHE"]) == ("~/cache", f"{tmp_path}/hub")
+    (tmp_path / ".env").unlink()
+    assert processes.environment_of(make_settings())["HF_HUB_CACHE"] == ""
 
 
 def test_flower_gets_a_generated_password_if_it_has_none(make_settings: MakeSettings) -> None:

@@ -323,6 +323,12 @@ def test_a_pinned_process_uses_its_only_visible_device_and_others_index_all(
     assert _place(device) == torch.device("cuda", index)
 
 
+def test_a_name_without_its_pin_is_reported_with_the_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ModelLoadError, match=r"CUDA_VISIBLE_DEVICES=GPU-8932f937"):
+        _place("GPU-8932f937")
+
+
 @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a CUDA device")
 def test_the_message_for_a_missing_cuda_device_suggests_the_cpu(tiny: Path, load_model: LoadModel) -> None:
     with pytest.raises(ModelLoadError, match=r"no CUDA device 1.*SVD_DEVICES=cpu"):

@@ -58,10 +58,12 @@ def test_a_mig_slice_is_pinned_by_its_uuid(environment: dict[str, str]) -> None:
     assert environment["CUDA_VISIBLE_DEVICES"] == "MIG-6a1d3f0e-0000-5000-8000-000000000001"
 
 
-def test_the_parent_of_cuda_processes_does_not_import_torch() -> None:
+@pytest.mark.parametrize("devices", ["0,1", "MIG-6a1d3f0e-1,MIG-6a1d3f0e-2"])
+def test_a_worker_has_a_process_per_cuda_device_and_its_parent_does_not_import_torch(devices: str) -> None:
     program = (
-        "import sys; from svd_service.worker import process; process._import_libraries(); print('torch' in sys.modules)"
+        "import sys; from svd_service import celeryconfig; from svd_service.worker import process; "
+        "process._import_libraries(); print(celeryconfig.worker_concurrency, 'torch' in sys.modules)"
     )
-    environment = {"PATH": os.environ["PATH"], "SVD_DEVICES": "0,1"}
+    environment = {"PATH": os.environ["PATH"], "SVD_DEVICES": devices}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "2 False\n"
