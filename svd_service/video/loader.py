@@ -15,6 +15,7 @@ from svd_service.video.download_progress import Report
 from svd_service.video.generator import CPU, Generator
 from svd_service.video.memory_plan import GB, HOST, MemoryPlan, choose, need
 from svd_service.video.optimizations import COMPILING, Optimization, chosen, usable
+from svd_service.video.out_of_memory import one_out_of_memory_error
 from svd_service.video.pipeline import Pipeline
 from svd_service.video.weights import ModelLoadError, Weights, find
 
@@ -157,7 +158,8 @@ def _bytes(part: torch.nn.Module) -> int:
 
 def _move(pipe: Pipeline, place: torch.device) -> None:
     try:
-        pipe.to(place)
+        with one_out_of_memory_error():
+            pipe.to(place)
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(f"The model does not fit into the memory of {place}: {error}") from error
 

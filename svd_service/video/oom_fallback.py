@@ -24,6 +24,7 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 
 from svd_service.jobs.job import Phase
 from svd_service.video.memory_plan import FAST, MemoryPlan
+from svd_service.video.out_of_memory import one_out_of_memory_error
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ class OOMFallback:
             return
         self._pipe.remove_all_hooks()
         try:
-            self._pipe.to(self._place)
+            with one_out_of_memory_error():
+                self._pipe.to(self._place)
             self._offloaded = False
         except torch.OutOfMemoryError:
             logger.warning("the model as a whole does not fit onto the device; keeping it in the host's memory")
@@ -123,7 +125,8 @@ class OOMFallback:
     def _retry(self, act: Callable[[], T], use_less: Callable[[], bool], where: dict[str, Any]) -> T:
         while True:
             try:
-                return act()
+                with one_out_of_memory_error():
+                    return act()
             except torch.OutOfMemoryError as error:
                 used = {**where, **asdict(replace(self.use, attempts=()))}
                 del used["attempts"]

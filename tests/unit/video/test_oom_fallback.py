@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -198,6 +199,35 @@ def test_out_of_memory_is_raised_if_every_fallback_fails(
     with room_for_frames(generator, 0), pytest.raises(torch.OutOfMemoryError):
         frames_of(generator, image, make_parameters())
     assert [attempt["decode_chunk_size"] for attempt in generator.memory["attempts"]] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation`."),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+    ids=["CUDA", "driver", "cuBLAS", "cuDNN", "Triton"],
+)
+def test_libraries_that_allocate_by_themselves_run_out_of_memory_too(
+    generator: Generator, image: Image.Image, make_parameters: MakeParameters, error: Exception
+) -> None:
+    expected = frames_of(generator, image, make_parameters(decode_chunk_size=1))
+
+    def fail(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > room:
+            raise error
+
+    with generator._pipe.vae.decoder.register_forward_pre_hook(fail):
+        room = 1
+        np.testing.assert_array_equal(frames_of(generator, image, make_parameters()), expected)
+        assert generator.memory["decode_chunk_size"] == 1
+        room = 0
+        with pytest.raises(torch.OutOfMemoryError, match=re.escape(str(error))):
+            frames_of(generator, image, make_parameters())
 
 
 class Offloading(SimpleNamespace):
