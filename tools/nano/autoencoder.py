@@ -230,17 +230,13 @@ def image_loss(output: Tensor, target: Tensor, smooth: float = 2) -> Tensor:
     return loss + 0.5 * error.abs().mean() + smooth * F.avg_pool2d(error, 4).abs().mean()
 
 
-SKIES_FROM = 0.9
-"""From this share of the training on, half of the steps see whole clear skies, where the slightest error shows."""
-
-
 def clear_sky(height: int, width: int) -> Tensor:
-    """A linear gradient between two random colors in -1..1, in a random direction, (3, height, width)."""
-    angle = torch.rand(()) * 2 * torch.pi
+    """A linear gradient between two random colors in -1..1, (3, height, width), half of the time from top to bottom."""
+    angle = (0.5 if torch.rand(()) < 0.5 else 2 * torch.rand(())) * torch.tensor(torch.pi)
     y, x = torch.linspace(-0.5, 0.5, height)[:, None], torch.linspace(-0.5, 0.5, width)
     share = (0.5 + (x * angle.cos() + y * angle.sin()) / (angle.cos().abs() + angle.sin().abs())).clamp(0, 1)
     first, second = (torch.rand(2, 3, 1, 1) * 2 - 1).unbind()
-    return first * (1 - share) + second * share
+    return first + (second - first) * torch.rand(()) * share
 
 
 def decoder_optimizer(decoder: nn.Module, lr: float, muon_lr: float) -> Optimizer:
@@ -262,12 +258,36 @@ def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Te
     return scale[:, None, None, None]
 
 
+WHOLE = ((288, 512), (512, 288))
+"""The (height, width) of whole images, which the norms see as they will see those of videos."""
+CROP = (128, 192)
+
+
 def batch_at(progress: float, step: int) -> tuple[int, int, int]:
-    """(count, height, width) of a step's images: first many small ones; later also whole ones, as the norms see."""
+    """(count, height, width) of a step's images: first many small ones, later also whole ones."""
     if progress < 0.5:
         return 12, 64, 64
-    whole = ((288, 512), (512, 288))[step // 4 % 2]
-    return (1, *whole) if step % (2 if progress > SKIES_FROM else 4) == 0 else (4, 128, 192)
+    return (1, *WHOLE[step // 4 % 2]) if step % 4 == 0 else (4, *CROP)
+
+
+def _prepare(vae: AutoencoderKLTemporalDecoder) -> None:
+    _leave_out(vae.decoder)
+    for conv in vae.decoder.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def decoding_loss(
+    decoder: nn.Module, basis: PatchBasis, images: Tensor, smooth: float = 2, noise: float = 0.03
+) -> Tensor:
+    """`image_loss` of what the decoder makes of the images' latents, with noise of that deviation and guidance."""
+    count, device = len(images), images.device
+    latents = basis.encode(images)
+    latents[:, :COMPONENTS] += noise * torch.randn_like(latents[:, :COMPONENTS])
+    latents = (latents * random_guidance(count, device)).contiguous(memory_format=torch.channels_last)
+    with bfloat16(device), spatial_only():
+        output = decoder(latents, torch.zeros(1, count, device=device), count)
+    return image_loss(output.float(), images, smooth)
 
 
 def train(
@@ -281,26 +301,36 @@ def train(
     """Train the decoder on single images; returns the averaged autoencoder. `rate` multiplies the learning rates."""
     torch.manual_seed(0)
     basis, vae = PatchBasis.of(vae), vae.to(device)
-    _leave_out(vae.decoder)
-    for conv in vae.decoder.modules():
-        if isinstance(conv, nn.Conv2d):
-            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
-    optimizer = decoder_optimizer(vae.decoder, 1e-3 * rate, 0.01 * rate)
-    run = Run(folder, vae.decoder, optimizer, minutes, decay=0.998)
+    _prepare(vae)
+    run = Run(folder, vae.decoder, decoder_optimizer(vae.decoder, 1e-3 * rate, 0.01 * rate), minutes, decay=0.998)
     crops = Crops(bank, device)
     for step in run:
         count, height, width = batch_at(run.progress, step)
         images = crops(count, height, width)
-        sky = step % 4 == 0 or (count == 1 and run.progress > SKIES_FROM)
-        if sky:
+        if sky := step % 4 == 0:
             images[0] = clear_sky(height, width)
-        latents = basis.encode(images)
-        latents[:, :COMPONENTS] += 0.03 * torch.randn_like(latents[:, :COMPONENTS])
-        latents = latents * random_guidance(count, device)
-        with bfloat16(device), spatial_only():
-            output = run.model(
-                latents.contiguous(memory_format=torch.channels_last), torch.zeros(1, count, device=device), count
-            )
-        run.learn(image_loss(output.float(), images, 100 if sky and count == 1 else 2))
+        run.learn(decoding_loss(run.model, basis, images, 100 if sky and count == 1 else 2))
+    vae.decoder.load_state_dict(run.averaged.state_dict())
+    return vae
+
+
+def train_skies(
+    folder: Path, bank: np.ndarray, vae: AutoencoderKLTemporalDecoder, minutes: float, device: torch.device
+) -> nn.Module:
+    """Train a trained decoder further until whole clear skies are right; returns the averaged autoencoder.
+
+    In a sky one sees errors of half a grey level, and larger steps than these small ones make such errors. Every step
+    sees a sky and other images, so that these do not get worse.
+    """
+    torch.manual_seed(0)
+    basis, vae = PatchBasis.of(vae), vae.to(device)
+    _prepare(vae)
+    run = Run(folder, vae.decoder, decoder_optimizer(vae.decoder, 3e-5, 3e-4), minutes, decay=0.99)
+    crops = Crops(bank, device)
+    for step in run:
+        images = crops(1, *WHOLE[step % 2]) if step % 4 < 2 else crops(4, *CROP)
+        decoding_loss(run.model, basis, images).backward()
+        sky = clear_sky(*WHOLE[step // 2 % 2])[None].to(device)
+        run.learn(decoding_loss(run.model, basis, sky, 50, 0.01))
     vae.decoder.load_state_dict(run.averaged.state_dict())
     return vae

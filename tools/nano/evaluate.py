@@ -12,8 +12,9 @@ For every image, over one seed each of five moves (two pans, a push-in, a pull-o
 | pixels | how far the last frame has moved, found by matching, at buckets 1, 64, 127, 191 and 255, for the first move |
 | flicker | mean absolute difference of successive frames at bucket 1, in grey levels |
 
-Then the strongest line in the spectrum of a clear sky's error, and of what its 8x8 patches share, in grey levels. With
-`--seeds`, which kinds of moves the seeds from 0 on make, found by matching.
+Then the strongest line in the spectrum of a clear sky's error, in grey levels: the decoder's, the first frame's, and
+that of what the frame's 8x8 patches share. With `--seeds`, which kinds of moves the seeds from 0 on make, found by
+matching.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from tools.nano.measures import (
     Frames,
     best_match,
     blue_sky,
+    decoder_error,
     flicker,
     last_frame_psnr,
     moved,
@@ -130,11 +132,12 @@ def measure(pipe: StableVideoDiffusionPipeline, name: str, image: Image.Image, o
     )
 
 
-def sky_lines(pipe: StableVideoDiffusionPipeline, width: int, height: int) -> tuple[float, float]:
-    """The strongest line in the error of the first frame of a clear sky, of all and of patches', in grey levels."""
-    image = Image.fromarray(blue_sky(width, height))
+def sky_lines(pipe: StableVideoDiffusionPipeline, width: int, height: int) -> tuple[float, float, float]:
+    """The strongest line in the decoder's error of a clear sky, and in the first frame's, of all and of patches'."""
+    sky = blue_sky(width, height)
+    image = Image.fromarray(sky.round().astype(np.uint8))
     error = generate(pipe, image, 1, numbers=(0,))[0] - np.asarray(image, float)
-    return strongest_line(error), strongest_patch_wave(error)
+    return strongest_line(decoder_error(pipe.vae, sky)), strongest_line(error), strongest_patch_wave(error)
 
 
 def kinds_by_matching(pipe: StableVideoDiffusionPipeline, image: Image.Image, seeds: int) -> Counter[str]:
@@ -183,8 +186,10 @@ def main() -> None:
         rows.append(measure(pipe, path.stem, image, fitted[i - 1]))
         print(rows[-1], flush=True)
     print(table(rows))
-    line, wave = sky_lines(pipe, *size)
-    print(f"strongest line in a clear sky: {line:.2f} grey levels; of the patches: {wave:.2f}")
+    decoder, line, wave = sky_lines(pipe, *size)
+    print(
+        f"strongest line in a clear sky: decoder {decoder:.2f}, first frame {line:.2f}, its patches {wave:.2f} levels"
+    )
     if args.seeds:
         print(f"moves of {args.seeds} seeds: {dict(kinds_by_matching(pipe, fitted[0], args.seeds))}")
 

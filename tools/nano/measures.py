@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLTemporalDecoder
 from numpy.typing import NDArray
 
 from tools.nano import motion
@@ -74,11 +75,20 @@ def flicker(frames: Frames) -> float:
     return float(np.abs(np.diff(frames.astype(float), axis=0)).mean())
 
 
-def blue_sky(width: int, height: int) -> Frames:
-    """Return a clear sky, brighter towards the horizon: uint8 (height, width, 3)."""
+def blue_sky(width: int, height: int) -> Pixels:
+    """Return a clear sky, brighter towards the horizon: (height, width, 3) in 0..255, not rounded."""
     share = np.linspace(0, 1, height)[:, None, None]
     column = np.array([70, 120, 190]) * (1 - share) + np.array([200, 220, 240]) * share
-    return np.broadcast_to(column.round().astype(np.uint8), (height, width, 3))
+    return np.broadcast_to(column, (height, width, 3))
+
+
+@torch.inference_mode()
+def decoder_error(vae: AutoencoderKLTemporalDecoder, image: Pixels) -> Pixels:
+    """Return what becomes of (height, width, 3) in 0..255, encoded and decoded in float32, less the image."""
+    x = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    decoded = vae.decode(vae.encode(x).latent_dist.mode(), num_frames=1).sample
+    error: Pixels = ((decoded - x) * 127.5)[0].permute(1, 2, 0).numpy()
+    return error
 
 
 def patch_pattern(error: torch.Tensor) -> torch.Tensor:

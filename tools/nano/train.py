@@ -1,9 +1,9 @@
-"""Train the nano model from scratch: images → autoencoder, position, warp → export.
+"""Train the nano model from scratch: images → autoencoder → skies, position, warp → export.
 
 usage: python -m tools.nano.train WORK [--stage NAME ...] [--minutes STAGE=N ...] [--from CHECKPOINT] [--device cuda]
 
-Every stage resumes from WORK/<stage>/state.pt and stops when its budget of minutes is spent. The autoencoder's and the
-two stages of the denoiser depend only on the images, so three processes can run them side by side.
+Every stage resumes from WORK/<stage>/state.pt and stops when its budget of minutes is spent. The autoencoder's
+two stages and the two of the denoiser depend only on the images, so three processes can run them side by side.
 
 With --from, the encoder is that of an exported checkpoint, and the decoder begins with its decoder.
 """
@@ -22,7 +22,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from tools.nano import autoencoder, denoiser_training, export, training_images
 from tools.nano.autoencoder import PatchBasis
 
-STAGES = {"autoencoder": 100.0, "position": 30.0, "warp": 80.0, "export": 0.0}
+STAGES = {"autoencoder": 100.0, "skies": 55.0, "position": 30.0, "warp": 80.0, "export": 0.0}
 """The stages in order, and the minutes each gets on one CPU core."""
 FURTHER_RATE = 0.5
 """Learning rates of a decoder that is trained further, relative to those of a new one."""
@@ -64,9 +64,11 @@ def main() -> None:
         basis = PatchBasis.load_or_fit(args.work / "basis.pt", bank)
         vae = autoencoder.build(basis)
     wanted = set(STAGES) if "export" in args.stage else set(args.stage)
-    if "autoencoder" in wanted:
+    if {"autoencoder", "skies"} & wanted:
         rate = FURTHER_RATE if args.start else 1.0
         vae = autoencoder.train(args.work / "autoencoder", bank, vae, spend("autoencoder"), device, rate)
+    if "skies" in wanted:
+        vae = autoencoder.train_skies(args.work / "skies", bank, vae, spend("skies"), device)
     if "position" in wanted:
         position = denoiser_training.train_position(args.work / "position", spend("position"), device)
     if "warp" in wanted:
