@@ -1,15 +1,13 @@
 """What only the S3 store has: links, its settings, time limits, and what its errors reveal."""
 
-import http.server
 import importlib.util
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -28,6 +26,7 @@ from svd_service.artifacts.s3 import Bucket, S3Artifacts
 from svd_service.config import ConfigurationError, Settings
 from svd_service.jobs.job import RESULT_FILES, ResultFile
 from svd_service.jobs.job_files import file_name
+from tools.harness.stand_in import Answer, StandIn
 
 NAME = "results/3f2b/1.mp4"
 
@@ -190,69 +189,37 @@ def test_a_file_replaced_while_it_is_read_is_not_mixed_with_its_replacement(stor
             file.read(10)
 
 
-class Crowded(http.server.BaseHTTPRequestHandler):
-    """A bucket of three thousand other objects, behind a proxy that makes ETags weak."""
-
-    protocol_version = "HTTP/1.1"
-    content = b"0123456789"
-    requests: list[str]
-
-    def do_GET(self) -> None:
-        self.requests.append(self.path)
-        if "list-type" in self.path:
-            objects = "".join(
-                f"<Contents><Key>{number}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
-                for number in range(1000)
-            )
-            last = "false" if len(self.requests) == 3 else "true"
-            more = f"<IsTruncated>{last}</IsTruncated><NextContinuationToken>more</NextContinuationToken>"
-            self._answer(200, f"<ListBucketResult>{more}{objects}</ListBucketResult>".encode())
-        elif "If-Match" in self.headers:
-            self._answer(412, b"")
-        elif "Range" in self.headers:
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-            size = len(self.content)
-            self._answer(206, self.content[start:], {"Content-Range": f"bytes {start}-{size - 1}/{size}"})
-        else:
-            self._answer(200, self.content)
-
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(status)
-        fixed = {"ETag": 'W/"weak"', "Last-Modified": "Mon, 05 Jan 2026 00:00:00 GMT", "Content-Length": str(len(body))}
-        for name, value in {**fixed, **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def crowded() -> Iterator[tuple[str, list[str]]]:
-    """URL of such a bucket's server, and the requests to it."""
-    requests: list[str] = []
-    handler = type("Handler", (Crowded,), {"requests": requests})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
-        server.shutdown()
-        thread.join()
+def stand_in() -> Iterator[StandIn]:
+    server = StandIn()
+    yield server
+    server.stop()
 
 
-def test_to_check_the_store_takes_one_request(make: Make, crowded: tuple[str, list[str]]) -> None:
-    url, requests = crowded
-    make(SVD_S3_ENDPOINT=url).ready()
-    assert len(requests) == 1
+def test_to_check_the_store_takes_one_request(make: Make, stand_in: StandIn) -> None:
+    # One page of the many objects of a bucket that the service shares.
+    objects = "".join(
+        f"<Contents><Key>{number}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+        for number in range(1000)
+    )
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>more</NextContinuationToken>"
+    listing = Answer(f"<ListBucketResult>{more}{objects}</ListBucketResult>".encode())
+    stand_in.answer("GET /svd-test?list-type=2", listing)
+    make(SVD_S3_ENDPOINT=stand_in.url, SVD_ARTIFACTS="s3://svd-test").ready()
+    assert len(stand_in.requests) == 1
 
 
-def test_a_weak_etag_does_not_prevent_seeking(make: Make, crowded: tuple[str, list[str]]) -> None:
-    with make(SVD_S3_ENDPOINT=crowded[0]).open(NAME) as file:
+def test_a_weak_etag_does_not_prevent_seeking(make: Make, stand_in: StandIn) -> None:
+    content = b"0123456789" * 100_000  # more than a buffer
+    headers = {"ETag": 'W/"weak"', "Last-Modified": "Mon, 05 Jan 2026 00:00:00 GMT"}
+    rest = Answer(content[500_007:], 206, {**headers, "Content-Range": "bytes 500007-999999/1000000"})
+    stand_in.answer(f"GET /svd-test/{NAME}", Answer(content, headers=headers), rest)
+    with make(SVD_S3_ENDPOINT=stand_in.url, SVD_ARTIFACTS="s3://svd-test").open(NAME) as file:
         assert file.read(2) == b"01"
-        file.seek(7)
-        assert file.read() == b"789"
+        file.seek(500_007)
+        assert file.read() == content[500_007:]
+    # A server must answer 412 to a weak ETag in it.
+    assert [request.headers["If-Match"] for request in stand_in.requests] == [None, None]
 
 
 USES: dict[str, Callable[[ArtifactStore], object]] = {
