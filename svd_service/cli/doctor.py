@@ -257,7 +257,7 @@ def _compiler(settings: Settings) -> Finding:
 
 
 def _environment(name: str) -> str:
-    return os.environ.get(name) or hub_variables().get(name, "")  # noqa: TID251 - the hub's own, not a setting
+    return hub_variables().get(name, "")
 
 
 def _hub_cache() -> Path:

@@ -46,13 +46,12 @@ def _is_file(path: Path) -> bool:
 
 
 def hub_variables() -> dict[str, str]:
-    """The variables of the Hugging Face hub's client (`HF_TOKEN`, `HF_HOME`, …) that `.env` in this folder has and the
-    environment has not, or has empty.
+    """Those of `variables` that the Hugging Face hub's client reads (`HF_TOKEN`, `HF_HOME`, …) and that are not empty.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read.
     """
-    given = dotenv_values(".env")
-    return {
-        name: value for name, value in given.items() if name.startswith("HF_") and value and not os.environ.get(name)
-    }
+    return {name: value for name, value in variables().items() if name.startswith("HF_") and value}
 
 
 def _from_dotenv() -> dict[str, str | None]:

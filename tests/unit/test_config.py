@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from svd_service.config import ConfigurationError, Settings
+from svd_service.environment.sources import hub_variables
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,15 @@ def test_an_empty_variable_does_not_hide_its_value_in_the_env_file(tmp_path, mon
     settings = Settings.load()
     assert settings.video_frames == 14
     assert settings.api_keys.startswith("ann:")
+
+
+def test_the_hubs_variables_come_from_the_same_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("HF_TOKEN=file\nHF_HOME=file\nHF_ENDPOINT=\nOTHER=file\n", encoding="utf-8-sig")
+    monkeypatch.setenv("HF_HOME", "environment")
+    found = hub_variables()
+    assert (found["HF_TOKEN"], found["HF_HOME"]) == ("file", "environment")
+    assert {"HF_ENDPOINT", "OTHER"}.isdisjoint(found)
 
 
 def test_a_mapping_does_not_read_the_environment(tmp_path, monkeypatch):
