@@ -88,4 +88,6 @@ Region = Annotated[str, Meta(pattern="^[A-Za-z0-9-]+$")]
 
 Credentials = Annotated[str, Meta(pattern="^[^:,]+:[^,]+$")]
 HashedKeys = Annotated[str, Meta(pattern=r"^( *[^:,\s]+:[0-9a-f]{64}(:[0-2])? *(,|$))*$")]
-WebhookSecrets = Annotated[str, Meta(pattern=r"^( *whsec_[^\s,]+ *(,|$))*$"), Check(checks.webhook_secrets)]
+WebhookSecrets = Annotated[
+    str, Meta(pattern=r"^( *whsec_[A-Za-z0-9+/]+={0,2} *(,|$))*$"), Check(checks.webhook_secrets)
+]
