@@ -132,8 +132,13 @@ def configured(settings: Settings) -> Chain | None:
         chain = Chain.of_operator(settings.c2pa_key_file.read_bytes(), settings.c2pa_cert_file.read_bytes())
         chain.check()
     except (OSError, ValueError, TypeError) as error:  # a TypeError: the key has a password
-        raise ConfigurationError(f"SVD_C2PA_CERT_FILE={str(settings.c2pa_cert_file)!r}: {error}") from None
+        raise unusable(settings, error) from None
     return chain
+
+
+def unusable(settings: Settings, reason: Exception) -> ConfigurationError:
+    """The error to raise because the operator's chain cannot be used."""
+    return ConfigurationError(f"SVD_C2PA_CERT_FILE={str(settings.c2pa_cert_file)!r}: {reason}")
 
 
 def of_host(settings: Settings) -> Chain | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from svd_service.artifacts.base import ArtifactStore, MissingArtifactError
-from svd_service.config import ConfigurationError, Settings
+from svd_service.config import Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.job import Job, Still
 from svd_service.jobs.job_files import credentials_name
@@ -127,7 +127,7 @@ def open_marking(settings: Settings, signers: Signers) -> Marking:
         try:
             Signer(configured).try_out()
         except SigningError as error:
-            raise ConfigurationError(f"SVD_C2PA_CERT_FILE={str(settings.c2pa_cert_file)!r}: {error}") from None
+            raise chains.unusable(settings, error) from None
     chain = _until_redis_answers(settings, signers, configured)
     state = signed_by(chain)
     logger.info("Content Credentials: %s (certificate %s)", state, chain.fingerprint[:16])

@@ -154,13 +154,21 @@ def test_the_chain_survives_the_loss_of_redis_data(settings, signers, redis_clie
     assert chain_of(open_marking(settings, signers)) == before
 
 
-def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, redis_client, signers, tmp_path, chain):
-    (tmp_path / "cert.pem").write_bytes(chain.certificates)
-    (tmp_path / "key.pem").write_bytes(chain.key)
-    settings = make_settings(
-        REDIS_URL=redis_url, SVD_C2PA_CERT_FILE=tmp_path / "cert.pem", SVD_C2PA_KEY_FILE=tmp_path / "key.pem"
-    )
-    found = open_marking(settings, signers)
+@pytest.fixture
+def settings_with(make_settings, redis_url, tmp_path):
+    """Settings of an operator with a chain of their own."""
+
+    def make(chain):
+        files = {"SVD_C2PA_CERT_FILE": chain.certificates, "SVD_C2PA_KEY_FILE": chain.key}
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        return make_settings(REDIS_URL=redis_url, **{name: tmp_path / name for name in files})
+
+    return make
+
+
+def test_an_operators_certificate_signs_in_its_name(settings_with, redis_client, signers, chain):
+    found = open_marking(settings_with(chain), signers)
     assert found.state == f"signed by {chain.common_name}"
     assert signers.certificates() == [chain.signer.decode()]
     redis_client.flushall()
@@ -170,21 +178,14 @@ def test_an_operators_certificate_signs_in_its_name(make_settings, redis_url, re
 
 
 @pytest.mark.parametrize("purposes", [(), (ExtendedKeyUsageOID.SERVER_AUTH,)])
-def test_a_certificate_that_may_not_sign_is_a_configuration_error(
-    make_settings, redis_url, signers, tmp_path, purposes
-):
-    chain = Authority().chain(purposes)
-    (tmp_path / "cert.pem").write_bytes(chain.certificates)
-    (tmp_path / "key.pem").write_bytes(chain.key)
-    settings = make_settings(
-        REDIS_URL=redis_url, SVD_C2PA_CERT_FILE=tmp_path / "cert.pem", SVD_C2PA_KEY_FILE=tmp_path / "key.pem"
-    )
-    with pytest.raises(ConfigurationError, match=r"cert\.pem.*certificate"):
+def test_a_certificate_that_may_not_sign_is_a_configuration_error(settings_with, signers, tmp_path, purposes):
+    settings = settings_with(Authority().chain(purposes))
+    with pytest.raises(ConfigurationError, match=rf"SVD_C2PA_CERT_FILE='{tmp_path}.*certificate"):
         open_marking(settings, signers)
     assert signers.certificates() == []
 
 
-def test_with_an_expired_certificate_nothing_is_generated(worker_context, job, files):
+def test_with_an_expired_certificate_nothing_is_generated(worker_context, job):
     chain = Authority().chain(valid_for=-timedelta(hours=1))
     worker_context = replace(worker_context, render=None, marking=Marking(Signer(chain), "signed by An operator"))
     assert run_job(job.id, worker_context) == "failed"
