@@ -261,6 +261,7 @@ def random_guidance(count: int, device: torch.device, share: float = 0.15) -> Te
 WHOLE = ((288, 512), (512, 288))
 """The (height, width) of whole images, which the norms see as they will see those of videos."""
 CROP = (128, 192)
+"""The (height, width) of a part of an image."""
 
 
 def batch_at(progress: float, step: int) -> tuple[int, int, int]:
@@ -270,11 +271,13 @@ def batch_at(progress: float, step: int) -> tuple[int, int, int]:
     return (1, *WHOLE[step // 4 % 2]) if step % 4 == 0 else (4, *CROP)
 
 
-def _prepare(vae: AutoencoderKLTemporalDecoder) -> None:
-    _leave_out(vae.decoder)
-    for conv in vae.decoder.modules():
+def _begin(folder: Path, decoder: nn.Module, minutes: float, rates: tuple[float, float], decay: float) -> Run:
+    """Begin or resume to train the decoder; `rates` are AdamW's and Muon's."""
+    _leave_out(decoder)
+    for conv in decoder.modules():
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    return Run(folder, decoder, decoder_optimizer(decoder, *rates), minutes, decay)
 
 
 def decoding_loss(
@@ -299,11 +302,8 @@ def train(
     rate: float = 1,
 ) -> nn.Module:
     """Train the decoder on single images; returns the averaged autoencoder. `rate` multiplies the learning rates."""
-    torch.manual_seed(0)
-    basis, vae = PatchBasis.of(vae), vae.to(device)
-    _prepare(vae)
-    run = Run(folder, vae.decoder, decoder_optimizer(vae.decoder, 1e-3 * rate, 0.01 * rate), minutes, decay=0.998)
-    crops = Crops(bank, device)
+    basis, crops, vae = PatchBasis.of(vae), Crops(bank, device), vae.to(device)
+    run = _begin(folder, vae.decoder, minutes, (1e-3 * rate, 0.01 * rate), decay=0.998)
     for step in run:
         count, height, width = batch_at(run.progress, step)
         images = crops(count, height, width)
@@ -322,11 +322,8 @@ def train_skies(
     In a sky one sees errors of half a grey level, and larger steps than these small ones make such errors. Every step
     sees a sky and other images, so that these do not get worse.
     """
-    torch.manual_seed(0)
-    basis, vae = PatchBasis.of(vae), vae.to(device)
-    _prepare(vae)
-    run = Run(folder, vae.decoder, decoder_optimizer(vae.decoder, 3e-5, 3e-4), minutes, decay=0.99)
-    crops = Crops(bank, device)
+    basis, crops, vae = PatchBasis.of(vae), Crops(bank, device), vae.to(device)
+    run = _begin(folder, vae.decoder, minutes, (3e-5, 3e-4), decay=0.99)
     for step in run:
         images = crops(1, *WHOLE[step % 2]) if step % 4 < 2 else crops(4, *CROP)
         decoding_loss(run.model, basis, images).backward()
