@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from svd_service import validation
 from svd_service.environment import ConfigurationError, checks
 from svd_service.environment.types import Check, SecretMark
 
@@ -31,10 +32,10 @@ def convert(kind: type[_Struct], values: Mapping[str, object]) -> _Struct:
     # One by one, so that the message names the variable and its value.
     for name, value in given.items():
         try:
-            msgspec.convert({name: value}, kind, strict=False, dec_hook=_path)
+            validation.convert({name: value}, kind, strict=False, dec_hook=_path)
         except (msgspec.ValidationError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user
             raise _invalid(kind, name, value, str(error).removesuffix(f" - at `$.{name}`")) from None
-    made = msgspec.convert(given, kind, strict=False, dec_hook=_path)
+    made = validation.convert(given, kind, strict=False, dec_hook=_path)
     for field in msgspec.structs.fields(kind):
         value = getattr(made, field.name)
         for fault in _faults(value, _marks(kind)[field.encode_name]):

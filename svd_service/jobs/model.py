@@ -11,8 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Self
 
-import msgspec
-
+from svd_service import validation
 from svd_service.config import ConfigurationError, Settings
 from svd_service.jobs.license import License, license_of
 from svd_service.parameters import Profile
@@ -159,7 +158,7 @@ class Model:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`. Unknown fields, written by a newer version, are ignored."""
-        return msgspec.convert(values, cls)
+        return validation.convert(values, cls)
 
 
 def _is_folder(source: str) -> bool:

@@ -5,8 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import msgspec
-
+from svd_service import validation
 from svd_service.config import Settings
 from svd_service.errors import NotInstalledError, UnavailableError, UnknownJobError, UnreadableFileError
 from svd_service.jobs.job import Job
@@ -62,7 +61,8 @@ class Verify:
                 raise UnreadableFileError(
                     "the file's Content Credentials need too much time or memory to read"
                 ) from error
-        return msgspec.convert(answer["credentials"], Credentials | None)
+        found = answer["credentials"]
+        return None if found is None else validation.convert(found, Credentials)
 
     def _job_of(self, credentials: Credentials | None, owner: str) -> Job | None:
         # What others state about a job of this service is no proof.

@@ -8,6 +8,8 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from svd_service import validation
+
 #: Maximum characters of a reason that a caller is shown.
 _REASON: Final = 300
 
@@ -60,7 +62,7 @@ def parse(answer: bytes) -> str | None:
         HookError: this is no verdict.
     """
     try:
-        found = msgspec.json.decode(answer, type=HookResponse)
+        found = validation.decode(answer, HookResponse)
     # The latter two: text in another encoding, and lists in lists in lists.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HookError(f"invalid answer: {error}") from None

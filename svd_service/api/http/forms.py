@@ -14,6 +14,7 @@ from flask import json, request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
+from svd_service import validation
 from svd_service.errors import InvalidParameterError
 from svd_service.parameters import TABLE
 
@@ -122,7 +123,7 @@ def convert(schema: type[T], fields: Mapping[str, object]) -> T:
         raise _unknown(unknown, known)
     plain = {name: _plain(name, value, _kinds_of(schema)[name]) for name, value in fields.items() if name in known}
     try:
-        return msgspec.convert(plain, schema, strict=False)
+        return validation.convert(plain, schema, strict=False)
     except msgspec.ValidationError as error:
         raise _named(schema, fields, error) from None
 
