@@ -1,5 +1,6 @@
 """gunicorn's configuration: `gunicorn -c python:svd_service.gunicorn wsgi:application`."""
 
+import faulthandler
 import os
 import resource
 import sys
@@ -133,6 +134,8 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Load Celery and start an image decoder before the first request; end streams when the process ends."""
+    # A library's fault then leaves the line that it happened in.
+    faulthandler.enable(all_threads=False)
     import svd_service.celery_app  # noqa: F401, PLC0415
     from svd_service.jobs.images import opening  # noqa: PLC0415
 

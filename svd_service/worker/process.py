@@ -3,9 +3,11 @@
 Celery's signals call it; they are connected at the end of this file.
 """
 
+import faulthandler
 import gc
 import logging
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -213,6 +215,8 @@ def _import_libraries(**_: Any) -> None:
 def _initialise(sender: str, **_: Any) -> None:
     # Celery swallows an exception of this hook and lets the process take jobs without a model, but not SystemExit.
     index = process_index()
+    # A library's or a driver's fault then leaves the line that it happened in. Celery has replaced sys.stderr.
+    faulthandler.enable(sys.__stderr__ or 2, all_threads=False)
     LOAD_RESULTS.begin(index)
     try:
         _Process.context = open_context(settings(), sender, index)

@@ -6,6 +6,7 @@ remedy, to prove that it is what prevents the fault.
 
 import io
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -134,6 +135,18 @@ def test_a_lost_device_costs_an_attempt_and_the_process_is_replaced(stack: Stack
     assert job["error"]["message"].endswith("CUDA error: an illegal memory access was encountered")
     assert len({stack.holder(job_id, attempt) for attempt in (1, 2, 3)}) == 3
     assert stack.wait_for(stack.submit(photo, **ONE_SECOND), "finished")["attempt"] == 1
+
+
+def test_a_crash_in_a_library_leaves_its_line_in_the_log_of_the_api_and_of_a_worker(stack: Stack, photo: bytes):
+    ready(stack)
+    job_id = stack.submit(photo, **TWO_SECONDS)
+    stack.wait_until_started(job_id)
+    os.kill(stack.holder(job_id), signal.SIGSEGV)
+    stack.wait(lambda: "most recent call first" in log(stack, "worker"), 20)
+    assert stack.wait_for(job_id, "finished")["attempt"] == 2
+    os.kill(int(re.findall(r"Booting worker with pid: (\d+)", log(stack, "api"))[-1]), signal.SIGSEGV)
+    stack.wait(lambda: "most recent call first" in log(stack, "api"), 20)
+    assert stack.status(job_id)["status"] == "finished"
 
 
 def test_another_worker_restarts_the_job_of_a_killed_worker_when_the_lease_expires(stack: Stack, photo: bytes):
