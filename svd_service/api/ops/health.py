@@ -1,9 +1,11 @@
 """What operators and their tools request: health, metrics, the model."""
 
+import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +27,7 @@ from svd_service.errors import UnavailableError
 from svd_service.ledger.api_keys import LOST
 from svd_service.ledger.controls import Note, Pausable, node_of
 from svd_service.presentation import ModelView
+from svd_service.retry import Retry
 from svd_service.telemetry.disk import disk_trouble
 from svd_service.telemetry.exporter import registry_of
 
@@ -81,7 +84,7 @@ def install(app: Flask) -> None:
 
 def _http_metrics(app: Flask, service: UseCases) -> PrometheusMetrics:
     multiprocess = service.settings.multiprocess_dir is not None
-    kind = _GunicornMetrics if multiprocess else PrometheusMetrics
+    kind = GunicornMetrics if multiprocess else PrometheusMetrics
     options: dict[str, Any] = {} if multiprocess else {"registry": CollectorRegistry()}
     return kind(app, path=None, group_by="url_rule", buckets=HTTP_BOUNDS, excluded_paths="/metrics", **options)
 
@@ -98,11 +101,18 @@ class _WithoutWorkers:
                 yield family
 
 
-class _GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]
+class GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]
     """Counts across gunicorn's processes; served by our own route, not by a server of its own."""
+
+    #: A process that starts creates its files empty, and gives them their size a moment later.
+    _retry = Retry(on=struct.error, patience=2.0, first_pause=0.01)
 
     def should_start_http_server(self) -> bool:
         return False
+
+    def generate_metrics(self, accept_header: str | None = None, names: list[str] | None = None) -> tuple[str, str]:
+        generated: tuple[str, str] = self._retry(partial(super().generate_metrics, accept_header, names))
+        return generated
 
 
 class StoreWatch:

@@ -1,8 +1,10 @@
 import io
+import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -10,9 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import redis
+from flask import Flask
 
 from svd_service.api import create_app
-from svd_service.api.ops.health import StoreWatch
+from svd_service.api.ops.health import StoreWatch, GunicornMetrics
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.ledger.workers import Preparing, WorkerStatus
@@ -144,6 +147,19 @@ def test_the_store_is_checked_every_few_seconds_however_often_health_is_requeste
     monkeypatch.setattr(watch, "_next", 0.0)
     monkeypatch.setattr(store, "ready", lambda: None)
     assert watch.trouble() is None
+
+
+def test_metrics_wait_for_the_file_that_another_process_is_creating(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    metrics = GunicornMetrics(Flask("any"), path=None)
+    created = tmp_path / "counter_1.db"
+    created.touch()
+    completing = threading.Timer(0.1, os.truncate, (created, 65_536))
+    completing.start()
+    text, content_type = metrics.generate_metrics("text/plain")
+    completing.join()
+    assert content_type.startswith("text/plain")
+    assert not text
 
 
 def test_without_redis_health_is_503_and_metrics_are_still_served(make_settings):
