@@ -108,9 +108,11 @@ class GunicornMetrics(MultiprocessPrometheusMetrics):  # type: ignore[misc]
     _retry = Retry(on=struct.error, patience=2.0, first_pause=0.01)
 
     def should_start_http_server(self) -> bool:
+        """No."""
         return False
 
     def generate_metrics(self, accept_header: str | None = None, names: list[str] | None = None) -> tuple[str, str]:
+        """The metrics of all processes as text, and its content type."""
         generated: tuple[str, str] = self._retry(partial(super().generate_metrics, accept_header, names))
         return generated
 

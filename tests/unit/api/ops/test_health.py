@@ -15,7 +15,7 @@ import redis
 from flask import Flask
 
 from svd_service.api import create_app
-from svd_service.api.ops.health import StoreWatch, GunicornMetrics
+from svd_service.api.ops.health import GunicornMetrics, StoreWatch
 from svd_service.artifacts.base import ArtifactsUnavailableError
 from svd_service.artifacts.local import LocalArtifacts
 from svd_service.ledger.workers import Preparing, WorkerStatus
