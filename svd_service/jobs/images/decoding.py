@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, cast
 
@@ -10,7 +10,7 @@ from PIL import AvifImagePlugin, Image, ImageChops, ImageFile, TiffImagePlugin
 
 from svd_service.errors import AnimatedImageError, BrokenImageError, ImageTooLargeError, NotAnImageError, RejectedError
 from svd_service.jobs.images import color
-from svd_service.jobs.images.scan import exif, jpeg, jxl, scan
+from svd_service.jobs.images.scan import exif, jpeg, jxl, scan, webp
 from svd_service.jobs.images.scan.result import Scanned, truncated
 
 #: Longest side in pixels, JPEG's own limit. Beyond it, an image's rows alone (8 bytes each) would fill the memory.
@@ -127,8 +127,10 @@ class Decoded:
         return clean
 
 
-def opened(content: bytes, max_pixels: int) -> Decoded:
+def opened(content: bytes, max_pixels: int, allow: Callable[[int], object] = lambda _: None) -> Decoded:
     """The image in `content`, its header checked.
+
+    `allow` is called with the number of pixels before a decoder needs memory for all of them.
 
     Raises:
         NotAnImageError: the bytes are not an image of a supported format.
@@ -138,8 +140,11 @@ def opened(content: bytes, max_pixels: int) -> Decoded:
     """
     with rejecting():
         scanned = scan(content)
-        if scanned.format == "JXL":
-            _check_size(jxl.size(content), max_pixels)  # its decoder decodes at once
+        # These take memory for all pixels, or decode them, when they open the file.
+        if (read_size := {"JXL": jxl.size, "WEBP": webp.size}.get(scanned.format)) is not None:
+            width, height = read_size(scanned.content)
+            _check_size((width, height), max_pixels)
+            allow(width * height)
         image = _identified(scanned)
         _check_size(image.size, max_pixels)
         if scanned.format == "AVIF" and getattr(image, "is_animated", False):

@@ -62,7 +62,7 @@ class Decoder:
         self._file_bytes = bytes
         limits.allow(pixels=0, file_bytes=bytes)
         content = _read(self._source, bytes)
-        self._image = opened(content, max_pixels)
+        self._image = opened(content, max_pixels, lambda pixels: limits.allow(pixels=pixels, file_bytes=bytes))
         return {"size": self._image.size}
 
     def fit(self, *, width: int, height: int, pad: bool) -> dict[str, Any]:

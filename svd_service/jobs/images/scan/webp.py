@@ -13,6 +13,9 @@ _MAX_CHUNKS: Final = 10_000
 
 _KEPT: Final = frozenset({b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"})
 
+#: A side of a frame (RFC 6386, section 9.1; RFC 9649, section 3.4).
+_14_BITS: Final = 0x3FFF
+
 #: Flags of `VP8X`: alpha and animation stay; there is neither profile, EXIF nor XMP any more.
 _ALPHA_OR_ANIMATION: Final = 0x12
 
@@ -39,6 +42,25 @@ def scan(content: bytes) -> Scanned:
         orientation=exif.orientation(found.get(b"EXIF", b"")),
         profiles=(profile,) if profile and len(profile) <= MAX_PROFILE else (),
     )
+
+
+def size(content: bytes) -> tuple[int, int]:
+    """Width and height of the canvas.
+
+    Raises:
+        BrokenImageError: the header is not there.
+    """
+    for name, start, end in _chunks(content):
+        header = content[start:end][:10]
+        if name == b"VP8X" and len(header) == 10:
+            return int.from_bytes(header[4:7], "little") + 1, int.from_bytes(header[7:10], "little") + 1
+        if name == b"VP8L" and len(header) >= 5:
+            bits = int.from_bytes(header[1:5], "little")
+            return (bits & _14_BITS) + 1, (bits >> 14 & _14_BITS) + 1
+        if name == b"VP8 " and len(header) == 10:
+            width, height = struct.unpack_from("<HH", header, 6)
+            return width & _14_BITS, height & _14_BITS  # the two other bits ask for scaling when it is shown
+    raise truncated()
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -143,6 +143,16 @@ def test_a_truncated_image_is_rejected_as_broken(kind: str, kept: float) -> None
     assert rejection(data[: int(len(data) * kept)]) is BrokenImageError
 
 
+@pytest.mark.parametrize(("kind", "options"), [("webp", {"method": 0}), ("lossless webp", {"method": 0}), ("jxl", {})])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_image_whose_decoder_takes_memory_for_all_pixels_at_once_may_be_large(
+    kind: str, options: dict[str, int], mode: str
+) -> None:
+    large = Image.new(mode, (6_000, 4_500), (10, 200, 30, 255)[: len(mode)])
+    image = fitted(stored(large, kind, **options))
+    assert image.getpixel((32, 24)) == pytest.approx((10, 200, 30), abs=8)
+
+
 def test_an_image_that_ends_in_its_header_is_rejected_as_broken() -> None:
     assert rejection(stored(PHOTO, "jpeg")[:40]) is BrokenImageError
 
