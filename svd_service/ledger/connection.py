@@ -26,6 +26,10 @@ _DENYING: Final = re.compile(r"^DB index is out of range|^ACL failure in script:
 _BUSY: Final = re.compile(r"(^|caused error: )(BUSY|MASTERDOWN|EXECABORT) ")
 
 
+#: Beyond it, redis-py raises an error instead of waiting (by default at 100). The number of threads is a limit already.
+_MAX_CONNECTIONS: Final = 1_000_000
+
+
 class reachable:  # noqa: N801  (a context manager, used as a statement)
     """Turns Redis' connection errors into `UnavailableError`, rejected writes into `WriteRefusedError`, and a rejected
     database or command into `RedisDeniedError`.
@@ -53,6 +57,7 @@ def connect(settings: Settings, *, timeout: float = 1.0) -> "redis.Redis":
     return open_client(
         settings,
         decode_responses=True,
+        max_connections=_MAX_CONNECTIONS,
         socket_connect_timeout=timeout,
         socket_timeout=timeout,
         socket_keepalive=True,
@@ -81,6 +86,7 @@ def sentinel_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
     """Connection options for Sentinels, as redis-py's keywords; with TLS if Redis uses it."""
     user, _, password = (settings.redis_sentinel_auth or "").partition(":")
     return {
+        "max_connections": _MAX_CONNECTIONS,
         "socket_connect_timeout": timeout,
         "socket_timeout": timeout,
         "socket_keepalive": True,

@@ -29,6 +29,14 @@ def test_without_tls_no_tls_option_is_passed(make_settings: MakeSettings):
     assert not [name for name in options if name.startswith("ssl")]
 
 
+def test_as_many_threads_as_there_are_have_a_connection_each(make_settings: MakeSettings, redis_url: str):
+    pool = connect(make_settings(REDIS_URL=redis_url)).connection_pool
+    connections = [pool.get_connection() for _ in range(150)]
+    for each in connections:
+        pool.release(each)
+    pool.disconnect()
+
+
 def test_sentinels_resolve_the_master_and_both_use_tls(make_settings: MakeSettings):
     settings = make_settings(
         REDIS_URL="rediss://svd:p%40ss@Ours/2",
@@ -53,6 +61,7 @@ def test_sentinels_resolve_the_master_and_both_use_tls(make_settings: MakeSettin
         # Two unresponsive sentinels leave a caller within its timeout.
         assert each.connection_kwargs["socket_timeout"] == each.connection_kwargs["socket_connect_timeout"] == 1
         assert each.connection_kwargs["retry"].get_retries() == 0
+        assert each.max_connections >= 1_000
 
 
 def test_celery_uses_the_same_sentinels(make_settings: MakeSettings):
