@@ -47,7 +47,6 @@ task_time_limit = _s.job_timeout + min(60, _s.job_timeout)
 # What Flower and `celery inspect` look at.
 task_track_started = True
 worker_send_task_events = True
-task_send_sent_event = True
 result_expires = int(_s.result_ttl)
 result_extended = True
 
