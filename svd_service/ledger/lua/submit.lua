@@ -15,10 +15,10 @@ if earlier then return earlier end
 local has_copy = cached and is_reusable(cached.id, owner)
 local rejected = rejection(1, args.fields.route, has_copy)
 if rejected then return rejected end
-if args.looked_up then count('cache|' .. (has_copy and 'hit' or 'miss')) end
-
 remember_key(owner, args.idempotency_key, args.fingerprint, id, args.idempotency_ttl)
 create_job(id, owner, args.priority, args.fields, now)
+-- Not the first write: a counter's error is no error, and Redis with full memory permits all writes after the first one.
+if args.looked_up then count('cache|' .. (has_copy and 'hit' or 'miss')) end
 if has_copy then
   -- It is never queued: callers see it as finished only.
   set(id, 'cached_from', cached.id, 'result', cached.result, 'expires', as_text(now + args.result_ttl))

@@ -4,6 +4,7 @@ import pytest
 
 from svd_service.errors import (
     UnavailableError,
+    UnknownJobError,
     WriteRefusedError,
 )
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, State
@@ -51,16 +52,6 @@ def test_without_redis_every_method_raises_unavailable(make_settings):
             call()
 
 
-def test_a_redis_that_accepts_no_writes_is_unavailable(ledger, redis_client):
-    submit(ledger)
-    redis_client.config_set("maxmemory", "1mb")
-    try:
-        with pytest.raises(UnavailableError):
-            submit(ledger, "b")
-    finally:
-        redis_client.config_set("maxmemory", "0")
-
-
 @pytest.fixture
 def full_memory(redis_client):
     """Fills Redis, so that it rejects writes that need memory."""
@@ -70,6 +61,16 @@ def full_memory(redis_client):
 
     yield fill
     redis_client.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+def test_with_full_memory_no_job_is_accepted(ledger, full_memory, looked_up):
+    submit(ledger)
+    full_memory()
+    with pytest.raises(UnavailableError):
+        submit(ledger, "b", looked_up=looked_up)
+    with pytest.raises(UnknownJobError):
+        ledger.jobs.find("b")
 
 
 def test_with_full_memory_jobs_end_and_only_submissions_are_rejected(ledger, redis_client, full_memory):
