@@ -2,7 +2,7 @@
 -- jobs further back are sampled, ever more sparsely.
 -- Arguments: model, worker_timeout (seconds without heartbeat), places (number of places in the queue to cover).
 -- Returns {JSON of workers and first jobs, JSON of the jobs further back, throughput models as name, value, …}.
--- include: base, routes
+-- include: base, routes, paused
 local model = args.model
 local alive = now - args.worker_timeout
 
@@ -90,4 +90,6 @@ if places > NEAR then
     redis.pcall('EXPIRE', key('queue_sample:' .. model), CACHED)
   end
 end
-return { cjson.encode({ runners = runners(), queue = queue }), far, redis.call('HGETALL', key('throughput')) }
+-- Nobody knows when a paused dispatch goes on.
+local available = pause_of('dispatch', model) and {} or runners()
+return { cjson.encode({ runners = available, queue = queue }), far, redis.call('HGETALL', key('throughput')) }

@@ -2,7 +2,8 @@ import pytest
 
 from svd_service.jobs.job import Job, Phase, Progress
 from svd_service.ledger import Ledger
-from tests.unit.ledger.samples import HOLDER, finish, ready, submit
+from svd_service.ledger.controls import Pausable
+from tests.unit.ledger.samples import HOLDER, PARAMETERS, finish, ready, submit
 
 pytestmark = pytest.mark.enable_socket
 
@@ -33,6 +34,17 @@ def test_without_finished_jobs_there_is_no_estimate(ledger):
     ready(ledger, "w/0")
     submit(ledger)
     assert estimated(ledger, "a").eta_seconds is None
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("model", ["tiny", ""])
+def test_while_the_dispatch_is_paused_nothing_is_estimated_for_the_queue(ledger, model):
+    submit(ledger)
+    ledger.controls.pause(Pausable.DISPATCH, model, by="olga", reason="driver update")
+    assert estimated(ledger, "a").eta_seconds is None
+    assert ledger.estimates.until_end("ann", "tiny", PARAMETERS) is None
+    ledger.controls.resume(Pausable.DISPATCH, model, by="olga")
+    assert estimated(ledger, "a").eta_seconds is not None
 
 
 @pytest.mark.usefixtures("measured")
