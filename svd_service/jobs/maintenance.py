@@ -3,6 +3,7 @@
 Which ones are lost: `ledger/lua/reap.lua`.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from svd_service.parameters import Format
 if TYPE_CHECKING:
     from svd_service.ledger import Ledger
     from svd_service.ledger.jobs import NeededArtifacts
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for which an artifact may exist without a job that needs it: longer than any submission takes.
 ORPHAN_AGE: Final = 3_600.0
@@ -37,6 +40,7 @@ class Maintenance:
         self._artifacts = artifacts
         self._dispatch = dispatch
         self._settings = settings
+        self._kept = 0
 
     def reap(self) -> list[str]:
         """Requeue the jobs of lost workers, and re-enqueue lost messages; returns the ids of the former."""
@@ -56,22 +60,43 @@ class Maintenance:
         return len(due)
 
     def sweep_orphans(self) -> int:
-        """Delete the artifacts that no job needs, left by a crash between two steps; returns how many."""
+        """Delete the artifacts that no job needs, left by a crash between two steps; returns how many.
+
+        Those of unknown jobs that are older than the ledger stay: Redis may have lost its data, and get it back.
+        """
         swept = self._artifacts.sweep_staging(max(ORPHAN_AGE, self._settings.job_timeout))
-        failures = Failures()
+        kept, failures = 0, Failures()
         # Other files in the same folder or bucket are not ours.
         names = chain.from_iterable(self._artifacts.names(folder) for folder in (INPUTS, RESULTS))
         for batch in _batches(names, BATCH):
-            old = [name for name, modified in batch if modified < time.time() - ORPHAN_AGE]
+            old = {name: modified for name, modified in batch if modified < time.time() - ORPHAN_AGE}
             wanted = self._ledger.jobs.needed_artifacts({job_of(name) for name in old})
-            for name in old:
+            # Behind the look-up: Redis may come back empty at any moment.
+            birth = self._ledger.maintenance.birth()
+            for name, modified in old.items():
                 needed = wanted.get(job_of(name))
-                if needed is not None and not _is_wanted(name, needed):
-                    with failures.collected():
-                        self._artifacts.delete(name)
-                        swept += 1
+                if needed is None or _is_wanted(name, needed):
+                    continue
+                if not needed.known and modified < birth:
+                    kept += 1
+                    continue
+                with failures.collected():
+                    self._artifacts.delete(name)
+                    swept += 1
+        self._report_kept(kept)
         failures.raise_last()
         return swept
+
+    def _report_kept(self, kept: int) -> None:
+        # They stay until an operator acts: one line, and again only when they have become more.
+        if kept > self._kept:
+            logger.warning(
+                "%d files in the store belong to unknown jobs and are older than the ledger in Redis; they are kept. "
+                "If Redis has lost its data, stop the service and restore Redis; if it was to begin empty, delete the "
+                'files (docs/operations.md, "Back up and restore")',
+                kept,
+            )
+        self._kept = kept
 
 
 class Failures:

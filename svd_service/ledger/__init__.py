@@ -56,6 +56,7 @@ Keys, all under one namespace (`svd:` by default):
 ``ended_of:{owner}``        zset    an owner's failed, cancelled and expired jobs, by the time of their end
 ``discarded``               zset    jobs with damage that maintenance has yet to log, by time
 ``schema``                  string  version of this layout (`check.py`)
+``born``                    string  when the ledger began (`birth.py`)
 ``checked``                 string  set while a process has recently checked the ledger at its start
 ``events``                  channel "id version state owner" at every change of a job
 ==========================  ======  ================================================================================

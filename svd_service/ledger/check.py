@@ -15,6 +15,7 @@ import redis
 
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import RedisDeniedError, UnavailableError
+from svd_service.ledger.birth import BIRTH, birth
 from svd_service.ledger.connection import connect, reachable
 from svd_service.ledger.constants import ENQUEUED, LAST_ACTIVITY
 from svd_service.ledger.scripts import Scripts
@@ -42,7 +43,7 @@ TYPES: Final = {
     **dict.fromkeys(("states", "counters", "throughput"), _HASH),
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
     **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys", "signers"), _HASH),
-    **dict.fromkeys(("unheard", LAST_ACTIVITY, "clock", "rate", "schema", "checked"), _STRING),
+    **dict.fromkeys(("unheard", LAST_ACTIVITY, "clock", "rate", "schema", "checked", BIRTH), _STRING),
     **dict.fromkeys(("usage", "usage_totals", "history", "paused", "held_back"), _HASH),
     "usage_owners": _SET,
     "jobs": _ZSET,
@@ -67,7 +68,7 @@ class Findings:
 
 
 def require_schema(client: "redis.Redis", settings: Settings) -> None:
-    """Store the version of the layout in a Redis that has none.
+    """Store the version of the layout in a Redis that has none, and when the ledger began.
 
     Raises:
         ConfigurationError: a newer release has written to this Redis.
@@ -77,13 +78,17 @@ def require_schema(client: "redis.Redis", settings: Settings) -> None:
     with reachable():
         if client.set(name, SCHEMA, nx=True):
             _copy_throughput(client, settings.namespace)
+            # The jobs of a ledger of layout 1, by which it is dated, are in one set only after the check.
+            if not client.exists(f"{settings.namespace}:states"):
+                birth(Scripts(client, settings.namespace))
         found = str(client.get(name))
         if found == "1":
             client.set(name, SCHEMA)
     if not found.isdecimal() or int(found) > SCHEMA:
         raise ConfigurationError(
             f"the ledger in Redis has layout {found}; this release reads up to {SCHEMA}. Start the release that wrote "
-            f"it, or set SVD_NAMESPACE to begin an empty ledger"
+            f"it, or set SVD_NAMESPACE to begin an empty ledger, with another SVD_DATA_DIR or SVD_ARTIFACTS: two "
+            f"ledgers in one store delete each other's files"
         )
 
 

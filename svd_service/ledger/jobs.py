@@ -50,8 +50,12 @@ class Page:
 
 @dataclass(frozen=True)
 class NeededArtifacts:
-    """Artifacts that a job still needs: its image, its result, and what the attempt with `token` is writing."""
+    """Artifacts that a job still needs: its image, its result, and what the attempt with `token` is writing.
 
+    `known` is whether the ledger has the job.
+    """
+
+    known: bool
     input: str | None
     token: str | None
     result: str | None
@@ -250,6 +254,7 @@ class Jobs:
             with suppress(*DAMAGE):
                 state, ended, input, token, result = answer
                 needed[job_id] = NeededArtifacts(
+                    known=state is not None,
                     input=input if state in {State.QUEUED, State.STARTED} or self._keeps_input(state, ended) else None,
                     token=token,
                     result=json.loads(result)["artifact"] if result else None,

@@ -9,6 +9,7 @@ import redis
 
 from svd_service.config import Settings
 from svd_service.jobs.routing import celery_queue
+from svd_service.ledger.birth import birth
 from svd_service.ledger.check import check, log_findings
 from svd_service.ledger.record import paired
 from svd_service.ledger.scripts import Scripts
@@ -65,6 +66,10 @@ class Maintenance:
     def expire(self, limit: int = 100) -> list[str]:
         """Apply retention to at most `limit` jobs; returns those whose artifacts are to be deleted."""
         return list(self._run("expire", record_ttl=self._settings.record_ttl, limit=limit))
+
+    def birth(self) -> float:
+        """When the ledger began, in seconds since the epoch: of artifacts older than that it knows nothing."""
+        return birth(self._scripts)
 
     def _run(self, name: str, **arguments: object) -> Any:
         """Run a script; where it fails on damage that it does not handle itself, repair the ledger and run it again."""

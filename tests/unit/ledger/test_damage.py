@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -209,8 +210,9 @@ def test_a_layout_of_a_newer_release_is_rejected(redis_client, settings):
     require_schema(redis_client, settings)
     require_schema(redis_client, settings)
     assert redis_client.get("svd:schema") == str(SCHEMA)
+    assert float(redis_client.get("svd:born")) == pytest.approx(time.time(), abs=60)
     redis_client.set("svd:schema", SCHEMA + 1)
-    with pytest.raises(ConfigurationError, match=f"layout {SCHEMA + 1}"):
+    with pytest.raises(ConfigurationError, match=rf"layout {SCHEMA + 1}.*SVD_DATA_DIR or SVD_ARTIFACTS"):
         require_schema(redis_client, settings)
 
 
@@ -227,6 +229,8 @@ def test_a_ledger_of_the_previous_release_is_read_without_migration(redis_client
     assert redis_client.hgetall("svd:throughput") == redis_client.hgetall("svd:paces") != {}
     assert check(redis_client, settings).repaired == []
     ledger = open_ledger(redis_client, settings)
+    oldest = float(redis_client.hget("svd:job:started", "created"))
+    assert ledger.maintenance.birth() == pytest.approx(min(oldest, time.time()), abs=60)
     states = {job.id: job.state for job in ledger.jobs.page("me").jobs}
     assert states == {
         "waiting": State.QUEUED,

@@ -212,7 +212,8 @@ def test_a_cancelled_job_leaves_no_credentials(worker_context, photo):
     assert inputs(worker_context) == []
 
 
-def test_the_sweep_keeps_only_the_credentials_of_queued_jobs(worker_context, photo):
+def test_the_sweep_keeps_only_the_credentials_of_queued_jobs(worker_context, photo, redis_client):
+    redis_client.set("svd:born", 0)
     job = submit(worker_context, photo())
     orphan = credentials_name("0f5e1f3a-5b1d-4c8e-9d3c-2f6f0f2a9b11")
     worker_context.jobs.artifacts.put(orphan, b"old")

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -107,7 +108,8 @@ def put_video(jobs: UseCases, name: str) -> None:
         jobs.artifacts.put(file_name(name, variant), b"video")
 
 
-def test_old_orphans_are_deleted_and_files_in_use_stay(jobs, monkeypatch):
+def test_old_orphans_are_deleted_and_files_in_use_stay(jobs, redis_client, monkeypatch):
+    redis_client.set("svd:born", 0)
     for job_id in ("queued", "started", "failed", "finished"):
         submit(jobs.ledger, job_id)
         jobs.artifacts.put(input_name(job_id), b"image")
@@ -142,15 +144,16 @@ def test_old_orphans_are_deleted_and_files_in_use_stay(jobs, monkeypatch):
     }
 
 
-def orphans(jobs, monkeypatch, number):
+def orphans(jobs, redis_client, monkeypatch, number):
+    redis_client.set("svd:born", 0)
     monkeypatch.setattr("svd_service.jobs.maintenance.ORPHAN_AGE", -60.0)
     monkeypatch.setattr(jobs.artifacts, "sweep_staging", lambda older_than: 0)
     for one in range(number):
         jobs.artifacts.put(input_name(f"orphan{one}"), b"image")
 
 
-def test_an_orphan_that_cannot_be_deleted_does_not_hinder_the_others(jobs, monkeypatch):
-    orphans(jobs, monkeypatch, 5)
+def test_an_orphan_that_cannot_be_deleted_does_not_hinder_the_others(jobs, redis_client, monkeypatch):
+    orphans(jobs, redis_client, monkeypatch, 5)
     delete = jobs.artifacts.delete
 
     def denying(name):
@@ -164,8 +167,8 @@ def test_an_orphan_that_cannot_be_deleted_does_not_hinder_the_others(jobs, monke
     assert [name for name, _ in jobs.artifacts.names()] == [input_name("orphan2")]
 
 
-def test_a_sweep_ends_when_every_deletion_fails(jobs, monkeypatch):
-    orphans(jobs, monkeypatch, 5)
+def test_a_sweep_ends_when_every_deletion_fails(jobs, redis_client, monkeypatch):
+    orphans(jobs, redis_client, monkeypatch, 5)
     monkeypatch.setattr("svd_service.jobs.maintenance.MAX_FAILURES", 2)
     tried = []
 
@@ -180,7 +183,7 @@ def test_a_sweep_ends_when_every_deletion_fails(jobs, monkeypatch):
 
 
 def test_a_damaged_record_keeps_its_own_artifacts_only(jobs, redis_client, monkeypatch):
-    orphans(jobs, monkeypatch, 2)
+    orphans(jobs, redis_client, monkeypatch, 2)
     for job_id in ("text", "type"):
         submit(jobs.ledger, job_id)
         jobs.artifacts.put(input_name(job_id), b"image")
@@ -189,3 +192,69 @@ def test_a_damaged_record_keeps_its_own_artifacts_only(jobs, redis_client, monke
     redis_client.set("svd:job:type", "text")
     assert jobs.maintenance.sweep_orphans() == 2
     assert {name for name, _ in jobs.artifacts.names()} == {input_name("text"), input_name("type")}
+
+
+def age(jobs, name, seconds):
+    path = jobs.settings.data_dir / name
+    modified = time.time() - seconds
+    os.utime(path, (modified, modified))
+
+
+def warnings(caplog):
+    return [line.getMessage() for line in caplog.records if "older than the ledger" in line.getMessage()]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["and stays empty", "and gets new jobs before the sweep"])
+def test_a_redis_that_comes_back_empty_costs_no_file_of_the_lost_jobs(jobs, redis_client, caplog, busy):
+    claim = (submit(jobs.ledger), jobs.ledger.attempts.claim("a", HOLDER))[1]
+    video = result_name("a", claim.token)
+    jobs.ledger.attempts.finish(claim, Result(video, 5, "00ff", 64, 64, 3, {}), device="cpu", seconds={}, steps=1)
+    submit(jobs.ledger, "waiting")
+    put_video(jobs, video)
+    jobs.artifacts.put(input_name("waiting"), b"image")
+    files = [name for name, _ in jobs.artifacts.names()]
+    for name in files:
+        age(jobs, name, 7_200)
+    assert jobs.maintenance.sweep_orphans() == 0
+    # Longer ago than the files are old.
+    redis_client.set("svd:born", time.time() - 9_000)
+    saved = {key: redis_client.dump(key) for key in (b"svd:job:a", b"svd:job:waiting", b"svd:jobs", b"svd:born")}
+    redis_client.flushdb()
+    if busy:
+        submit(jobs.ledger, "new")
+    for _ in range(2):
+        assert jobs.maintenance.sweep_orphans() == 0
+    assert [name for name, _ in jobs.artifacts.names()] == files
+    assert [line.partition(" ")[0] for line in warnings(caplog)] == [str(len(files))]
+
+    redis_client.flushdb()
+    for key, value in saved.items():
+        redis_client.restore(key, 0, value)
+    assert jobs.maintenance.sweep_orphans() == 0
+    assert jobs.ledger.jobs.find("a").state is State.FINISHED
+    assert [name for name, _ in jobs.artifacts.names()] == files
+
+
+def test_a_ledger_of_an_earlier_release_is_as_old_as_its_oldest_job(jobs, redis_client, caplog):
+    submit(jobs.ledger)
+    redis_client.zadd("svd:jobs", {"a": time.time() - 10_000})
+    for name, seconds in (("orphan", 9_000), ("of-before", 11_000)):
+        jobs.artifacts.put(input_name(name), b"image")
+        age(jobs, input_name(name), seconds)
+    assert jobs.maintenance.sweep_orphans() == 1
+    assert [name for name, _ in jobs.artifacts.names()] == [input_name("of-before")]
+    jobs.ledger.jobs.cancel("a")
+    jobs.ledger.jobs.forget("a")
+    assert jobs.maintenance.sweep_orphans() == 0
+    jobs.artifacts.put(input_name("later"), b"image")
+    age(jobs, input_name("later"), 9_000)
+    assert jobs.maintenance.sweep_orphans() == 1, "its age is stored"
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("born", ["garbage", "nan", ""])
+def test_a_ledger_whose_age_is_damaged_sweeps_no_file_of_an_unknown_job(jobs, redis_client, born):
+    redis_client.set("svd:born", born)
+    jobs.artifacts.put(input_name("orphan"), b"image")
+    age(jobs, input_name("orphan"), 9_000)
+    assert jobs.maintenance.sweep_orphans() == 0

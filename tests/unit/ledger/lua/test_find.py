@@ -27,7 +27,7 @@ def test_an_unknown_job_is_unknown_to_every_method(ledger):
             method("nothing")
     assert ledger.attempts.claim("nothing", HOLDER) is None
     assert ledger.attempts.current("nothing") is None
-    assert ledger.jobs.needed_artifacts(["nothing"]) == {"nothing": NeededArtifacts(None, None, None)}
+    assert ledger.jobs.needed_artifacts(["nothing"]) == {"nothing": NeededArtifacts(False, None, None, None)}
 
 
 def test_an_owners_jobs_are_listed_page_by_page(ledger):
