@@ -1,17 +1,21 @@
 -- Retention: results past their time become 'expired', records past theirs are deleted.
 -- Arguments: record_ttl (seconds to keep the record of an expired result), limit (jobs in one call).
--- Returns the ids whose artifacts are to be deleted.
+-- Returns the ids whose artifacts are to be deleted: of results that expired and of records that were deleted.
 -- include: record, notify, forget, ending
 -- flags: allow-oom
-local due = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, args.limit)
-for _, id in ipairs(due) do
+
+-- Returns whether the job's artifacts are to be deleted.
+local function apply_retention(id)
   local state = known_state(id)
+  if state == 'queued' or state == 'started' then
+    is_usable(id, 'ended', 'ended')  -- in this set only after damage: removed
+    return false
+  end
   if not state then
     discard(id)
-  elseif state == 'queued' or state == 'started' then
-    is_usable(id, 'ended', 'ended')  -- in this set only after damage: removed
   elseif field(id, 'pinned') and not field(id, 'deleted') then
     redis.call('ZADD', key('ended'), '+inf', id)  -- its place in this set was lost and repaired
+    return false
   elseif state == 'finished' and not field(id, 'deleted') then
     move(id, 'expired')
     redis.call('HDEL', job_key(id), 'result')
@@ -21,5 +25,11 @@ for _, id in ipairs(due) do
   else
     forget(id)
   end
+  return true
 end
-return due
+
+local gone = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, args.limit)) do
+  if apply_retention(id) then gone[#gone + 1] = id end
+end
+return gone

@@ -54,7 +54,8 @@ local function mend(id, state)
   else
     wrong = wrong + leave(id, queued) + leave(id, { 'leases' })
     if not redis.call('ZSCORE', key('ended'), id) then
-      wrong = wrong + redis.call('ZADD', key('ended'), now + args.record_ttl, id)
+      local pinned = field(id, 'pinned') and not field(id, 'deleted')
+      wrong = wrong + redis.call('ZADD', key('ended'), pinned and '+inf' or now + args.record_ttl, id)
     end
     local delivery = redis.pcall('HGET', namespace .. ':delivery:' .. id, 'state')
     if delivery == 'pending' and not redis.call('ZSCORE', key('outbox'), id) then

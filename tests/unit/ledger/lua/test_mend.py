@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from svd_service.jobs.job import State
@@ -52,6 +54,15 @@ def test_an_ended_job_is_removed_from_the_sets_of_others_and_expires(ledger, men
     assert redis_client.zscore("svd:leases", "a") is None
     clock.advance(61)
     assert ledger.maintenance.expire() == ["a"]
+
+
+def test_a_pinned_job_that_lost_its_place_has_no_end_again(ledger, mend, redis_client):
+    submit(ledger)
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
+    ledger.jobs.pin("a", on=True)
+    redis_client.delete("svd:ended")
+    assert mend("a") == ["a", REPAIRED]
+    assert redis_client.zscore("svd:ended", "a") == math.inf
 
 
 def test_a_job_without_a_record_is_dropped(ledger, mend, redis_client):
