@@ -18,6 +18,7 @@ from svd_service.errors import RedisDeniedError, UnavailableError
 from svd_service.ledger.birth import BIRTH, birth
 from svd_service.ledger.connection import connect, reachable
 from svd_service.ledger.constants import ENQUEUED, LAST_ACTIVITY
+from svd_service.ledger.record import SEPARATOR
 from svd_service.ledger.scripts import Scripts
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ RETRY: Final = 5.0
 BATCH: Final = 100
 
 _HASH, _ZSET, _STRING, _SET = "hash", "zset", "string", "set"
+
+#: What was wrong with a job that has no record, as in `lua/mend.lua`.
+LOST: Final = "its record is missing or damaged; dropped"
 
 #: The type of each key of `svd_service/ledger/__init__.py`, by the first part of its name.
 TYPES: Final = {
@@ -130,8 +134,12 @@ def check(client: "redis.Redis", settings: Settings) -> Findings:
             return findings
     for start in range(0, len(ids), BATCH):
         answer = scripts.run("mend", ids=ids[start : start + BATCH], record_ttl=settings.record_ttl)
-        findings.repaired += [f"job {job_id}: {what}" for job_id, what in zip(answer[0::2], answer[1::2], strict=True)]
-        _remove_lost(client, scripts, sets, answer[0::2])
+        found = dict(zip(answer[0::2], answer[1::2], strict=True))
+        with reachable():
+            lost = _remove_lost(client, scripts, sets, found)
+        # Without a record, and in no set: the job was deleted since its id was read.
+        repaired = {job_id: what or LOST for job_id, what in found.items() if what or job_id in lost}
+        findings.repaired += [f"job {job_id}: {what}" for job_id, what in repaired.items()]
     scripts.run("recount")
     return findings
 
@@ -181,12 +189,22 @@ def _check_policy(client: "redis.Redis", findings: Findings) -> None:
         )
 
 
-def _remove_lost(client: "redis.Redis", scripts: Scripts, sets: list[str], repaired: list[str]) -> None:
-    """Remove ids without a record from every set: the script does not know the owner of such a job."""
-    lost = [job_id for job_id in repaired if not client.exists(scripts.key("job", job_id))]
-    if lost:
-        for name in sets:
-            client.zrem(name, *lost)
+def _remove_lost(client: "redis.Redis", scripts: Scripts, sets: list[str], mended: dict[str, str]) -> set[str]:
+    """Remove ids without a record from every set: the script does not know the owner of such a job.
+
+    Returns those that were in one. Those of which the script had found nothing (`""`) are counted here.
+    """
+    lost = [job_id for job_id in mended if not client.exists(scripts.key("job", job_id))]
+    found: set[str] = set()
+    for name in sets if lost else ():
+        with client.pipeline(transaction=False) as pipe:
+            for job_id in lost:
+                pipe.zrem(name, job_id)
+            found.update(job_id for job_id, removed in zip(lost, pipe.execute(), strict=True) if removed)
+    if uncounted := sum(not mended[job_id] for job_id in found):
+        for kind in ("job", "repaired"):
+            client.hincrby(scripts.key("counters"), SEPARATOR.join(("damaged", kind)), uncounted)
+    return found
 
 
 def _check_keys(client: "redis.Redis", namespace: str, findings: Findings) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 -- Compare jobs with the sets that must hold them, and repair the sets from the records. Jobs whose record is missing or
--- damaged are dropped. Arguments: ids, record_ttl (seconds). Returns {id, what was wrong, id, what was wrong, …}.
+-- damaged are dropped. Arguments: ids, record_ttl (seconds). Returns {id, what was wrong, id, what was wrong, …}; it was
+-- nothing ('') for an id that has no record and was in none of the sets: its job may have been deleted in the meantime.
 -- include: record, attempt
 -- flags: allow-oom
 local answer = {}
@@ -77,8 +78,13 @@ end
 for _, id in ipairs(args.ids) do
   local state = sound_state(id)
   if not state then
-    discard(id)
-    report(id, 'its record is missing or damaged; dropped')
+    if remove(id) > 0 then
+      report_damage('job', id)
+      report(id, 'its record is missing or damaged; dropped')
+    else
+      answer[#answer + 1] = id
+      answer[#answer + 1] = ''
+    end
   elseif mend(id, state) > 0 then
     report(id, 'its sets did not follow its record; repaired')
   end

@@ -17,6 +17,7 @@ from svd_service.errors import StaleAttemptError, UnknownJobError
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, State
 from svd_service.ledger import Ledger, open_ledger
 from svd_service.ledger.check import SCHEMA, check, check_at_start, require_schema
+from svd_service.ledger.scripts import Scripts
 from svd_service.ledger.workers import WorkerStatus
 from svd_service.webhooks.outbox import Outbox
 from tests.unit.ledger.samples import HOLDER, finish, submit
@@ -178,6 +179,36 @@ def test_the_check_reports_what_it_repaired(ledger, outbox, redis_client, settin
     assert check(redis_client, settings).repaired == []
     assert finishes(ledger, "last")
     assert ledger.jobs.find("enqueued").state is State.FINISHED
+
+
+def damage_counted(redis_client):
+    counters = redis_client.hgetall("svd:counters").items()
+    return {name: number for name, number in counters if name.startswith("damaged|")}
+
+
+def test_a_job_that_is_deleted_during_the_check_is_no_damage(ledger, redis_client, settings, monkeypatch):
+    for job_id in ("deleted", "kept"):
+        submit(ledger, job_id, owner="me")
+    run = Scripts.run
+
+    def delete_first(scripts, name, /, **arguments):
+        if name == "mend":
+            monkeypatch.undo()
+            assert ledger.jobs.forget("deleted", insist=True)
+        return run(scripts, name, **arguments)
+
+    monkeypatch.setattr(Scripts, "run", delete_first)
+    assert check(redis_client, settings).repaired == []
+    assert damage_counted(redis_client) == {}
+    assert redis_client.zcard("svd:discarded") == 0
+
+
+def test_an_id_without_a_record_that_is_left_in_a_set_of_its_owner_is_dropped(ledger, redis_client, settings):
+    redis_client.zadd("svd:owner:me", {"gone": 1})
+    assert check(redis_client, settings).repaired == ["job gone: its record is missing or damaged; dropped"]
+    assert damage_counted(redis_client) == {"damaged|job": "1", "damaged|repaired": "1"}
+    assert redis_client.exists("svd:owner:me") == 0
+    assert check(redis_client, settings).repaired == []
 
 
 def test_api_keys_of_the_wrong_type_are_named_and_kept(redis_client, settings):

@@ -21,27 +21,30 @@ local function report_damage(kind, id)
   if redis.call('ZCARD', key('discarded')) < 100 then redis.call('ZADD', key('discarded'), now, id) end
 end
 
--- Remove an id from every set that may hold it, and its record.
-local function discard(id)
+-- Remove an id from every set that may hold it, and its record; returns how many of these there were. Without a record its
+-- owner is unknown, and so are the sets of that owner.
+local function remove(id)
+  local removed = 0
+  local function leave(name) removed = removed + redis.call('ZREM', key(name), id) end
   for _, model in ipairs(redis.call('ZRANGE', key('models'), 0, -1)) do
-    redis.call('ZREM', key('waiting:' .. model), id)
-    redis.call('ZREM', key(ENQUEUED .. ':' .. model), id)
+    leave('waiting:' .. model)
+    leave(ENQUEUED .. ':' .. model)
     for _, profile in ipairs(PROFILES) do
-      redis.call('ZREM', key('waiting:' .. model .. '|' .. profile), id)
-      redis.call('ZREM', key('queued:' .. model .. '|' .. profile), id)
+      leave('waiting:' .. model .. '|' .. profile)
+      leave('queued:' .. model .. '|' .. profile)
     end
   end
-  redis.call('ZREM', key('jobs'), id)
-  redis.call('ZREM', key('leases'), id)
-  redis.call('ZREM', key('ended'), id)
-  redis.call('ZREM', key('deadlines'), id)
+  for _, name in ipairs({ 'jobs', 'leases', 'ended', 'deadlines' }) do leave(name) end
   local owner = redis.pcall('HGET', job_key(id), 'owner')
   if type(owner) == 'string' then
-    redis.call('ZREM', key('owner:' .. owner), id)
-    redis.call('ZREM', key('ended_of:' .. owner), id)
-    redis.call('ZREM', key('pinned:' .. owner), id)
+    for _, name in ipairs({ 'owner:', 'ended_of:', 'pinned:' }) do leave(name .. owner) end
   end
-  redis.call('DEL', job_key(id))
+  return removed + redis.call('DEL', job_key(id))
+end
+
+-- Drop a job whose record is missing or damaged.
+local function discard(id)
+  remove(id)
   report_damage('job', id)
 end
 

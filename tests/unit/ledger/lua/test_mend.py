@@ -70,3 +70,8 @@ def test_a_job_without_a_record_is_dropped(ledger, mend, redis_client):
     redis_client.delete("svd:job:a")
     assert mend("a") == ["a", "its record is missing or damaged; dropped"]
     assert ledger.maintenance.dispatch() == {}
+
+
+def test_an_id_without_a_record_that_is_in_no_set_is_no_damage(ledger, mend, redis_client):
+    assert mend("gone") == ["gone", ""]
+    assert redis_client.hgetall("svd:counters") == {}
