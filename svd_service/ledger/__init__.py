@@ -40,6 +40,7 @@ Keys, all under one namespace (`svd:` by default):
 ``worker_status``           hash    their status, as JSON
 ``worker_queue``            hash    the queue that each takes jobs from
 ``worker_device``           hash    the device that each has
+``left``                    zset    worker processes that shut down, by when, until their queue is forgotten
 ``preparing``               zset    worker processes that are still loading, by their last heartbeat
 ``preparing_status``        hash    what they are doing, as JSON
 ``heard``                   string  the last activity of any worker or maintenance round

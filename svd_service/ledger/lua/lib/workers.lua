@@ -21,6 +21,10 @@ end
 
 -- Remove worker processes that have been gone for an hour.
 local function forget_workers()
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('left'), '-inf', now - 3600, 'LIMIT', 0, 100)) do
+    redis.call('ZREM', key('left'), name)
+    if not redis.call('ZSCORE', key('workers'), name) then redis.call('HDEL', key('worker_queue'), name) end
+  end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', now - 3600, 'LIMIT', 0, 100)) do
     leave_work(name)
     for _, hash in ipairs({ 'worker_status', 'worker_queue', 'worker_device' }) do redis.call('HDEL', key(hash), name) end
