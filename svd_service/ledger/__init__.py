@@ -90,8 +90,8 @@ Invariants, after every script:
 8. The sums of `usage` are those of the jobs: each job is counted when it is accepted and when it ends, and the time
    of each attempt when the attempt ends, by the same script.
 9. A group's members are in its record until theirs are deleted, and it is deleted with the last of them, or, if one was
-   lost, after `keep` seconds. It has `ended` from the end of its last member on, and then, if it has a webhook, a
-   delivery as in 7, under the group's id.
+   lost, after `keep` seconds without a pinned one. It has `ended` from the end of its last member on, and then, if it
+   has a webhook, a delivery as in 7, under the group's id.
 
 So Celery's message is only a hint: `reap` and `dispatch` enqueue a lost one again, and of a duplicate the second claim
 is rejected.

@@ -54,8 +54,9 @@ local function mend(id, state)
     if not redis.call('ZSCORE', key('leases'), id) then wrong = wrong + redis.call('ZADD', key('leases'), now, id) end
   else
     wrong = wrong + leave(id, queued) + leave(id, { 'leases' })
+    local pinned = field(id, 'pinned') and not field(id, 'deleted')
+    if pinned then keep_while_pinned(field(id, 'group')) end  -- pinned under an earlier release
     if not redis.call('ZSCORE', key('ended'), id) then
-      local pinned = field(id, 'pinned') and not field(id, 'deleted')
       wrong = wrong + redis.call('ZADD', key('ended'), pinned and '+inf' or now + args.record_ttl, id)
     end
     local delivery = redis.pcall('HGET', namespace .. ':delivery:' .. id, 'state')

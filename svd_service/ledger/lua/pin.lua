@@ -1,7 +1,7 @@
 -- Pin a finished job, so that retention leaves its result alone, or let retention go on.
 -- Arguments: id, on (boolean), limit (pinned jobs of an owner), grace (minimum seconds of retention after the pin).
 -- Returns 'ok', 'full', 'none' (there is no such job) or 'no result' (it has none, or no longer).
--- include: record, notify
+-- include: record, notify, group
 -- flags: allow-oom
 local id = args.id
 local state = known_state(id)
@@ -23,5 +23,6 @@ else
   redis.call('HDEL', job_key(id), 'pinned')
   set(id, 'expires', as_text(expires))
 end
+keep_while_pinned(field(id, 'group'))
 notify(id)
 return 'ok'

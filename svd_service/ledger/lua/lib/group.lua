@@ -1,6 +1,7 @@
 -- Groups: jobs of one submission. The record of a group has `owner`, `created`, `size` (number of jobs), its members
 -- (`member:N` → id), perhaps `webhook`, and at its end `ended`. It is deleted with the last of the members' records; a
--- member whose record is lost counts as ended, and then the record expires `keep` seconds after the last end.
+-- member whose record is lost counts as ended, and then the record expires `keep` seconds after the last end, or after the
+-- last member was unpinned.
 -- include: base, delivery
 
 local MAX_MEMBERS = 8
@@ -45,6 +46,24 @@ local function note_end_of_member(id)
   post_delivery(group, 'group.' .. outcome, record[2], record[3], copy)
 end
 
+-- Seconds for which a record stays: with a pinned member, and while the group has not ended. (No end at all would need
+-- PERSIST, which the documented Redis user may not run.)
+local WITH_PINNED, UNENDED = 100 * 365 * 86400, 30 * 86400
+
+-- Let a group's record, and that of its delivery, stay while a member is pinned, and expire when none is any more.
+local function keep_while_pinned(group)
+  if not group or redis.call('EXISTS', group_key(group)) == 0 then return end
+  local record = redis.call('HMGET', group_key(group), 'keep', 'ended')
+  local keep = tonumber(record[1] or '') or 0
+  local left, condition = keep > 0 and keep < WITH_PINNED and math.ceil(keep) or 86400, { 'LT' }
+  if not record[2] then left = math.max(left, UNENDED) end
+  for _, id in ipairs(members_of(group)) do
+    if field(id, 'pinned') then left, condition = WITH_PINNED, {} end
+  end
+  redis.call('EXPIRE', group_key(group), left, unpack(condition))
+  if of_delivery(group, 'state') ~= 'pending' then redis.call('EXPIRE', delivery_key(group), left, unpack(condition)) end
+end
+
 -- Take a deleted job out of its group.
 local function leave_group(id, group)
   if not group then return end
@@ -57,7 +76,7 @@ local function leave_group(id, group)
       left = left + 1
     end
   end
-  if left > 0 then return end
+  if left > 0 then return keep_while_pinned(group) end
   redis.call('DEL', group_key(group))
   if of_delivery(group, 'state') ~= 'pending' then redis.call('DEL', delivery_key(group)) end
 end

@@ -220,6 +220,70 @@ def test_a_groups_record_expires_even_if_a_member_is_lost(ledger, redis_client, 
     assert redis_client.ttl("svd:group:g") > settings.result_ttl + settings.record_ttl
 
 
+YEAR = 365 * 86_400
+
+
+def ended_group_with_webhook(ledger, redis_client, settings):
+    submit_group(ledger, webhook="https://example.com/")
+    for job_id in "abc":
+        run(ledger, job_id)
+    outbox = Outbox(redis_client, settings)
+    outbox.choose_due()
+    delivery = outbox.claim("g")
+    assert delivery is not None
+    outbox.deliver(delivery, 200)
+
+
+def times_left(redis_client):
+    """Of the group's record and of that of its webhook, in seconds."""
+    return [redis_client.ttl("svd:group:g"), redis_client.ttl("svd:delivery:g")]
+
+
+def test_a_group_stays_as_long_as_one_of_its_members_is_pinned(ledger, redis_client, settings):
+    ended_group_with_webhook(ledger, redis_client, settings)
+    before = max(times_left(redis_client))
+    for job_id in "ab":
+        ledger.jobs.pin(job_id, on=True)
+        assert min(times_left(redis_client)) > YEAR
+    ledger.jobs.pin("a", on=False)
+    end_retention(ledger, redis_client)
+    end_retention(ledger, redis_client)
+    assert [job.id for job in ledger.groups.find("g").jobs] == ["b"]
+    assert min(times_left(redis_client)) > YEAR
+    ledger.jobs.pin("b", on=False)
+    assert settings.result_ttl + settings.record_ttl < min(times_left(redis_client)) <= before
+
+
+def test_a_group_expires_again_once_its_pinned_member_is_deleted(ledger, redis_client, settings):
+    ended_group_with_webhook(ledger, redis_client, settings)
+    before = max(times_left(redis_client))
+    ledger.jobs.pin("a", on=True)
+    ledger.jobs.forget("a")
+    assert 0 < min(times_left(redis_client)) <= max(times_left(redis_client)) <= before
+
+
+def test_a_group_that_has_not_ended_stays_after_a_pin_and_its_end(ledger, redis_client):
+    submit_group(ledger)
+    before = redis_client.ttl("svd:group:g")
+    run(ledger, "a")
+    for on in (True, False):
+        ledger.jobs.pin("a", on=on)
+    assert redis_client.ttl("svd:group:g") == pytest.approx(before, abs=60)
+    ledger.jobs.pin("a", on=True)
+    for job_id in "bc":
+        run(ledger, job_id)
+    assert redis_client.ttl("svd:group:g") > YEAR
+
+
+def test_the_check_keeps_a_group_whose_member_was_pinned_under_an_earlier_release(ledger, redis_client, settings):
+    submit_group(ledger)
+    run(ledger, "a")
+    ledger.jobs.pin("a", on=True)
+    redis_client.expire("svd:group:g", 60)
+    assert check(redis_client, settings).repaired == []
+    assert redis_client.ttl("svd:group:g") > YEAR
+
+
 def test_a_lost_member_counts_as_ended_and_delays_nothing(ledger, redis_client, settings):
     submit_group(ledger, webhook="https://example.com/")
     redis_client.delete("svd:job:a")
