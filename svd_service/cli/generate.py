@@ -35,7 +35,9 @@ def generate(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="OUT", help=f"The video's file ({_ENDINGS}), or a folder."),
+        typer.Option(
+            "--out", "-o", metavar="OUT", help=f"The video's file ({_ENDINGS}), which is replaced, or a folder."
+        ),
     ] = Path(),
     kind: Annotated[
         Format | None,

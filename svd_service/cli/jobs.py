@@ -68,7 +68,7 @@ def download(
     api_key: ApiKey = None,
 ) -> None:
     """Download the video of a finished job."""
-    target, form = target_for(job_id, out, kind and str(kind))
+    target, form = target_for(job_id, out, kind and str(kind), may_replace=True)
     with Client(server, api_key) as client:
         client.health()  # reports an unreachable service at once
         if wait:

@@ -1,5 +1,7 @@
 """Where videos are written, and in which format: the rules of `--out` and `--format`."""
 
+import os
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -11,8 +13,12 @@ from svd_service.client.client import FORMATS
 _OUT: Final = "--out"
 
 
-def target_for(name: str, out: Path, kind: str | None, images: Collection[Path] = ()) -> tuple[Path, str]:
+def target_for(
+    name: str, out: Path, kind: str | None, images: Collection[Path] = (), *, may_replace: bool = False
+) -> tuple[Path, str]:
     """Return the file for the video called `name`, and its format. It is none of the `images`.
+
+    In a folder, it exists only if it `may_replace` a file; an `out` that names a file is always replaced.
 
     Raises:
         typer.BadParameter: the folder does not exist, the file extension does not match the format, or `out` is one of
@@ -20,7 +26,7 @@ def target_for(name: str, out: Path, kind: str | None, images: Collection[Path] 
     """
     if out.is_dir():
         kind = kind or FORMATS[0]
-        return _free(out, name, kind, images, ()), kind
+        return _free(out, name, kind, images, may_replace=may_replace), kind
     if not out.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint=_OUT)
     if _is_one_of(out, images):
@@ -31,7 +37,7 @@ def target_for(name: str, out: Path, kind: str | None, images: Collection[Path] 
 def targets_in(names: list[str], out: Path, kind: str | None, images: Collection[Path] = ()) -> list[tuple[Path, str]]:
     """Return a file for each of several videos in the folder `out`, which is created; equal names get different files.
 
-    None of them is one of the `images`.
+    None of them exists.
 
     Raises:
         typer.BadParameter: `out` is a file.
@@ -46,13 +52,27 @@ def targets_in(names: list[str], out: Path, kind: str | None, images: Collection
     return [(target, ending) for target in targets]
 
 
-def _free(folder: Path, name: str, ending: str, images: Collection[Path], taken: Collection[Path]) -> Path:
-    """Return a file called `name`, numbered where that is one of the `images` or is `taken`."""
+def _free(
+    folder: Path,
+    name: str,
+    ending: str,
+    images: Collection[Path],
+    taken: Collection[Path] = (),
+    *,
+    may_replace: bool = False,
+) -> Path:
+    """Return a file called `name`, numbered where that exists, is one of the `images` or is `taken`."""
+    names = set(map(_compared, taken))
     target, number = folder / f"{name}.{ending}", 1
-    while target in taken or _is_one_of(target, images):
+    while _compared(target) in names or (not may_replace and os.path.lexists(target)) or _is_one_of(target, images):
         number += 1
         target = folder / f"{name}-{number}.{ending}"
     return target
+
+
+def _compared(target: Path) -> str:
+    """Return what two names of one file have in common where the file system ignores case and normalization."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", target.name).casefold())
 
 
 def _is_one_of(target: Path, images: Collection[Path]) -> bool:

@@ -104,6 +104,32 @@ def test_a_video_does_not_replace_its_image(
     assert (accepting.requests, image.read_bytes()) == ([], b"a cat")
 
 
+def test_a_video_in_a_folder_replaces_no_file(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "cat.mp4").write_bytes(b"recorded with the image")
+    (tmp_path / "cat-2.mp4").symlink_to(tmp_path / "nowhere")
+    (tmp_path / f"{JOB}.mp4").write_bytes(b"the video that is extended")
+    (tmp_path / "cat-7.mp4").write_bytes(b"an earlier video")
+    assert run(accepting, "generate", cat, "-o", tmp_path).stdout == f"{cat} → {tmp_path / 'cat-3.mp4'}\n"
+    assert run(accepting, "generate", "--extend", JOB, "-o", tmp_path).exit_code == 0
+    group = {"group_id": "g", "status": "queued", "jobs": [json.loads(job_answer("queued").body)] * 2}
+    accepting.answer("POST /generate", Answer(json.dumps(group).encode()))
+    assert run(accepting, "generate", cat, "--seeds", "7,8", "-o", tmp_path).exit_code == 0
+    videos = {path.name for path in tmp_path.glob("*.mp4") if path.exists() and path.read_bytes() == b"a video"}
+    assert videos == {"cat-3.mp4", f"{JOB}-2.mp4", "cat-7-2.mp4", "cat-8.mp4"}
+    accepting.answer("POST /generate", job_answer("queued"))
+    assert run(accepting, "generate", cat, "-o", tmp_path / "cat.mp4").exit_code == 0
+    assert (tmp_path / "cat.mp4").read_bytes() == b"a video"
+
+
+def test_names_that_some_file_systems_take_for_one_get_different_videos(accepting: StandIn, tmp_path: Path) -> None:
+    images = [tmp_path / name for name in ("Caf\u00e9.jpg", "caf\u00e9.png", "CAFE\u0301.gif")]
+    for image in images:
+        image.write_bytes(b"a cat")
+    assert run(accepting, "generate", *images, "-o", tmp_path / "out").exit_code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"Caf\u00e9.mp4", "caf\u00e9-2.mp4", "CAFE\u0301-3.mp4"}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are Unicode")
 def test_an_image_with_a_name_in_another_encoding_gets_its_video(accepting: StandIn, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9"
@@ -436,6 +462,9 @@ def test_a_video_is_downloaded(accepting: StandIn, tmp_path: Path) -> None:
     accepting.answer(f"GET /results/{JOB}.gif", Answer(b"a gif"))
     assert run(accepting, "download", JOB, "-o", tmp_path).stdout == f"{tmp_path / JOB}.mp4\n"
     assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"a video"
+    accepting.answer(f"GET /results/{JOB}", Answer(b"the whole video"))
+    assert run(accepting, "download", JOB, "-o", tmp_path).stdout == f"{tmp_path / JOB}.mp4\n"
+    assert (tmp_path / f"{JOB}.mp4").read_bytes() == b"the whole video"
     assert run(accepting, "download", JOB, "-o", tmp_path / "x.gif").exit_code == 0
     assert (tmp_path / "x.gif").read_bytes() == b"a gif"
     assert run(accepting, "download", JOB, "-o", tmp_path / "x.gif", "--format", "webp").exit_code == 2
