@@ -9,13 +9,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, Unpack
+from typing import Annotated, Any, Final, Self, Unpack
 
 import typer
 from rich.console import Console
 
 from svd_service.cli.display import Display, display_on, explained
-from svd_service.cli.image_job import ImageJob, submit_group
+from svd_service.cli.image_job import ImageJob, Submission
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, Server, takes_parameters
 from svd_service.cli.targets import target_for, targets_in
 from svd_service.client.client import FORMATS, Client
@@ -23,6 +23,9 @@ from svd_service.client.errors import ClientError
 from svd_service.parameters import MAX_GROUP, Format, RequestParameters
 
 _POLL_EVERY = 0.5  # seconds
+
+#: After Ctrl-C, seconds without data after which an unanswered submission is not waited for.
+_HASTY: Final = 10.0
 
 _ENDINGS = ", ".join(f".{each}" for each in Format)
 
@@ -66,6 +69,7 @@ def generate(
     sources: list[Path | str] = [str(extend)] if extend else [*(images or ())]
     image_jobs = _image_jobs(sources, variants, out, kind and str(kind))
     parameters["formats"] = sorted({image_job.kind for image_job in image_jobs} - {FORMATS[0]}) or None
+    submissions = _submissions(image_jobs, variants, parameters, cancel_after)
     terminal = Console(stderr=True)
     exit_status = 0
     with Client(server, api_key) as client:
@@ -73,16 +77,21 @@ def generate(
         _warn(terminal, client.health())
         try:
             with display_on(terminal, _names(image_jobs, variants)) as display:
-                _submit(client, image_jobs, variants, parameters, display, cancel_after)
+                _submit(client, submissions, display)
                 _follow(client, image_jobs, display)
         except KeyboardInterrupt:
             exit_status = 130
-            _cancel(client, image_jobs, terminal)
+            _complain(terminal, "Cancelling; press Ctrl-C again to leave the jobs running.")
+            with suppress(KeyboardInterrupt), Client(server, api_key, timeout=_HASTY, patience=0) as hasty:
+                _cancel(client, image_jobs)
+                _cancel_unanswered(hasty, submissions)
         except ClientError as error:
             _complain(terminal, explained(error))
             exit_status = 1
     _print_results(image_jobs, as_json=as_json, open_videos=open_videos)
     _explain(terminal, image_jobs, server)
+    if exit_status == 130:
+        _explain_unanswered(terminal, submissions, server)
     raise typer.Exit(exit_status or int(any(image_job.error for image_job in image_jobs)))
 
 
@@ -141,22 +150,22 @@ def _targets(sources: list[Path | str], variants: _Variants, out: Path, kind: st
     return [target_for(names[0], out, kind, images)] if len(names) == 1 else targets_in(names, out, kind, images)
 
 
-def _submit(
-    client: Client,
-    image_jobs: list[ImageJob],
-    variants: _Variants,
-    parameters: RequestParameters,
-    display: Display,
-    cancel_after: int | None,
-) -> None:
-    for start in range(0, len(image_jobs), variants.number):
-        of_image = image_jobs[start : start + variants.number]
-        if variants.number == 1 and variants.seeds is None:
-            of_image[0].submit(client, parameters, cancel_after)
-        else:
-            submit_group(client, of_image, variants.seeds, parameters, cancel_after)
-        for index, image_job in enumerate(of_image, start):
+def _submissions(
+    image_jobs: list[ImageJob], variants: _Variants, parameters: RequestParameters, cancel_after: int | None
+) -> list[Submission]:
+    number, seeds = variants.number, variants.seeds
+    of_images = [image_jobs[start : start + number] for start in range(0, len(image_jobs), number)]
+    is_group = number > 1 or seeds is not None
+    return [Submission(of_image, parameters, cancel_after, is_group, seeds) for of_image in of_images]
+
+
+def _submit(client: Client, submissions: list[Submission], display: Display) -> None:
+    index = 0
+    for submission in submissions:
+        submission.send(client)
+        for image_job in submission.image_jobs:
             display.show(index, image_job.fraction, image_job.words, ended=image_job.done)
+            index += 1
 
 
 def _follow(client: Client, image_jobs: list[ImageJob], display: Display) -> None:
@@ -176,12 +185,26 @@ def _warn(terminal: Console, health: dict[str, Any]) -> None:
         _complain(terminal, "No worker is ready yet: jobs wait until one is.")
 
 
-def _cancel(client: Client, image_jobs: list[ImageJob], terminal: Console) -> None:
+def _cancel(client: Client, image_jobs: list[ImageJob]) -> None:
     """Cancel the jobs that have not ended; another Ctrl-C leaves the rest running."""
-    _complain(terminal, "Cancelling; press Ctrl-C again to leave the jobs running.")
-    with suppress(KeyboardInterrupt, ClientError):
+    with suppress(ClientError):
         for image_job in image_jobs:
             image_job.cancel(client)
+
+
+def _cancel_unanswered(client: Client, submissions: list[Submission]) -> None:
+    """Cancel the jobs of a submission that Ctrl-C interrupted before its response came."""
+    for submission in submissions:
+        with suppress(ClientError, OSError):
+            submission.cancel_unanswered(client)
+
+
+def _explain_unanswered(terminal: Console, submissions: list[Submission], server: str) -> None:
+    for submission in submissions:
+        if submission.is_unanswered:
+            listing = f"svd-service list --server {shlex.quote(server)}"
+            source = submission.image_jobs[0].source
+            _complain(terminal, f"{source}: its submission was interrupted, and a job may exist. To see: {listing}")
 
 
 def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None:

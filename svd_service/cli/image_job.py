@@ -1,8 +1,9 @@
 """One image, or one video to be extended, and its job, as `svd-service generate` processes it."""
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,6 @@ class ImageJob:
             return self.job.state if self.job else "rejected"
         return describe(self.job) if self.job else "waiting to be sent"
 
-    def submit(self, client: Client, parameters: RequestParameters, cancel_after: int | None) -> None:
-        """Send the image; the job to be extended is one of the parameters."""
-        image = None if isinstance(self.source, str) else self.source
-        with _errors_of([self]):
-            self.job = client.submit(image, cancel_after=cancel_after, **parameters)
-
     def look(self, client: Client) -> None:
         """Update the status, and download the video if there is one."""
         if self.job is None:
@@ -94,20 +89,63 @@ class ImageJob:
         self.error, self.done = error, True
 
 
-def submit_group(
-    client: Client,
-    image_jobs: Sequence[ImageJob],
-    seeds: list[int] | None,
-    parameters: RequestParameters,
-    cancel_after: int | None,
-) -> None:
-    """Send the image that several image jobs have in common, once; each gets a job of the group."""
-    with _errors_of(image_jobs):
-        group = client.groups.submit(
-            image_jobs[0].source, n=len(image_jobs), seeds=seeds, cancel_after=cancel_after, **parameters
-        )
-        for image_job, job in zip(image_jobs, group.jobs, strict=True):
-            image_job.job = job
+@dataclass
+class Submission:
+    """One request with an image, or the id of a job to be extended, that `image_jobs` have in common.
+
+    With `is_group`, each of them gets a job of a group; else there is one. The same request may be sent again: it has
+    an idempotency key. `begun`: whether it was sent, perhaps without a response.
+    """
+
+    image_jobs: Sequence[ImageJob]
+    parameters: RequestParameters
+    cancel_after: int | None
+    is_group: bool
+    seeds: list[int] | None
+    begun: bool = False
+    idempotency_key: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the service may have accepted it without this process knowing the jobs."""
+        return self.begun and not any(image_job.job or image_job.done for image_job in self.image_jobs)
+
+    def send(self, client: Client) -> None:
+        """Send it. An error of this image is stored; one that concerns every image is raised."""
+        self.begun = True
+        with _errors_of(self.image_jobs):
+            self._send(client)
+
+    def cancel_unanswered(self, client: Client) -> None:
+        """Find the jobs that the service may have accepted, by sending the same request again, and cancel them.
+
+        Raises:
+            ClientError, OSError: they cannot be found.
+        """
+        if self.is_unanswered:
+            self._send(client)
+            for image_job in self.image_jobs:
+                image_job.cancel(client)
+
+    def _send(self, client: Client) -> None:
+        source = self.image_jobs[0].source
+        if self.is_group:
+            group = client.groups.submit(
+                source,
+                n=len(self.image_jobs),
+                seeds=self.seeds,
+                cancel_after=self.cancel_after,
+                idempotency_key=self.idempotency_key,
+                **self.parameters,
+            )
+            for image_job, job in zip(self.image_jobs, group.jobs, strict=True):
+                image_job.job = job
+        else:
+            # The job to be extended is one of the parameters.
+            image = None if isinstance(source, str) else source
+            self.image_jobs[0].job = client.submit(
+                image, cancel_after=self.cancel_after, idempotency_key=self.idempotency_key, **self.parameters
+            )
 
 
 @contextmanager

@@ -92,11 +92,14 @@ class Client:
         image: str | PathLike[str] | bytes | None = None,
         *,
         cancel_after: int | None = None,
+        idempotency_key: str | None = None,
         **parameters: Unpack[RequestParameters],
     ) -> JobStatus:
         """Send an image (a path, or a file's bytes), or the id of a finished job as `extend`; returns the new job.
 
         The job fails with the code `deadline_exceeded` unless it has ended `cancel_after` seconds after its submission.
+        The same submission with the same `idempotency_key` (1 to 255 characters; by default a new one) returns the same
+        job.
 
         Raises:
             OSError: the file cannot be read.
@@ -106,7 +109,7 @@ class Client:
             UnreachableError, UnavailableError: for longer than the client's patience; the job may have been created.
         """
         form, files = form_of(image, parameters)
-        return read(self._transport.submit(form, files, cancel_after), JobStatus.of)
+        return read(self._transport.submit(form, files, cancel_after, idempotency_key), JobStatus.of)
 
     def status(self, job_id: str) -> JobStatus:
         """Return the job's status.

@@ -62,11 +62,13 @@ class Groups:
         n: int | None = None,
         seeds: Sequence[int] | None = None,
         cancel_after: int | None = None,
+        idempotency_key: str | None = None,
         **parameters: Unpack[RequestParameters],
     ) -> GroupStatus:
         """Send an image (a path, or a file's bytes); returns a group of `n` jobs, or of one for each of the `seeds`.
 
         Jobs that have not ended `cancel_after` seconds after the submission fail with the code `deadline_exceeded`.
+        The same submission with the same `idempotency_key` returns the same group.
 
         Raises:
             ValueError: neither `n` above 1 nor `seeds` is given.
@@ -81,7 +83,7 @@ class Groups:
             form["n"] = str(n)
         if seeds is not None:
             form["seeds"] = ",".join(map(str, seeds))
-        return read(self._transport.submit(form, files, cancel_after), GroupStatus.of)
+        return read(self._transport.submit(form, files, cancel_after, idempotency_key), GroupStatus.of)
 
     def status(self, group_id: str) -> GroupStatus:
         """Return the group's status.

@@ -61,11 +61,15 @@ class Transport:
             return self._http.request(method, self.base_url + path, **content)
 
     def submit(
-        self, form: Mapping[str, str], files: Mapping[str, tuple[str, bytes]], cancel_after: int | None = None
+        self,
+        form: Mapping[str, str],
+        files: Mapping[str, tuple[str, bytes]],
+        cancel_after: int | None = None,
+        idempotency_key: str | None = None,
     ) -> httpx2.Response:
         """Return the response to a submission, which has `cancel_after` seconds, if given, to end."""
         deadline = {} if cancel_after is None else {"Cancel-After": str(cancel_after)}
-        headers = {"Idempotency-Key": str(uuid.uuid4()), **deadline}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), **deadline}
         # Not after 429: while the queue is full, the image must not be uploaded repeatedly.
         return self.retry(lambda: self.send("POST", "/generate", data=form, files=files, headers=headers), AWAY)
 

@@ -7,7 +7,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -316,12 +318,14 @@ def test_a_refused_connection_is_reported_at_once(cat: Path) -> None:
     assert time.monotonic() - began < 40  # not after the minute that it waits for an answer
 
 
-def interrupted(service: StandIn, cat: Path, target: Path) -> tuple[int, str]:
-    """Exit status and error output of a `generate` that receives Ctrl-C while its job runs."""
+def interrupted(
+    service: StandIn, cat: Path, target: Path, *options: str, at: str = f"GET /status/{JOB}"
+) -> tuple[int, str]:
+    """Exit status and error output of a `generate` that receives Ctrl-C at a request, by default while its job runs."""
     service.answer(f"GET /status/{JOB}", job_answer("started"))
-    command = [sys.executable, "-m", "svd_service", "generate", str(cat), "-o", str(target)]
+    command = [sys.executable, "-m", "svd_service", "generate", str(cat), "-o", str(target), *options]
     process = subprocess.Popen([*command, "--server", service.url], stderr=subprocess.PIPE, text=True)
-    while not service.count(f"GET /status/{JOB}"):
+    while not service.count(at):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -342,6 +346,49 @@ def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(accepting: Stand
     exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'}" in stderr
+
+
+@pytest.fixture
+def unanswering(accepting: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A service that accepts an image without sending its response in time."""
+    ended = threading.Event()
+    next_answer = accepting.next_answer
+
+    def late(request: str) -> Answer:
+        if request == "POST /generate" and accepting.count(request) == 1:
+            ended.wait(60)
+        return next_answer(request)
+
+    monkeypatch.setattr(accepting, "next_answer", late)
+    yield accepting
+    ended.set()
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_ctrl_c_while_the_image_is_sent_cancels_its_jobs(
+    unanswering: StandIn, cat: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    if options:
+        group = {"group_id": "g", "status": "queued", "jobs": [json.loads(job_answer("queued").body)] * 2}
+        unanswering.answer("POST /generate", Answer(json.dumps(group).encode()))
+    unanswering.answer(f"POST /jobs/{JOB}/cancel", job_answer("cancelled"))
+    exit_status, stderr = interrupted(unanswering, cat, tmp_path, *options, at="POST /generate")
+    assert (exit_status, f"{cat}: cancelled" in stderr) == (130, True)
+    assert "may exist" not in stderr
+    first, second = (request for request in unanswering.requests if request.path == "/generate")
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    assert unanswering.count(f"POST /jobs/{JOB}/cancel") == max(1, len(options))
+
+
+def test_ctrl_c_while_the_image_is_sent_says_that_there_may_be_a_job(
+    unanswering: StandIn, cat: Path, tmp_path: Path
+) -> None:
+    unanswering.answer("POST /generate", error_answer(503, "unavailable", "Redis is away"))
+    exit_status, stderr = interrupted(unanswering, cat, tmp_path, at="POST /generate")
+    assert exit_status == 130
+    assert f"{cat}: its submission was interrupted, and a job may exist. To see: svd-service list" in stderr
+    assert f"list --server {unanswering.url}" in stderr
+    assert unanswering.count("POST /generate") == 2
 
 
 def test_the_estimated_time_left_is_shown(accepting: StandIn, cat: Path, tmp_path: Path) -> None:

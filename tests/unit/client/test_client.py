@@ -249,6 +249,8 @@ def test_a_submission_that_may_have_arrived_is_retried_with_the_same_idempotency
     service.answer("POST /generate", job_answer("queued"))
     client.submit(b"a cat")
     assert service.requests[-1].headers["Idempotency-Key"] != first
+    client.submit(b"a cat", idempotency_key="mine")
+    assert service.requests[-1].headers["Idempotency-Key"] == "mine"
 
 
 def test_a_submission_is_not_retried_if_the_queue_is_full(client: Client, service: StandIn) -> None:
