@@ -47,15 +47,19 @@ class NewKey:
         """The arguments of `Keyring.create`.
 
         Raises:
-            InvalidParameterError: `expires` is no day.
+            InvalidParameterError: `expires` is no day, or a past one.
         """
+        expires_at = end_of(self.expires) if self.expires else None
+        # As the first key, it would be the reason that every request needs one, and be valid for none.
+        if expires_at is not None and expires_at <= time.time():
+            raise InvalidParameterError("expires", f"expires must not be in the past; got {self.expires}")
         return {
             "name": self.name,
             "owner": self.owner,
             "priority": self.priority,
             "webhook_url": self.webhook_url,
             "allowance": replace(Allowance(), **self.limits),
-            "expires_at": end_of(self.expires) if self.expires else None,
+            "expires_at": expires_at,
             "scopes": (ADMIN,) if self.admin else (),
         }
 

@@ -262,6 +262,7 @@ def test_operators_create_limit_rotate_and_revoke_keys_and_a_secret_is_shown_onc
         ("/admin/keys", {"name": "x", "owner": "a b"}, 422),
         ("/admin/keys", {"name": "x", "jobs_per_day": -1}, 422),
         ("/admin/keys", {"name": "x", "expires": "soon"}, 422),
+        ("/admin/keys", {"name": "x", "expires": "2020-01-01"}, 422),
         ("/admin/keys", {"name": "x", "webhook_url": "ftp://example.com"}, 422),
         ("/admin/keys", {"name": "x", "color": "red"}, 422),
         ("/admin/keys/nothing/rotate", {}, 404),

@@ -144,6 +144,8 @@ def test_limits_of_a_key_are_set_changed_and_removed(run, redis_client, settings
     assert ann.expires_at is None
     with pytest.raises(SystemExit):
         keys.run(["limit", ann.id, "--expires", "soon"])
+    run("limit", ann.id, "--expires", "2020-01-01")
+    assert [key.is_valid for key in keyring.list()] == [False]
 
 
 def test_keys_of_one_owner_and_a_rotation(run, redis_client, settings):
@@ -212,6 +214,7 @@ def test_the_record_of_a_key_of_another_release_can_be_read():
         (["webhook", "nothing"], "there is no key nothing"),
         (["secret", "nothing"], "there is no key or owner nothing"),
         (["create", "ann", "--webhook", "http://localhost/"], "public Internet"),
+        (["create", "ann", "--expires", "2020-01-01"], "expires must not be in the past; got 2020-01-01"),
         (["list"], "is the service running"),
     ],
 )
@@ -220,6 +223,11 @@ def test_errors_are_reported_in_one_line(run, monkeypatch, words, output):
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SystemExit, match=output):
         keys.run(words)
+
+
+def test_a_key_may_be_valid_for_the_rest_of_the_day(run, redis_client, settings):
+    run("create", "ann", "--expires", str(datetime.now(UTC).date()))
+    assert [key.is_valid for key in Keyring(redis_client, settings).list()] == [True]
 
 
 def test_a_database_that_redis_does_not_have_is_reported_in_one_line(run, monkeypatch, redis_url):
