@@ -290,14 +290,18 @@ class Client:
     def call(self, method: str, path: str, **form: object) -> Any:
         """Send a request to a route that has no method here, such as the operators'; returns its JSON, or `None`.
 
-        `form` is the query of a GET; fields that are `None` or empty are left out.
+        `form` is the query of a GET; fields that are `None` or empty are left out. A POST is not repeated after a lost
+        response, since the service may have acted: only if it could not connect, or got 429 or 503 with `Retry-After`.
 
         Raises:
             ClientError: the service cannot be reached, or answers an error.
         """
         given = {name: str(value) for name, value in form.items() if value is not None and value != ""}
         content: dict[str, Any] = {"params": given} if method == "GET" else {"data": given}
-        answer = self._transport.retry(lambda: self._transport.send(method, path, **content))
+        if method == "POST":
+            answer = self._transport.act(path, **content)
+        else:
+            answer = self._transport.retry(lambda: self._transport.send(method, path, **content))
         return read(answer, lambda found: found) if answer.content else None
 
     def close(self) -> None:

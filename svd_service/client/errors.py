@@ -16,6 +16,7 @@ ClientError
 └── WaitTimeoutError       the job did not end within the timeout; it continues
 """
 
+import re
 from typing import Any, Self
 
 import httpx2
@@ -43,6 +44,7 @@ class AnswerError(ClientError):
         code: the service's stable, machine-readable code, or "" if a proxy answered instead.
         parameter: name of the invalid parameter, if any.
         job_state: state of the job, if the error is about one (409 and 410).
+        retry_after: seconds after which the service expects a retry to succeed, if it names them.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class AnswerError(ClientError):
         code: str = "",
         parameter: str | None = None,
         job_state: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.code = code
         self.parameter = parameter
         self.job_state = job_state
+        self.retry_after = retry_after
 
     @classmethod
     def of(cls, answer: httpx2.Response) -> Self:
@@ -70,6 +74,7 @@ class AnswerError(ClientError):
             code=str(body.get("code", "")),
             parameter=body.get("parameter"),
             job_state=body.get("status"),
+            retry_after=_seconds(answer.headers.get("Retry-After", "")),
         )
 
 
@@ -138,6 +143,11 @@ def error_of(answer: httpx2.Response) -> AnswerError:
     if kind is None:
         kind = UnavailableError if answer.status_code >= 500 else RejectedError
     return kind.of(answer)
+
+
+def _seconds(retry_after: str) -> int | None:
+    """Seconds of a `Retry-After`; `None` without one, or if it is a date."""
+    return int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else None
 
 
 def _error_of(answer: httpx2.Response) -> dict[str, Any]:

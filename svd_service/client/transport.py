@@ -116,13 +116,22 @@ class Transport:
 
     def retry(self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = AWAY | {429}) -> httpx2.Response:
         """Return the response to `request`, retried while the service is unreachable or answers one of `statuses`."""
+        return self._retry(request, lambda error: _may_pass(error, statuses))
+
+    def act(self, path: str, **content: Any) -> httpx2.Response:
+        """Return the response to a POST that must not be repeated: retried if the service has certainly not acted."""
+        return self._retry(lambda: self.send("POST", path, **content), _is_undone)
+
+    def _retry(
+        self, request: Callable[[], httpx2.Response], is_worthwhile: Callable[[Exception], bool]
+    ) -> httpx2.Response:
         retry = Retry(
             (UnreachableError, AnswerError),
             self._patience,
             first_pause=FIRST_PAUSE,
             factor=GROWTH,
             jitter=JITTER,
-            is_worthwhile=lambda error: _may_pass(error, statuses),
+            is_worthwhile=is_worthwhile,
         )
         return retry(request)
 
@@ -180,6 +189,13 @@ def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
         return error.status_code in statuses
     hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
     return not isinstance(error.__cause__, hopeless)
+
+
+def _is_undone(error: Exception) -> bool:
+    """Return whether the service received no request, or says that it can be sent again."""
+    if isinstance(error, AnswerError):
+        return error.status_code in {429, 503} and error.retry_after is not None
+    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
 
 
 def _text(value: object) -> str:

@@ -354,6 +354,32 @@ def test_an_older_services_job_is_cancelled_unless_it_has_ended(client: Client, 
     assert client.cancel(JOB).state == "cancelled"
 
 
+def test_an_act_whose_answer_is_lost_is_not_repeated(client: Client, service: StandIn) -> None:
+    done = Answer(b'{"deleted": 1}')
+    for lost in (Answer(b"", cut=-1), Answer(b"a proxy", 502), Answer(b"a proxy", 503), Answer(b"a proxy", 429)):
+        service.requests.clear()
+        service.answer("POST /admin/purge", lost, done)
+        with pytest.raises((UnreachableError, AnswerError)):
+            client.call("POST", "/admin/purge")
+        assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_act_is_repeated_if_the_service_says_when(client: Client, service: StandIn, status: int) -> None:
+    busy = Answer(b'{"error": {"code": "busy", "message": "later"}}', status, {"Retry-After": "2"})
+    service.answer("POST /admin/purge", busy, Answer(b'{"deleted": 1}'))
+    assert client.call("POST", "/admin/purge") == {"deleted": 1}
+
+
+def test_an_act_is_repeated_after_a_refused_connection() -> None:
+    port = free_port()
+    with (
+        service_starting_after(port, 0.5, "POST /admin/purge", Answer(b'{"deleted": 1}')),
+        Client(f"http://127.0.0.1:{port}", patience=60) as client,
+    ):
+        assert client.call("POST", "/admin/purge") == {"deleted": 1}
+
+
 def test_deleting_an_ended_job_returns_none(client: Client, service: StandIn) -> None:
     service.answer(f"DELETE /jobs/{JOB}", Answer(b"", 204))
     assert client.delete(JOB) is None
