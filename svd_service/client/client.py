@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
@@ -240,19 +239,13 @@ class Client:
             NotReadyError: the job has no video (yet).
             ExpiredError: the video has expired.
             OSError: the file cannot be written.
+            AnswerError: another server answers, such as a proxy with its login page.
             UnknownJobError, UnreachableError, UnavailableError: as `status` does.
         """
         target = Path(path)
-        # Not after the target, whose name may be as long as names can be.
-        part = target.with_name(f".svd-{uuid.uuid4().hex[:8]}.part")
         kind = kind or format_of(target)
         ending = "" if kind == FORMATS[0] else f".{word(kind)}"
-        try:
-            self._transport.retry(lambda: self._transport.stream_to(part, f"/results/{word(job_id)}{ending}"))
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        return self._transport.download(f"/results/{word(job_id)}{ending}", target)
 
     def models(self) -> list[dict[str, Any]]:
         """Return the models that the service offers, the default first: name, description, defaults, bounds, profiles.

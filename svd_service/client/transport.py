@@ -1,7 +1,9 @@
 """Requests to the service: connection, retries, errors. The client's methods are built on it."""
 
 import contextlib
+import errno
 import ipaddress
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
@@ -94,14 +96,38 @@ class Transport:
                 raise error_of(answer)
             yield from read_events(answer.iter_lines())
 
+    def download(self, path: str, target: Path) -> Path:
+        """Write what is at `path` to the file `target`, which is replaced when the download is complete; retried.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        # Not after the target, whose name may be as long as names can be.
+        part = target.with_name(f".svd-{uuid.uuid4().hex[:8]}.part")
+        try:
+            self.retry(lambda: self.stream_to(part, path))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
     def stream_to(self, part: Path, path: str) -> httpx2.Response:
-        """Write what is at `path` to the file `part`."""
+        """Write the file at `path` to `part`.
+
+        Raises:
+            AnswerError: another server answers, such as a proxy with its login page.
+            OSError: the file cannot be written.
+        """
         # The service may redirect to its store. The API key is not sent there.
         reading = self._http.stream("GET", self.base_url + path, follow_redirects=True)
         with self._named_errors(), reading as answer:
             if not answer.is_success:
                 answer.read()
                 raise error_of(answer)
+            if _is_page(answer):
+                raise _another_server(answer)
             with part.open("wb") as file:
                 for block in answer.iter_bytes():
                     file.write(block)
@@ -145,10 +171,18 @@ def read(answer: httpx2.Response, parse: Callable[[Any], _Parsed]) -> _Parsed:
     try:
         return parse(answer.json())
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        server = answer.url.netloc.decode()
-        raise AnswerError(
-            f"the server at {server} is not svd-service: its answer has another form", answer.status_code
-        ) from error
+        raise _another_server(answer) from error
+
+
+def _another_server(answer: httpx2.Response) -> AnswerError:
+    server = answer.url.netloc.decode()
+    return AnswerError(f"the server at {server} is not svd-service: its answer has another form", answer.status_code)
+
+
+def _is_page(answer: httpx2.Response) -> bool:
+    """Return whether the response is a text for people or programs, which no result is."""
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind in {"text/html", "application/xhtml+xml", "application/json"} or kind.endswith("+json")
 
 
 def form_of(

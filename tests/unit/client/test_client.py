@@ -274,6 +274,22 @@ def test_a_download_is_complete_or_leaves_no_file(client: Client, service: Stand
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json", "application/problem+json"])
+def test_a_login_page_is_not_saved_as_a_video(client: Client, service: StandIn, tmp_path: Path, kind: str) -> None:
+    service.answer(f"GET /results/{JOB}", Answer(b"", 302, {"Location": "/login"}))
+    service.answer("GET /login", Answer(b"<html>Log in</html>", headers={"Content-Type": kind}))
+    with pytest.raises(AnswerError, match="is not svd-service"):
+        client.download(JOB, tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".", "", "/"])
+def test_a_folder_is_no_file_to_download_to(client: Client, service: StandIn, name: str) -> None:
+    with pytest.raises(IsADirectoryError):
+        client.download(JOB, name)
+    assert service.requests == []
+
+
 def test_health_is_returned_also_with_status_503(client: Client, service: StandIn) -> None:
     service.answer("GET /health", Answer(b'{"status": "unavailable", "redis": false}', 503))
     assert client.health()["redis"] is False
