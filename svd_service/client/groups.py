@@ -131,12 +131,10 @@ class Groups:
         return None if answer.status_code == 204 else read(answer, GroupStatus.of)
 
     def contact_sheet(self, group_id: str, path: str | PathLike[str]) -> Path:
-        """Download a JPEG with the finished videos side by side to `path`.
+        """Download a JPEG with the finished videos side by side to `path`; an existing file is replaced at the end.
 
         Raises:
             NotReadyError: no job has finished.
             OSError: the file cannot be written.
         """
-        target = Path(path)
-        target.write_bytes(self._transport.get(f"/groups/{word(group_id)}/contact-sheet").content)
-        return target
+        return self._transport.download(f"/groups/{word(group_id)}/contact-sheet", Path(path))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from svd_service.client import Client, UnknownJobError, groups
+from svd_service.client import Client, ClientError, UnknownJobError, groups
 from tools.harness.stand_in import JOB, Answer, StandIn, error_answer, job_answer
 
 GROUP = "0b6c8f6e-0000-4000-8000-000000000000"
@@ -65,7 +65,16 @@ def test_an_older_services_group_is_cancelled_unless_it_has_ended(service: Stand
         assert client.groups.cancel(GROUP).state == "cancelled"
 
 
-def test_a_contact_sheet_is_downloaded(service: StandIn, tmp_path: Path) -> None:
+def test_a_contact_sheet_is_downloaded_whole_or_not_at_all(service: StandIn, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.jpg"
+    sheet.write_bytes(b"an older sheet")
+    for answer in (Answer(b"half a sheet", cut=4), Answer(b"<html>", headers={"Content-Type": "text/html"})):
+        service.answer(f"GET /groups/{GROUP}/contact-sheet", answer)
+        with Client(service.url, patience=0) as client, pytest.raises(ClientError):
+            client.groups.contact_sheet(GROUP, sheet)
+    assert (sheet.read_bytes(), list(tmp_path.iterdir())) == (b"an older sheet", [sheet])
+    (tmp_path / "link").hardlink_to(sheet)
     service.answer(f"GET /groups/{GROUP}/contact-sheet", Answer(b"a sheet"))
     with Client(service.url) as client:
-        assert client.groups.contact_sheet(GROUP, tmp_path / "sheet.jpg").read_bytes() == b"a sheet"
+        assert client.groups.contact_sheet(GROUP, sheet).read_bytes() == b"a sheet"
+    assert (tmp_path / "link").read_bytes() == b"an older sheet"  # it was replaced, not overwritten
