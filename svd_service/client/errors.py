@@ -17,11 +17,14 @@ ClientError
 """
 
 import re
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import httpx2
 
 from svd_service.client.status import JobStatus
+
+#: What pickle makes an error from: its class, the constructor's arguments, and attributes such as its notes.
+_Reduced: TypeAlias = tuple[type[Exception], tuple[object, ...], dict[str, object]]
 
 
 class ClientError(Exception):
@@ -62,6 +65,10 @@ class AnswerError(ClientError):
         self.parameter = parameter
         self.job_state = job_state
         self.retry_after = retry_after
+
+    def __reduce__(self) -> _Reduced:
+        given = (str(self), self.status_code, self.code, self.parameter, self.job_state, self.retry_after)
+        return type(self), given, self.__dict__
 
     @classmethod
     def of(cls, answer: httpx2.Response) -> Self:
@@ -117,6 +124,9 @@ class JobEndedError(ClientError):
         super().__init__(f"{job.state}: {job.error_message}" if job.error_message else job.state)
         self.job = job
 
+    def __reduce__(self) -> _Reduced:
+        return type(self), (self.job,), self.__dict__
+
 
 class WaitTimeoutError(ClientError):
     """The job did not end within the timeout. `job` is its last status; it continues."""
@@ -124,6 +134,9 @@ class WaitTimeoutError(ClientError):
     def __init__(self, job: JobStatus) -> None:
         super().__init__(f"job {job.id} is still {job.state}")
         self.job = job
+
+    def __reduce__(self) -> _Reduced:
+        return type(self), (self.job,), self.__dict__
 
 
 _BY_STATUS: dict[int, type[AnswerError]] = {

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -451,6 +452,23 @@ def test_a_video_with_the_longest_possible_name_is_downloaded(client: Client, se
     target = tmp_path / ("c" * 251 + ".mp4")
     assert client.download(JOB, target).read_bytes() == b"a video"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_errors_pass_between_processes() -> None:
+    job = JobStatus.of({"task_id": JOB, "status": "failed", "error": {"code": "crashed", "message": "3 attempts"}})
+    rejected = RejectedError("fps must be …", 422, "invalid_parameter", "fps")
+    rejected.add_note("of cat.jpg")
+    errors = [
+        rejected,
+        LimitedError("later", 429, "queue_full", retry_after=7),
+        NotReadyError("not yet", 409, "not_ready", job_state="started"),
+        JobEndedError(job),
+        WaitTimeoutError(job),
+        UnreachableError("connection refused"),
+    ]
+    for error in errors:
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 def test_events_are_parsed_as_the_standard_requires() -> None:
