@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 from urllib.parse import urljoin
 
 import typer
@@ -22,6 +22,9 @@ from svd_service.client.errors import ClientError, NotReadyError
 from svd_service.client.status import ENDED, JobStatus
 from svd_service.client.transport import word
 from svd_service.parameters import Format
+
+#: Seconds of one wait for a thread. On Windows, Ctrl-C does not interrupt a wait without a limit.
+_JOIN_EVERY: Final = 0.2
 
 
 def status(job_id: JobId, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -196,8 +199,13 @@ def _showing(display: Display) -> Callable[[int, JobStatus], None]:
 def _follow(
     client: Client, job_ids: list[str], on_status: Callable[[int, JobStatus], None]
 ) -> dict[str, JobStatus | ClientError]:
-    """Call `on_status` with every change; returns the last status or the error of each job."""
+    """Call `on_status` with every change; returns the last status or the error of each job.
+
+    Raises:
+        Exception: the first that `on_status` raised, such as an `OSError` of a full disk.
+    """
     ended: dict[str, JobStatus | ClientError] = {}
+    raised: list[Exception] = []
 
     def follow(index: int, job_id: str) -> None:
         try:
@@ -206,12 +214,17 @@ def _follow(
                 ended[job_id] = job
         except ClientError as error:
             ended[job_id] = error
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
+            raised.append(error)
 
     threads = [threading.Thread(target=follow, args=job, daemon=True) for job in enumerate(job_ids)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive() and not raised:
+            thread.join(_JOIN_EVERY)
+    if raised:
+        raise raised[0]
     return ended
 
 

@@ -457,6 +457,16 @@ def test_watching_a_job_that_fails_exits_with_1(accepting: StandIn) -> None:
     assert (result.exit_code, result.stdout) == (1, f"{JOB}: failed: too long\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_watching_fails_if_its_output_cannot_be_written(accepting: StandIn) -> None:
+    accepting.answer("GET /status/other", job_answer("started"))
+    command = [sys.executable, "-m", "svd_service", "watch", JOB, "other", "--json", "--server", accepting.url]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
+    assert "Exception in thread" not in done.stderr
+
+
 def test_status_is_a_table_or_json(accepting: StandIn) -> None:
     accepting.answer(f"GET /status/{JOB}", job_answer("queued", position=1, parameters={"seed": 7}))
     assert "queued, next" in run(accepting, "status", JOB).stdout
