@@ -76,6 +76,7 @@ class Client:
 
     Raises:
         InvalidKeyError: the key has control or non-ASCII characters.
+        UnreachableError: the address, or a proxy or certificates that environment variables name, are invalid.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class InvalidKeyError(ClientError):
 
 
 class UnreachableError(ClientError):
-    """Cannot connect to that address."""
+    """Cannot connect to that address; or it, a proxy or certificates that environment variables name, are invalid."""
 
 
 class AnswerError(ClientError):

@@ -31,7 +31,12 @@ _Parsed = TypeVar("_Parsed")
 
 
 class Transport:
-    """Requests to the service at `base_url`; `timeout` and `patience` in seconds, as of `Client`."""
+    """Requests to the service at `base_url`; `timeout` and `patience` in seconds, as of `Client`.
+
+    Raises:
+        InvalidKeyError: the key cannot be sent.
+        UnreachableError: the address, or a proxy or certificates that the environment names, are invalid.
+    """
 
     def __init__(self, base_url: str, api_key: str | None, timeout: float, patience: float) -> None:
         self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
@@ -39,8 +44,7 @@ class Transport:
         headers = {"User-Agent": f"svd-service/{__version__}"}
         if key := _checked(api_key or ""):
             headers["Authorization"] = f"Bearer {key}"
-        # A proxy from the environment cannot be used to reach this machine.
-        self._http = httpx2.Client(headers=headers, timeout=timeout, trust_env=not _is_loopback(self.base_url))
+        self._http = _open(self.base_url, headers, timeout)
 
     def close(self) -> None:
         """Close the connections."""
@@ -137,7 +141,7 @@ class Transport:
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:  # UnicodeError: of a host's name
             raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
 
     def retry(self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = AWAY | {429}) -> httpx2.Response:
@@ -221,7 +225,7 @@ def _checked(api_key: str) -> str:
 def _may_pass(error: Exception, statuses: frozenset[int]) -> bool:
     if isinstance(error, AnswerError):
         return error.status_code in statuses
-    hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects)
+    hopeless = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects, UnicodeError)
     return not isinstance(error.__cause__, hopeless)
 
 
@@ -245,6 +249,22 @@ def _encodable(text: str) -> str:
 def word(job_id: str) -> str:
     """Return an id as a part of a path."""
     return quote(job_id, safe="", errors="replace")
+
+
+def _open(base_url: str, headers: Mapping[str, str], timeout: float) -> httpx2.Client:
+    try:
+        is_loopback = _is_loopback(base_url)
+    except ValueError as error:
+        raise UnreachableError(f"{base_url}: {error}") from error
+    try:
+        # A proxy from the environment cannot be used to reach this machine.
+        return httpx2.Client(headers=headers, timeout=timeout, trust_env=not is_loopback)
+    except OSError as error:
+        variables = "the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read"
+        raise UnreachableError(f"{base_url}: {variables}: {error.strerror or error}") from error
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+        variables = "the proxy of ALL_PROXY, HTTP_PROXY or HTTPS_PROXY cannot be used"
+        raise UnreachableError(f"{base_url}: {variables}: {error}") from error
 
 
 def _is_loopback(url: str) -> bool:

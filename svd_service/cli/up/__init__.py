@@ -19,6 +19,7 @@ from svd_service.cli.up import processes
 from svd_service.cli.up.preflight import StackError, only_one, private, require_free, require_packages
 from svd_service.cli.up.stack import Stack
 from svd_service.cli.up.stop import StopSignals
+from svd_service.client import ClientError
 from svd_service.config import ConfigurationError, Settings
 from svd_service.errors import UnavailableError
 from svd_service.jobs.model import Model
@@ -38,7 +39,7 @@ def up(*, flower: bool = False, port: int | None = None) -> int:
         require_packages(flower=flower)
         settings = processes.chosen(Settings.load(), flower=flower, port=port)
         return _run(settings, Model.of(settings), console, flower=flower)
-    except (ConfigurationError, StackError, UnavailableError) as error:
+    except (ConfigurationError, StackError, UnavailableError, ClientError) as error:
         console.print(Text(f"svd-service up: {error}", style="red"))
         return 2
     finally:

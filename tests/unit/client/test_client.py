@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -302,10 +304,48 @@ def test_another_server_at_the_address_is_an_error(client: Client, service: Stan
         client.health()
 
 
-@pytest.mark.parametrize("address", ["ftp://127.0.0.1", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://127.0.0.1",
+        "http://",
+        "http://127.0.0.1:x",
+        "http://[::1",
+        "http://[v1]",
+        "http://a..b",
+        f"http://{'a' * 64}.b",
+    ],
+)
 def test_an_invalid_address_is_rejected_at_once(address: str) -> None:
-    with Client(address, patience=60) as client, pytest.raises(UnreachableError):
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=re.escape(address.rstrip("/"))), Client(address, patience=60) as client:
         client.status(JOB)
+    assert time.monotonic() - began < 30  # it is not retried
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ALL_PROXY", "socks://me:secret@127.0.0.1:1080/", "ALL_PROXY.*Unknown scheme"),
+        ("HTTPS_PROXY", "http://127.0.0.1:x", "HTTPS_PROXY.*Invalid port"),
+        ("SSL_CERT_FILE", "/nowhere", "SSL_CERT_FILE.*No such file"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE.*no certificate"),
+    ],
+)
+def test_an_invalid_proxy_or_certificate_of_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UnreachableError, match=f"https://example.com: .*{words}") as caught:
+        Client("https://example.com")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_needs_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(UnreachableError, match=r"ALL_PROXY.*socksio"):
+        Client("https://example.com")
 
 
 def test_no_proxy_is_used_for_loopback_addresses(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
