@@ -217,7 +217,7 @@ def _print_pauses(found: dict[str, Any]) -> None:
 
 
 def _print(table: Table) -> None:
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 240  # do not wrap what another program reads
     console.print(table)

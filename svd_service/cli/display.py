@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from svd_service.client.errors import ClientError, InvalidKeyError, UnauthorizedError, UnreachableError
 from svd_service.client.status import JobStatus
@@ -104,9 +105,7 @@ class ProgressLines:
         if words == shown or (same_phase and not ended and time.monotonic() - when < _LINE_EVERY):
             return
         self._last[index] = (words, time.monotonic())
-        self._console.print(
-            f"{self._names[index]}: {words} ({fraction:.0%})", markup=False, highlight=False, soft_wrap=True
-        )
+        self._console.print(Text(f"{self._names[index]}: {words} ({fraction:.0%})"), soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self

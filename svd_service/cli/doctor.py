@@ -15,6 +15,7 @@ from typing import Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from svd_service import __version__
 from svd_service.cli.up.preflight import StackError, address_of
@@ -74,7 +75,8 @@ def run(console: Console) -> int:
     styles = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
     for each in findings:
         text = f"{each.found}\n→ {each.advice}" if each.advice else each.found
-        table.add_row(each.check, f"[{styles[each.severity]}]{each.severity}[/]", text)
+        # As Text: in a str, Rich takes brackets for markup.
+        table.add_row(each.check, Text(str(each.severity), styles[each.severity]), Text(text))
     console.print(table)
     return int(any(each.severity is Severity.PROBLEM for each in findings))
 

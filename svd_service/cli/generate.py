@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Self, Unpack
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from svd_service.cli.display import Display, display_on, explained
 from svd_service.cli.image_job import ImageJob, Submission
@@ -221,4 +222,4 @@ def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None
 
 
 def _complain(terminal: Console, words: str) -> None:
-    terminal.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    terminal.print(Text(words, style="yellow"), soft_wrap=True)

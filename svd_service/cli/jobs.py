@@ -54,7 +54,7 @@ def list_jobs(
     table.add_column("created", no_wrap=True, min_width=20)
     table.add_column("state", no_wrap=True, overflow="ellipsis")
     for job in found:
-        table.add_row(job.id, moment(job.raw.get("created_at")), Text(describe(job)))
+        table.add_row(Text(job.id), moment(job.raw.get("created_at")), Text(describe(job)))
     Console().print(table)
 
 
@@ -242,7 +242,7 @@ def _pair(key: str, value: object) -> str:
 def _table(job: JobStatus) -> Table:
     """Build a table of a job's status, one field per row."""
     table = Table(show_header=False, box=None)
-    table.add_row("job", job.id)
+    table.add_row("job", Text(job.id))
     table.add_row("state", Text(describe(job)))
     for name in ("created_at", "started_at", "ended_at", "expires_at", "attempt"):
         if job.raw.get(name):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from svd_service.cli.display import explained
 from svd_service.cli.key_stores import CreatedKey, KeyStore, RedisKeyStore, ServiceKeyStore
@@ -285,7 +286,7 @@ def _limits_of(key: Key) -> str:
 
 
 def _print(table: Table) -> None:
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 240  # do not wrap what another program reads
     console.print(table)
@@ -320,7 +321,7 @@ def _show(created: CreatedKey, message: str) -> None:
     )
     if created.is_first:
         message += "\nIt is the first one: from now on every request needs a key."
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(message))
 
 
 def _shared(key: Key) -> str:

@@ -37,7 +37,7 @@ def offered(
         defaults = model["defaults"]
         size = f"{defaults['width']}x{defaults['height']}"
         table.add_row(model["name"], size, str(defaults["num_frames"]), ", ".join(model["profiles"]))
-    Console(highlight=False, markup=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 @app.command()

@@ -255,6 +255,21 @@ def test_an_invalid_image_does_not_prevent_the_videos_of_the_others(
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["cat-2.mp4"]
 
 
+def test_names_and_messages_are_printed_as_they_are(accepting: StandIn, tmp_path: Path) -> None:
+    image = tmp_path / "[red] :cat:.jpg"
+    image.write_bytes(b"a cat")
+    accepting.answer("POST /generate", error_answer(415, "not_an_image", "no image: :bug: [/x]"))
+    result = run(accepting, "generate", image, "-o", tmp_path)
+    assert f"{image.name}: rejected (0%)\n" in result.stderr
+    assert f"{image}: no image: :bug: [/x]\n" in result.stderr
+    job = {"task_id": "[/x]:cat:", "status": "queued"}
+    accepting.answer("GET /jobs?limit=20", Answer(json.dumps({"jobs": [job], "next": None}).encode()))
+    assert "[/x]:cat:" in run(accepting, "list").stdout
+    models = [{"name": "[red]:cat:", "defaults": {"width": 1, "height": 1, "num_frames": 1}, "profiles": {}}]
+    accepting.answer("GET /models", Answer(json.dumps({"models": models}).encode()))
+    assert "[red]:cat:" in run(accepting, "models").stdout
+
+
 def test_a_missing_key_is_reported_after_one_request(service: StandIn, cat: Path, tmp_path: Path) -> None:
     service.answer("POST /generate", error_answer(401, "unauthorized", "an API key is needed"))
     result = run(service, "generate", cat, cat, cat, "-o", tmp_path / "folder")

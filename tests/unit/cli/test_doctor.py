@@ -70,6 +70,15 @@ def test_a_missing_package_for_signatures_is_a_warning_unless_they_are_off(
     assert finding(make_settings(SVD_C2PA="off"), "Packages").severity is Severity.OK
 
 
+@pytest.mark.parametrize(
+    "text", ["[fd00::1]:8000: in use", "pip install 'svd-service[local]'", "/data[/x]", "fd00:ab:1"]
+)
+def test_a_finding_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda _: [Finding("Anything", Severity.PROBLEM, text, text)])
+    status, shown = report()
+    assert (status, shown.count(text)) == (1, 2)
+
+
 def test_a_port_in_use_is_a_warning(make_settings: MakeSettings) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

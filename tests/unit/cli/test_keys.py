@@ -225,6 +225,11 @@ def test_errors_are_reported_in_one_line(run, monkeypatch, words, output):
         keys.run(words)
 
 
+def test_the_name_of_a_key_is_printed_as_it_is(run):
+    assert "of ann :bug: [red]." in run("create", "ann :bug: [red]")
+    assert "ann :bug: [red]" in run("list")
+
+
 def test_a_key_may_be_valid_for_the_rest_of_the_day(run, redis_client, settings):
     run("create", "ann", "--expires", str(datetime.now(UTC).date()))
     assert [key.is_valid for key in Keyring(redis_client, settings).list()] == [True]
