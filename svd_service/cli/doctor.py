@@ -19,7 +19,7 @@ from rich.text import Text
 
 from svd_service import __version__
 from svd_service.cli.up.preflight import StackError, address_of
-from svd_service.cli.up.processes import redis_program, with_running_redis, without_password
+from svd_service.cli.up.processes import is_folder, redis_program, with_running_redis, without_password
 from svd_service.config import ConfigurationError, Settings
 from svd_service.environment.sources import hub_variables
 from svd_service.errors import RedisDeniedError, UnavailableError
@@ -231,13 +231,27 @@ def _disk(settings: Settings) -> Finding:
 
 def _model(settings: Settings) -> Finding:
     source = settings.model_source
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        whole = (folder / "model_index.json").is_file()
-        advice = "" if whole else "name a folder in diffusers' layout (it has a model_index.json)"
-        return Finding("Model", Severity.OK if whole else Severity.PROBLEM, str(folder), advice)
+    try:
+        folder = Path(source).expanduser()
+        if is_folder(folder):
+            whole = (folder / "model_index.json").is_file()
+            advice = "" if whole else "name a folder in diffusers' layout (it has a model_index.json)"
+            return Finding("Model", Severity.OK if whole else Severity.PROBLEM, str(folder), advice)
+    except OSError as error:
+        found = f"{source} cannot be read: {error.strerror}"
+        return Finding(
+            "Model", Severity.PROBLEM, found, "set SVD_MODEL to a hub id, or a folder that this user can read"
+        )
+    try:
+        return _hub_model(source)
+    except OSError as error:
+        found = f"the hub's cache {_hub_cache()} cannot be read: {error.strerror}"
+        return Finding("Model", Severity.PROBLEM, found, "set HF_HOME or HF_HUB_CACHE to a folder of this user")
+
+
+def _hub_model(source: str) -> Finding:
     cached = _hub_cache() / f"models--{source.replace('/', '--')}" / "snapshots"
-    if cached.is_dir():
+    if is_folder(cached):
         return Finding("Model", Severity.OK, f"{source}, in {cached.parent}")
     free = shutil.disk_usage(next(each for each in (cached, *cached.parents) if each.exists())).free
     token = "a token is set" if _has_token() else "no HF_TOKEN is set"

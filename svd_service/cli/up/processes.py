@@ -1,10 +1,12 @@
 """The parts of the stack: their commands, their environment, and the choice of Redis."""
 
+import errno
 import os
 import secrets
 import shlex
 import shutil
 import socket
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,11 @@ class OwnRedis:
 
 
 def chosen(settings: Settings, *, flower: bool, port: int | None) -> Settings:
-    """Return `settings` with the command line's options, and with a password for Flower."""
+    """Return `settings` with the command line's options, and with a password for Flower.
+
+    Raises:
+        StackError: SVD_MODEL is a path that this user cannot read.
+    """
     changes: dict[str, object] = {}
     if port is not None:
         changes["bind"] = f"{settings.bind.rpartition(':')[0] or '127.0.0.1'}:{port}"
@@ -51,9 +57,34 @@ def chosen(settings: Settings, *, flower: bool, port: int | None) -> Settings:
         changes["flower_basic_auth"] = f"svd:{secrets.token_urlsafe(12)}"
     # Paths may be relative to the current folder; the parts run in another one.
     changes["moderation_command"] = _with_absolute_paths(settings.moderation_command)
-    if settings.model and Path(settings.model).expanduser().is_dir():
-        changes["model"] = str(Path(settings.model).expanduser().resolve())
+    if settings.model and (folder := _model_folder(settings.model)):
+        changes["model"] = str(folder)
     return msgspec.structs.replace(settings, **changes)
+
+
+def _model_folder(source: str) -> Path | None:
+    """Return the absolute path of a model's folder; `None` for a hub id."""
+    try:
+        folder = Path(source).expanduser()
+        if not is_folder(folder):
+            return None
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return folder.resolve()
+    except OSError as error:
+        raise StackError(f"SVD_MODEL={source}: {error.strerror}") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder.
+
+    Raises:
+        OSError: this user cannot find out. `Path.is_dir` answers this differently from one Python to the next.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _with_absolute_paths(command: str) -> str:

@@ -173,6 +173,25 @@ def test_a_model_that_cannot_be_loaded_is_found(
     assert finding(make_settings(SVD_MODEL=source), "Model").severity is severity
 
 
+#: For every user, root too, the system rejects it as it does another user's folder: with an OSError.
+UNREADABLE = "/" + "x" * 300
+
+
+def test_a_model_folder_that_cannot_be_read_is_a_problem(make_settings: MakeSettings) -> None:
+    found = finding(make_settings(SVD_MODEL=UNREADABLE), "Model")
+    assert (found.severity, UNREADABLE in found.found, "SVD_MODEL" in found.advice) == (Severity.PROBLEM, True, True)
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_a_hub_cache_that_cannot_be_read_is_a_problem(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv(variable, UNREADABLE)
+    found = finding(make_settings(SVD_MODEL="some/model"), "Model")
+    assert (found.severity, UNREADABLE in found.found, variable in found.advice) == (Severity.PROBLEM, True, True)
+
+
 def test_torch_is_imported_in_a_separate_process(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     settings = make_settings(SVD_MODEL="")

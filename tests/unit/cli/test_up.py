@@ -167,6 +167,22 @@ def test_relative_paths_of_the_moderation_command_become_absolute(
     assert settings.moderation_command == expected.format(tmp_path)
 
 
+def test_a_model_folder_that_cannot_be_read_is_reported(make_settings: MakeSettings) -> None:
+    source = "/" + "x" * 300
+    with pytest.raises(StackError, match=f"^SVD_MODEL={source}: "):
+        processes.chosen(make_settings(SVD_MODEL=source), flower=False, port=None)
+
+
+def test_a_model_folder_of_another_user_is_reported(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = make_settings(SVD_MODEL=str(tmp_path))
+    assert processes.chosen(settings, flower=False, port=None).model == str(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read every folder
+    with pytest.raises(StackError, match="Permission denied"):
+        processes.chosen(settings, flower=False, port=None)
+
+
 def test_relative_folders_of_the_hub_become_absolute(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
