@@ -1,9 +1,10 @@
 """`svd-service admin`: what operators do, over HTTP with a key of the scope `admin`."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import quote
 
 import typer
@@ -44,6 +45,12 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; shown to everybody."
 Worker = Annotated[str, typer.Argument(metavar="WORKER", show_default=False)]
 OfKey = Annotated[str, typer.Option("--key", metavar="ID", help="Id of their owner; `-`: no key.", show_default=False)]
 
+#: Columns of the table of workers, and the fields that they show.
+_WORKER: Final = ("worker", "state", "device", "model", "job", "reason")
+
+#: A row of a table.
+_Row: TypeAlias = tuple[str, ...]
+
 #: Maximum number of jobs that one request returns.
 _PAGE: Final = 200
 
@@ -59,26 +66,27 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs of all keys, newest first."""
-    found: list[dict[str, Any]] = []
+    found: list[tuple[dict[str, Any], _Row]] = []
     after = ""
     with Client(server, api_key, patience=0) as client:
         while len(found) < limit:
             query = {"key": key, "state": state, "model": model, "after": after, "limit": min(limit, _PAGE)}
-            page = client.call("GET", "/admin/jobs", **query)
-            found += page["jobs"]
-            if not page["next"]:
+            page, after = client.call("GET", "/admin/jobs", parse=_page, **query)
+            found += page
+            if not after:
                 break
-            after = page["next"].partition("after=")[2].partition("&")[0]
-    found = found[:limit]
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    table = Table("job", "key", "created", "state", "model", box=None)
-    for each in found:
-        job = each["job"]
-        state = f"{job['status']} {job['error']['code'] if job['error'] else ''}".strip()
-        table.add_row(job["task_id"], each["key"] or "-", moment(job["created_at"]), state, job["model"]["name"])
-    _print(table)
+    _print_found(found[:limit], ("job", "key", "created", "state", "model"), as_json=as_json)
+
+
+def _page(answer: dict[str, Any]) -> tuple[list[tuple[dict[str, Any], _Row]], str]:
+    """Return the jobs of a page of the list with their rows of the table, and where the next page begins."""
+    jobs = [(each, _row(each["job"], each["key"])) for each in answer["jobs"]]
+    return jobs, (answer["next"] or "").partition("after=")[2].partition("&")[0]
+
+
+def _row(job: dict[str, Any], key: str | None) -> _Row:
+    state = f"{job['status']} {job['error']['code'] if job['error'] else ''}".strip()
+    return str(job["task_id"]), key or "-", moment(job["created_at"]), state, str(job["model"]["name"])
 
 
 @app.command()
@@ -86,15 +94,17 @@ def cancel(job_ids: JobIds, server: Server = DEFAULT_SERVER, api_key: ApiKey = N
     """Cancel jobs of any key."""
     with Client(server, api_key, patience=0) as client:
         for job_id in job_ids:
-            job = client.call("POST", f"/admin/jobs/{quote(job_id, safe='')}/cancel")["job"]
-            typer.echo(f"{job_id}: {'being cancelled' if job['status'] == 'started' else job['status']}")
+            path = f"/admin/jobs/{quote(job_id, safe='')}/cancel"
+            state = client.call("POST", path, parse=lambda answer: answer["job"]["status"])
+            typer.echo(f"{job_id}: {'being cancelled' if state == 'started' else state}")
 
 
 @app.command()
 def retry(job_id: JobId, server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """Submit a failed job again, as a new job of its key, while its image is stored (SVD_KEEP_INPUTS)."""
     with Client(server, api_key, patience=0) as client:
-        typer.echo(client.call("POST", f"/admin/jobs/{quote(job_id, safe='')}/retry")["job"]["task_id"])
+        path = f"/admin/jobs/{quote(job_id, safe='')}/retry"
+        typer.echo(client.call("POST", path, parse=lambda answer: answer["job"]["task_id"]))
 
 
 @app.command()
@@ -109,8 +119,13 @@ def delete(
         typer.confirm(f"Delete {len(job_ids)} jobs and their videos for good?", abort=True)
     with Client(server, api_key, patience=0) as client:
         for job_id in job_ids:
-            client.call("DELETE", f"/admin/jobs/{quote(job_id, safe='')}")
+            client.call("DELETE", f"/admin/jobs/{quote(job_id, safe='')}", parse=_require_nothing)
             typer.echo(f"{job_id}: deleted")
+
+
+def _require_nothing(answer: object) -> None:
+    if answer is not None:
+        raise ValueError("expected an empty response")
 
 
 @app.command()
@@ -130,10 +145,15 @@ def purge(
     with Client(server, api_key, patience=0) as client:
         while more:
             query = {"state": state, "key": key, "model": model, "older_than": 3600 * older_than}
-            answer = client.call("POST", "/admin/purge", **query)
-            deleted += answer["deleted"]
-            more = answer["more"] and answer["deleted"] > 0
+            number, more = client.call("POST", "/admin/purge", parse=_purged, **query)
+            deleted += number
     typer.echo(f"Deleted {deleted} jobs.")
+
+
+def _purged(answer: dict[str, Any]) -> tuple[int, bool]:
+    """Return the number of deleted jobs, and whether another request can delete more."""
+    number = int(answer["deleted"])
+    return number, bool(answer["more"]) and number > 0
 
 
 @app.command()
@@ -142,22 +162,22 @@ def pause(
 ) -> None:
     """Pause the intake (submissions get 503) or the dispatch (queued jobs do not start) until it is resumed."""
     with Client(server, api_key, patience=0) as client:
-        _print_pauses(client.call("POST", "/admin/pause", what=what, model=model, reason=reason))
+        typer.echo(client.call("POST", "/admin/pause", parse=_pauses, what=what, model=model, reason=reason))
 
 
 @app.command()
 def resume(what: What, model: Model = "", server: Server = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """End a pause."""
     with Client(server, api_key, patience=0) as client:
-        _print_pauses(client.call("POST", "/admin/resume", what=what, model=model))
+        typer.echo(client.call("POST", "/admin/resume", parse=_pauses, what=what, model=model))
 
 
 @app.command()
 def workers(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """List the worker processes with their devices and current jobs."""
     with Client(server, api_key, patience=0) as client:
-        found = client.call("GET", "/admin/workers")
-    _print_workers(found, as_json=as_json)
+        found = client.call("GET", "/admin/workers", parse=_workers)
+    _print_found(found, _WORKER, as_json=as_json)
 
 
 @app.command()
@@ -182,41 +202,44 @@ def release(worker: Worker, server: Server = DEFAULT_SERVER, api_key: ApiKey = N
 def audit(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """List the latest acts of operators: who, what, when."""
     with Client(server, api_key, patience=0) as client:
-        acts = client.call("GET", "/admin/audit")["acts"]
-    if as_json:
-        typer.echo(json.dumps(acts))
-        return
-    table = Table("when", "who", "what", "target", "reason", box=None)
-    for act in acts:
-        when = moment(datetime.fromtimestamp(act["at"], UTC).isoformat())
-        table.add_row(when, act["by"], act["what"], act["target"], act["reason"])
-    _print(table)
+        found = client.call(
+            "GET", "/admin/audit", parse=lambda answer: [(act, _act_row(act)) for act in answer["acts"]]
+        )
+    _print_found(found, ("when", "who", "what", "target", "reason"), as_json=as_json)
+
+
+def _act_row(act: dict[str, Any]) -> _Row:
+    when = moment(datetime.fromtimestamp(act["at"], UTC).isoformat())
+    return when, *(str(act[name]) for name in ("by", "what", "target", "reason"))
 
 
 def _act(name: str, server: str, api_key: str | None, **form: str) -> None:
     with Client(server, api_key, patience=0) as client:
-        _print_workers(client.call("POST", f"/admin/{name}", **form), as_json=False)
+        _print_found(client.call("POST", f"/admin/{name}", parse=_workers, **form), _WORKER, as_json=False)
 
 
-def _print_workers(found: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(found["workers"]))
-        return
-    table = Table("worker", "state", "device", "model", "job", "reason", box=None)
-    for each in found["workers"]:
-        table.add_row(*(str(each[name] or "") for name in ("worker", "state", "device", "model", "job", "reason")))
-    _print(table)
+def _workers(answer: dict[str, Any]) -> list[tuple[dict[str, Any], _Row]]:
+    """Return the workers with their rows of the table."""
+    return [(each, tuple(str(each[name] or "") for name in _WORKER)) for each in answer["workers"]]
 
 
-def _print_pauses(found: dict[str, Any]) -> None:
-    for each in found["paused"]:
+def _pauses(answer: dict[str, Any]) -> str:
+    """Describe the pauses, one a line."""
+    lines = []
+    for each in answer["paused"]:
         reason = f": {each['reason']}" if each["reason"] else ""
-        typer.echo(f"{each['what']} of {each['model'] or 'all models'} is paused by {each['by']}{reason}")
-    if not found["paused"]:
-        typer.echo("Nothing is paused.")
+        lines.append(f"{each['what']} of {each['model'] or 'all models'} is paused by {each['by']}{reason}")
+    return "\n".join(lines) or "Nothing is paused."
 
 
-def _print(table: Table) -> None:
+def _print_found(found: list[tuple[dict[str, Any], _Row]], headings: Sequence[str], *, as_json: bool) -> None:
+    """Print what the service lists: as JSON, or as a table of its rows."""
+    if as_json:
+        typer.echo(json.dumps([each for each, _ in found]))
+        return
+    table = Table(*headings, box=None)
+    for _, row in found:
+        table.add_row(*row)
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 240  # do not wrap what another program reads

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 from urllib.parse import urljoin
 
 import typer
@@ -137,9 +137,14 @@ def share(
 ) -> None:
     """Print a link to a finished job's video that works without an API key, until it expires."""
     with Client(server, api_key, patience=0) as client:
-        link = client.call("POST", f"/jobs/{word(job_id)}/share", expires_in=expires_in)
-    typer.echo(urljoin(f"{client.base_url}/", link["url"]))
-    typer.echo(f"It works until {moment(link['expires_at'])}.", err=True)
+        path = f"/jobs/{word(job_id)}/share"
+        url, until = client.call("POST", path, parse=_link, expires_in=expires_in)
+    typer.echo(urljoin(f"{client.base_url}/", url))
+    typer.echo(f"It works until {until}.", err=True)
+
+
+def _link(answer: dict[str, Any]) -> tuple[str, str]:
+    return str(answer["url"]), moment(answer["expires_at"])
 
 
 def delete(

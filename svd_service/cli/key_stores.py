@@ -1,6 +1,6 @@
 """The API keys that `svd-service keys` works on: those in the service's Redis, or through HTTP those of any service."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
@@ -107,39 +107,46 @@ class ServiceKeyStore:
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        self._client = Client(url, api_key, patience=0)
+        self._url, self._api_key = url, api_key
         self.where = f"service {url}"
 
     def create(self, new: NewKey) -> CreatedKey:
         """Create a key."""
         admin = "true" if new.admin else None
         named = {"name": new.name, "owner": new.owner, "priority": new.priority, "webhook_url": new.webhook_url}
-        return _created(self._call("POST", "", **named, **_form(new.limits), expires=new.expires, admin=admin))
+        form = {**named, **_form(new.limits), "expires": new.expires, "admin": admin}
+        created: CreatedKey = self._call("POST", "/keys", _created, **form)
+        return created
 
     def list(self) -> list[Key]:
         """All keys, revoked ones included."""
-        return [_key(each) for each in self._call("GET", "")["keys"]]
+        keys: list[Key] = self._call("GET", "/keys", lambda answer: [_key(each) for each in answer["keys"]])
+        return keys
 
     def limit(self, key_id: str, limits: Mapping[str, Any], expires: str) -> Key:
         """Change the named limits of the key's owner, and its own last day if there is one in `expires`."""
-        return _key(self._call("POST", f"/{quote(key_id, safe='')}/limits", **_form(limits), expires=expires))
+        key: Key = self._call("POST", f"/keys/{quote(key_id, safe='')}/limits", _key, **_form(limits), expires=expires)
+        return key
 
     def revoke(self, key_id: str) -> Key:
         """Revoke a key."""
-        return _key(self._call("POST", f"/{quote(key_id, safe='')}/revoke"))
+        key: Key = self._call("POST", f"/keys/{quote(key_id, safe='')}/revoke", _key)
+        return key
 
     def rotate(self, key_id: str, grace: float) -> CreatedKey:
         """Replace a key; the old one is valid for `grace` seconds more."""
-        return _created(self._call("POST", f"/{quote(key_id, safe='')}/rotate", grace=grace))
+        created: CreatedKey = self._call("POST", f"/keys/{quote(key_id, safe='')}/rotate", _created, grace=grace)
+        return created
 
     def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
         """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
         query = {"key": owner, "from": days[0], "to": days[1], "group": group or None}
-        rows = self._client.call("GET", "/admin/usage", **query)["usage"]
-        return {row.pop("group"): Usage(**row) for row in rows}
+        sums: dict[str, Usage] = self._call("GET", "/usage", _sums, **query)
+        return sums
 
-    def _call(self, method: str, path: str, **form: object) -> Any:
-        return self._client.call(method, f"/admin/keys{path}", **form)
+    def _call(self, method: str, path: str, parse: Callable[[Any], Any], **form: object) -> Any:
+        with Client(self._url, self._api_key, patience=0) as client:
+            return client.call(method, f"/admin{path}", parse=parse, **form)
 
 
 def _form(limits: Mapping[str, Any]) -> dict[str, object]:
@@ -150,6 +157,10 @@ def _form(limits: Mapping[str, Any]) -> dict[str, object]:
 
 def _created(answer: Mapping[str, Any]) -> CreatedKey:
     return CreatedKey(_key(answer["key"]), answer["secret"], answer["webhook_secret"])
+
+
+def _sums(answer: Mapping[str, Any]) -> dict[str, Usage]:
+    return {row.pop("group"): Usage(**row) for row in answer["usage"]}
 
 
 def _key(view: Mapping[str, Any]) -> Key:

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,16 +28,20 @@ def offered(
     if context.invoked_subcommand:
         return
     with Client(server, api_key, patience=0) as client:
-        found = client.models()
+        found = client.call("GET", "/models", parse=lambda answer: [(each, _row(each)) for each in answer["models"]])
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps([model for model, _ in found]))
         return
     table = Table("model", "size", "frames", "profiles", box=None)
-    for model in found:
-        defaults = model["defaults"]
-        size = f"{defaults['width']}x{defaults['height']}"
-        table.add_row(model["name"], size, str(defaults["num_frames"]), ", ".join(model["profiles"]))
+    for _, row in found:
+        table.add_row(*row)
     Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    defaults = model["defaults"]
+    size = f"{defaults['width']}x{defaults['height']}"
+    return str(model["name"]), size, str(defaults["num_frames"]), ", ".join(model["profiles"])
 
 
 @app.command()

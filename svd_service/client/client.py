@@ -266,7 +266,7 @@ class Client:
         """
         files = {"file": file_of(file)}
         answer = self._transport.retry(lambda: self._transport.send("POST", "/verify", files=files))
-        return read(answer, dict)
+        return read(answer, _verification)
 
     def health(self) -> dict[str, Any]:
         """Return the service's health, even if it is unhealthy. Not retried.
@@ -281,14 +281,17 @@ class Client:
         except AnswerError as error:
             raise (error_of(answer) if answer.is_error else error) from None
 
-    def call(self, method: str, path: str, **form: object) -> Any:
-        """Send a request to a route that has no method here, such as the operators'; returns its JSON, or `None`.
+    def call(self, method: str, path: str, *, parse: Callable[[Any], Any] = lambda found: found, **form: object) -> Any:
+        """Send a request to a route that has no method here, such as the operators'.
+
+        Returns what `parse` makes of its JSON, or of `None` if the response is empty; by default just that. If `parse`
+        raises ValueError, TypeError, LookupError or AttributeError, another server answers.
 
         `form` is the query of a GET; fields that are `None` or empty are left out. A POST is not repeated after a lost
         response, since the service may have acted: only if it could not connect, or got 429 or 503 with `Retry-After`.
 
         Raises:
-            ClientError: the service cannot be reached, or answers an error.
+            ClientError: the service cannot be reached, or answers an error, or another server answers.
         """
         given = {name: str(value) for name, value in form.items() if value is not None and value != ""}
         content: dict[str, Any] = {"params": given} if method == "GET" else {"data": given}
@@ -296,7 +299,7 @@ class Client:
             answer = self._transport.act(path, **content)
         else:
             answer = self._transport.retry(lambda: self._transport.send(method, path, **content))
-        return read(answer, lambda found: found) if answer.content else None
+        return read(answer, parse)
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
@@ -320,6 +323,13 @@ def _page(answer: dict[str, Any]) -> tuple[list[JobStatus], str | None]:
 
 def _health(answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "status": answer["status"]}
+
+
+def _verification(answer: dict[str, Any]) -> dict[str, Any]:
+    if (credentials := answer["credentials"]) is not None:
+        credentials = {**credentials, "statement": dict(credentials["statement"])}
+        credentials["ingredients"] = list(credentials["ingredients"])
+    return {**answer, "verdict": str(answer["verdict"]), "message": answer["message"], "credentials": credentials}
 
 
 def format_of(path: Path) -> str:

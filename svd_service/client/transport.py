@@ -167,13 +167,13 @@ class Transport:
 
 
 def read(answer: httpx2.Response, parse: Callable[[Any], _Parsed]) -> _Parsed:
-    """Return what `parse` makes of the response's JSON.
+    """Return what `parse` makes of the response's JSON, or of `None` if the response is empty.
 
     Raises:
         AnswerError: another server answers: the body is not JSON, or has another shape.
     """
     try:
-        return parse(answer.json())
+        return parse(answer.json() if answer.content else None)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise _another_server(answer) from error
 
