@@ -62,9 +62,24 @@ class Transport:
         return answer
 
     def request(self, method: str, path: str, **content: Any) -> httpx2.Response:
-        """Return the response to one request, successful or not."""
+        """Return the response to one request, successful or not.
+
+        Raises:
+            AnswerError: the server redirects to another address, to which neither a key nor an image is sent.
+        """
         with self._named_errors():
-            return self._http.request(method, self.base_url + path, **content)
+            answer = self._http.request(method, self.base_url + path, **content)
+            if answer.has_redirect_location:
+                raise self._redirected(answer, path.partition("?")[0])
+            return answer
+
+    def _redirected(self, answer: httpx2.Response, path: str) -> AnswerError:
+        target = str(answer.url.join(answer.headers["Location"]).copy_with(query=None))
+        if target.endswith(path):
+            message = f"{self.base_url} redirects to {target.removesuffix(path)}: use that address"
+        else:
+            message = f"the server at {self.base_url} is not svd-service: it redirects to {target}"
+        return AnswerError(message, answer.status_code)
 
     def submit(
         self,

@@ -305,6 +305,22 @@ def test_another_server_at_the_address_is_an_error(client: Client, service: Stan
 
 
 @pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("https://example.com/video{}", "redirects to https://example.com/video: use that address"),
+        ("https://sso.example.com/login?next=x", "is not svd-service: it redirects to https://sso.example.com/login$"),
+    ],
+)
+def test_the_address_of_a_redirect_is_named(client: Client, service: StandIn, location: str, words: str) -> None:
+    for method, path in (("GET", "/health"), ("GET", "/jobs?limit=100"), ("POST", "/generate")):
+        service.answer(f"{method} {path}", Answer(b"<html>moved</html>", 301, {"Location": location.format(path)}))
+    for call in (client.health, lambda: list(client.jobs()), lambda: client.submit(b"a cat")):
+        with pytest.raises(AnswerError, match=words) as caught:
+            call()
+        assert caught.value.status_code == 301
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "ftp://127.0.0.1",
