@@ -209,14 +209,14 @@ def _explain_unanswered(terminal: Console, submissions: list[Submission], server
 
 
 def _explain(terminal: Console, image_jobs: list[ImageJob], server: str) -> None:
-    """Print each error, and how to get the videos of jobs that continue."""
+    """Print each error, and how to get the videos of jobs that continue, or have finished without a file."""
     for image_job in image_jobs:
         if image_job.error:
             _complain(terminal, f"{image_job.source}: {image_job.error}")
-        elif not image_job.done and image_job.job:
-            out = shlex.quote(str(image_job.target))
-            later = f"svd-service download {image_job.job.id} --wait -o {out} --server {server}"
-            _complain(terminal, f"{image_job.source}: its job is not cancelled. To get the video later: {later}")
+        if command := image_job.download_command:
+            state = "its job has finished" if image_job.done else "its job is not cancelled"
+            later = f"{command} --server {shlex.quote(server)}"
+            _complain(terminal, f"{image_job.source}: {state}. To get the video later: {later}")
     if any(image_job.job and not image_job.job.trained for image_job in image_jobs):
         _complain(terminal, "The service's model has untrained weights: its videos are noise.")
 

@@ -1,5 +1,6 @@
 """One image, or one video to be extended, and its job, as `svd-service generate` processes it."""
 
+import shlex
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class ImageJob:
     """An image or the id of a job to be extended, the file for the video and its format `kind`, and the job's state.
 
     An error of this image or its job is stored in `error`. Errors that concern every image are raised: an unreachable
-    service, a missing key, an invalid parameter.
+    service, a missing key, an invalid parameter. `is_lost`: the service has no such video (any more).
     """
 
     source: Path | str
@@ -36,6 +37,7 @@ class ImageJob:
     job: JobStatus | None = None
     error: str | None = None
     done: bool = False
+    is_lost: bool = False
 
     @property
     def name(self) -> str:
@@ -65,8 +67,11 @@ class ImageJob:
                 self.end(None)
             elif self.job.ended:
                 self.end(describe(self.job))
-        except (UnknownJobError, MissingFormatError, NotReadyError, ExpiredError, OSError) as error:
+        except (UnknownJobError, MissingFormatError, NotReadyError, ExpiredError) as error:
+            self.is_lost = True
             self.end(str(error))
+        except OSError as error:
+            self.end(f"{self.target}: {error.strerror or error}")
 
     def cancel(self, client: Client) -> None:
         """Cancel a job that has not ended."""
@@ -74,6 +79,15 @@ class ImageJob:
             return
         self.job = client.cancel(self.job.id)
         self.end("cancelled" if self.job.state != "finished" else "finished, but not downloaded")
+
+    @property
+    def download_command(self) -> str | None:
+        """The command that downloads its video later, without the server; `None` if it is written or there is none."""
+        if self.job is None or self.is_lost or (self.done and (self.error is None or self.job.state != "finished")):
+            return None
+        told = self.target.suffix.lower() == f".{self.kind}"
+        words = [self.job.id, "--wait", "-o", str(self.target), *([] if told else ["--format", self.kind])]
+        return shlex.join(["svd-service", "download", *words])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the dictionary that `--json` prints."""

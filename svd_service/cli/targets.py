@@ -1,8 +1,10 @@
 """Where videos are written, and in which format: the rules of `--out` and `--format`."""
 
 import os
+import tempfile
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,17 +23,21 @@ def target_for(
     In a folder, it exists only if it `may_replace` a file; an `out` that names a file is always replaced.
 
     Raises:
-        typer.BadParameter: the folder does not exist, the file extension does not match the format, or `out` is one of
-            the `images`.
+        typer.BadParameter: the folder does not exist or cannot be written, the file extension does not match the
+            format, or `out` is one of the `images`.
     """
-    if out.is_dir():
-        kind = kind or FORMATS[0]
-        return _free(out, name, kind, images, may_replace=may_replace), kind
-    if not out.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {out.parent}", param_hint=_OUT)
-    if _is_one_of(out, images):
-        raise typer.BadParameter(f"{out} is the image; name another file for the video", param_hint=_OUT)
-    return out, _format_of(out, kind)
+    with _named_errors(out):
+        if out.is_dir():
+            _require_writable(out)
+            kind = kind or FORMATS[0]
+            return _free(out, name, kind, images, may_replace=may_replace), kind
+        if not out.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {out.parent}", param_hint=_OUT)
+        if _is_one_of(out, images):
+            raise typer.BadParameter(f"{out} is the image; name another file for the video", param_hint=_OUT)
+        form = _format_of(out, kind)
+        _require_writable(out.parent)
+        return out, form
 
 
 def targets_in(names: list[str], out: Path, kind: str | None, images: Collection[Path] = ()) -> list[tuple[Path, str]]:
@@ -40,16 +46,39 @@ def targets_in(names: list[str], out: Path, kind: str | None, images: Collection
     None of them exists.
 
     Raises:
-        typer.BadParameter: `out` is a file.
+        typer.BadParameter: `out` is a file, or cannot be created or written.
     """
-    if out.exists() and not out.is_dir():
-        raise typer.BadParameter(f"{out} is not a folder, which several videos need", param_hint=_OUT)
-    out.mkdir(parents=True, exist_ok=True)
+    with _named_errors(out):
+        if out.exists() and not out.is_dir():
+            raise typer.BadParameter(f"{out} is not a folder, which several videos need", param_hint=_OUT)
+        out.mkdir(parents=True, exist_ok=True)
+        _require_writable(out)
     ending = kind or FORMATS[0]
     targets: list[Path] = []
     for name in names:
         targets.append(_free(out, name, ending, images, targets))
     return [(target, ending) for target in targets]
+
+
+@contextmanager
+def _named_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise typer.BadParameter(f"{out}: {error.strerror}", param_hint=_OUT) from error
+
+
+def _require_writable(folder: Path) -> None:
+    """Check that a file can be created in the folder, before a video is made for it.
+
+    Raises:
+        typer.BadParameter: it cannot.
+    """
+    try:
+        # os.access does not know of every file system's rules, and root passes it everywhere.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint=_OUT) from error
 
 
 def _free(

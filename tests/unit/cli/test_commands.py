@@ -191,6 +191,7 @@ def test_a_format_that_the_service_did_not_make_fails_with_its_message(
     result = run(accepting, "generate", cat, "-o", tmp_path / "o.gif")
     assert result.exit_code == 1
     assert "the video comes as mp4" in result.stderr
+    assert "later" not in result.stderr
 
 
 def test_several_images_need_a_folder_which_is_created(accepting: StandIn, cat: Path, tmp_path: Path) -> None:
@@ -316,6 +317,57 @@ def test_a_missing_target_folder_is_rejected_before_the_image_is_sent(
     assert accepting.requests == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="root may write to every folder except Linux's /proc")
+@pytest.mark.parametrize("out", ["/proc", "/proc/out.mp4"])
+def test_a_folder_that_cannot_be_written_is_rejected_before_the_image_is_sent(
+    accepting: StandIn, cat: Path, out: str
+) -> None:
+    for command in (["generate", cat], ["generate", cat, cat], ["download", JOB]):
+        result = run(accepting, *command, "-o", out)
+        assert (result.exit_code, "/proc" in result.stderr) == (2, True)
+    assert accepting.requests == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "cat.jpg/out"])
+def test_an_impossible_target_is_rejected_before_the_image_is_sent(
+    accepting: StandIn, cat: Path, tmp_path: Path, name: str
+) -> None:
+    for images in ([cat], [cat, cat]):
+        result = run(accepting, "generate", *images, "-o", tmp_path / name)
+        assert (result.exit_code, "Invalid value for --out" in result.stderr) == (2, True)
+    assert accepting.requests == []
+
+
+@pytest.mark.parametrize(("name", "options"), [("o", ["--format", "gif"]), ("o.GIF", [])])
+def test_a_video_that_cannot_be_written_can_be_downloaded_later(
+    accepting: StandIn, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: list[str]
+) -> None:
+    folder, server = tmp_path / "my videos", f"{accepting.url}/a b"
+    folder.mkdir()
+    for request in ("GET /health", "POST /generate", f"GET /status/{JOB}"):
+        accepting.answer(request.replace(" /", " /a%20b/"), accepting.next_answer(request))
+    accepting.answer(f"GET /a%20b/results/{JOB}.gif", Answer(b"a gif"))
+    next_answer = accepting.next_answer
+
+    def removing(request: str) -> Answer:
+        if "status" in request:
+            folder.rmdir()
+        return next_answer(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accepting, "next_answer", removing)
+        arguments = ["generate", str(cat), "-o", str(folder / name), *options, "--server", server]
+        result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, f"{cat}: {folder / name}: No such file" in result.stderr) == (1, True)
+    later = re.search(r"its job has finished. To get the video later: svd-service (download .*)", result.stderr)
+    assert later
+    assert ("--format" in later[1]) == bool(options)
+    folder.mkdir()
+    again = CliRunner().invoke(app, shlex.split(later[1]))
+    assert again.exit_code == 0, again.output
+    assert (folder / name).read_bytes() == b"a gif"
+
+
 def test_a_missing_image_file_is_rejected(accepting: StandIn, tmp_path: Path) -> None:
     result = run(accepting, "generate", tmp_path / "dog.jpg")
     assert result.exit_code == 2
@@ -361,6 +413,15 @@ def test_ctrl_c_prints_how_to_get_the_video_if_cancelling_fails(accepting: Stand
     exit_status, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
     assert exit_status == 130
     assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'}" in stderr
+
+
+def test_ctrl_c_prints_how_to_get_the_video_of_a_job_that_has_finished(
+    accepting: StandIn, cat: Path, tmp_path: Path
+) -> None:
+    accepting.answer(f"POST /jobs/{JOB}/cancel", job_answer("finished"))
+    _, stderr = interrupted(accepting, cat, tmp_path / "o.mp4")
+    assert "finished, but not downloaded" in stderr
+    assert f"svd-service download {JOB} --wait -o {tmp_path / 'o.mp4'} --server {accepting.url}" in stderr
 
 
 @pytest.fixture
