@@ -128,12 +128,14 @@ class Client:
         Raises:
             JobEndedError: it failed or was cancelled.
             WaitTimeoutError: it had not ended after `timeout` seconds.
-            UnknownJobError, UnreachableError, UnavailableError: as `status` does.
+            UnknownJobError: there is no such job.
+            UnreachableError, UnavailableError: for longer than the client's patience, or until the `timeout`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         polling = pauses(FIRST_PAUSE, _POLL_EVERY, factor=GROWTH, jitter=JITTER)
         while True:
-            job = self.status(job_id)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            job = read(self._transport.get(f"/status/{word(job_id)}", within=left), JobStatus.of)
             if on_status is not None:
                 on_status(job)
             if job.state in {"failed", "cancelled"}:

@@ -50,9 +50,9 @@ class Transport:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str) -> httpx2.Response:
-        """Return the successful response to a GET, retried."""
-        return self.retry(lambda: self.send("GET", path))
+    def get(self, path: str, within: float | None = None) -> httpx2.Response:
+        """Return the successful response to a GET, retried; if `within` is given, for at most so many seconds."""
+        return self.retry(lambda: self.send("GET", path), within=within)
 
     def send(self, method: str, path: str, **content: Any) -> httpx2.Response:
         """Return the response to one request; raises the error of an unsuccessful one."""
@@ -159,20 +159,29 @@ class Transport:
         except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:  # UnicodeError: of a host's name
             raise UnreachableError(f"{self.base_url}: {str(error) or type(error).__name__}") from error
 
-    def retry(self, request: Callable[[], httpx2.Response], statuses: frozenset[int] = AWAY | {429}) -> httpx2.Response:
-        """Return the response to `request`, retried while the service is unreachable or answers one of `statuses`."""
-        return self._retry(request, lambda error: _may_pass(error, statuses))
+    def retry(
+        self,
+        request: Callable[[], httpx2.Response],
+        statuses: frozenset[int] = AWAY | {429},
+        within: float | None = None,
+    ) -> httpx2.Response:
+        """Return the response to `request`, retried while the service is unreachable or answers one of `statuses`.
+
+        If `within` is given, no attempt begins after so many seconds.
+        """
+        patience = self._patience if within is None else min(self._patience, within)
+        return self._retry(request, lambda error: _may_pass(error, statuses), patience)
 
     def act(self, path: str, **content: Any) -> httpx2.Response:
         """Return the response to a POST that must not be repeated: retried if the service has certainly not acted."""
-        return self._retry(lambda: self.send("POST", path, **content), _is_undone)
+        return self._retry(lambda: self.send("POST", path, **content), _is_undone, self._patience)
 
     def _retry(
-        self, request: Callable[[], httpx2.Response], is_worthwhile: Callable[[Exception], bool]
+        self, request: Callable[[], httpx2.Response], is_worthwhile: Callable[[Exception], bool], patience: float
     ) -> httpx2.Response:
         retry = Retry(
             (UnreachableError, AnswerError),
-            self._patience,
+            patience,
             first_pause=FIRST_PAUSE,
             factor=GROWTH,
             jitter=JITTER,

@@ -192,6 +192,14 @@ def test_waiting_ends_at_the_callers_timeout(client: Client, service: StandIn) -
         client.wait(JOB, timeout=0.5)
 
 
+def test_waiting_for_a_service_that_is_away_ends_at_the_callers_timeout(client: Client, service: StandIn) -> None:
+    service.answer(f"GET /status/{JOB}", job_answer("queued"), error_answer(503, "unavailable", "Redis is away"))
+    began = time.monotonic()
+    with pytest.raises(UnavailableError):
+        client.wait(JOB, timeout=1)
+    assert time.monotonic() - began < 30  # not after the minute of the client's patience
+
+
 @contextlib.contextmanager
 def service_starting_after(port: int, seconds: float, request: str, answer: Answer) -> Iterator[None]:
     """A service that starts after `seconds`."""
