@@ -26,6 +26,7 @@ local function mend_queued(id, route, model)
     wrong = wrong + leave(id, { 'waiting:' .. model, 'waiting:' .. route })
   elseif enqueued or not waits or not waits_in_route then
     redis.call('ZREM', key(ENQUEUED .. ':' .. model), id)
+    redis.call('HDEL', job_key(id), 'queue', 'slotless')
     wait(id, tonumber(waits or waits_in_route or clock(model)))
     wrong = wrong + 1
   end

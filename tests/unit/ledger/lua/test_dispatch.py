@@ -17,6 +17,16 @@ def test_one_id_per_worker_is_enqueued_and_one_without_workers(ledger, clock):
     assert len(ledger.maintenance.dispatch()) == 1
 
 
+def test_a_waiting_job_with_a_remainder_of_an_earlier_message_takes_a_slot_and_frees_it(ledger, redis_client):
+    ready(ledger, "host/0")
+    submit(ledger, "a")
+    redis_client.hset("svd:job:a", "slotless", 1)
+    assert list(ledger.maintenance.dispatch()) == ["a"]
+    assert redis_client.hgetall("svd:loads") == {"published|tiny|": "1"}
+    ledger.attempts.claim("a", HOLDER)
+    assert redis_client.hgetall("svd:loads") == {"started|tiny|": "1"}
+
+
 def test_a_requeued_job_is_enqueued_beside_ids_whose_messages_may_be_lost(ledger, clock):
     for job_id in "abcd":
         submit(ledger, job_id)

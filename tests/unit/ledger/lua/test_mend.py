@@ -3,7 +3,7 @@ import math
 import pytest
 
 from svd_service.jobs.job import State
-from tests.unit.ledger.samples import HOLDER, finish, submit
+from tests.unit.ledger.samples import HOLDER, finish, ready, submit
 
 pytestmark = pytest.mark.enable_socket
 
@@ -27,6 +27,21 @@ def test_a_queued_job_that_is_in_no_set_waits_again(ledger, mend, redis_client):
     assert mend("a") == ["a", REPAIRED]
     assert mend("a") == []
     assert list(ledger.maintenance.dispatch()) == ["a"]
+
+
+def test_an_enqueued_job_that_is_repaired_frees_its_slot_when_it_is_claimed(ledger, mend, redis_client):
+    ready(ledger, "host/0")
+    submit(ledger)
+    ledger.maintenance.dispatch()
+    redis_client.hset("svd:job:a", "slotless", 1)  # its first message was lost
+    redis_client.delete("svd:published:tiny", "svd:loads")
+    assert mend("a") == ["a", REPAIRED]
+    assert redis_client.hmget("svd:job:a", "queue", "slotless") == [None, None]
+    assert list(ledger.maintenance.dispatch()) == ["a"]
+    finish(ledger, ledger.attempts.claim("a", HOLDER))
+    assert redis_client.hgetall("svd:loads") == {}
+    submit(ledger, "next")
+    assert list(ledger.maintenance.dispatch()) == ["next"]
 
 
 def test_a_started_job_without_a_lease_is_requeued_by_the_next_round(ledger, mend, redis_client):
