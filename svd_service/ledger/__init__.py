@@ -10,6 +10,8 @@ Keys, all under one namespace (`svd:` by default):
 ``published:{model}``       zset    queued jobs that are enqueued with Celery, by the time of enqueueing
 ``queued:{route}``          zset    all queued jobs, by the time of submission
 ``loads``                   hash    how many jobs of each Celery queue are enqueued, and how many started
+``idle_since``              hash    since when a worker of each Celery queue is idle (`lua/lib/lost.lua`)
+``arrived``                 hash    when the latest message to arrive at a worker was enqueued, by Celery queue
 ``leases``                  zset    started jobs, by the time at which their lease expires
 ``deadlines``               zset    queued and started jobs with a deadline that is not past, by the deadline
 ``ended``                   zset    ended jobs, by the time of their next retention check
@@ -70,8 +72,8 @@ version), ``refusals`` (messages that a worker did not claim). While enqueued: `
 against the queue's room). While started: ``token``, ``queue``, ``worker``, ``claimed``, and once reported ``phase``,
 ``step``, ``steps``, ``told`` (time of the report) and ``preview_name``. Of each attempt N: ``held:N`` (its holder),
 ``began:N``, ``ended:N``, ``outcome:N``, ``used:N`` (device time in milliseconds). Flags: ``cancel``, ``deleted``,
-``pinned``. Times: ``started``, ``ended``, ``expires``. At the end: ``last_token``, ``result`` or ``failure_code`` and
-``failure_message``. Times are seconds since the epoch.
+``pinned``. Times: ``enqueued`` (first), ``started``, ``ended``, ``expires``. At the end: ``last_token``, ``result`` or
+``failure_code`` and ``failure_message``. Times are seconds since the epoch.
 
 Invariants, after every script:
 

@@ -43,7 +43,7 @@ TYPES: Final = {
     **dict.fromkeys(("waiting", ENQUEUED, "queued", "leases", "deadlines", "ended", "ended_of", "pinned"), _ZSET),
     **dict.fromkeys(("owner", "sendings", "models", "workers", "queues", "preparing"), _ZSET),
     **dict.fromkeys(("outbox", "posted", "pending_of", "discarded", "left"), _ZSET),
-    **dict.fromkeys(("job", "group", "loads", "queued_of", "idempotency", "content"), _HASH),
+    **dict.fromkeys(("job", "group", "loads", "idle_since", "arrived", "queued_of", "idempotency", "content"), _HASH),
     **dict.fromkeys(("states", "counters", "throughput"), _HASH),
     **dict.fromkeys(("model_descriptions", "worker_status", "worker_queue", "worker_device", "queue_sample"), _HASH),
     **dict.fromkeys(("preparing_status", "finish_tags", "delivery", "webhook_secrets", "keys", "signers"), _HASH),

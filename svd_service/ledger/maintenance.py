@@ -17,7 +17,8 @@ from svd_service.ledger.workers import WORKER_TIMEOUT
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which an enqueued id may stay unclaimed beside an idle worker before it is enqueued again.
+#: An enqueued id is enqueued again after so many seconds beside an idle worker, or when the message of one that was
+#: enqueued so many seconds later has arrived (`lua/lib/lost.lua`).
 ENQUEUE_AGAIN_AFTER: Final = 5.0
 
 #: Maximum number of consecutive re-enqueues of an id before its job moves to the back of the queue.

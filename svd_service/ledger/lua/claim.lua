@@ -3,7 +3,7 @@
 -- claim whose holder is known to be dead, or ''), max_attempts, record_ttl (seconds).
 -- Returns {'claimed', attempt} | {'held'} | {'ended'} | {'unknown'} | {'not yours'} | {'paused'} |
 -- {'held back'}.
--- include: record, attempt, paused, histogram
+-- include: record, attempt, paused, histogram, lost
 -- flags: allow-oom
 record_activity()
 local id = args.id
@@ -12,6 +12,7 @@ if not state then return { 'unknown' } end
 if holds(id, args.token) then return { 'claimed', tonumber(field(id, 'attempt')) } end
 local queue = redis.call('HGET', key('worker_queue'), args.worker)
 if queue and not takes(queue, route_of(id)) then return { 'not yours' } end
+if queue then record_arrival(queue, id) end
 
 if state == 'started' then
   local expired = tonumber(redis.call('ZSCORE', key('leases'), id) or '0') < now

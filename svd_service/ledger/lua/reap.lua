@@ -2,10 +2,10 @@
 -- max_attempts), fail queued ones past their deadline, and find enqueued ids whose message was lost or rejected.
 -- (The job of a dead process is requeued sooner: by worker/maintenance.py if its worker lives, or by claim.lua when a
 -- message of the job is delivered again.)
--- Arguments: max_attempts, record_ttl (seconds), enqueue_again_after (seconds after which an enqueued id that an idle worker
+-- Arguments: max_attempts, record_ttl (seconds), enqueue_again_after (seconds after which an enqueued id that a worker
 -- should have claimed is enqueued again), worker_timeout (seconds without heartbeat), max_refusals.
 -- Returns {ids whose lease expired, {id to enqueue again, its queue, …}, ids dropped because of damaged records}.
--- include: record, attempt, workers, recount, history
+-- include: record, attempt, workers, recount, history, lost
 -- flags: allow-oom
 record_activity()
 forget_workers()
@@ -33,15 +33,16 @@ local function is_taken_elsewhere(id)
   return false
 end
 
--- While all workers of its queue are busy, an enqueued id waits as intended. While one is idle, its message was lost, or
--- the worker rejected it: enqueue it again, and free its slot so that another job is enqueued, too. After `max_refusals`
+-- An enqueued id waits as intended while the workers of its queue are busy. If its message was lost (lib/lost.lua), or the
+-- worker rejected it: enqueue it again, and free its slot so that another job is enqueued, too. After `max_refusals`
 -- in a row it moves to the back of the queue, so that it delays no other job. A message that arrives after all does no
 -- harm: a job is claimed only once. If no worker takes from its queue any more, but one takes from another queue that
 -- accepts it, it is requeued.
 local overdue = {}
+local is_lost = loss_detector(at_work, args.enqueue_again_after)
 local function enqueue_again_or_requeue(model, id)
   local queue = field(id, 'queue') or ''
-  if (at_work[queue] or 0) > load_of('started', queue) then
+  if is_lost(queue, tonumber(redis.call('ZSCORE', key(ENQUEUED .. ':' .. model), id))) then
     if redis.call('HINCRBY', job_key(id), UNCLAIMED, 1) > args.max_refusals then
       withdraw(id)
       wait(id, last_tag(model))

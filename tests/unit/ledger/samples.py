@@ -56,6 +56,16 @@ def pass_time(ledger: Ledger, clock: Clock, seconds: float) -> None:
         join(ledger, "elsewhere/0", model="elsewhere")
 
 
+def rounds(ledger: Ledger, clock: Clock, seconds: int, *workers: str) -> list[str]:
+    """Maintenance once a second, beside the heartbeats of `workers`; returns the ids that were enqueued again."""
+    overdue: list[str] = []
+    for _ in range(seconds):
+        clock.advance(1)
+        ready(ledger, *workers)
+        overdue += ledger.maintenance.reap().overdue
+    return overdue
+
+
 def submit(
     ledger: Ledger,
     job_id: str = "a",

@@ -74,6 +74,7 @@ class ModelJob:
     kept_until: float = 0.0
     webhook: bool = False
     deadline: float | None = None
+    enqueued: float | None = None
     model: str = "tiny"
     profile: Profile = Profile.EXACT
 
@@ -204,6 +205,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.tries: list[DeliveryClaim] = []
         self.jobs: dict[str, ModelJob] = {}
         self.queues: dict[str, str] = {}
+        self.observed = self.clock.now
+        self.idle_since: dict[str, float] = {}
+        self.arrived: dict[str, float] = {}
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         self.counted: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
@@ -308,9 +312,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 for worker in [worker for worker, status in self.statuses.items() if status.queue == deserted]:
                     del self.statuses[worker]
                 seconds += WORKER_TIMEOUT
-            self._pass_time(seconds)
+            self._pass_time(seconds, watched=what == "the time to claim")
 
-    def _pass_time(self, seconds: float, lost: Collection[str] = ()) -> None:
+    def _pass_time(self, seconds: float, lost: Collection[str] = (), *, watched: bool = False) -> None:
         """Advance the clock while workers send heartbeats and the holders of all jobs but the `lost` renew leases."""
         end = self.clock.now + seconds
         while self.clock.now < end:
@@ -325,6 +329,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 if job is not None and claim.job_id not in lost:
                     self.ledger.attempts.report(claim, None)
                     job.lease = self.clock.now + LEASE
+            if watched:
+                self._reap(1)
 
     def _note_activity(self) -> None:
         """A pause without any activity counts for no lease."""
@@ -456,6 +462,11 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.attempts.claim(job_id, Holder(worker, "cpu", "instance", 1), dead=dead) is None
             self.seen["not its own"] += 1
             return
+        if job is not None and worker in self.queues:
+            queue = self.queues[worker]
+            self.idle_since.pop(queue, None)
+            if job.enqueued is not None:
+                self.arrived[queue] = max(job.enqueued, self.arrived.get(queue, 0.0))
         if job is not None and job.state is State.STARTED and (job.lease < self.clock.now or job.token == dead):
             self._lose(job)
         with self._repeated(runs):
@@ -625,6 +636,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     self._check_order(chosen, waiting, model, profile)
         at_work, loads = self._at_work(), self._loads()
         for job_id in chosen:
+            self.jobs[job_id].enqueued = self.jobs[job_id].enqueued or self.clock.now
             job, queue = self.jobs[job_id], self.client.hget(f"svd:job:{job_id}", "queue")
             assert _takes(queue, job)
             assert queue in at_work or not any(each.startswith(f"{job.model}|") for each in at_work)
@@ -664,15 +676,18 @@ class LedgerMachine(RuleBasedStateMachine):
         started = Counter(queue_of[job_id] for job_id in self._of_state(State.STARTED) if job_id not in lapsed)
         enqueued_before = self.clock.now - ENQUEUE_AGAIN_AFTER
         overdue = {
-            job_id
+            job_id: at
             for model in ("tiny", "other")
-            for job_id in self.client.zrangebyscore(f"svd:published:{model}", "-inf", enqueued_before)
+            for job_id, at in self.client.zrangebyscore(
+                f"svd:published:{model}", "-inf", enqueued_before, withscores=True
+            )
         }
         at_work = self._at_work()
+        self._watch_workers(at_work, started)
         republished = {
             job_id
-            for job_id in overdue
-            if not self._is_late(self.jobs[job_id]) and at_work[queue_of[job_id]] > started[queue_of[job_id]]
+            for job_id, at in overdue.items()
+            if not self._is_late(self.jobs[job_id]) and self._is_lost(queue_of[job_id], at)
         }
         deserted = {
             job_id
@@ -702,6 +717,20 @@ class LedgerMachine(RuleBasedStateMachine):
         self.seen.update({"deserted": len(deserted), "republished": len(republished)})
         for job_id in deserted:
             self.jobs[job_id].returned = True
+
+    def _watch_workers(self, at_work: Counter[str], started: Counter[str]) -> None:
+        """Since when a worker of each queue has been idle, without the time in which nobody looked."""
+        missed = max(self.clock.now - self.observed - LONGEST_STEP, 0)
+        self.observed = self.clock.now
+        idle = [queue for queue, workers in at_work.items() if workers > started[queue]]
+        self.idle_since = {
+            queue: self.idle_since[queue] + missed if queue in self.idle_since else self.clock.now for queue in idle
+        }
+        self.arrived = {queue: at for queue, at in self.arrived.items() if queue in at_work}
+
+    def _is_lost(self, queue: str, enqueued: float) -> bool:
+        idle = self.clock.now - self.idle_since.get(queue, self.clock.now) >= ENQUEUE_AGAIN_AFTER
+        return idle or self.arrived.get(queue, 0.0) - enqueued > ENQUEUE_AGAIN_AFTER
 
     def _expire(self, runs: int) -> None:
         due = {job_id for job_id in self._ended() if self.jobs[job_id].kept_until <= self.clock.now}

@@ -28,6 +28,7 @@ local function enqueue(id, queue)
   stop_waiting(id)
   redis.call('ZADD', key(ENQUEUED .. ':' .. model), now, id)
   set(id, 'queue', queue)
+  redis.call('HSETNX', job_key(id), 'enqueued', now_text)
   redis.call('HDEL', job_key(id), 'slotless')  -- left by damage, it would keep `withdraw` from reducing the load again
   add_load(ENQUEUED, queue, 1)
 end

@@ -6,7 +6,7 @@ from svd_service.errors import (
 from svd_service.jobs.job import AttemptOutcome, Failure, Phase, Progress, State
 from svd_service.ledger.maintenance import MAX_REFUSALS, Reaped
 from svd_service.parameters import Profile
-from tests.unit.ledger.samples import ALL, DRAFTS, HOLDER, OTHER, finish, holder, join, pass_time, ready, submit
+from tests.unit.ledger.samples import ALL, DRAFTS, HOLDER, OTHER, finish, holder, join, pass_time, ready, rounds, submit
 
 pytestmark = pytest.mark.enable_socket
 
@@ -69,19 +69,86 @@ def test_a_job_to_be_cancelled_is_cancelled_when_its_lease_expires(ledger, clock
     assert ledger.jobs.find("a").state is State.CANCELLED
 
 
-def test_an_id_is_enqueued_again_only_beside_an_idle_worker(ledger, clock):
+def test_an_id_is_enqueued_again_only_beside_a_worker_that_stays_idle(ledger, clock):
     ready(ledger, "w/0")
     for job_id in "ab":
         submit(ledger, job_id)
     assert list(ledger.maintenance.dispatch()) == ["a"]
-    ledger.attempts.claim("a", HOLDER)
+    claim = ledger.attempts.claim("a", holder("w/0"))
     assert list(ledger.maintenance.dispatch()) == ["b"]
-    clock.advance(6)
-    ready(ledger, "w/0")
-    assert ledger.maintenance.reap() == Reaped([], {})  # the only worker is busy: "b" has to wait
-    ready(ledger, "w/1")
-    assert ledger.maintenance.reap() == Reaped([], {"b": "svd.tiny"})
+    assert rounds(ledger, clock, 6, "w/0") == []  # the only worker is busy: "b" has to wait
+    ledger.attempts.report(claim)
+    assert rounds(ledger, clock, 5, "w/0", "w/1") == []
+    ledger.attempts.report(claim)
+    assert rounds(ledger, clock, 1, "w/0", "w/1") == ["b"]
     assert ledger.maintenance.reap() == Reaped([], {})
+
+
+def test_a_worker_that_gets_duplicates_of_other_messages_is_not_idle(ledger, clock):
+    ready(ledger, "w/0")
+    submit(ledger, "old")
+    finish(ledger, ledger.attempts.claim("old", holder("w/0")))
+    submit(ledger, "next")
+    ledger.maintenance.dispatch()
+    for _ in range(5):
+        assert rounds(ledger, clock, 3, "w/0") == []
+        assert ledger.attempts.claim("old", holder("w/0")) is None
+    assert rounds(ledger, clock, 6, "w/0") == ["next"]
+
+
+def test_time_in_which_nobody_watches_the_workers_does_not_count_as_idle(ledger, clock):
+    ready(ledger, "w/0")
+    ledger.maintenance.reap()
+    submit(ledger)
+    ledger.maintenance.dispatch()
+    clock.advance(3600)  # Redis was frozen, or no worker was there
+    assert rounds(ledger, clock, 1, "w/0") == []
+    assert rounds(ledger, clock, 2, "w/0") == ["a"]
+
+
+def test_an_id_is_enqueued_again_when_a_later_one_arrives_although_all_workers_are_busy(ledger, clock):
+    ready(ledger, "w/0", "w/1")
+    submit(ledger, "lost")
+    assert list(ledger.maintenance.dispatch()) == ["lost"]
+    rounds(ledger, clock, 3, "w/0", "w/1")
+    submit(ledger, "soon")
+    assert list(ledger.maintenance.dispatch()) == ["soon"]
+    ledger.attempts.claim("soon", holder("w/0"))
+    assert rounds(ledger, clock, 3, "w/0", "w/1") == []  # that may have been sent first
+    submit(ledger, "later")
+    assert list(ledger.maintenance.dispatch()) == ["later"]
+    ledger.attempts.claim("later", holder("w/1"))
+    assert ledger.maintenance.reap().overdue == {"lost": ALL}
+    assert ledger.maintenance.reap().overdue == {}
+
+
+def test_a_job_that_is_enqueued_a_second_time_proves_no_loss(ledger, clock):
+    ready(ledger, "w/0")
+    submit(ledger, "again")
+    ledger.maintenance.dispatch()
+    claim = ledger.attempts.claim("again", holder("w/0"))
+    submit(ledger, "next")
+    ledger.maintenance.dispatch()
+    assert rounds(ledger, clock, 6, "w/0") == []
+    ledger.attempts.end_attempt(claim, AttemptOutcome.LOST)
+    assert list(ledger.maintenance.dispatch()) == ["again"]
+    # By its first message, which Celery has put before the others when the process died.
+    assert ledger.attempts.claim("again", holder("w/0")) is not None
+    assert rounds(ledger, clock, 1, "w/0") == []
+
+
+def test_after_the_clock_was_corrected_no_arrival_is_in_the_future(ledger, clock):
+    clock.advance(3600)
+    ready(ledger, "w/0")
+    submit(ledger, "a")
+    ledger.maintenance.dispatch()
+    finish(ledger, ledger.attempts.claim("a", holder("w/0")))
+    clock.advance(-3600)
+    ready(ledger, "w/0")
+    submit(ledger, "b")
+    ledger.maintenance.dispatch()
+    assert rounds(ledger, clock, 5, "w/0") == []
+    assert rounds(ledger, clock, 1, "w/0") == ["b"]
 
 
 def test_a_job_whose_message_is_rejected_repeatedly_holds_up_no_other(ledger, clock):
@@ -90,24 +157,18 @@ def test_a_job_whose_message_is_rejected_repeatedly_holds_up_no_other(ledger, cl
     submit(ledger, "next")
     submit(ledger, "last")
     assert list(ledger.maintenance.dispatch()) == ["refused"]
-    clock.advance(6)
-    ready(ledger, "w/0")
-    assert ledger.maintenance.reap().overdue == {"refused": "svd.tiny"}
+    assert rounds(ledger, clock, 6, "w/0") == ["refused"]
     assert list(ledger.maintenance.dispatch()) == ["next"], "the rejected one does not fill the only slot"
-    finish(ledger, ledger.attempts.claim("next", HOLDER))
+    finish(ledger, ledger.attempts.claim("next", holder("w/0")))
     for _ in range(MAX_REFUSALS - 1):
-        clock.advance(6)
-        ready(ledger, "w/0")
-        assert "refused" in ledger.maintenance.reap().overdue
-    clock.advance(6)
-    ready(ledger, "w/0")
+        assert rounds(ledger, clock, 6, "w/0") == ["refused"]
     ledger.maintenance.dispatch()
-    assert "refused" not in ledger.maintenance.reap().overdue
+    assert rounds(ledger, clock, 4, "w/0") == []
     assert ledger.jobs.find("refused").position == 2, "it is behind the others"
     assert ledger.stats.figures().refused_by_celery == 1
-    finish(ledger, ledger.attempts.claim("last", HOLDER))
+    finish(ledger, ledger.attempts.claim("last", holder("w/0")))
     assert list(ledger.maintenance.dispatch()) == ["refused"]
-    finish(ledger, ledger.attempts.claim("refused", HOLDER))
+    finish(ledger, ledger.attempts.claim("refused", holder("w/0")))
     assert ledger.jobs.find("refused").state is State.FINISHED
 
 
@@ -135,8 +196,7 @@ def test_a_lost_message_is_sent_again_if_a_worker_of_its_queue_is_idle(ledger, c
     submit(ledger, "next", profile=Profile.DRAFT)
     submit(ledger, "exact")
     assert ledger.maintenance.dispatch() == {"next": DRAFTS, "exact": ALL}
-    clock.advance(6)
-    assert ledger.maintenance.reap() == Reaped([], {"exact": ALL})
+    assert rounds(ledger, clock, 6) == ["exact"]
 
 
 def test_a_queued_job_past_its_deadline_fails_in_the_next_round(ledger, clock, redis_client):
