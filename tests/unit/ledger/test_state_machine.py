@@ -306,7 +306,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif what == "a webhook":
             self._pass_time(chance.choice((PAUSE + 1, ENQUEUE_DELIVERY_AGAIN_AFTER + 1)))
         else:
-            seconds = ENQUEUE_AGAIN_AFTER + 1
+            seconds = ENQUEUE_AGAIN_AFTER + STEP + 1  # the first round sees the idle workers
             if what == "desertion" and (queues := sorted({queue for _, queue in self._loads()})):
                 deserted = chance.choice(queues)
                 for worker in [worker for worker, status in self.statuses.items() if status.queue == deserted]:
