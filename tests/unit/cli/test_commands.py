@@ -539,7 +539,8 @@ def test_watching_fails_if_its_output_cannot_be_written(accepting: StandIn) -> N
     command = [sys.executable, "-m", "svd_service", "watch", JOB, "other", "--json", "--server", accepting.url]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
+    assert done.returncode in {1, 120}  # 120: Python could not write at its end what was left
+    assert "No space left on device" in done.stderr
     assert "Exception in thread" not in done.stderr
 
 
