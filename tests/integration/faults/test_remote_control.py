@@ -88,6 +88,7 @@ def test_revoking_a_running_job_cancels_it_at_its_next_step(stack: Stack, photo:
 def test_a_revoke_reaches_a_job_of_a_worker_that_is_down(stack: Stack, photo: bytes, celery: Celery):
     # The only worker takes jobs of another profile.
     ready(stack, variables={"SVD_PROFILES": "draft"})
+    assert control(celery, "ping")  # its process is ready a moment before it listens to commands
     job_id = stack.submit(photo, **ONE_STEP)
     celery.control.revoke(job_id)
     assert stack.wait_for(job_id, "cancelled")["attempts"] == []
