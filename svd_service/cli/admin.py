@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from svd_service.cli.display import print_table
 from svd_service.cli.jobs import moment
 from svd_service.cli.options import DEFAULT_SERVER, ApiKey, AsJson, JobId, JobIds, Server
 from svd_service.client.client import Client
@@ -240,7 +240,4 @@ def _print_found(found: list[tuple[dict[str, Any], _Row]], headings: Sequence[st
     table = Table(*headings, box=None)
     for _, row in found:
         table.add_row(*row)
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 240  # do not wrap what another program reads
-    console.print(table)
+    print_table(table)

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from svd_service.client.errors import ClientError, InvalidKeyError, UnauthorizedError, UnreachableError
@@ -13,6 +14,14 @@ from svd_service.client.status import JobStatus
 
 #: Without a terminal, seconds between two lines of a job within one phase.
 _LINE_EVERY = 5.0
+
+
+def print_table(table: Table) -> None:
+    """Print a table on the standard output, its texts unchanged."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 240  # do not wrap what another program reads
+    console.print(table)
 
 
 def describe(job: JobStatus) -> str:

@@ -85,8 +85,8 @@ class ImageJob:
         """The command that downloads its video later, without the server; `None` if it is written or there is none."""
         if self.job is None or self.is_lost or (self.done and (self.error is None or self.job.state != "finished")):
             return None
-        told = self.target.suffix.lower() == f".{self.kind}"
-        words = [self.job.id, "--wait", "-o", str(self.target), *([] if told else ["--format", self.kind])]
+        matches = self.target.suffix.lower() == f".{self.kind}"
+        words = [self.job.id, "--wait", "-o", str(self.target), *([] if matches else ["--format", self.kind])]
         return shlex.join(["svd-service", "download", *words])
 
     def to_dict(self) -> dict[str, Any]:

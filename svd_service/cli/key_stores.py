@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from svd_service import bootstrap
@@ -15,6 +15,8 @@ from svd_service.jobs.usage import Usage
 from svd_service.ledger.key import ALL, Key, NewKey
 from svd_service.ledger.usage import usage_by
 from svd_service.webhooks.signing import checked_url
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -115,38 +117,33 @@ class ServiceKeyStore:
         admin = "true" if new.admin else None
         named = {"name": new.name, "owner": new.owner, "priority": new.priority, "webhook_url": new.webhook_url}
         form = {**named, **_form(new.limits), "expires": new.expires, "admin": admin}
-        created: CreatedKey = self._call("POST", "/keys", _created, **form)
-        return created
+        return self._call("POST", "/keys", _created, **form)
 
     def list(self) -> list[Key]:
         """All keys, revoked ones included."""
-        keys: list[Key] = self._call("GET", "/keys", lambda answer: [_key(each) for each in answer["keys"]])
-        return keys
+        return self._call("GET", "/keys", lambda answer: [_key(each) for each in answer["keys"]])
 
     def limit(self, key_id: str, limits: Mapping[str, Any], expires: str) -> Key:
         """Change the named limits of the key's owner, and its own last day if there is one in `expires`."""
-        key: Key = self._call("POST", f"/keys/{quote(key_id, safe='')}/limits", _key, **_form(limits), expires=expires)
-        return key
+        return self._call("POST", f"/keys/{quote(key_id, safe='')}/limits", _key, **_form(limits), expires=expires)
 
     def revoke(self, key_id: str) -> Key:
         """Revoke a key."""
-        key: Key = self._call("POST", f"/keys/{quote(key_id, safe='')}/revoke", _key)
-        return key
+        return self._call("POST", f"/keys/{quote(key_id, safe='')}/revoke", _key)
 
     def rotate(self, key_id: str, grace: float) -> CreatedKey:
         """Replace a key; the old one is valid for `grace` seconds more."""
-        created: CreatedKey = self._call("POST", f"/keys/{quote(key_id, safe='')}/rotate", _created, grace=grace)
-        return created
+        return self._call("POST", f"/keys/{quote(key_id, safe='')}/rotate", _created, grace=grace)
 
     def usage(self, owner: str, days: tuple[date, date], group: str) -> dict[str, Usage]:
         """The usage of an owner or a key's owner by group; with `""` as owner and group, the total of each owner."""
         query = {"key": owner, "from": days[0], "to": days[1], "group": group or None}
-        sums: dict[str, Usage] = self._call("GET", "/usage", _sums, **query)
-        return sums
+        return self._call("GET", "/usage", _sums, **query)
 
-    def _call(self, method: str, path: str, parse: Callable[[Any], Any], **form: object) -> Any:
+    def _call(self, method: str, path: str, parse: Callable[[Any], _T], **form: object) -> _T:
         with Client(self._url, self._api_key, patience=0) as client:
-            return client.call(method, f"/admin{path}", parse=parse, **form)
+            parsed: _T = client.call(method, f"/admin{path}", parse=parse, **form)
+            return parsed
 
 
 def _form(limits: Mapping[str, Any]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from svd_service.cli.display import explained
+from svd_service.cli.display import explained, print_table
 from svd_service.cli.key_stores import CreatedKey, KeyStore, RedisKeyStore, ServiceKeyStore
 from svd_service.cli.options import ApiKey
 from svd_service.cli.up import processes
@@ -116,7 +116,7 @@ def show(url: Url = None, api_key: ApiKey = None) -> None:
         owner = "" if key.owner == key.id else key.owner
         table.add_row(key.id, key.name, owner, str(key.priority), made, _moment(key.revoked_at), expires, limits, hook)
     if keys:
-        _print(table)
+        print_table(table)
     else:
         settings = _settings()
         access = (
@@ -245,7 +245,7 @@ def _print_usage(name: str, sums: Mapping[str, Usage]) -> None:
     table = Table(name, *_COLUMNS, box=None, pad_edge=False)
     for group, amounts in sums.items():
         table.add_row(group, *(str(getattr(amounts, column)) for column in _COLUMNS.values()))
-    _print(table)
+    print_table(table)
 
 
 def _limits(
@@ -283,13 +283,6 @@ def _limits_of(key: Key) -> str:
     shown = [f"{limit:g} {unit}" for limit, unit in words if limit]
     shown += [" ".join(names) for names in (allowance.models, allowance.profiles) if names]
     return ", ".join(shown) or "none"
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 240  # do not wrap what another program reads
-    console.print(table)
 
 
 def _settings() -> Settings:

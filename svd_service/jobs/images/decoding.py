@@ -31,6 +31,9 @@ _TURNS: Final = {
 }
 _SIDEWAYS: Final = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
+#: How the size is read ahead of decoders that take memory for all pixels, or decode them, when they open a file.
+_SIZES: Final = {"JXL": jxl.size, "WEBP": webp.size}
+
 #: Media types that are not named like Pillow's format.
 _MEDIA_TYPES: Final = {"HEIF": "image/heic", "MPO": "image/jpeg"}
 
@@ -140,8 +143,7 @@ def opened(content: bytes, max_pixels: int, allow: Callable[[int], object] = lam
     """
     with rejecting():
         scanned = scan(content)
-        # These take memory for all pixels, or decode them, when they open the file.
-        if (read_size := {"JXL": jxl.size, "WEBP": webp.size}.get(scanned.format)) is not None:
+        if (read_size := _SIZES.get(scanned.format)) is not None:
             width, height = read_size(scanned.content)
             _check_size((width, height), max_pixels)
             allow(width * height)
