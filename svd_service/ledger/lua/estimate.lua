@@ -90,6 +90,6 @@ if places > NEAR then
     redis.pcall('EXPIRE', key('queue_sample:' .. model), CACHED)
   end
 end
--- Nobody knows when a paused dispatch goes on.
+-- It is unknown when a paused dispatch will be resumed.
 local available = pause_of('dispatch', model) and {} or runners()
 return { cjson.encode({ runners = available, queue = queue }), far, redis.call('HGETALL', key('throughput')) }

@@ -719,7 +719,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.jobs[job_id].returned = True
 
     def _watch_workers(self, at_work: Counter[str], started: Counter[str]) -> None:
-        """Since when a worker of each queue has been idle, without the time in which nobody looked."""
+        """Since when a worker of each queue has been idle, without the time between two distant rounds."""
         missed = max(self.clock.now - self.observed - LONGEST_STEP, 0)
         self.observed = self.clock.now
         idle = [queue for queue, workers in at_work.items() if workers > started[queue]]

@@ -16,7 +16,7 @@ local function record_arrival(queue, id)
 end
 
 -- For each queue with an idle worker the time since when there has been one and no message has arrived. A longer pause
--- between two rounds does not count: Redis or all workers were down or frozen, and nobody could ask for a message.
+-- between two rounds does not count: Redis or all workers were down or frozen, and no worker could ask for a message.
 local function watch_idle_workers(at_work)
   local observed = tonumber(redis.call('HGET', key('idle_since'), 'observed') or '') or now
   local missed = math.max(now - observed - MAX_PAUSE, 0)
